@@ -1,0 +1,176 @@
+"""What eozip knows about a sensor, read from the TOML files of this package (standard library only)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from eozip.errors import InputError
+
+# "B4", "B04", "Band 4", "B8A", "T32TQM_20250415_B08A_10m", "B2, central wavelength 490 nm" (as GDAL has it).
+_BAND_CODE = re.compile(r"(?<![a-z0-9])b(?:and)?[ _-]?0*([1-9]\d?)(a?)(?![a-z0-9])")
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of a sensor.
+
+    Attributes:
+        name: canonical name, such as "B8A".
+        wavelength_nm: central wavelength in nanometres.
+        native_resolution_m: ground sampling of the instrument in metres, before any upsampling.
+        aliases: common names that mean this band.
+    """
+
+    name: str
+    wavelength_nm: float
+    native_resolution_m: int
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Bands and pixel statistics of one sensor product.
+
+    Attributes:
+        id: such as "s2-l2a".
+        title: for people.
+        bands: [C], in the order the networks expect.
+        mean: [C] mean of valid DN without the radiometric offset.
+        std: [C] standard deviation of the same.
+        offset: DN added to the offset-free DN in ordinary products (0 unless the data say otherwise).
+        nodata: DN that marks a missing pixel.
+    """
+
+    id: str
+    title: str
+    bands: tuple[Band, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    offset: float = 0.0
+    nodata: int = 0
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """[C] canonical band names."""
+        return tuple(band.name for band in self.bands)
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Ids of every sensor known, sorted."""
+    folder = resources.files(__package__)
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
+
+
+@cache
+def get(sensor_id: str) -> Sensor:
+    """The sensor called `sensor_id`.
+
+    Raises:
+        InputError: no such sensor; the message lists those known.
+    """
+    if sensor_id not in names():
+        raise InputError(f"unknown sensor {sensor_id!r}: expected one of {', '.join(names())}")
+    text = resources.files(__package__).joinpath(f"{sensor_id}.toml").read_text(encoding="utf-8")
+    return _from_table(tomllib.loads(text))
+
+
+def by_count(count: int) -> Sensor:
+    """The one sensor with `count` bands.
+
+    Raises:
+        InputError: no sensor has that many bands.
+    """
+    for sensor in _all():
+        if len(sensor.bands) == count:
+            return sensor
+    raise InputError(f"got {count} bands; {supported()}")
+
+
+def match_bands(descriptions: Sequence[str | None]) -> tuple[Sensor, tuple[int, ...]]:
+    """Recognise a sensor from the names of the bands at hand.
+
+    Args:
+        descriptions: [C] names as a GeoTIFF gives them: "B01", "B1", "Band 1", "B08A", "nir", "swir16",
+            "coastal aerosol" and the like, in any order and case.
+
+    Returns:
+        The sensor, and [C] zero-based positions in `descriptions` of its bands in its own order.
+
+    Raises:
+        InputError: a name is missing, unknown or doubled, or the set is no sensor's; says what is supported.
+    """
+    found = [_canonical(text, position) for position, text in enumerate(descriptions, start=1)]
+    doubled = sorted({name for name in found if found.count(name) > 1})
+    if doubled:
+        raise InputError(f"band {', '.join(doubled)} occurs more than once; {supported()}")
+    for sensor in _all():
+        if set(sensor.band_names) == set(found):
+            return sensor, tuple(found.index(name) for name in sensor.band_names)
+    raise InputError(f"got {len(found)} bands, {' '.join(found)}; {supported()}")
+
+
+def supported() -> str:
+    """One sentence that lists every sensor with its bands, for error messages."""
+    sets = "; ".join(f"{s.id} ({len(s.bands)} bands: {' '.join(s.band_names)})" for s in _all())
+    return f"supported are {sets}. Choose bands with --bands (bands= in Python)"
+
+
+def _canonical(text: str | None, position: int) -> str:
+    name = None if text is None else canonical_name(text)
+    if name is None:
+        what = "has no description" if not text else f"is called {text!r}, which is no known band"
+        raise InputError(f"band {position} {what}; {supported()}")
+    return name
+
+
+def canonical_name(text: str) -> str | None:
+    """The canonical band name that `text` means ("Band 8A" > "B8A", "swir16" > "B11"), or None."""
+    alias = _aliases().get(_plain(text))
+    if alias is not None:
+        return alias
+    codes = {
+        f"B{int(number):02d}" if not a else f"B{number}A" for number, a in _BAND_CODE.findall(text.lower())
+    }
+    known = codes & set(_aliases().values())
+    return known.pop() if len(codes) == 1 and known else None
+
+
+@cache
+def _aliases() -> dict[str, str]:
+    spellings = ((band, text) for s in _all() for band in s.bands for text in (band.name, *band.aliases))
+    return {_plain(text): band.name for band, text in spellings}
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
+def _all() -> tuple[Sensor, ...]:
+    return tuple(get(name) for name in names())
+
+
+def _from_table(table: dict[str, Any]) -> Sensor:
+    rows = table["band"]
+    return Sensor(
+        id=table["id"],
+        title=table["title"],
+        bands=tuple(_band(row) for row in rows),
+        mean=tuple(float(row["mean"]) for row in rows),
+        std=tuple(float(row["std"]) for row in rows),
+        offset=float(table["offset"]),
+        nodata=int(table["nodata"]),
+    )
+
+
+def _band(row: dict[str, Any]) -> Band:
+    return Band(
+        row["name"], float(row["wavelength_nm"]), int(row["native_resolution_m"]), tuple(row["aliases"])
+    )
