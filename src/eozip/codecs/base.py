@@ -1,0 +1,78 @@
+"""The contract of a codec: pixels of one chunk to sections of bytes, and back.
+
+A codec id names a byte layout and its weights. Two implementations may share an id only if each decodes the
+other's bytes; any change of layout, tables or weights is a new id (``-v2``) and a new golden stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a codec made of one chunk.
+
+    Attributes:
+        sections: byte strings, in decoding order; a progressive codec may be decoded from the first few.
+        checks: one u32 per frame, `eozip.bitstream.frame_check` of that frame's decoded symbols.
+        budgets: one u8 per frame (token budgets of flexible-rate codecs), or empty.
+    """
+
+    sections: tuple[bytes, ...]
+    checks: tuple[int, ...]
+    budgets: tuple[int, ...] = ()
+
+
+class Codec(Protocol):
+    """What every codec fulfils; ``tests/test_bad_input.py`` holds every registered codec against it."""
+
+    @property
+    def id(self) -> str:
+        """Full id, such as ``tec-elic-small-s2l2a-v1``."""
+        ...
+
+    @property
+    def weights_hash(self) -> bytes:
+        """8 bytes: SHA-256 prefix of weights and tables."""
+        ...
+
+    @property
+    def sensor(self) -> str:
+        """Id of the sensor it was trained for, such as ``s2-l2a``."""
+        ...
+
+    @property
+    def bands(self) -> int:
+        """Number of bands C it takes."""
+        ...
+
+    def encode(self, x: np.ndarray, quality: float) -> Encoded:
+        """Codes one chunk.
+
+        Args:
+            x: float32 [T, C, H, W], DN with the radiometric offset taken off, finite; any H, W >= 1 (the codec
+                pads by itself).
+            quality: 0..100, already rounded to hundredths.
+        """
+        ...
+
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """Decodes one chunk.
+
+        Args:
+            coded: sections (possibly only the first few, for progressive codecs) and check values.
+            shape: T, C, H, W of the result.
+            quality: as given to `encode`.
+
+        Returns:
+            float32 [T, C, H, W] in DN without offset.
+
+        Raises:
+            DesyncError: a frame's symbols differ from the encoded ones; the message names the frame.
+            FormatError: sections that no encoder writes.
+        """
+        ...

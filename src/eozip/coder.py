@@ -1,0 +1,314 @@
+"""Range coder behind three ports: estimate, encode, decode.
+
+A codec has one traversal that calls ``port.code(symbols, rows, tables)``; which port it is given decides
+whether bits are counted, written or read. The coder sees integers only, so every machine codes the same bytes.
+
+Invariants:
+    * Every row of a table sums to ``2**PRECISION`` and gives each of its entries at least 1.
+    * ``constriction`` widens a row of ``n`` entries to 24 bits as ``cum * (2**24 - n) // 2**16 + index``. The
+      float64 products in there are exact (17 bits times 24 bits), so the way through floats rounds nothing.
+    * Any int32 is codable: a symbol outside its row is the row's escape, and then an Elias-gamma code.
+
+Source: range coding as in https://github.com/bamler-lab/constriction (``stream.queue``); Elias, 1975.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import constriction
+import numpy as np
+
+from eozip.errors import FormatError, InputError
+
+PRECISION = 16
+TOTAL = 1 << PRECISION
+MAX_ENTRIES = 1 << 15
+
+_Categorical = constriction.stream.model.Categorical
+# Slack of the plausibility check in DecodePort: what a few words of look-ahead may hold, in bits.
+_SLACK_BITS = 256.0
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Integer probability tables.
+
+    Row ``r`` covers the symbols ``first[r] .. first[r] + size[r] - 2``; its last entry is the escape.
+
+    Attributes:
+        freqs: uint32 [R, L]; row ``r`` uses its first ``size[r]`` entries, each >= 1, which sum to 65,536.
+        first: int32 [R], the symbol of entry 0.
+        size: int32 [R], entries in use, the escape included; at least 2.
+
+    Raises:
+        InputError: shapes that do not fit together, an entry of 0, or a row with another sum.
+    """
+
+    freqs: np.ndarray
+    first: np.ndarray
+    size: np.ndarray
+    _models: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
+    _derived: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "freqs", np.ascontiguousarray(self.freqs, dtype=np.uint32))
+        object.__setattr__(self, "first", np.ascontiguousarray(self.first, dtype=np.int32))
+        object.__setattr__(self, "size", np.ascontiguousarray(self.size, dtype=np.int32))
+        _check_tables(self.freqs, self.first, self.size)
+
+    def model(self, row: int) -> Any:
+        """constriction's model of one row, made once."""
+        if row not in self._models:
+            freqs = self.freqs[row, : self.size[row]].astype(np.float64)
+            self._models[row] = _Categorical(freqs, perfect=False)
+        return self._models[row]
+
+    @property
+    def bits(self) -> np.ndarray:
+        """float64 [R, L]: what each entry costs, in bits (unused entries: 0)."""
+        if "bits" not in self._derived:
+            self._derived["bits"] = PRECISION - np.log2(np.maximum(self.freqs, 1))
+        return self._derived["bits"]
+
+    @property
+    def least_bits(self) -> np.ndarray:
+        """float64 [R]: what the likeliest entry of each row costs, in bits."""
+        if "least" not in self._derived:
+            self._derived["least"] = PRECISION - np.log2(self.freqs.max(axis=1))
+        return self._derived["least"]
+
+
+def _check_tables(freqs: np.ndarray, first: np.ndarray, size: np.ndarray) -> None:
+    if freqs.ndim != 2 or first.shape != (len(freqs),) or size.shape != (len(freqs),) or not len(freqs):
+        raise InputError(
+            f"tables: expected freqs [R, L], first [R], size [R] with R >= 1, got {freqs.shape}, "
+            f"{first.shape}, {size.shape}"
+        )
+    if size.min() < 2 or size.max() > min(freqs.shape[1], MAX_ENTRIES):
+        raise InputError(f"tables: expected sizes in 2..{freqs.shape[1]}, got {size.min()}..{size.max()}")
+    used = np.arange(freqs.shape[1]) < size[:, None]
+    sums = np.where(used, freqs, 0).sum(axis=1, dtype=np.int64)
+    if (sums != TOTAL).any() or (freqs[used] == 0).any():
+        raise InputError(f"tables: every row must sum to {TOTAL} with entries >= 1, got sums {sums[:4]}")
+    if (first.astype(np.int64) + size - 2).max() > np.iinfo(np.int32).max:
+        raise InputError("tables: a row reaches beyond int32")
+
+
+def _gamma_freqs() -> list[int]:
+    """Lengths n of Elias-gamma codes, about 2**-(n+1) each; a distance between two int32 has n <= 33."""
+    freqs = [1 << max(0, PRECISION - 1 - n) for n in range(34)]
+    return [freqs[0] - (sum(freqs) - TOTAL), *freqs[1:]]
+
+
+_GAMMA = np.array(_gamma_freqs(), np.uint32)
+_GAMMA_BITS = PRECISION - np.log2(_GAMMA)
+_GAMMA_MODEL = _Categorical(_GAMMA.astype(np.float64), perfect=False)
+_BIT_MODEL = _Categorical(np.array([TOTAL / 2, TOTAL / 2]), perfect=False)
+# A section ends in one known byte, so that a decoder that lost its way notices.
+_SENTINEL_MODEL = _Categorical(np.full(256, 256.0), perfect=False)
+_SENTINEL = 0xA5
+
+
+class Port(Protocol):
+    """What a traversal codes through."""
+
+    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Codes symbols under rows of tables.
+
+        Args:
+            symbols: int32 [n], or None when decoding.
+            rows: integer [n], a row of ``tables`` for each symbol.
+            tables: the probability tables.
+
+        Returns:
+            int32 [n] symbols.
+        """
+        ...
+
+
+class EstimatePort:
+    """Counts what `EncodePort` would write, without writing: ``bits`` is the ideal code length."""
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+
+    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Adds the cost of ``symbols`` to ``bits`` and returns them."""
+        symbols, rows = _checked(symbols, rows, tables)
+        entries, distances = _to_entries(symbols, rows, tables)
+        lengths = _gamma_lengths(distances)
+        self.bits += float(tables.bits[rows, entries].sum())
+        self.bits += float(_GAMMA_BITS[lengths].sum() + lengths.sum())
+        return symbols
+
+
+class EncodePort:
+    """Writes symbols into one range coder; `finish` gives the bytes."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Writes ``symbols`` and returns them.
+
+        Raises:
+            InputError: no symbols, or rows that ``tables`` does not have.
+        """
+        symbols, rows = _checked(symbols, rows, tables)
+        order = np.argsort(rows, kind="stable")
+        entries, distances = _to_entries(symbols[order], rows[order], tables)
+        for row, part in _runs(rows):
+            self._encoder.encode(entries[part], tables.model(row))
+        if len(distances):
+            self._write_escapes(distances)
+        return symbols
+
+    def _write_escapes(self, distances: np.ndarray) -> None:
+        lengths = _gamma_lengths(distances)
+        self._encoder.encode(lengths.astype(np.int32), _GAMMA_MODEL)
+        owner, shift = _bit_positions(lengths)
+        if len(owner):
+            self._encoder.encode(((distances[owner] >> shift) & 1).astype(np.int32), _BIT_MODEL)
+
+    def finish(self) -> bytes:
+        """The section: a big-endian fraction without trailing zero bytes; empty if nothing was coded."""
+        if self._encoder.is_empty():
+            return b""
+        self._encoder.encode(_SENTINEL, _SENTINEL_MODEL)
+        return self._encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+
+
+class DecodePort:
+    """Reads symbols from the bytes of `EncodePort`; any bytes give symbols or a FormatError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits_left = 8.0 * len(data) + _SLACK_BITS
+        self._started = False
+        self._empty = not data
+        padded = data + bytes(-len(data) % 4)
+        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+
+    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Reads one symbol per row.
+
+        Raises:
+            FormatError: bytes that no encoder writes, or fewer bytes than so many symbols need.
+        """
+        rows = _checked_rows(rows, tables)
+        if not len(rows):
+            return np.zeros(0, np.int32)
+        self._spend(float(tables.least_bits[rows].sum()))
+        self._started = True
+        entries = np.concatenate([self._read(tables.model(r), p.stop - p.start) for r, p in _runs(rows)])
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        values = entries.astype(np.int64) + tables.first[rows]
+        escaped = np.flatnonzero(entries == tables.size[rows] - 1)
+        if len(escaped):
+            values[escaped] = _from_distances(self._read_escapes(len(escaped)), rows[escaped], tables)
+        out = np.empty(len(rows), np.int32)
+        out[order] = values
+        return out
+
+    def _read(self, model: Any, count: int) -> np.ndarray:
+        try:
+            return self._decoder.decode(model, count)
+        except AssertionError as error:  # how constriction reports impossible bytes
+            raise FormatError("section: bytes that no encoder writes; the data are damaged") from error
+
+    def _read_escapes(self, count: int) -> np.ndarray:
+        self._spend(float(count))
+        lengths = self._read(_GAMMA_MODEL, count).astype(np.int64)
+        self._spend(float(lengths.sum()))
+        distances = np.int64(1) << lengths
+        owner, shift = _bit_positions(lengths)
+        if len(owner):
+            np.add.at(distances, owner, self._read(_BIT_MODEL, len(owner)).astype(np.int64) << shift)
+        return distances
+
+    def _spend(self, bits: float) -> None:
+        # Refuses a few bytes that claim millions of symbols before time or memory is spent on them.
+        self._bits_left -= bits * 0.99
+        if self._bits_left < 0:
+            raise FormatError("section: fewer bytes than its symbols need; the data are truncated or damaged")
+
+    def finish(self) -> None:
+        """Checks that the section was used up exactly.
+
+        Raises:
+            FormatError: bytes are left, missing or damaged.
+        """
+        if not self._started:
+            if not self._empty:
+                raise FormatError("section: expected no bytes, as nothing was coded in it")
+            return
+        if self._empty or int(self._read(_SENTINEL_MODEL, 1)[0]) != _SENTINEL:
+            raise FormatError("section: its end marker is missing; the data are damaged")
+        if not self._decoder.maybe_exhausted():
+            raise FormatError("section: bytes are left after its end marker")
+
+
+def _checked(symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    if symbols is None:
+        raise InputError("coder: this port needs symbols, got None")
+    symbols = np.ascontiguousarray(symbols, dtype=np.int32)
+    rows = _checked_rows(rows, tables)
+    if symbols.shape != rows.shape:
+        raise InputError(f"coder: expected one row per symbol, got {symbols.shape} and {rows.shape}")
+    return symbols, rows
+
+
+def _checked_rows(rows: np.ndarray, tables: Tables) -> np.ndarray:
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise InputError(f"coder: expected integer rows [n], got {rows.dtype} {rows.shape}")
+    count = len(tables.size)
+    if len(rows) and (rows.min() < 0 or rows.max() >= count):
+        raise InputError(f"coder: expected rows in 0..{count - 1}, got {rows.min()}..{rows.max()}")
+    # numpy sorts narrow integers by radix, which is what makes grouping cheap
+    return rows.astype(np.uint8 if count <= 256 else np.uint16 if count <= 65536 else np.int64)
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, slice]]:
+    """Rows that occur, with their slices of the row-sorted symbols."""
+    counts = np.bincount(rows, minlength=1)
+    stops = np.cumsum(counts)
+    for row in np.flatnonzero(counts):
+        yield int(row), slice(int(stops[row] - counts[row]), int(stops[row]))
+
+
+def _to_entries(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    """int32 [n] table entries; for the escapes among them int64 [k] distances >= 1 (odd: above the row)."""
+    above = tables.size[rows] - 1
+    entries = symbols.astype(np.int64) - tables.first[rows]
+    escaped = np.flatnonzero((entries < 0) | (entries >= above))
+    far = entries[escaped]
+    distances = np.where(far < 0, -2 * far, 2 * (far - above[escaped]) + 1)
+    entries[escaped] = above[escaped]
+    return entries.astype(np.int32), distances
+
+
+def _from_distances(distances: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
+    """int64 [k] symbols of the escapes."""
+    first, above = tables.first[rows].astype(np.int64), tables.size[rows] - 1
+    symbols = first + np.where(distances % 2 == 0, -(distances // 2), above + distances // 2)
+    limits = np.iinfo(np.int32)
+    if symbols.min() < limits.min or symbols.max() > limits.max:
+        raise FormatError("section: a symbol beyond int32; the data are damaged")
+    return symbols
+
+
+def _gamma_lengths(distances: np.ndarray) -> np.ndarray:
+    """int64 [k]: bits after the leading one."""
+    # frexp is exact: a distance has at most 34 bits, a float64 holds 53
+    return np.frexp(distances.astype(np.float64))[1].astype(np.int64) - 1
+
+
+def _bit_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each bit after the leading ones: whose it is, and its shift, highest first."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths) - lengths
+    return owner, lengths[owner] - 1 - (np.arange(len(owner)) - starts[owner])
