@@ -1,0 +1,94 @@
+"""The one place where float probabilities become the integer tables of the coder.
+
+Everything before this module is float and may differ in the last bit between machines; everything after it is
+integer. Tables are built once per model, and their bytes are part of the model's hash, so a machine on which a table
+comes out different refuses the stream by name instead of decoding it wrongly.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..coder import PRECISION, Tables
+from .factorized import FactorizedPrior
+
+TOTAL = 1 << PRECISION
+GAUSSIAN_REACH = 4.0  # standard deviations covered by a row; the 6e-5 beyond goes to the escape
+TAIL = 2e-5  # mass left to the escape on each side of a factorised row
+FACTORIZED_REACH = 2048  # a row never covers more symbols than this on either side
+
+
+def gaussian_tables(scales: Sequence[float]) -> Tables:
+    """Tables of zero-mean Gaussians over integer bins, one row per standard deviation.
+
+    Args:
+        scales: Standard deviations, positive, at most 4096 (a row covers 4 of them on either side).
+    """
+    masses = [_gaussian_masses(scale) for scale in scales]
+    return pack_tables(masses, [-(len(m) // 2) for m in masses])
+
+
+def factorized_tables(prior: FactorizedPrior) -> Tables:
+    """Tables of a factorised prior, row = channel, symbol s standing for the value s + median of its channel."""
+    first, masses = [], []
+    for low, cdf in _factorized_cdfs(prior):
+        inside = np.flatnonzero((cdf[1:] > TAIL) & (cdf[:-1] < 1 - TAIL))
+        start, stop = inside[0], inside[-1] + 1
+        first.append(low + int(start))
+        masses.append(np.diff(cdf[start : stop + 1]))
+    return pack_tables(masses, first)
+
+
+def pack_tables(masses: Sequence[np.ndarray], first: Sequence[int]) -> Tables:
+    """Probabilities per row > integer tables; what a row leaves of 1 goes to its escape.
+
+    Args:
+        masses: Per row, float64 [n] probabilities of the symbols first[r], first[r] + 1, ..., sum at most 1.
+        first: Per row, its first symbol.
+    """
+    rows = [integer_frequencies(np.append(m, max(0.0, 1.0 - float(m.sum())))) for m in masses]
+    size = np.array([len(row) for row in rows], np.int32)
+    freqs = np.zeros((len(rows), int(size.max())), np.uint32)
+    for r, row in enumerate(rows):
+        freqs[r, : len(row)] = row
+    return Tables(freqs=freqs, first=np.array(first, np.int32), size=size)
+
+
+def integer_frequencies(masses: np.ndarray) -> np.ndarray:
+    """Probabilities [n] > uint32 [n], each at least 1, sum exactly 2**16, as near to proportional as that allows."""
+    scaled, small = masses * (TOTAL / masses.sum()), np.zeros(len(masses), bool)
+    while (scaled[~small] < 1).any():  # what is raised to 1 is taken from the others in proportion
+        small |= scaled < 1
+        scaled = masses * ((TOTAL - small.sum()) / masses[~small].sum())
+    scaled[small] = 1
+    freqs = np.floor(scaled)
+    # stable order: equal remainders (a symmetric row has many) are then settled by index, not by rounding noise
+    order = np.argsort(freqs - scaled, kind="stable")
+    freqs[order[: TOTAL - int(freqs.sum())]] += 1
+    return freqs.astype(np.uint32)
+
+
+def _gaussian_masses(scale: float) -> np.ndarray:
+    """Bin probabilities [2 n + 1] of symbols -n .. n, exactly symmetric."""
+    reach = math.ceil(GAUSSIAN_REACH * scale)
+    upper_tail = [0.5 * math.erfc((k - 0.5) / (scale * math.sqrt(2))) for k in range(1, reach + 2)]
+    side = -np.diff(upper_tail)
+    return np.concatenate([side[::-1], [1 - 2 * upper_tail[0]], side])
+
+
+def _factorized_cdfs(prior: FactorizedPrior) -> list[tuple[int, np.ndarray]]:
+    """Per channel: the lowest symbol looked at, and the cumulative probability at the lower edge of each."""
+    exact = copy.deepcopy(prior).double().cpu()
+    reach = 32
+    with torch.no_grad():
+        while True:
+            edges = torch.arange(-reach, reach + 1, dtype=torch.float64) - 0.5
+            cdf = torch.sigmoid(exact.logits(exact.medians[:, None, None] + edges))[:, 0].numpy()
+            if reach >= FACTORIZED_REACH or (cdf[:, 0].max() < TAIL and cdf[:, -1].min() > 1 - TAIL):
+                return [(-reach, row) for row in cdf]
+            reach *= 2
