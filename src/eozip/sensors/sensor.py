@@ -142,6 +142,11 @@ def canonical_name(text: str) -> str | None:
     return known.pop() if len(codes) == 1 and known else None
 
 
+def without_band_code(text: str) -> str:
+    """`text` in lower case without the band code in it: equal for files that hold bands of one date."""
+    return _BAND_CODE.sub("", text.lower())
+
+
 @cache
 def _aliases() -> dict[str, str]:
     spellings = ((band, text) for s in _all() for band in s.bands for text in (band.name, *band.aliases))

@@ -1,0 +1,143 @@
+"""What a stack of rasters is, apart from its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from eozip.errors import InputError
+
+Tags = dict[str, dict[str, str]]  # namespace > key > value; "" is GDAL's default namespace
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything but pixels, dates and tags that a GeoTIFF of the scene holds; equal for all dates.
+
+    Attributes:
+        height: rows H.
+        width: columns W.
+        dtype: numpy name, such as "uint16".
+        crs: WKT, or None.
+        transform: six affine coefficients a b c d e f, or None where the file has none.
+        gcps: ground control points (row, column, x, y, z).
+        gcp_crs: WKT of the control points, or None.
+        nodata: value of missing pixels, or None.
+        band_names: [C] descriptions; None where a band has none.
+        scales: [C] GDAL scale.
+        offsets: [C] GDAL offset: physical value = DN * scale + offset.
+        units: [C] unit names, or None.
+        colorinterp: [C] GDAL names, such as "gray".
+    """
+
+    height: int
+    width: int
+    dtype: str
+    crs: str | None
+    transform: tuple[float, ...] | None
+    gcps: tuple[tuple[float, ...], ...]
+    gcp_crs: str | None
+    nodata: float | int | None
+    band_names: tuple[str | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    units: tuple[str | None, ...]
+    colorinterp: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        return {field.name: _listed(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Profile:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: a field is missing.
+        """
+        missing = [field.name for field in fields(cls) if field.name not in table]
+        if missing:
+            raise InputError(
+                f"raster profile lacks {', '.join(missing)}; got {', '.join(table) or 'nothing'}"
+            )
+        return cls(**{field.name: _tupled(table[field.name]) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One band of one date: a file and a 1-based band index in it."""
+
+    path: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A description of a stack of rasters on one grid; holds no pixels and no open files.
+
+    Attributes:
+        sources: [T][C] where each band of each date is stored.
+        dates: [T] acquisition times (UTC, no tzinfo), None where neither file name nor tags tell.
+        profile: what all dates share.
+        tags: [T] metadata per date: namespace > key > value.
+        band_tags: [C] metadata per band, of the first date.
+        offset: DN added to the offset-free DN (1000 for products of baseline 04.00 and later, else 0).
+        block_shape: rows, columns of the first file's internal blocks.
+    """
+
+    sources: tuple[tuple[Source, ...], ...]
+    dates: tuple[datetime | None, ...]
+    profile: Profile
+    tags: tuple[Tags, ...]
+    band_tags: tuple[dict[str, str], ...]
+    offset: float
+    block_shape: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """T, C, H, W."""
+        return len(self.sources), len(self.profile.band_names), self.profile.height, self.profile.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the pixels."""
+        return np.dtype(self.profile.dtype)
+
+    @property
+    def band_names(self) -> tuple[str | None, ...]:
+        """[C] descriptions."""
+        return self.profile.band_names
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """[T] the file of each date (of its first band, where bands have files of their own)."""
+        return tuple(bands[0].path for bands in self.sources)
+
+    def select(self, order: Sequence[int]) -> Scene:
+        """The scene with bands `order` (zero-based positions), in that order."""
+
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in order)
+
+        profile = replace(
+            self.profile,
+            band_names=pick(self.profile.band_names),
+            scales=pick(self.profile.scales),
+            offsets=pick(self.profile.offsets),
+            units=pick(self.profile.units),
+            colorinterp=pick(self.profile.colorinterp),
+        )
+        sources = tuple(pick(bands) for bands in self.sources)
+        return replace(self, sources=sources, profile=profile, band_tags=pick(self.band_tags))
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, (list, tuple)) else value

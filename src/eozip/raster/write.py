@@ -1,0 +1,292 @@
+"""Windows of pixels into tiled, compressed GeoTIFFs, under their final names whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from eozip.errors import InputError, OutputError
+from eozip.raster.read import CACHE_MB
+from eozip.raster.scene import Profile, Tags
+
+PathLike = str | os.PathLike[str]
+
+
+class GeoTiffWriter:
+    """One GeoTIFF being written, window by window; `create_geotiff` makes and finishes it."""
+
+    def __init__(self, dataset: Any, target: Path, profile: Profile) -> None:
+        self._dataset = dataset
+        self._target = target
+        self.profile = profile
+
+    def write(self, pixels: np.ndarray, y: int, x: int) -> None:
+        """Write a window; windows on multiples of the block size are fastest.
+
+        Args:
+            pixels: [C, h, w] in the profile's dtype.
+            y: row of its upper edge.
+            x: column of its left edge.
+
+        Raises:
+            InputError: shape or dtype do not fit.
+            OutputError: the disk refuses.
+        """
+        expected = len(self.profile.band_names)
+        if pixels.ndim != 3 or pixels.shape[0] != expected or pixels.dtype != self.profile.dtype:
+            raise InputError(
+                f"window to write: expected [{expected}, h, w] {self.profile.dtype}, "
+                f"got {list(pixels.shape)} {pixels.dtype}"
+            )
+        height, width = pixels.shape[1:]
+        if not (0 <= y <= self.profile.height - height and 0 <= x <= self.profile.width - width):
+            raise InputError(
+                f"window rows {y}+{height}, columns {x}+{width} reaches outside {self.profile.height} x "
+                f"{self.profile.width}"
+            )
+        with _disk_errors(self._target):
+            self._dataset.write(pixels, window=Window(x, y, width, height))
+
+
+@contextmanager
+def create_geotiff(
+    path: PathLike,
+    profile: Profile,
+    tags: Tags | None = None,
+    band_tags: Sequence[Mapping[str, str]] = (),
+    *,
+    overwrite: bool = False,
+    block: int = 256,
+) -> Iterator[GeoTiffWriter]:
+    """Write one GeoTIFF by windows; at the end of the block it is renamed to `path`.
+
+    Args:
+        path: final name, in a folder that exists.
+        profile: size, dtype, grid, nodata, bands.
+        tags: metadata by namespace; `Scene.tags[t]`.
+        band_tags: [C] metadata per band; empty for none.
+        overwrite: replace a file that exists.
+        block: edge of the internal tiles, a multiple of 16.
+
+    Raises:
+        OutputError: `path` exists, or cannot be written in full; nothing is left under its name.
+    """
+    target = Path(path)
+    _check_free(target, overwrite)
+    with _staging(target) as folder:
+        staged = folder / target.name
+        with _dataset(staged, target, profile, tags or {}, band_tags, block) as writer:
+            yield writer
+        _check_free(target, overwrite)
+        with _disk_errors(target):
+            # GDAL may put what TIFF tags cannot hold into a file beside it; an old one tells of old pixels.
+            Path(f"{target}.aux.xml").unlink(missing_ok=True)
+            for part in sorted(folder.iterdir(), reverse=True):
+                os.replace(part, target.parent / part.name)
+
+
+@contextmanager
+def create_geotiffs(
+    folder: PathLike,
+    names: Sequence[str],
+    profile: Profile,
+    tags: Sequence[Tags] = (),
+    band_tags: Sequence[Mapping[str, str]] = (),
+    *,
+    overwrite: bool = False,
+    block: int = 256,
+) -> Iterator[list[GeoTiffWriter]]:
+    """Write one GeoTIFF per date into a new folder, which is renamed to `folder` at the end of the block.
+
+    Args:
+        folder: final name of the folder; its own folder exists.
+        names: [T] file names, all different.
+        profile: shared by all dates.
+        tags: [T] metadata per date; empty for none.
+        band_tags: [C] metadata per band; empty for none.
+        overwrite: replace a folder that holds nothing but GeoTIFFs.
+        block: edge of the internal tiles, a multiple of 16.
+
+    Raises:
+        InputError: two names are equal, or one is no plain file name.
+        OutputError: `folder` exists, or cannot be written in full; nothing is left under its name.
+    """
+    target = Path(folder)
+    _check_names(names)
+    _check_free(target, overwrite)
+    with _staging(target) as staging:
+        staged = staging / "dates"
+        staged.mkdir()
+        with ExitStack() as stack:
+            each = [tags[i] if tags else {} for i in range(len(names))]
+            yield [
+                stack.enter_context(_dataset(staged / name, target, profile, own, band_tags, block))
+                for name, own in zip(names, each, strict=True)
+            ]
+        _check_free(target, overwrite)
+        with _disk_errors(target):
+            if target.exists():
+                os.replace(target, staging / "replaced")
+            os.replace(staged, target)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise InputError(f"two dates would be written to one file name: {sorted(names)}; rename the inputs")
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{name!r} is no plain file name")
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{target} exists already; choose another name or pass --overwrite")
+    if target.is_dir():
+        _check_replaceable(target)
+
+
+def _check_replaceable(folder: Path) -> None:
+    kept = [p.name for p in folder.iterdir() if not p.name.lower().endswith((".tif", ".tiff", ".aux.xml"))]
+    if kept:
+        raise OutputError(
+            f"{folder} holds more than GeoTIFFs ({kept[0]}) and is not replaced; choose another name"
+        )
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, so that a rename suffices; gone at the end whatever happens."""
+    with _disk_errors(target):
+        folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _dataset(
+    staged: Path,
+    target: Path,
+    profile: Profile,
+    tags: Tags,
+    band_tags: Sequence[Mapping[str, str]],
+    block: int,
+) -> Iterator[GeoTiffWriter]:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with _disk_errors(target):
+            dataset = _opened(staged, profile, block)
+        try:
+            with _disk_errors(target):
+                _describe(dataset, profile, tags, band_tags)
+            yield GeoTiffWriter(dataset, target, profile)
+            with _disk_errors(target):
+                dataset.close()
+                _check_complete(staged, target)
+        finally:
+            _discard(dataset)
+
+
+def _opened(staged: Path, profile: Profile, block: int) -> Any:
+    dtype = np.dtype(profile.dtype)
+    georeference = {} if profile.transform is None else {"transform": Affine(*profile.transform)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(
+            staged,
+            "w",
+            driver="GTiff",
+            height=profile.height,
+            width=profile.width,
+            count=len(profile.band_names),
+            dtype=profile.dtype,
+            crs=None if profile.crs is None else CRS.from_wkt(profile.crs),
+            nodata=profile.nodata,
+            tiled=True,
+            blockxsize=block,
+            blockysize=block,
+            interleave="band",
+            compress="deflate",
+            predictor=2 if dtype.kind in "iu" else 3,
+            bigtiff="IF_SAFER",
+            **georeference,
+        )
+
+
+def _describe(dataset: Any, profile: Profile, tags: Tags, band_tags: Sequence[Mapping[str, str]]) -> None:
+    # AREA_OR_POINT shifts what GDAL makes of the georeference, so tags come first.
+    for namespace, entries in tags.items():
+        dataset.update_tags(**({"ns": namespace} if namespace else {}), **entries)
+    if profile.gcps:
+        points = [GroundControlPoint(*point) for point in profile.gcps]
+        dataset.gcps = (points, CRS.from_wkt(profile.gcp_crs) if profile.gcp_crs else CRS())
+    dataset.scales = profile.scales
+    dataset.offsets = profile.offsets
+    dataset.units = [unit or "" for unit in profile.units]
+    dataset.colorinterp = [ColorInterp[name] for name in profile.colorinterp]
+    for index, name in enumerate(profile.band_names, start=1):
+        if name:
+            dataset.set_band_description(index, name)
+    for index, entries in enumerate(band_tags, start=1):
+        dataset.update_tags(index, **entries)
+
+
+def _check_complete(staged: Path, target: Path) -> None:
+    """GDAL can lose what is written at closing time without an error, so look at what is there."""
+    size = staged.stat().st_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(staged) as written:
+            for index in written.indexes:
+                for (row, column), _ in written.block_windows(index):
+                    end = _block_end(written, index, row, column)
+                    if end is None or end > size:
+                        raise OutputError(f"{target}: could not be written in full; is the disk full?")
+
+
+def _block_end(dataset: Any, index: int, row: int, column: int) -> int | None:
+    start = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=index)
+    length = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=index)
+    return None if start is None or length is None else int(start) + int(length)
+
+
+def _discard(dataset: Any) -> None:
+    if dataset.closed:
+        return
+    try:
+        dataset.close()
+    except (RasterioError, OSError):
+        # The file is thrown away, and the error that led here is the one to report.
+        return
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except (RasterioError, OSError) as error:
+        raise OutputError(
+            f"{target}: cannot be written ({error.__cause__ or error}); nothing is left under that name. "
+            "Is the disk full, or the folder read-only?"
+        ) from error
