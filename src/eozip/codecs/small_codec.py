@@ -1,0 +1,137 @@
+"""Encoding and decoding with a `small` model: the port side of its traversal."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eozip.bitstream import frame_check
+from eozip.codecs.base import Encoded
+from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
+from eozip.entropy.logistic_tables import scale_rows
+from eozip.errors import DesyncError, FormatError
+from eozip.networks.small_entropy import Step
+
+MULTIPLE = 32  # pixels: the hyper-latent's stride
+SECTIONS = 1
+
+
+class PortCode:
+    """Stands in the traversal as `TrainCode` does in training: rounds, looks up table rows, and codes through a port."""
+
+    def __init__(self, port: Port, tables: Tables, y: Tensor | None, z: Tensor | None) -> None:
+        self.port, self.tables, self.y, self.z = port, tables, y, z
+        self.checks: list[np.ndarray] = []
+
+    def __call__(self, step: Step) -> Tensor:
+        cells = step.cells if step.cells is not None else torch.ones(step.mean.shape[2:], dtype=torch.bool)
+        mean = step.mean[:, :, cells]
+        rows = scale_rows(step.log_scale[:, :, cells])
+        wanted = self.symbols(step, mean, cells)
+        got = self.port.code(wanted, rows.numpy().ravel(), self.tables).reshape(mean.shape)
+        self.checks.append(got.reshape(len(got), -1))
+        value = torch.zeros_like(step.mean)
+        value[:, :, cells] = torch.from_numpy(got.astype(np.float32)) + mean
+        return value
+
+    def symbols(self, step: Step, mean: Tensor, cells: Tensor) -> np.ndarray | None:
+        target = self.z if step.channels is None else self.y
+        if target is None:
+            return None
+        if step.channels is not None:
+            target = target[:, step.channels]
+        return (target[:, :, cells] - mean).round().clamp(-(2**30), 2**30).to(torch.int32).numpy().ravel()
+
+    def frame_checks(self) -> tuple[int, ...]:
+        """One check value per frame over its symbols in coding order."""
+        symbols = np.concatenate(self.checks, 1)
+        return tuple(frame_check(frame) for frame in symbols)
+
+
+@dataclass(frozen=True)
+class SmallCodec:
+    """tec-elic-small or tec-fp-small as a `Codec` (see `eozip.codecs.base`): one section per chunk."""
+
+    id: str
+    weights_hash: bytes
+    model: torch.nn.Module
+    tables: Tables
+    sensor: str = "s2-l2a"
+
+    @property
+    def bands(self) -> int:
+        return self.model.config.bands
+
+    @torch.inference_mode()
+    def encode(self, x: np.ndarray, quality: float) -> Encoded:
+        """Encodes float32 DN [T, C, H, W] (without offset) at a quality of 0 to 100."""
+        port = EncodePort()
+        checks = self.send(port, x, quality)
+        return Encoded((port.finish(),), checks)
+
+    @torch.inference_mode()
+    def estimate(self, x: np.ndarray, quality: float) -> float:
+        """Bits that `encode` would write: the same traversal with a counting port."""
+        port = EstimatePort()
+        self.send(port, x, quality)
+        return port.bits
+
+    def send(self, port: Port, x: np.ndarray, quality: float) -> tuple[int, ...]:
+        t = self.level(quality, len(x))
+        y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
+        code = PortCode(port, self.tables, y, self.model.hyper_latent(y))
+        self.model.entropy.traverse(code, t, tuple(y.shape[2:]))
+        return code.frame_checks()
+
+    @torch.inference_mode()
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """Decodes to float32 DN [T, C, H, W].
+
+        Raises:
+            DesyncError: a frame's symbols are not those that were encoded.
+            FormatError: not exactly one section, or bytes that no encoder writes.
+        """
+        if len(coded.sections) != SECTIONS:
+            raise FormatError(f"{self.id}: expected {SECTIONS} section, got {len(coded.sections)}")
+        frames, _, height, width = shape
+        t = self.level(quality, frames)
+        size = tuple(-(-n // MULTIPLE) * (MULTIPLE // 8) for n in (height, width))
+        port = DecodePort(coded.sections[0])
+        code = PortCode(port, self.tables, None, None)
+        y_hat = self.model.entropy.traverse(code, t, size)
+        compare(coded.checks, code.frame_checks())
+        port.finish()
+        return self.model.restore(self.model.synthesise(y_hat, t))[:, :, :height, :width].numpy()
+
+    def level(self, quality: float, frames: int) -> Tensor:
+        return torch.full((frames,), quality / 100 * (self.model.config.levels - 1))
+
+
+def compare(expected: tuple[int, ...], got: tuple[int, ...]) -> None:
+    wrong = [i for i, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b]
+    if wrong:
+        raise DesyncError(
+            f"frames {wrong}: decoded symbols differ from the encoded ones. The bytes are damaged, or this machine "
+            "computes other probabilities than the encoder's did; decode with the eozip and torch version that wrote it"
+        )
+
+
+def padded(x: Tensor) -> Tensor:
+    """Replicate the last row and column until both sides are multiples of 32."""
+    height, width = x.shape[2:]
+    return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+
+
+def digest(model: torch.nn.Module, tables: Tables) -> bytes:
+    """8 bytes of SHA-256 over every tensor (name, bytes) and the tables."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode() + b"\0" + tensor.detach().contiguous().cpu().numpy().tobytes())
+    for part in (tables.freqs, tables.first, tables.size):
+        sha.update(part.tobytes())
+    return sha.digest()[:8]

@@ -1,0 +1,75 @@
+"""The `small` image network as one module: transforms, gains and entropy model, with its differentiable pass.
+
+    x -> g_a -> * gain(t) -> y (steps) -> entropy.traverse(code) -> y_hat -> / gain(t) -> g_s -> x_hat
+
+`code` is what differs between training (noise and straight-through rounding, here), estimating, encoding and decoding
+(`eozip.codecs.tec_elic`): all four walk the same traversal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eozip.entropy import logistic
+from eozip.networks.small import SmallAnalysis, SmallConfig, SmallSynthesis, at_level
+from eozip.networks.small_entropy import SmallEntropy, Step
+
+
+class SmallImageModel(nn.Module):
+    """tec-elic-small. Pixels are (DN - mean of the band) / unit with one unit for all bands, so that the squared error
+    of the network is the squared error in DN (the published models standardise each band instead)."""
+
+    def __init__(self, config: SmallConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.g_a, self.g_s = SmallAnalysis(config), SmallSynthesis(config)
+        self.entropy = SmallEntropy(config)
+        self.log_gain = nn.Parameter(torch.zeros(config.levels, config.latent))
+        self.register_buffer("mean", torch.zeros(config.bands))
+        self.register_buffer("unit", torch.ones(()))
+
+    def standardise(self, dn: Tensor) -> Tensor:
+        return (dn - self.mean[:, None, None]) / self.unit
+
+    def restore(self, x: Tensor) -> Tensor:
+        return x * self.unit + self.mean[:, None, None]
+
+    def analyse(self, x: Tensor, t: Tensor) -> Tensor:
+        """x [B, C, H, W] standardised -> y [B, M, H/8, W/8] in quantisation steps of level t [B]."""
+        return self.g_a(x, t) * at_level(self.log_gain, t).exp()
+
+    def hyper_latent(self, y: Tensor) -> Tensor:
+        """y in steps -> z [B, Nz, H/32, W/32], not yet rounded."""
+        return self.entropy.h_a(y)
+
+    def synthesise(self, y_hat: Tensor, t: Tensor) -> Tensor:
+        return self.g_s(y_hat * (-at_level(self.log_gain, t)).exp(), t)
+
+    def forward(self, x: Tensor, t: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
+        """Differentiable pass. -> x_hat like x, bits [B] (with `hard`, rounding as in coding: the rate it would have)."""
+        y = self.analyse(x, t)
+        z = self.hyper_latent(y)
+        code = TrainCode(y, z, hard)
+        y_hat = self.entropy.traverse(code, t, tuple(y.shape[2:]))
+        return self.synthesise(y_hat, t), code.bits
+
+
+class TrainCode:
+    """Stands where a port stands in coding: likelihoods under uniform noise, values by straight-through rounding."""
+
+    def __init__(self, y: Tensor, z: Tensor, hard: bool) -> None:
+        self.y, self.z, self.hard = y, z, hard
+        self.bits = y.new_zeros(len(y))
+
+    def __call__(self, step: Step) -> Tensor:
+        target = self.z if step.channels is None else self.y[:, step.channels]
+        residual = target - step.mean
+        rounded = residual + (residual.round() - residual).detach()
+        noisy = rounded if self.hard else residual + torch.rand_like(residual) - 0.5
+        cost = logistic.bits(noisy, step.log_scale)
+        value = rounded + step.mean
+        if step.cells is not None:
+            cost, value = cost * step.cells, value * step.cells
+        self.bits = self.bits + cost.flatten(1).sum(1)
+        return value

@@ -1,0 +1,43 @@
+"""Integer tables of the logistic prior, and the float > integer crossing of its scales.
+
+One set of rows serves every symbol of a `small` codec: row r has the log scale `LOG_SCALE_MIN + r * STEP`, mean 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eozip.coder import Tables
+
+from .logistic import LOG_SCALE_MAX, LOG_SCALE_MIN, bounded
+from .tables import pack_tables
+
+ROWS = 128
+STEP = (LOG_SCALE_MAX - LOG_SCALE_MIN) / (ROWS - 1)
+REACH = 2000  # symbols farther out are escapes
+
+
+def scale_rows(log_scale: Tensor) -> Tensor:
+    """Float > integer: the table row of every symbol, int32, same shape."""
+    return ((bounded(log_scale) - LOG_SCALE_MIN) / STEP).round().to(torch.int32)
+
+
+def logistic_tables() -> Tables:
+    """Tables of all rows, symmetric about 0."""
+    masses = [logistic_masses(float(np.exp(LOG_SCALE_MIN + r * STEP))) for r in range(ROWS)]
+    return pack_tables(masses, [-(len(m) // 2) for m in masses])
+
+
+def logistic_masses(scale: float) -> np.ndarray:
+    """P(-n .. n) of a logistic of mean 0 over integer bins, float64; its reach covers all but 1e-5."""
+    reach = min(REACH, int(np.ceil(12 * scale)) + 1)
+    side = logistic_bins(np.arange(1, reach + 1), scale)
+    return np.concatenate([side[::-1], logistic_bins(np.zeros(1), scale), side])
+
+
+def logistic_bins(s: np.ndarray, scale: float) -> np.ndarray:
+    upper, lower = (s + 0.5) / scale, (s - 0.5) / scale
+    # S(u) S(-l) (1 - exp(l - u)), without overflow
+    return np.exp(-np.logaddexp(0, -upper) - np.logaddexp(0, lower)) * -np.expm1(-1 / scale)

@@ -1,0 +1,132 @@
+"""The `small` transforms: pixels to latents and back, for two CPU cores.
+
+    x [B, C, H, W] -> unshuffle 8 -> 1x1 (starts as PCA of 8x8xC blocks) --+-> y [B, M, H/8, W/8]
+      \\-> unshuffle 4 -> residual blocks -> stride 8 -> 1x1 (starts at 0) --/
+
+Both directions are the best linear block codec plus a nonlinear correction that starts at zero, so that training
+starts where a closed form ends. The synthesis refines at strides 8, 4 and 2 and sees the linear picture too, which
+lets it remove block edges. Every layer that depends on the quality does so through per-level vectors that are
+interpolated at a continuous level t (gain vectors: Cui et al. 2021, "Asymmetric gained deep image compression").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH = 8  # pixels per latent cell, each way
+
+
+@dataclass(frozen=True)
+class SmallConfig:
+    """Sizes of a small codec; saved as JSON beside the weights."""
+
+    bands: int = 12
+    levels: int = 6
+    lmbda_min: float = 0.4
+    lmbda_max: float = 1200.0
+    groups: tuple[int, ...] = (6, 26, 48, 80)
+    fine: int = 96  # channels at stride 4
+    coarse: int = 192  # channels at stride 8
+    pixel: int = 48  # channels at stride 2
+    blocks: int = 3  # residual blocks at stride 8, each way
+    hyper: int = 96
+    hyper_latent: int = 32
+    context: int = 128
+
+    @property
+    def latent(self) -> int:
+        return sum(self.groups)
+
+    def lmbda(self, t: Tensor) -> Tensor:
+        """Lagrangian of level t (0 .. levels-1): bits per pixel per band against MSE of standardised pixels."""
+        ratio = self.lmbda_max / self.lmbda_min
+        return self.lmbda_min * ratio ** (t / (self.levels - 1))
+
+
+def at_level(table: Tensor, t: Tensor) -> Tensor:
+    """Interpolate per-level rows. table [L, K], t [B] in 0 .. L-1 -> [B, K, 1, 1]."""
+    low = t.floor().clamp(0, table.shape[0] - 2)
+    part = (t - low)[:, None]
+    index = low.long()
+    return torch.lerp(table[index], table[index + 1], part)[:, :, None, None]
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(conv1x1 x)))) at half width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(width, width // 2, 1)
+        self.mix = nn.Conv2d(width // 2, width // 2, 3, padding=1)
+        self.up = nn.Conv2d(width // 2, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(F.relu(self.mix(F.relu(self.down(x)))))
+
+
+def blocks(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class SmallAnalysis(nn.Module):
+    """g_a: standardised pixels [B, C, H, W] (H, W multiples of 8) -> y [B, M, H/8, W/8], before gains."""
+
+    def __init__(self, c: SmallConfig) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(c.bands * PATCH * PATCH, c.latent, 1, bias=False)
+        self.enter = nn.Conv2d(c.bands * 16, c.fine, 1)
+        self.fine = blocks(c.fine, 1)
+        self.descend = nn.Conv2d(c.fine * 4, c.coarse, 1)
+        self.level = nn.Parameter(torch.zeros(c.levels, c.coarse))
+        self.coarse = blocks(c.coarse, c.blocks)
+        self.leave = zeroed(nn.Conv2d(c.coarse, c.latent, 1))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        y = self.linear(F.pixel_unshuffle(x, PATCH))
+        with training_precision(x, self.training):
+            v = self.fine(self.enter(F.pixel_unshuffle(x, 4)))
+            v = F.relu(self.descend(F.pixel_unshuffle(v, 2)) + at_level(self.level, t))
+            v = self.leave(F.relu(self.coarse(v)))
+        return y + v.float()
+
+
+class SmallSynthesis(nn.Module):
+    """g_s: dequantised latents [B, M, h, w] (gains divided out) -> standardised pixels [B, C, 8h, 8w]."""
+
+    def __init__(self, c: SmallConfig) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(c.latent, c.bands * PATCH * PATCH, 1, bias=False)
+        self.enter = nn.Conv2d(c.latent, c.coarse, 1)
+        self.level = nn.Parameter(torch.zeros(c.levels, c.coarse))
+        self.coarse = blocks(c.coarse, c.blocks)
+        self.rise4 = nn.Conv2d(c.coarse, c.fine * 4, 1)
+        self.fine = blocks(c.fine, 2)
+        self.rise2 = nn.Conv2d(c.fine, c.pixel * 4, 1)
+        self.look = nn.Conv2d(c.bands * 4, c.pixel, 1)
+        self.pixel = blocks(c.pixel, 1)
+        self.leave = zeroed(nn.Conv2d(c.pixel, c.bands * 4, 1))
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        x = F.pixel_shuffle(self.linear(y), PATCH)
+        with training_precision(x, self.training):
+            v = self.coarse(F.relu(self.enter(y) + at_level(self.level, t)))
+            v = self.fine(F.pixel_shuffle(self.rise4(v), 2))
+            v = F.pixel_shuffle(self.rise2(v), 2)
+            v = self.pixel(F.relu(v + self.look(F.pixel_unshuffle(x, 2))))
+            v = self.leave(F.relu(v))
+        return x + F.pixel_shuffle(v.float(), 2)
+
+
+def training_precision(x: Tensor, training: bool) -> torch.autocast:
+    """bfloat16 for the nonlinear branches while training: twice the speed; the linear paths stay float32."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=training)

@@ -1,0 +1,90 @@
+"""Closed forms that a small codec starts from: PCA, gains from lambda, scales from variances, linear predictors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eozip.networks.small import PATCH, SmallConfig
+
+LOGISTIC = math.sqrt(3) / math.pi  # scale of a logistic of standard deviation 1
+
+
+def block_basis(x: Tensor, config: SmallConfig) -> Tensor:
+    """Orthonormal analysis basis [M, C*64] of 8x8xC blocks of x [N, C, H, W].
+
+    The first group holds block averages (their spectral PCA), the rest the PCA of what block averages leave,
+    ordered by variance: averages go first because they are coded as a pyramid.
+    """
+    blocks = F.pixel_unshuffle(x, PATCH).permute(0, 2, 3, 1).reshape(-1, config.bands, PATCH * PATCH)
+    average = blocks.mean(2)
+    spectral = principal(average).T / PATCH  # orthonormal rows over the pixels of a block
+    constant = spectral[:, :, None].expand(-1, -1, PATCH * PATCH).flatten(1)
+    rest = principal((blocks - average[:, :, None]).flatten(1)).T
+    first = config.groups[0]
+    others = torch.cat([constant[first:], rest[: config.latent]])
+    spread = (blocks.flatten(1) @ others.T).var(0)
+    order = spread.argsort(descending=True)[: config.latent - first]
+    return torch.cat([constant[:first], others[order]])
+
+
+def principal(samples: Tensor) -> Tensor:
+    """Eigenvectors (columns, by falling eigenvalue) of the second moment of samples [n, d]."""
+    moment = (samples.T @ samples).double() / len(samples)
+    return torch.linalg.eigh(moment)[1].flip(1).float()
+
+
+def steps(config: SmallConfig) -> Tensor:
+    """Quantisation step of every level for unit-norm coefficients: sqrt(6 / (lambda ln 2)), high-rate theory."""
+    t = torch.arange(config.levels, dtype=torch.float32)
+    return (6 / (config.lmbda(t) * math.log(2))).sqrt()
+
+
+ALL, CROSS = list(range(9)), [1, 3, 5, 7]  # taps of a 3x3 kernel; the cross is the other checkerboard colour
+
+
+def least_squares(target: Tensor, seen: list[tuple[Tensor, list[int]]], ridge: float) -> Tensor:
+    """Conv weights [K, sum k_i, 3, 3] that predict target [N, K, h, w] best from the given taps of every seen tensor."""
+    columns = torch.cat([unfolded(v)[:, :, taps].flatten(1) for v, taps in seen], 1).double()
+    goal = target.permute(0, 2, 3, 1).reshape(-1, target.shape[1]).double()
+    gram = columns.T @ columns / len(columns) + ridge * torch.eye(columns.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(gram, columns.T @ goal / len(columns)).float().T
+    parts = []
+    for (v, taps), part in zip(seen, solution.split([v.shape[1] * len(taps) for v, taps in seen], 1)):
+        weight = part.new_zeros(len(part), v.shape[1], 9)
+        weight[:, :, taps] = part.reshape(len(part), v.shape[1], len(taps))
+        parts.append(weight)
+    return torch.cat(parts, 1).unflatten(2, (3, 3))
+
+
+def unfolded(v: Tensor) -> Tensor:
+    """[N, k, h, w] -> [N*h*w, k, 9]: the 3x3 cells around every cell."""
+    columns = F.unfold(F.pad(v, (1, 1, 1, 1), mode="replicate"), 3)
+    return columns.transpose(1, 2).reshape(-1, v.shape[1], 9)
+
+
+def set_transforms(g_a: torch.nn.Module, g_s: torch.nn.Module, basis: Tensor) -> None:
+    with torch.no_grad():
+        g_a.linear.weight.copy_(basis[:, :, None, None])
+        g_s.linear.weight.copy_(basis.T[:, :, None, None])
+
+
+def set_entropy(entropy: torch.nn.Module, y: Tensor, config: SmallConfig, log_gain: Tensor) -> None:
+    """Linear predictors and initial scales from unquantised latents y [N, M, h, w] of training crops."""
+    start = config.groups[0]
+    noise = float(steps(config)[config.levels // 2] ** 2 / 12)  # predictors will see quantised values
+    spread = y.var((0, 2, 3)).sqrt()
+    with torch.no_grad():
+        for context, size in zip(entropy.groups, config.groups[1:]):
+            before, now = y[:, :start], y[:, start : start + size]
+            first = least_squares(now, [(before, ALL)], noise)
+            context.linear[0].weight.copy_(first)
+            context.linear[1].weight.copy_(least_squares(now, [(before, ALL), (now, CROSS)], noise))
+            left = now - F.conv2d(F.pad(before, (1, 1, 1, 1), mode="replicate"), first)
+            spread[start : start + size] = left.var((0, 2, 3)).sqrt()
+            start += size
+        entropy.log_scale.copy_((spread.log()[None] + log_gain + math.log(LOGISTIC)).clamp(-6, 8))
