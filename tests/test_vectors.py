@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import vectors
 
+import vectors
 from eozip.codecs.networks import ElicModel, FactorizedModel
 
 SIZES = {"fp-small": (24, 32), "fp-base": (128, 192), "elic-small": (32, 160), "elic-base": (128, 192)}

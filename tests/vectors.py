@@ -1,6 +1,6 @@
 """Golden vectors of the published networks: inputs and weights by formula, outputs from a file.
 
-The formulas are those of reference/networks.md ("Vectors"); the files lie under EOZIP_DATA (default ../shared).
+The formulas are those of reference/networks.md ("Vectors"); files lie under EOZIP_DATA (default ../shared).
 """
 
 from __future__ import annotations

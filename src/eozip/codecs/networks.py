@@ -1,7 +1,6 @@
-"""The published networks as whole models: transforms + context + prior, with the parameter names of the checkpoints.
+"""The published networks as whole models: transforms, context and prior under the names of the checkpoints.
 
-A model is pure torch: `analyse`, `synthesise` and `estimate` (the parallel, differentiable-in-principle likelihood
-pass). Coding with it is `eozip.codecs.published`.
+A model is pure torch; `estimate` is its parallel likelihood pass. Coding with it is `eozip.codecs.published`.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class FactorizedModel(nn.Module):
         self.g_s = transforms.fp_synthesis(bands, n, m)
 
     def estimate(self, x: Tensor) -> Estimate:
-        """Standardised pixels [B, C, H, W], H and W multiples of 16 > latents, likelihoods, reconstruction."""
+        """Standardised pixels [B, C, H, W], sides multiples of 16 > latents, likelihoods, reconstruction."""
         y = self.g_a(x)
         y_hat = self.entropy_bottleneck.quantise(y)
         return Estimate(y, y_hat, self.g_s(y_hat), self.entropy_bottleneck.likelihood(y_hat))
@@ -115,7 +114,7 @@ class ElicModel(nn.Module):
         return self.latent_codec["y"]
 
     def estimate(self, x: Tensor) -> Estimate:
-        """Standardised pixels [B, C, H, W], H and W multiples of 64 > latents, likelihoods, reconstruction."""
+        """Standardised pixels [B, C, H, W], sides multiples of 64 > latents, likelihoods, reconstruction."""
         y = self.g_a(x)
         z = self.h_a(y)
         z_hat = self.prior.quantise(z)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,13 +16,13 @@ WIDTHS = (1, 3, 3, 3, 3, 1)
 class FactorizedPrior(nn.Module):
     """A univariate cumulative distribution per channel, as a small monotone network of five layers.
 
-    Parameter names equal the published `entropy_bottleneck`. Values are quantised around the channel's median,
-    the middle entry of `quantiles`.
+    Parameter names equal the published `entropy_bottleneck`. Values are quantised around the channel's
+    median, the middle entry of `quantiles`.
     """
 
     def __init__(self, channels: int):
         super().__init__()
-        pairs = list(zip(WIDTHS[:-1], WIDTHS[1:]))
+        pairs = list(pairwise(WIDTHS))
         self.quantiles = nn.Parameter(torch.tensor([-10.0, 0.0, 10.0]).repeat(channels, 1, 1))
         self.matrices = nn.ParameterList(
             nn.Parameter(torch.full((channels, d_out, d_in), 0.5)) for d_in, d_out in pairs
@@ -52,11 +54,11 @@ class FactorizedPrior(nn.Module):
         return t
 
     def likelihood(self, y_hat: Tensor) -> Tensor:
-        """y_hat [B, M, h, w] > probability of the unit bin around each value, in [1e-9, 1], the same shape."""
+        """y_hat [B, M, h, w] > probability of the unit bin around each value, at least 1e-9, same shape."""
         values = y_hat.transpose(0, 1).flatten(1)[:, None]  # [M, 1, B h w]
         lower, upper = self.logits(values - 0.5), self.logits(values + 0.5)
-        # A plain difference loses precision above the median (steps of 6e-8 in float32). The published networks
-        # estimate this way and their vectors hold it; the coder's tables are computed in float64 and are not touched.
+        # A plain difference loses precision above the median (steps of 6e-8 in float32). The published
+        # networks estimate this way and their vectors hold it; the coder's tables are computed in float64.
         mass = torch.sigmoid(upper) - torch.sigmoid(lower)
         shape = (y_hat.shape[1], y_hat.shape[0], *y_hat.shape[2:])
         return mass.clamp_min(LIKELIHOOD_MIN).reshape(shape).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Gaussian likelihood of integer bins, in torch (training and estimates; the coder sees only integer tables)."""
+"""Gaussian likelihood of integer bins, in torch, for training and estimates (the coder sees tables)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ def gaussian_likelihood(residual: Tensor, scale: Tensor, scale_min: float = SCAL
         Likelihood in [1e-9, 1], the shape of `residual`.
     """
     sigma = scale.clamp_min(scale_min)
-    distance = (
-        residual.abs()
-    )  # the tails are symmetric, and Phi keeps its precision on the negative side only
+    # the tails are symmetric, and Phi keeps its precision on the negative side only
+    distance = residual.abs()
     upper = _phi((0.5 - distance) / sigma)
     lower = _phi((-0.5 - distance) / sigma)
     return (upper - lower).clamp_min(LIKELIHOOD_MIN)

@@ -1,8 +1,8 @@
 """The one place where float probabilities become the integer tables of the coder.
 
-Everything before this module is float and may differ in the last bit between machines; everything after it is
-integer. Tables are built once per model, and their bytes are part of the model's hash, so a machine on which a table
-comes out different refuses the stream by name instead of decoding it wrongly.
+Everything before this module is float and may differ in the last bit between machines; everything after
+it is integer. Tables are built once per model, and their bytes are part of the model's hash: a machine on
+which a table comes out different refuses the stream by name instead of decoding it wrongly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def gaussian_tables(scales: Sequence[float]) -> Tables:
 
 
 def factorized_tables(prior: FactorizedPrior) -> Tables:
-    """Tables of a factorised prior, row = channel, symbol s standing for the value s + median of its channel."""
+    """Tables of a factorised prior: row = channel, symbol s stands for the value s + its channel's median."""
     first, masses = [], []
     for low, cdf in _factorized_cdfs(prior):
         inside = np.flatnonzero((cdf[1:] > TAIL) & (cdf[:-1] < 1 - TAIL))
@@ -60,14 +60,14 @@ def pack_tables(masses: Sequence[np.ndarray], first: Sequence[int]) -> Tables:
 
 
 def integer_frequencies(masses: np.ndarray) -> np.ndarray:
-    """Probabilities [n] > uint32 [n], each at least 1, sum exactly 2**16, as near to proportional as that allows."""
+    """Probabilities [n] > uint32 [n], each at least 1, sum exactly 2**16, else nearly proportional."""
     scaled, small = masses * (TOTAL / masses.sum()), np.zeros(len(masses), bool)
     while (scaled[~small] < 1).any():  # what is raised to 1 is taken from the others in proportion
         small |= scaled < 1
         scaled = masses * ((TOTAL - small.sum()) / masses[~small].sum())
     scaled[small] = 1
     freqs = np.floor(scaled)
-    # stable order: equal remainders (a symmetric row has many) are then settled by index, not by rounding noise
+    # stable order: equal remainders (a symmetric row has many) are settled by index, not by rounding noise
     order = np.argsort(freqs - scaled, kind="stable")
     freqs[order[: TOTAL - int(freqs.sum())]] += 1
     return freqs.astype(np.uint32)

@@ -1,8 +1,8 @@
 """The context model of TEC-ELIC: channel groups, and a two-pass checkerboard inside each group.
 
-Group k of the latent y [B, M, h, w] is coded in two passes: first the positions where row + column is even, from
-the hyper parameters and the groups already decoded; then the odd ones, which also see the even ones of their own
-group. (He et al. 2022, arXiv 2203.10886, in the simplified form of the published checkpoints.)
+Group k of the latent y [B, M, h, w] is coded in two passes: first the positions where row + column is even,
+from the hyper parameters and the groups already decoded; then the odd ones, which also see the even ones of
+their own group. (He et al. 2022, arXiv 2203.10886, in the simplified form of the published checkpoints.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def checkerboard(h: int, w: int, parity: int) -> Tensor:
 
 
 class CheckerboardConv(nn.Conv2d):
-    """5x5 convolution that sees only the other colour: its kernel is zero where (i + j) is even from the centre."""
+    """5x5 convolution that sees only the other colour: zero where (i + j) is even from the centre."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__(c_in, c_out, 5, padding=2)
@@ -54,12 +54,12 @@ class GroupContext(nn.Module):
         self.context_prediction = CheckerboardConv(size, 2 * size)
 
     def spatial(self, y_hat: Tensor) -> Tensor:
-        """Even positions of the group's y_hat [B, size, h, w] > context [B, 2 size, h, w], zero at even positions."""
+        """Even positions of y_hat [B, size, h, w] > context [B, 2 size, h, w], zero at even positions."""
         odd = checkerboard(*y_hat.shape[-2:], 1).to(y_hat.device)
         return self.context_prediction(y_hat * ~odd) * odd
 
     def aggregate(self, spatial: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """Contexts (the group's spatial one, then `side` = channel and hyper) > means, scales [B, size, h, w]."""
+        """Spatial context, then `side` = channel and hyper parts > means, scales [B, size, h, w]."""
         means, scales = self.entropy_parameters(torch.cat([spatial, side], 1)).chunk(2, 1)
         return means, scales
 
@@ -92,7 +92,7 @@ class ChannelGroups(nn.Module):
         return self.latent_codec[f"y{k}"]
 
     def side(self, k: int, hyper: Tensor, done: list[Tensor]) -> Tensor:
-        """What both passes of group k share: its channel context (from the groups in `done`) and the hyper part.
+        """What both passes of group k share: channel context (from the groups in `done`) and hyper part.
 
         Args:
             k: Group, 0 to 4.
@@ -109,7 +109,7 @@ class ChannelGroups(nn.Module):
 
         Args:
             hyper: Hyper parameters [B, 2M, h, w].
-            settle: Turns the means and scales of one pass into its y_hat (values outside the pass are ignored).
+            settle: Turns means and scales of one pass into its y_hat (values outside the pass are ignored).
 
         Returns:
             y_hat [B, M, h, w].

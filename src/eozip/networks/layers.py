@@ -1,7 +1,7 @@
 """Convolutional building blocks of the published networks (parameter names equal the published layout).
 
-Sources: GDN from Balle et al. 2016 (arXiv 1511.06281); residual bottlenecks and attention from Cheng et al. 2020
-(arXiv 2001.01568) as ELIC (He et al. 2022, arXiv 2203.10886) uses them.
+Sources: GDN from Balle et al. 2016 (arXiv 1511.06281); residual bottlenecks and attention from Cheng et al.
+2020 (arXiv 2001.01568) as ELIC (He et al. 2022, arXiv 2203.10886) uses them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def deconv(c_in: int, c_out: int) -> nn.ConvTranspose2d:
 class GDN(nn.Module):
     """Generalised divisive normalisation, or its inverse: [B, N, H, W] > the same shape.
 
-    out_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2); the inverse multiplies. The parameters are stored raw: the
-    effective value is max(raw, bound)^2 - 2^-36, which keeps it positive without a projection step in training.
+    out_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2); the inverse multiplies. The parameters are stored raw:
+    the effective value is max(raw, bound)^2 - 2^-36, which keeps it positive without a projection step.
     """
 
     def __init__(self, channels: int, inverse: bool = False):

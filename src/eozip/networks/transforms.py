@@ -1,8 +1,8 @@
 """The transforms of the published networks: g_a, g_s between pixels and latents, h_a, h_s between y and z.
 
-Every function builds a module whose parameter names are the positions of the published checkpoints. Axes: B batch,
-C bands, H W pixels (multiples of 16), N and M latent channels, h = H/16, w = W/16. Pixels are standardised,
-(DN - mean) / std per band, and not clamped on either side.
+Every function builds a module whose parameter names are the positions of the published checkpoints. Axes: B
+batch, C bands, H W pixels (multiples of 16), N and M latent channels, h = H/16, w = W/16. Pixels are
+standardised, (DN - mean) / std per band, and not clamped on either side.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def elic_synthesis(bands: int, n: int, m: int) -> nn.Sequential:
 
 
 def tt_analysis(bands: int, widths: Sequence[int]) -> nn.Sequential:
-    """TEC-TT and FlexTEC g_a of one frame, widths of the four stages, M the last: [B, C, H, W] > [B, M, h, w]."""
+    """TEC-TT and FlexTEC g_a of one frame, widths of its stages (M last): [B, C, H, W] > [B, M, h, w]."""
     return _analysis(bands, widths, ResidualUnit)
 
 

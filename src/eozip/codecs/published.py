@@ -1,0 +1,306 @@
+"""Codecs of the published image checkpoints: TEC-FP and TEC-ELIC in the TerraCodec layout.
+
+    DN > standardise, pad > g_a > y > traverse(port) > y_hat > g_s > crop, DN
+
+A frame is one section with one coder state. `traverse` is the only coding loop: estimating, encoding and
+decoding differ in the port alone. It runs in float64: machines that add in another order then pick the same
+table rows but for chances near 1e-12 a symbol, and the check value of each frame makes that a named error.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import hub, sensors
+from ..bitstream import frame_check
+from ..coder import DecodePort, EncodePort, EstimatePort, Port, Tables
+from ..entropy.factorized import FactorizedPrior
+from ..entropy.gaussian import scale_levels, scale_rows
+from ..entropy.tables import factorized_tables, gaussian_tables
+from ..errors import DesyncError, FormatError, WeightsError
+from ..networks.context import ChannelGroups
+from . import registry
+from .base import Codec, Encoded
+from .networks import ElicModel, FactorizedModel
+
+STRIDE = 64  # pixels per cell of the coarsest latent, z
+LATENT_STRIDE = 16
+SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
+
+
+class Entropy(Protocol):
+    """Entropy model of one network, and its traversal."""
+
+    def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
+        """Codes the latent of one frame.
+
+        Args:
+            y: Latent [1, M, h, w], float32, or None when decoding.
+            port: Counts, writes or reads the symbols.
+            grid: h, w, multiples of 4.
+
+        Returns:
+            y_hat [1, M, h, w], float64.
+        """
+        ...
+
+    def tables(self) -> tuple[Tables, ...]:
+        """Integer tables, in a fixed order (they are part of the weights hash)."""
+        ...
+
+
+class FactorizedEntropy:
+    """TEC-FP: every channel of y under its own table."""
+
+    def __init__(self, model: FactorizedModel):
+        self._prior = copy.deepcopy(model.entropy_bottleneck).double()
+        self._y_tables = factorized_tables(model.entropy_bottleneck)
+
+    def tables(self) -> tuple[Tables, ...]:
+        return (self._y_tables,)
+
+    def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
+        return code_factorized(y, port, self._prior, self._y_tables, grid)
+
+
+class ElicEntropy:
+    """TEC-ELIC: z, then per channel group the even and the odd positions, under one of 64 Gaussians each."""
+
+    def __init__(self, model: ElicModel):
+        self._h_a = model.h_a
+        self._prior = copy.deepcopy(model.prior).double()
+        self._h_s = copy.deepcopy(model.h_s).double()
+        self._context: ChannelGroups = copy.deepcopy(model.context).double()
+        self._z_tables = factorized_tables(model.prior)
+        self._y_tables = gaussian_tables(scale_levels())
+
+    def tables(self) -> tuple[Tables, ...]:
+        return (self._z_tables, self._y_tables)
+
+    def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
+        z = None if y is None else self._h_a(y)
+        z_hat = code_factorized(z, port, self._prior, self._z_tables, (grid[0] // 4, grid[1] // 4))
+
+        def settle(channels: slice, now: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+            symbols = None if y is None else to_symbols(y[:, channels] - means)[:, :, now]
+            rows = scale_rows(scales)[:, :, now]
+            decoded = code_tensor(symbols, port, rows, self._y_tables)
+            return means.masked_scatter(now, decoded.double() + means[:, :, now])
+
+        return self._context.walk(self._h_s(z_hat), settle)
+
+
+def code_factorized(
+    values: Tensor | None, port: Port, prior: FactorizedPrior, tables: Tables, grid: tuple[int, int]
+) -> Tensor:
+    """Codes a latent [1, M, h, w] (None when decoding) channel by channel > its quantised form, float64."""
+    median = prior.medians[:, None, None]
+    symbols = None if values is None else to_symbols(values - median)
+    rows = torch.arange(len(median), dtype=torch.int32)[None, :, None, None].expand(1, -1, *grid)
+    return code_tensor(symbols, port, rows, tables).double() + median
+
+
+def code_tensor(symbols: Tensor | None, port: Port, rows: Tensor, tables: Tables) -> Tensor:
+    """Codes int32 symbols (None when decoding) under int32 `rows` of the same shape > int32 symbols."""
+    flat = None if symbols is None else symbols.reshape(-1).numpy()
+    return torch.from_numpy(port.code(flat, rows.reshape(-1).numpy(), tables)).reshape(rows.shape)
+
+
+def to_symbols(values: Tensor) -> Tensor:
+    """Latent relative to its mean > nearest integers, int32 (saturating at +-2^30)."""
+    return torch.round(values).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32)
+
+
+@dataclass
+class Recorder:
+    """A port that keeps what passes through another one, for the check value."""
+
+    port: Port
+    symbols: list[np.ndarray] = field(default_factory=list)
+
+    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        self.symbols.append(self.port.code(symbols, rows, tables))
+        return self.symbols[-1]
+
+    def check(self) -> int:
+        """Check value of everything coded so far."""
+        return frame_check(np.concatenate(self.symbols))
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedCodec:
+    """A published single-rate checkpoint as a codec.
+
+    `quality` is accepted and has no effect: each checkpoint was trained for one lambda, and another rate is
+    another checkpoint.
+
+    Attributes:
+        id: Kind, sensor and weights hash, such as "tec-elic-base-s2l2a-0123456789abcdef".
+        weights_hash: 8 bytes, SHA-256 over tensors and tables.
+        sensor: Sensor id; its statistics standardise the pixels.
+        bands: C.
+        model: Network in evaluation mode, float32.
+        entropy: Its entropy model with tables.
+    """
+
+    id: str
+    weights_hash: bytes
+    sensor: str
+    bands: int
+    model: nn.Module
+    entropy: Entropy
+
+    def encode(self, x: np.ndarray, quality: float) -> Encoded:
+        """float32 [T, C, H, W] DN > one section and one check value per frame; `quality` has no effect."""
+        coded = [self._encode_frame(y) for y in self._latents(x)]
+        return Encoded(tuple(section for section, _ in coded), tuple(check for _, check in coded))
+
+    def estimate(self, x: np.ndarray) -> float:
+        """float32 [T, C, H, W] DN > bits of the same traversal by the same tables, without writing them."""
+        port = EstimatePort()
+        with torch.inference_mode():
+            for y in self._latents(x):
+                self.entropy.traverse(y, port, tuple(y.shape[-2:]))
+        return port.bits
+
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """Sections > float32 [T, C, H, W] DN; `quality` has no effect.
+
+        Raises:
+            DesyncError: Symbols of a frame differ from the encoded ones.
+            FormatError: Sections that no encoder writes.
+        """
+        if not len(coded.sections) == len(coded.checks) == shape[0]:
+            raise FormatError(
+                f"expected one section and one check value for each of {shape[0]} frames, got "
+                f"{len(coded.sections)} and {len(coded.checks)}; the stream is damaged"
+            )
+        out = np.empty(shape, np.float32)
+        for t, (section, check) in enumerate(zip(coded.sections, coded.checks)):
+            out[t] = self._decode_frame(t, section, check, shape[2:])
+        return out
+
+    def _latents(self, x: np.ndarray) -> Iterator[Tensor]:
+        mean, std = self._statistics()
+        for frame in x:
+            with torch.inference_mode():
+                pixels = (torch.from_numpy(np.ascontiguousarray(frame, np.float32)) - mean) / std
+                yield self.model.g_a(pad(pixels[None]))
+
+    @torch.inference_mode()
+    def _encode_frame(self, y: Tensor) -> tuple[bytes, int]:
+        port = EncodePort()
+        recorder = Recorder(port)
+        self.entropy.traverse(y, recorder, tuple(y.shape[-2:]))
+        return port.finish(), recorder.check()
+
+    @torch.inference_mode()
+    def _decode_frame(self, t: int, section: bytes, check: int, size: tuple[int, int]) -> np.ndarray:
+        h, w = (ceil_to(side, STRIDE) // LATENT_STRIDE for side in size)
+        port = DecodePort(section)
+        recorder = Recorder(port)
+        y_hat = self.entropy.traverse(None, recorder, (h, w))
+        port.finish()
+        if recorder.check() != check:
+            raise DesyncError(
+                f"frame {t}: decoded symbols differ from the encoded ones (expected check {check:08x}, got "
+                f"{recorder.check():08x}); decode it on the kind of machine that encoded it, or encode again"
+            )
+        mean, std = self._statistics()
+        x_hat = self.model.g_s(y_hat.float())[0, :, : size[0], : size[1]]
+        return (x_hat * std + mean).numpy()
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        sensor = sensors.get(self.sensor)
+        mean, std = torch.tensor(sensor.mean), torch.tensor(sensor.std)
+        return mean[:, None, None], std[:, None, None]
+
+
+def pad(x: Tensor) -> Tensor:
+    """[B, C, H, W] of any size > sides multiples of 64, by reflection, else by repetition."""
+    bottom, right = (ceil_to(side, STRIDE) - side for side in x.shape[-2:])
+    x = F.pad(x, (0, right, 0, 0), mode="reflect" if right < x.shape[-1] else "replicate")
+    return F.pad(x, (0, 0, 0, bottom), mode="reflect" if bottom < x.shape[-2] else "replicate")
+
+
+def ceil_to(size: int, multiple: int) -> int:
+    """Smallest multiple of `multiple` that is at least `size`."""
+    return -(-size // multiple) * multiple
+
+
+MODELS = {"tec-fp": (FactorizedModel, FactorizedEntropy), "tec-elic": (ElicModel, ElicEntropy)}
+
+
+def load(source: str | Path, lmbda: float | None = None) -> Codec:
+    """A codec from a shipped id, a checkpoint file or folder, or a published repository.
+
+    Args:
+        source: A shipped id, a path to .safetensors or .pt, or "owner/name@lambda-40".
+        lmbda: Which checkpoint of a repository, instead of "@lambda-...".
+
+    Raises:
+        WeightsError: Nothing there, not reachable, or tensors that do not fit; the message lists them.
+    """
+    if str(source) in hub.shipped():
+        return registry.get(str(source))
+    return from_weights(hub.load(source, lmbda))
+
+
+def from_weights(weights: hub.Weights) -> PublishedCodec:
+    """Tensors in the published layout > a codec.
+
+    Raises:
+        WeightsError: Missing, unexpected or misshapen tensors (all listed), or a network without a codec.
+    """
+    if weights.kind not in MODELS:
+        raise WeightsError(
+            f"{weights.source}: expected a network of {' or '.join(sorted(MODELS))}, got {weights.kind}, for "
+            " which there is no codec in this version"
+        )
+    model_type, entropy_type = MODELS[weights.kind]
+    sensor = _sensor(weights)
+    config = weights.config
+    with torch.device("meta"):  # shapes first: nothing is allocated for tensors that do not fit
+        model = model_type(config["bands"], config["n"], config["m"])
+    hub.check_tensors(weights, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    model = model_type(config["bands"], config["n"], config["m"])
+    model.load_state_dict(weights.tensors)
+    model.eval().requires_grad_(False)
+    entropy = entropy_type(model)
+    digest = weights_hash(weights.tensors, entropy.tables())
+    name = f"{weights.kind}-base-{sensor.replace('-', '')}-{digest.hex()}"
+    return PublishedCodec(name, digest, sensor, config["bands"], model, entropy)
+
+
+def weights_hash(tensors: Mapping[str, Tensor], tables: tuple[Tables, ...]) -> bytes:
+    """First 8 bytes of SHA-256 over names, shapes and float32 values, then the tables."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {list(values.shape)}\n".encode())
+        digest.update(values.numpy().astype("<f4").tobytes())
+    for table in tables:
+        for array in (table.freqs, table.first, table.size):
+            digest.update(f"{list(array.shape)}\n".encode())
+            digest.update(array.astype("<i4").tobytes())
+    return digest.digest()[:8]
+
+
+def _sensor(weights: hub.Weights) -> str:
+    known = {len(sensors.get(name).bands): name for name in sensors.names()}
+    if weights.config["bands"] not in known:
+        raise WeightsError(
+            f"{weights.source}: expected a network of {' or '.join(map(str, sorted(known)))} bands, got "
+            f"{weights.config['bands']}"
+        )
+    return known[weights.config["bands"]]

@@ -1,0 +1,64 @@
+"""Weights: where they are, what they are, and whether they are what they claim.
+
+Three sources: weights shipped in the package, checkpoints on disk (.safetensors, or a .pt of plain tensors),
+and repositories on Hugging Face. This layer knows names, shapes and hashes; it builds no network, which
+`eozip.codecs.published` does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import WeightsError
+from .checkpoints import read_tensors, recognise
+from .published import PUBLISHED, ModelInfo, pull
+from .shipped import read_config, read_folder, shipped, shipped_path, write_folder
+from .weights import Weights, check_tensors
+
+__all__ = [
+    "ModelInfo",
+    "Weights",
+    "check_tensors",
+    "list_models",
+    "load",
+    "pull",
+    "read_folder",
+    "read_tensors",
+    "recognise",
+    "shipped",
+    "shipped_path",
+    "write_folder",
+]
+
+
+def list_models() -> tuple[ModelInfo, ...]:
+    """Shipped weights, then the published repositories (no network needed)."""
+    own = [(name, read_config(shipped_path(name))) for name in shipped()]
+    infos = [
+        ModelInfo(name, str(c.get("kind", "")), str(c.get("sensor", "")), shipped=True) for name, c in own
+    ]
+    return (*infos, *PUBLISHED)
+
+
+def load(source: str | Path, lmbda: float | None = None) -> Weights:
+    """Reads weights from a file, a folder, a shipped id or a published repository.
+
+    Args:
+        source: A path, a shipped id, or "owner/name" with the rate as "@lambda-40" or as `lmbda`.
+        lmbda: Rate of a published repository.
+
+    Raises:
+        WeightsError: Not found, not readable, not reachable, or not a known network.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return read_folder(path)
+    if path.is_file():
+        return recognise(read_tensors(path), str(path))
+    name = str(source)
+    if name in shipped():
+        return read_folder(shipped_path(name))
+    if name.partition("@")[0] in {info.id for info in PUBLISHED}:
+        return recognise(read_tensors(pull(name, lmbda)), name)
+    known = ", ".join(info.id for info in list_models())
+    raise WeightsError(f"{name!r} is neither a file, a folder nor a known model; known: {known}")

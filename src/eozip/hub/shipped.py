@@ -1,0 +1,98 @@
+"""Weights in folders (model.safetensors, config.json with its hash, card.md); those this package ships."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import WeightsError
+from .checkpoints import read_tensors
+from .weights import Weights
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
+HASH_DIGITS = 16  # hexadecimal digits of the declared SHA-256 prefix
+
+
+def shipped() -> tuple[str, ...]:
+    """Ids of the weights in this package, sorted."""
+    return tuple(sorted(folder.parent.name for folder in SHIPPED.glob(f"*/{CONFIG}")))
+
+
+def shipped_path(name: str) -> Path:
+    """Folder of shipped weights.
+
+    Raises:
+        WeightsError: No such weights; the message lists those there are.
+    """
+    if name not in shipped():
+        raise WeightsError(f"no shipped weights {name!r}; there are: {', '.join(shipped()) or 'none'}")
+    return SHIPPED / name
+
+
+def read_folder(folder: Path) -> Weights:
+    """Weights of a folder with model.safetensors and config.json, whose declared hash must match.
+
+    Raises:
+        WeightsError: A file is missing, or the tensors are not those that config.json declares.
+    """
+    config = read_config(folder)
+    path = folder / TENSORS
+    if not path.is_file():
+        raise WeightsError(f"{folder}: expected {TENSORS}, which is missing; install eozip again")
+    declared, got = str(config.get("sha256", "")), file_hash(path)
+    if declared[:HASH_DIGITS] != got:
+        raise WeightsError(
+            f"{path}: expected SHA-256 {declared[:HASH_DIGITS] or '(none)'} as {CONFIG} declares, got {got}; "
+            "the file was changed or belongs to other weights: restore both files together"
+        )
+    if "kind" not in config:
+        raise WeightsError(
+            f"{folder / CONFIG}: expected a key 'kind' that names the network, got {sorted(config)}"
+        )
+    return Weights(str(config["kind"]), config, read_tensors(path), str(folder))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a weights folder.
+
+    Raises:
+        WeightsError: Missing, or not a JSON object.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder / CONFIG}: expected a readable JSON file, got: {error}") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{folder / CONFIG}: expected a JSON object, got {type(config).__name__}")
+    return config
+
+
+def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
+    """Writes weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{TENSORS}.part"
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)
+    os.replace(part, folder / TENSORS)
+    _write_text(folder / CARD, card)
+    declared = {**config, "sha256": file_hash(folder / TENSORS)}
+    _write_text(folder / CONFIG, json.dumps(declared, indent=1) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
