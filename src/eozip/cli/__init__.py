@@ -1,0 +1,67 @@
+"""The command line: `eozip` and `rio eozip`.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 verification failed,
+130 interrupted. Each command is imported when it is called, and its libraries inside it, so that
+`eozip --help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from eozip.errors import EozipError
+
+COMMANDS = {
+    "encode": "eozip.cli.encode:encode",
+    "decode": "eozip.cli.decode:decode",
+    "info": "eozip.cli.info:info",
+    "verify": "eozip.cli.verify:verify",
+    "picture": "eozip.cli.picture:picture",
+    "simulate": "eozip.cli.simulate:simulate",
+    "models": "eozip.cli.models:models",
+    "train": "eozip.cli.train:train",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name; errors raised on purpose become messages and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (EozipError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted; nothing half-written was left under the output's name.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=LazyGroup, name="eozip", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="eozip")
+def cli() -> None:
+    """Learned compression for Earth-observation imagery: GeoTIFF in, Zarr v3 out, and back."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # a polite kill unwinds like an interrupt, so that temporary files go
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    cli()
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,120 @@
+"""What commands share: options, numbers for people, JSON for programs, a progress bar for long runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+SHOW_AFTER = 2.0
+"""Seconds before a progress bar appears: short runs stay quiet."""
+
+STORE = click.Path(path_type=Path)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the networks.")
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class CommaList(click.ParamType):
+    """Values separated by commas; whole numbers are positions, counted from 1."""
+
+    name = "a,b,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str | int]:
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(parts):
+            self.fail(f"expected values separated by commas, got {value!r}", param, ctx)
+        return [int(part) if part.isdigit() else part for part in parts]
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One object on stdout."""
+    click.echo(json.dumps(document, allow_nan=False))
+
+
+def use_threads(count: int | None) -> None:
+    """Bounds the CPU threads of torch, which is imported only where a count is given."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def bytes_text(count: int) -> str:
+    """Such as `12.3 MB` (decimal)."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}" if unit else f"{count} B"
+
+
+def decibels(value: float | None) -> str:
+    """Such as `41.23 dB`; equal pixels have no PSNR."""
+    return "exact" if value is None else f"{value:.2f} dB"
+
+
+@contextmanager
+def progress_bar(title: str, unit: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that appears after two seconds, on terminals only.
+
+    Args:
+        title: what is going on.
+        unit: what is counted.
+        quiet: never show it.
+
+    Yields:
+        a callback for counts done and in all.
+    """
+    bar = _Bar(title, unit, quiet)
+    try:
+        yield bar.update
+    finally:
+        bar.stop()
+
+
+class _Bar:
+    def __init__(self, title: str, unit: str, quiet: bool) -> None:
+        self._title, self._unit, self._quiet = title, unit, quiet
+        self._started = time.monotonic()
+        self._progress: Any = None
+        self._task: Any = None
+
+    def update(self, done: int, total: int) -> None:
+        if self._progress is None and not self._quiet and time.monotonic() - self._started > SHOW_AFTER:
+            self._start(total)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def _start(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(self._unit),
+        )
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
+        self._task = self._progress.add_task(self._title, total=total)
+        self._progress.start()
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()

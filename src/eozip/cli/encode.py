@@ -1,0 +1,145 @@
+"""`eozip encode IN... OUT`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eozip.cli.common import (
+    STORE,
+    CommaList,
+    bytes_text,
+    decibels,
+    json_option,
+    overwrite_option,
+    print_json,
+    progress_bar,
+    threads_option,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from eozip.store import Summary
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IN...")
+@click.argument("out", type=STORE)
+@click.option(
+    "--codec",
+    default="tec-elic-small",
+    show_default=True,
+    help="Full id or short name; `eozip models` lists them.",
+)
+@click.option(
+    "--quality", type=click.FloatRange(0, 100), help="One scale for every codec; 60 if nothing is asked for."
+)
+@click.option(
+    "--target-psnr",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="DB",
+    help="Reach this PSNR (peak 10,000 DN) in every chunk.",
+)
+@click.option(
+    "--bands", type=CommaList(), help="Bands to take, by name or position, such as B02,B03,B04 or 1,2,3."
+)
+@click.option(
+    "--sensor", help="Sensor whose bands these are, if the file does not name its bands (s2-l2a, s2-l1c)."
+)
+@click.option("--offset", type=int, help="Radiometric offset in DN (1000 from Sentinel-2 baseline 04.00 on).")
+@click.option("--nodata", type=int, help="DN of missing pixels; default: the file's.")
+@click.option(
+    "--chunk", type=click.IntRange(min=8, max=4096), help="Side of a chunk in pixels; default: near 256."
+)
+@click.option(
+    "--gop", type=click.IntRange(min=1, max=64), default=4, show_default=True, help="Most dates in a chunk."
+)
+@overwrite_option
+@json_option
+@threads_option
+def encode(
+    inputs: tuple[Path, ...], out: Path, quality: float | None, target_psnr: float | None, **options: Any
+) -> None:
+    """Encode GeoTIFFs into a Zarr store.
+
+    IN is a GeoTIFF, several GeoTIFFs (dates), or a folder of them. OUT is a .zarr directory or a
+    .zarr.zip file.
+    """
+    if quality is not None and target_psnr is not None:
+        raise click.UsageError(
+            "--quality and --target-psnr are two ways of asking for quality; give one of them."
+        )
+    summary = _run(inputs, out, quality, target_psnr, options)
+    if options["as_json"]:
+        print_json(asdict(summary))
+    else:
+        click.echo(_report(summary))
+
+
+def _run(
+    inputs: tuple[Path, ...],
+    out: Path,
+    quality: float | None,
+    target_psnr: float | None,
+    options: dict[str, Any],
+) -> Summary:
+    from eozip.raster import open_scene
+    from eozip.store import encode_store, make_request
+    from eozip.store.container import check_target
+
+    check_target(out, options["overwrite"])  # before weights are loaded
+    use_threads(options["threads"])
+    scene = open_scene(list(inputs), bands=options["bands"], offset=options["offset"])
+    wanted = make_request(
+        scene,
+        options["codec"],
+        quality=quality,
+        target_psnr=target_psnr,
+        sensor=options["sensor"],
+        nodata=options["nodata"],
+        offset=options["offset"],
+    )
+    with progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress:
+        return encode_store(
+            scene,
+            out,
+            wanted.codec,
+            order=wanted.order,
+            chunk=options["chunk"],
+            gop=options["gop"],
+            overwrite=options["overwrite"],
+            facts=wanted.facts,
+            progress=progress,
+        )
+
+
+def _report(summary: Summary) -> str:
+    times, bands, height, width = summary.shape
+    lines = [
+        f"{summary.output}: {times} dates x {bands} bands x {height} x {width} pixels, {summary.codec}",
+        f"  {bytes_text(summary.raw_bytes)} > {bytes_text(summary.bytes)}: {summary.ratio:.1f} times "
+        f"smaller, {summary.bpppb:.4f} bits per pixel and band",
+        f"  PSNR {decibels(summary.psnr)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
+        f"  {summary.seconds:.1f} s, {summary.mpx_per_s:.2f} MPx/s, every chunk decoded and compared",
+    ]
+    return "\n".join([*lines, *_target_lines(summary)])
+
+
+def _by_band(summary: Summary) -> str:
+    values = ("exact" if value is None else f"{value:.1f}" for value in summary.band_psnr)
+    return ", ".join(
+        f"{name or i} {value}" for i, (name, value) in enumerate(zip(summary.bands, values), start=1)
+    )
+
+
+def _target_lines(summary: Summary) -> list[str]:
+    if summary.target_psnr is None:
+        return []
+    if summary.missed:
+        return [
+            f"  target {summary.target_psnr:g} dB not reached in {summary.missed} of {summary.chunks} chunks"
+        ]
+    return [f"  target {summary.target_psnr:g} dB reached in every chunk"]

@@ -1,0 +1,90 @@
+"""`eozip info STORE`: facts from headers alone, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eozip.cli.common import STORE, bytes_text, decibels, json_option, print_json
+from eozip.errors import InputError
+
+
+@click.command()
+@click.argument("path", type=STORE, metavar="STORE|CHUNK")
+@json_option
+def info(path: Path, as_json: bool) -> None:
+    """Say what a store, or one chunk stream in a file, holds; reads headers alone."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; expected a .zarr directory, a .zarr.zip file, or a chunk")
+    facts = store_facts(path) if path.is_dir() or path.suffix.lower() == ".zip" else chunk_facts(path)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("\n".join(_line(key, value) for key, value in facts.items()))
+
+
+def store_facts(path: Path) -> dict[str, Any]:
+    """Facts about a store, ready for JSON."""
+    from eozip.store import describe
+
+    found = describe(path)
+    samples = 1
+    for length in found.grid.shape:
+        samples *= length
+    return {
+        "store": str(path),
+        "shape": list(found.grid.shape),
+        "dtype": found.dtype,
+        "chunk": list(found.grid.chunk),
+        "shard": list(found.grid.shard),
+        "bytes": found.bytes,
+        "bpppb": 8 * found.bytes / samples,
+        "bands": list(found.profile.band_names),
+        "dates": list(found.dates),
+        "crs": found.profile.crs,
+        "transform": found.profile.transform and list(found.profile.transform),
+        **found.codec.to_dict()["configuration"],
+        **found.facts,
+    }
+
+
+def chunk_facts(path: Path) -> dict[str, Any]:
+    """Facts about one stream in a file, ready for JSON."""
+    from eozip import api
+
+    facts = api.inspect(path.read_bytes())
+    table = asdict(facts) if is_dataclass(facts) and not isinstance(facts, type) else dict(facts)
+    return {
+        "chunk": str(path),
+        "bytes": path.stat().st_size,
+        **{key: _plain(value) for key, value in table.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _line(key: str, value: Any) -> str:
+    return f"{key + ':':22} {_text(key, value)}"
+
+
+def _text(key: str, value: Any) -> str:
+    if key == "bytes":
+        return f"{value} ({bytes_text(value)})"
+    if key == "psnr":
+        return decibels(value)
+    if key == "crs" and value:
+        return value.split('"')[1] if '"' in value else value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return " ".join(_text("", item) for item in value)
+    return "-" if value is None else str(value)

@@ -1,0 +1,54 @@
+"""`eozip models` and `eozip models pull ID`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from eozip.cli.common import json_option, print_json
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List the codecs and published weights; `models pull ID` downloads one."""
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+
+
+def _list(as_json: bool) -> None:
+    from eozip.codecs import registry
+    from eozip.hub import list_models
+
+    infos = list_models()
+    if as_json:
+        print_json({"codecs": list(registry.names()), "models": [asdict(info) for info in infos]})
+        return
+    click.echo("Codecs for encode --codec:")
+    click.echo("\n".join(f"  {name}" for name in registry.names()))
+    click.echo("Weights (shipped, or published: `eozip models pull ID@lambda-N`):")
+    for info in infos:
+        rates = " ".join(f"{value:g}" for value in info.lambdas)
+        click.echo(
+            f"  {info.id:45} {info.kind:10} {info.sensor:8} "
+            + ("shipped" if info.shipped else f"lambda {rates}")
+        )
+
+
+@models.command()
+@click.argument("name", metavar="ID")
+@click.option(
+    "--lmbda", type=float, help="Rate of a published repository, where ID does not end in @lambda-N."
+)
+@json_option
+def pull(name: str, lmbda: float | None, as_json: bool) -> None:
+    """Download published weights into the local cache of huggingface_hub."""
+    from eozip.hub import pull as pull_weights
+
+    path = pull_weights(name, lmbda)
+    if as_json:
+        print_json({"id": name, "path": str(path)})
+    else:
+        click.echo(str(path))

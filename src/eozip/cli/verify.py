@@ -1,0 +1,88 @@
+"""`eozip verify STORE`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from eozip.cli.common import (
+    STORE,
+    CommaList,
+    decibels,
+    json_option,
+    print_json,
+    progress_bar,
+    threads_option,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from eozip.raster import Scene
+    from eozip.store import Report
+
+FAILED = 3
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="IN",
+    help="The source, to compare pixels; may be repeated.",
+)
+@click.option("--bands", type=CommaList(), help="Bands of the source, as given to encode.")
+@click.option(
+    "--full/--checksums-only",
+    default=True,
+    show_default=True,
+    help="Decode every chunk, or read checksums alone.",
+)
+@json_option
+@threads_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    store: Path,
+    against: tuple[Path, ...],
+    bands: list[str | int] | None,
+    full: bool,
+    as_json: bool,
+    threads: int | None,
+) -> None:
+    """Check every chunk of a store: checksums, symbols, and pixels against the source.
+
+    Exit code 3 if any check fails.
+    """
+    from eozip.store import verify_store
+
+    use_threads(threads)
+    scene = _source(store, against, bands) if against else None
+    with progress_bar("Verifying", "chunks", quiet=as_json) as progress:
+        report = verify_store(store, full=full, against=scene, progress=progress)
+    if as_json:
+        print_json({"ok": report.ok, **asdict(report)})
+    else:
+        click.echo(_text(store, report))
+    if not report.ok:
+        ctx.exit(FAILED)
+
+
+def _source(store: Path, against: tuple[Path, ...], bands: list[str | int] | None) -> Scene:
+    """The source with the store's own choice of bands, unless another is given."""
+    from eozip.raster import open_scene
+    from eozip.store import describe
+
+    names = describe(store).profile.band_names
+    return open_scene(list(against), bands=bands or (list(names) if all(names) else None))
+
+
+def _text(store: Path, report: Report) -> str:
+    what = f"{report.stored} of {report.chunks} chunks stored, {report.decoded} decoded"
+    compared = [] if report.unequal is None else [f"  against the source: PSNR {decibels(report.psnr)}"]
+    verdict = "verified" if report.ok else f"{len(report.failures)} FAILED"
+    return "\n".join([f"{store}: {verdict} ({what})", *compared, *(f"  {line}" for line in report.failures)])

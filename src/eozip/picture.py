@@ -1,0 +1,85 @@
+"""One PNG: original, reconstruction and error side by side, as a person would look at them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from eozip.errors import InputError, OutputError
+
+DPI = 100
+PANEL = 5.12  # inches: 512 pixels
+ERROR_GAIN = 10
+
+
+def comparison(
+    original: np.ndarray, decoded: np.ndarray, caption: str, out: str | Path, valid: np.ndarray
+) -> None:
+    """Draws original, reconstruction and error.
+
+    Args:
+        original: DN [3, h, w], red, green, blue.
+        decoded: the same of the reconstruction.
+        caption: written above.
+        out: PNG file; replaced if it exists.
+        valid: bool [h, w]; other pixels are left white and do not set the stretch.
+
+    Raises:
+        InputError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    panels = panels_of(original, decoded, valid)
+    figure = _draw(panels, caption)
+    target = Path(out)
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        figure.savefig(temporary, format="png", dpi=DPI)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; nothing was left there"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> list[np.ndarray]:
+    """Three float images [h, w, 3] in 0..1; both pictures share the original's stretch."""
+    low, high = _stretch(original, valid)
+    span = high - low
+    difference = decoded.astype(np.float32) - original.astype(np.float32)
+    images = [(original - low) / span, (decoded - low) / span, 0.5 + ERROR_GAIN * difference / (2 * span)]
+    return [_as_picture(image, valid) for image in images]
+
+
+def _stretch(dn: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+    """2nd and 98th percentile over the valid pixels of all three bands, at least one DN apart."""
+    if not valid.any():
+        return 0.0, 1.0
+    low, high = np.percentile(dn[:, valid], (2, 98))
+    return float(low), float(max(high, low + 1))
+
+
+def _as_picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    picture = np.clip(np.moveaxis(image, 0, 2), 0, 1)
+    return np.where(valid[..., None], picture, 1.0)
+
+
+def _draw(panels: list[np.ndarray], caption: str):
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
+    height, width = panels[0].shape[:2]
+    figure = Figure(figsize=(3 * PANEL, PANEL * height / width + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(caption)
+    titles = ("original", "reconstruction", f"error, {ERROR_GAIN} times")
+    for axes, panel, title in zip(figure.subplots(1, 3), panels, titles):
+        axes.imshow(panel, interpolation="nearest")
+        axes.set_title(title)
+        axes.axis("off")
+    return figure

@@ -1,0 +1,35 @@
+"""Zarr v3 stores: the chunk codec, writing from GeoTIFFs, reading back, checking.
+
+    Scene > request > encode_store > .zarr or .zarr.zip > describe, decode_store, verify_store
+
+Only the codec is imported here: zarr loads it by its entry point for every reader of a store, who
+needs no rasterio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from eozip.store.codec import EozipChunkCodec
+
+_HOMES = {
+    "Decoded": "reader",
+    "Description": "description",
+    "Report": "verify",
+    "Request": "request",
+    "Summary": "writer",
+    "decode_store": "reader",
+    "describe": "description",
+    "encode_store": "writer",
+    "make_request": "request",
+    "verify_store": "verify",
+}
+
+__all__ = ["EozipChunkCodec", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,180 @@
+"""The Zarr v3 codec `eozip.chunk`: one chunk [T, C, h, w] of integers to one eozip stream and back.
+
+Found by zarr through the entry point group `zarr.codecs`. The pixels go through `eozip.api`, imported at
+the first chunk: opening a store and reading its coordinates needs no torch.
+
+    configuration: {"codec": "tec-elic-small-s2l2a-v1", "quality": 60.0, "target_psnr": null,
+                    "sensor": "s2-l2a", "nodata": 0, "offset": 0, "bitstream": 1}
+
+A stream may be smaller than its chunk in T, H and W (the edge of the scene, the last dates): it then fills
+the leading corner and the rest of the chunk is `fill_value`. Source: zarr.abc.codec.ArrayBytesCodec; zarr
+calls by keyword, so parameter names are part of the contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.core.buffer import Buffer, NDBuffer
+from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
+
+from eozip.errors import FormatError, InputError
+
+NAME = "eozip.chunk"
+BITSTREAM = 1
+DTYPES = ("uint16", "int16")
+# zarr decodes up to 10 chunks at once; each holds network activations, and torch uses all cores for one
+CHUNKS_AT_ONCE = 2
+_SLOTS = threading.BoundedSemaphore(CHUNKS_AT_ONCE)
+
+
+class DecodedBuffer(CpuNDBuffer):
+    """A buffer that remembers that it came out of a lossy stream.
+
+    On a partial write zarr decodes the old chunk, copies this buffer, changes a part of it, and encodes it
+    again: pixels that nobody meant to touch would lose quality without a word. The class survives that copy,
+    so encoding can refuse.
+    """
+
+
+@dataclass(frozen=True)
+class EozipChunkCodec(ArrayBytesCodec):
+    """Codes chunks [T, C, h, w] of uint16 or int16 DN with a codec of eozip.
+
+    Attributes:
+        codec: full id of the codec, such as `tec-elic-small-s2l2a-v1` or `lossless`.
+        quality: 0 to 100, or None.
+        target_psnr: dB at peak 10,000 DN for each chunk, or None. At most one of the two is given.
+        sensor: id of the sensor whose bands these are.
+        nodata: the DN that means "no measurement" and comes back exactly, or None.
+        offset: radiometric offset of the DN (1000 for Sentinel-2 baseline 04.00 and later).
+        bitstream: version of the chunk format.
+    """
+
+    codec: str
+    quality: float | None = None
+    target_psnr: float | None = None
+    sensor: str = "s2-l2a"
+    nodata: int | None = None
+    offset: int = 0
+    bitstream: int = BITSTREAM
+
+    is_fixed_size = False
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and self.target_psnr is not None:
+            raise InputError("expected quality or target_psnr, got both; give one of them")
+        if self.bitstream != BITSTREAM:
+            raise FormatError(
+                f"expected bitstream version {BITSTREAM}, got {self.bitstream}; install a newer eozip"
+            )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EozipChunkCodec:
+        """Reads the codec's entry in zarr.json.
+
+        Raises:
+            FormatError: another name, or fields that are missing or unknown.
+        """
+        configuration = data.get("configuration")
+        if data.get("name") != NAME or not isinstance(configuration, dict):
+            raise FormatError(f"expected a codec named {NAME!r} with a configuration, got {data!r}")
+        unknown = set(configuration) - {field.name for field in fields(cls)}
+        if unknown or not isinstance(configuration.get("codec"), str):
+            raise FormatError(
+                f"{NAME}: expected a 'codec' id and known fields, got {configuration!r} "
+                f"(unknown: {sorted(unknown)}); install a newer eozip if a newer one wrote this"
+            )
+        return cls(**configuration)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The codec's entry in zarr.json, every parameter explicit."""
+        return {"name": NAME, "configuration": asdict(self)}
+
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
+        """Refuses arrays that are not [T, C, H, W] of uint16 or int16.
+
+        Raises:
+            InputError: see above.
+        """
+        if len(shape) != 4:
+            raise InputError(f"{NAME}: expected an array [T, C, H, W], got shape {tuple(shape)}")
+        native = np.dtype(dtype.to_native_dtype())
+        if native.name not in DTYPES:
+            raise InputError(f"{NAME}: expected dtype uint16 or int16, got {native}")
+
+    def evolve_from_array_spec(self, array_spec: Any) -> EozipChunkCodec:
+        """Nothing is inferred: every parameter stands in the metadata."""
+        return self
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        """Unknown before encoding.
+
+        Raises:
+            NotImplementedError: always, as zarr asks of codecs with variable size.
+        """
+        raise NotImplementedError(f"{NAME} streams have no fixed size")
+
+    def encode_options(self) -> dict[str, Any]:
+        """Keyword arguments of `eozip.api.encode` that this configuration stands for."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "bitstream"}
+
+    def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
+        from eozip import api
+
+        if isinstance(chunk_array, DecodedBuffer):
+            raise InputError(
+                "expected a write of whole chunks, got a partial one, which would decode and re-encode the "
+                "rest of the chunk and so lose quality; write whole chunks, or encode the changed scene into "
+                "a new store"
+            )
+        dn = np.ascontiguousarray(chunk_array.as_numpy_array())
+        with _SLOTS:
+            stream = api.encode(dn, **self.encode_options())
+        return chunk_spec.prototype.buffer.from_bytes(stream)
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
+        from eozip import api
+
+        with _SLOTS:
+            dn = api.decode(chunk_bytes.to_bytes())
+        fill = chunk_spec.fill_value
+        chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
+        buffer = CpuNDBuffer if self.codec == "lossless" else DecodedBuffer
+        return buffer.from_numpy_array(chunk)
+
+    async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
+        return await asyncio.to_thread(self._encode_sync, chunk_array, chunk_spec)
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+
+
+def fit_to_chunk(dn: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fill: Any) -> np.ndarray:
+    """Puts a decoded stack into the leading corner of its chunk.
+
+    Args:
+        dn: decoded pixels [t, C, h, w].
+        shape: the chunk's (T, C, H, W), each at least as large.
+        dtype: the array's dtype.
+        fill: value of the rest of the chunk.
+
+    Returns:
+        the chunk [T, C, H, W].
+
+    Raises:
+        FormatError: the stream does not belong into this array.
+    """
+    fits = dn.ndim == 4 and dn.shape[1] == shape[1] and all(a <= b for a, b in zip(dn.shape, shape))
+    if not fits or dn.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise FormatError(f"expected a stream that fits {shape} of {dtype}, got {dn.shape} of {dn.dtype}")
+    if dn.shape == shape:
+        return dn
+    chunk = np.full(shape, fill, dtype=dtype)
+    chunk[tuple(slice(n) for n in dn.shape)] = dn
+    return chunk

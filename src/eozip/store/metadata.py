@@ -1,0 +1,171 @@
+"""zarr.json of a store: arrays, coordinates, CRS and provenance by CF and GeoZarr habits.
+
+The metadata is written with zarr into memory and copied into the container as the last step: it then holds
+what is known only at the end (the PSNR reached), and every key is written once, which a zip file needs.
+
+Values are never scaled on opening: nodata and radiometric offset are attributes of our own (`nodata`,
+`radiometric_offset`), as CF's `_FillValue` and `scale_factor` would turn integers into floats.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import MemoryStore
+
+from eozip.raster import Scene
+from eozip.store.codec import EozipChunkCodec
+from eozip.store.grid import Grid
+
+ARRAY = "reflectance"
+DIMENSIONS = ("time", "band", "y", "x")
+
+
+def metadata_keys(
+    scene: Scene, order: Sequence[int], grid: Grid, codec: EozipChunkCodec, facts: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Every key of the store but the shards of pixels.
+
+    Args:
+        scene: the source's description, its bands in the source's order.
+        order: positions in the source of the bands in the array.
+        grid: chunks and shards.
+        codec: codec with its configuration.
+        facts: provenance for the group's attribute `eozip`, ready for JSON.
+
+    Returns:
+        bytes by key, the group's zarr.json (with consolidated metadata) among them.
+    """
+    memory = MemoryStore()
+    attributes = {"Conventions": "CF-1.11", "eozip": dict(facts), "geotiff": _geotiff(scene, order)}
+    group = zarr.create_group(memory, attributes=attributes)
+    _add_pixels(group, scene, grid, codec)
+    _add_coordinates(group, scene.select(order))
+    _add_crs(group, scene)
+    with warnings.catch_warnings():
+        # consolidated metadata is an extension of zarr-python; xarray opens faster with it and quietly
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(memory)
+    return {key: value.to_bytes() for key, value in memory._store_dict.items()}
+
+
+def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
+    """All that is needed to write the source's GeoTIFFs again."""
+    return {
+        "profile": scene.profile.to_dict(),
+        "band_order": [list(order).index(band) for band in range(len(order))],
+        "tags": list(scene.tags),
+        "band_tags": list(scene.band_tags),
+        "files": [path.replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths],
+        "dates": [None if date is None else date.isoformat() for date in scene.dates],
+    }
+
+
+def _add_pixels(group: zarr.Group, scene: Scene, grid: Grid, codec: EozipChunkCodec) -> None:
+    group.create_array(
+        ARRAY,
+        shape=grid.shape,
+        dtype=scene.dtype.name,
+        chunks=grid.chunk,
+        shards=grid.shard,
+        serializer=codec,
+        compressors=None,
+        filters=None,
+        fill_value=codec.nodata or 0,
+        dimension_names=DIMENSIONS,
+        attributes=_pixel_attributes(codec),
+    )
+
+
+def _pixel_attributes(codec: EozipChunkCodec) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "long_name": "digital numbers, as in the source",
+        "grid_mapping": "spatial_ref",
+        "coordinates": "spatial_ref",
+        "radiometric_offset": codec.offset,
+    }
+    if codec.nodata is not None:
+        attributes["nodata"] = codec.nodata
+    return attributes
+
+
+def _add_coordinates(group: zarr.Group, scene: Scene) -> None:
+    _add_time(group, scene)
+    names = [name or f"band_{i}" for i, name in enumerate(scene.band_names, start=1)]
+    band = group.create_array("band", shape=(len(names),), dtype=str, dimension_names=["band"])
+    band[:] = np.array(names, dtype=object)
+    if scene.profile.transform is not None and _is_north_up(scene.profile.transform):
+        _add_pixel_centres(group, scene)
+
+
+def _add_time(group: zarr.Group, scene: Scene) -> None:
+    """Seconds since 1970 by CF; plain indices where any date is unknown (`geotiff` keeps the others)."""
+    known = [date for date in scene.dates if date is not None]
+    attributes: dict[str, Any] = {"long_name": "index of the date, as not every date is known"}
+    values = list(range(len(scene.dates)))
+    if len(known) == len(scene.dates):
+        attributes = {
+            "units": "seconds since 1970-01-01",
+            "calendar": "proleptic_gregorian",
+            "standard_name": "time",
+        }
+        values = [_seconds(date) for date in known]
+    _add_array(group, "time", np.array(values, dtype=np.int64), ["time"], attributes)
+
+
+def _seconds(date: datetime) -> int:
+    return int(date.replace(tzinfo=UTC).timestamp())
+
+
+def _is_north_up(transform: tuple[float, ...]) -> bool:
+    return transform[1] == 0 and transform[3] == 0
+
+
+def _add_pixel_centres(group: zarr.Group, scene: Scene) -> None:
+    """1-D coordinates exist only for grids that are not rotated; others have the GeoTransform alone."""
+    a, _, c, _, e, f = scene.profile.transform or ()
+    kinds = (
+        ("longitude", "latitude")
+        if _is_geographic(scene)
+        else ("projection_x_coordinate", "projection_y_coordinate")
+    )
+    x = c + a * (np.arange(scene.profile.width) + 0.5)
+    y = f + e * (np.arange(scene.profile.height) + 0.5)
+    _add_array(group, "x", x, ["x"], {"standard_name": kinds[0], "axis": "X"})
+    _add_array(group, "y", y, ["y"], {"standard_name": kinds[1], "axis": "Y"})
+
+
+def _is_geographic(scene: Scene) -> bool:
+    return (scene.profile.crs or "").upper().startswith(("GEOGCS", "GEOGCRS"))
+
+
+def _add_crs(group: zarr.Group, scene: Scene) -> None:
+    """The CF grid mapping as GDAL and rioxarray read it: WKT and GDAL's order of the transform."""
+    attributes: dict[str, Any] = {}
+    if scene.profile.crs is not None:
+        attributes |= {"crs_wkt": scene.profile.crs, "spatial_ref": scene.profile.crs}
+    if scene.profile.transform is not None:
+        a, b, c, d, e, f = scene.profile.transform
+        attributes["GeoTransform"] = " ".join(repr(float(v)) for v in (c, a, b, f, d, e))
+    _add_array(group, "spatial_ref", np.array(0, dtype=np.int64), [], attributes)
+
+
+def _add_array(
+    group: zarr.Group, name: str, values: np.ndarray, dimensions: list[str], attributes: dict[str, Any]
+) -> None:
+    # one chunk each: opening a store reads every coordinate
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=values.dtype,
+        dimension_names=dimensions or None,
+        attributes=attributes,
+        fill_value=0,
+    )
+    array[...] = values

@@ -1,0 +1,162 @@
+"""From a store back to GeoTIFFs: one file for one date, a folder for several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eozip.errors import InputError
+from eozip.raster import GeoTiffWriter, Profile, create_geotiff, create_geotiffs
+from eozip.sensors.sensor import canonical_name
+from eozip.store.description import Description, choose_dates, describe
+from eozip.store.pixels import Strip, open_pixels
+from eozip.store.writer import Progress
+
+_PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one `decode_store` did.
+
+    Attributes:
+        output: the file or folder written.
+        files: [T] file names within it.
+        shape: (T, C, H, W) written.
+        seconds: wall time; `mpx_per_s` millions of pixels per second.
+    """
+
+    output: str
+    files: list[str]
+    shape: tuple[int, int, int, int]
+    seconds: float
+    mpx_per_s: float
+
+
+def decode_store(
+    store: str | Path,
+    out: str | Path,
+    *,
+    bands: Sequence[str | int] | None = None,
+    dates: Sequence[str | int] | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Decoded:
+    """Writes a store's pixels as tiled, compressed GeoTIFFs equal to the source in all but the coding error.
+
+    Args:
+        store: a `.zarr` directory or `.zarr.zip` file written by eozip.
+        out: a `.tif` file where one date is written, else a folder.
+        bands: names or 1-based positions in the source's order; None for all.
+        dates: see `choose_dates`.
+        overwrite: whether an existing output may be replaced.
+        progress: called with rows of chunks done and in all.
+
+    Returns:
+        the summary.
+
+    Raises:
+        FormatError: the store is damaged; the message names the chunk.
+        InputError: bands or dates that the store has not, or several dates for one file.
+        OutputError: the output exists or cannot be written.
+    """
+    started = time.perf_counter()
+    description = describe(store)
+    times = choose_dates(description, dates)
+    picks = choose_bands(description, bands)
+    stored = [description.band_order[i] for i in picks]
+    with _outputs(description, Path(out), times, picks, overwrite) as (names, writers):
+        _write(description, times, stored, writers, progress)
+    shape = (len(times), len(picks), description.profile.height, description.profile.width)
+    seconds = time.perf_counter() - started
+    return Decoded(str(out), names, shape, seconds, len(times) * shape[2] * shape[3] / 1e6 / seconds)
+
+
+def choose_bands(description: Description, wanted: Sequence[str | int] | None) -> list[int]:
+    """Positions in the source's order of the bands asked for; None for all.
+
+    Raises:
+        InputError: no such band; the message lists those there are.
+    """
+    names = description.profile.band_names
+    return list(range(len(names))) if not wanted else [_band(names, band) for band in wanted]
+
+
+def _band(names: Sequence[str | None], wanted: str | int) -> int:
+    code = canonical_name(str(wanted))
+    for i, name in enumerate(names):
+        if name is not None and (name == wanted or (code is not None and canonical_name(name) == code)):
+            return i
+    if str(wanted).isdigit() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise InputError(
+        f"expected a band of this store or a position from 1 to {len(names)}, got {wanted!r}; it has {names}"
+    )
+
+
+def _write(
+    description: Description,
+    times: list[int],
+    stored: list[int],
+    writers: list[GeoTiffWriter],
+    progress: Progress,
+) -> None:
+    total = sum(1 for shard in description.grid.shards() for _ in description.grid.strips(shard))
+    with open_pixels(description) as pixels:
+        for done, strip in enumerate(pixels.strips(times), start=1):
+            for t, writer in zip(times, writers):
+                if strip.times[0] <= t < strip.times[1]:
+                    _write_date(writer, strip, t, stored)
+            progress(done, total)
+    progress(total, total)
+
+
+def _write_date(writer: GeoTiffWriter, strip: Strip, t: int, stored: list[int]) -> None:
+    pixels = np.ascontiguousarray(strip.pixels[t - strip.times[0], stored])
+    writer.write(pixels, y=strip.rows[0], x=strip.columns[0])
+
+
+@contextmanager
+def _outputs(
+    description: Description, out: Path, times: list[int], picks: list[int], overwrite: bool
+) -> Iterator[tuple[list[str], list[GeoTiffWriter]]]:
+    profile = select_bands(description.profile, picks)
+    band_tags = [description.band_tags[i] for i in picks] if description.band_tags else []
+    tags = [description.tags[t] for t in times]
+    block = _block(description)
+    if out.suffix.lower() in (".tif", ".tiff"):
+        if len(times) > 1:
+            raise InputError(
+                f"expected a folder for {len(times)} dates, got the file name {out}; name a folder, or "
+                "choose one date with --dates (dates=)"
+            )
+        with create_geotiff(out, profile, tags[0], band_tags, overwrite=overwrite, block=block) as writer:
+            yield [out.name], [writer]
+        return
+    names = _file_names(description, times)
+    with create_geotiffs(out, names, profile, tags, band_tags, overwrite=overwrite, block=block) as writers:
+        yield names, writers
+
+
+def select_bands(profile: Profile, picks: Sequence[int]) -> Profile:
+    """The profile with bands `picks` (positions), in that order."""
+    return replace(profile, **{name: tuple(getattr(profile, name)[i] for i in picks) for name in _PER_BAND})
+
+
+def _block(description: Description) -> int:
+    """Tiles of the GeoTIFF as large as chunks where TIFF allows it: then each tile is compressed once."""
+    height, width = description.grid.chunk[2:]
+    return height if height == width and height % 16 == 0 else 256
+
+
+def _file_names(description: Description, times: list[int]) -> list[str]:
+    """The source's names, made different by their position where they are not."""
+    stems = [Path(description.files[t]).stem for t in times]
+    if len(set(stems)) < len(stems):
+        stems = [f"{stem}_{t + 1:03d}" for stem, t in zip(stems, times)]
+    return [f"{stem}.tif" for stem in stems]

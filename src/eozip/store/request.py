@@ -1,0 +1,105 @@
+"""From what a user asks for to an explicit configuration: names resolved, bands matched, nothing open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eozip.api import DEFAULT_CODEC, DEFAULT_QUALITY
+from eozip.codecs import registry
+from eozip.codecs.registry import LOSSLESS
+from eozip.errors import InputError
+from eozip.raster import Scene
+from eozip.sensors import get, match_bands
+from eozip.store.codec import EozipChunkCodec
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `encode_store` needs beside the scene.
+
+    Attributes:
+        codec: codec and its configuration.
+        order: positions in the scene of the bands in the sensor's order.
+        facts: provenance of the weights and of the program.
+    """
+
+    codec: EozipChunkCodec
+    order: tuple[int, ...]
+    facts: dict[str, Any]
+
+
+def make_request(
+    scene: Scene,
+    codec: str = DEFAULT_CODEC,
+    *,
+    quality: float | None = None,
+    target_psnr: float | None = None,
+    sensor: str | None = None,
+    nodata: int | None = None,
+    offset: int | None = None,
+) -> Request:
+    """Settles everything an encoding of `scene` depends on.
+
+    Args:
+        scene: the source.
+        codec: full id or short name.
+        quality: 0 to 100; 60 where neither this nor `target_psnr` is given.
+        target_psnr: dB at peak 10,000 DN for each chunk.
+        sensor: says what the bands are where they have no descriptions; None recognises them.
+        nodata: DN of missing pixels; None takes the file's.
+        offset: radiometric offset in DN; None takes the scene's.
+
+    Raises:
+        InputError: bands of no sensor, both ways of asking for quality, or values out of range.
+        UnknownCodecError: no such codec for the sensor.
+        WeightsError: its weights are missing.
+    """
+    known, order = match_scene(scene, sensor)
+    full_id = registry.resolve(codec, known)
+    if quality is None and target_psnr is None and full_id != LOSSLESS:
+        quality = DEFAULT_QUALITY
+    configured = EozipChunkCodec(
+        codec=full_id,
+        quality=quality,
+        target_psnr=target_psnr,
+        sensor=known,
+        nodata=_whole("nodata", scene.profile.nodata if nodata is None else nodata),
+        offset=_whole("offset", scene.offset if offset is None else offset) or 0,
+    )
+    return Request(configured, order, _provenance(full_id))
+
+
+def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]:
+    """The sensor and the positions in the scene of its bands.
+
+    Raises:
+        InputError: the bands are no sensor's; the message lists what is supported.
+    """
+    if sensor is None or any(scene.band_names):
+        found, order = match_bands(scene.band_names)
+        if sensor is not None and found.id != get(sensor).id and found.band_names != get(sensor).band_names:
+            raise InputError(
+                f"expected the bands of {sensor}, got those of {found.id}: {' '.join(found.band_names)}"
+            )
+        return sensor or found.id, order
+    expected = get(sensor).band_names
+    if len(expected) != scene.shape[1]:
+        raise InputError(
+            f"expected {len(expected)} bands for {sensor} ({' '.join(expected)}), got {scene.shape[1]}; "
+            "choose bands with --bands (bands=)"
+        )
+    return sensor, tuple(range(len(expected)))
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    if value is not None and value != int(value):
+        raise InputError(f"expected a whole number of DN for {name}, got {value}")
+    return None if value is None else int(value)
+
+
+def _provenance(full_id: str) -> dict[str, Any]:
+    import eozip
+
+    weights = None if full_id == LOSSLESS else registry.get(full_id).weights_hash.hex()
+    return {"eozip_version": eozip.__version__, "weights_hash": weights}

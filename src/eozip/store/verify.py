@@ -1,0 +1,162 @@
+"""Checks a store: every checksum, every chunk decoded, and, where asked, its pixels against the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from eozip.errors import EozipError, FormatError, InputError
+from eozip.raster import Scene, SceneReader, open_reader
+from eozip.store.description import Description, describe
+from eozip.store.grid import Shape, Window
+from eozip.store.pixels import StorePixels, open_pixels
+from eozip.store.tally import Tally
+from eozip.store.writer import Progress
+
+PSNR_TOLERANCE = 0.05
+"""dB by which decoded pixels may differ from what the encoder saw: synthesis is float, symbols are exact."""
+
+
+@dataclass
+class Report:
+    """What `verify_store` found.
+
+    Attributes:
+        chunks: chunks the scene has; `stored` of them are stored.
+        decoded: chunks that were decoded.
+        failures: one line for each damaged chunk or fact that does not hold; empty means verified.
+        psnr: dB against the source where one was given; None where equal or not compared.
+        unequal: pixels that differ from the source; None where not compared.
+    """
+
+    chunks: int
+    stored: int = 0
+    decoded: int = 0
+    failures: list[str] = field(default_factory=list)
+    psnr: float | None = None
+    unequal: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+
+def verify_store(
+    store: str | Path,
+    *,
+    full: bool = True,
+    against: Scene | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Checks every chunk of a store.
+
+    Args:
+        store: a `.zarr` directory or `.zarr.zip` file.
+        full: decode every chunk too, which finds symbols that differ on this machine.
+        against: the source with its bands as in the store's GeoTIFF; implies `full`.
+        progress: called with chunks done and chunks in all.
+
+    Returns:
+        the report.
+
+    Raises:
+        FormatError: the metadata cannot be read, so that no chunk can be checked.
+        InputError: the source has another shape or dtype.
+    """
+    description = describe(store)
+    report = Report(description.grid.chunk_count)
+    tally = Tally(description.grid.shape[1], description.codec.offset, description.codec.nodata)
+    with open_pixels(description) as pixels, _source(description, against) as source:
+        checker = _Checker(pixels, report, full, source, tally)
+        for done, (shard, window, stream) in enumerate(checker.chunks(), start=1):
+            checker.check(shard, window, stream)
+            progress(done, report.chunks)
+    _check_count(description, report)
+    if source is not None:
+        _check_tally(description, report, tally)
+    return report
+
+
+def _source(description: Description, scene: Scene | None) -> AbstractContextManager[SceneReader | None]:
+    if scene is None:
+        return nullcontext()
+    if scene.shape != description.grid.shape or scene.dtype != np.dtype(description.dtype):
+        raise InputError(
+            f"expected a source of {description.grid.shape} {description.dtype}, got {scene.shape} "
+            f"{scene.dtype}; compare with the input that was encoded (choose its bands with --bands)"
+        )
+    return open_reader(scene)
+
+
+@dataclass
+class _Checker:
+    pixels: StorePixels
+    report: Report
+    full: bool
+    source: SceneReader | None
+    tally: Tally
+
+    def chunks(self) -> Iterator[tuple[Shape, Window, bytes | None]]:
+        for shard in self.pixels.description.grid.shards():
+            streams = self._streams(shard)
+            for windows in self.pixels.description.grid.strips(shard):
+                for window in windows:
+                    yield shard, window, streams.get(window.position)
+
+    def _streams(self, shard: Shape) -> dict[Shape, bytes]:
+        try:
+            return self.pixels.streams(shard)
+        except FormatError as error:
+            self.report.failures.append(str(error))
+            return {}
+
+    def check(self, shard: Shape, window: Window, stream: bytes | None) -> None:
+        self.report.stored += stream is not None
+        try:
+            self._check(shard, window, stream)
+        except EozipError as error:
+            self.report.failures.append(str(error))
+
+    def _check(self, shard: Shape, window: Window, stream: bytes | None) -> None:
+        from eozip import api
+
+        if stream is not None:
+            with self.pixels.naming(shard, window):
+                api.check(stream)
+        if self.full or self.source is not None:
+            dn = self.pixels.decode(shard, window, stream)
+            self.report.decoded += 1
+            if self.source is not None:
+                with self.pixels.naming(shard, window):
+                    self._compare(self.source, window, dn)
+
+    def _compare(self, source: SceneReader, window: Window, dn: np.ndarray) -> None:
+        original = source.read(slice(*window.times), slice(*window.rows), slice(*window.columns))
+        decoded = dn[:, list(self.pixels.description.band_order)]
+        self.tally.add(original, decoded)
+        nodata = self.pixels.description.codec.nodata
+        if nodata is not None and np.any((original == nodata) != (decoded == nodata)):
+            raise FormatError(f"nodata pixels (DN {nodata}) are not those of the source")
+
+
+def _check_count(description: Description, report: Report) -> None:
+    """A lost shard reads as fill values without any error: only the count tells."""
+    expected = description.facts.get("chunks", 0) - description.facts.get("empty_chunks", 0)
+    if report.stored != expected:
+        report.failures.append(
+            f"expected {expected} stored chunks, found {report.stored}; shards were lost or added"
+        )
+
+
+def _check_tally(description: Description, report: Report, tally: Tally) -> None:
+    report.psnr, report.unequal = tally.psnr(), tally.unequal
+    expected = description.facts.get("psnr")
+    if expected is None and report.psnr is not None:
+        report.failures.append(f"expected pixels equal to the source, got {report.unequal} that differ")
+    elif expected is not None and report.psnr is not None and report.psnr < expected - PSNR_TOLERANCE:
+        report.failures.append(f"expected a PSNR of {expected:.2f} dB, got {report.psnr:.2f} dB")

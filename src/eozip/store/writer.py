@@ -1,0 +1,226 @@
+"""From a scene to a store: windows are read, encoded, checked and written shard by shard.
+
+Every chunk is decoded again at once: that proves the stream, and gives the PSNR of what a reader will see.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eozip.api import PEAK
+from eozip.raster import Scene, SceneReader, open_reader
+from eozip.store.codec import BITSTREAM, EozipChunkCodec
+from eozip.store.container import Container, StoreFiles, check_target, writing
+from eozip.store.grid import GOP, Grid, Shape, Window, plan
+from eozip.store.metadata import ARRAY, metadata_keys
+from eozip.store.shards import pack_shard
+from eozip.store.tally import Tally
+
+Progress = Callable[[int, int], None]
+"""Called with chunks done and chunks in all; an exception from it stops the run and leaves nothing behind."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one `encode_store` did.
+
+    Attributes:
+        output: path of the store.
+        codec: full id.
+        shape: (T, C, H, W).
+        bands: [C] names as stored.
+        chunks: chunks in all; `empty` of them hold nodata only and are not stored.
+        bytes: size of everything in the store; `raw_bytes` of the uncompressed pixels.
+        ratio: raw_bytes / bytes.
+        bpppb: bits of everything per pixel, date and band.
+        psnr: dB at peak 10,000 DN over all valid pixels; None where they are all equal.
+        band_psnr: [C] dB.
+        quality: lowest and highest quality used by a chunk (lossless counts as 100); None if none is stored.
+        target_psnr: dB asked for, or None; `missed` chunks did not reach it.
+        seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
+    """
+
+    output: str
+    codec: str
+    shape: Shape
+    bands: list[str | None]
+    chunks: int
+    empty: int
+    bytes: int
+    raw_bytes: int
+    ratio: float
+    bpppb: float
+    psnr: float | None
+    band_psnr: list[float | None]
+    peak: float
+    quality: list[float] | None
+    target_psnr: float | None
+    missed: int
+    seconds: float
+    mpx_per_s: float
+
+
+@dataclass
+class Run:
+    """State of one run: where the totals gather."""
+
+    codec: EozipChunkCodec
+    grid: Grid
+    tally: Tally
+    progress: Progress
+    done: int = 0
+    empty: int = 0
+    missed: int = 0
+    qualities: list[float] = field(default_factory=list)
+
+
+def encode_store(
+    scene: Scene,
+    out: str | Path,
+    codec: EozipChunkCodec,
+    *,
+    order: Sequence[int] | None = None,
+    chunk: int | None = None,
+    gop: int = GOP,
+    overwrite: bool = False,
+    facts: dict[str, Any] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Summary:
+    """Encodes a scene into a Zarr v3 store.
+
+    Args:
+        scene: the source, its bands in any order.
+        out: a `.zarr` directory or `.zarr.zip` file; written under another name and renamed at the end.
+        codec: the codec with everything it was asked for.
+        order: positions in `scene` of the bands in the order of the codec's sensor; None if they are in it.
+        chunk: side of a chunk in pixels; None fits it near 256.
+        gop: most dates in one chunk.
+        overwrite: whether an existing output may be replaced.
+        facts: provenance added to the group's attribute `eozip`.
+        progress: see `Progress`.
+
+    Returns:
+        the summary.
+
+    Raises:
+        InputError: pixels the codec cannot take.
+        OutputError: the output exists, is misnamed, or cannot be written.
+    """
+    started = time.perf_counter()
+    target = Path(out)
+    check_target(target, overwrite)
+    codec.validate(shape=scene.shape, dtype=_Native(scene.dtype), chunk_grid=None)
+    grid = plan(scene.shape, chunk, gop)
+    run = Run(codec, grid, Tally(scene.shape[1], codec.offset, codec.nodata), progress)
+    order = list(range(scene.shape[1])) if order is None else list(order)
+    stored = scene.select(order)
+    with writing(target, overwrite) as container, open_reader(stored) as reader:
+        _write_shards(run, reader, container)
+        for key, data in metadata_keys(scene, order, grid, codec, _facts(run, facts or {})).items():
+            container.put(key, data)
+    return _summary(run, stored, target, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _Native:
+    """A dtype as `EozipChunkCodec.validate` gets it from zarr."""
+
+    dtype: np.dtype
+
+    def to_native_dtype(self) -> np.dtype:
+        return self.dtype
+
+
+def _write_shards(run: Run, reader: SceneReader, container: Container) -> None:
+    for shard in run.grid.shards():
+        streams = _encode_shard(run, reader, shard)
+        if streams:
+            container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
+
+
+def _encode_shard(run: Run, reader: SceneReader, shard: Shape) -> dict[Shape, bytes]:
+    """Streams of one shard. Pixels are read a row of chunks at a time: striped files hold whole rows."""
+    streams: dict[Shape, bytes] = {}
+    for windows in run.grid.strips(shard):
+        left = windows[0].columns[0]
+        columns = slice(left, windows[-1].columns[1])
+        pixels = reader.read(slice(*windows[0].times), slice(*windows[0].rows), columns)
+        for window in windows:
+            dn = pixels[..., window.columns[0] - left : window.columns[1] - left]
+            _keep_stream(run, streams, window, np.ascontiguousarray(dn))
+    return streams
+
+
+def _keep_stream(run: Run, streams: dict[Shape, bytes], window: Window, dn: np.ndarray) -> None:
+    if np.all(dn == (run.codec.nodata or 0)):  # zarr fills chunks that are not stored with exactly this value
+        run.tally.add(dn, dn)
+        run.empty += 1
+    else:
+        streams[window.position] = _encode_chunk(run, dn)
+    run.done += 1
+    run.progress(run.done, run.grid.chunk_count)
+
+
+def _encode_chunk(run: Run, dn: np.ndarray) -> bytes:
+    from eozip import api
+
+    stream, report = api.encode_report(dn, **run.codec.encode_options())
+    run.tally.add(dn, api.decode(stream))
+    run.missed += report.reached is False
+    run.qualities.append(report.quality)
+    return stream
+
+
+def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **extra,
+        "codec": run.codec.codec,
+        "quality": run.codec.quality,
+        "target_psnr": run.codec.target_psnr,
+        "bitstream": BITSTREAM,
+        "quality_used": _quality_range(run),
+        "psnr": run.tally.psnr(),
+        "band_psnr": run.tally.band_psnr(),
+        "peak": PEAK,
+        "chunks": run.done,
+        "empty_chunks": run.empty,
+        "chunks_below_target": run.missed,
+    }
+
+
+def _quality_range(run: Run) -> list[float] | None:
+    return [min(run.qualities), max(run.qualities)] if run.qualities else None
+
+
+def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
+    with StoreFiles(target) as files:
+        size = files.total_bytes()
+    times, _, height, width = scene.shape
+    samples = int(np.prod(scene.shape, dtype=np.int64))
+    raw = samples * scene.dtype.itemsize
+    return Summary(
+        output=str(target),
+        codec=run.codec.codec,
+        shape=scene.shape,
+        bands=list(scene.band_names),
+        chunks=run.done,
+        empty=run.empty,
+        bytes=size,
+        raw_bytes=raw,
+        ratio=raw / size,
+        bpppb=8 * size / samples,
+        psnr=run.tally.psnr(),
+        band_psnr=run.tally.band_psnr(),
+        peak=PEAK,
+        quality=_quality_range(run),
+        target_psnr=run.codec.target_psnr,
+        missed=run.missed,
+        seconds=seconds,
+        mpx_per_s=times * height * width / 1e6 / seconds,
+    )
