@@ -1,7 +1,7 @@
 """Range coder behind three ports: estimate, encode, decode.
 
 A codec has one traversal that calls ``port.code(symbols, rows, tables)``; which port it is given decides
-whether bits are counted, written or read. The coder sees integers only, so every machine codes the same bytes.
+whether bits are counted, written or read. It sees integers only, so every machine codes the same bytes.
 
 Invariants:
     * Every row of a table sums to ``2**PRECISION`` and gives each of its entries at least 1.

@@ -54,8 +54,8 @@ class Codec(Protocol):
         """Codes one chunk.
 
         Args:
-            x: float32 [T, C, H, W], DN with the radiometric offset taken off, finite; any H, W >= 1 (the codec
-                pads by itself).
+            x: float32 [T, C, H, W], DN with the radiometric offset taken off, finite; any H, W >= 1 (the
+                codec pads by itself).
             quality: 0..100, already rounded to hundredths.
         """
         ...
