@@ -125,7 +125,9 @@ def _report(summary: Summary) -> str:
         f"  PSNR {decibels(summary.psnr)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
         f"  {summary.seconds:.1f} s, {summary.mpx_per_s:.2f} MPx/s, every chunk decoded and compared",
     ]
-    return "\n".join([*lines, *_target_lines(summary)])
+    # zarr-python 3 takes a bare path for a directory; fsspec's prefix says that it is a zip file
+    path = f"zip::{summary.output}" if summary.output.lower().endswith(".zip") else summary.output
+    return "\n".join([*lines, *_target_lines(summary), f'  open with xarray.open_zarr("{path}")'])
 
 
 def _by_band(summary: Summary) -> str:

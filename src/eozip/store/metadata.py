@@ -41,6 +41,13 @@ def metadata_keys(
     Returns:
         bytes by key, the group's zarr.json (with consolidated metadata) among them.
     """
+    with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
+        return _written_keys(scene, order, grid, codec, facts)
+
+
+def _written_keys(
+    scene: Scene, order: Sequence[int], grid: Grid, codec: EozipChunkCodec, facts: Mapping[str, Any]
+) -> dict[str, bytes]:
     memory = MemoryStore()
     attributes = {"Conventions": "CF-1.11", "eozip": dict(facts), "geotiff": _geotiff(scene, order)}
     group = zarr.create_group(memory, attributes=attributes)

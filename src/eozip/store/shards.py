@@ -58,12 +58,17 @@ def unpack_shard(data: bytes, grid: tuple[int, ...]) -> dict[Position, bytes]:
         ChecksumError: the index was changed after writing.
     """
     index = _read_index(data, grid)
+    streams = data[: len(data) - _index_bytes(grid)]
     stored = {position: index[position] for position in np.ndindex(grid) if index[position][1] != MISSING}
-    return {position: _slice(data, position, entry) for position, entry in stored.items()}
+    return {position: _slice(streams, position, entry) for position, entry in stored.items()}
+
+
+def _index_bytes(grid: tuple[int, ...]) -> int:
+    return math.prod(grid) * 16 + CRC_BYTES
 
 
 def _read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
-    length = math.prod(grid) * 16 + CRC_BYTES
+    length = _index_bytes(grid)
     if len(data) < length:
         raise FormatError(
             f"expected a shard of at least {length} bytes, got {len(data)}; the file is cut short"
@@ -76,10 +81,10 @@ def _read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(table, dtype="<u8").reshape(*grid, 2)
 
 
-def _slice(data: bytes, position: Position, entry: np.ndarray) -> bytes:
-    start, length = int(entry[0]), int(entry[1])
-    if start + length > len(data):
+def _slice(streams: bytes, position: Position, entry: np.ndarray) -> bytes:
+    start, end = int(entry[0]), int(entry[0]) + int(entry[1])
+    if end > len(streams):
         raise FormatError(
-            f"chunk {position}: expected bytes {start} to {start + length}, got {len(data)} in the shard"
+            f"chunk {position}: expected bytes {start} to {end}, got {len(streams)} in the shard"
         )
-    return data[start : start + length]
+    return streams[start:end]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eozip.api import PEAK
+from eozip.pixels import PEAK
 
 
 @dataclass

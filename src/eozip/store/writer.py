@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eozip.api import PEAK
+from eozip.pixels import PEAK
 from eozip.raster import Scene, SceneReader, open_reader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
 from eozip.store.container import Container, StoreFiles, check_target, writing
