@@ -1,0 +1,62 @@
+# eozip: `make demo` and `make test` set up everything they need; only python3 (>= 3.11) and make are assumed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.eozip-ready
+# Tests are many small ones: processes beat threads, and two fit any machine.
+WORKERS ?= 2
+export OMP_NUM_THREADS ?= 1
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types unit test-slow test-gpu bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with everything in it (done once, again when pyproject or constraints change)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		"eozip needs Python >= 3.11, got %d.%d from \"$(PYTHON)\". Try: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: demo/scene $(READY)  ## simulate four dates, encode, decode, verify, and draw demo/demo.png
+	$(BIN)/eozip encode demo/scene demo/scene.zarr.zip --quality 60 --overwrite
+	$(BIN)/eozip decode demo/scene.zarr.zip demo/back --overwrite
+	$(BIN)/eozip verify demo/scene.zarr.zip
+	$(BIN)/eozip picture demo/scene demo/scene.zarr.zip demo/demo.png
+	@echo "Look at demo/demo.png: original, reconstruction, error."
+
+demo/scene: | $(READY)
+	@mkdir -p demo
+	$(BIN)/eozip simulate demo/scene --dates 4 --size 512 --seed 0
+
+test: lint types unit  ## what CI runs: style, layers, types, fast tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(PYTEST) -n $(WORKERS) -m "not slow and not gpu"
+
+test-slow: $(READY)  ## full-size networks and long runs
+	$(PYTEST) -n $(WORKERS) -m "slow and not gpu"
+
+test-gpu: $(READY)  ## needs a CUDA device
+	$(PYTEST) -m gpu
+
+bench: $(READY)  ## speed and memory against OpenJPEG, and the R-D table
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove what make made (.venv too)
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
