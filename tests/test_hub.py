@@ -94,6 +94,12 @@ def test_every_fault_of_a_checkpoint_is_listed(fp):
     assert "g_s.6.bias: expected float [12], got torch.float32 [13]" in message
 
 
+def test_values_that_are_no_numbers_are_listed(fp):
+    broken = {**fp, "g_s.6.bias": torch.full((12,), float("nan"))}
+    with pytest.raises(WeightsError, match=r"g_s\.6\.bias: holds NaN"):
+        published.from_weights(hub.recognise(broken, "x"))
+
+
 def test_extra_tensors_of_an_image_checkpoint_are_not_dropped(fp):
     content = {**prefixed(fp, "model."), "stranger": torch.ones(3)}
     with pytest.raises(WeightsError, match="unexpected stranger"):

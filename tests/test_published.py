@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+import eozip
 import vectors
 from eozip import hub, sensors
-from eozip.codecs import published
+from eozip.codecs import published, registry
 from eozip.codecs.base import Encoded
-from eozip.errors import DesyncError, FormatError
+from eozip.errors import DesyncError, FormatError, UnknownCodecError
 
 KINDS = ("fp-small", "elic-small")
 
@@ -126,3 +127,34 @@ def test_hash_depends_on_every_tensor():
     assert len(one.weights_hash) == 8
     assert one.weights_hash != other.weights_hash
     assert one.id != other.id
+
+
+def test_a_loaded_checkpoint_encodes_and_decodes_through_the_api(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({f"model.{name}": t for name, t in fitting_weights("fp-small").items()}, path)
+    codec = published.load(path)
+    dn = np.random.default_rng(0).integers(900, 1100, (2, 12, 20, 30)).astype(np.uint16)
+    dn[0, :, :3, :3] = 0
+    blob = eozip.encode(dn, codec=codec.id, nodata=0)
+    decoded = eozip.decode(blob)
+    assert eozip.inspect(blob).header.codec == codec.id
+    assert decoded.shape == dn.shape
+    assert decoded.dtype == dn.dtype
+    assert np.array_equal(decoded == 0, dn == 0)
+    registry.REGISTRY.remove(codec.id)
+    with pytest.raises(UnknownCodecError, match=codec.id):
+        eozip.decode(blob)
+
+
+@pytest.mark.parametrize("kind", ["elic-small", "elic-base"])
+def test_another_thread_count_decodes_the_same_symbols(kind):
+    codec = published.from_weights(hub.recognise(fitting_weights(kind), kind))
+    x = scene(1, 128, 128)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        coded = codec.encode(x, 50)
+        torch.set_num_threads(4)
+        codec.decode(coded, x.shape, 50)  # a DesyncError would be raised here
+    finally:
+        torch.set_num_threads(threads)

@@ -244,6 +244,8 @@ MODELS = {"tec-fp": (FactorizedModel, FactorizedEntropy), "tec-elic": (ElicModel
 def load(source: str | Path, lmbda: float | None = None) -> Codec:
     """A codec from a shipped id, a checkpoint file or folder, or a published repository.
 
+    It is registered under its id, so that in this process `encode(dn, codec=codec.id)` and `decode` know it.
+
     Args:
         source: A shipped id, a path to .safetensors or .pt, or "owner/name@lambda-40".
         lmbda: Which checkpoint of a repository, instead of "@lambda-...".
@@ -253,7 +255,9 @@ def load(source: str | Path, lmbda: float | None = None) -> Codec:
     """
     if str(source) in hub.shipped():
         return registry.get(str(source))
-    return from_weights(hub.load(source, lmbda))
+    codec = from_weights(hub.load(source, lmbda))
+    registry.REGISTRY.add(codec.id, lambda: codec)
+    return codec
 
 
 def from_weights(weights: hub.Weights) -> PublishedCodec:

@@ -38,6 +38,8 @@ def factorized_tables(prior: FactorizedPrior) -> Tables:
     first, masses = [], []
     for low, cdf in _factorized_cdfs(prior):
         inside = np.flatnonzero((cdf[1:] > TAIL) & (cdf[:-1] < 1 - TAIL))
+        if not len(inside):  # a prior whose mass lies beyond our reach: the median alone, the rest escapes
+            inside = np.array([-low])
         start, stop = inside[0], inside[-1] + 1
         first.append(low + int(start))
         masses.append(np.diff(cdf[start : stop + 1]))

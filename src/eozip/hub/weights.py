@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import WeightsError
@@ -32,7 +33,7 @@ def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> 
     """Holds names, shapes and dtypes against what a network expects.
 
     Raises:
-        WeightsError: Anything missing, unexpected or of another shape; every one is listed.
+        WeightsError: Anything missing, unexpected, of another shape or not finite; every one is listed.
     """
     tensors = weights.tensors
     missing = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
@@ -42,7 +43,8 @@ def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> 
         for name, t in tensors.items()
         if name in expected and (tuple(t.shape) != expected[name] or not t.is_floating_point())
     ]
-    faults = missing + extra + wrong
+    broken = [f"{name}: holds NaN or infinity" for name, t in tensors.items() if not torch.isfinite(t).all()]
+    faults = missing + extra + wrong + broken
     if faults:
         lines = "\n  ".join(faults)
         raise WeightsError(
