@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,10 @@ def chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
     from eozip import api
 
-    facts = api.inspect(path.read_bytes())
-    table = asdict(facts) if is_dataclass(facts) and not isinstance(facts, type) else dict(facts)
-    return {
-        "chunk": str(path),
-        "bytes": path.stat().st_size,
-        **{key: _plain(value) for key, value in table.items()},
-    }
+    found = api.inspect(path.read_bytes())
+    header = {key: _plain(value) for key, value in asdict(found.header).items()}
+    sections = list(found.sections)
+    return {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
 
 
 def _plain(value: Any) -> Any:

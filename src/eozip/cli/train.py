@@ -10,7 +10,7 @@ from eozip.cli.common import threads_option, use_threads
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for checkpoints, curves and weights.")

@@ -1,0 +1,332 @@
+"""The command line: what it prints, how it ends, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from eozip.cli import COMMANDS, cli
+from eozip.codecs import registry
+from rasterfiles import everything, write_tif
+from storefiles import DATES, NAMES, Coarse, coarse_codec, scene_pixels, write_dates
+
+MAIN = "from eozip.cli import main; main()"
+
+
+@pytest.fixture(autouse=True)
+def _coarse():
+    with coarse_codec():
+        yield
+
+
+def run(*arguments, code: int = 0):
+    """Runs a command in this process and checks its exit code; returns the result."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def run_json(*arguments, code: int = 0) -> dict:
+    return json.loads(run(*arguments, "--json", code=code).stdout)
+
+
+def subprocess_of(code: str, *arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+
+
+def lossless(folder: Path, *inputs, out: str = "s.zarr") -> Path:
+    run("encode", *(inputs or write_dates(folder)), folder / out, "--codec", "lossless")
+    return folder / out
+
+
+# --- start ---
+
+
+def test_help_is_quick_and_light():
+    code = f"import sys\nsys.argv[1:] = ['--help']\ntry:\n    {MAIN.replace('; ', chr(10) + '    ')}\n" + (
+        "except SystemExit:\n    heavy = {'torch', 'zarr', 'xarray', 'rasterio', 'rich'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess_of(code)
+        seconds.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert "Learned compression" in done.stdout
+    bare = time.perf_counter()
+    subprocess_of("import numpy")
+    # 0.3 s on an idle core; where Python itself starts slowly, as much on top of it
+    assert min(seconds) < 0.3 + (time.perf_counter() - bare)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    assert "Usage" in run(command, "--help").stdout
+
+
+def test_rio_has_the_plugin():
+    from importlib.metadata import entry_points
+
+    (found,) = entry_points(group="rasterio.rio_plugins", name="eozip")
+    assert found.load() is cli
+
+
+# --- there and back ---
+
+
+@pytest.mark.parametrize("out", ["s.zarr", "s.zarr.zip"])
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_dates_there_and_back(tmp_path, out, as_folder):
+    (tmp_path / "in").mkdir()
+    paths = write_dates(tmp_path / "in")
+    inputs = [tmp_path / "in"] if as_folder else paths
+    store = lossless(tmp_path, *inputs, out=out)
+    assert "verified" in run("verify", store, *(f"--against={path}" for path in paths)).stdout
+    run("decode", store, tmp_path / "back")
+    for path in paths:
+        assert everything(tmp_path / "back" / path.name) == everything(path)
+
+
+def test_one_date_there_and_back(tmp_path):
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    store = lossless(tmp_path, path)
+    run("decode", store, tmp_path / "b.tif")
+    assert everything(tmp_path / "b.tif") == everything(path)
+
+
+def test_a_choice_of_bands_and_dates(tmp_path):
+    store = lossless(tmp_path)
+    run("decode", store, tmp_path / "b.tif", "--bands", "B04,B03,2", "--dates", "2021-08")
+    found = everything(tmp_path / "b.tif")
+    assert found["header"][4] == ("B04", "B03", "B02")
+    assert found["pixels"][0] == scene_pixels(2)[3].tolist()
+
+
+def test_undescribed_bands(tmp_path):
+    write_tif(tmp_path / "a.tif", scene_pixels(), names=())
+    assert "s2-l2a" in run("encode", tmp_path / "a.tif", tmp_path / "s.zarr", code=1).stderr
+    options = ("--codec", "lossless")
+    run("encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--sensor", "s2-l2a", *options)
+    run("encode", tmp_path / "a.tif", tmp_path / "t.zarr", "--bands", ",".join(NAMES), *options)
+    run("decode", tmp_path / "s.zarr", tmp_path / "b.tif")
+    assert everything(tmp_path / "b.tif") == everything(tmp_path / "a.tif")
+    run("verify", tmp_path / "s.zarr", "--against", tmp_path / "a.tif")
+
+
+def test_summary_for_people_and_programs(tmp_path):
+    paths = write_dates(tmp_path)
+    text = run("encode", *paths, tmp_path / "s.zarr", "--codec", "coarse", "--quality", 60).stdout
+    assert "times smaller" in text
+    assert "peak 10,000 DN" in text
+    assert "B8A" in text
+    summary = run_json("encode", *paths, tmp_path / "t.zarr", "--codec", "coarse", "--target-psnr", 50)
+    assert summary["target_psnr"] == 50
+    assert summary["missed"] == 0
+    assert len(summary["band_psnr"]) == 12
+    assert summary["bytes"] == sum(f.stat().st_size for f in (tmp_path / "t.zarr").rglob("*") if f.is_file())
+    for name in ("ratio", "bpppb", "psnr", "seconds", "mpx_per_s"):
+        assert summary[name] > 0
+
+
+def test_a_target_out_of_reach_is_said(tmp_path):
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    text = run("encode", path, tmp_path / "s.zarr", "--codec", Coarse.id, "--target-psnr", 70).stdout
+    assert "not reached in 1 of 1 chunks" in text
+
+
+def test_json_of_the_other_commands(tmp_path):
+    store = lossless(tmp_path)
+    assert run_json("decode", store, tmp_path / "back")["shape"] == [3, 12, 50, 41]
+    assert run_json("verify", store)["ok"] is True
+    assert run_json("info", store)["shape"] == [3, 12, 50, 41]
+    assert run_json("models")["codecs"] == list(registry.names())
+    assert len(run_json("simulate", tmp_path / "sim", "--dates", 1, "--size", 32)["files"]) == 1
+
+
+def test_offset_and_nodata_reach_the_store(tmp_path):
+    write_tif(tmp_path / "a.tif", scene_pixels(), NAMES, nodata=None)
+    options = ("--codec", "lossless", "--offset", 1000, "--nodata", 7, "--chunk", 16, "--gop", 1)
+    run("encode", tmp_path / "a.tif", tmp_path / "s.zarr", *options)
+    facts = run_json("info", tmp_path / "s.zarr")
+    assert (facts["offset"], facts["nodata"], facts["chunk"]) == (1000, 7, [1, 12, 16, 16])
+
+
+# --- info ---
+
+
+@pytest.mark.parametrize("out", ["s.zarr", "s.zarr.zip"])
+def test_info_needs_no_torch(tmp_path, out):
+    paths = write_dates(tmp_path)
+    run("encode", *paths, tmp_path / out, "--codec", Coarse.id)
+    code = (
+        "import sys\nfrom eozip.cli import cli\n"
+        f"cli(['info', {str(tmp_path / out)!r}, '--json'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess_of(code)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["codec"] == Coarse.id
+    assert facts["quality"] == 60
+    assert facts["bands"] == list(NAMES)
+    assert facts["dates"] == [f"{d[:4]}-{d[4:6]}-{d[6:]}T00:00:00" for d in sorted(DATES)]
+
+
+def test_info_of_a_chunk(tmp_path):
+    import eozip
+
+    blob = eozip.encode(scene_pixels(), "lossless", nodata=0)
+    (tmp_path / "chunk").write_bytes(blob)
+    facts = run_json("info", tmp_path / "chunk")
+    assert facts["bytes"] == len(blob)
+    assert facts["shape"] == [1, 12, 50, 41]
+    assert "lossless" in run("info", tmp_path / "chunk").stdout
+    (tmp_path / "chunk").write_bytes(blob[:20])
+    run("info", tmp_path / "chunk", code=1)
+
+
+# --- how it ends ---
+
+
+def test_wrong_usage_is_2(tmp_path):
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    both = run("encode", path, tmp_path / "s.zarr", "--quality", 50, "--target-psnr", 40, code=2)
+    assert "one of them" in both.stderr
+    run("encode", path, tmp_path / "s.zarr", "--quality", 101, code=2)
+    run("encode", path, code=2)
+    run("encode", path, tmp_path / "s.zarr", "--bands", "B01,,B02", code=2)
+    run("unknown", code=2)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("encode", "none.tif", "s.zarr"), "no such file"),
+        (("encode", "{tif}", "s.zarr", "--codec", "nonesuch"), "unknown codec"),
+        (("encode", "{tif}", "s.tif"), "zarr"),
+        (("encode", "{tif}", "s.zarr", "--sensor", "nonesuch"), "sensor"),
+        (("decode", "none.zarr", "b.tif"), "neither"),
+        (("decode", "{tif}", "b.tif"), "zip"),
+        (("info", "none.zarr"), "no such file"),
+        (("verify", "none.zarr"), "neither"),
+        (("models", "pull", "nonesuch"), "unknown"),
+    ],
+)
+def test_our_errors_are_1_without_a_traceback(tmp_path, monkeypatch, arguments, message):
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    monkeypatch.chdir(tmp_path)
+    result = run(*(a.format(tif=path) for a in arguments), code=1)
+    assert result.stderr.startswith("Error:")
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_existing_outputs_need_overwrite(tmp_path):
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    store = lossless(tmp_path, path)
+    assert "--overwrite" in run("encode", path, store, "--codec", "lossless", code=1).stderr
+    run("encode", path, store, "--codec", "lossless", "--overwrite")
+    run("decode", store, tmp_path / "b.tif")
+    assert "--overwrite" in run("decode", store, tmp_path / "b.tif", code=1).stderr
+    run("decode", store, tmp_path / "b.tif", "--overwrite")
+    run("decode", store, path.with_suffix(".TIF"))
+
+
+def test_failed_verification_is_3(tmp_path):
+    store = lossless(tmp_path)
+    shard = store / "reflectance" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 4
+    shard.write_bytes(data)
+    result = run("verify", store, code=3)
+    assert "1 FAILED" in result.stdout
+    assert "rows 0:50" in result.stdout
+    assert run_json("verify", store, "--checksums-only", code=3)["failures"]
+
+
+def test_verify_against_another_source_is_3(tmp_path):
+    paths = write_dates(tmp_path)
+    store = lossless(tmp_path, paths[0])
+    run("verify", store, "--against", paths[0])
+    assert "differ" in run("verify", store, "--against", paths[1], code=3).stdout
+
+
+def test_an_interrupt_is_130_and_leaves_nothing(tmp_path, monkeypatch):
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Coarse, "encode", interrupt)
+    result = run("encode", path, tmp_path / "s.zarr", "--codec", Coarse.id, code=130)
+    assert "Interrupted" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_kill_leaves_nothing(tmp_path):
+    """SIGTERM unwinds like an interrupt."""
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    tests = os.path.dirname(__file__)
+    code = (
+        f"import os, signal, sys; sys.path.insert(0, {tests!r})\n"
+        "from storefiles import Coarse, coarse_codec\n"
+        "Coarse.encode = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"sys.argv[1:] = ['encode', {str(path)!r}, {str(tmp_path / 's.zarr')!r}, '--codec', Coarse.id]\n"
+        f"with coarse_codec():\n    {MAIN}\n"
+    )
+    assert subprocess_of(code).returncode == 143
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+# --- pictures and training ---
+
+
+def test_a_picture(tmp_path):
+    paths = write_dates(tmp_path)
+    run("encode", *paths, tmp_path / "s.zarr", "--codec", Coarse.id, "--quality", 20)
+    run("picture", *paths, tmp_path / "s.zarr", tmp_path / "p.png", "--date", 2, "--size", 24)
+    from matplotlib.image import imread
+
+    image = imread(tmp_path / "p.png")
+    height, width = image.shape[:2]
+    assert width > 2 * height
+    assert np.unique(image.reshape(-1, image.shape[2]), axis=0).shape[0] > 50
+    run("picture", *paths, tmp_path / "s.zarr", tmp_path / "p.png", code=1)
+    run("picture", *paths, tmp_path / "s.zarr", tmp_path / "q.png", "--date", 9, code=1)
+
+
+def test_panels_show_what_they_say():
+    from eozip.picture import panels_of
+
+    original = np.linspace(0, 100, 300).reshape(3, 10, 10)
+    valid = np.ones((10, 10), bool)
+    valid[0, 0] = False
+    same = panels_of(original, original, valid)
+    np.testing.assert_array_equal(same[0], same[1])
+    assert (same[2][valid] == 0.5).all()
+    assert (same[0][0, 0] == 1).all()
+    assert panels_of(original, original + 1, valid)[2][5, 5, 0] > 0.5
+
+
+def test_a_picture_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):
+    paths = write_dates(tmp_path)
+    store = lossless(tmp_path, *paths)
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "matplotlib" in run("picture", *paths, store, tmp_path / "p.png", code=1).stderr
+
+
+def test_training_without_a_recipe_is_wrong_usage(tmp_path):
+    assert "does not exist" in run("train", tmp_path / "none.toml", "--steps", 1, code=2).stderr
