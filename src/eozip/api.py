@@ -299,9 +299,10 @@ def _decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
         dn = _decode_lossless(chunk)
     else:
         dn = to_dn(_decode_learned(chunk, budget), header)
-    where, values = masks.decode_exceptions(chunk.exceptions, header.shape, header.dtype)
-    dn[where] = values
-    if header.nodata is not None:
+    if chunk.exceptions:
+        where, values = masks.decode_exceptions(chunk.exceptions, header.shape, header.dtype)
+        dn[where] = values
+    if chunk.mask:
         dn[mask] = header.nodata
     return dn
 

@@ -188,7 +188,7 @@ def _plan(x: np.ndarray) -> tuple[_Plan, np.ndarray]:
     bands, dates, height, width = x.shape
     bases = np.rint(x.mean(axis=(2, 3))).astype(np.int64)
     centred = x - bases[:, :, None, None]
-    fitted = height * width >= _FIT_PIXELS
+    fitted = height * width >= _FIT_PIXELS and bool(centred.any())
     references = _choose_references(centred) if fitted else np.full((bands, 2), _NONE)
     weights = np.tile(np.array(_DEFAULT_WEIGHTS), (bands, dates, 1))
     residuals = np.empty_like(x)

@@ -121,12 +121,12 @@ def decode_exceptions(
     Raises:
         FormatError: bytes that `encode_exceptions` does not write.
     """
+    if not data:
+        return np.zeros(shape, bool), np.zeros(0, dtype)
     size = int.from_bytes(data[:4], "little")
-    if data and (len(data) < 4 + size or not size):
+    if len(data) < 4 + size or not size:
         raise FormatError("exceptions: shorter than their positions; the data are damaged")
     where = decode_mask(data[4 : 4 + size], shape)
-    if not data:
-        return where, np.zeros(0, dtype)
     values = np.cumsum(unzigzag(unpack_numbers(data[4 + size :], int(where.sum()))))
     limits = np.iinfo(dtype)
     if values.min() < limits.min or values.max() > limits.max:

@@ -16,7 +16,7 @@ from eozip.bitstream import Header
 from eozip.errors import FormatError, InputError
 
 PEAK = 10_000.0  # DN; PSNR counts clip(dn - offset, 0, PEAK)
-CODED_RANGE = (-2_000.0, 20_000.0)  # DN without offset; what lies beyond is coded exactly
+CODED_RANGE = (-2_000, 20_000)  # DN without offset; what lies beyond is coded exactly
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""Makes the golden streams of the current format. Never overwrites one: a new layout gets a new name.
+
+python tests/golden/make.py
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import eozip  # noqa: E402
+from eozip import bitstream  # noqa: E402
+from test_bitstream import HEADER  # noqa: E402
+from test_lossless import golden_pixels  # noqa: E402
+from toy_codec import TOY, registered  # noqa: E402
+
+
+def write(name: str, data: bytes) -> None:
+    path = HERE / name
+    if not path.exists():
+        path.write_bytes(data)
+        print(f"{name}: {len(data)} bytes")
+
+
+def main() -> None:
+    header = replace(HEADER, dtype="int16", nodata=-7, budgets=(9, 0, 255, 1))
+    write("chunk-v1.bin", bitstream.pack(header, b"mask", b"exceptions", (b"first", b"", b"third")))
+    for dtype, nodata in (("uint16", 0), ("int16", -32768)):
+        pixels = golden_pixels(dtype, nodata)[:, :4]
+        write(f"lossless-{dtype}-v1.bin", eozip.encode(pixels, "lossless", nodata=nodata))
+        write(f"lossless-{dtype}-1x1-v1.bin", eozip.encode(pixels[0, :, 30:31, 30:31], "lossless"))
+    with registered():
+        write("toy-v1.bin", eozip.encode(golden_pixels("uint16", 0), TOY, 10, nodata=0, offset=1000))
+
+
+if __name__ == "__main__":
+    main()
