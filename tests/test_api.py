@@ -182,7 +182,7 @@ def test_target_psnr_is_met(target):
 
 
 def test_a_target_out_of_reach_is_said_so():
-    odd = np.full((1, 12, 64, 64), 3001, np.uint16)  # the toy's finest step is 4
+    odd = np.full((1, 12, 64, 64), 3201, np.uint16)  # the toy's finest step is 4
     report = eozip.encode_report(odd, TOY, target_psnr=150)[1]
     assert (report.quality, report.psnr, report.reached) == (100, pytest.approx(80), False)
 
