@@ -1,7 +1,7 @@
 """Noise as a function of absolute pixel coordinates, so that any window can be made on its own.
 
 Only integer arithmetic, + - * /, square roots and table look-ups touch pixels: these round alike everywhere,
-so a scene is the same on every machine. (Matrix products and exp do not: their last bit depends on the library.)
+so a scene is the same on every machine. (The last bit of exp or of a matrix product depends on the library.)
 """
 
 from __future__ import annotations
