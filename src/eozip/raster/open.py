@@ -217,11 +217,18 @@ def _joined(group: list[_Header]) -> _Header:
         return tuple(value for h in group for value in getattr(h.profile, name))
 
     names = tuple(canonical_name(h.path.stem) for h in group)
-    per_band = {name: flat(name) for name in ("scales", "offsets", "units", "colorinterp")}
+    profile = replace(
+        first.profile,
+        band_names=names,
+        scales=flat("scales"),
+        offsets=flat("offsets"),
+        units=flat("units"),
+        colorinterp=flat("colorinterp"),
+    )
     return replace(
         first,
         sources=tuple(source for h in group for source in h.sources),
-        profile=replace(first.profile, band_names=names, **per_band),
+        profile=profile,
         band_tags=tuple(tags for h in group for tags in h.band_tags),
     )
 

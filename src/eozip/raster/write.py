@@ -246,8 +246,8 @@ def _describe(dataset: Any, profile: Profile, tags: Tags, band_tags: Sequence[Ma
     for index, name in enumerate(profile.band_names, start=1):
         if name:
             dataset.set_band_description(index, name)
-    for index, entries in enumerate(band_tags, start=1):
-        dataset.update_tags(index, **entries)
+    for index, own in enumerate(band_tags, start=1):
+        dataset.update_tags(index, **own)
 
 
 def _check_complete(staged: Path, target: Path) -> None:
