@@ -222,7 +222,7 @@ def _try(source: Source, model: Codec, x: np.ndarray, quality: float) -> _Try:
 
 
 def _search_quality(try_at: Callable[[float], _Try], target: float) -> _Try:
-    """The try whose PSNR is nearest the target, by bisection on real decodes."""
+    """The try whose PSNR is nearest the target, by bisection on real decodes; 100 if none reaches it."""
     tries = [try_at(DEFAULT_QUALITY)]
     if not _near(tries[0], target):
         tries.append(try_at(100.0 if tries[0].psnr < target else 0.0))
@@ -230,6 +230,8 @@ def _search_quality(try_at: Callable[[float], _Try], target: float) -> _Try:
     while len(tries) < PSNR_STEPS and not _near(tries[-1], target) and low.psnr < target < high.psnr:
         tries.append(try_at(_between(low, high, target)))
         low, high = (tries[-1], high) if tries[-1].psnr < target else (low, tries[-1])
+    if tries[-1].quality == 100.0:  # it stayed the last one, so even it falls short
+        return tries[-1]
     return min(tries, key=lambda one: abs(one.psnr - target))
 
 
