@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def stack(dtype: str = "uint16", shape: tuple[int, int, int, int] = (2, 12, 24, 
 def test_importing_eozip_imports_no_torch():
     code = "import eozip, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_version_is_that_of_the_package():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert eozip.__version__ == project["version"]
 
 
 def test_lossless_and_inspect_import_no_torch():

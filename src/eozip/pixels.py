@@ -131,9 +131,9 @@ def _fill_band(frames: np.ndarray, holes: np.ndarray) -> None:
         if hole.all():
             frame[:] = round(mean)
         elif hole.any():
-            frame[:] = np.take_along_axis(frame, _nearest(~hole), axis=1)
-            rows = _nearest(~hole.all(axis=1)[None])[0]
-            frame[:] = frame[rows]
+            rows = np.flatnonzero(hole.any(axis=1))
+            frame[rows] = np.take_along_axis(frame[rows], _nearest(~hole[rows]), axis=1)
+            frame[:] = frame[_nearest(~hole.all(axis=1)[None])[0]]
 
 
 def _nearest(known: np.ndarray) -> np.ndarray:
