@@ -16,8 +16,9 @@ from eozip.errors import InputError
 from eozip.raster.open import open_dataset
 from eozip.raster.scene import Scene, Source
 
-# GDAL's own default is 5 % of the machine's memory, more than all the rest of a run.
-CACHE_MB = 256
+# GDAL's own default is 5 % of the machine's memory, more than all the rest of a run. It must hold a row of windows
+# of a file stored by lines, or each line is unpacked once per window. rasterio counts it in bytes.
+CACHE_BYTES = 256 * 2**20
 _OPEN_FILES = 128  # common limits are 256 (macOS) and 1024 (Linux)
 
 
@@ -82,7 +83,7 @@ class SceneReader:
 def open_reader(scene: Scene) -> Iterator[SceneReader]:
     """A reader whose files are closed at the end; GDAL's block cache is bounded meanwhile."""
     reader = SceneReader(scene)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:
             yield reader
         finally:

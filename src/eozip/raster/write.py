@@ -21,7 +21,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from eozip.errors import InputError, OutputError
-from eozip.raster.read import CACHE_MB
+from eozip.raster.read import CACHE_BYTES
 from eozip.raster.scene import Profile, Tags
 
 PathLike = str | os.PathLike[str]
@@ -192,7 +192,7 @@ def _dataset(
     band_tags: Sequence[Mapping[str, str]],
     block: int,
 ) -> Iterator[GeoTiffWriter]:
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         with _disk_errors(target):
             dataset = _opened(staged, profile, block)
         try:
