@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
@@ -19,6 +20,7 @@ from eozip.store import encode_store, make_request
 from rasterfiles import write_tif
 
 NAMES = get("s2-l2a").band_names
+ENDINGS = (".zarr", ".zarr.zip")
 DATES = ("20210715", "20210701", "20210802")
 
 
@@ -83,3 +85,18 @@ def make_store(inputs, out: Path, codec: str = "lossless", *, quality=None, targ
     wanted = make_request(scene, codec, quality=quality, target_psnr=target_psnr)
     settings = {"chunk": 16, "gop": 2, **options}
     return encode_store(scene, out, wanted.codec, order=wanted.order, facts=wanted.facts, **settings)
+
+
+def opened(path: Path) -> xr.Dataset:
+    """The store as a plain user of xarray opens it."""
+    return xr.open_zarr(f"zip::{path}" if path.suffix == ".zip" else path)
+
+
+def listed(folder: Path) -> list[str]:
+    """Names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def codes_exactly(name: str) -> bool:
+    """Whether a codec is free of loss."""
+    return name == registry.LOSSLESS

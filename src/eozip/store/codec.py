@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import asdict, dataclass, fields
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,15 @@ BITSTREAM = 1
 DTYPES = ("uint16", "int16")
 # zarr decodes up to 10 chunks at once; each holds network activations, and torch uses all cores for one
 CHUNKS_AT_ONCE = 2
+_KINDS: dict[str, tuple[type, ...]] = {
+    "codec": (str,),
+    "quality": (int, float, NoneType),
+    "target_psnr": (int, float, NoneType),
+    "sensor": (str,),
+    "nodata": (int, NoneType),
+    "offset": (int,),
+    "bitstream": (int,),
+}
 _SLOTS = threading.BoundedSemaphore(CHUNKS_AT_ONCE)
 
 
@@ -67,6 +77,9 @@ class EozipChunkCodec(ArrayBytesCodec):
     is_fixed_size = False
 
     def __post_init__(self) -> None:
+        for name, kinds in _KINDS.items():
+            if not isinstance(getattr(self, name), kinds) or isinstance(getattr(self, name), bool):
+                raise FormatError(f"{NAME}: {name} has the wrong type, got {getattr(self, name)!r}")
         if self.quality is not None and self.target_psnr is not None:
             raise InputError("expected quality or target_psnr, got both; give one of them")
         if self.bitstream != BITSTREAM:
@@ -84,8 +97,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         configuration = data.get("configuration")
         if data.get("name") != NAME or not isinstance(configuration, dict):
             raise FormatError(f"expected a codec named {NAME!r} with a configuration, got {data!r}")
-        unknown = set(configuration) - {field.name for field in fields(cls)}
-        if unknown or not isinstance(configuration.get("codec"), str):
+        unknown = set(configuration) - set(_KINDS)
+        if unknown or "codec" not in configuration:
             raise FormatError(
                 f"{NAME}: expected a 'codec' id and known fields, got {configuration!r} "
                 f"(unknown: {sorted(unknown)}); install a newer eozip if a newer one wrote this"
@@ -102,11 +115,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         Raises:
             InputError: see above.
         """
-        if len(shape) != 4:
-            raise InputError(f"{NAME}: expected an array [T, C, H, W], got shape {tuple(shape)}")
-        native = np.dtype(dtype.to_native_dtype())
-        if native.name not in DTYPES:
-            raise InputError(f"{NAME}: expected dtype uint16 or int16, got {native}")
+        check_array(tuple(shape), np.dtype(dtype.to_native_dtype()))
 
     def evolve_from_array_spec(self, array_spec: Any) -> EozipChunkCodec:
         """Nothing is inferred: every parameter stands in the metadata."""
@@ -153,6 +162,18 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+
+
+def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuses arrays that are not [T, C, H, W] of uint16 or int16.
+
+    Raises:
+        InputError: see above.
+    """
+    if len(shape) != 4:
+        raise InputError(f"{NAME}: expected an array [T, C, H, W], got shape {shape}")
+    if dtype.name not in DTYPES:
+        raise InputError(f"{NAME}: expected dtype uint16 or int16, got {dtype}; scale and round to DN")
 
 
 def fit_to_chunk(dn: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fill: Any) -> np.ndarray:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eozip.errors import EozipError, FormatError, InputError
+from eozip.bitstream import size_problem
+from eozip.errors import EozipError, FormatError, InputError, LimitError
 from eozip.raster import Profile
 from eozip.raster.scene import Tags
 from eozip.store.codec import DTYPES, NAME, EozipChunkCodec
@@ -103,7 +104,7 @@ def _description(path: Path, attributes: dict[str, Any], array: dict[str, Any], 
         dtype=array["data_type"],
         fill_value=int(array["fill_value"]),
         codec=codec,
-        facts=attributes["eozip"],
+        facts=dict(attributes["eozip"]),
         profile=profile,
         band_order=order,
         tags=tuple(geotiff["tags"]),
@@ -125,6 +126,9 @@ def _grid_and_codec(array: dict[str, Any]) -> tuple[Grid, EozipChunkCodec]:
         raise FormatError(
             f"expected shards that are multiples of chunks, got {shard} and {chunk}; {_NOT_OURS}"
         )
+    problem = size_problem(chunk)
+    if problem:
+        raise LimitError(f"chunks of {chunk}: {problem}; {_NOT_OURS}")
     t, c, h, w = (s // n for s, n in zip(shard, chunk))
     return Grid(shape, chunk, (t, c, h, w)), EozipChunkCodec.from_dict(inner["codecs"][0])
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from eozip.pixels import PEAK
 from eozip.raster import Scene, SceneReader, open_reader
-from eozip.store.codec import BITSTREAM, EozipChunkCodec
+from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, StoreFiles, check_target, writing
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
 from eozip.store.metadata import ARRAY, metadata_keys
@@ -115,7 +115,7 @@ def encode_store(
     started = time.perf_counter()
     target = Path(out)
     check_target(target, overwrite)
-    codec.validate(shape=scene.shape, dtype=_Native(scene.dtype), chunk_grid=None)
+    check_array(scene.shape, scene.dtype)
     grid = plan(scene.shape, chunk, gop)
     run = Run(codec, grid, Tally(scene.shape[1], codec.offset, codec.nodata), progress)
     order = list(range(scene.shape[1])) if order is None else list(order)
@@ -125,16 +125,6 @@ def encode_store(
         for key, data in metadata_keys(scene, order, grid, codec, _facts(run, facts or {})).items():
             container.put(key, data)
     return _summary(run, stored, target, time.perf_counter() - started)
-
-
-@dataclass(frozen=True)
-class _Native:
-    """A dtype as `EozipChunkCodec.validate` gets it from zarr."""
-
-    dtype: np.dtype
-
-    def to_native_dtype(self) -> np.dtype:
-        return self.dtype
 
 
 def _write_shards(run: Run, reader: SceneReader, container: Container) -> None:
