@@ -286,3 +286,12 @@ def test_psnr_counts_clipped_reflectance_and_valid_pixels_only():
     mse = (100**2 + 990**2) / 4  # what lies above the peak counts as the peak
     assert eozip.psnr(dn, dn_hat) == pytest.approx(10 * math.log10(1e8 / mse))
     assert eozip.psnr(dn, dn_hat, dn != 5) == pytest.approx(10 * math.log10(1e8 / (100**2 / 3)))
+
+
+def test_load_says_what_is_missing(tmp_path):
+    with pytest.raises(WeightsError, match=r"missing\.safetensors"):
+        eozip.load(tmp_path / "missing.safetensors")
+
+
+def test_public_names_exist_and_are_documented():
+    assert all(getattr(eozip, name).__doc__ for name in eozip.__all__)

@@ -5,17 +5,28 @@ Importing this imports no torch; codecs and weights load on first use.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 from eozip.api import Info, Report, check, decode, encode, encode_report, inspect, psnr
+from eozip.codecs.base import Codec
 
 __version__ = "0.1.0"
 
 __all__ = ["Info", "Report", "check", "decode", "encode", "encode_report", "inspect", "load", "psnr"]
 
 
-def load(path_or_id: str, **options: Any) -> Any:
-    """Loads a model: see `eozip.hub.load` for arguments and errors. Imports torch."""
-    from eozip.hub import load as hub_load
+def load(source: str | Path, lmbda: float | None = None) -> Codec:
+    """Loads a codec from shipped weights, a checkpoint, or a published repository; imports torch.
 
-    return hub_load(path_or_id, **options)
+    In this process ``encode(dn, codec=codec.id)`` and `decode` know it from then on.
+
+    Args:
+        source: shipped id, path to a checkpoint, or "owner/name@lambda-40".
+        lmbda: which checkpoint of a repository, instead of "@lambda-...".
+
+    Raises:
+        WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
+    """
+    from eozip.codecs import published
+
+    return published.load(source, lmbda)
