@@ -16,8 +16,8 @@ from eozip.errors import InputError
 from eozip.raster.open import open_dataset
 from eozip.raster.scene import Scene, Source
 
-# In bytes, as rasterio takes it. GDAL's own default is 5 % of the machine's memory, more than all the rest of a
-# run; but a row of windows must fit, or a file stored by lines is unpacked again for every window.
+# In bytes, as rasterio takes it. GDAL's own default is 5 % of the machine's memory, more than all the rest of
+# a run; but a row of windows must fit, or a file stored by lines is unpacked again for every window.
 CACHE_BYTES = 256 * 2**20
 _OPEN_FILES = 128  # common limits are 256 (macOS) and 1024 (Linux)
 

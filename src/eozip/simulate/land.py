@@ -51,7 +51,7 @@ def land_of(seed: int, rows: Array, columns: Array) -> Land:
     woods, needles = _forest(world, blocks)
     water, silt, bank = _water(world)
     village = _villages(world)
-    road = np.maximum(blocks.road, _highway(world))
+    road = np.maximum(blocks.road * (1 - water), _highway(world))  # only highways have bridges
 
     woods = np.maximum(woods, bank) * (1 - village.green)
     natural = (1 - water) * (1 - village.sealed) * (1 - road)
