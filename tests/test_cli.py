@@ -328,5 +328,25 @@ def test_a_picture_without_matplotlib_says_what_to_install(tmp_path, monkeypatch
     assert "matplotlib" in run("picture", *paths, store, tmp_path / "p.png", code=1).stderr
 
 
-def test_training_without_a_recipe_is_wrong_usage(tmp_path):
-    assert "does not exist" in run("train", tmp_path / "none.toml", "--steps", 1, code=2).stderr
+def test_training_without_a_recipe_lists_those_there_are(tmp_path):
+    error = run("train", tmp_path / "none.toml", "--steps", 1, code=1).stderr
+    assert "tec-elic-small" in error
+
+
+def test_training_options_reach_the_loop(tmp_path, monkeypatch):
+    from eozip.train import loop
+
+    seen = {}
+
+    def record(recipe, **options):
+        seen.update(options, recipe=recipe)
+        return loop.Outcome(tmp_path, 7, 60.0, 0, finished=False)
+
+    monkeypatch.setattr(loop, "run", record)
+    options = ("--steps", 7, "--minutes", 1.5, "--out", tmp_path, "--resume", "--seed", 3, "--threads", 2)
+    assert "--resume goes on" in run("train", "tec-elic-small", *options, code=130).stdout
+    assert seen["recipe"] == "tec-elic-small"
+    assert (seen["steps"], seen["minutes"], seen["seed"], seen["threads"]) == (7, 1.5, 3, 2)
+    assert (seen["out"], seen["resume"], seen["progress"]) == (tmp_path, True, True)
+    assert run_json("train", "tec-elic-small", code=130)["finished"] is False
+    assert seen["progress"] is False

@@ -43,6 +43,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
         except (EozipError, OSError) as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
