@@ -1,120 +1,233 @@
-"""Training data in memory: stacks of multispectral images, random crops, augmentation.
+"""Sources of training crops: stacks in .npz or packs, folders of GeoTIFFs, SSL4EO-S12 v1.1 shards.
 
-A stack is a numpy array uint16 or int16 [N, C, H, W] of digital numbers without offset, 0 = nodata; N counts dates of one
-place or places of one kind. Three sources: folders of .npz files, folders of GeoTIFFs, SSL4EO-S12 v1.1 shards.
+A source gives crops of digital numbers [C, s, s] for a step; which ones depends on (seed, step) alone, so
+that a resumed run sees the data that an uninterrupted one sees. Pixels are read when asked for: memory does
+not grow with the data. One thread, one set of sources (files are not shared between threads).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from eozip.errors import InputError
+from eozip.train.packed import is_pack, packed_arrays
+from eozip.train.recipe import DataSource, Recipe, located
+from eozip.train.stacks import stored_arrays
+
+TRIES = 100
+SPREAD = 0.75  # chance of a stack grows with pixels**0.75: large ones do not drown the rest
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Probabilities and sizes of the random changes to a crop."""
+class Draw:
+    """Which random numbers a batch is made of."""
 
-    brightness: float = 0.35  # all bands by exp(uniform(-b, b))
-    band: float = 0.06  # each band by exp(uniform(-b, b))
-    bright_share: float = 0.1  # crops brightened by another 1 to 4 times: snow, sand
-    cloud_share: float = 0.1  # crops under a synthetic cloud
-    dark_share: float = 0.05  # crops darkened by another 1 to 5 times: water, shadow
+    seed: int
+    step: int
+
+    def rng(self, *more: int) -> np.random.Generator:
+        """A fresh generator for (seed, step, more ...)."""
+        return np.random.default_rng((self.seed, self.step, *more))
+
+
+class Source(Protocol):
+    """What every kind of data fulfils."""
+
+    facts: dict[str, Any]  # for the log and the model card
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that pixels may come from."""
+        ...
+
+    def crops(self, draw: Draw, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Endless crops [C, s, s] without nodata; only `rng` and `draw` decide which."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Stacks:
-    """Arrays grouped so that each can give a crop of `size`; `weights` are their chances."""
+    """Arrays [N, C, H, W], in memory or mapped from files; zero in any band is nodata."""
 
+    names: list[str]
     arrays: list[np.ndarray]
-    weights: np.ndarray
+    chances: np.ndarray
     size: int
-    augment: Augment = field(default_factory=Augment)
+    offset: int
+    paths: tuple[Path, ...]
+    facts: dict[str, Any]
 
-    def crop(self, rng: np.random.Generator) -> np.ndarray:
-        """One crop uint16 [C, size, size] without nodata."""
-        for _ in range(100):
-            stack = self.arrays[rng.choice(len(self.arrays), p=self.weights)]
-            n, _, h, w = stack.shape
-            i, j = rng.integers(h - self.size + 1), rng.integers(w - self.size + 1)
-            crop = stack[rng.integers(n), :, i : i + self.size, j : j + self.size]
-            if crop.all():
-                return crop
-        raise InputError("No crop without nodata in 100 tries: expected mostly valid stacks, got mostly zeros.")
+    def files(self) -> tuple[Path, ...]:
+        return self.paths
 
-    def batch(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """float32 [count, C, size, size], augmented digital numbers."""
-        crops = (augmented(self.crop(rng), rng, self.augment) for _ in range(count))
-        return np.stack(list(crops))
+    def crops(self, draw: Draw, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        while True:
+            yield without_nodata(lambda: self._crop(rng), lambda c: bool(c.all()), self.offset)
 
+    def _crop(self, rng: np.random.Generator) -> np.ndarray:
+        stack = self.arrays[rng.choice(len(self.arrays), p=self.chances)]
+        n, _, h, w = stack.shape
+        i, j = rng.integers(h - self.size + 1), rng.integers(w - self.size + 1)
+        return stack[rng.integers(n), :, i : i + self.size, j : j + self.size]
 
-def augmented(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndarray:
-    x = turned(crop, rng).astype(np.float32)
-    gain = np.exp(rng.uniform(-a.brightness, a.brightness))
-    if rng.random() < a.bright_share:
-        gain *= np.exp(rng.uniform(0, np.log(4)))
-    elif rng.random() < a.dark_share:
-        gain *= np.exp(-rng.uniform(0, np.log(5)))
-    x *= gain * np.exp(rng.uniform(-a.band, a.band, (len(x), 1, 1))).astype(np.float32)
-    if rng.random() < a.cloud_share:
-        x = clouded(x, rng)
-    return np.clip(x, 1, 20000)
+    def close(self) -> None:
+        """Nothing is held open but the maps, which go with the arrays."""
 
 
-def turned(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of the eight symmetries of the square."""
-    crop = np.rot90(crop, rng.integers(4), (1, 2))
-    return crop[:, :, ::-1] if rng.random() < 0.5 else crop
+def without_nodata(crop: Any, is_valid: Any, offset: int) -> np.ndarray:
+    for _ in range(TRIES):
+        found = crop()
+        if is_valid(found):
+            return found if offset == 0 else found.astype(np.int32) - offset
+    raise InputError(
+        f"no crop without nodata in {TRIES} tries: expected mostly valid pixels, got mostly nodata"
+    )
 
 
-def clouded(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blend a bright fractal veil over the crop."""
-    cover = fractal(x.shape[1], rng)
-    alpha = np.clip((cover - rng.uniform(-1.0, 1.0)) * rng.uniform(0.3, 1.5), 0, 1)
-    white = rng.uniform(3000, 12000) * np.exp(rng.normal(0, 0.15, (len(x), 1, 1)))
-    return (x * (1 - alpha) + white * alpha * (1 + 0.08 * fractal(x.shape[1], rng))).astype(np.float32)
+def seen_anywhere(crop: np.ndarray) -> bool:
+    """Nodata is zero in every band (one dark band alone is a measurement)."""
+    return bool(crop.any(axis=0).all())
 
 
-def fractal(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise with a 1/f**1.5 amplitude spectrum, zero mean and unit variance, float32 [size, size]."""
-    f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-    f[0, 0] = np.inf
-    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * f**-1.5, s=(size, size))
-    return (noise / noise.std()).astype(np.float32)
+def open_stacks(source: DataSource, bands: int) -> Stacks:
+    """Every [N, bands, H, W] array of an .npz, a folder of them, or packs; `facts` lists those left out."""
+    named, paths = _named_arrays(located(source.path))
+    chosen = [(name, a) for name, a in named if _is_chosen(name.partition(":")[0], source)]
+    fit = [(name, a) for name, a in chosen if _fits(a, bands, source.crop)]
+    if not fit:
+        raise InputError(
+            f"{source.path}: expected arrays [N, {bands}, H, W] of at least {source.crop} x {source.crop} "
+            f"pixels, got {len(chosen)} others; check path, only, skip and crop"
+        )
+    left_out = sorted({name for name, _ in chosen} - {name for name, _ in fit})
+    arrays = [a for _, a in fit]
+    chances = _chances([a.shape[0] * a.shape[2] * a.shape[3] for a in arrays])
+    facts = {
+        "kind": "npz",
+        "files": sorted({name.partition(":")[0] for name, _ in fit}),
+        "arrays": len(arrays),
+    }
+    facts |= {"pixels": _total(arrays), "left_out": left_out}
+    return Stacks([name for name, _ in fit], arrays, chances, source.crop, source.offset or 0, paths, facts)
 
 
-def load_npz(folder: Path, bands: int, skip: tuple[str, ...] = ()) -> list[tuple[str, np.ndarray]]:
-    """Every [N, bands, H, W] array of every .npz in a folder, as (file:array name, array)."""
-    found = []
-    for path in sorted(folder.glob("*.npz")):
-        if path.stem in skip:
-            continue
-        with np.load(path) as file:
-            found += [(f"{path.stem}:{name}", file[name]) for name in file.files]
-    return [(name, a) for name, a in found if a.ndim == 4 and a.shape[1] == bands]
+def _fits(a: np.ndarray, bands: int, crop: int) -> bool:
+    return a.ndim == 4 and a.shape[1] == bands and min(a.shape[2:]) >= crop
 
 
-def grouped(stacks: list[tuple[str, np.ndarray]], size: int, augment: Augment) -> Stacks:
-    """The stacks large enough for a crop; chances grow with the square root of the pixels of each."""
-    arrays = [a for _, a in stacks if min(a.shape[2:]) >= size]
-    if not arrays:
-        raise InputError(f"No stack of at least {size} x {size} pixels: expected larger data or a smaller crop.")
-    pixels = np.array([a.shape[0] * a.shape[2] * a.shape[3] for a in arrays], float)
-    chance = pixels**0.75
-    return Stacks(arrays, chance / chance.sum(), size, augment)
+def _total(arrays: Sequence[np.ndarray]) -> int:
+    return sum(a.shape[0] * a.shape[2] * a.shape[3] for a in arrays)
 
 
-def batches(sources: list[Stacks], counts: list[int], seed: int, first: int) -> Iterator[Tensor]:
-    """Endless batches, the sources in turn; step n depends on (seed, n) alone, so a resumed run sees the same data."""
-    step = first
-    while True:
-        k = step % len(sources)
-        rng = np.random.default_rng((seed, step))
-        yield torch.from_numpy(sources[k].batch(rng, counts[k]))
-        step += 1
+def _chances(pixels: Sequence[int]) -> np.ndarray:
+    chance = np.array(pixels, float) ** SPREAD
+    return chance / chance.sum()
+
+
+def _named_arrays(path: Path) -> tuple[list[tuple[str, np.ndarray]], tuple[Path, ...]]:
+    if is_pack(path):
+        return packed_arrays(path)
+    paths = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    if not paths:
+        raise InputError(f"{path}: expected .npz files, or index.json with .zip files; got neither")
+    return [(f"{p.stem}:{name}", a) for p in paths for name, a in stored_arrays(p).items()], tuple(paths)
+
+
+def _is_chosen(name: str, source: DataSource) -> bool:
+    taken = not source.only or any(fnmatchcase(name, pattern) for pattern in source.only)
+    return taken and not any(fnmatchcase(name, pattern) for pattern in source.skip)
+
+
+class Scenes:
+    """GeoTIFFs, each a scene by itself; random windows are read, never a whole file."""
+
+    def __init__(self, source: DataSource, band_names: Sequence[str]) -> None:
+        # rasterio is imported here: training on stacks does not need it
+        from eozip.raster import open_reader, open_scene
+
+        self.size = source.crop
+        self.paths = tuple(p for p in _geotiffs(located(source.path)) if _is_chosen(p.stem, source))
+        if not self.paths:
+            raise InputError(
+                f"{source.path}: no GeoTIFF left; expected .tif files that only and skip let through"
+            )
+        scenes = [open_scene(p, band_names, source.offset) for p in self.paths]
+        self._check_sizes(scenes)
+        self._closing = ExitStack()
+        self._readers = [self._closing.enter_context(open_reader(scene)) for scene in scenes]
+        pixels = [scene.profile.height * scene.profile.width for scene in scenes]
+        self.chances = _chances(pixels)
+        self.facts = {"kind": "geotiff", "files": [p.name for p in self.paths], "pixels": sum(pixels)}
+
+    def _check_sizes(self, scenes: Sequence[Any]) -> None:
+        for path, scene in zip(self.paths, scenes, strict=True):
+            height, width = scene.profile.height, scene.profile.width
+            if min(height, width) < self.size:
+                raise InputError(
+                    f"{path}: expected at least {self.size} x {self.size} pixels (crop), got {height} x "
+                    f"{width}; put it into skip or take smaller crops"
+                )
+
+    def files(self) -> tuple[Path, ...]:
+        return self.paths
+
+    def crops(self, draw: Draw, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        while True:
+            reader = self._readers[rng.choice(len(self._readers), p=self.chances)]
+            yield without_nodata(
+                lambda r=reader: self._window(r, rng), seen_anywhere, int(reader.scene.offset)
+            )
+
+    def _window(self, reader: Any, rng: np.random.Generator) -> np.ndarray:
+        profile = reader.scene.profile
+        i = int(rng.integers(profile.height - self.size + 1))
+        j = int(rng.integers(profile.width - self.size + 1))
+        return reader.read(slice(0, 1), slice(i, i + self.size), slice(j, j + self.size))[0]
+
+    def close(self) -> None:
+        self._closing.close()
+
+
+def _geotiffs(path: Path) -> list[Path]:
+    return (
+        sorted(p for p in path.rglob("*") if p.suffix.lower() in (".tif", ".tiff"))
+        if path.is_dir()
+        else [path]
+    )
+
+
+def open_source(source: DataSource, band_names: Sequence[str]) -> Source:
+    """The source of a recipe's [[data]] table.
+
+    Raises:
+        InputError: nothing there, or nothing that fits.
+    """
+    if source.kind == "npz":
+        return open_stacks(source, len(band_names))
+    if source.kind == "geotiff":
+        return Scenes(source, band_names)
+    from eozip.train.ssl4eo import Shards
+
+    paths = [
+        p for p in Shards.list(located(source.path)) if _is_chosen(p.name.removesuffix(".zarr.zip"), source)
+    ]
+    return Shards(paths, source, band_names)
+
+
+def open_sources(recipe: Recipe, band_names: Sequence[str]) -> list[Source]:
+    """All sources of a recipe, in its order; close each after use."""
+    opened: list[Source] = []
+    with ExitStack() as on_error:
+        for source in recipe.data:
+            opened.append(open_source(source, band_names))
+            on_error.callback(opened[-1].close)
+        on_error.pop_all()
+    return opened

@@ -1,15 +1,19 @@
-"""Closed forms that a small codec starts from: PCA, gains from lambda, scales from variances, linear predictors."""
+"""Closed forms a small codec starts from: PCA, gains from lambda, variances, linear predictors."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from eozip.networks.small import PATCH, SmallConfig
+
+SetPriors = Callable[[torch.nn.Module, Tensor, SmallConfig, Tensor], None]
+
+UNIT_RANGE = (900.0, 2000.0)  # DN: bounds of the unit that pixels are divided by
 
 LOGISTIC = math.sqrt(3) / math.pi  # scale of a logistic of standard deviation 1
 
@@ -39,7 +43,7 @@ def principal(samples: Tensor) -> Tensor:
 
 
 def steps(config: SmallConfig) -> Tensor:
-    """Quantisation step of every level for unit-norm coefficients: sqrt(6 / (lambda ln 2)), high-rate theory."""
+    """Quantisation step of every level for unit-norm coefficients: sqrt(6 / (lambda ln 2)), at high rates."""
     t = torch.arange(config.levels, dtype=torch.float32)
     return (6 / (config.lmbda(t) * math.log(2))).sqrt()
 
@@ -48,7 +52,7 @@ ALL, CROSS = list(range(9)), [1, 3, 5, 7]  # taps of a 3x3 kernel; the cross is 
 
 
 def least_squares(target: Tensor, seen: list[tuple[Tensor, list[int]]], ridge: float) -> Tensor:
-    """Conv weights [K, sum k_i, 3, 3] that predict target [N, K, h, w] best from the given taps of every seen tensor."""
+    """Conv weights [K, sum k_i, 3, 3] that predict target [N, K, h, w] best from taps of the seen tensors."""
     columns = torch.cat([unfolded(v)[:, :, taps].flatten(1) for v, taps in seen], 1).double()
     goal = target.permute(0, 2, 3, 1).reshape(-1, target.shape[1]).double()
     gram = columns.T @ columns / len(columns) + ridge * torch.eye(columns.shape[1], dtype=torch.float64)
@@ -88,3 +92,21 @@ def set_entropy(entropy: torch.nn.Module, y: Tensor, config: SmallConfig, log_ga
             spread[start : start + size] = left.var((0, 2, 3)).sqrt()
             start += size
         entropy.log_scale.copy_((spread.log()[None] + log_gain + math.log(LOGISTIC)).clamp(-6, 8))
+
+
+def begin(model: torch.nn.Module, dn: Tensor, set_priors: SetPriors = set_entropy) -> None:
+    """Sets a `SmallImageModel` to its closed-form start.
+
+    Args:
+        model: freshly built.
+        dn: float32 [N, C, H, W] training crops in digital numbers, a thousand or more.
+        set_priors: fills the entropy model from latents (entropy, y, config, log_gain).
+    """
+    model.mean.copy_(dn.mean((0, 2, 3)))
+    model.unit.copy_(dn.var((0, 2, 3)).mean().sqrt().clamp(*UNIT_RANGE))
+    x = model.standardise(dn)
+    set_transforms(model.g_a, model.g_s, block_basis(x, model.config))
+    with torch.no_grad():
+        model.log_gain.copy_(-steps(model.config).log()[:, None].expand_as(model.log_gain))
+        y = model.g_a.linear(F.pixel_unshuffle(x, PATCH))
+    set_priors(model.entropy, y, model.config, model.log_gain)

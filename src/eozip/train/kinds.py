@@ -1,0 +1,98 @@
+"""Which networks can be trained. To add one, add a `Kind` to `KINDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from eozip import sensors
+from eozip.codecs.small_model import SmallImageModel
+from eozip.errors import InputError
+from eozip.networks.small import SmallConfig
+from eozip.train import start
+from eozip.train.start_linear import set_linear_entropy
+from eozip.train.tables import from_table
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One trainable network.
+
+    Attributes:
+        config: a frozen dataclass of sizes with `bands`, `levels` and `lmbda(t)`.
+        build: config -> module with `forward(x, t, hard)` -> (x_hat, bits), `standardise`, `restore` and
+            `config`.
+        begin: sets a fresh module to its closed-form start from crops float32 [N, C, H, W].
+        save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
+        load: folder -> a `Codec`, for real bytes.
+        fixed: sizes that make it this kind.
+        sensor: id of the sensor.
+    """
+
+    config: type
+    build: Callable[[Any], nn.Module]
+    begin: Callable[[nn.Module, Tensor], None]
+    save: Callable[[Path, nn.Module, str, str, str], None]
+    load: Callable[[Path], Any]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    sensor: str = "s2-l2a"
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Bands it is trained on, in order."""
+        return sensors.get(self.sensor).band_names
+
+    def configured(self, overrides: Mapping[str, Any]) -> Any:
+        """Its sizes with a recipe's overrides.
+
+        Raises:
+            InputError: an unknown size, or another band count than the sensor's.
+        """
+        config = from_table(self.config, {**overrides, **self.fixed}, "network")
+        if config.bands != len(self.band_names):
+            raise InputError(
+                f"network: bands: expected {len(self.band_names)} of {self.sensor}, got {config.bands}"
+            )
+        return config
+
+
+def _save_small(folder: Path, model: nn.Module, full_id: str, sensor: str, card: str) -> None:
+    # imported here: it needs the range coder, which a training machine may lack
+    from eozip.codecs.small_files import save_small
+
+    save_small(folder, model, full_id, sensor, card)
+
+
+def _load_small(folder: Path) -> Any:
+    from eozip.codecs.small_files import load_small
+
+    return load_small(folder)
+
+
+def _begin_linear(model: nn.Module, dn: Tensor) -> None:
+    start.begin(model, dn, set_linear_entropy)
+
+
+def _small(entropy: str, begin: Callable[[nn.Module, Tensor], None]) -> Kind:
+    return Kind(SmallConfig, SmallImageModel, begin, _save_small, _load_small, {"entropy": entropy})
+
+
+KINDS: dict[str, Kind] = {
+    "tec-elic-small": _small("context", start.begin),
+    "tec-fp-small": _small("linear", _begin_linear),
+}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a recipe.
+
+    Raises:
+        InputError: not a trainable network.
+    """
+    if name not in KINDS:
+        raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {name!r}")
+    return KINDS[name]

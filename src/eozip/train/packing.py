@@ -1,0 +1,238 @@
+"""`eozip train --pack`: the most varied crops of a recipe's data, and its validation places, in one file.
+
+For a machine that can be reached with tens of megabytes only. Tiles are ordered by farthest-point sampling on
+band statistics, then packed (lossless JPEG XL planes, see `packed`) until the limit is reached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eozip.errors import InputError, OutputError
+from eozip.train import validate
+from eozip.train.data import Draw, Source, Stacks, open_sources
+from eozip.train.guard import check_apart
+from eozip.train.kinds import kind_of
+from eozip.train.packed import INDEX, VALIDATION, jpegxl, mosaics, widest_grid
+from eozip.train.recipe import Place, Recipe, load
+
+GROUP = 64  # tiles of one shape per mosaic
+RANDOM_TILES = 4000  # candidates from sources too large to be cut up whole
+EFFORT = 7  # of JPEG XL
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A candidate: where it belongs, its shape, and how to read it (uint16 [C, h, w])."""
+
+    source: str
+    shape: tuple[int, int]
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a pack holds: tiles taken, of how many, and its size in bytes."""
+
+    path: Path
+    tiles: int
+    candidates: int
+    bytes: int
+
+
+def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) -> Packed:
+    """Packs a recipe's data for another machine; `run(recipe, data=out)` trains from it.
+
+    Args:
+        recipe: a TOML file, or the name of a shipped recipe.
+        out: file to write; must not exist.
+        limit_mib: largest size in MiB.
+        seed: of random crops and of the first tile.
+
+    Raises:
+        InputError: a recipe or data that cannot be used, or a limit below the size of the validation places.
+        OutputError: `out` exists.
+    """
+    if out.exists():
+        raise OutputError(f"{out}: exists already; choose another name")
+    if limit_mib <= 0:
+        raise InputError(f"limit: expected more than 0 MiB, got {limit_mib}")
+    chosen = load(recipe)
+    names = kind_of(chosen.kind).band_names
+    sources = open_sources(chosen, names)
+    try:
+        check_apart([f for s in sources for f in s.files()], validate.place_files(chosen))
+        tiles = candidates(chosen, sources, seed)
+        order = most_varied(np.stack([features(tile.read()) for tile in tiles]), seed)
+        places = validate.load_places(chosen, names)
+        taken = _write(out, [tiles[k] for k in order], places, round(limit_mib * 2**20))
+    finally:
+        for source in sources:
+            source.close()
+    return Packed(out, taken, len(tiles), out.stat().st_size)
+
+
+def with_pack(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe, reading a pack made from it instead of its own data and validation places."""
+    data = tuple(
+        replace(s, kind="npz", path=str(path.absolute()), offset=0)
+        if s.kind == "npz"
+        else replace(s, kind="npz", path=str(path.absolute()), offset=0, only=(label(s.kind, k),), skip=())
+        for k, s in enumerate(recipe.data)
+    )
+    places = tuple(Place(p.name, (str(path.absolute()),), p.name) for p in recipe.validation.places)
+    return replace(recipe, data=data, validation=replace(recipe.validation, places=places))
+
+
+def label(kind: str, k: int) -> str:
+    """Name of source k of a recipe in a pack, where it is not a file's."""
+    return f"{kind}-{k}"
+
+
+def candidates(recipe: Recipe, sources: Sequence[Source], seed: int) -> list[Tile]:
+    """Every tile of every stack, once, and random crops of what is not a stack.
+
+    A stack is cut into tiles of about twice the crop, so that training still draws shifted crops.
+    """
+    found: dict[str, list[Tile]] = {}
+    by_crop = sorted(range(len(sources)), key=lambda k: -recipe.data[k].crop)
+    for k in by_crop:
+        source = sources[k]
+        if isinstance(source, Stacks):
+            for name, array in zip(source.names, source.arrays, strict=True):
+                found.setdefault(name, list(_cut(name.partition(":")[0], array, source)))
+        else:
+            found[label(recipe.data[k].kind, k)] = list(
+                _drawn(label(recipe.data[k].kind, k), source, recipe, k, seed)
+            )
+    tiles = [tile for group in found.values() for tile in group]
+    if not tiles:
+        raise InputError("nothing to pack: every tile of the recipe's data holds nodata")
+    return tiles
+
+
+def _cut(name: str, array: np.ndarray, source: Stacks) -> Iterator[Tile]:
+    n, _, height, width = array.shape
+    rows, columns = (max(1, round(side / (2 * source.size))) for side in (height, width))
+    h, w = height // rows, width // columns
+    for d in range(n):
+        for i in range(rows):
+            for j in range(columns):
+                part = array[d, :, i * h : (i + 1) * h, j * w : (j + 1) * w]
+                if part.all():
+                    yield Tile(name, (h, w), _reader(part, source.offset))
+
+
+def _reader(part: np.ndarray, offset: int) -> Callable[[], np.ndarray]:
+    return lambda: _as_uint16(part.astype(np.int32) - offset)
+
+
+def _drawn(name: str, source: Source, recipe: Recipe, k: int, seed: int) -> Iterator[Tile]:
+    crop = recipe.data[k].crop
+
+    def read(step: int) -> np.ndarray:
+        draw = Draw(seed, step)
+        return _as_uint16(next(source.crops(draw, draw.rng())))
+
+    for step in range(RANDOM_TILES):
+        yield Tile(name, (crop, crop), lambda step=step: read(step))
+
+
+def _as_uint16(dn: np.ndarray) -> np.ndarray:
+    """Training clips to 1 and above anyway; 0 stays free for nodata."""
+    return np.clip(dn, 1, 65535).astype(np.uint16)
+
+
+def features(dn: np.ndarray) -> np.ndarray:
+    """What varies between tiles: level, contrast and roughness of every band, logarithmic, float [3 C]."""
+    x = dn.astype(np.float32)
+    rough = np.abs(np.diff(x, axis=2)).mean((1, 2))
+    return np.log1p(np.concatenate([x.mean((1, 2)), x.std((1, 2)), rough]))
+
+
+def most_varied(points: np.ndarray, seed: int) -> list[int]:
+    """Farthest-point order of rows: each next one is the farthest from all before it (Gonzalez 1985)."""
+    z = (points - points.mean(0)) / (points.std(0) + 1e-6)
+    order = [int(np.random.default_rng(seed).integers(len(z)))]
+    distance = np.full(len(z), np.inf)
+    for _ in range(len(z) - 1):
+        distance = np.minimum(distance, np.square(z - z[order[-1]]).sum(1))
+        distance[order[-1]] = -1.0
+        order.append(int(distance.argmax()))
+    return order
+
+
+@dataclass
+class _Archive:
+    """A pack being written, and the bytes it has so far."""
+
+    zf: zipfile.ZipFile
+    limit: int
+    encode: Callable[..., bytes]
+    used: int = 0
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, source: str, site: str, stack: np.ndarray) -> bool:
+        """Adds a stack [N, C, H, W] if it fits."""
+        grid = widest_grid(len(stack))
+        planes = [self.encode(p, lossless=True, effort=EFFORT) for p in mosaics(stack, grid)]
+        names = [f"{source}/{site}/{k:02d}.jxl" for k in range(len(planes))]
+        item = {"source": source, "site": site, "shape": list(stack.shape), "grid": grid}
+        size = sum(len(p) + 2 * len(n) + 100 for p, n in zip(planes, names)) + len(json.dumps(item)) + 2
+        if self.used + size > self.limit:
+            return False
+        for name, plane in zip(names, planes, strict=True):
+            self.zf.writestr(name, plane)
+        self.used += size
+        self.items.append(item)
+        return True
+
+    def close_index(self, name: str) -> None:
+        self.zf.writestr(name, json.dumps(self.items))
+        self.used += 200
+        self.items = []
+
+
+def _write(out: Path, tiles: Sequence[Tile], places: Sequence[validate.Stack], limit: int) -> int:
+    part = out.with_name(out.name + ".part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as zf:
+            archive = _Archive(zf, limit, jpegxl("encode"))
+            for place in places:
+                if not archive.add("validation", place.name, _as_uint16(place.dn)):
+                    raise InputError(f"limit {limit / 2**20:.1f} MiB: the validation places alone are larger")
+            archive.close_index(VALIDATION)
+            taken = _fill(archive, tiles)
+            if taken == 0:
+                raise InputError(f"limit {limit / 2**20:.1f} MiB: no tile fits beside the validation places")
+            archive.close_index(INDEX)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    return taken
+
+
+def _fill(archive: _Archive, tiles: Sequence[Tile]) -> int:
+    """Tiles in order, gathered into mosaics of one source and shape, until one does not fit."""
+    waiting: dict[tuple[str, tuple[int, int]], list[np.ndarray]] = {}
+    taken = groups = 0
+    for tile in tiles:
+        bucket = waiting.setdefault((tile.source, tile.shape), [])
+        bucket.append(tile.read())
+        if len(bucket) == GROUP:
+            if not archive.add(tile.source, f"tiles-{groups:04d}", np.stack(bucket)):
+                break
+            taken, groups = taken + GROUP, groups + 1
+            bucket.clear()
+    for (source, _), bucket in waiting.items():
+        if bucket and archive.add(source, f"tiles-{groups:04d}", np.stack(bucket)):
+            taken, groups = taken + len(bucket), groups + 1
+    return taken
