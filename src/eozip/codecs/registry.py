@@ -17,7 +17,10 @@ from eozip.errors import UnknownCodecError
 LOSSLESS = "lossless"
 
 # Full id > "module:callable without arguments that returns a Codec".
-ENTRIES: dict[str, str] = {}
+ENTRIES: dict[str, str] = {
+    "tec-elic-small-s2l2a-v1": "eozip.codecs.tec_elic:small_s2l2a_v1",
+    "tec-fp-small-s2l2a-v1": "eozip.codecs.tec_fp:small_s2l2a_v1",
+}
 
 _FULL_ID = re.compile(r"(?P<short>.+)-(?P<sensor>[a-z0-9]+)-v(?P<version>[0-9]+)")
 

@@ -13,44 +13,44 @@ from torch.nn import functional as F
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
-from eozip.entropy.logistic_tables import scale_rows
+from eozip.entropy.exact import ExactArithmetic, grid_level
 from eozip.errors import DesyncError, FormatError
-from eozip.networks.small_entropy import Step
+from eozip.networks.small_entropy import Step, rows
 
 MULTIPLE = 32  # pixels: the hyper-latent's stride
 SECTIONS = 1
+SYMBOL_MAX = 2**19  # steps; keeps latents within the exact arithmetic's range
 
 
 class PortCode:
     """Stands in the traversal as `TrainCode` does in training: rounds, looks up table rows, and codes through a port."""
 
-    def __init__(self, port: Port, tables: Tables, y: Tensor | None, z: Tensor | None) -> None:
-        self.port, self.tables, self.y, self.z = port, tables, y, z
-        self.checks: list[np.ndarray] = []
+    def __init__(
+        self, port: Port, tables: Tables, arithmetic: ExactArithmetic, y: Tensor | None, z: Tensor | None
+    ) -> None:
+        self.port, self.tables, self.arithmetic = port, tables, arithmetic
+        self.y, self.z = (None if v is None else rows(v) for v in (y, z))
+        self.coded: list[np.ndarray] = []
 
     def __call__(self, step: Step) -> Tensor:
-        cells = step.cells if step.cells is not None else torch.ones(step.mean.shape[2:], dtype=torch.bool)
-        mean = step.mean[:, :, cells]
-        rows = scale_rows(step.log_scale[:, :, cells])
-        wanted = self.symbols(step, mean, cells)
-        got = self.port.code(wanted, rows.numpy().ravel(), self.tables).reshape(mean.shape)
-        self.checks.append(got.reshape(len(got), -1))
-        value = torch.zeros_like(step.mean)
-        value[:, :, cells] = torch.from_numpy(got.astype(np.float32)) + mean
-        return value
+        index = self.arithmetic.rows(step.log_scale).numpy().ravel()
+        got = self.port.code(self.symbols(step), index, self.tables).reshape(step.mean.shape)
+        self.coded.append(got.reshape(len(got), -1))
+        return torch.from_numpy(got).to(step.mean) + step.mean
 
-    def symbols(self, step: Step, mean: Tensor, cells: Tensor) -> np.ndarray | None:
+    def symbols(self, step: Step) -> np.ndarray | None:
         target = self.z if step.channels is None else self.y
         if target is None:
             return None
         if step.channels is not None:
-            target = target[:, step.channels]
-        return (target[:, :, cells] - mean).round().clamp(-(2**30), 2**30).to(torch.int32).numpy().ravel()
+            target = target[:, :, step.channels]
+        # the encoder's own choice: any integer decodes, so this may be float
+        residual = target[:, step.cells] - step.mean
+        return residual.round().clamp(-SYMBOL_MAX, SYMBOL_MAX).to(torch.int32).numpy().ravel()
 
     def frame_checks(self) -> tuple[int, ...]:
         """One check value per frame over its symbols in coding order."""
-        symbols = np.concatenate(self.checks, 1)
-        return tuple(frame_check(frame) for frame in symbols)
+        return tuple(frame_check(frame) for frame in np.concatenate(self.coded, 1))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class SmallCodec:
 
     id: str
     weights_hash: bytes
-    model: torch.nn.Module
+    model: torch.nn.Module  # g_a, g_s, gains, h_a: float
+    entropy: torch.nn.Module  # the decoder-side networks: exact
+    arithmetic: ExactArithmetic
     tables: Tables
     sensor: str = "s2-l2a"
 
@@ -84,8 +86,8 @@ class SmallCodec:
     def send(self, port: Port, x: np.ndarray, quality: float) -> tuple[int, ...]:
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
-        code = PortCode(port, self.tables, y, self.model.hyper_latent(y))
-        self.model.entropy.traverse(code, t, tuple(y.shape[2:]))
+        code = PortCode(port, self.tables, self.arithmetic, y, self.model.entropy.hyper_latent(y))
+        self.entropy.traverse(code, t.double(), tuple(y.shape[2:]), self.arithmetic)
         return code.frame_checks()
 
     @torch.inference_mode()
@@ -102,14 +104,14 @@ class SmallCodec:
         t = self.level(quality, frames)
         size = tuple(-(-n // MULTIPLE) * (MULTIPLE // 8) for n in (height, width))
         port = DecodePort(coded.sections[0])
-        code = PortCode(port, self.tables, None, None)
-        y_hat = self.model.entropy.traverse(code, t, size)
+        code = PortCode(port, self.tables, self.arithmetic, None, None)
+        y_hat = self.entropy.traverse(code, t.double(), size, self.arithmetic).float()
         compare(coded.checks, code.frame_checks())
         port.finish()
         return self.model.restore(self.model.synthesise(y_hat, t))[:, :, :height, :width].numpy()
 
     def level(self, quality: float, frames: int) -> Tensor:
-        return torch.full((frames,), quality / 100 * (self.model.config.levels - 1))
+        return torch.full((frames,), grid_level(quality / 100 * (self.model.config.levels - 1)))
 
 
 def compare(expected: tuple[int, ...], got: tuple[int, ...]) -> None:

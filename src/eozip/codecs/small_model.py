@@ -13,18 +13,22 @@ from torch import Tensor, nn
 
 from eozip.entropy import logistic
 from eozip.networks.small import SmallAnalysis, SmallConfig, SmallSynthesis, at_level
-from eozip.networks.small_entropy import SmallEntropy, Step
+from eozip.networks.small_entropy import FloatArithmetic, SmallEntropy, Step, rows
+from eozip.networks.small_linear import LinearEntropy
+
+
+ENTROPY = {"context": SmallEntropy, "linear": LinearEntropy}  # tec-elic-small, tec-fp-small
 
 
 class SmallImageModel(nn.Module):
-    """tec-elic-small. Pixels are (DN - mean of the band) / unit with one unit for all bands, so that the squared error
+    """tec-elic-small or tec-fp-small, by `config.entropy`. Pixels are (DN - mean of the band) / unit with one unit for all bands, so that the squared error
     of the network is the squared error in DN (the published models standardise each band instead)."""
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()
         self.config = config
         self.g_a, self.g_s = SmallAnalysis(config), SmallSynthesis(config)
-        self.entropy = SmallEntropy(config)
+        self.entropy = ENTROPY[config.entropy](config)
         self.log_gain = nn.Parameter(torch.zeros(config.levels, config.latent))
         self.register_buffer("mean", torch.zeros(config.bands))
         self.register_buffer("unit", torch.ones(()))
@@ -39,37 +43,29 @@ class SmallImageModel(nn.Module):
         """x [B, C, H, W] standardised -> y [B, M, H/8, W/8] in quantisation steps of level t [B]."""
         return self.g_a(x, t) * at_level(self.log_gain, t).exp()
 
-    def hyper_latent(self, y: Tensor) -> Tensor:
-        """y in steps -> z [B, Nz, H/32, W/32], not yet rounded."""
-        return self.entropy.h_a(y)
-
     def synthesise(self, y_hat: Tensor, t: Tensor) -> Tensor:
         return self.g_s(y_hat * (-at_level(self.log_gain, t)).exp(), t)
 
     def forward(self, x: Tensor, t: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
         """Differentiable pass. -> x_hat like x, bits [B] (with `hard`, rounding as in coding: the rate it would have)."""
         y = self.analyse(x, t)
-        z = self.hyper_latent(y)
+        z = self.entropy.hyper_latent(y)
         code = TrainCode(y, z, hard)
-        y_hat = self.entropy.traverse(code, t, tuple(y.shape[2:]))
+        y_hat = self.entropy.traverse(code, t, tuple(y.shape[2:]), FloatArithmetic())
         return self.synthesise(y_hat, t), code.bits
 
 
 class TrainCode:
     """Stands where a port stands in coding: likelihoods under uniform noise, values by straight-through rounding."""
 
-    def __init__(self, y: Tensor, z: Tensor, hard: bool) -> None:
-        self.y, self.z, self.hard = y, z, hard
+    def __init__(self, y: Tensor, z: Tensor | None, hard: bool) -> None:
+        self.y, self.z, self.hard = rows(y), None if z is None else rows(z), hard
         self.bits = y.new_zeros(len(y))
 
     def __call__(self, step: Step) -> Tensor:
-        target = self.z if step.channels is None else self.y[:, step.channels]
-        residual = target - step.mean
+        target = self.z if step.channels is None else self.y[:, :, step.channels]
+        residual = target[:, step.cells] - step.mean
         rounded = residual + (residual.round() - residual).detach()
         noisy = rounded if self.hard else residual + torch.rand_like(residual) - 0.5
-        cost = logistic.bits(noisy, step.log_scale)
-        value = rounded + step.mean
-        if step.cells is not None:
-            cost, value = cost * step.cells, value * step.cells
-        self.bits = self.bits + cost.flatten(1).sum(1)
-        return value
+        self.bits = self.bits + logistic.bits(noisy, step.log_scale.float()).flatten(1).sum(1)
+        return rounded + step.mean

@@ -11,6 +11,7 @@ interpolated at a continuous level t (gain vectors: Cui et al. 2021, "Asymmetric
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,15 +25,16 @@ PATCH = 8  # pixels per latent cell, each way
 class SmallConfig:
     """Sizes of a small codec; saved as JSON beside the weights."""
 
+    entropy: str = "context"  # "context": tec-elic-small; "linear": tec-fp-small
     bands: int = 12
     levels: int = 6
-    lmbda_min: float = 0.4
-    lmbda_max: float = 1200.0
-    groups: tuple[int, ...] = (6, 26, 48, 80)
+    lmbda_min: float = 0.35
+    lmbda_max: float = 2800.0
+    groups: tuple[int, ...] = (6, 26, 56, 104)
     fine: int = 96  # channels at stride 4
     coarse: int = 192  # channels at stride 8
     pixel: int = 48  # channels at stride 2
-    blocks: int = 3  # residual blocks at stride 8, each way
+    blocks: int = 4  # residual blocks at stride 8, each way
     hyper: int = 96
     hyper_latent: int = 32
     context: int = 128
@@ -64,8 +66,10 @@ class ResidualBlock(nn.Module):
         self.mix = nn.Conv2d(width // 2, width // 2, 3, padding=1)
         self.up = nn.Conv2d(width // 2, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.up(F.relu(self.mix(F.relu(self.down(x)))))
+    def forward(self, x: Tensor, settle: Callable[[Tensor], Tensor] = lambda v: v) -> Tensor:
+        """settle: applied to each activation; exact forms round them to their grid there."""
+        v = settle(F.relu(self.down(x)))
+        return x + self.up(settle(F.relu(self.mix(v))))
 
 
 def blocks(width: int, count: int) -> nn.Sequential:

@@ -14,17 +14,17 @@ sign(v) ln(1+|v|). Only ReLU, tables and sums are used, so that an integer form 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .lattice import PASSES, RING, bordered, colours, crosses, pyramid
 from .small import ResidualBlock, SmallConfig, at_level, training_precision, zeroed
-
-PASSES = 5  # lattice passes of group 0
-REACH = 2  # cells that group 0 sees each way: a 5x5 neighbourhood
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,72 @@ class Step:
     """One coding step: the channels and cells it covers, and what is predicted for them.
 
     Attributes:
-        channels: slice of the latent's channels (None for z).
-        cells: bool [h, w], the positions coded in this step (None for all).
-        mean: float [B, K, h, w], in quantisation steps.
-        log_scale: float [B, K, h, w], natural logarithm of the logistic scale in steps.
+        channels: slice of the latent's channels; None for z.
+        cells: int64 [n], raster numbers of the cells coded in this step.
+        mean: float [B, n, K], in quantisation steps.
+        log_scale: float [B, n, K], natural logarithm of the logistic scale in steps.
     """
 
     channels: slice | None
-    cells: Tensor | None
+    cells: Tensor
     mean: Tensor
     log_scale: Tensor
 
 
-Code = Callable[[Step], Tensor]  # -> values [B, K, h, w], zero outside the step's cells
+Code = Callable[[Step], Tensor]  # -> values [B, n, K] of the step's cells, in steps
 
 
-def squash(v: Tensor) -> Tensor:
-    return v.sign() * v.abs().log1p()
+class Arithmetic(Protocol):
+    """The operations of the entropy networks that an exact form replaces (`eozip.entropy.exact`)."""
+
+    def squash(self, v: Tensor) -> Tensor: ...  # sign(v) ln(1 + |v|)
+
+    def log(self, v: Tensor) -> Tensor: ...  # of placed v > 0
+
+    def positive(self, v: Tensor) -> Tensor: ...  # a stored logarithm to its number
+
+    def settle(self, v: Tensor) -> Tensor: ...  # an activation or log scale: to its grid
+
+    def place(self, v: Tensor) -> Tensor: ...  # a mean or spread in steps: to its grid
 
 
-def lattice(h: int, w: int, device: torch.device) -> Tensor:
-    """Pass number of every cell for group 0, int [h, w]: spacing 4, its centres, spacing 2, its centres, the rest."""
-    i = torch.arange(h, device=device)[:, None] % 4
-    j = torch.arange(w, device=device)[None, :] % 4
-    odd_i, odd_j = i % 2, j % 2
-    even = torch.where((i == 0) & (j == 0), 0, torch.where((i == 2) & (j == 2), 1, 2))
-    return torch.where((odd_i + odd_j) == 1, 4, torch.where(odd_i == 1, 3, even))
+class FloatArithmetic:
+    """Plain floats: training, and the rate that the exact form is measured against."""
+
+    def squash(self, v: Tensor) -> Tensor:
+        return v.sign() * v.abs().log1p()
+
+    def log(self, v: Tensor) -> Tensor:
+        return v.log()
+
+    def positive(self, v: Tensor) -> Tensor:
+        return v.exp()
+
+    def settle(self, v: Tensor) -> Tensor:
+        return v
+
+    def place(self, v: Tensor) -> Tensor:
+        return v
+
+
+def dense(layer: nn.Conv2d, v: Tensor) -> Tensor:
+    """A 1x1 convolution on cells: v [..., K] -> [..., K']."""
+    return F.linear(v, layer.weight.flatten(1), layer.bias)
+
+
+def tapped(weight: Tensor, taps: tuple[int, ...]) -> Tensor:
+    """The given taps of a 3x3 kernel [K', K, 3, 3] as a matrix [K', taps * K]."""
+    return weight.flatten(2)[:, :, list(taps)].transpose(1, 2).flatten(1)
+
+
+CROSS_TAPS = (1, 3, 5, 7)
+CENTRE = 4
+ALL_TAPS = tuple(range(9))
+
+
+def rows(v: Tensor) -> Tensor:
+    """[B, K, h, w] -> [B, h*w, K]."""
+    return v.flatten(2).transpose(1, 2)
 
 
 class HyperAnalysis(nn.Module):
@@ -71,7 +111,7 @@ class HyperAnalysis(nn.Module):
         self.leave = nn.Conv2d(c.hyper * 4, c.hyper_latent, 1)
 
     def forward(self, y: Tensor) -> Tensor:
-        v = F.relu(self.enter(squash(y)))
+        v = F.relu(self.enter(y.sign() * y.abs().log1p()))
         v = self.block(F.relu(self.descend(F.pixel_unshuffle(v, 2))))
         return self.leave(F.pixel_unshuffle(F.relu(v), 2))
 
@@ -87,10 +127,11 @@ class HyperSynthesis(nn.Module):
         self.rise = nn.Conv2d(c.hyper, c.hyper * 4, 1)
         self.leave = nn.Conv2d(c.hyper, c.hyper, 3, padding=1)
 
-    def forward(self, z_hat: Tensor, t: Tensor) -> Tensor:
+    def forward(self, z_hat: Tensor, t: Tensor, a: Arithmetic) -> Tensor:
         v = F.pixel_shuffle(self.enter(z_hat), 2) + at_level(self.level, t)
-        v = F.pixel_shuffle(self.rise(F.relu(self.block(F.relu(v)))), 2)
-        return F.relu(self.leave(F.relu(v)))
+        v = a.settle(self.block(a.settle(F.relu(v)), a.settle))
+        v = F.pixel_shuffle(self.rise(F.relu(v)), 2)
+        return a.settle(F.relu(self.leave(a.settle(F.relu(v)))))
 
 
 class AverageContext(nn.Module):
@@ -102,46 +143,30 @@ class AverageContext(nn.Module):
 
     def __init__(self, c: SmallConfig) -> None:
         super().__init__()
-        k, side = c.groups[0], 2 * REACH + 1
-        self.register_buffer("taps", neighbour_taps(), persistent=False)
-        distance = neighbour_distance()
-        self.weight = nn.Parameter((-3.0 * distance.log()).repeat(k, 1))
-        self.enter = nn.Conv2d((k + 1) * (side * side - 1) + c.hyper, c.context, 1)
+        k, ring = c.groups[0], len(RING)
+        distance = torch.tensor([math.hypot(*offset) for offset in RING])
+        self.weight = nn.Parameter((-3.0 * distance.log()).repeat(k, 1))  # logarithms
+        self.enter = nn.Conv2d((k + 1) * ring + c.hyper, c.context, 1)
         self.level = nn.Parameter(torch.zeros(c.levels * PASSES, c.context))
         self.middle = nn.Conv2d(c.context, c.context, 1)
         self.leave = zeroed(nn.Conv2d(c.context, 2 * k, 1))
 
     def forward(
-        self, value: Tensor, known: Tensor, hyper: Tensor, bias: Tensor
+        self, near: Tensor, seen: Tensor, hyper: Tensor, bias: Tensor, a: Arithmetic
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """value [B, k, h, w] (0 where unknown), known [1, 1, h, w] -> mean, log-scale correction, spread."""
-        near = self.gather(value)  # [B, k, 24, h, w]
-        seen = self.gather(known)  # [1, 1, 24, h, w]
-        weight = self.weight.exp()[None, :, :, None, None] * seen
-        total = weight.sum(2).clamp_min(1e-6)
-        mean = (weight * near).sum(2) / total
+        """near [B, n, 24, k]: values of the neighbours (0 where unknown), seen [1, n, 24, 1]: which are known,
+        hyper [B, n, hyper] -> mean, log-scale correction, spread of the neighbours; [B, n, k] each."""
+        weight = a.positive(self.weight).T * seen
+        total = weight.sum(2).clamp_min(2**-14)
+        mean = a.place((weight * near).sum(2) / total)
         off = (near - mean[:, :, None]) * seen
-        spread = ((weight * off.abs()).sum(2) / total).clamp_min(0.5)
-        v = torch.cat([squash(off).flatten(1, 2), seen.flatten(1, 2).expand(len(off), -1, -1, -1), hyper], 1)
-        v = F.relu(self.middle(F.relu(self.enter(v) + bias)))
-        shift, scale = self.leave(v).chunk(2, 1)
-        return mean + shift * spread, scale, spread
-
-    def gather(self, v: Tensor) -> Tensor:
-        """[B, k, h, w] -> [B, k, 24, h, w]: the 24 neighbours of every cell, zero outside."""
-        b, k, h, w = v.shape
-        columns = F.unfold(v, 2 * REACH + 1, padding=REACH).view(b, k, -1, h, w)
-        return columns[:, :, self.taps]
-
-
-def neighbour_taps() -> Tensor:
-    side = 2 * REACH + 1
-    return torch.tensor([i for i in range(side * side) if i != side * side // 2])
-
-
-def neighbour_distance() -> Tensor:
-    offsets = torch.arange(-REACH, REACH + 1).float()
-    return torch.hypot(offsets[:, None], offsets[None, :]).flatten()[neighbour_taps()]
+        spread = a.place(((weight * off.abs()).sum(2) / total).clamp_min(0.5))
+        # channels outside, neighbours inside: the order of the 1x1 convolution's inputs
+        v = torch.cat([a.squash(off).transpose(2, 3).flatten(2), seen[..., 0].expand(len(off), -1, -1), hyper], 2)
+        v = a.settle(F.relu(dense(self.enter, v) + bias))
+        v = a.settle(F.relu(dense(self.middle, v)))
+        shift, scale = dense(self.leave, v).to(mean).chunk(2, 2)
+        return a.place(mean + a.settle(shift) * spread), scale, spread
 
 
 class GroupContext(nn.Module):
@@ -150,10 +175,15 @@ class GroupContext(nn.Module):
     def __init__(self, c: SmallConfig, k: int) -> None:
         super().__init__()
         before, size = sum(c.groups[:k]), c.groups[k]
+        self.before, self.size = before, size
         self.linear = nn.ModuleList(
             nn.Conv2d(before + p * size, size, 3, bias=False) for p in range(2)
         )  # per colour; starts as least squares (see train.start)
         self.shrink = nn.Parameter(torch.ones(c.levels, size))
+        self.floor = nn.Parameter(torch.zeros(c.levels, size))  # logarithm of the scale where all is quiet
+        self.magnitude = nn.ParameterList(  # logarithms of positive weights, per colour (see train.start)
+            torch.full((size, 2 * before + p * 4 * size), -6.0) for p in range(2)
+        )
         self.hyper = nn.Conv2d(c.hyper, c.context, 1)
         self.earlier = nn.Conv2d(before, c.context, 3, padding=1, bias=False)
         self.spatial = nn.Conv2d(size, c.context, 3, padding=1, bias=False)
@@ -161,24 +191,40 @@ class GroupContext(nn.Module):
         self.middle = nn.Conv2d(c.context, c.context, 1)
         self.leave = zeroed(nn.Conv2d(c.context, 2 * size, 1))
 
-    def shared(self, hyper: Tensor, y_hat: Tensor) -> Tensor:
-        """What both colours use, computed once. y_hat: earlier groups [B, before, h, w]."""
-        return self.hyper(hyper) + self.earlier(squash(y_hat))
+    def shared(self, hyper: Tensor, y_hat: Tensor, a: Arithmetic) -> Tensor:
+        """What both colours use. hyper [B, hyper, h, w], y_hat: earlier groups [B, before, h, w] -> [B, h*w, context]."""
+        return rows(self.hyper(hyper) + self.earlier(a.squash(y_hat)))
 
-    def forward(
-        self, shared: Tensor, y_hat: Tensor, own: Tensor | None, bias: Tensor, t: Tensor
+    def line(self, colour: int, near: Tensor, cross: Tensor | None, shrink: Tensor) -> Tensor:
+        """The linear mean: near [B, n, 9, before], cross [B, n, 4, size] or None -> [B, n, size]."""
+        weight = self.linear[colour].weight
+        with torch.autocast(near.device.type, enabled=False):  # large values: bfloat16 would lose whole steps
+            mean = F.linear(near.flatten(2), tapped(weight[:, : self.before], ALL_TAPS))
+            if cross is not None:
+                mean = mean + F.linear(cross.flatten(2), tapped(weight[:, self.before :], CROSS_TAPS))
+        return mean * shrink
+
+    def log_scale(
+        self, colour: int, near: Tensor, cross: Tensor | None, floor: Tensor, a: Arithmetic
+    ) -> Tensor:
+        """The linear part of the scale: what is known here, around here, and in the other colour, by magnitude."""
+        known = near.abs()
+        parts = [known[:, :, CENTRE], known.sum(2)]
+        if cross is not None:
+            parts.append(cross.abs().flatten(2))
+        scale = F.linear(torch.cat(parts, 2), a.positive(self.magnitude[colour])) + floor
+        return a.log(a.place(scale))
+
+    def predict(
+        self, shared: Tensor, line: Tensor, cross: Tensor | None, bias: Tensor, a: Arithmetic
     ) -> tuple[Tensor, Tensor]:
-        """own [B, size, h, w]: the first colour's values, or None in the first pass -> mean, log-scale correction."""
+        """shared [B, n, context], line [B, n, size] -> mean, log-scale correction, [B, n, size] each."""
         v = shared + bias
-        seen = y_hat
-        if own is not None:
-            v = v + self.spatial(squash(own))
-            seen = torch.cat([y_hat, own], 1)
-        v = F.relu(self.middle(F.relu(v)))
-        shift, scale = self.leave(v).chunk(2, 1)
-        with torch.autocast(seen.device.type, enabled=False):  # large values: bfloat16 would lose whole steps
-            line = self.linear[own is not None](F.pad(seen, (1, 1, 1, 1), mode="replicate"))
-        return line * at_level(self.shrink, t) + shift, scale
+        if cross is not None:
+            v = v + F.linear(a.squash(cross).flatten(2), tapped(self.spatial.weight, CROSS_TAPS))
+        v = a.settle(F.relu(dense(self.middle, a.settle(F.relu(v)))))
+        shift, scale = dense(self.leave, v).to(line).chunk(2, 2)
+        return a.place(line + shift), scale
 
 
 class SmallEntropy(nn.Module):
@@ -190,54 +236,86 @@ class SmallEntropy(nn.Module):
         self.h_a, self.h_s = HyperAnalysis(c), HyperSynthesis(c)
         self.z_mean = nn.Parameter(torch.zeros(c.levels, c.hyper_latent))
         self.z_log_scale = nn.Parameter(torch.zeros(c.levels, c.hyper_latent))
-        self.log_scale = nn.Parameter(torch.zeros(c.levels, c.latent))  # starts at log(std of y in steps)
+        self.first = nn.Parameter(torch.zeros(c.levels, c.groups[0]))  # log scale where no neighbour is known
         self.average = AverageContext(c)
         self.groups = nn.ModuleList(GroupContext(c, k) for k in range(1, len(c.groups)))
 
-    def hyper_step(self, t: Tensor, size: tuple[int, int]) -> Step:
-        mean = at_level(self.z_mean, t).expand(-1, -1, *size)
-        return Step(None, None, mean, at_level(self.z_log_scale, t).expand(-1, -1, *size))
+    @property
+    def logarithms(self) -> tuple[str, ...]:
+        """Parameters stored as logarithms of positive weights."""
+        return logarithms(self)
 
-    def traverse(self, code: Code, t: Tensor, size: tuple[int, int]) -> Tensor:
+    def hyper_latent(self, y: Tensor) -> Tensor:
+        """y in steps [B, M, h, w] -> z [B, Nz, h/4, w/4], not yet rounded."""
+        return self.h_a(y)
+
+    def traverse(self, code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic) -> Tensor:
         """Code z, then every group. size: latent h, w, multiples of 4. Returns y_hat [B, M, h, w] in steps."""
-        h, w = size
-        z_hat = code(self.hyper_step(t, (h // 4, w // 4)))
+        z_hat = self.code_hyper(code, t, (size[0] // 4, size[1] // 4), a)
         with training_precision(z_hat, self.training):
-            hyper = self.h_s(z_hat, t)
-        y_hat = self.code_averages(code, hyper.float(), t)
-        start = self.config.groups[0]
+            hyper = self.h_s(z_hat, t, a)
+        y_hat = self.code_averages(code, rows(hyper.to(z_hat)), t, size, a)
         for context in self.groups:
-            y_hat = torch.cat([y_hat, self.code_group(context, start, code, hyper, y_hat, t)], 1)
-            start = y_hat.shape[1]
+            y_hat = torch.cat([y_hat, self.code_group(context, code, hyper, y_hat, t, a)], 1)
         return y_hat
 
-    def code_averages(self, code: Code, hyper: Tensor, t: Tensor) -> Tensor:
+    def code_hyper(self, code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic) -> Tensor:
+        cells = torch.arange(size[0] * size[1], device=t.device)
+        mean = a.place(row_at_level(self.z_mean, t)).expand(-1, len(cells), -1)
+        log_scale = a.settle(row_at_level(self.z_log_scale, t)).expand_as(mean)
+        return code(Step(None, cells, mean, log_scale)).transpose(1, 2).unflatten(2, size).contiguous()
+
+    def code_averages(self, code: Code, hyper: Tensor, t: Tensor, size: tuple[int, int], a: Arithmetic) -> Tensor:
         k = self.config.groups[0]
-        order = lattice(*hyper.shape[2:], hyper.device)
-        base = at_level(self.log_scale[:, :k], t)
+        base = row_at_level(self.first, t)
         levels = self.average.level.view(PASSES, -1, self.config.context)
-        value = hyper.new_zeros(len(hyper), k, *hyper.shape[2:])
-        for p in range(PASSES):
-            known = (order < p).to(value)[None, None]
+        value, known = hyper.new_zeros(len(hyper), hyper.shape[1], k), hyper.new_zeros(1, hyper.shape[1], 1)
+        for p, cells in enumerate(pyramid(*size, hyper.device)):
+            near = cells.gather(bordered(value, size, cells.reach))
+            seen = cells.gather(bordered(known, size, cells.reach))
             with training_precision(value, self.training):
-                mean, scale, spread = self.average(value, known, hyper, at_level(levels[p], t))
+                bias = row_at_level(levels[p], t)
+                mean, scale, spread = self.average(near, seen, hyper[:, cells.index], bias, a)
             # without neighbours the marginal scale is the start, with them their spread is
-            start = torch.where(known.any() & (p > 0), spread.log(), base.expand_as(scale))
-            value = value + code(Step(slice(0, k), order == p, mean.float(), start + scale.float()))
-        return value
+            start = a.log(spread) if p else base
+            got = code(Step(slice(0, k), cells.index, mean, a.settle(start + scale)))
+            value = value.index_copy(1, cells.index, got)
+            known = known.index_fill(1, cells.index, 1.0)
+        return value.transpose(1, 2).unflatten(2, size)
 
     def code_group(
-        self, context: GroupContext, start: int, code: Code, hyper: Tensor, y_hat: Tensor, t: Tensor
+        self, context: GroupContext, code: Code, hyper: Tensor, y_hat: Tensor, t: Tensor, a: Arithmetic
     ) -> Tensor:
-        size = context.shrink.shape[1]
-        channels = slice(start, start + size)
-        base = at_level(self.log_scale[:, channels], t)
+        size, device = tuple(y_hat.shape[2:]), y_hat.device
+        channels = slice(context.before, context.before + context.size)
+        shrink = a.settle(row_at_level(context.shrink, t))
+        floor = row_at_level(a.positive(context.floor), t)
         levels = context.level.view(2, -1, self.config.context)
-        odd = lattice(*hyper.shape[2:], hyper.device) == 4
         with training_precision(y_hat, self.training):
-            shared = context.shared(hyper, y_hat)
-            mean, scale = context(shared, y_hat, None, at_level(levels[0], t), t)
-        own = code(Step(channels, ~odd, mean.float(), base + scale.float()))
-        with training_precision(y_hat, self.training):
-            mean, scale = context(shared, y_hat, own, at_level(levels[1], t), t)
-        return own + code(Step(channels, odd, mean.float(), base + scale.float()))
+            shared = context.shared(hyper, y_hat, a)
+        around = bordered(rows(y_hat), size, 1, "replicate")
+        value, cross = y_hat.new_zeros(len(y_hat), shared.shape[1], context.size), None
+        for colour, cells in enumerate(colours(*size, device)):
+            if colour:
+                cross = crosses(*size, device).gather(bordered(value, size, 1))
+            near = cells.gather(around)
+            line = context.line(colour, near, cross, shrink)
+            with torch.autocast(near.device.type, enabled=False):
+                base = context.log_scale(colour, near, cross, floor, a)
+            with training_precision(y_hat, self.training):
+                bias = row_at_level(levels[colour], t)
+                mean, scale = context.predict(shared[:, cells.index], line, cross, bias, a)
+            got = code(Step(channels, cells.index, mean, a.settle(base + scale)))
+            value = value.index_copy(1, cells.index, got)
+        return value.transpose(1, 2).unflatten(2, size)
+
+
+def logarithms(entropy: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters stored as logarithms of positive weights."""
+    names = (name for name, _ in entropy.named_parameters())
+    return tuple(n for n in names if n == "average.weight" or ".magnitude." in n or n.endswith(".floor"))
+
+
+def row_at_level(table: Tensor, t: Tensor) -> Tensor:
+    """Per-level rows [L, K] at levels t [B] -> [B, 1, K]."""
+    return at_level(table, t)[:, :, 0, 0][:, None]

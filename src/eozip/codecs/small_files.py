@@ -1,0 +1,116 @@
+"""Weights of the `small` codecs on disk: float networks as float16, exact networks and tables as integers.
+
+    g_a.* g_s.* entropy.h_a.*      float16: pixels depend on them, probabilities do not
+    log_gain mean unit             float32
+    entropy.*                      int32, multiples of 2**-14
+    tables.* functions.*           int32: what the coder sees, built once at export and never computed again
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eozip import hub
+from eozip.codecs.small_codec import SmallCodec
+from eozip.codecs.small_model import SmallImageModel
+from eozip.coder import Tables
+from eozip.entropy import exact
+from eozip.entropy.logistic_tables import logistic_tables
+from eozip.errors import WeightsError
+from eozip.networks.small import SmallConfig
+
+KIND = "small-image"
+HALF = ("g_a.", "g_s.", "entropy.h_a.")
+
+
+def save_small(folder: Path, model: SmallImageModel, codec_id: str, sensor: str, card: str) -> None:
+    """Export a trained model: float parts to float16, exact parts to their grid, tables built.
+
+    Raises:
+        WeightsError: sums of a layer could leave the exact range.
+    """
+    twin = exact.exact_entropy(model.entropy).state_dict()
+    tensors = {name: stored(name, v, twin) for name, v in model.state_dict().items()}
+    tensors |= {f"tables.{n}": v for n, v in packed(logistic_tables()).items()}
+    tensors |= {f"functions.{n}": v for n, v in exact.function_steps().items()}
+    config = {"kind": KIND, "id": codec_id, "sensor": sensor, "network": asdict(model.config)}
+    hub.write_folder(folder, tensors, config, card)
+
+
+def stored(name: str, v: Tensor, exact_values: Mapping[str, Tensor]) -> Tensor:
+    if name.startswith(HALF):
+        return v.half()
+    if name.startswith("entropy."):
+        return (exact_values[name.removeprefix("entropy.")] * exact.WEIGHT).to(torch.int32)
+    return v.float()
+
+
+def load_small(folder: Path) -> SmallCodec:
+    """A codec from the files of `save_small`.
+
+    Raises:
+        WeightsError: files missing, of another hash, or with wrong tensors.
+    """
+    weights = hub.read_folder(folder)
+    model = SmallImageModel(small_config(weights.config, str(folder))).eval().requires_grad_(False)
+    tables = parts(weights.tensors, "tables.")
+    functions = parts(weights.tensors, "functions.")
+    networks = {n: v for n, v in weights.tensors.items() if not n.startswith(("tables.", "functions."))}
+    # int32 grid values stay below 2**24, so float32 holds them exactly
+    floats = {n: v.float() / exact.WEIGHT if v.dtype == torch.int32 else v.float() for n, v in networks.items()}
+    expected = {name: tuple(v.shape) for name, v in model.state_dict().items()}
+    hub.check_tensors(replace(weights, tensors=floats), expected)
+    model.load_state_dict(floats)
+    return SmallCodec(
+        id=str(weights.config["id"]),
+        weights_hash=bytes.fromhex(str(weights.config["sha256"])),
+        model=model,
+        entropy=copy.deepcopy(model.entropy).double(),
+        arithmetic=exact.ExactArithmetic(exact.expanded(functions)),
+        tables=unpacked(tables),
+        sensor=str(weights.config["sensor"]),
+    )
+
+
+def small_config(config: Mapping[str, Any], source: str) -> SmallConfig:
+    """The network's sizes in config.json.
+
+    Raises:
+        WeightsError: another kind of network, or unknown or missing keys.
+    """
+    network = dict(config.get("network", {}))
+    known = {f.name for f in fields(SmallConfig)}
+    if config.get("kind") != KIND or set(network) != known:
+        raise WeightsError(
+            f"{source}: expected kind {KIND!r} with the sizes {sorted(known)}, got {config.get('kind')!r} with {sorted(network)}"
+        )
+    return SmallConfig(**{**network, "groups": tuple(network["groups"])})
+
+
+def parts(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+
+def packed(tables: Tables) -> dict[str, Tensor]:
+    """Tables without their padding: all rows' entries in one vector."""
+    used = np.arange(tables.freqs.shape[1]) < tables.size[:, None]
+    rows = {"freqs": tables.freqs[used], "first": tables.first, "size": tables.size}
+    return {name: torch.from_numpy(v.astype(np.int32)) for name, v in rows.items()}
+
+
+def unpacked(stored: Mapping[str, Tensor]) -> Tables:
+    """Raises WeightsError where the parts do not fit; `Tables` checks the sums."""
+    if set(stored) != {"freqs", "first", "size"} or int(stored["size"].sum()) != len(stored["freqs"]):
+        raise WeightsError(f"tables: expected freqs, first, size that fit together, got {sorted(stored)}")
+    first, size = stored["first"].numpy(), stored["size"].numpy()
+    freqs = np.zeros((len(size), int(size.max())), np.uint32)
+    freqs[np.arange(freqs.shape[1]) < size[:, None]] = stored["freqs"].numpy()
+    return Tables(freqs=freqs, first=first, size=size)

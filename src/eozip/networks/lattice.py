@@ -1,0 +1,82 @@
+"""Cells of a latent grid by coding pass, and where their neighbours lie. Pure index arithmetic, cached per size.
+
+Cells are numbered in raster order. Neighbours are numbered in the grid with a border of `reach` cells around it, so
+that a gather from a padded grid needs no case for edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PASSES = 5  # of the pyramid over block averages
+REACH = 2  # cells that a block average sees each way
+CROSS = ((-1, 0), (0, -1), (0, 1), (1, 0))
+SQUARE = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
+RING = tuple((i, j) for i in range(-REACH, REACH + 1) for j in range(-REACH, REACH + 1) if (i, j) != (0, 0))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Some cells of an h x w grid, and their neighbours in the grid padded by `reach`.
+
+    Attributes:
+        index: int64 [n], raster numbers in the grid.
+        near: int64 [n * k], numbers in the padded grid of every cell's k neighbours.
+        taps: k.
+        reach: width of the border.
+    """
+
+    index: Tensor
+    near: Tensor
+    taps: int
+    reach: int
+
+    def gather(self, padded: Tensor) -> Tensor:
+        """Neighbours of every cell: padded [B, (h + 2 reach)(w + 2 reach), C] -> [B, n, k, C]."""
+        return padded[:, self.near].unflatten(1, (-1, self.taps))
+
+
+def pass_of_cells(h: int, w: int) -> Tensor:
+    """Pyramid pass of every cell, int64 [h, w]: spacing 4, its centres, spacing 2, its centres, the rest."""
+    i, j = torch.arange(h)[:, None] % 4, torch.arange(w)[None, :] % 4
+    coarse = torch.where((i == 0) & (j == 0), 0, torch.where((i == 2) & (j == 2), 1, 2))
+    return torch.where((i + j) % 2 == 1, 4, torch.where(i % 2 == 1, 3, coarse))
+
+
+@lru_cache(maxsize=64)
+def pyramid(h: int, w: int, device: torch.device) -> tuple[Cells, ...]:
+    """Cells of the five passes, with their ring of 24 neighbours."""
+    order = pass_of_cells(h, w)
+    return tuple(chosen(order == p, RING, REACH, device) for p in range(PASSES))
+
+
+@lru_cache(maxsize=64)
+def colours(h: int, w: int, device: torch.device) -> tuple[Cells, Cells]:
+    """Even and odd cells of the checkerboard, with their 3x3 neighbours."""
+    odd = pass_of_cells(h, w) == PASSES - 1
+    return chosen(~odd, SQUARE, 1, device), chosen(odd, SQUARE, 1, device)
+
+
+@lru_cache(maxsize=64)
+def crosses(h: int, w: int, device: torch.device) -> Cells:
+    """Odd cells with their four even neighbours."""
+    return chosen(pass_of_cells(h, w) == PASSES - 1, CROSS, 1, device)
+
+
+def chosen(mask: Tensor, offsets: tuple[tuple[int, int], ...], reach: int, device: torch.device) -> Cells:
+    h, w = mask.shape
+    i, j = mask.nonzero(as_tuple=True)
+    step = torch.tensor(offsets)
+    near = (i[:, None] + reach + step[:, 0]) * (w + 2 * reach) + j[:, None] + reach + step[:, 1]
+    return Cells((i * w + j).to(device), near.flatten().to(device), len(offsets), reach)
+
+
+def bordered(v: Tensor, size: tuple[int, int], reach: int, mode: str = "constant") -> Tensor:
+    """[B, h*w, C] -> [B, (h + 2 reach)(w + 2 reach), C] with a border of zeros, or of copies ("replicate")."""
+    grid = v.transpose(1, 2).unflatten(2, size)
+    return F.pad(grid, (reach,) * 4, mode=mode).flatten(2).transpose(1, 2)
