@@ -8,7 +8,7 @@ import numpy as np
 
 NETWORK = """
 [network]
-groups = [4, 4, 8]
+groups = [4, 12, 32]
 fine = 8
 coarse = 8
 pixel = 8
@@ -17,6 +17,7 @@ hyper = 8
 hyper_latent = 4
 context = 8
 levels = 3
+lmbda_max = 60.0
 """
 
 
@@ -27,8 +28,9 @@ def scene(rng: np.random.Generator, dates: int, size: int, bands: int = 12) -> n
     shape = (dates, 4, size, size)
     fields = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * f**-1.3, s=(size, size))
     fields /= fields.std((2, 3), keepdims=True)
-    mixed = np.einsum("ck,tkij->tcij", rng.normal(0, 1, (bands, 4)), fields)
-    return np.clip(2000 + 500 * mixed + rng.normal(0, 8, mixed.shape), 300, 6000).astype(np.uint16)
+    weights = np.random.default_rng(0).normal(0, 1, (bands, 4))  # every scene is made of the same four materials
+    mixed = np.einsum("ck,tkij->tcij", weights, fields)
+    return np.clip(2500 + 400 * mixed + rng.normal(0, 8, mixed.shape), 300, 6000).astype(np.uint16)
 
 
 def write_data(folder: Path) -> None:

@@ -7,6 +7,7 @@ not grow with the data. One thread, one set of sources (files are not shared bet
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from eozip.train.recipe import DataSource, Recipe, located
 from eozip.train.stacks import stored_arrays
 
 TRIES = 100
+OPEN_SCENES = 64  # GeoTIFFs kept open per thread
 SPREAD = 0.75  # chance of a stack grows with pixels**0.75: large ones do not drown the rest
 
 
@@ -151,7 +153,7 @@ class Scenes:
 
     def __init__(self, source: DataSource, band_names: Sequence[str]) -> None:
         # rasterio is imported here: training on stacks does not need it
-        from eozip.raster import open_reader, open_scene
+        from eozip.raster import open_scene
 
         self.size = source.crop
         self.paths = tuple(p for p in _geotiffs(located(source.path)) if _is_chosen(p.stem, source))
@@ -159,11 +161,10 @@ class Scenes:
             raise InputError(
                 f"{source.path}: no GeoTIFF left; expected .tif files that only and skip let through"
             )
-        scenes = [open_scene(p, band_names, source.offset) for p in self.paths]
-        self._check_sizes(scenes)
-        self._closing = ExitStack()
-        self._readers = [self._closing.enter_context(open_reader(scene)) for scene in scenes]
-        pixels = [scene.profile.height * scene.profile.width for scene in scenes]
+        self._scenes = [open_scene(p, band_names, source.offset) for p in self.paths]
+        self._check_sizes(self._scenes)
+        self._readers: OrderedDict[int, Any] = OrderedDict()
+        pixels = [scene.profile.height * scene.profile.width for scene in self._scenes]
         self.chances = _chances(pixels)
         self.facts = {"kind": "geotiff", "files": [p.name for p in self.paths], "pixels": sum(pixels)}
 
@@ -181,19 +182,30 @@ class Scenes:
 
     def crops(self, draw: Draw, rng: np.random.Generator) -> Iterator[np.ndarray]:
         while True:
-            reader = self._readers[rng.choice(len(self._readers), p=self.chances)]
-            yield without_nodata(
-                lambda r=reader: self._window(r, rng), seen_anywhere, int(reader.scene.offset)
-            )
+            k = int(rng.choice(len(self._scenes), p=self.chances))
+            offset = int(self._scenes[k].offset)
+            yield without_nodata(lambda k=k: self._window(k, rng), seen_anywhere, offset)
 
-    def _window(self, reader: Any, rng: np.random.Generator) -> np.ndarray:
-        profile = reader.scene.profile
+    def _window(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        profile = self._scenes[k].profile
         i = int(rng.integers(profile.height - self.size + 1))
         j = int(rng.integers(profile.width - self.size + 1))
-        return reader.read(slice(0, 1), slice(i, i + self.size), slice(j, j + self.size))[0]
+        return self._reader(k).read(slice(0, 1), slice(i, i + self.size), slice(j, j + self.size))[0]
+
+    def _reader(self, k: int) -> Any:
+        from eozip.raster.read import SceneReader
+
+        if k not in self._readers:
+            while len(self._readers) >= OPEN_SCENES:
+                self._readers.popitem(last=False)[1].close()
+            # not `open_reader`: its GDAL settings must end in the thread and order they began in
+            self._readers[k] = SceneReader(self._scenes[k])
+        self._readers.move_to_end(k)
+        return self._readers[k]
 
     def close(self) -> None:
-        self._closing.close()
+        while self._readers:
+            self._readers.popitem()[1].close()
 
 
 def _geotiffs(path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from eozip.codecs.small_model import SmallImageModel
 from eozip.errors import InputError
 from eozip.networks.small import SmallConfig
 from eozip.train import start
-from eozip.train.start_linear import set_linear_entropy
+from eozip.train.start_linear import set_context_entropy, set_linear_entropy
 from eozip.train.tables import from_table
 
 
@@ -73,6 +73,10 @@ def _load_small(folder: Path) -> Any:
     return load_small(folder)
 
 
+def _begin_context(model: nn.Module, dn: Tensor) -> None:
+    start.begin(model, dn, set_context_entropy)
+
+
 def _begin_linear(model: nn.Module, dn: Tensor) -> None:
     start.begin(model, dn, set_linear_entropy)
 
@@ -82,7 +86,7 @@ def _small(entropy: str, begin: Callable[[nn.Module, Tensor], None]) -> Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "tec-elic-small": _small("context", start.begin),
+    "tec-elic-small": _small("context", _begin_context),
     "tec-fp-small": _small("linear", _begin_linear),
 }
 

@@ -77,24 +77,19 @@ def set_transforms(g_a: torch.nn.Module, g_s: torch.nn.Module, basis: Tensor) ->
         g_s.linear.weight.copy_(basis.T[:, :, None, None])
 
 
-def set_entropy(entropy: torch.nn.Module, y: Tensor, config: SmallConfig, log_gain: Tensor) -> None:
-    """Linear predictors and initial scales from unquantised latents y [N, M, h, w] of training crops."""
+def set_means(entropy: torch.nn.Module, y: Tensor, config: SmallConfig) -> None:
+    """Linear predictors of both colours from unquantised latents y [N, M, h, w] of training crops."""
     start = config.groups[0]
     noise = float(steps(config)[config.levels // 2] ** 2 / 12)  # predictors will see quantised values
-    spread = y.var((0, 2, 3)).sqrt()
     with torch.no_grad():
         for context, size in zip(entropy.groups, config.groups[1:]):
             before, now = y[:, :start], y[:, start : start + size]
-            first = least_squares(now, [(before, ALL)], noise)
-            context.linear[0].weight.copy_(first)
+            context.linear[0].weight.copy_(least_squares(now, [(before, ALL)], noise))
             context.linear[1].weight.copy_(least_squares(now, [(before, ALL), (now, CROSS)], noise))
-            left = now - F.conv2d(F.pad(before, (1, 1, 1, 1), mode="replicate"), first)
-            spread[start : start + size] = left.var((0, 2, 3)).sqrt()
             start += size
-        entropy.log_scale.copy_((spread.log()[None] + log_gain + math.log(LOGISTIC)).clamp(-6, 8))
 
 
-def begin(model: torch.nn.Module, dn: Tensor, set_priors: SetPriors = set_entropy) -> None:
+def begin(model: torch.nn.Module, dn: Tensor, set_priors: SetPriors) -> None:
     """Sets a `SmallImageModel` to its closed-form start.
 
     Args:
