@@ -214,6 +214,24 @@ def test_missing_device(folder):
     assert not (folder / "out").exists()
 
 
+def test_init_takes_what_fits_and_closed_forms_fill_the_rest(folder):
+    first = run(write_recipe(folder, "steps = 4", NO_BYTES), out=folder / "first", **QUIET).out
+    keys = f'kind = "tec-fp-small"\nsteps = 3\ninit = "first/{states.CHECKPOINT}"\ntrain_only = ["entropy."]'
+    second = run(write_recipe(folder, keys, NO_BYTES), out=folder / "second", **QUIET).out
+    old, new = averages(first), averages(second)
+    assert all(
+        torch.allclose(value, old[name], atol=1e-6) for name, value in new.items() if name.startswith("g_")
+    )
+    before, after = (line["mean"] for line in logged(second, "validation"))
+    assert before[-1]["psnr"] > 25  # the transforms work with the new prior from the first step on
+    assert [p["bpppb"] for p in after] != [p["bpppb"] for p in before]
+
+
+def test_train_only_must_leave_something(folder):
+    with pytest.raises(InputError, match="train_only: no parameter begins with any of nothing"):
+        run(write_recipe(folder, 'train_only = ["nothing"]', NO_BYTES), out=folder / "out", **QUIET)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_trains_and_exports_like_the_cpu(folder):
@@ -225,9 +243,9 @@ def test_cuda_trains_and_exports_like_the_cpu(folder):
 
 
 def test_schedule_and_levels():
-    assert schedule(0.0) == 0.0
-    assert schedule(1.0) == pytest.approx(0.02)
-    assert max(schedule(k / 100) for k in range(101)) == schedule(0.01)
+    assert schedule(0.0, 0.02) == 0.0
+    assert schedule(1.0, 0.02) == pytest.approx(0.02)
+    assert max(schedule(k / 100, 0.02) for k in range(101)) == schedule(0.02, 0.02)
     t = sampled_levels(6, 12, np.random.default_rng(0)).sort().values
     assert t[0] >= 0
     assert t[-1] <= 5

@@ -101,6 +101,8 @@ def write_tiff(path: Path, dn: np.ndarray, names=NAMES, offset: int = 0) -> None
         "height": dn.shape[1],
         "count": len(dn),
         "dtype": dn.dtype,
+        "crs": "EPSG:32633",
+        "transform": rasterio.transform.from_origin(399960, 5300040, 10, 10),
     }
     with rasterio.open(path, "w", **profile, tiled=True, blockxsize=64, blockysize=64) as file:
         file.write(dn)

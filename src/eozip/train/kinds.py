@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from eozip.train import start
 from eozip.train.start_linear import set_context_entropy, set_linear_entropy
 from eozip.train.tables import from_table
 
+Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -26,7 +29,9 @@ class Kind:
         config: a frozen dataclass of sizes with `bands`, `levels` and `lmbda(t)`.
         build: config -> module with `forward(x, t, hard)` -> (x_hat, bits), `standardise`, `restore` and
             `config`.
-        begin: sets a fresh module to its closed-form start from crops float32 [N, C, H, W].
+        begin: sets a fresh module to its start, from crops float32 [N, C, H, W] and tensors of an
+            earlier run.
+        logarithms: names of the parameters that are logarithms of scales.
         save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
         load: folder -> a `Codec`, for real bytes.
         fixed: sizes that make it this kind.
@@ -35,7 +40,8 @@ class Kind:
 
     config: type
     build: Callable[[Any], nn.Module]
-    begin: Callable[[nn.Module, Tensor], None]
+    begin: Begin
+    logarithms: Callable[[nn.Module], Collection[str]]
     save: Callable[[Path, nn.Module, str, str, str], None]
     load: Callable[[Path], Any]
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -73,21 +79,19 @@ def _load_small(folder: Path) -> Any:
     return load_small(folder)
 
 
-def _begin_context(model: nn.Module, dn: Tensor) -> None:
-    start.begin(model, dn, set_context_entropy)
+def _small_logarithms(model: nn.Module) -> Collection[str]:
+    return {f"entropy.{name}" for name in model.entropy.logarithms}
 
 
-def _begin_linear(model: nn.Module, dn: Tensor) -> None:
-    start.begin(model, dn, set_linear_entropy)
-
-
-def _small(entropy: str, begin: Callable[[nn.Module, Tensor], None]) -> Kind:
-    return Kind(SmallConfig, SmallImageModel, begin, _save_small, _load_small, {"entropy": entropy})
+def _small(entropy: str, set_priors: start.SetPriors) -> Kind:
+    begin = partial(start.begin, set_priors=set_priors)
+    fixed = {"entropy": entropy}
+    return Kind(SmallConfig, SmallImageModel, begin, _small_logarithms, _save_small, _load_small, fixed)
 
 
 KINDS: dict[str, Kind] = {
-    "tec-elic-small": _small("context", _begin_context),
-    "tec-fp-small": _small("linear", _begin_linear),
+    "tec-elic-small": _small("context", set_context_entropy),
+    "tec-fp-small": _small("linear", set_linear_entropy),
 }
 
 

@@ -30,7 +30,7 @@ from eozip.train.interrupts import noticing_interrupts
 from eozip.train.journal import Display, Journal, Tick, displayed, draw_curve
 from eozip.train.kinds import Kind, kind_of
 from eozip.train.objective import loss_of, sampled_levels, schedule
-from eozip.train.recipe import Recipe, find, load
+from eozip.train.recipe import Recipe, find, load, located
 from eozip.train.setup import configured, picked_device, prepared_folder
 from eozip.train.state import CHECKPOINT, State
 
@@ -163,7 +163,7 @@ def _begun(
     stacks = validate.load_places(recipe, kind.band_names)
     crops, facts = _first_look(recipe, kind, content is None)
     model = new_model(recipe, kind, crops).to(device)
-    state = states.fresh(model, recipe)
+    state = states.fresh(model, recipe, kind.logarithms(model))
     if content is not None:
         states.restore(state, content, recipe, other_recipe)
     current = Run(recipe, kind, device, out, state, stacks, facts, display, Journal(out / journal.LOG))
@@ -191,11 +191,12 @@ def _first_look(recipe: Recipe, kind: Kind, wanted: bool) -> tuple[Tensor | None
 
 
 def new_model(recipe: Recipe, kind: Kind, crops: Tensor | None) -> nn.Module:
-    """A model at its closed-form start; without crops (a checkpoint follows) as built."""
+    """A model at its start; without crops (a checkpoint follows) as built."""
     torch.manual_seed(recipe.seed)
     model = kind.build(kind.configured(recipe.network))
     if crops is not None:
-        kind.begin(model, crops)
+        given = states.read(located(recipe.init))["average"] if recipe.init else {}
+        kind.begin(model, crops, given)
     return model
 
 
@@ -230,9 +231,9 @@ def _sitting(r: Run) -> Outcome:
 def _step(r: Run, dn: Tensor) -> None:
     """One step of the optimiser, or a skipped one if loss or gradient are not finite."""
     state = r.state
-    factor = schedule(r.done())
+    factor = schedule(r.done(), r.recipe.warm_up)
     for group in state.optimiser.param_groups:
-        group["lr"] = r.recipe.lr * group["scale"] * factor
+        group["lr"] = group["peak"] * factor
     draw = Draw(r.recipe.seed, state.step)
     torch.manual_seed(int(draw.rng(LEVELS).integers(2**63)))  # the quantisation noise of this step
     t = sampled_levels(state.model.config.levels, len(dn), draw.rng(LEVELS, 0))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 LOSS_EXPONENT = -0.45  # the typical loss grows like lambda**0.45, so a per cent counts the same at every rate
-WARM_UP, FLOOR = 0.01, 0.02  # of the budget; of the peak rate
+FLOOR = 0.02  # of the peak rate, at the end
 
 
 def sampled_levels(levels: int, count: int, rng: np.random.Generator) -> Tensor:
@@ -37,15 +39,48 @@ def loss_of(model: nn.Module, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Te
     return ((rate + lmbda * mse) * lmbda**LOSS_EXPONENT).mean(), rate, mse
 
 
-def parameter_groups(model: nn.Module, lr: float, slow: float) -> list[dict]:
-    """Closed-form parts learn at `slow` times the rate, or Adam would rewrite them within a hundred steps."""
-    held, free = [], []
+@dataclass(frozen=True)
+class Rates:
+    """Peak learning rates.
+
+    Attributes:
+        lr: of everything else.
+        slow: multiple of it for closed-form linear parts, which Adam would rewrite within a hundred steps.
+        logarithms: of parameters that are logarithms (of scales), for which a step is a relative change.
+    """
+
+    lr: float
+    slow: float
+    logarithms: float
+
+
+def parameter_groups(
+    model: nn.Module, rates: Rates, logarithms: Collection[str], only: Sequence[str] = ()
+) -> list[dict]:
+    """Groups for AdamW; `lr` of each is its peak, kept as `peak`.
+
+    Args:
+        model: the network.
+        rates: peak learning rates.
+        logarithms: names of parameters that are logarithms.
+        only: prefixes of the parameters to train; empty trains all. Others are frozen.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
-        (held if ".linear." in name or name.endswith("linear.weight") else free).append(p)
-    return [{"params": free, "lr": lr, "scale": 1.0}, {"params": held, "lr": lr * slow, "scale": slow}]
+        p.requires_grad_(not only or name.startswith(tuple(only)))
+        if p.requires_grad:
+            groups.setdefault(_rate(name, rates, logarithms), []).append(p)
+    return [{"params": params, "lr": peak, "peak": peak} for peak, params in groups.items()]
 
 
-def schedule(done: float) -> float:
-    """Factor of the learning rate: warm-up over 1 %, then cosine to 2 %; done in 0 .. 1."""
+def _rate(name: str, rates: Rates, logarithms: Collection[str]) -> float:
+    if name in logarithms:
+        return rates.logarithms
+    is_closed_form = ".linear." in name or name.endswith("linear.weight")
+    return rates.lr * rates.slow if is_closed_form else rates.lr
+
+
+def schedule(done: float, warm_up: float) -> float:
+    """Factor of the learning rate: linear over the share `warm_up`, then cosine to 2 %; done in 0 .. 1."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return min(1.0, done / WARM_UP) * (FLOOR + (1 - FLOOR) * cosine)
+    return min(1.0, done / warm_up) * (FLOOR + (1 - FLOOR) * cosine)

@@ -97,8 +97,12 @@ class Recipe:
         seed: of initial weights, crops, augmentation, levels and noise.
         minutes: time budget, validation included.
         steps: step budget; with both, whatever is spent first.
-        lr: peak learning rate of AdamW; 1 % warm-up, then cosine to 2 %.
-        slow: multiple of it for the closed-form parts.
+        init: checkpoint to take fitting tensors from; the rest starts at closed forms. Empty: all does.
+        train_only: prefixes of parameters to train, such as "entropy."; empty: all.
+        lr: peak learning rate of AdamW.
+        slow: multiple of it for the closed-form linear parts.
+        logarithms_lr: peak learning rate of parameters that are logarithms of scales.
+        warm_up: share of the budget in which the rates rise; then they fall by a cosine to 2 %.
         ema: decay of the moving average of weights, which is what is validated and exported.
         clip: largest gradient norm.
         start_crops: crops (of the first source) that the closed forms are computed from.
@@ -116,8 +120,12 @@ class Recipe:
     seed: int = 0
     minutes: float | None = None
     steps: int | None = None
+    init: str = ""
+    train_only: tuple[str, ...] = ()
     lr: float = 8e-4
     slow: float = 0.03
+    logarithms_lr: float = 5e-3
+    warm_up: float = 0.02
     ema: float = 0.9985
     clip: float = 1.0
     start_crops: int = 1500
@@ -175,11 +183,14 @@ def checked(recipe: Recipe, where: str) -> Recipe:
 
 def _run_faults(r: Recipe) -> list[str]:
     positive = {"lr": r.lr, "clip": r.clip, "start_crops": r.start_crops, "log_steps": r.log_steps}
+    positive |= {"logarithms_lr": r.logarithms_lr}
     positive |= {"checkpoint_minutes": r.checkpoint_minutes, "workers": r.workers}
     positive |= {key: value for key in BUDGET if (value := getattr(r, key)) is not None}
     faults = [f"{key}: expected more than 0, got {value}" for key, value in positive.items() if value <= 0]
     if not 0 <= r.ema < 1:
         faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
+    if not 0 < r.warm_up < 1:
+        faults.append(f"warm_up: expected more than 0 and less than 1, got {r.warm_up}")
     if not 0 <= r.slow <= 1:
         faults.append(f"slow: expected 0 to 1, got {r.slow}")
     if r.seed < 0:
@@ -220,7 +231,8 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     places = tuple(
         replace(p, paths=tuple(_anchor(path, folder) for path in p.paths)) for p in recipe.validation.places
     )
-    return replace(recipe, data=data, validation=replace(recipe.validation, places=places))
+    init = _anchor(recipe.init, folder) if recipe.init else ""
+    return replace(recipe, init=init, data=data, validation=replace(recipe.validation, places=places))
 
 
 def _anchor(path: str, folder: Path) -> str:

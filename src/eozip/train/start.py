@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -89,19 +89,35 @@ def set_means(entropy: torch.nn.Module, y: Tensor, config: SmallConfig) -> None:
             start += size
 
 
-def begin(model: torch.nn.Module, dn: Tensor, set_priors: SetPriors) -> None:
-    """Sets a `SmallImageModel` to its closed-form start.
+def begin(model: torch.nn.Module, dn: Tensor, given: Mapping[str, Tensor], set_priors: SetPriors) -> None:
+    """Sets a `SmallImageModel` to its start: an earlier run's tensors where they fit, else closed forms.
 
     Args:
         model: freshly built.
         dn: float32 [N, C, H, W] training crops in digital numbers, a thousand or more.
+        given: tensors of an earlier run by name; may be empty.
         set_priors: fills the entropy model from latents (entropy, y, config, log_gain).
     """
+    set_image_parts(model, dn)
+    take(model, {name: v for name, v in given.items() if not name.startswith("entropy.")})
+    with torch.no_grad():  # the priors are those of the transforms as they are now
+        middle = torch.full((len(dn),), (model.config.levels - 1) / 2)
+        y = model.g_a(model.standardise(dn), middle).float()
+    set_priors(model.entropy, y, model.config, model.log_gain.detach())
+    take(model, {name: v for name, v in given.items() if name.startswith("entropy.")})
+
+
+def take(model: torch.nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Copies the tensors whose name and shape fit."""
+    own = model.state_dict()
+    model.load_state_dict(own | {n: v for n, v in given.items() if n in own and v.shape == own[n].shape})
+
+
+def set_image_parts(model: torch.nn.Module, dn: Tensor) -> None:
+    """Statistics, PCA transforms and gains."""
     model.mean.copy_(dn.mean((0, 2, 3)))
     model.unit.copy_(dn.var((0, 2, 3)).mean().sqrt().clamp(*UNIT_RANGE))
     x = model.standardise(dn)
     set_transforms(model.g_a, model.g_s, block_basis(x, model.config))
     with torch.no_grad():
         model.log_gain.copy_(-steps(model.config).log()[:, None].expand_as(model.log_gain))
-        y = model.g_a.linear(F.pixel_unshuffle(x, PATCH))
-    set_priors(model.entropy, y, model.config, model.log_gain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eozip.errors import InputError, WeightsError
-from eozip.train.objective import parameter_groups
+from eozip.train.objective import Rates, parameter_groups
 from eozip.train.recipe import Recipe, differences
 from eozip.train.tables import from_table
 
@@ -43,9 +44,16 @@ class State:
     skipped: int = 0
 
 
-def fresh(model: nn.Module, recipe: Recipe) -> State:
-    """State of step 0."""
-    groups = parameter_groups(model, recipe.lr, recipe.slow)
+def fresh(model: nn.Module, recipe: Recipe, logarithms: Collection[str]) -> State:
+    """State of step 0. logarithms: names of parameters that are logarithms.
+
+    Raises:
+        InputError: `train_only` leaves nothing to train.
+    """
+    rates = Rates(recipe.lr, recipe.slow, recipe.logarithms_lr)
+    groups = parameter_groups(model, rates, logarithms, recipe.train_only)
+    if not groups:
+        raise InputError(f"train_only: no parameter begins with any of {', '.join(recipe.train_only)}")
     optimiser = torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0)
     return State(model, optimiser, {k: v.clone() for k, v in model.state_dict().items()})
 
