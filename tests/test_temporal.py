@@ -106,9 +106,10 @@ def test_cached_walk_equals_the_parallel_pass(case):
     tokens_of = model.entropy_model
     y_hat = torch.round(model.g_a(golden.x)[0])
     past = tokens_of.past(y_hat[:1])
-    context, known = tokens_of.context(past, past), tokens_of.tokens(y_hat[1:2])
-    parallel = tokens_of.predict(known, context)
-    walked, stepwise = tokens_of.walk(context, lambda i, _mean, _scale: known[:, i])
+    memories = tokens_of.memories(tokens_of.context(past, past))
+    known = tokens_of.tokens(y_hat[1:2])
+    parallel = tokens_of.predict(known, memories)
+    walked, stepwise = tokens_of.walk(memories, lambda i, _mean, _scale: known[:, i]).stacked()
     assert torch.equal(walked, known)
     for got, expected in ((stepwise.features, parallel.features), (stepwise.mean, parallel.mean)):
         assert close(got, expected.numpy())
@@ -129,7 +130,8 @@ def test_walk_computes_each_token_and_the_context_once(case, monkeypatch):
     past = model.entropy_model.past(y_hat[:1])
     context = model.entropy_model.context(past, past)
     monkeypatch.setattr(transformer.Attention, "keys_values", counting)
-    model.entropy_model.walk(context, lambda _i, mean, _scale: torch.round(mean))
+    memories = model.entropy_model.memories(context)
+    model.entropy_model.walk(memories, lambda _i, mean, _scale: torch.round(mean))
     depth = len(model.entropy_model.decoder.layers)
     assert sorted(seen) == [1] * (16 * depth) + [128] * depth
 

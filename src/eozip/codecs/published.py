@@ -1,4 +1,4 @@
-"""Codecs of the published image checkpoints: TEC-FP and TEC-ELIC in the TerraCodec layout.
+"""Codecs of published checkpoints: `load`, and TEC-FP and TEC-ELIC in the TerraCodec layout.
 
     DN > standardise, pad > g_a > y > traverse(port) > y_hat > g_s > crop, DN
 
@@ -10,31 +10,27 @@ table rows but for chances near 1e-12 a symbol, and the check value of each fram
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .. import hub, sensors
-from ..bitstream import frame_check
+from .. import hub
 from ..coder import DecodePort, EncodePort, EstimatePort, Port, Tables
 from ..entropy.factorized import FactorizedPrior
 from ..entropy.gaussian import scale_levels, scale_rows
 from ..entropy.tables import factorized_tables, gaussian_tables
 from ..errors import DesyncError, FormatError, WeightsError
 from ..networks.context import ChannelGroups
-from . import registry
+from . import flextec, registry, tec_tt
 from .base import Codec, Encoded
 from .networks import ElicModel, FactorizedModel
+from .parts import Recorder, codec_id, latent_grid, pad, sensor_of, statistics, weights_hash
 
-STRIDE = 64  # pixels per cell of the coarsest latent, z
-LATENT_STRIDE = 16
 SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
 
 
@@ -121,22 +117,6 @@ def to_symbols(values: Tensor) -> Tensor:
     return torch.round(values).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32)
 
 
-@dataclass
-class Recorder:
-    """A port that keeps what passes through another one, for the check value."""
-
-    port: Port
-    symbols: list[np.ndarray] = field(default_factory=list)
-
-    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        self.symbols.append(self.port.code(symbols, rows, tables))
-        return self.symbols[-1]
-
-    def check(self) -> int:
-        """Check value of everything coded so far."""
-        return frame_check(np.concatenate(self.symbols))
-
-
 @dataclass(frozen=True, eq=False)
 class PublishedCodec:
     """A published single-rate checkpoint as a codec.
@@ -191,7 +171,7 @@ class PublishedCodec:
         return out
 
     def _latents(self, x: np.ndarray) -> Iterator[Tensor]:
-        mean, std = self._statistics()
+        mean, std = statistics(self.sensor)
         for frame in x:
             with torch.inference_mode():
                 pixels = (torch.from_numpy(np.ascontiguousarray(frame, np.float32)) - mean) / std
@@ -206,7 +186,7 @@ class PublishedCodec:
 
     @torch.inference_mode()
     def _decode_frame(self, t: int, section: bytes, check: int, size: tuple[int, int]) -> np.ndarray:
-        h, w = (ceil_to(side, STRIDE) // LATENT_STRIDE for side in size)
+        h, w = latent_grid(*size)
         port = DecodePort(section)
         recorder = Recorder(port)
         y_hat = self.entropy.traverse(None, recorder, (h, w))
@@ -216,26 +196,9 @@ class PublishedCodec:
                 f"frame {t}: decoded symbols differ from the encoded ones (expected check {check:08x}, got "
                 f"{recorder.check():08x}); decode it on the kind of machine that encoded it, or encode again"
             )
-        mean, std = self._statistics()
+        mean, std = statistics(self.sensor)
         x_hat = self.model.g_s(y_hat.float())[0, :, : size[0], : size[1]]
         return (x_hat * std + mean).numpy()
-
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        sensor = sensors.get(self.sensor)
-        mean, std = torch.tensor(sensor.mean), torch.tensor(sensor.std)
-        return mean[:, None, None], std[:, None, None]
-
-
-def pad(x: Tensor) -> Tensor:
-    """[B, C, H, W] of any size > sides multiples of 64, by reflection, else by repetition."""
-    bottom, right = (ceil_to(side, STRIDE) - side for side in x.shape[-2:])
-    x = F.pad(x, (0, right, 0, 0), mode="reflect" if right < x.shape[-1] else "replicate")
-    return F.pad(x, (0, 0, 0, bottom), mode="reflect" if bottom < x.shape[-2] else "replicate")
-
-
-def ceil_to(size: int, multiple: int) -> int:
-    """Smallest multiple of `multiple` that is at least `size`."""
-    return -(-size // multiple) * multiple
 
 
 MODELS = {"tec-fp": (FactorizedModel, FactorizedEntropy), "tec-elic": (ElicModel, ElicEntropy)}
@@ -260,19 +223,29 @@ def load(source: str | Path, lmbda: float | None = None) -> Codec:
     return codec
 
 
-def from_weights(weights: hub.Weights) -> PublishedCodec:
+def from_weights(weights: hub.Weights) -> Codec:
     """Tensors in the published layout > a codec.
 
     Raises:
         WeightsError: Missing, unexpected or misshapen tensors (all listed), or a network without a codec.
     """
-    if weights.kind not in MODELS:
+    builders = {
+        "tec-fp": _image_codec,
+        "tec-elic": _image_codec,
+        "tec-tt": tec_tt.from_weights,
+        "flextec": flextec.from_weights,
+    }
+    if weights.kind not in builders:
         raise WeightsError(
-            f"{weights.source}: expected a network of {' or '.join(sorted(MODELS))}, got {weights.kind}, for "
-            " which there is no codec in this version"
+            f"{weights.source}: expected a network of {', '.join(sorted(builders))}, got {weights.kind}, for "
+            "which there is no published codec"
         )
+    return builders[weights.kind](weights)
+
+
+def _image_codec(weights: hub.Weights) -> PublishedCodec:
     model_type, entropy_type = MODELS[weights.kind]
-    sensor = _sensor(weights)
+    sensor = sensor_of(weights)
     config = weights.config
     with torch.device("meta"):  # shapes first: nothing is allocated for tensors that do not fit
         model = model_type(config["bands"], config["n"], config["m"])
@@ -282,29 +255,5 @@ def from_weights(weights: hub.Weights) -> PublishedCodec:
     model.eval().requires_grad_(False)
     entropy = entropy_type(model)
     digest = weights_hash(weights.tensors, entropy.tables())
-    name = f"{weights.kind}-base-{sensor.replace('-', '')}-{digest.hex()}"
+    name = codec_id(weights.kind, sensor, digest)
     return PublishedCodec(name, digest, sensor, config["bands"], model, entropy)
-
-
-def weights_hash(tensors: Mapping[str, Tensor], tables: tuple[Tables, ...]) -> bytes:
-    """First 8 bytes of SHA-256 over names, shapes and float32 values, then the tables."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        values = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {list(values.shape)}\n".encode())
-        digest.update(values.numpy().astype("<f4").tobytes())
-    for table in tables:
-        for array in (table.freqs, table.first, table.size):
-            digest.update(f"{list(array.shape)}\n".encode())
-            digest.update(array.astype("<i4").tobytes())
-    return digest.digest()[:8]
-
-
-def _sensor(weights: hub.Weights) -> str:
-    known = {len(sensors.get(name).bands): name for name in sensors.names()}
-    if weights.config["bands"] not in known:
-        raise WeightsError(
-            f"{weights.source}: expected a network of {' or '.join(map(str, sorted(known)))} bands, got "
-            f"{weights.config['bands']}"
-        )
-    return known[weights.config["bands"]]

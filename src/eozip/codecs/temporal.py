@@ -18,7 +18,7 @@ from ..entropy.gaussian import bits, grid_likelihood
 from ..errors import WeightsError
 from ..networks.transformer import TOKENS, Dequantiser, PadToken, Prediction, TokenModel
 from ..networks.transforms import tt_analysis, tt_synthesis
-from .published import pad
+from .parts import pad
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TemporalModel(nn.Module):
             def settle(i: int, mean: Tensor, _scale: Tensor) -> Tensor:
                 return sent[:, i] if i < k else torch.round(mean)
 
-            return self.entropy_model.walk(context, settle)
+            return self.entropy_model.walk(self.entropy_model.memories(context), settle).stacked()
 
         return self._frames(y, quantise, k)
 
@@ -130,9 +130,10 @@ class TemporalModel(nn.Module):
             return torch.where(hidden[:, i], torch.round(mean), known[:, i])
 
         context = self.entropy_model.context(processed[0], processed[-1])
-        tokens, prediction = self.entropy_model.walk(context, settle)
+        memories = self.entropy_model.memories(context)
+        tokens, prediction = self.entropy_model.walk(memories, settle).stacked()
         if as_published:
-            seen = self.entropy_model.predict(known, context).features
+            seen = self.entropy_model.predict(known, memories).features
             here = self.entropy_model.tokens(cloudy[:, None].expand(-1, seen.shape[-1], -1, -1))
             prediction = replace(prediction, features=torch.where(here, prediction.features, seen))
         return self._frame(tokens, prediction, y, TOKENS)
@@ -154,7 +155,7 @@ class TemporalModel(nn.Module):
         return frames
 
     def _known(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Prediction]:
-        return tokens, self.entropy_model.predict(tokens, context)
+        return tokens, self.entropy_model.predict(tokens, self.entropy_model.memories(context))
 
     def _frame(self, tokens: Tensor, prediction: Prediction, y: Tensor, sent: int) -> Frame:
         shape = (y.shape[0], *y.shape[2:])

@@ -25,6 +25,7 @@ WINDOW = 8
 TOKENS = BLOCK * BLOCK
 TOKEN_SCALE = 35.0
 NORM_EPS = 1e-6
+TILE = 16  # blocks; 2048 tokens of the joint context, at full size 25 MB between the layers of an MLP
 
 KeyValue = tuple[Tensor, Tensor]  # each [n, heads, length, d / heads]
 Settle = Callable[[int, Tensor, Tensor], Tensor]  # (token, mean [n, M], scale [n, M]) > its value [n, M]
@@ -43,6 +44,33 @@ class Prediction:
     features: Tensor
     mean: Tensor
     scale: Tensor
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The finished tokens of every block, and what the next one needs of them.
+
+    Attributes:
+        tokens: Each [n, M].
+        predictions: What was said about each, [n, 1, ...].
+        kept: Per layer, keys and values of the finished tokens; None before the first.
+    """
+
+    tokens: tuple[Tensor, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    kept: list[KeyValue] | None = None
+
+    def first(self, count: int) -> Walked:
+        """The state after `count` of the tokens."""
+        if not count:
+            return Walked()
+        kept = [(k[:, :, :count], v[:, :, :count]) for k, v in self.kept or ()]
+        return Walked(self.tokens[:count], self.predictions[:count], kept)
+
+    def stacked(self) -> tuple[Tensor, Prediction]:
+        """Tokens [n, 16, M] and their predictions in one piece."""
+        parts = [(p.features, p.mean, p.scale) for p in self.predictions]
+        return torch.stack(self.tokens, 1), Prediction(*(torch.cat(part, 1) for part in zip(*parts)))
 
 
 # Latents and tokens
@@ -70,6 +98,11 @@ def _cut(y: Tensor, size: int) -> Tensor:
     return cells.permute(0, 2, 3, 4, 5, 1).reshape(-1, size * size, y.shape[1])
 
 
+def _tiled(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """A function of single blocks, on a few at a time: memory stays bounded and activations stay in cache."""
+    return torch.cat([function(*some) for some in zip(*(part.split(TILE) for part in parts))])
+
+
 def repack(tokens: Tensor) -> Tensor:
     """Latent Repacking, its own inverse: [n, t, M] > the same shape; token i = slice i (M / t) of all t."""
     n, t, m = tokens.shape
@@ -92,8 +125,13 @@ class Attention(nn.Module):
         return self._split(self.k(context)), self._split(self.v(context))
 
     def forward(self, x: Tensor, memory: KeyValue, causal: bool = False) -> Tensor:
-        """Queries from x [n, t, d] over `memory` > [n, t, d]; causal: token i sees the first i + 1."""
-        attended = F.scaled_dot_product_attention(self._split(self.q(x)), *memory, is_causal=causal)
+        """Queries from x [n, t, d] over `memory` > [n, t, d].
+
+        Causal: x are the last t tokens of `memory`, and each sees those up to itself.
+        """
+        length, t = memory[0].shape[2], x.shape[1]
+        mask = torch.ones(t, length, dtype=torch.bool).tril(length - t) if causal and t > 1 else None
+        attended = F.scaled_dot_product_attention(self._split(self.q(x)), *memory, attn_mask=mask)
         return self.proj(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -135,7 +173,7 @@ class Layer(nn.Module):
         """Decoder form.
 
         Args:
-            x: All tokens [n, t, d] with `past` None, or the next one [n, 1, d] after those in `past`.
+            x: The next tokens [n, t, d] after those in `past`.
             memory: Keys and values of the joint context.
             past: Keys and values of the finished tokens.
 
@@ -146,7 +184,7 @@ class Layer(nn.Module):
         own = self.self_attention.keys_values(normed)
         if past is not None:
             own = (torch.cat([past[0], own[0]], 2), torch.cat([past[1], own[1]], 2))
-        x = x + self.self_attention(normed, own, causal=past is None)
+        x = x + self.self_attention(normed, own, causal=True)
         x = x + self.mlp1(self.norm1b(x))
         return self._finish(x, self.norm2a(x), memory), own
 
@@ -245,41 +283,68 @@ class TokenModel(nn.Module):
     def past(self, y_hat: Tensor) -> Tensor:
         """A finished frame [B, M, h, w] > its part of the context [n, 64, d], computed once and kept."""
         cells = repack(windows(y_hat)) if self.flexible else windows(y_hat)
-        return self.encoder_sep(self.enc_position_sep(self._embed(cells, self.encoder_embedding)))
+        return _tiled(self._separate, cells)
 
     def context(self, older: Tensor, newer: Tensor) -> Tensor:
         """`past` of the last frame but one and of the last (the same twice if there is one) > [n, 128, d]."""
-        return self.encoder_joint(self.enc_position_joint(torch.cat([older, newer], 1)))
+        return _tiled(self._joint, older, newer)
 
-    def predict(self, tokens: Tensor, context: Tensor) -> Prediction:
+    def memories(self, context: Tensor) -> list[KeyValue]:
+        """Context [n, 128, d] > what T_cur attends to, per layer; made once per frame."""
+        return self.decoder.memories(context)
+
+    def predict(self, tokens: Tensor, memories: list[KeyValue]) -> Prediction:
         """The parallel pass: all tokens known, [n, 16, M], each predicted from those before it."""
-        start = self.learned_zero.sym.expand(len(tokens), 1, -1)
-        x = self._embed(torch.cat([start, tokens[:, :-1]], 1), self.decoder_embedding)
-        features, _ = self.decoder.decode(self.dec_position(x), self.decoder.memories(context))
-        return Prediction(features, *self._heads(features))
+        return self._next(Walked(), tokens, memories)[0]
 
-    def walk(self, context: Tensor, settle: Settle) -> tuple[Tensor, Prediction]:
+    def extend(self, walked: Walked, tokens: Tensor, memories: list[KeyValue]) -> Walked:
+        """The same for the next tokens [n, t, M] after those of `walked`."""
+        said, kept = self._next(walked, tokens, memories)
+        parts = zip(*(part.split(1, 1) for part in (said.features, said.mean, said.scale)))
+        predictions = tuple(Prediction(*part) for part in parts)
+        return Walked((*walked.tokens, *tokens.unbind(1)), (*walked.predictions, *predictions), kept)
+
+    def walk(
+        self, memories: list[KeyValue], settle: Settle, walked: Walked | None = None, stop: int = TOKENS
+    ) -> Walked:
         """The one loop over tokens where they are not known beforehand: decoding, forecasting, inpainting.
 
         Finished tokens are never computed again: their keys and values are kept; the context's are made once.
 
         Args:
-            context: [n, 128, d].
+            memories: Of the context.
             settle: Gives token i of all blocks from its mean and scale: read, forecast, or known.
+            walked: Tokens that are finished already; none if not given.
+            stop: How many shall be finished.
 
         Returns:
-            Tokens [n, 16, M], and what was predicted for each.
+            Those tokens.
         """
-        memories, kept = self.decoder.memories(context), None
-        token = self.learned_zero.sym.expand(len(context), -1)
-        tokens, parts = [], []
-        for i in range(TOKENS):
-            x = self.dec_position(self._embed(token[:, None], self.decoder_embedding), i)
-            x, kept = self.decoder.decode(x, memories, kept)
-            parts.append((x, *self._heads(x)))
-            token = settle(i, parts[-1][1][:, 0], parts[-1][2][:, 0])
-            tokens.append(token)
-        return torch.stack(tokens, 1), Prediction(*(torch.cat(p, 1) for p in zip(*parts)))
+        walked = walked or Walked()
+        for i in range(len(walked.tokens), stop):
+            said, kept = self._next(walked, None, memories)
+            token = settle(i, said.mean[:, 0], said.scale[:, 0])
+            walked = Walked((*walked.tokens, token), (*walked.predictions, said), kept)
+        return walked
+
+    def _next(
+        self, walked: Walked, known: Tensor | None, memories: list[KeyValue]
+    ) -> tuple[Prediction, list[KeyValue]]:
+        """Predicts the tokens after those of `walked`: as many as `known` [n, t, M] has, else one."""
+        last = walked.tokens[-1] if walked.tokens else self._start(memories)
+        given = last[:, None] if known is None else torch.cat([last[:, None], known[:, :-1]], 1)
+        x = self.dec_position(self._embed(given, self.decoder_embedding), len(walked.tokens))
+        x, kept = self.decoder.decode(x, memories, walked.kept)
+        return Prediction(x, *self._heads(x)), kept
+
+    def _start(self, memories: list[KeyValue]) -> Tensor:
+        return self.learned_zero.sym.expand(len(memories[0][0]), -1)
+
+    def _separate(self, cells: Tensor) -> Tensor:
+        return self.encoder_sep(self.enc_position_sep(self._embed(cells, self.encoder_embedding)))
+
+    def _joint(self, older: Tensor, newer: Tensor) -> Tensor:
+        return self.encoder_joint(self.enc_position_joint(torch.cat([older, newer], 1)))
 
     def _embed(self, tokens: Tensor, embedding: nn.Linear) -> Tensor:
         return self.post_embedding_layernorm(embedding(tokens / TOKEN_SCALE))

@@ -1,0 +1,287 @@
+"""Codec of published TEC-TT checkpoints: each date's latent predicted from the two before it.
+
+    DN > standardise, pad > g_a > y > traverse(port) > y_hat, features > dequantise > g_s > crop, DN
+
+One section with one coder state for all dates of a chunk; per date its 16 token indices in order, per token
+index all blocks at once. `traverse` is the only coding loop: estimating, encoding and decoding differ in the port.
+
+Which arithmetic, and why encoder and decoder agree:
+    * What the past says (T_sep, T_joint and the keys of T_cur: 215 of 232 GMAC) is float32, on both sides
+      the same function of the same integers in the same shapes: the same bits on one machine, whatever its
+      threads (`tests/test_tec_tt.py` holds that).
+    * What finished tokens add (T_cur and the heads) is float64, because there the encoder works in one
+      parallel pass and the decoder token by token, in another order of summation. The two differ by some
+      1e-14 of a mean, which moves a table row about once in 1e11 symbols.
+    * Where machines differ nevertheless, the check value of the date turns it into a `DesyncError`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import hub
+from ..coder import DecodePort, EncodePort, EstimatePort, Port, Tables
+from ..entropy.grid import GaussianGrid
+from ..errors import DesyncError, FormatError
+from ..networks.transformer import TOKENS, KeyValue, TokenModel, Walked
+from . import temporal
+from .base import Encoded
+from .parts import Recorder, codec_id, latent_grid, pad, sensor_of, statistics, weights_hash
+from .temporal import TemporalModel
+
+VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: exact in float32 with room
+
+Item = TypeVar("Item")
+Grid = tuple[int, int, int]  # B, h, w
+Code = Callable[[np.ndarray | None, np.ndarray, Tables], np.ndarray]  # as Port.code
+CodeOf = Callable[[int], Code]  # of a token index
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the finished dates leave for the next: T_sep's output of the last two; none before the first."""
+
+    processed: tuple[Tensor, ...] = ()
+
+
+class TokenPath:
+    """From finished dates and tokens to the distribution of the next token, and through a port.
+
+    Args:
+        model: The network; its float32 part is used as it is, T_cur and the heads are copied to float64.
+    """
+
+    def __init__(self, model: TemporalModel):
+        self._tokens = model.entropy_model
+        self._pad = model._temporal_pad_token_maker
+        left = (self._tokens.encoder_sep, self._tokens.encoder_joint)  # not needed in float64, and large
+        self.exact: TokenModel = copy.deepcopy(
+            self._tokens, {id(part): nn.Identity() for part in left}
+        ).double()
+        self._grid = GaussianGrid()
+
+    @property
+    def tables(self) -> Tables:
+        return self._grid.tables
+
+    def known(self, y: Tensor) -> Tensor:
+        """Latent [B, M, h, w] > the integers to code, [n, 16, M] float64."""
+        return self._tokens.tokens(torch.round(y).clamp(-VALUE_LIMIT, VALUE_LIMIT).double())
+
+    def memories(self, past: Past, count: int) -> list[KeyValue]:
+        """What T_cur attends to in `count` blocks, float64."""
+        if not past.processed:
+            return [(k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1)) for k, v in self._first]
+        return self._memories(past.processed[0], past.processed[-1])
+
+    def then(self, past: Past, walked: Walked, grid: Grid) -> Past:
+        """The past of the next date, after all tokens of this one."""
+        y_hat = self._tokens.grid(torch.stack(walked.tokens, 1), grid).float()
+        return Past((*past.processed[-1:], self._tokens.past(y_hat)))
+
+    def advance(
+        self, walked: Walked, stop: int, memories: list[KeyValue], known: Tensor | None, code_of: CodeOf
+    ) -> Walked:
+        """Codes the tokens from where `walked` ends up to `stop`.
+
+        Args:
+            walked: The finished tokens.
+            stop: How many shall be finished.
+            memories: Of the context.
+            known: The values of all tokens [n, 16, M]: one parallel pass; None when decoding: token by token.
+            code_of: What codes token i.
+        """
+        if known is None:
+            return self.exact.walk(
+                memories, lambda i, *said: self.code(code_of(i), None, *said), walked, stop
+            )
+        start = len(walked.tokens)
+        walked = self.exact.extend(walked, known[:, start:stop], memories)
+        for i in range(start, stop):
+            said = walked.predictions[i]
+            self.code(code_of(i), known[:, i], said.mean[:, 0], said.scale[:, 0])
+        return walked
+
+    def code(self, code: Code, known: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
+        """Codes one token of all blocks, [n, M] (None when decoding) > its values, float64 integers."""
+        rows, centre, sign = self._grid.rows(mean, scale)
+        symbols = None if known is None else ((known - centre) * sign).to(torch.int32).reshape(-1).numpy()
+        coded = code(symbols, rows.reshape(-1).numpy(), self.tables)
+        return torch.from_numpy(coded).reshape(mean.shape) * sign + centre
+
+    @cached_property
+    def _first(self) -> list[KeyValue]:
+        """Of the first date: its past is one value per channel, so all blocks are alike and one is enough."""
+        block = self._tokens.past(self._pad(torch.empty(1, self._pad.weight.shape[1], 4, 4)))
+        return self._memories(block, block)
+
+    def _memories(self, older: Tensor, newer: Tensor) -> list[KeyValue]:
+        context = self._tokens.context(older, newer)
+        return [(k.double(), v.double()) for k, v in self._tokens.memories(context)]
+
+
+def block_count(grid: Grid) -> int:
+    """Blocks of 4x4 latent cells."""
+    return grid[0] * grid[1] * grid[2] // TOKENS
+
+
+def traverse(path: TokenPath, y: Tensor | None, port: Port, dates: int, grid: Grid) -> Iterator[Walked]:
+    """Codes the latents of a chunk, date by date; the next date starts when the caller comes back.
+
+    Args:
+        path: Probabilities.
+        y: Latents [B, T, M, h, w], or None when decoding.
+        port: Counts, writes or reads the symbols.
+        dates: T.
+        grid: B, h, w; h and w multiples of 4.
+    """
+    past = Past()
+    for t in range(dates):
+        memories = path.memories(past, block_count(grid))
+        known = None if y is None else path.known(y[:, t])
+        walked = path.advance(Walked(), TOKENS, memories, known, lambda _token: port.code)
+        yield walked
+        if t + 1 < dates:
+            past = path.then(past, walked, grid)
+
+
+@dataclass(frozen=True, eq=False)
+class TemporalCodec:
+    """A published TEC-TT checkpoint as a codec.
+
+    `quality` is accepted and has no effect: each checkpoint was trained for one lambda.
+
+    Attributes:
+        id: Kind, sensor and weights hash, such as "tec-tt-base-s2l2a-0123456789abcdef".
+        weights_hash: 8 bytes, SHA-256 over tensors, tables and the number of attention heads.
+        sensor: Sensor id; its statistics standardise the pixels.
+        bands: C.
+        model: Network in evaluation mode, float32.
+        path: Its probabilities.
+    """
+
+    id: str
+    weights_hash: bytes
+    sensor: str
+    bands: int
+    model: TemporalModel
+    path: TokenPath
+
+    @torch.inference_mode()
+    def encode(self, x: np.ndarray, quality: float) -> Encoded:
+        """float32 [T, C, H, W] DN > one section, and one check value per date; `quality` has no effect."""
+        y = latents(self.model, x[None], self.sensor)
+        port = EncodePort()
+        recorder = Recorder(port)
+        checks = [recorder.take() for _ in traverse(self.path, y, recorder, len(x), grid_of(y))]
+        return Encoded((port.finish(),), tuple(checks))
+
+    @torch.inference_mode()
+    def estimate(self, x: np.ndarray) -> float:
+        """float32 [T, C, H, W] or [B, T, C, H, W] DN > bits of the same traversal, without writing them."""
+        y = latents(self.model, x.reshape(-1, *x.shape[-4:]), self.sensor)
+        port = EstimatePort()
+        for _ in traverse(self.path, y, port, y.shape[1], grid_of(y)):
+            pass
+        return port.bits
+
+    @torch.inference_mode()
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """The section > float32 [T, C, H, W] DN; `quality` has no effect.
+
+        Raises:
+            DesyncError: Symbols of a date differ from the encoded ones; nothing after it can be decoded.
+            FormatError: A section that no encoder writes, or another number of dates.
+        """
+        if len(coded.sections) != 1 or len(coded.checks) != shape[0] or coded.budgets:
+            raise FormatError(
+                f"expected one section, {shape[0]} check values and no budgets, got {len(coded.sections)}, "
+                f"{len(coded.checks)} and {len(coded.budgets)}; the stream is damaged or a date is missing"
+            )
+        port = DecodePort(coded.sections[0])
+        recorder = Recorder(port)
+        grid = (1, *latent_grid(*shape[2:]))
+        frames = traverse(self.path, None, recorder, shape[0], grid)
+        out = np.empty(shape, np.float32)
+        for t, expected in enumerate(coded.checks):
+            walked = read_date(frames, t)
+            compare(t, expected, recorder.take())
+            out[t] = pixels(self.model, walked, grid, self.sensor)[0, :, : shape[2], : shape[3]]
+        port.finish()
+        return out
+
+
+def latents(model: TemporalModel, x: np.ndarray, sensor: str) -> Tensor:
+    """float32 [B, T, C, H, W] DN > latents [B, T, M, h, w]."""
+    mean, std = statistics(sensor)
+    frames = torch.from_numpy(np.ascontiguousarray(x, np.float32)).flatten(0, 1)
+    y = [model.g_a(pad((frame[None] - mean) / std)) for frame in frames]
+    return torch.cat(y).unflatten(0, x.shape[:2])
+
+
+def pixels(model: TemporalModel, walked: Walked, grid: Grid, sensor: str) -> np.ndarray:
+    """One date after the traversal > DN [B, C, 16 h, 16 w], float32."""
+    tokens, said = walked.stacked()
+    y_hat, features = (model.entropy_model.grid(t, grid).float() for t in (tokens, said.features))
+    mean, std = statistics(sensor)
+    return (model.g_s(model._dequantizer(y_hat, features)) * std + mean).numpy()
+
+
+def grid_of(y: Tensor) -> Grid:
+    """B, h, w of latents [B, T, M, h, w]."""
+    return y.shape[0], y.shape[-2], y.shape[-1]
+
+
+def read_date(frames: Iterator[Item], t: int) -> Item:
+    """The next date of a traversal that decodes.
+
+    Raises:
+        FormatError: Its bytes are ones that no encoder writes; the message names the date.
+    """
+    try:
+        return next(frames)
+    except DesyncError:
+        raise  # it names its date
+    except FormatError as error:
+        raise FormatError(f"date {t}: {error}") from error
+
+
+def compare(t: int, expected: int, got: int) -> None:
+    """Holds the check value of a date against the one in the stream.
+
+    Raises:
+        DesyncError: They differ.
+    """
+    if expected != got:
+        raise DesyncError(
+            f"date {t}: decoded symbols differ from the encoded ones (expected check {expected:08x}, got "
+            f"{got:08x}); a date is missing or damaged, or this machine computes otherwise than the one that "
+            "encoded: decode there, or encode again"
+        )
+
+
+def from_weights(weights: hub.Weights, heads: int = 16) -> TemporalCodec:
+    """Tensors in the published layout > a codec.
+
+    Args:
+        weights: As `eozip.hub.load` gives them.
+        heads: Attention heads, which no shape tells; 16 in everything published.
+
+    Raises:
+        WeightsError: Not a temporal network, or missing, unexpected or misshapen tensors, all listed.
+    """
+    sensor = sensor_of(weights)
+    model = temporal.from_weights(weights, heads)
+    path = TokenPath(model)
+    digest = weights_hash(weights.tensors, (path.tables,), f"heads {heads}")
+    return TemporalCodec(
+        codec_id(weights.kind, sensor, digest), digest, sensor, weights.config["bands"], model, path
+    )
