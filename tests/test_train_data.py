@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import rasterio
 import zarr
 
+import eozip
 from eozip import sensors
 from eozip.errors import InputError, OutputError
 from eozip.train import augment, guard, loop, pack, packed, packing, run, stacks, validate
@@ -20,6 +24,7 @@ from eozip.train.feed import feeding, turns
 from eozip.train.recipe import DataSource, checked, data_root, load
 from trainfiles import scene, write_data, write_recipe
 
+PACKAGE = Path(eozip.__file__).parent
 NAMES = sensors.get("s2-l2a").band_names
 
 
@@ -317,6 +322,26 @@ def test_packing_then_training_from_the_pack_alone(folder, monkeypatch):
     outcome = run(recipe, out=folder / "out", data=folder / "small.zip", progress=False, device="cpu")
     assert outcome.finished
     assert len(outcome.points) == 2
+
+
+def test_a_finished_run_is_measured_elsewhere(folder):
+    recipe = write_recipe(folder, "steps = 2", "real_bytes = false")
+    pack(recipe, folder / "small.zip", 1.0)
+    quiet = {"progress": False, "device": "cpu", "out": folder / "out"}
+    away = run(recipe, data=folder / "small.zip", **quiet)
+    assert away.points == ()
+    home = run(write_recipe(folder, "steps = 2"), resume=True, other_recipe=True, **quiet)
+    assert home.steps == 2
+    assert len(home.points) == 2
+    assert "| place | 100 |" in (home.weights / "card.md").read_text()
+
+
+def test_training_on_packs_needs_neither_rasterio_nor_zarr():
+    """What a machine with torch but no geospatial libraries has; see docs/training.md."""
+    code = "import sys; sys.modules.update(rasterio=None, zarr=None, xarray=None); import eozip.train"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    )
 
 
 def test_pack_holds_real_pixels_and_the_validation_places(folder):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -206,9 +207,11 @@ def _log_start(r: Run, resume: bool) -> None:
     facts = {"recipe": r.recipe.to_json(), "data": r.facts, "command": export.command_line()}
     facts |= {"commit": export.commit(), "hardware": export.hardware(r.device)}
     r.log.write("resume" if resume else "start", step=r.state.step, **facts)
-    for entry in r.facts:
+    for k, entry in enumerate(r.facts):
         if entry.get("left_out"):
-            r.display.say(f"left out, of other bands or too small: {', '.join(entry['left_out'])}")
+            counts = Counter(name.partition(":")[0] for name in entry["left_out"])
+            text = ", ".join(f"{count} of {name}" for name, count in counts.items())
+            r.display.say(f"data[{k}]: left out arrays of other bands or smaller than the crop: {text}")
 
 
 def _sitting(r: Run) -> Outcome:

@@ -26,7 +26,8 @@ from eozip.train.recipe import Place, Recipe, load
 
 GROUP = 64  # tiles of one shape per mosaic
 RANDOM_TILES = 4000  # candidates from sources too large to be cut up whole
-EFFORT = 7  # of JPEG XL
+EFFORT, QUICK = 7, 3  # of JPEG XL: as written; to see how much is going to fit
+MARGIN = 2500  # bytes of names and index entries, were a tile alone
 
 
 @dataclass(frozen=True)
@@ -221,18 +222,40 @@ def _write(out: Path, tiles: Sequence[Tile], places: Sequence[validate.Stack], l
 
 
 def _fill(archive: _Archive, tiles: Sequence[Tile]) -> int:
-    """Tiles in order, gathered into mosaics of one source and shape, until one does not fit."""
-    waiting: dict[tuple[str, tuple[int, int]], list[np.ndarray]] = {}
-    taken = groups = 0
-    for tile in tiles:
-        bucket = waiting.setdefault((tile.source, tile.shape), [])
-        bucket.append(tile.read())
-        if len(bucket) == GROUP:
-            if not archive.add(tile.source, f"tiles-{groups:04d}", np.stack(bucket)):
-                break
-            taken, groups = taken + GROUP, groups + 1
-            bucket.clear()
-    for (source, _), bucket in waiting.items():
-        if bucket and archive.add(source, f"tiles-{groups:04d}", np.stack(bucket)):
-            taken, groups = taken + len(bucket), groups + 1
+    """As many tiles as fit, in order; returns their number.
+
+    Tiles of one source and shape share mosaics, which come out smaller than the sum of their tiles: what that
+    saves is filled in further rounds.
+    """
+    taken, rest = 0, list(tiles)
+    while rest:
+        chosen = _prefix(rest, archive)
+        rest = rest[len(chosen) :]
+        for (source, _), group in _by_shape(chosen).items():
+            for first in range(0, len(group), GROUP):
+                stack = np.stack([tile.read() for tile in group[first : first + GROUP]])
+                if not archive.add(source, f"tiles-{len(archive.items):04d}", stack):
+                    return taken
+                taken += len(stack)
+        if not chosen:
+            break
     return taken
+
+
+def _prefix(tiles: Sequence[Tile], archive: _Archive) -> list[Tile]:
+    """The first tiles, as long as each packed for itself would fit."""
+    room, chosen = archive.limit - archive.used, []
+    for tile in tiles:
+        planes = tile.read()
+        room -= sum(len(archive.encode(plane, lossless=True, effort=QUICK)) for plane in planes) + MARGIN
+        if room < 0:
+            break
+        chosen.append(tile)
+    return chosen
+
+
+def _by_shape(tiles: Sequence[Tile]) -> dict[tuple[str, tuple[int, int]], list[Tile]]:
+    groups: dict[tuple[str, tuple[int, int]], list[Tile]] = {}
+    for tile in tiles:
+        groups.setdefault((tile.source, tile.shape), []).append(tile)
+    return groups

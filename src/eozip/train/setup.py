@@ -33,13 +33,12 @@ def configured(
     export.checked_name(export.full_name(recipe))
     kind_of(recipe.kind).configured(recipe.network)
     journal.need_matplotlib()
-    if recipe.validation.real_bytes:
-        need_coder()
+    need_coder()
     return checked(recipe, str(file))
 
 
 def need_coder() -> None:
-    """Fails now and not after hours, if real bytes could not be measured.
+    """Fails now and not after hours, if weights could not be written and their bytes not be measured.
 
     Raises:
         InputError: the range coder is not installed.
@@ -49,8 +48,7 @@ def need_coder() -> None:
         import eozip.coder  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"real bytes at the end need {error.name}, which is not installed; install it, or set "
-            "validation.real_bytes = false"
+            f"writing and measuring the weights at the end needs {error.name}: pip install {error.name}"
         ) from error
 
 
