@@ -10,7 +10,8 @@ more. There are a few `levels`, 1 the first; for each, both sides keep the past 
 cost time (each its own T_sep, T_joint and forecasts), fewer cost bits. At any cut both sides have the same.
 
 Arithmetic is that of `eozip.codecs.tec_tt`. As a cut stream cannot be held against the check values of its
-header, each date's part of a section also ends in one byte, the last of the check value of its symbols so far.
+header, each date's part of a section also ends in one byte, the last of the check value of its symbols so
+far.
 """
 
 from __future__ import annotations

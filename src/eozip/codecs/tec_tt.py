@@ -3,7 +3,8 @@
     DN > standardise, pad > g_a > y > traverse(port) > y_hat, features > dequantise > g_s > crop, DN
 
 One section with one coder state for all dates of a chunk; per date its 16 token indices in order, per token
-index all blocks at once. `traverse` is the only coding loop: estimating, encoding and decoding differ in the port.
+index all blocks at once. `traverse` is the only coding loop: estimating, encoding and decoding differ in the
+port.
 
 Which arithmetic, and why encoder and decoder agree:
     * What the past says (T_sep, T_joint and the keys of T_cur: 215 of 232 GMAC) is float32, on both sides
