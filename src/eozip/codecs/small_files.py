@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -73,7 +72,7 @@ def load_small(folder: Path) -> SmallCodec:
         id=str(weights.config["id"]),
         weights_hash=bytes.fromhex(str(weights.config["sha256"])),
         model=model,
-        entropy=copy.deepcopy(model.entropy).double(),
+        entropy=model.entropy,
         arithmetic=exact.ExactArithmetic(exact.expanded(functions)),
         tables=unpacked(tables),
         sensor=str(weights.config["sensor"]),

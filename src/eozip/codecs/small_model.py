@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from eozip.entropy import logistic
 from eozip.networks.small import SmallAnalysis, SmallConfig, SmallSynthesis, at_level
-from eozip.networks.small_entropy import FloatArithmetic, SmallEntropy, Step, rows
+from eozip.networks.arithmetic import FloatArithmetic
+from eozip.networks.small_entropy import SmallEntropy, Step, rows
 from eozip.networks.small_linear import LinearEntropy
 
 

@@ -1,9 +1,10 @@
-"""Entropy networks on integers: the same traversal, with weights and activations on dyadic grids in float64.
+"""Entropy networks on integers: the same traversal, with weights and activations on dyadic grids.
 
-A float64 holds every integer up to 2**53. When weights are multiples of 2**-14 and activations multiples of 2**-8, every
-product and every partial sum of a layer is a multiple of 2**-22 below 2**31, so it is represented exactly and the order of
-summation, the number of threads, fused multiply-adds, vector width and device cannot change it. In between only
-operations that IEEE 754 rounds correctly are used (divide, round to even, compare), and tables where a function is needed.
+Every weight and every number that enters a sum is a multiple of a power of two. A float32 holds every integer up to
+2**24, a float64 up to 2**53; while all partial sums of a layer, counted in grid units, stay below that, each is represented
+exactly, and the order of summation, the number of threads, fused multiply-adds, vector width and device cannot change it.
+`exact_entropy` chooses each layer's weight grid so that this holds and refuses a layer where it cannot. Between sums there
+are only operations that IEEE 754 rounds correctly (add, multiply, divide, round to even, compare), one at a time, and tables.
 
 docs/bitstream.md defines each step; `tests/reference` decodes with integers and no torch.
 """
@@ -24,14 +25,14 @@ from eozip.errors import WeightsError
 from .logistic import LOG_SCALE_MAX, LOG_SCALE_MIN, bounded
 from .logistic_tables import ROWS, STEP
 
-WEIGHT = 2.0**14  # weights are multiples of 1 / WEIGHT
-ACTIVATION = 2.0**8  # activations and log scales
-VALUE = 2.0**8  # latents, means and spreads, in quantisation steps
+WEIGHT = 2.0**20  # the finest weight grid: multiples of 1 / WEIGHT
+ACTIVATION, ACTIVATION_MAX = 2.0**5, 2.0**5
+FINE, FINE_MAX = 2.0**8, 2.0**8  # log scales, biases, factors
+VALUE, VALUE_MAX = 2.0**6, 2.0**17  # latents, means, spreads, in quantisation steps
+COARSE, COARSE_MAX = 2.0**4, 2.0**6  # latents of the later groups, as inputs of large sums
 LEVEL = 2.0**12  # the quality level
-ACTIVATION_MAX = 2.0**12
-VALUE_MAX = 2.0**20
 TABLE_MAX = 2**12  # steps; squash and log are constant beyond
-SUM_MAX = 2.0**53
+NARROW, WIDE = 2.0**24, 2.0**53  # integers that float32 and float64 hold
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class FunctionTables:
     """Functions of one integer argument, ready for look-up.
 
     Attributes:
-        squash: float64 [n], ln(1 + i / VALUE) on the activation grid.
-        log: float64 [n], ln(i / VALUE) on the activation grid (entry 0 as entry 1).
-        rows: int64 [m], the coder's table row of the log scale i / ACTIVATION - 2 |LOG_SCALE_MIN|.
+        squash: float32 [n], ln(1 + i / VALUE) on the activation grid.
+        log: float32 [n], ln(i / VALUE) on the fine grid (entry 0 as entry 1).
+        rows: int64 [m], the coder's table row of the log scale (i - ROW_OFFSET) / FINE.
     """
 
     squash: Tensor
@@ -49,21 +50,21 @@ class FunctionTables:
     rows: Tensor
 
 
-ROW_OFFSET = -round(2 * LOG_SCALE_MIN * ACTIVATION)
-LOG_MIN = -round(math.log(VALUE) * ACTIVATION)  # of 1 / VALUE, in activation units
+ROW_OFFSET = -round(2 * LOG_SCALE_MIN * FINE)
+LOG_MIN = -round(math.log(VALUE) * FINE)  # of 1 / VALUE, in units of the fine grid
 
 
 def function_steps() -> dict[str, Tensor]:
     """The float > integer crossing of the functions: where each staircase rises, int32. Stored with the weights.
 
-    squash, log: entry k is the first argument (in VALUE units) whose function value is k + 1 (log: LOG_MIN + k + 1)
-    activation units or more. rows: entry k is the first log scale (in activation units, plus ROW_OFFSET) of row k + 1.
+    squash, log: entry k is the first argument (in VALUE units) at which the function reaches k + 1 (log: LOG_MIN + k + 1)
+    units of its grid. rows: entry k is the first log scale (fine grid units, plus ROW_OFFSET) of row k + 1.
     """
     v = torch.arange(int(TABLE_MAX * VALUE) + 1, dtype=torch.float64) / VALUE
-    scale = torch.arange(-ROW_OFFSET, round((LOG_SCALE_MAX + 1) * ACTIVATION), dtype=torch.float64) / ACTIVATION
+    scale = torch.arange(-ROW_OFFSET, round((LOG_SCALE_MAX + 1) * FINE), dtype=torch.float64) / FINE
     return {
         "squash": rises(v.log1p() * ACTIVATION, 0),
-        "log": rises(v.clamp_min(1 / VALUE).log() * ACTIVATION, LOG_MIN),
+        "log": rises(v.clamp_min(1 / VALUE).log() * FINE, LOG_MIN),
         "rows": rises((bounded(scale) - LOG_SCALE_MIN) / STEP, 0)[: ROWS - 1],
     }
 
@@ -86,65 +87,115 @@ def expanded(steps: Mapping[str, Tensor]) -> FunctionTables:
     squash, log = (torch.searchsorted(steps[n], index, right=True) for n in ("squash", "log"))
     scales = torch.arange(int(steps["rows"].max()) + 1, dtype=torch.int32)
     rows = torch.searchsorted(steps["rows"], scales, right=True)
-    return FunctionTables(squash.double() / ACTIVATION, (log + LOG_MIN).double() / ACTIVATION, rows)
+    return FunctionTables(squash.float() / ACTIVATION, (log + LOG_MIN).float() / FINE, rows)
 
 
-def on_grid(v: Tensor, unit: float) -> Tensor:
-    """The nearest multiple of 1 / unit (ties to even); exact, as unit is a power of two."""
-    return torch.round(v * unit) / unit
+def on_grid(v: Tensor, unit: float, most: float) -> Tensor:
+    """The nearest multiple of 1 / unit (ties to even), within -most .. most; exact, as unit is a power of two."""
+    return torch.round(v * unit).clamp(-most * unit, most * unit) / unit
 
 
 class ExactArithmetic:
-    """`eozip.networks.small_entropy.Arithmetic` on the grids."""
+    """`eozip.networks.arithmetic.Arithmetic` on the grids: float32 carries everything but the widest sums."""
 
     def __init__(self, tables: FunctionTables) -> None:
         self.tables = tables
 
     def squash(self, v: Tensor) -> Tensor:
-        index = (v.abs() * VALUE).clamp_max(len(self.tables.squash) - 1).long()
-        return v.sign() * self.tables.squash[index]
+        index = (v.abs() * VALUE).clamp_max(len(self.tables.squash) - 1).int()
+        return v.sign().float() * self.tables.squash[index]
 
     def log(self, v: Tensor) -> Tensor:
-        return self.tables.log[(v * VALUE).clamp_max(len(self.tables.log) - 1).long()]
+        return self.tables.log[(v * VALUE).clamp_max(len(self.tables.log) - 1).int()]
 
     def positive(self, v: Tensor) -> Tensor:
         return v  # exponentiated at export
 
     def settle(self, v: Tensor) -> Tensor:
-        return on_grid(v, ACTIVATION).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+        return on_grid(v, ACTIVATION, ACTIVATION_MAX)
+
+    def fine(self, v: Tensor) -> Tensor:
+        return on_grid(v, FINE, FINE_MAX).float()
 
     def place(self, v: Tensor) -> Tensor:
-        return on_grid(v, VALUE).clamp(-VALUE_MAX, VALUE_MAX)
+        return on_grid(v, VALUE, VALUE_MAX).float()
+
+    def coarse(self, v: Tensor) -> Tensor:
+        return on_grid(v, COARSE, COARSE_MAX)
+
+    def wide(self, v: Tensor) -> Tensor:
+        return v.double()
 
     def rows(self, log_scale: Tensor) -> Tensor:
-        """Table row of settled log scales."""
-        index = (log_scale * ACTIVATION).long() + ROW_OFFSET
+        """Table rows of log scales on the fine grid."""
+        index = (log_scale * FINE).int() + ROW_OFFSET
         return self.tables.rows[index.clamp(0, len(self.tables.rows) - 1)]
 
 
+# Largest inputs of a narrow sum, in units of their grid (the same for all columns of a weight).
+LIMITS = {
+    "activation": ACTIVATION_MAX * ACTIVATION,
+    "squash": math.ceil(math.log1p(TABLE_MAX) * ACTIVATION),
+    "one": ACTIVATION,
+    "coarse": COARSE_MAX * COARSE,
+    "box": 9 * COARSE_MAX * COARSE,
+    "wide": 0.0,  # summed apart, in float64
+    "unused": 0.0,
+}
+
+
 def exact_entropy(entropy: nn.Module) -> nn.Module:
-    """A float64 copy of a `SmallEntropy` or `LinearEntropy` with every parameter on the weight grid.
+    """A copy of a `SmallEntropy` or `LinearEntropy` with every parameter on a grid that keeps its sums exact.
 
     Raises:
         WeightsError: a layer whose sums could leave the exact range.
     """
-    twin = copy.deepcopy(entropy).double().eval().requires_grad_(False)
+    twin = copy.deepcopy(entropy).eval().requires_grad_(False)
+    units: dict[str, float] = {}
     for name, p in twin.named_parameters():
-        p.copy_(on_grid(p.exp() if name in twin.logarithms else p, WEIGHT))
-    check_range(twin)
+        if name.startswith("h_a."):
+            continue  # the encoder's alone
+        value = p.double().exp() if name in twin.logarithms else p.double()
+        reads = twin.reads(name)
+        layer = name.rpartition(".")[0]
+        if reads is None:
+            # a bias joins its layer's sum, so it shares its grid
+            p.copy_(rounded(name, value, min(WEIGHT, ACTIVATION * units.get(layer, WEIGHT))))
+        else:
+            matrix = value.flatten(1)
+            limits = column_limits(reads, matrix.shape[1])
+            units[layer] = narrow_unit(name, matrix, limits)
+            p.copy_(torch.where(limits > 0, rounded(name, matrix, units[layer]), rounded(name, matrix, WEIGHT)).view_as(p))
     return twin
 
 
-def check_range(entropy: nn.Module) -> None:
-    """No sum can reach 2**53 grid units: sum |w| * largest input, in units of weight grid times input grid."""
-    for name, weight in entropy.named_parameters():
-        if weight.ndim < 2:
-            continue
-        reads_values = ".linear." in name or name in entropy.logarithms  # else activations
-        units = VALUE_MAX * VALUE if reads_values else ACTIVATION_MAX * ACTIVATION
-        total = float(weight.abs().flatten(1).sum(1).max()) * WEIGHT * units
-        if total >= SUM_MAX:
-            raise WeightsError(f"entropy weight {name}: expected sums below 2**53, got up to {total:.3g}; retrain with decay")
+def rounded(name: str, value: Tensor, unit: float) -> Tensor:
+    grid = torch.round(value * unit) / unit
+    if grid.abs().max() * WEIGHT >= NARROW:
+        raise WeightsError(f"entropy weight {name}: expected values below 16, got {float(grid.abs().max()):.4g}")
+    return grid
+
+
+def column_limits(reads: list[tuple[str, int]], columns: int) -> Tensor:
+    """Largest input of every column, float64 [columns]."""
+    counts = torch.tensor([columns if count < 0 else count for _, count in reads])
+    limits = torch.tensor([LIMITS[kind] for kind, _ in reads], dtype=torch.float64)
+    return limits.repeat_interleave(counts)[:columns]
+
+
+def narrow_unit(name: str, matrix: Tensor, limits: Tensor) -> float:
+    """The finest power of two, at most WEIGHT, on whose grid a float32 sum over these columns stays exact.
+
+    Raises:
+        WeightsError: it would be too coarse to be of use.
+    """
+    largest = max(float((matrix.abs() * limits).sum(1).max()), 2.0**-20)
+    # one bit is left for the bias and for weights that are rounded up
+    unit = min(WEIGHT, 2.0 ** math.floor(math.log2(NARROW / 2 / largest)))
+    worst = float((torch.round(matrix * unit).abs() * limits).sum(1).max())
+    if unit < 2**5 or worst >= NARROW * 0.75:
+        raise WeightsError(f"entropy weight {name}: its sums allow a weight grid of 1/{unit:g} only; train with weight decay")
+    return unit
 
 
 def grid_level(t: float) -> float:

@@ -50,7 +50,8 @@ class SmallConfig:
 
 
 def at_level(table: Tensor, t: Tensor) -> Tensor:
-    """Interpolate per-level rows. table [L, K], t [B] in 0 .. L-1 -> [B, K, 1, 1]."""
+    """Interpolate per-level rows. table [L, K], t [B] in 0 .. L-1 -> [B, K, 1, 1], in the dtype of t."""
+    table = table.to(t.dtype)
     low = t.floor().clamp(0, table.shape[0] - 2)
     part = (t - low)[:, None]
     index = low.long()

@@ -17,12 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .arithmetic import Arithmetic
 from .lattice import PASSES, RING, bordered, colours, crosses, pyramid
 from .small import ResidualBlock, SmallConfig, at_level, training_precision, zeroed
 
@@ -44,40 +44,11 @@ class Step:
     log_scale: Tensor
 
 
+# Runs of columns of a weight matrix, as (kind of input, how many; -1: all); kinds are those of `Arithmetic` and
+# "one" (0 or 1), "box" (sum of nine coarse values), "unused".
+Reads = list[tuple[str, int]]
+
 Code = Callable[[Step], Tensor]  # -> values [B, n, K] of the step's cells, in steps
-
-
-class Arithmetic(Protocol):
-    """The operations of the entropy networks that an exact form replaces (`eozip.entropy.exact`)."""
-
-    def squash(self, v: Tensor) -> Tensor: ...  # sign(v) ln(1 + |v|)
-
-    def log(self, v: Tensor) -> Tensor: ...  # of placed v > 0
-
-    def positive(self, v: Tensor) -> Tensor: ...  # a stored logarithm to its number
-
-    def settle(self, v: Tensor) -> Tensor: ...  # an activation or log scale: to its grid
-
-    def place(self, v: Tensor) -> Tensor: ...  # a mean or spread in steps: to its grid
-
-
-class FloatArithmetic:
-    """Plain floats: training, and the rate that the exact form is measured against."""
-
-    def squash(self, v: Tensor) -> Tensor:
-        return v.sign() * v.abs().log1p()
-
-    def log(self, v: Tensor) -> Tensor:
-        return v.log()
-
-    def positive(self, v: Tensor) -> Tensor:
-        return v.exp()
-
-    def settle(self, v: Tensor) -> Tensor:
-        return v
-
-    def place(self, v: Tensor) -> Tensor:
-        return v
 
 
 def dense(layer: nn.Conv2d, v: Tensor) -> Tensor:
@@ -93,6 +64,11 @@ def tapped(weight: Tensor, taps: tuple[int, ...]) -> Tensor:
 CROSS_TAPS = (1, 3, 5, 7)
 CENTRE = 4
 ALL_TAPS = tuple(range(9))
+
+
+def joined(parts: list[Tensor], which: list[int], dim: int = -1) -> Tensor:
+    chosen = [parts[i] for i in which if i < len(parts)]
+    return torch.cat(chosen, dim) if len(chosen) > 1 else chosen[0]
 
 
 def rows(v: Tensor) -> Tensor:
@@ -128,7 +104,7 @@ class HyperSynthesis(nn.Module):
         self.leave = nn.Conv2d(c.hyper, c.hyper, 3, padding=1)
 
     def forward(self, z_hat: Tensor, t: Tensor, a: Arithmetic) -> Tensor:
-        v = F.pixel_shuffle(self.enter(z_hat), 2) + at_level(self.level, t)
+        v = F.pixel_shuffle(self.enter(a.settle(z_hat)), 2) + a.fine(at_level(self.level, t))
         v = a.settle(self.block(a.settle(F.relu(v)), a.settle))
         v = F.pixel_shuffle(self.rise(F.relu(v)), 2)
         return a.settle(F.relu(self.leave(a.settle(F.relu(v)))))
@@ -156,7 +132,7 @@ class AverageContext(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """near [B, n, 24, k]: values of the neighbours (0 where unknown), seen [1, n, 24, 1]: which are known,
         hyper [B, n, hyper] -> mean, log-scale correction, spread of the neighbours; [B, n, k] each."""
-        weight = a.positive(self.weight).T * seen
+        near, weight = a.wide(near), a.wide(a.positive(self.weight)).T * seen
         total = weight.sum(2).clamp_min(2**-14)
         mean = a.place((weight * near).sum(2) / total)
         off = (near - mean[:, :, None]) * seen
@@ -166,7 +142,7 @@ class AverageContext(nn.Module):
         v = a.settle(F.relu(dense(self.enter, v) + bias))
         v = a.settle(F.relu(dense(self.middle, v)))
         shift, scale = dense(self.leave, v).to(mean).chunk(2, 2)
-        return a.place(mean + a.settle(shift) * spread), scale, spread
+        return a.place(mean + a.wide(a.fine(shift)) * spread), scale, spread
 
 
 class GroupContext(nn.Module):
@@ -175,6 +151,8 @@ class GroupContext(nn.Module):
     def __init__(self, c: SmallConfig, k: int) -> None:
         super().__init__()
         before, size = sum(c.groups[:k]), c.groups[k]
+        # block averages and first slopes reach thousands of steps: their sums are carried wide
+        self.large = min(before, sum(c.groups[:2]))
         self.before, self.size = before, size
         self.linear = nn.ModuleList(
             nn.Conv2d(before + p * size, size, 3, bias=False) for p in range(2)
@@ -191,37 +169,73 @@ class GroupContext(nn.Module):
         self.middle = nn.Conv2d(c.context, c.context, 1)
         self.leave = zeroed(nn.Conv2d(c.context, 2 * size, 1))
 
+    def reads(self, part: str, leaf: str) -> Reads | None:
+        """See `SmallEntropy.reads`; part is linear, magnitude, earlier, ..., leaf the last part of the name."""
+        kind = "coarse" if self.narrow_own else "wide"
+        own = [(kind if tap in CROSS_TAPS else "unused", 1) for tap in ALL_TAPS] * self.size
+        large, others = self.large, self.before - self.large
+        if part == "linear":
+            return [("wide", 9 * large), ("coarse", 9 * others), *own]
+        if part == "magnitude":
+            here, around = [("wide", large), ("coarse", others)], [("wide", large), ("box", others)]
+            return [*here, *around, (kind, 4 * self.size)]
+        if part == "spatial":
+            return [("squash" if kind != "unused" else kind, count) for kind, count in own]
+        if leaf != "weight":
+            return None
+        return {"earlier": [("squash", -1)]}.get(part, [("activation", -1)])
+
     def shared(self, hyper: Tensor, y_hat: Tensor, a: Arithmetic) -> Tensor:
         """What both colours use. hyper [B, hyper, h, w], y_hat: earlier groups [B, before, h, w] -> [B, h*w, context]."""
         return rows(self.hyper(hyper) + self.earlier(a.squash(y_hat)))
 
-    def line(self, colour: int, near: Tensor, cross: Tensor | None, shrink: Tensor) -> Tensor:
+    @property
+    def narrow_own(self) -> bool:
+        """Whether the group's own values are summed in the narrow carrier."""
+        return self.large < self.before
+
+    def line(self, colour: int, near: Tensor, cross: Tensor | None, shrink: Tensor, a: Arithmetic) -> Tensor:
         """The linear mean: near [B, n, 9, before], cross [B, n, 4, size] or None -> [B, n, size]."""
         weight = self.linear[colour].weight
-        with torch.autocast(near.device.type, enabled=False):  # large values: bfloat16 would lose whole steps
-            mean = F.linear(near.flatten(2), tapped(weight[:, : self.before], ALL_TAPS))
-            if cross is not None:
-                mean = mean + F.linear(cross.flatten(2), tapped(weight[:, self.before :], CROSS_TAPS))
-        return mean * shrink
+        known = [near[..., : self.large].flatten(2), near[..., self.large :].flatten(2)]
+        kernel = [tapped(weight[:, : self.large], ALL_TAPS), tapped(weight[:, self.large : self.before], ALL_TAPS)]
+        if cross is not None:
+            known.append(cross.flatten(2))
+            kernel.append(tapped(weight[:, self.before :], CROSS_TAPS))
+        return self.split_sum(known, kernel, a) * shrink
 
     def log_scale(
-        self, colour: int, near: Tensor, cross: Tensor | None, floor: Tensor, a: Arithmetic
+        self, colour: int, here: Tensor, around: Tensor, cross: Tensor | None, floor: Tensor, a: Arithmetic
     ) -> Tensor:
-        """The linear part of the scale: what is known here, around here, and in the other colour, by magnitude."""
-        known = near.abs()
-        parts = [known[:, :, CENTRE], known.sum(2)]
+        """The linear part of the scale, from magnitudes: here [B, n, before], summed over 3x3 cells around, and of the
+        other colour, cross [B, n, 4, size] or None. -> [B, n, size]."""
+        large, others = self.large, self.before - self.large
+        parts = a.positive(self.magnitude[colour]).split([large, others, large, others, 4 * self.size * colour], 1)
+        known = [here[..., :large], here[..., large:], around[..., large:]]
+        known[0] = torch.cat([known[0], around[..., :large]], 2)
+        known[1:] = [torch.cat(known[1:], 2)]
+        kernel = [torch.cat([parts[0], parts[2]], 1), torch.cat([parts[1], parts[3]], 1)]
         if cross is not None:
-            parts.append(cross.abs().flatten(2))
-        scale = F.linear(torch.cat(parts, 2), a.positive(self.magnitude[colour])) + floor
-        return a.log(a.place(scale))
+            known.append(cross.abs().flatten(2))
+            kernel.append(parts[4])
+        return a.log(a.place(self.split_sum(known, kernel, a) + floor))
+
+    def split_sum(self, known: list[Tensor], kernel: list[Tensor], a: Arithmetic) -> Tensor:
+        """Sum of products: the first part wide, the second narrow, a third (the group's own) as `narrow_own` says."""
+        wide, narrow = ([0], [1, 2]) if self.narrow_own else ([0, 2], [1])
+        total = F.linear(a.wide(joined(known, wide)), a.wide(joined(kernel, wide, 1)))
+        if self.narrow_own:
+            total = total + F.linear(a.coarse(joined(known, narrow)), joined(kernel, narrow, 1))
+        return total
 
     def predict(
         self, shared: Tensor, line: Tensor, cross: Tensor | None, bias: Tensor, a: Arithmetic
     ) -> tuple[Tensor, Tensor]:
-        """shared [B, n, context], line [B, n, size] -> mean, log-scale correction, [B, n, size] each."""
+        """shared [B, n, context], line [B, n, size], cross: squashed [B, n, 4, size] or None
+        -> mean, log-scale correction, [B, n, size] each."""
         v = shared + bias
         if cross is not None:
-            v = v + F.linear(a.squash(cross).flatten(2), tapped(self.spatial.weight, CROSS_TAPS))
+            v = v + F.linear(cross.flatten(2), tapped(self.spatial.weight, CROSS_TAPS))
         v = a.settle(F.relu(dense(self.middle, a.settle(F.relu(v)))))
         shift, scale = dense(self.leave, v).to(line).chunk(2, 2)
         return a.place(line + shift), scale
@@ -245,6 +259,18 @@ class SmallEntropy(nn.Module):
         """Parameters stored as logarithms of positive weights."""
         return logarithms(self)
 
+    def reads(self, name: str) -> Reads | None:
+        """What the columns of a weight matrix are multiplied with; None for a parameter that enters no large sum."""
+        part, _, leaf = name.rpartition(".")
+        if part.startswith("groups."):
+            group = self.groups[int(part.split(".")[1])]
+            return group.reads(part.split(".")[2] if "." in part[7:] else leaf, leaf)
+        if part == "average.enter" and leaf == "weight":
+            ring = len(RING)
+            return [("squash", self.config.groups[0] * ring), ("one", ring), ("activation", self.config.hyper)]
+        dense_layer = part in ("average.middle", "average.leave") or part.startswith("h_s.")
+        return [("activation", -1)] if dense_layer and leaf == "weight" else None
+
     def hyper_latent(self, y: Tensor) -> Tensor:
         """y in steps [B, M, h, w] -> z [B, Nz, h/4, w/4], not yet rounded."""
         return self.h_a(y)
@@ -262,23 +288,23 @@ class SmallEntropy(nn.Module):
     def code_hyper(self, code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic) -> Tensor:
         cells = torch.arange(size[0] * size[1], device=t.device)
         mean = a.place(row_at_level(self.z_mean, t)).expand(-1, len(cells), -1)
-        log_scale = a.settle(row_at_level(self.z_log_scale, t)).expand_as(mean)
+        log_scale = a.fine(row_at_level(self.z_log_scale, t)).expand_as(mean)
         return code(Step(None, cells, mean, log_scale)).transpose(1, 2).unflatten(2, size).contiguous()
 
     def code_averages(self, code: Code, hyper: Tensor, t: Tensor, size: tuple[int, int], a: Arithmetic) -> Tensor:
         k = self.config.groups[0]
-        base = row_at_level(self.first, t)
+        base = a.fine(row_at_level(self.first, t))
         levels = self.average.level.view(PASSES, -1, self.config.context)
         value, known = hyper.new_zeros(len(hyper), hyper.shape[1], k), hyper.new_zeros(1, hyper.shape[1], 1)
         for p, cells in enumerate(pyramid(*size, hyper.device)):
             near = cells.gather(bordered(value, size, cells.reach))
             seen = cells.gather(bordered(known, size, cells.reach))
             with training_precision(value, self.training):
-                bias = row_at_level(levels[p], t)
+                bias = a.fine(row_at_level(levels[p], t))
                 mean, scale, spread = self.average(near, seen, hyper[:, cells.index], bias, a)
             # without neighbours the marginal scale is the start, with them their spread is
             start = a.log(spread) if p else base
-            got = code(Step(slice(0, k), cells.index, mean, a.settle(start + scale)))
+            got = code(Step(slice(0, k), cells.index, mean, a.fine(start + scale)))
             value = value.index_copy(1, cells.index, got)
             known = known.index_fill(1, cells.index, 1.0)
         return value.transpose(1, 2).unflatten(2, size)
@@ -288,26 +314,40 @@ class SmallEntropy(nn.Module):
     ) -> Tensor:
         size, device = tuple(y_hat.shape[2:]), y_hat.device
         channels = slice(context.before, context.before + context.size)
-        shrink = a.settle(row_at_level(context.shrink, t))
-        floor = row_at_level(a.positive(context.floor), t)
+        shrink, floor = a.fine(row_at_level(context.shrink, t)), row_at_level(a.positive(context.floor), t)
         levels = context.level.view(2, -1, self.config.context)
         with training_precision(y_hat, self.training):
             shared = context.shared(hyper, y_hat, a)
-        around = bordered(rows(y_hat), size, 1, "replicate")
-        value, cross = y_hat.new_zeros(len(y_hat), shared.shape[1], context.size), None
+        grid = bordered(rows(y_hat), size, 1, "replicate")
+        here = magnitudes(rows(y_hat), context.large, a)
+        around = box(bordered(here, size, 1, "replicate"), size)
+        value, cross, squashed = y_hat.new_zeros(len(y_hat), shared.shape[1], context.size), None, None
         for colour, cells in enumerate(colours(*size, device)):
             if colour:
-                cross = crosses(*size, device).gather(bordered(value, size, 1))
-            near = cells.gather(around)
-            line = context.line(colour, near, cross, shrink)
-            with torch.autocast(near.device.type, enabled=False):
-                base = context.log_scale(colour, near, cross, floor, a)
+                near_other = crosses(*size, device)
+                cross = near_other.gather(bordered(value, size, 1))
+                squashed = near_other.gather(bordered(a.squash(value), size, 1))
+            line = context.line(colour, cells.gather(grid), cross, shrink, a)
+            base = context.log_scale(colour, here[:, cells.index], around[:, cells.index], cross, floor, a)
             with training_precision(y_hat, self.training):
-                bias = row_at_level(levels[colour], t)
-                mean, scale = context.predict(shared[:, cells.index], line, cross, bias, a)
-            got = code(Step(channels, cells.index, mean, a.settle(base + scale)))
+                bias = a.fine(row_at_level(levels[colour], t))
+                mean, scale = context.predict(shared[:, cells.index], line, squashed, bias, a)
+            got = code(Step(channels, cells.index, mean, a.fine(base + scale)))
             value = value.index_copy(1, cells.index, got)
         return value.transpose(1, 2).unflatten(2, size)
+
+
+def magnitudes(y_hat: Tensor, large: int, a: Arithmetic) -> Tensor:
+    """Absolute values of latents [B, h*w, K]; the first `large` channels keep their full range."""
+    return torch.cat([y_hat[..., :large], a.coarse(y_hat[..., large:])], 2).abs()
+
+
+def box(v: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sums over 3x3 cells: bordered [B, (h+2)(w+2), K] -> [B, h*w, K]."""
+    h, w = size
+    grid = v.unflatten(1, (h + 2, w + 2))
+    rows_sum = grid[:, :h] + grid[:, 1 : h + 1] + grid[:, 2:]
+    return (rows_sum[:, :, :w] + rows_sum[:, :, 1 : w + 1] + rows_sum[:, :, 2:]).flatten(1, 2)
 
 
 def logarithms(entropy: nn.Module) -> tuple[str, ...]:
@@ -317,5 +357,5 @@ def logarithms(entropy: nn.Module) -> tuple[str, ...]:
 
 
 def row_at_level(table: Tensor, t: Tensor) -> Tensor:
-    """Per-level rows [L, K] at levels t [B] -> [B, 1, K]."""
+    """Per-level rows [L, K] at levels t [B] -> [B, 1, K], in the dtype of t."""
     return at_level(table, t)[:, :, 0, 0][:, None]

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .arithmetic import Arithmetic
 from .lattice import PASSES, RING, bordered, colours, crosses, pyramid
 from .small import SmallConfig
-from .small_entropy import ALL_TAPS, CROSS_TAPS, Arithmetic, Code, Step, logarithms, row_at_level, rows, tapped
+from .small_entropy import ALL_TAPS, CROSS_TAPS, Code, Step, logarithms, row_at_level, rows, tapped
 
 
 class LinearAverages(nn.Module):
