@@ -2,10 +2,10 @@
 
     python benchmarks/temporal.py [--kind tec-tt] [--size 256] [--dates 3] [--threads 2] [--budget 16] [--json]
 
-Weights come from hashes (speed does not depend on them), so nothing is downloaded. Peak is what torch's own float32
-matrix product reaches in this run, measured before and after; the best counts. GMAC are those of the operations that really
-ran (linear layers, attention, convolutions), counted while the same codec runs once more. float64 operations count once,
-like float32 ones, though the machine does them at half the speed.
+Weights come from hashes (speed does not depend on them), so nothing is downloaded. Peak is what torch's own
+float32 matrix product reaches in this run, measured before and after; the best counts. GMAC are those of the
+operations that really ran (linear layers, convolutions), counted while the same codec runs once more; float64
+ones count once, like float32, though the machine does them at half the speed. Let nothing else use the cores.
 """
 
 from __future__ import annotations
@@ -58,9 +58,13 @@ def main() -> None:
     before = peak_gflops()
     rows, peak = measured(codec, x, options.budget, before)
     if options.json:
-        print(json.dumps({"peak_gflops": peak, "threads": options.threads, "rows": [asdict(r) for r in rows]}))
+        print(
+            json.dumps({"peak_gflops": peak, "threads": options.threads, "rows": [asdict(r) for r in rows]})
+        )
         return
-    print(f"{options.kind}, {options.size} x {options.size}, {options.dates} dates, {options.threads} threads")
+    print(
+        f"{options.kind}, {options.size} x {options.size}, {options.dates} dates, {options.threads} threads"
+    )
     print(f"peak of a float32 matrix product: {peak:.0f} GFLOP/s")
     for row in rows:
         print(
@@ -106,7 +110,9 @@ def scene(dates: int, size: int) -> np.ndarray:
     coarse = torch.from_numpy(rng.standard_normal((dates, 12, 10, 10)).astype(np.float32))
     x = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").numpy()
     sensor = sensors.get("s2-l2a")
-    return x * np.array(sensor.std, np.float32)[:, None, None] + np.array(sensor.mean, np.float32)[:, None, None]
+    return (
+        x * np.array(sensor.std, np.float32)[:, None, None] + np.array(sensor.mean, np.float32)[:, None, None]
+    )
 
 
 def peak_gflops(seconds: float = 1.5) -> float:
