@@ -1,6 +1,6 @@
 """Speed of the full-size temporal codecs: seconds per frame, GMAC done, share of the machine's matrix peak.
 
-    python benchmarks/temporal.py [--kind tec-tt] [--size 256] [--dates 3] [--threads 2] [--budget 16] [--json]
+    python benchmarks/temporal.py [--kind tec-tt] [--size 256] [--dates 3] [--threads 2] [--budget 16]
 
 Weights come from hashes (speed does not depend on them), so nothing is downloaded. Peak is what torch's own
 float32 matrix product reaches in this run, measured before and after; the best counts. GMAC are those of the
