@@ -6,7 +6,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.eozip-ready
 # Tests are many small ones: processes beat threads, and two fit any machine.
 WORKERS ?= 2
-export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -47,10 +46,10 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(PYTEST) -n $(WORKERS) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) -m "not slow and not gpu"
 
 test-slow: $(READY)  ## full-size networks and long runs
-	$(PYTEST) -n $(WORKERS) -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) -m "slow and not gpu"
 
 test-gpu: $(READY)  ## needs a CUDA device
 	$(PYTEST) -m gpu

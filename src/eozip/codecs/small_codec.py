@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
+from eozip.codecs.small_model import SmallImageModel
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
-from eozip.entropy.exact import ExactArithmetic, grid_level
+from eozip.entropy.exact import ExactArithmetic, FunctionTables, carrier_for, grid_level
 from eozip.errors import DesyncError, FormatError
-from eozip.networks.small_entropy import Step, rows
+from eozip.networks.small import PATCH
+from eozip.networks.small_linear import Step, rows
 
 MULTIPLE = 32  # pixels: the hyper-latent's stride
 SECTIONS = 1
@@ -55,13 +57,18 @@ class PortCode:
 
 @dataclass(frozen=True)
 class SmallCodec:
-    """tec-elic-small or tec-fp-small as a `Codec` (see `eozip.codecs.base`): one section per chunk."""
+    """tec-elic-small or tec-fp-small as a `Codec` (see `eozip.codecs.base`): one section per chunk.
+
+    Attributes:
+        model: g_a, g_s, gains and h_a in floats; `model.entropy`, the decoder-side networks, on exact grids.
+        functions: their look-up tables.
+        tables: the coder's.
+    """
 
     id: str
     weights_hash: bytes
-    model: torch.nn.Module  # g_a, g_s, gains, h_a: float
-    entropy: torch.nn.Module  # the decoder-side networks: exact
-    arithmetic: ExactArithmetic
+    model: SmallImageModel
+    functions: FunctionTables
     tables: Tables
     sensor: str = "s2-l2a"
 
@@ -86,8 +93,7 @@ class SmallCodec:
     def send(self, port: Port, x: np.ndarray, quality: float) -> tuple[int, ...]:
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
-        code = PortCode(port, self.tables, self.arithmetic, y, self.model.entropy.hyper_latent(y))
-        self.entropy.traverse(code, t.double(), tuple(y.shape[2:]), self.arithmetic)
+        code, _ = self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))
         return code.frame_checks()
 
     @torch.inference_mode()
@@ -102,13 +108,24 @@ class SmallCodec:
             raise FormatError(f"{self.id}: expected {SECTIONS} section, got {len(coded.sections)}")
         frames, _, height, width = shape
         t = self.level(quality, frames)
-        size = tuple(-(-n // MULTIPLE) * (MULTIPLE // 8) for n in (height, width))
+        size = tuple(-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in (height, width))
         port = DecodePort(coded.sections[0])
-        code = PortCode(port, self.tables, self.arithmetic, None, None)
-        y_hat = self.entropy.traverse(code, t.double(), size, self.arithmetic).float()
+        code, y_hat = self.traverse(port, t, size, None, None)
         compare(coded.checks, code.frame_checks())
         port.finish()
         return self.model.restore(self.model.synthesise(y_hat, t))[:, :, :height, :width].numpy()
+
+    def traverse(
+        self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None
+    ) -> tuple[PortCode, Tensor]:
+        """The one walk over all symbols; y and z [T, ., h, w] when encoding. -> what was coded, y_hat [T, M, h, w]."""
+        carrier = carrier_for(t.device)
+        arithmetic = ExactArithmetic(self.functions, carrier)
+        entropy = (
+            self.model.entropy if carrier == torch.float32 else copy.deepcopy(self.model.entropy).to(carrier)
+        )
+        code = PortCode(port, self.tables, arithmetic, y, z)
+        return code, entropy.traverse(code, t.double(), size, arithmetic).float()
 
     def level(self, quality: float, frames: int) -> Tensor:
         return torch.full((frames,), grid_level(quality / 100 * (self.model.config.levels - 1)))
@@ -127,13 +144,3 @@ def padded(x: Tensor) -> Tensor:
     """Replicate the last row and column until both sides are multiples of 32."""
     height, width = x.shape[2:]
     return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
-
-
-def digest(model: torch.nn.Module, tables: Tables) -> bytes:
-    """8 bytes of SHA-256 over every tensor (name, bytes) and the tables."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(name.encode() + b"\0" + tensor.detach().contiguous().cpu().numpy().tobytes())
-    for part in (tables.freqs, tables.first, tables.size):
-        sha.update(part.tobytes())
-    return sha.digest()[:8]

@@ -1,9 +1,9 @@
 """Weights of the `small` codecs on disk: float networks as float16, exact networks and tables as integers.
 
-    g_a.* g_s.* entropy.h_a.*      float16: pixels depend on them, probabilities do not
-    log_gain mean unit             float32
-    entropy.*                      int32, multiples of 2**-14
-    tables.* functions.*           int32: what the coder sees, built once at export and never computed again
+g_a.* g_s.* entropy.h_a.*      float16: pixels depend on them, probabilities do not
+log_gain mean unit             float32
+entropy.*                      int32, multiples of 2**-14
+tables.* functions.*           int32: what the coder sees, built once at export and never computed again
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def load_small(folder: Path) -> SmallCodec:
     functions = parts(weights.tensors, "functions.")
     networks = {n: v for n, v in weights.tensors.items() if not n.startswith(("tables.", "functions."))}
     # int32 grid values stay below 2**24, so float32 holds them exactly
-    floats = {n: v.float() / exact.WEIGHT if v.dtype == torch.int32 else v.float() for n, v in networks.items()}
+    floats = {
+        n: v.float() / exact.WEIGHT if v.dtype == torch.int32 else v.float() for n, v in networks.items()
+    }
     expected = {name: tuple(v.shape) for name, v in model.state_dict().items()}
     hub.check_tensors(replace(weights, tensors=floats), expected)
     model.load_state_dict(floats)
@@ -72,11 +74,19 @@ def load_small(folder: Path) -> SmallCodec:
         id=str(weights.config["id"]),
         weights_hash=bytes.fromhex(str(weights.config["sha256"])),
         model=model,
-        entropy=model.entropy,
-        arithmetic=exact.ExactArithmetic(exact.expanded(functions)),
+        functions=exact.expanded(functions),
         tables=unpacked(tables),
         sensor=str(weights.config["sensor"]),
     )
+
+
+def trained_tensors(folder: Path) -> dict[str, Tensor]:
+    """Tensors of shipped weights as training holds them: positive weights as logarithms again."""
+    model = load_small(folder).model
+    tensors = dict(model.state_dict())
+    for name in (f"entropy.{n}" for n in model.entropy.logarithms):
+        tensors[name] = tensors[name].clamp_min(1 / exact.WEIGHT).log()
+    return tensors
 
 
 def small_config(config: Mapping[str, Any], source: str) -> SmallConfig:
@@ -89,7 +99,8 @@ def small_config(config: Mapping[str, Any], source: str) -> SmallConfig:
     known = {f.name for f in fields(SmallConfig)}
     if config.get("kind") != KIND or set(network) != known:
         raise WeightsError(
-            f"{source}: expected kind {KIND!r} with the sizes {sorted(known)}, got {config.get('kind')!r} with {sorted(network)}"
+            f"{source}: expected kind {KIND!r} with the sizes {sorted(known)}, got {config.get('kind')!r} "
+            f"with {sorted(network)}"
         )
     return SmallConfig(**{**network, "groups": tuple(network["groups"])})
 

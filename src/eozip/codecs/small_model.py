@@ -12,18 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from eozip.entropy import logistic
-from eozip.networks.small import SmallAnalysis, SmallConfig, SmallSynthesis, at_level
 from eozip.networks.arithmetic import FloatArithmetic
-from eozip.networks.small_entropy import SmallEntropy, Step, rows
-from eozip.networks.small_linear import LinearEntropy
-
+from eozip.networks.small import SmallAnalysis, SmallConfig, SmallSynthesis, at_level
+from eozip.networks.small_entropy import SmallEntropy
+from eozip.networks.small_linear import LinearEntropy, Step, rows
 
 ENTROPY = {"context": SmallEntropy, "linear": LinearEntropy}  # tec-elic-small, tec-fp-small
 
 
 class SmallImageModel(nn.Module):
-    """tec-elic-small or tec-fp-small, by `config.entropy`. Pixels are (DN - mean of the band) / unit with one unit for all bands, so that the squared error
-    of the network is the squared error in DN (the published models standardise each band instead)."""
+    """tec-elic-small or tec-fp-small, by `config.entropy`.
+
+    Pixels are (DN - mean of the band) / unit with one unit for all bands, so that the squared error of the network is the
+    squared error in DN (the published models standardise each band instead).
+    """
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Every weight and every number that enters a sum is a multiple of a power of two.
 2**24, a float64 up to 2**53; while all partial sums of a layer, counted in grid units, stay below that, each is represented
 exactly, and the order of summation, the number of threads, fused multiply-adds, vector width and device cannot change it.
 `exact_entropy` chooses each layer's weight grid so that this holds and refuses a layer where it cannot. Between sums there
-are only operations that IEEE 754 rounds correctly (add, multiply, divide, round to even, compare), one at a time, and tables.
+are only operations that IEEE 754 rounds correctly (add, multiply, divide, round to even, compare), and tables.
 
 docs/bitstream.md defines each step; `tests/reference` decodes with integers and no torch.
 """
@@ -96,14 +96,21 @@ def on_grid(v: Tensor, unit: float, most: float) -> Tensor:
 
 
 class ExactArithmetic:
-    """`eozip.networks.arithmetic.Arithmetic` on the grids: float32 carries everything but the widest sums."""
+    """`eozip.networks.arithmetic.Arithmetic` on the grids.
 
-    def __init__(self, tables: FunctionTables) -> None:
-        self.tables = tables
+    Args:
+        tables: the functions.
+        carrier: dtype of all but the widest sums. float32 is enough and faster, float64 gives the same numbers; it is for
+            devices and settings under which a float32 product is not IEEE's (see `carrier_for`).
+    """
+
+    def __init__(self, tables: FunctionTables, carrier: torch.dtype = torch.float32) -> None:
+        self.carrier = carrier
+        self.tables = FunctionTables(tables.squash.to(carrier), tables.log.to(carrier), tables.rows)
 
     def squash(self, v: Tensor) -> Tensor:
         index = (v.abs() * VALUE).clamp_max(len(self.tables.squash) - 1).int()
-        return v.sign().float() * self.tables.squash[index]
+        return v.sign().to(self.carrier) * self.tables.squash[index]
 
     def log(self, v: Tensor) -> Tensor:
         return self.tables.log[(v * VALUE).clamp_max(len(self.tables.log) - 1).int()]
@@ -115,10 +122,10 @@ class ExactArithmetic:
         return on_grid(v, ACTIVATION, ACTIVATION_MAX)
 
     def fine(self, v: Tensor) -> Tensor:
-        return on_grid(v, FINE, FINE_MAX).float()
+        return on_grid(v, FINE, FINE_MAX).to(self.carrier)
 
     def place(self, v: Tensor) -> Tensor:
-        return on_grid(v, VALUE, VALUE_MAX).float()
+        return on_grid(v, VALUE, VALUE_MAX).to(self.carrier)
 
     def coarse(self, v: Tensor) -> Tensor:
         return on_grid(v, COARSE, COARSE_MAX)
@@ -130,6 +137,23 @@ class ExactArithmetic:
         """Table rows of log scales on the fine grid."""
         index = (log_scale * FINE).int() + ROW_OFFSET
         return self.tables.rows[index.clamp(0, len(self.tables.rows) - 1)]
+
+
+def carrier_for(device: torch.device) -> torch.dtype:
+    """float32 where its products are IEEE's: on a CPU unless a setting allows bfloat16 or TF32 inside; else float64."""
+    relaxed = torch.get_float32_matmul_precision() != "highest" or not precision_settings() <= {
+        "none",
+        "ieee",
+    }
+    return torch.float32 if device.type == "cpu" and not relaxed else torch.float64
+
+
+def precision_settings() -> set[str]:
+    """Precisions that oneDNN may use for float32 (newer torch only)."""
+    parts = [torch.backends.mkldnn, *(getattr(torch.backends.mkldnn, n, None) for n in ("conv", "matmul"))]
+    return {str(getattr(part, "fp32_precision", "none")) for part in parts} | {
+        str(getattr(torch.backends, "fp32_precision", "none"))
+    }
 
 
 # Largest inputs of a narrow sum, in units of their grid (the same for all columns of a weight).
@@ -165,14 +189,20 @@ def exact_entropy(entropy: nn.Module) -> nn.Module:
             matrix = value.flatten(1)
             limits = column_limits(reads, matrix.shape[1])
             units[layer] = narrow_unit(name, matrix, limits)
-            p.copy_(torch.where(limits > 0, rounded(name, matrix, units[layer]), rounded(name, matrix, WEIGHT)).view_as(p))
+            p.copy_(
+                torch.where(
+                    limits > 0, rounded(name, matrix, units[layer]), rounded(name, matrix, WEIGHT)
+                ).view_as(p)
+            )
     return twin
 
 
 def rounded(name: str, value: Tensor, unit: float) -> Tensor:
     grid = torch.round(value * unit) / unit
     if grid.abs().max() * WEIGHT >= NARROW:
-        raise WeightsError(f"entropy weight {name}: expected values below 16, got {float(grid.abs().max()):.4g}")
+        raise WeightsError(
+            f"entropy weight {name}: expected values below 16, got {float(grid.abs().max()):.4g}"
+        )
     return grid
 
 
@@ -194,7 +224,9 @@ def narrow_unit(name: str, matrix: Tensor, limits: Tensor) -> float:
     unit = min(WEIGHT, 2.0 ** math.floor(math.log2(NARROW / 2 / largest)))
     worst = float((torch.round(matrix * unit).abs() * limits).sum(1).max())
     if unit < 2**5 or worst >= NARROW * 0.75:
-        raise WeightsError(f"entropy weight {name}: its sums allow a weight grid of 1/{unit:g} only; train with weight decay")
+        raise WeightsError(
+            f"entropy weight {name}: its sums allow a weight grid of 1/{unit:g} only; train with weight decay"
+        )
     return unit
 
 

@@ -69,7 +69,7 @@ def crosses(h: int, w: int, device: torch.device) -> Cells:
 
 
 def chosen(mask: Tensor, offsets: tuple[tuple[int, int], ...], reach: int, device: torch.device) -> Cells:
-    h, w = mask.shape
+    w = mask.shape[1]
     i, j = mask.nonzero(as_tuple=True)
     step = torch.tensor(offsets)
     near = (i[:, None] + reach + step[:, 0]) * (w + 2 * reach) + j[:, None] + reach + step[:, 1]

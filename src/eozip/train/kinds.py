@@ -15,7 +15,7 @@ from eozip.codecs.small_model import SmallImageModel
 from eozip.errors import InputError
 from eozip.networks.small import SmallConfig
 from eozip.train import start
-from eozip.train.start_linear import set_context_entropy, set_linear_entropy
+from eozip.train.start_linear import set_linear_entropy
 from eozip.train.tables import from_table
 
 Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
@@ -34,6 +34,7 @@ class Kind:
         logarithms: names of the parameters that are logarithms of scales.
         save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
         load: folder -> a `Codec`, for real bytes.
+        given: folder of exported weights -> its tensors as training holds them, to start from.
         fixed: sizes that make it this kind.
         sensor: id of the sensor.
     """
@@ -44,6 +45,7 @@ class Kind:
     logarithms: Callable[[nn.Module], Collection[str]]
     save: Callable[[Path, nn.Module, str, str, str], None]
     load: Callable[[Path], Any]
+    given: Callable[[Path], Mapping[str, Tensor]]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     sensor: str = "s2-l2a"
 
@@ -79,19 +81,26 @@ def _load_small(folder: Path) -> Any:
     return load_small(folder)
 
 
+def _given_small(folder: Path) -> Mapping[str, Tensor]:
+    from eozip.codecs.small_files import trained_tensors
+
+    return trained_tensors(folder)
+
+
 def _small_logarithms(model: nn.Module) -> Collection[str]:
     return {f"entropy.{name}" for name in model.entropy.logarithms}
 
 
-def _small(entropy: str, set_priors: start.SetPriors) -> Kind:
-    begin = partial(start.begin, set_priors=set_priors)
+def _small(entropy: str) -> Kind:
+    begin = partial(start.begin, set_priors=set_linear_entropy)
     fixed = {"entropy": entropy}
-    return Kind(SmallConfig, SmallImageModel, begin, _small_logarithms, _save_small, _load_small, fixed)
+    files = (_save_small, _load_small, _given_small)
+    return Kind(SmallConfig, SmallImageModel, begin, _small_logarithms, *files, fixed)
 
 
 KINDS: dict[str, Kind] = {
-    "tec-elic-small": _small("context", set_context_entropy),
-    "tec-fp-small": _small("linear", set_linear_entropy),
+    "tec-elic-small": _small("context"),
+    "tec-fp-small": _small("linear"),
 }
 
 

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -196,9 +196,16 @@ def new_model(recipe: Recipe, kind: Kind, crops: Tensor | None) -> nn.Module:
     torch.manual_seed(recipe.seed)
     model = kind.build(kind.configured(recipe.network))
     if crops is not None:
-        given = states.read(located(recipe.init))["average"] if recipe.init else {}
-        kind.begin(model, crops, given)
+        kind.begin(model, crops, given_tensors(recipe, kind))
     return model
+
+
+def given_tensors(recipe: Recipe, kind: Kind) -> Mapping[str, Tensor]:
+    """Tensors of the recipe's `init`: a checkpoint's averages, or a folder of exported weights; none without."""
+    if not recipe.init:
+        return {}
+    path = located(recipe.init)
+    return kind.given(path) if path.is_dir() else states.read(path)["average"]
 
 
 def _log_start(r: Run, resume: bool) -> None:

@@ -97,7 +97,8 @@ class Recipe:
         seed: of initial weights, crops, augmentation, levels and noise.
         minutes: time budget, validation included.
         steps: step budget; with both, whatever is spent first.
-        init: checkpoint to take fitting tensors from; the rest starts at closed forms. Empty: all does.
+        init: checkpoint or folder of exported weights to take fitting tensors from; the rest starts at closed
+            forms. Empty: all does.
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
         lr: peak learning rate of AdamW.
         slow: multiple of it for the closed-form linear parts.

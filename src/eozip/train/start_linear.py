@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -19,29 +17,12 @@ def set_linear_entropy(entropy: LinearEntropy, y: Tensor, config: SmallConfig, l
     """Linear means by least squares; scales proportional to the mean relative magnitude of known neighbours.
 
     Args:
-        entropy: the model to fill.
+        entropy: the model to fill, linear or refined by networks (which start at no correction).
         y: unquantised latents of training crops before gains, [N, M, h, w].
         config: sizes.
         log_gain: logarithms of the gains, [L, M].
     """
     set_means(entropy, y, config)
-    _set_scales(entropy, y, config, log_gain, lambda size: size.repeat(9))
-
-
-def set_context_entropy(entropy: torch.nn.Module, y: Tensor, config: SmallConfig, log_gain: Tensor) -> None:
-    """As `set_linear_entropy` for tec-elic-small, whose scales see each cell, its 3x3 sum, and the cross."""
-    set_means(entropy, y, config)
-    _set_scales(entropy, y, config, log_gain, lambda size: torch.cat([size, 9 * size]))
-
-
-def _set_scales(
-    entropy: torch.nn.Module,
-    y: Tensor,
-    config: SmallConfig,
-    log_gain: Tensor,
-    seen: Callable[[Tensor], Tensor],
-) -> None:
-    """seen: mean magnitudes of earlier channels -> mean magnitudes of what the first colour sees of them."""
     spread, size = y.var((0, 2, 3)).sqrt(), y.abs().mean((0, 2, 3))
     with torch.no_grad():
         entropy.first.copy_(spread[: config.groups[0]].log() + log_gain[:, : config.groups[0]])
@@ -49,7 +30,8 @@ def _set_scales(
             start, stop = group.before, group.before + group.size
             scale = spread[start:stop] * LOGISTIC
             group.floor.copy_((scale * (1 - SHARE)).log() + log_gain[:, start:stop])
-            set_magnitudes(group.magnitude, scale, [seen(size[:start]), size[start:stop].repeat(4)])
+            seen = torch.cat([size[:start], 9 * size[:start]])  # a cell, and the sum over 3x3 cells
+            set_magnitudes(group.magnitude, scale, [seen, size[start:stop].repeat(4)])
 
 
 def set_magnitudes(weights: torch.nn.ParameterList, scale: Tensor, inputs: list[Tensor]) -> None:

@@ -1,0 +1,165 @@
+"""The small codecs: one traversal, bytes as estimated, any size, and files that give the codec back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from smallmodels import KINDS, TINY, scene, tiny_codec, tiny_model
+
+from eozip.codecs.small_files import load_small, save_small, trained_tensors
+from eozip.entropy import exact
+from eozip.errors import DesyncError, FormatError, WeightsError
+from eozip.networks.lattice import PASSES, colours, pass_of_cells, pyramid
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def codec(kind, tmp_path_factory):
+    return tiny_codec(kind, tmp_path_factory.mktemp(kind))
+
+
+def bits(coded):
+    return 8 * sum(len(s) for s in coded.sections)
+
+
+@pytest.mark.parametrize("quality", [0, 33.33, 60, 100])
+def test_bytes_are_within_one_per_cent_of_the_estimate(codec, quality):
+    x = scene(2, 96, 80)
+    assert bits(codec.encode(x, quality)) == pytest.approx(codec.estimate(x, quality), rel=0.01, abs=64 * 8)
+
+
+@pytest.mark.parametrize("quality", [0, 60, 100])
+def test_the_training_pass_agrees_with_the_traversal(codec, kind, quality):
+    x = scene(2, 96, 96)
+    model, t = tiny_model(kind), codec.level(quality, 2)
+    with torch.no_grad():
+        x_hat, parallel = model(model.standardise(torch.from_numpy(x)), t, hard=True)
+    decoded = codec.decode(codec.encode(x, quality), x.shape, quality)
+    # an escape costs less than the logistic tail that training counts, which a tiny untrained model needs often
+    assert codec.estimate(x, quality) == pytest.approx(float(parallel.sum()), rel=0.06)
+    own = np.square(model.restore(x_hat).numpy() - x).mean()
+    assert np.square(decoded - x).mean() == pytest.approx(own, rel=0.03)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    frames=st.integers(1, 3),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    quality=st.floats(0, 100),
+    seed=st.integers(0, 99),
+)
+def test_any_size_comes_back(codec, frames, height, width, quality, seed):
+    quality = round(quality, 2)
+    x = scene(frames, height, width, seed)
+    decoded = codec.decode(codec.encode(x, quality), x.shape, quality)
+    assert decoded.shape == x.shape
+    assert np.isfinite(decoded).all()
+
+
+def test_quality_trades_bits_for_error(codec):
+    x = scene(1, 96, 96)
+    points = []
+    for quality in range(0, 101, 20):
+        coded = codec.encode(x, quality)
+        points.append((bits(coded), np.square(codec.decode(coded, x.shape, quality) - x).mean()))
+    rates, errors = zip(*points)
+    assert list(rates) == sorted(rates)
+    assert list(errors) == sorted(errors, reverse=True)
+
+
+def test_extreme_pixels_are_no_special_case(codec):
+    x = scene(1, 64, 64)
+    x[:, :, 10:20, 10:20], x[:, :, 40:50, 40:50] = 20000, -2000
+    decoded = codec.decode(codec.encode(x, 80), x.shape, 80)
+    assert np.abs(decoded[:, :, 12:18, 12:18] - 20000).max() < 4000
+
+
+def test_changed_symbols_are_a_named_frame(codec):
+    x = scene(3, 64, 64)
+    coded = codec.encode(x, 60)
+    checks = (coded.checks[0], coded.checks[1] ^ 1, coded.checks[2])
+    with pytest.raises(DesyncError, match=r"\[1\]"):
+        codec.decode(replace(coded, checks=checks), x.shape, 60)
+
+
+def test_a_wrong_number_of_sections_is_refused(codec):
+    x = scene(1, 32, 32)
+    coded = codec.encode(x, 50)
+    with pytest.raises(FormatError, match="1 section"):
+        codec.decode(replace(coded, sections=()), x.shape, 50)
+
+
+def test_another_quality_than_the_encoders_is_noticed(codec):
+    x = scene(1, 96, 96)
+    coded = codec.encode(x, 60)
+    with pytest.raises(FormatError):
+        codec.decode(coded, x.shape, 40)
+
+
+def test_files_give_the_same_codec_again(codec, kind, tmp_path):
+    again = tiny_codec(kind, tmp_path)
+    x = scene(1, 64, 64)
+    assert again.weights_hash == codec.weights_hash
+    assert again.encode(x, 70) == codec.encode(x, 70)
+
+
+def test_files_of_other_sizes_are_refused(kind, tmp_path):
+    tiny_codec(kind, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["network"]["coarse"] = 18
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="coarse"):
+        load_small(tmp_path)
+    del config["network"]["coarse"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="sizes"):
+        load_small(tmp_path)
+
+
+def test_exported_weights_can_be_trained_on(kind, tmp_path):
+    model = tiny_model(kind)
+    save_small(tmp_path, model, "x-s2l2a-v1", "s2-l2a", "a card")
+    tensors, own = trained_tensors(tmp_path), model.state_dict()
+    assert set(tensors) == set(own)
+    for name, v in tensors.items():
+        torch.testing.assert_close(v, own[name], rtol=2e-2, atol=2e-2)
+
+
+def test_every_cell_is_coded_once():
+    for h, w in [(1, 1), (4, 4), (5, 9), (8, 12)]:
+        passes = [cells.index for cells in pyramid(h, w, torch.device("cpu"))]
+        assert sorted(torch.cat(passes).tolist()) == list(range(h * w))
+        both = [cells.index for cells in colours(h, w, torch.device("cpu"))]
+        assert sorted(torch.cat(both).tolist()) == list(range(h * w))
+
+
+def test_every_later_cell_knows_a_neighbour():
+    order = pass_of_cells(8, 8)
+    for p in range(1, PASSES):
+        known = torch.nn.functional.max_pool2d((order < p).float()[None], 5, stride=1, padding=2)[0]
+        assert bool((known[order == p] > 0).all())
+
+
+def test_sums_that_could_overflow_are_refused(kind):
+    model = tiny_model(kind)
+    entropy = exact.copy.deepcopy(model.entropy)
+    with torch.no_grad():
+        entropy.groups[1].linear[0].weight.fill_(9.0 if kind == "tec-fp-tiny" else 15.0)
+        entropy.groups[1].linear[0].weight.mul_(1000)
+    with pytest.raises(WeightsError, match=r"groups\.1\.linear\.0"):
+        exact.exact_entropy(entropy)
+
+
+def test_tiny_is_the_shape_it_says():
+    assert tiny_model("tec-elic-tiny").config.latent == sum(TINY["groups"])
