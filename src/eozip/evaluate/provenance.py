@@ -1,0 +1,151 @@
+"""Where numbers come from: command, versions, machine, commit; and results written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from eozip.errors import OutputError
+
+_PACKAGES = ("numpy", "torch", "constriction", "imagecodecs", "av", "rasterio", "zarr")
+
+
+def provenance() -> dict[str, Any]:
+    """Command line, time, commit, versions and machine of this process; JSON types."""
+    import eozip
+
+    return {
+        "command": shlex.join(["python", *map(_short, sys.orig_argv[1:])]),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": {
+            "eozip": eozip.__version__,
+            "python": platform.python_version(),
+            **_versions(),
+            **_encoders(),
+        },
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores this process may use, memory, system."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def commit() -> str | None:
+    """Commit of the checkout this file lies in, "+" behind it if tracked files differ; None if in none."""
+    here = Path(__file__).parent
+    head = _git(here, "rev-parse", "--short=12", "HEAD")
+    if head is None:
+        return None
+    return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def as_json(value: Any) -> str:
+    """JSON text of dataclasses, mappings, sequences and numbers; floats to 6 digits, infinite ones null."""
+    return json.dumps(_plain(value), indent=1) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes under a temporary name and renames.
+
+    Raises:
+        OutputError: cannot be written; nothing is left under the name.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As `write_text`, bytes."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error}); choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _short(argument: str) -> str:
+    """Paths relative to the working directory if below it: results should not tell where a checkout lay."""
+    path = Path(argument)
+    return (
+        str(path.relative_to(Path.cwd()))
+        if path.is_absolute() and path.is_relative_to(Path.cwd())
+        else argument
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an optional package: absent from the list
+    return found
+
+
+def _encoders() -> dict[str, str]:
+    """OpenJPEG's version, if imagecodecs is there."""
+    try:
+        import imagecodecs
+    except ImportError:
+        return {}
+    return {"openjpeg": imagecodecs.jpeg2k_version()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
