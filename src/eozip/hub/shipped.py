@@ -80,6 +80,7 @@ def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[st
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{TENSORS}.part"
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)
+    part.chmod(0o644)  # safetensors writes for the owner alone; weights are packaged for everyone
     os.replace(part, folder / TENSORS)
     _write_text(folder / CARD, card)
     declared = {**config, "sha256": file_hash(folder / TENSORS)}

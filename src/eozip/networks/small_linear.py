@@ -232,7 +232,7 @@ class LinearEntropy(nn.Module):
             mean, scale, spread = self.average(p, near, seen, features, t, a)
             # without neighbours the marginal scale is the start, with them their spread is
             start = a.log(spread) if p else base
-            got = code(Step(slice(0, k), cells.index, mean, a.fine(start + scale)))
+            got = code(Step(slice(0, k), cells.index, mean, a.fine(start + scale).expand_as(mean)))
             value, known = value.index_copy(1, cells.index, got), known.index_fill(1, cells.index, 1.0)
         return value.transpose(1, 2).unflatten(2, size)
 
