@@ -1,0 +1,419 @@
+"""Symbols of a tec-elic-small or tec-fp-small chunk after docs/exact.md, in its order: numpy integers, no torch.
+
+Every number is an int64 that counts units of 2**-b; b is said where it is not that of the number's grid. Stored weights
+count 2**-20, per-level vectors at a level 2**-32. The one use of floats is the division of group 0. Arrays are [frame, row,
+column, channel], or [frame, cell, channel] where some cells are meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from eozip.bitstream import Chunk, frame_check
+from eozip.coder import DecodePort, Tables
+
+# --- 1. Grids ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Multiples of 2**-bits within +-most; `of` gives them as counts of 2**-bits."""
+
+    bits: int
+    most: int
+
+    def of(self, v: np.ndarray, bits: int) -> np.ndarray:
+        """Round v, in units of 2**-bits, to this grid: ties to even, then clamped."""
+        limit = self.most << self.bits
+        return np.clip(halved(v, bits - self.bits), -limit, limit)
+
+
+PLACE, SETTLE, FINE, COARSE = Grid(6, 2**17), Grid(5, 32), Grid(8, 256), Grid(4, 64)
+LEVEL_BITS, WEIGHT_BITS = 12, 20
+AT_LEVEL_BITS = WEIGHT_BITS + LEVEL_BITS
+NARROW_BITS = SETTLE.bits + WEIGHT_BITS  # of a sum of weights times activations
+WIDE_BITS = PLACE.bits + WEIGHT_BITS  # of a sum of weights times latents
+
+
+def halved(v: np.ndarray, times: int) -> np.ndarray:
+    """v / 2**times, rounded to the nearest integer, ties to even."""
+    if times == 0:
+        return v
+    whole, rest, half = v >> times, v & ((1 << times) - 1), 1 << (times - 1)
+    return whole + ((rest > half) | ((rest == half) & (whole & 1 == 1)))
+
+
+def settled(v: np.ndarray) -> np.ndarray:
+    """settle(relu v) of a narrow sum."""
+    return SETTLE.of(np.maximum(v, 0), NARROW_BITS)
+
+
+def level_of(hundredths: int, levels: int) -> int:
+    """t of a quality in hundredths, in units of 2**-12. The quotient has an odd divisor, so it never ties."""
+    return (2 * 256 * hundredths * (levels - 1) + 625) // (2 * 625)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights at one quality.
+
+    Attributes:
+        network: sizes, from config.json.
+        tensors: int64 weights of the entropy model and its functions.
+        tables: the coder's.
+        t: level, in units of 2**-12.
+    """
+
+    network: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray]
+    tables: Tables
+    t: int
+
+    @property
+    def refined(self) -> bool:
+        """elic, not fp."""
+        return self.network["entropy"] == "context"
+
+    def weight(self, name: str) -> np.ndarray:
+        return self.tensors[f"entropy.{name}"]
+
+    def at_level(self, name: str, which: int = 0) -> np.ndarray:
+        """Per-level vectors at t, units of 2**-32; `which` of several sets stored one after the other."""
+        levels = self.network["levels"]
+        rows = self.weight(name)[which * levels :][:levels]
+        i = min(self.t >> LEVEL_BITS, levels - 2)
+        return (rows[i] << LEVEL_BITS) + (self.t - (i << LEVEL_BITS)) * (rows[i + 1] - rows[i])
+
+    def bias_at_level(self, name: str, which: int = 0) -> np.ndarray:
+        """fine(per-level vector at t), as an addend of a narrow sum."""
+        return FINE.of(self.at_level(name, which), AT_LEVEL_BITS) << (NARROW_BITS - FINE.bits)
+
+
+def read_model(folder: Path, chunk: Chunk) -> Model:
+    """The model in a folder with model.safetensors and config.json, at the quality of a chunk."""
+    config = json.loads((folder / "config.json").read_text())
+    if bytes.fromhex(config["sha256"]) != chunk.header.weights_hash:
+        raise ValueError(
+            f"weights: the chunk has hash {chunk.header.weights_hash.hex()}, got {config['sha256']}"
+        )
+    stored = load_file(folder / "model.safetensors")
+    tensors = {n: v.astype(np.int64) for n, v in stored.items() if v.dtype == np.int32}
+    t = level_of(round(100 * chunk.header.quality), config["network"]["levels"])
+    return Model(config["network"], tensors, read_tables(tensors), t)
+
+
+def read_tables(tensors: Mapping[str, np.ndarray]) -> Tables:
+    """Rows of frequencies, stored one after the other."""
+    freqs, first, size = (tensors[f"tables.{name}"] for name in ("freqs", "first", "size"))
+    rows = np.zeros((len(size), size.max()), np.int64)
+    rows[np.arange(size.max()) < size[:, None]] = freqs
+    return Tables(freqs=rows, first=first, size=size)
+
+
+# --- 2. Functions -----------------------------------------------------------------------------------------------------
+
+TABLE_MAX = 2**18
+LOG_START, ROW_START = -1065, 1588
+
+
+def stairs(m: Model, name: str, argument: np.ndarray) -> np.ndarray:
+    """How many entries of a staircase are at most the argument."""
+    return np.searchsorted(m.tensors[f"functions.{name}"], argument, side="right")
+
+
+def squash(m: Model, v: np.ndarray) -> np.ndarray:
+    """Latents to activations."""
+    return np.sign(v) * stairs(m, "squash", np.minimum(np.abs(v), TABLE_MAX))
+
+
+def log(m: Model, v: np.ndarray) -> np.ndarray:
+    """Spreads to log scales (fine)."""
+    return LOG_START + stairs(m, "log", np.minimum(v, TABLE_MAX))
+
+
+def table_row(m: Model, log_scale: np.ndarray) -> np.ndarray:
+    return stairs(m, "rows", np.maximum(log_scale + ROW_START, 0))
+
+
+# --- Sums over cells --------------------------------------------------------------------------------------------------
+
+SQUARE = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
+CROSS = ((-1, 0), (0, -1), (0, 1), (1, 0))
+RING = tuple((i, j) for i in range(-2, 3) for j in range(-2, 3) if (i, j) != (0, 0))
+ZEROS, EDGES = "constant", "edge"  # what lies outside the grid
+
+
+def seen_at(v: np.ndarray, offset: tuple[int, int], outside: str) -> np.ndarray:
+    """v of every cell's neighbour at an offset."""
+    (i, j), (h, w) = offset, v.shape[1:3]
+    return np.pad(v, ((0, 0), (2, 2), (2, 2), (0, 0)), outside)[:, 2 + i : 2 + i + h, 2 + j : 2 + j + w]
+
+
+def conv3(
+    v: np.ndarray, weight: np.ndarray, outside: str = ZEROS, taps: tuple[tuple[int, int], ...] = SQUARE
+) -> np.ndarray:
+    """Sums over a 3x3 kernel [K', K, 3, 3], or some taps of it."""
+    return sum(seen_at(v, (i, j), outside) @ weight[:, :, i + 1, j + 1].T for i, j in taps)
+
+
+def dense(m: Model, layer: str, v: np.ndarray) -> np.ndarray:
+    """A 1x1 layer with bias on activations: a narrow sum."""
+    return v @ m.weight(f"{layer}.weight")[:, :, 0, 0].T + (m.weight(f"{layer}.bias") << SETTLE.bits)
+
+
+def dense3(m: Model, layer: str, v: np.ndarray) -> np.ndarray:
+    """A 3x3 layer with bias on activations: a narrow sum."""
+    return conv3(v, m.weight(f"{layer}.weight")) + (m.weight(f"{layer}.bias") << SETTLE.bits)
+
+
+def shuffle2(v: np.ndarray) -> np.ndarray:
+    """Channel 4c + 2i + j of a cell becomes channel c of the cell (2 row + i, 2 column + j)."""
+    b, h, w, k = v.shape
+    return v.reshape(b, h, w, k // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(b, 2 * h, 2 * w, k // 4)
+
+
+# --- 3. Order ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Takes symbols from the section, and keeps them in coding order, [frame, n] for each step."""
+
+    m: Model
+    port: DecodePort
+    steps: list[np.ndarray] = field(default_factory=list)
+
+    def values(self, mean: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+        """Latents of a step: mean (place) [frame, cell, channel], log scale (fine) like it."""
+        rows = table_row(self.m, log_scale).ravel()
+        symbols = self.port.code(None, rows, self.m.tables).astype(np.int64).reshape(mean.shape)
+        self.steps.append(symbols.reshape(len(symbols), -1))
+        return PLACE.of((symbols << PLACE.bits) + mean, PLACE.bits)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the section of a chunk says.
+
+    Attributes:
+        symbols: int64 [T, n] in coding order.
+        y_hat: int64 [T, M, h, w], in units of 1/64 step.
+    """
+
+    symbols: np.ndarray
+    y_hat: np.ndarray
+
+
+def decode(m: Model, chunk: Chunk) -> Decoded:
+    """All symbols of a chunk, checked against its check values.
+
+    Raises:
+        ValueError: the check of a frame differs, or (eozip.errors.FormatError) bytes that no encoder writes.
+    """
+    frames, _, height, width = chunk.header.shape
+    shape = frames, 4 * -(-height // 32), 4 * -(-width // 32)
+    read = Reader(m, DecodePort(chunk.sections[0]))
+    y_hat = latents(read, shape)
+    symbols = np.concatenate(read.steps, 1)
+    checks = tuple(frame_check(frame) for frame in symbols)
+    if checks != chunk.header.checks:
+        raise ValueError(f"checks: expected {chunk.header.checks}, got {checks}")
+    read.port.finish()
+    return Decoded(symbols, y_hat.transpose(0, 3, 1, 2))
+
+
+def latents(read: Reader, shape: tuple[int, int, int]) -> np.ndarray:
+    features = hyper_features(read, shape) if read.m.refined else None
+    y_hat = group_zero(read, shape, features)
+    for k in range(1, len(read.m.network["groups"])):
+        y_hat = np.concatenate([y_hat, later_group(read, k, y_hat, features)], 3)
+    return y_hat
+
+
+# --- 3.1 Hyper features -----------------------------------------------------------------------------------------------
+
+
+def hyper_features(read: Reader, shape: tuple[int, int, int]) -> np.ndarray:
+    """z, then the features (activations) of every cell."""
+    m, (frames, h, w) = read.m, shape
+    z = read_z(read, (frames, h // 4, w // 4))
+    v = shuffle2(dense(m, "h_s.enter", SETTLE.of(z, PLACE.bits))) + m.bias_at_level("h_s.level")
+    v = residual_block(m, settled(v))
+    v = settled(shuffle2(dense(m, "h_s.rise", np.maximum(v, 0))))
+    return settled(dense3(m, "h_s.leave", v))
+
+
+def read_z(read: Reader, shape: tuple[int, int, int]) -> np.ndarray:
+    mean = PLACE.of(read.m.at_level("z_mean"), AT_LEVEL_BITS)
+    log_scale = FINE.of(read.m.at_level("z_log_scale"), AT_LEVEL_BITS)
+    frames, h, w = shape
+    cells = frames, h * w, len(mean)
+    return read.values(np.broadcast_to(mean, cells), np.broadcast_to(log_scale, cells)).reshape(*shape, -1)
+
+
+def residual_block(m: Model, v: np.ndarray) -> np.ndarray:
+    inner = settled(dense3(m, "h_s.block.mix", settled(dense(m, "h_s.block.down", v))))
+    return SETTLE.of((v << WEIGHT_BITS) + dense(m, "h_s.block.up", inner), NARROW_BITS)
+
+
+# --- 3.2 Group 0 ------------------------------------------------------------------------------------------------------
+
+LEAST_WEIGHT = 64  # 2**-14
+LEAST_SPREAD = 32  # 1/2
+
+
+def passes(h: int, w: int) -> tuple[np.ndarray, ...]:
+    """Which cells each of the five passes codes, bool [h, w]."""
+    i, j = np.arange(h)[:, None] % 4, np.arange(w)[None, :] % 4
+    first, centre = (i == 0) & (j == 0), (i == 2) & (j == 2)
+    even = (i % 2 == 0) & (j % 2 == 0)
+    odd = (i % 2 == 1) & (j % 2 == 1)
+    return first, centre, even & ~first & ~centre, odd, (i + j) % 2 == 1
+
+
+def group_zero(read: Reader, shape: tuple[int, int, int], features: np.ndarray | None) -> np.ndarray:
+    m = read.m
+    value = np.zeros((*shape, m.network["groups"][0]), np.int64)
+    known = np.zeros((1, *shape[1:], 1), np.int64)
+    for number, cells in enumerate(passes(*shape[1:])):
+        near = np.stack([seen_at(value, o, ZEROS)[:, cells] for o in RING], 2)  # [frame, cell, 24, channel]
+        seen = np.stack([seen_at(known, o, ZEROS)[:, cells] for o in RING], 2)
+        mean, spread, off = weighted(m, near, seen)
+        start = log(m, spread) if number else FINE.of(m.at_level("first"), AT_LEVEL_BITS)
+        if features is None:
+            log_scale = offset_scale(m, number, start, mean.shape)
+        else:
+            shift, correction = refinement(m, number, off, seen, features[:, cells])
+            mean = PLACE.of((mean << FINE.bits) + shift * spread, PLACE.bits + FINE.bits)
+            log_scale = corrected(start, correction)
+        value[:, cells] = read.values(mean, log_scale)
+        known[:, cells] = 1
+    return value
+
+
+def weighted(m: Model, near: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and spread (place) of the known neighbours, and their differences from the mean."""
+    weight = m.weight("average.weight").T * seen
+    total = np.maximum(weight.sum(2), LEAST_WEIGHT)
+    mean = quotient((weight * near).sum(2), total)
+    off = (near - mean[:, :, None]) * seen
+    spread = np.maximum(quotient((weight * np.abs(off)).sum(2), total), LEAST_SPREAD)
+    return mean, spread, off
+
+
+def quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """place(above / below), above in units of 2**-26, below of 2**-20: an IEEE float64 division, rounded."""
+    # integers below 2**53 are float64 exactly, and a power of two changes no digit of a quotient
+    return PLACE.of(np.rint(above.astype(np.float64) / below.astype(np.float64)).astype(np.int64), PLACE.bits)
+
+
+def offset_scale(m: Model, number: int, start: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Log scale (fine) of fp."""
+    correction = FINE.of(m.at_level("average.offset", number), AT_LEVEL_BITS)
+    return np.broadcast_to(FINE.of(start + correction, FINE.bits), shape)
+
+
+def refinement(
+    m: Model, number: int, off: np.ndarray, seen: np.ndarray, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The network of elic -> shift (fine), correction of the log scale (narrow sum)."""
+    by_channel = squash(m, off).swapaxes(2, 3).reshape(*off.shape[:2], -1)
+    ones = np.broadcast_to(seen[..., 0] << SETTLE.bits, (*off.shape[:2], len(RING)))
+    v = np.concatenate([by_channel, ones, features], 2)
+    v = settled(dense(m, "average.enter", v) + m.bias_at_level("average.level", number))
+    v = settled(dense(m, "average.middle", v))
+    shift, correction = np.split(dense(m, "average.leave", v), 2, axis=2)
+    return FINE.of(shift, NARROW_BITS), correction
+
+
+def corrected(start: np.ndarray, correction: np.ndarray) -> np.ndarray:
+    """fine(log scale + correction), the correction a narrow sum."""
+    return FINE.of((start << (NARROW_BITS - FINE.bits)) + correction, NARROW_BITS)
+
+
+# --- 3.3 Later groups -------------------------------------------------------------------------------------------------
+
+
+def later_group(read: Reader, k: int, y_hat: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+    m, groups = read.m, read.m.network["groups"]
+    value = np.zeros((*y_hat.shape[:3], groups[k]), np.int64)
+    even = np.indices(y_hat.shape[1:3]).sum(0) % 2 == 0
+    for colour, cells in enumerate((even, ~even)):
+        mean = linear_mean(m, k, colour, y_hat, value)
+        log_scale = log(m, linear_scale(m, k, colour, y_hat, value))
+        if features is None:
+            mean = PLACE.of(mean, WIDE_BITS + FINE.bits)
+        else:
+            shift, correction = group_refinement(m, k, colour, y_hat, value, features)
+            mean = PLACE.of(mean + (shift << (WIDE_BITS + FINE.bits - NARROW_BITS)), WIDE_BITS + FINE.bits)
+            log_scale = corrected(log_scale, correction)
+        value[:, cells] = read.values(mean[:, cells], log_scale[:, cells])
+    return value
+
+
+def entering(m: Model, v: np.ndarray) -> np.ndarray:
+    """Earlier channels as they enter the linear sums, in units of place: those behind the first two groups coarse."""
+    large = sum(m.network["groups"][:2])
+    return np.concatenate([v[..., :large], coarse(v[..., large:])], 3)
+
+
+def own_entering(k: int, v: np.ndarray) -> np.ndarray:
+    """The group's own values as they enter the linear sums: coarse where earlier ones are."""
+    return coarse(v) if k > 2 else v
+
+
+def coarse(v: np.ndarray) -> np.ndarray:
+    """Rounded to the coarse grid, still in units of place."""
+    return COARSE.of(v, PLACE.bits) << (PLACE.bits - COARSE.bits)
+
+
+def linear_mean(m: Model, k: int, colour: int, y_hat: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Units of 2**-34."""
+    weight, before = m.weight(f"groups.{k - 1}.linear.{colour}.weight"), y_hat.shape[3]
+    total = conv3(entering(m, y_hat), weight[:, :before], EDGES)
+    if colour:
+        total = total + conv3(own_entering(k, value), weight[:, before:], ZEROS, CROSS)
+    return product(total, FINE.of(m.at_level(f"groups.{k - 1}.shrink"), AT_LEVEL_BITS))
+
+
+def linear_scale(m: Model, k: int, colour: int, y_hat: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Place."""
+    weight, before = m.weight(f"groups.{k - 1}.magnitude.{colour}"), y_hat.shape[3]
+    here = np.abs(entering(m, y_hat))
+    # coarse a second time: the sum over a box is clamped to the coarse range too
+    around = entering(m, sum(seen_at(here, tap, EDGES) for tap in SQUARE))
+    total = here @ weight[:, :before].T + around @ weight[:, before : 2 * before].T
+    if colour:
+        own = np.abs(own_entering(k, value))
+        cross = np.concatenate([seen_at(own, tap, ZEROS) for tap in CROSS], 3)
+        total = total + cross @ weight[:, 2 * before :].T
+    floor = m.at_level(f"groups.{k - 1}.floor")
+    return PLACE.of((total << (AT_LEVEL_BITS - WIDE_BITS)) + floor, AT_LEVEL_BITS)
+
+
+def group_refinement(
+    m: Model, k: int, colour: int, y_hat: np.ndarray, value: np.ndarray, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The network of elic -> shift, correction of the log scale (narrow sums)."""
+    part = f"groups.{k - 1}"
+    v = dense(m, f"{part}.hyper", features) + m.bias_at_level(f"{part}.level", colour)
+    v = v + conv3(squash(m, y_hat), m.weight(f"{part}.earlier.weight"))
+    if colour:
+        v = v + conv3(squash(m, value), m.weight(f"{part}.spatial.weight"), ZEROS, CROSS)
+    v = settled(dense(m, f"{part}.middle", settled(v)))
+    shift, correction = np.split(dense(m, f"{part}.leave", v), 2, axis=3)
+    return shift, correction
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b; the one product whose operands nothing above bounds tightly enough for int64."""
+    if int(np.abs(a).max()) * int(np.abs(b).max()) >= 2**62:
+        raise OverflowError("a mean beyond 2**28 steps")
+    return a * b
