@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smallmodels import KINDS, TINY, scene, tiny_codec, tiny_model
 
 from eozip.codecs.small_files import load_small, save_small, trained_tensors
 from eozip.entropy import exact
 from eozip.errors import DesyncError, FormatError, WeightsError
 from eozip.networks.lattice import PASSES, colours, pass_of_cells, pyramid
+from smallmodels import KINDS, TINY, scene, tiny_codec, tiny_model
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))

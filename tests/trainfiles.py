@@ -28,7 +28,9 @@ def scene(rng: np.random.Generator, dates: int, size: int, bands: int = 12) -> n
     shape = (dates, 4, size, size)
     fields = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * f**-1.3, s=(size, size))
     fields /= fields.std((2, 3), keepdims=True)
-    weights = np.random.default_rng(0).normal(0, 1, (bands, 4))  # every scene is made of the same four materials
+    weights = np.random.default_rng(0).normal(
+        0, 1, (bands, 4)
+    )  # every scene is made of the same four materials
     mixed = np.einsum("ck,tkij->tcij", weights, fields)
     return np.clip(2500 + 400 * mixed + rng.normal(0, 8, mixed.shape), 300, 6000).astype(np.uint16)
 

@@ -12,10 +12,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import numpy as np  # noqa: E402
+
 import eozip  # noqa: E402
 from eozip import bitstream  # noqa: E402
+from eozip.codecs.registry import REGISTRY  # noqa: E402
 from test_bitstream import HEADER  # noqa: E402
 from test_lossless import golden_pixels  # noqa: E402
+from test_shipped import LEARNED, golden_scene  # noqa: E402
 from toy_codec import TOY, registered  # noqa: E402
 
 
@@ -33,6 +37,13 @@ def main() -> None:
         pixels = golden_pixels(dtype, nodata)[:, :4]
         write(f"lossless-{dtype}-v1.bin", eozip.encode(pixels, "lossless", nodata=nodata))
         write(f"lossless-{dtype}-1x1-v1.bin", eozip.encode(pixels[0, :, 30:31, 30:31], "lossless"))
+    for name in LEARNED:
+        if not (HERE / f"{name}.bin").exists():
+            dn = golden_scene(name)
+            write(f"{name}.bin", eozip.encode(dn, codec=name, quality=62, sensor=REGISTRY.get(name).sensor))
+            np.savez_compressed(
+                HERE / f"{name}.npz", decoded=eozip.decode((HERE / f"{name}.bin").read_bytes())
+            )
     with registered():
         write("toy-v1.bin", eozip.encode(golden_pixels("uint16", 0), TOY, 10, nodata=0, offset=1000))
 

@@ -1,7 +1,7 @@
 """One band more than a codec was trained for: the others through the codec, the companion quantised and coded losslessly.
 
 For 13-band Level-1C data there is B10, the cirrus band: 60 m pixels upsampled, a few tens of DN wherever there is no high
-cloud. It tells nothing about the surface and is nearly empty, so a uniform quantiser and the lossless predictor do it justice;
+cloud. It tells nothing about the surface and is nearly empty: a uniform quantiser and the lossless predictor do it justice;
 its error is at most half a step, a step that follows the codec's own.
 """
 
@@ -17,7 +17,9 @@ from eozip.codecs.small_codec import SmallCodec
 from eozip.errors import FormatError
 
 STEP_BYTES = 2
-STEP_SHARE = 1 / 3  # of the codec's step for block coefficients; brings the companion's error near that of other bands
+STEP_SHARE = (
+    1 / 3
+)  # of the codec's step for block coefficients; brings the companion's error near that of other bands
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,23 @@ def class_shares(classes: np.ndarray) -> np.ndarray:
     return np.bincount(classes.ravel(), minlength=len(CLASSES)) / classes.size
 
 
+def outermost(shape: tuple[int, int], chunk: int, depth: int) -> np.ndarray:
+    """Bool [H, W]: the outermost pixels of each chunk of a scene of whole chunks.
+
+    Args:
+        shape: H, W.
+        chunk: side of a chunk, a divisor of both.
+        depth: how many pixels count.
+
+    Raises:
+        InputError: chunks do not divide the scene: slivers at its end would be all border.
+    """
+    if any(length % chunk for length in shape):
+        raise InputError(f"expected a scene of whole chunks of {chunk}, got {shape}; choose another size")
+    near = [_near(np.arange(length) % chunk, chunk, depth) for length in shape]
+    return near[0][:, None] | near[1]
+
+
 def _unit(x: np.ndarray) -> np.ndarray:
     x = x.astype(np.float64)
     length = np.linalg.norm(x, axis=1, keepdims=True)
@@ -206,3 +223,7 @@ def _check(dn: np.ndarray, dn_hat: np.ndarray, bands: Sequence[str]) -> None:
             f"expected two arrays [T, {len(bands)}, H, W] of one shape, not empty, "
             f"got {dn.shape} and {dn_hat.shape}"
         )
+
+
+def _near(within: np.ndarray, chunk: int, depth: int) -> np.ndarray:
+    return (within < depth) | (within >= chunk - depth)

@@ -1,0 +1,85 @@
+"""Where the time of a `small` codec goes: analysis, entropy model, coder, synthesis, and the rest of the API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from eozip import coder
+
+REST = "rest"  # checks, masks, padding, headers, rounding
+
+
+class Stopwatch:
+    """Seconds by stage; time in an inner stage does not count for the outer one. For one thread at a time.
+
+    Attributes:
+        seconds: stage > seconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stack = [REST]
+        self._since = time.perf_counter()
+
+    def restart(self) -> None:
+        """Forgets everything and starts with `REST`."""
+        self.seconds, self._stack, self._since = {}, [REST], time.perf_counter()
+
+    def stop(self) -> dict[str, float]:
+        """Seconds by stage since `restart`."""
+        self._charge()
+        return dict(self.seconds)
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with its time charged to a stage."""
+
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            self._charge()
+            self._stack.append(stage)
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._charge()
+                self._stack.pop()
+
+        return wrapper
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        stage = self._stack[-1]
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
+        self._since = now
+
+
+def offers_stages(codec: Any) -> bool:
+    """Whether a codec has the parts that `watched` times."""
+    model = getattr(codec, "model", None)
+    return all(hasattr(model, name) for name in ("analyse", "synthesise")) and hasattr(model, "entropy")
+
+
+@contextmanager
+def watched(codec: Any) -> Iterator[Stopwatch]:
+    """Times the stages of a codec for which `offers_stages`, while inside.
+
+    "g_a" and "g_s" are the transforms; "entropy model" is h_a, the networks that predict, table look-up and
+    quantisation; "coder" is the range coder alone; "rest" is what the API does around them.
+    """
+    watch = Stopwatch()
+    parts = [
+        (codec.model, "analyse", "g_a"),
+        (codec.model, "synthesise", "g_s"),
+        (codec.model.entropy, "hyper_latent", "entropy model"),
+        (codec.model.entropy, "traverse", "entropy model"),
+        (coder.EncodePort, "code", "coder"),
+        (coder.EncodePort, "finish", "coder"),
+        (coder.DecodePort, "code", "coder"),
+        (coder.DecodePort, "finish", "coder"),
+    ]
+    with ExitStack() as stack:
+        for owner, name, stage in parts:
+            stack.enter_context(mock.patch.object(owner, name, watch.timed(stage, getattr(owner, name))))
+        yield watch

@@ -1,0 +1,191 @@
+"""Tables, stages and files of results, recomputed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eozip import coder
+from eozip.errors import InputError, OutputError
+from eozip.evaluate import figure, provenance, tables
+from eozip.evaluate.metrics import Quality, measure, outermost
+from eozip.evaluate.places import load_places, place_files
+from eozip.evaluate.stages import offers_stages, watched
+from eozip.evaluate.sweep import Point
+from eozip.raster import create_geotiffs, open_scene
+from eozip.simulate import simulate
+from smallmodels import scene, tiny_codec
+
+BANDS = ("B02", "B03", "B04", "B08")
+BLANK = Quality(40.0, (40.0,) * 4, 1.0, 0.9, None, 1.0, 9, 0.01, 0.02, 0.0, 0.0)
+
+
+def point(contender: str, place: str, rate: float, db: float, angle: float = 1.0) -> Point:
+    quality = replace(BLANK, psnr=db, band_psnr=(db,) * 4, spectral_angle=angle)
+    return Point(place, contender, db, round(1000 * rate), rate, quality, {10: db}, 0.1, 0.1)
+
+
+def points() -> list[Point]:
+    """Codec "a" needs half of what "b" needs; on "sea" both need a tenth; "b" does not reach 44 dB there."""
+    made = [point("a", "land", 0.1 * 4 ** ((db - 40) / 6), db, 50 - db) for db in (34.0, 40.0, 46.0)]
+    made += [point("b", "land", 0.2 * 4 ** ((db - 40) / 6), db) for db in (34.0, 40.0, 46.0)]
+    made += [point("a", "sea", 0.01 * 4 ** ((db - 40) / 6), db) for db in (34.0, 40.0, 46.0)]
+    return [*made, *(point("b", "sea", 0.02 * 4 ** ((db - 40) / 6), db) for db in (34.0, 42.0))]
+
+
+def test_rates_are_means_over_places():
+    table = tables.rate_table(points(), (40.0, 43.0))
+    assert table["a"]["40"] == {
+        "mean": pytest.approx(0.055),
+        "places": pytest.approx({"land": 0.1, "sea": 0.01}),
+    }
+    assert table["a"]["43"]["mean"] == pytest.approx(0.11)
+    assert table["b"]["43"]["places"]["sea"] is None
+    assert table["b"]["43"]["mean"] is None
+
+
+def test_rates_as_markdown():
+    table = tables.rate_table(points(), (40.0, 43.0))
+    assert tables.markdown_rates(table).splitlines() == [
+        "| bpppb at | 40 dB | 43 dB |",
+        "| --- | ---: | ---: |",
+        "| a | 0.0550 | 0.1100 |",
+        "| b | 0.1100 | - |",
+    ]
+    assert "| b | 0.0200 | - |" in tables.markdown_rates(table, "sea")
+
+
+def test_metrics_at_a_psnr():
+    table = tables.metric_table(points(), 43.0)
+    assert table["a"]["land"]["metrics"]["spectral angle, degrees"] == pytest.approx(7.0)
+    assert table["a"]["land"]["groups"] == {10: pytest.approx(43.0)}
+    assert "MS-SSIM" not in table["a"]["land"]["metrics"], "it is None in every point"
+    assert table["b"]["sea"] is None
+    text = tables.markdown_metrics(table, "sea") + tables.markdown_bands(table, "sea", BANDS)
+    assert text.count("| b | - |") == 2
+
+
+def test_bd_rate_by_place():
+    table = tables.bd_table(points(), "b")
+    assert table["a"]["land"]["bd_rate"].value == pytest.approx(-50)
+    assert table["a"]["sea"]["bd_rate"].high == 42.0
+    assert list(table) == ["a"]
+
+
+def test_spans_notice_a_step_back():
+    table = tables.span_table(points())
+    assert (table["a"]["land"].low, table["a"]["land"].high, table["a"]["land"].monotone) == (34, 46, True)
+    back = [*points(), point("a", "land", 0.5, 45.0)]
+    assert not tables.span_table(back)["a"]["land"].monotone
+    dearer = [point("a", "land", 0.2, 40.0), point("a", "land", 0.2, 41.0)]
+    assert not tables.span_table(dearer)["a"]["land"].monotone
+
+
+def test_the_figure_is_a_picture_with_a_panel_a_place():
+    png = figure.rd_figure(points(), ["a"], "title")
+    assert png.startswith(b"\x89PNG")
+    wide = int.from_bytes(png[16:20], "big")
+    assert wide > int.from_bytes(figure.rd_figure(points()[:6], ["a"], "title")[16:20], "big")
+
+
+# --- borders ---
+
+
+def test_outermost_pixels_of_chunks():
+    found = outermost((8, 12), 4, 1)
+    assert found.sum() == 6 * 12
+    assert not found[1:3, 1:3].any()
+    assert found[3:5].all()
+    assert found[:, 4].all()
+    with pytest.raises(InputError, match="whole chunks"):
+        outermost((8, 10), 4, 1)
+
+
+# --- stages ---
+
+
+def test_stages_add_up_and_are_taken_off_again(tmp_path):
+    codec = tiny_codec("tec-elic-tiny", tmp_path / "tec-elic-tiny-s2l2a-v1")
+    x = scene(1, 64, 64)
+    plain = codec.encode(x, 60.0)
+    before = coder.EncodePort.code
+    with watched(codec) as watch:
+        watch.restart()
+        watched_bytes = codec.encode(x, 60.0)
+        encode = watch.stop()
+        watch.restart()
+        codec.decode(watched_bytes, x.shape, 60.0)
+        decode = watch.stop()
+    assert watched_bytes == plain
+    assert set(encode) == {"rest", "g_a", "entropy model", "coder"}
+    assert set(decode) == {"rest", "entropy model", "coder", "g_s"}
+    assert all(seconds > 0 for seconds in [*encode.values(), *decode.values()])
+    assert coder.EncodePort.code is before
+    assert "analyse" not in vars(codec.model)
+
+
+def test_time_in_an_inner_stage_is_not_counted_twice(monkeypatch):
+    from eozip.evaluate import stages
+
+    clock = iter(range(100))
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: float(next(clock)))
+    watch = stages.Stopwatch()
+    inner = watch.timed("inner", lambda: None)
+    outer = watch.timed("outer", lambda: (inner(), inner()))
+    watch.restart()
+    outer()
+    assert watch.stop() == {"rest": 2.0, "outer": 3.0, "inner": 2.0}
+
+
+def test_other_codecs_offer_no_stages():
+    assert not offers_stages(object())
+
+
+# --- files ---
+
+
+def test_places_are_grouped_by_name_and_ordered_by_number(tmp_path):
+    files = simulate(tmp_path / "sim", dates=2, size=24)
+    scene_ = open_scene(files)
+    names = ["hill_10.tif", "hill_9.tif"]
+    pixels = np.arange(2, dtype=np.uint16)[:, None, None, None] + np.full((2, 12, 24, 24), 500, np.uint16)
+    with create_geotiffs(tmp_path / "places", names, scene_.profile, [{}, {}], []) as writers:
+        for writer, frame in zip(writers, pixels):
+            writer.write(frame, 0, 0)
+    assert [p.name for p in place_files(tmp_path / "places")["hill"]] == ["hill_9.tif", "hill_10.tif"]
+    (place,) = load_places(tmp_path / "places", 16)
+    assert place.dn.shape == (2, 12, 16, 16)
+    assert place.dn[:, 0, 0, 0].tolist() == [501, 500]
+    assert place.resolutions[:4] == (60, 10, 10, 10)
+    with pytest.raises(InputError, match="32 x 32"):
+        load_places(tmp_path / "places", 32)
+    with pytest.raises(InputError, match="found none"):
+        load_places(tmp_path)
+
+
+def test_json_has_no_infinities_and_few_digits():
+    dn = np.full((1, 4, 12, 12), 500, np.int16)
+    value = {"quality": measure(dn, dn, BANDS), "x": 1 / 3, 10: (math.nan, True)}
+    found = json.loads(provenance.as_json(value), parse_constant=pytest.fail)
+    assert found["quality"]["psnr"] is None
+    assert found["x"] == 0.333333
+    assert found["10"] == [None, True]
+
+
+def test_provenance_says_where_numbers_come_from():
+    found = json.loads(provenance.as_json(provenance.provenance()))
+    assert found["command"].startswith("python ")
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["machine"]["cores"] >= 1
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path):
+    provenance.write_text(tmp_path / "a" / "x.json", "{}")
+    assert (tmp_path / "a" / "x.json").read_text() == "{}"
+    with pytest.raises(OutputError, match="cannot be written"):
+        provenance.write_text(tmp_path / "a", "{}")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,99 @@
+"""The weights in the package: what they promise, on data that every machine has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eozip
+from eozip import hub
+from eozip.codecs import registry
+from eozip.codecs.small_files import trained_tensors
+from eozip.codecs.small_model import SmallImageModel
+from smallmodels import scene
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = [name for name in hub.shipped() if hub.read_config(hub.shipped_path(name))["kind"] == "small-image"]
+LEARNED = [name for name in registry.names() if name != registry.LOSSLESS]
+
+
+def trainable(config, folder):
+    """The same weights as training holds them, in plain floats."""
+    model = SmallImageModel(config)
+    model.load_state_dict(trained_tensors(folder))
+    return model.eval()
+
+
+def golden_scene(codec: str) -> np.ndarray:
+    bands = registry.get(codec).bands
+    return scene(2, 24, 40, seed=5, bands=bands).round().astype(np.uint16)
+
+
+def test_both_image_codecs_are_shipped_and_small():
+    assert {"tec-elic-small-s2l2a-v1", "tec-fp-small-s2l2a-v1"} <= set(SMALL)
+    total = sum(f.stat().st_size for name in SMALL for f in hub.shipped_path(name).iterdir())
+    assert total < 25e6
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_card_says_how_they_were_made(name):
+    card = (hub.shipped_path(name) / "card.md").read_text()
+    for word in ("Data", "minutes", "commit", "bpppb", "PSNR"):
+        assert word.lower() in card.lower()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("quality", [5, 50, 95])
+def test_bytes_estimate_and_training_pass_agree(name, quality):
+    codec = replace(registry.get(name), thrift=np.inf)  # the training pass rounds to nearest
+    x = scene(2, 128, 128, seed=1)
+    written = 8 * len(codec.encode(x, quality).sections[0])
+    assert written == pytest.approx(codec.estimate(x, quality), rel=0.01, abs=64 * 8)
+    model = trainable(codec.model.config, hub.shipped_path(name))
+    with torch.no_grad():
+        _, parallel = model(model.standardise(torch.from_numpy(x)), codec.level(quality, 2), hard=True)
+    assert codec.estimate(x, quality) == pytest.approx(float(parallel.sum()), rel=0.015)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_thrift_saves_bits(name):
+    codec = registry.get(name)
+    x = scene(1, 96, 96, seed=2)
+    nearest = replace(codec, thrift=np.inf)
+    assert len(codec.encode(x, 60).sections[0]) < len(nearest.encode(x, 60).sections[0])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_quality_spans_its_range_monotonically(name):
+    dn = scene(1, 96, 96, seed=3, bands=registry.get(name).bands).round().astype(np.uint16)
+    sensor = registry.get(name).sensor
+    sizes, psnrs = [], []
+    for quality in (0, 25, 50, 75, 100):
+        blob = eozip.encode(dn, codec=name, quality=quality, sensor=sensor)
+        sizes.append(len(blob))
+        psnrs.append(eozip.psnr(dn, eozip.decode(blob)))
+    assert sizes == sorted(sizes)
+    assert psnrs == sorted(psnrs)
+    assert psnrs[-1] > 44  # independent noise in every band leaves no more
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_golden_streams_decode_for_ever(name):
+    stored = np.load(GOLDEN / f"{name}.npz")["decoded"]
+    decoded = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    assert decoded.dtype == stored.dtype
+    assert np.abs(decoded.astype(int) - stored.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNED if "l1c" in n])
+def test_the_companion_band_is_within_half_a_step(name):
+    codec = registry.get(name)
+    dn = golden_scene(name)
+    dn[:, codec.band] = np.random.default_rng(0).integers(0, 80, dn[:, codec.band].shape)
+    decoded = eozip.decode(eozip.encode(dn, codec=name, quality=70, sensor="s2-l1c"))
+    error = np.abs(decoded[:, codec.band].astype(int) - dn[:, codec.band])
+    assert error.max() <= codec.step(70) // 2 + 1
