@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MEANS = np.arange(30.0, 56.0, 0.5)  # dB at which the means are drawn
 # Okabe and Ito's palette: told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-BASELINE_STYLE, OWN_STYLE = {"linestyle": "--", "linewidth": 1.2}, {"linestyle": "-", "linewidth": 2.2}
+BASELINE_STYLE: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2}
+OWN_STYLE: dict[str, Any] = {"linestyle": "-", "linewidth": 2.2}
 
 
 def rd_figure(points: Sequence[Point], own: Sequence[str], title: str) -> bytes:
@@ -51,13 +52,11 @@ def rd_figure(points: Sequence[Point], own: Sequence[str], title: str) -> bytes:
     return png.getvalue()
 
 
-def _draw_mean(panel: Axes, points: Sequence[Point], name: str, style: dict[str, object]) -> None:
+def _draw_mean(panel: Axes, points: Sequence[Point], name: str, style: dict[str, Any]) -> None:
     found = [(rate, db) for db in MEANS if (rate := mean_rate(points, name, float(db))) is not None]
     panel.plot([rate for rate, _ in found], [db for _, db in found], label=name, **style)
 
 
-def _draw_place(
-    panel: Axes, points: Sequence[Point], name: str, place: str, style: dict[str, object]
-) -> None:
+def _draw_place(panel: Axes, points: Sequence[Point], name: str, place: str, style: dict[str, Any]) -> None:
     found = [point for point in sorted(curves(points, name)[place]) if np.isfinite(point[1])]
     panel.plot([rate for rate, _ in found], [db for _, db in found], marker=".", markersize=5, **style)
