@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import torch
 
 from eozip import bitstream, hub
 from eozip.bitstream import Chunk, Header
-from eozip.codecs.small_codec import SmallCodec
+from eozip.codecs.small_codec import PortCode, SmallCodec
 from eozip.codecs.small_files import load_small, save_small
 from eozip.codecs.small_model import SmallImageModel
 from eozip.coder import DecodePort
-from eozip.entropy.exact import grid_level
+from eozip.entropy.exact import ExactArithmetic, grid_level
 from eozip.networks.small import SmallConfig
 from eozip.train import start
 from eozip.train.start_linear import set_linear_entropy
@@ -119,6 +120,37 @@ def test_shipped_codecs(name):
     case = Case(load_small(folder), folder)
     for quality in (5, 60, 98):
         agree(case, scene(2, 64, 64), quality)
+
+
+class Given:
+    """A port that gives symbols of all sizes up to `most`, the same whoever asks, and keeps the table rows asked for."""
+
+    def __init__(self, most: int) -> None:
+        self.random, self.most, self.rows = np.random.default_rng(11), most, []
+
+    def code(self, symbols, rows, tables):
+        self.rows.append(np.asarray(rows, np.int64))
+        size = np.exp2(self.random.uniform(-1, np.log2(self.most), len(rows)))
+        return np.rint(size * self.random.choice([-1, 1], len(rows))).astype(np.int32)
+
+
+def torch_walk(codec: SmallCodec, carrier: torch.dtype, port: Given) -> np.ndarray:
+    """y_hat [1, M, 8, 12] of the torch traversal at quality 100."""
+    arithmetic = ExactArithmetic(codec.functions, carrier)
+    entropy = copy.deepcopy(codec.model.entropy).to(carrier)
+    code, t = PortCode(port, codec.tables, arithmetic, None, None), codec.level(100, 1).double()
+    with torch.inference_mode():
+        return entropy.traverse(code, t, (8, 12), arithmetic).double().numpy()
+
+
+@pytest.mark.parametrize("carrier", [torch.float32, torch.float64])
+@pytest.mark.parametrize("most", [30, 3000, 2**15])
+def test_any_symbols_give_the_same_rows_and_latents(deep, carrier, most):
+    chunk = bitstream.unpack(deep.chunk(scene(1, 32, 32), 100))
+    own, other = Given(most), Given(most)
+    y_hat = small.latents(small.Reader(small.read_model(deep.folder, chunk), own), (1, 8, 12))
+    assert np.array_equal(y_hat.transpose(0, 3, 1, 2), 64 * torch_walk(deep.codec, carrier, other))
+    assert np.array_equal(np.concatenate(own.rows), np.concatenate(other.rows))
 
 
 @pytest.mark.parametrize("part", ["groups.0.linear.0.weight", "groups.1.magnitude.1", "average.weight"])
