@@ -122,6 +122,19 @@ def test_shipped_codecs(name):
         agree(case, scene(2, 64, 64), quality)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_wide_sums_of_shipped_weights_stay_exact(name):
+    """Below 2**53 for any latents, which export does not check."""
+    entropy = load_small(hub.shipped_path(name)).model.entropy
+    rows = [p.abs().flatten(1).sum(1).max() for n, p in entropy.named_parameters() if is_wide(n)]
+    assert len(rows) == 4 * (len(entropy.config.groups) - 1)
+    assert max(rows) < 2**10
+
+
+def is_wide(name: str) -> bool:
+    return ".linear." in name or ".magnitude." in name
+
+
 class Given:
     """A port that gives symbols of all sizes up to `most`, the same whoever asks, and keeps the table rows asked for."""
 
