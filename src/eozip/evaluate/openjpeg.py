@@ -71,8 +71,7 @@ class Jpeg2000:
 
     Attributes:
         centred: the mean of the plane is taken off first (2 bytes). OpenJPEG codes signed samples far from 0
-            poorly at low rates: this saves 12 to 15 % of the bits at 36 to 40 dB and nothing above 46 dB. The
-                published
+            poorly at low rates: this saves 18 % of the bits at 36 dB, 13 % at 40, 1 % at 44. The published
             anchors are without it.
         threads: OpenJPEG's worker threads within a plane.
         workers: planes at the same time, each on a thread of a pool.
@@ -131,8 +130,8 @@ class KltJpeg2000:
     Attributes:
         over_time: one transform over T * C planes instead of one per date over C.
         lean: only the basis vectors of components that are kept are stored. The published anchors of the
-            per-date transform count the whole basis; without the rest it needs 6 % fewer bits at 36 dB, 2 %
-            at 40.
+            per-date transform count the whole basis; without the rest it needs 9 % fewer bits at 36 dB, 2 % at
+            40.
         threads: OpenJPEG's worker threads.
     """
 
