@@ -23,7 +23,7 @@ from eozip.entropy.exact import ExactArithmetic, grid_level
 from eozip.networks.small import SmallConfig
 from eozip.train import start
 from eozip.train.start_linear import set_linear_entropy
-from reference import small
+from reference import model, small
 from smallmodels import KINDS, TINY, scene, tiny_codec
 
 TESTS = Path(__file__).parent
@@ -63,14 +63,14 @@ class Case:
 def deep_codec(kind: str, folder: Path) -> SmallCodec:
     """As `tiny_codec`, with a fourth group."""
     torch.manual_seed(5)
-    model = SmallImageModel(SmallConfig(entropy=KINDS[kind], **DEEP))
+    network = SmallImageModel(SmallConfig(entropy=KINDS[kind], **DEEP))
     dn = torch.from_numpy(np.concatenate([scene(2, 64, 64, seed) for seed in range(40)]))
-    start.begin(model, dn, {}, set_linear_entropy)
+    start.begin(network, dn, {}, set_linear_entropy)
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, p in network.named_parameters():
             if "leave" in name or "level" in name:
                 p.add_(0.02 * torch.randn_like(p))
-    save_small(folder, model.eval(), f"{kind}-s2l2a-v1", "s2-l2a", "a card")
+    save_small(folder, network.eval(), f"{kind}-s2l2a-v1", "s2-l2a", "a card")
     return load_small(folder)
 
 
@@ -88,7 +88,7 @@ def deep(request, tmp_path_factory):
 
 def agree(case: Case, x: np.ndarray, quality: float) -> small.Decoded:
     chunk = bitstream.unpack(case.chunk(x, quality))
-    decoded = small.decode(small.read_model(case.folder, chunk), chunk)
+    decoded = small.decode(model.read_model(case.folder, chunk), chunk)
     assert np.array_equal(decoded.y_hat, case.traversed(chunk))
     return decoded
 
@@ -161,7 +161,7 @@ def torch_walk(codec: SmallCodec, carrier: torch.dtype, port: Given) -> np.ndarr
 def test_any_symbols_give_the_same_rows_and_latents(deep, carrier, most):
     chunk = bitstream.unpack(deep.chunk(scene(1, 32, 32), 100))
     own, other = Given(most), Given(most)
-    y_hat = small.latents(small.Reader(small.read_model(deep.folder, chunk), own), (1, 8, 12))
+    y_hat = small.latents(small.Reader(model.read_model(deep.folder, chunk), own), (1, 8, 12))
     assert np.array_equal(y_hat.transpose(0, 3, 1, 2), 64 * torch_walk(deep.codec, carrier, other))
     assert np.array_equal(np.concatenate(own.rows), np.concatenate(other.rows))
 
@@ -169,46 +169,46 @@ def test_any_symbols_give_the_same_rows_and_latents(deep, carrier, most):
 @pytest.mark.parametrize("part", ["groups.0.linear.0.weight", "groups.1.magnitude.1", "average.weight"])
 def test_a_changed_weight_fails_the_check(tiny, part):
     chunk = bitstream.unpack(tiny.chunk(scene(2, 96, 64), 100))
-    model = small.read_model(tiny.folder, chunk)
+    weights = model.read_model(tiny.folder, chunk)
     with pytest.raises(ValueError, match=r"checks: expected|section: "):
-        small.decode(changed(model, f"entropy.{part}", 2**15), chunk)
+        small.decode(changed(weights, f"entropy.{part}", 2**15), chunk)
 
 
 def test_one_unit_in_the_scale_staircase_fails_the_check(tiny):
     chunk = bitstream.unpack(tiny.chunk(scene(2, 96, 64), 100))
-    model = small.read_model(tiny.folder, chunk)
-    steps = model.tensors["functions.rows"] + 1
+    weights = model.read_model(tiny.folder, chunk)
+    steps = weights.tensors["functions.rows"] + 1
     with pytest.raises(ValueError, match=r"checks: expected|section: "):
-        small.decode(replace(model, tensors={**model.tensors, "functions.rows": steps}), chunk)
+        small.decode(replace(weights, tensors={**weights.tensors, "functions.rows": steps}), chunk)
 
 
 def test_one_stored_unit_of_one_weight_is_seen_in_the_latents(tiny):
     """How strict the comparison of y_hat is: 2**-20 in a single weight moves some means by 1/64."""
     chunk = bitstream.unpack(tiny.chunk(scene(2, 128, 128), 100))
-    model = small.read_model(tiny.folder, chunk)
-    other = changed(model, "entropy.groups.0.linear.0.weight", 1)
+    weights = model.read_model(tiny.folder, chunk)
+    other = changed(weights, "entropy.groups.0.linear.0.weight", 1)
     assert not np.array_equal(latents_or_none(other, chunk), tiny.traversed(chunk))
 
 
-def latents_or_none(model: small.Model, chunk: Chunk) -> np.ndarray | None:
+def latents_or_none(weights: model.Model, chunk: Chunk) -> np.ndarray | None:
     try:
-        return small.decode(model, chunk).y_hat
+        return small.decode(weights, chunk).y_hat
     except ValueError:
         return None
 
 
-def changed(model: small.Model, name: str, units: int) -> small.Model:
+def changed(weights: model.Model, name: str, units: int) -> model.Model:
     """The largest weight of a tensor, `units` larger."""
-    weight = model.tensors[name].copy()
+    weight = weights.tensors[name].copy()
     weight.flat[int(np.abs(weight).argmax())] += units
-    return replace(model, tensors={**model.tensors, name: weight})
+    return replace(weights, tensors={**weights.tensors, name: weight})
 
 
 def test_other_weights_are_refused(tiny):
     chunk = bitstream.unpack(tiny.chunk(scene(1, 32, 32), 50))
     other = replace(chunk, header=replace(chunk.header, weights_hash=b"8 others"))
     with pytest.raises(ValueError, match="hash"):
-        small.read_model(tiny.folder, other)
+        model.read_model(tiny.folder, other)
 
 
 def test_a_changed_check_is_noticed(tiny):
@@ -216,29 +216,29 @@ def test_a_changed_check_is_noticed(tiny):
     first, second = chunk.header.checks
     other = replace(chunk, header=replace(chunk.header, checks=(first, second ^ 1)))
     with pytest.raises(ValueError, match="checks"):
-        small.decode(small.read_model(tiny.folder, chunk), other)
+        small.decode(model.read_model(tiny.folder, chunk), other)
 
 
 @pytest.mark.parametrize("levels", [2, 6, 9])
 def test_every_quality_has_the_level_of_the_page(levels):
     own = [4096 * grid_level(n / 100 / 100 * (levels - 1)) for n in range(10001)]
-    assert own == [small.level_of(n, levels) for n in range(10001)]
+    assert own == [model.level_of(n, levels) for n in range(10001)]
 
 
 def test_rounding_is_to_even():
     v = np.arange(-40, 41)
-    assert np.array_equal(small.halved(v, 3), np.rint(v / 8).astype(np.int64))
-    assert np.array_equal(small.halved(v, 0), v)
+    assert np.array_equal(model.halved(v, 3), np.rint(v / 8).astype(np.int64))
+    assert np.array_equal(model.halved(v, 0), v)
 
 
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 from eozip import bitstream
-from reference import small
+from reference import model, small
 folder = Path(sys.argv[1])
 chunk = bitstream.unpack((folder / "chunk.bin").read_bytes())
-print(small.decode(small.read_model(folder, chunk), chunk).symbols.size)
+print(small.decode(model.read_model(folder, chunk), chunk).symbols.size)
 assert "torch" not in sys.modules
 """
 
