@@ -1,0 +1,1 @@
+"""Evidence: metrics, rates, baselines and sweeps behind `benchmarks/` (docs/evaluation.md)."""
