@@ -157,7 +157,7 @@ def torch_walk(codec: SmallCodec, carrier: torch.dtype, port: Given) -> np.ndarr
 
 
 @pytest.mark.parametrize("carrier", [torch.float32, torch.float64])
-@pytest.mark.parametrize("most", [30, 3000, 2**15])
+@pytest.mark.parametrize("most", [30, 3000, 2**15, 2**20])
 def test_any_symbols_give_the_same_rows_and_latents(deep, carrier, most):
     chunk = bitstream.unpack(deep.chunk(scene(1, 32, 32), 100))
     own, other = Given(most), Given(most)

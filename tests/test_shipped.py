@@ -56,7 +56,8 @@ def test_bytes_estimate_and_training_pass_agree(name, quality):
     model = trainable(codec.model.config, hub.shipped_path(name))
     with torch.no_grad():
         _, parallel = model(model.standardise(torch.from_numpy(x)), codec.level(quality, 2), hard=True)
-    assert codec.estimate(x, quality) == pytest.approx(float(parallel.sum()), rel=0.015)
+    # the shipped tables are fitted to what is coded; the training pass has the logistic law they were fitted from
+    assert codec.estimate(x, quality) == pytest.approx(float(parallel.sum()), rel=0.06)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -197,7 +197,7 @@ def test_damaged_checkpoint_is_a_clear_error(folder):
 
 
 def test_checkpoint_exports_later(folder):
-    recipe = write_recipe(folder, "steps = 2", NO_BYTES)
+    recipe = write_recipe(folder, "steps = 2\ncalibration_crops = 0", NO_BYTES)
     outcome = run(recipe, out=folder / "out", **QUIET)
     again = export_checkpoint(outcome.out / states.CHECKPOINT, folder / "again", Facts(2, 1.0))
     name = "model.safetensors"

@@ -30,7 +30,7 @@ class Grid:
         return np.clip(halved(v, bits - self.bits), -limit, limit)
 
 
-PLACE, SETTLE, FINE, COARSE = Grid(6, 2**17), Grid(5, 32), Grid(8, 256), Grid(4, 64)
+PLACE, SETTLE, FINE, COARSE = Grid(6, 2**14), Grid(5, 32), Grid(8, 256), Grid(4, 64)
 LEVEL_BITS, WEIGHT_BITS = 12, 20
 AT_LEVEL_BITS = WEIGHT_BITS + LEVEL_BITS
 NARROW_BITS = SETTLE.bits + WEIGHT_BITS  # of a sum of weights times activations
@@ -48,6 +48,11 @@ def halved(v: np.ndarray, times: int) -> np.ndarray:
 def settled(v: np.ndarray) -> np.ndarray:
     """settle(relu v) of a narrow sum."""
     return SETTLE.of(np.maximum(v, 0), NARROW_BITS)
+
+
+def settled_fine(v: np.ndarray) -> np.ndarray:
+    """settle(relu v) of numbers on the fine grid."""
+    return SETTLE.of(np.maximum(v, 0), FINE.bits)
 
 
 def level_of(hundredths: int, levels: int) -> int:
@@ -87,8 +92,8 @@ class Model:
         return (rows[i] << LEVEL_BITS) + (self.t - (i << LEVEL_BITS)) * (rows[i + 1] - rows[i])
 
     def bias_at_level(self, name: str, which: int = 0) -> np.ndarray:
-        """fine(per-level vector at t), as an addend of a narrow sum."""
-        return FINE.of(self.at_level(name, which), AT_LEVEL_BITS) << (NARROW_BITS - FINE.bits)
+        """fine(per-level vector at t)."""
+        return FINE.of(self.at_level(name, which), AT_LEVEL_BITS)
 
 
 def read_model(folder: Path, chunk: Chunk) -> Model:

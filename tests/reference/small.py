@@ -20,11 +20,11 @@ from reference.model import (
     NARROW_BITS,
     PLACE,
     SETTLE,
-    WEIGHT_BITS,
     WIDE_BITS,
     Model,
     log,
     settled,
+    settled_fine,
     squash,
     table_row,
 )
@@ -131,8 +131,8 @@ def hyper_features(read: Reader, shape: tuple[int, int, int]) -> np.ndarray:
     """z, then the features (activations) of every cell."""
     m, (frames, h, w) = read.m, shape
     z = read_z(read, (frames, h // 4, w // 4))
-    v = shuffle2(dense(m, "h_s.enter", SETTLE.of(z, PLACE.bits))) + m.bias_at_level("h_s.level")
-    v = residual_block(m, settled(v))
+    v = FINE.of(shuffle2(dense(m, "h_s.enter", SETTLE.of(z, PLACE.bits))), NARROW_BITS)
+    v = residual_block(m, settled_fine(v + m.bias_at_level("h_s.level")))
     v = settled(shuffle2(dense(m, "h_s.rise", np.maximum(v, 0))))
     return settled(dense3(m, "h_s.leave", v))
 
@@ -147,7 +147,7 @@ def read_z(read: Reader, shape: tuple[int, int, int]) -> np.ndarray:
 
 def residual_block(m: Model, v: np.ndarray) -> np.ndarray:
     inner = settled(dense3(m, "h_s.block.mix", settled(dense(m, "h_s.block.down", v))))
-    return SETTLE.of((v << WEIGHT_BITS) + dense(m, "h_s.block.up", inner), NARROW_BITS)
+    return SETTLE.of(v + SETTLE.of(dense(m, "h_s.block.up", inner), NARROW_BITS), SETTLE.bits)
 
 
 # --- 3.2 Group 0 ------------------------------------------------------------------------------------------------------
@@ -214,7 +214,8 @@ def refinement(
     by_channel = squash(m, off).swapaxes(2, 3).reshape(*off.shape[:2], -1)
     ones = np.broadcast_to(seen[..., 0] << SETTLE.bits, (*off.shape[:2], len(RING)))
     v = np.concatenate([by_channel, ones, features], 2)
-    v = settled(dense(m, "average.enter", v) + m.bias_at_level("average.level", number))
+    v = FINE.of(dense(m, "average.enter", v), NARROW_BITS)
+    v = settled_fine(v + m.bias_at_level("average.level", number))
     v = settled(dense(m, "average.middle", v))
     shift, correction = np.split(dense(m, "average.leave", v), 2, axis=2)
     return FINE.of(shift, NARROW_BITS), correction
@@ -222,7 +223,7 @@ def refinement(
 
 def corrected(start: np.ndarray, correction: np.ndarray) -> np.ndarray:
     """fine(log scale + correction), the correction a narrow sum."""
-    return FINE.of((start << (NARROW_BITS - FINE.bits)) + correction, NARROW_BITS)
+    return FINE.of(start + FINE.of(correction, NARROW_BITS), FINE.bits)
 
 
 # --- 3.3 Later groups -------------------------------------------------------------------------------------------------
@@ -290,11 +291,11 @@ def group_refinement(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The network of elic -> shift, correction of the log scale (narrow sums)."""
     part = f"groups.{k - 1}"
-    v = dense(m, f"{part}.hyper", features) + m.bias_at_level(f"{part}.level", colour)
-    v = v + conv3(squash(m, y_hat), m.weight(f"{part}.earlier.weight"))
+    sums = [dense(m, f"{part}.hyper", features), conv3(squash(m, y_hat), m.weight(f"{part}.earlier.weight"))]
     if colour:
-        v = v + conv3(squash(m, value), m.weight(f"{part}.spatial.weight"), ZEROS, CROSS)
-    v = settled(dense(m, f"{part}.middle", settled(v)))
+        sums.append(conv3(squash(m, value), m.weight(f"{part}.spatial.weight"), ZEROS, CROSS))
+    v = sum(FINE.of(v, NARROW_BITS) for v in sums) + m.bias_at_level(f"{part}.level", colour)
+    v = settled(dense(m, f"{part}.middle", settled_fine(v)))
     shift, correction = np.split(dense(m, f"{part}.leave", v), 2, axis=3)
     return shift, correction
 

@@ -80,6 +80,14 @@ def load_small(folder: Path) -> SmallCodec:
     )
 
 
+def replace_tables(folder: Path, tables: Tables) -> None:
+    """Writes the weights of a folder again with other probability tables (new bytes, so a new hash)."""
+    weights = hub.read_folder(folder)
+    tensors = {n: v for n, v in weights.tensors.items() if not n.startswith("tables.")}
+    tensors |= {f"tables.{n}": v for n, v in packed(tables).items()}
+    hub.write_folder(folder, tensors, weights.config, (folder / "card.md").read_text(encoding="utf-8"))
+
+
 def trained_tensors(folder: Path) -> dict[str, Tensor]:
     """Tensors of shipped weights as training holds them: positive weights as logarithms again."""
     model = load_small(folder).model

@@ -6,7 +6,7 @@ exactly, and the order of summation, the number of threads, fused multiply-adds,
 `exact_entropy` chooses each layer's weight grid so that this holds and refuses a layer where it cannot. Between sums there
 are only operations that IEEE 754 rounds correctly (add, multiply, divide, round to even, compare), and tables.
 
-docs/bitstream.md defines each step; `tests/reference` decodes with integers and no torch.
+docs/exact.md defines each step; `tests/reference` decodes with integers and no torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .logistic_tables import ROWS, STEP
 WEIGHT = 2.0**20  # the finest weight grid: multiples of 1 / WEIGHT
 ACTIVATION, ACTIVATION_MAX = 2.0**5, 2.0**5
 FINE, FINE_MAX = 2.0**8, 2.0**8  # log scales, biases, factors
-VALUE, VALUE_MAX = 2.0**6, 2.0**17  # latents, means, spreads, in quantisation steps
+VALUE, VALUE_MAX = 2.0**6, 2.0**14  # latents, means, spreads, in quantisation steps; 20,000 DN need a third
 COARSE, COARSE_MAX = 2.0**4, 2.0**6  # latents of the later groups, as inputs of large sums
 LEVEL = 2.0**12  # the quality level
 TABLE_MAX = 2**12  # steps; squash and log are constant beyond
@@ -92,7 +92,8 @@ def expanded(steps: Mapping[str, Tensor]) -> FunctionTables:
 
 def on_grid(v: Tensor, unit: float, most: float) -> Tensor:
     """The nearest multiple of 1 / unit (ties to even), within -most .. most; exact, as unit is a power of two."""
-    return torch.round(v * unit).clamp(-most * unit, most * unit) / unit
+    # in place: these are many and small; 1 / unit is exact
+    return (v * unit).round_().clamp_(-most * unit, most * unit).mul_(1 / unit)
 
 
 class ExactArithmetic:
@@ -162,7 +163,7 @@ LIMITS = {
     "squash": math.ceil(math.log1p(TABLE_MAX) * ACTIVATION),
     "one": ACTIVATION,
     "coarse": COARSE_MAX * COARSE,
-    "box": 9 * COARSE_MAX * COARSE,
+    "box": COARSE_MAX * COARSE,  # the sum is made coarse again
     "wide": 0.0,  # summed apart, in float64
     "unused": 0.0,
 }
@@ -188,6 +189,7 @@ def exact_entropy(entropy: nn.Module) -> nn.Module:
         else:
             matrix = value.flatten(1)
             limits = column_limits(reads, matrix.shape[1])
+            check_wide(name, matrix)
             units[layer] = narrow_unit(name, matrix, limits)
             p.copy_(
                 torch.where(
@@ -195,6 +197,19 @@ def exact_entropy(entropy: nn.Module) -> nn.Module:
                 ).view_as(p)
             )
     return twin
+
+
+def check_wide(name: str, matrix: Tensor) -> None:
+    """A float64 sum over latents, or over boxes of nine, stays exact.
+
+    Raises:
+        WeightsError: weights too large.
+    """
+    most = WIDE / (16 * WEIGHT * VALUE * VALUE_MAX)
+    if float(matrix.abs().sum(1).max()) >= most:
+        raise WeightsError(
+            f"entropy weight {name}: expected rows of absolute sum below {most:g}; train with weight decay"
+        )
 
 
 def rounded(name: str, value: Tensor, unit: float) -> Tensor:

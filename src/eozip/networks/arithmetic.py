@@ -22,7 +22,7 @@ class Arithmetic(Protocol):
 
     def settle(self, v: Tensor) -> Tensor: ...  # an activation
 
-    def fine(self, v: Tensor) -> Tensor: ...  # a log scale, bias or factor
+    def fine(self, v: Tensor) -> Tensor: ...  # a log scale, bias or factor, a sum that is added to others
 
     def place(self, v: Tensor) -> Tensor: ...  # a latent, mean or spread
 

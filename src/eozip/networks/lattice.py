@@ -68,9 +68,10 @@ def crosses(h: int, w: int, device: torch.device) -> Cells:
     return chosen(pass_of_cells(h, w) == PASSES - 1, CROSS, 1, device)
 
 
+@torch.inference_mode(False)  # what coding has cached may serve training later
 def chosen(mask: Tensor, offsets: tuple[tuple[int, int], ...], reach: int, device: torch.device) -> Cells:
     w = mask.shape[1]
-    i, j = mask.nonzero(as_tuple=True)
+    i, j = mask.clone().nonzero(as_tuple=True)
     step = torch.tensor(offsets)
     near = (i[:, None] + reach + step[:, 0]) * (w + 2 * reach) + j[:, None] + reach + step[:, 1]
     return Cells((i * w + j).to(device), near.flatten().to(device), len(offsets), reach)

@@ -67,7 +67,7 @@ class HyperSynthesis(nn.Module):
         self.leave = nn.Conv2d(c.hyper, c.hyper, 3, padding=1)
 
     def forward(self, z_hat: Tensor, t: Tensor, a: Arithmetic) -> Tensor:
-        v = F.pixel_shuffle(self.enter(a.settle(z_hat)), 2) + a.fine(at_level(self.level, t))
+        v = F.pixel_shuffle(a.fine(self.enter(a.settle(z_hat))), 2) + a.fine(at_level(self.level, t))
         v = a.settle(self.block(a.settle(F.relu(v)), a.settle))
         v = F.pixel_shuffle(self.rise(F.relu(v)), 2)
         return a.settle(F.relu(self.leave(a.settle(F.relu(v)))))
@@ -96,10 +96,10 @@ class AverageContext(LinearAverages):
         )
         bias = a.fine(row_at_level(self.level.view(PASSES, -1, self.level.shape[1])[number], t))
         with training_precision(v, self.training):
-            v = a.settle(F.relu(dense(self.enter, v) + bias))
+            v = a.settle(F.relu(a.fine(dense(self.enter, v)) + bias))
             v = a.settle(F.relu(dense(self.middle, v)))
             shift, scale = dense(self.leave, v).to(mean).chunk(2, 2)
-        return a.place(mean + a.wide(a.fine(shift)) * spread), scale, spread
+        return a.place(mean + a.wide(a.fine(shift)) * spread), a.fine(scale), spread
 
 
 class GroupContext(LinearGroup):
@@ -125,7 +125,7 @@ class GroupContext(LinearGroup):
 
     def context(self, hyper: Tensor, y_hat: Tensor, a: Arithmetic) -> Tensor:
         with training_precision(y_hat, self.training):
-            return rows(self.hyper(hyper) + self.earlier(a.squash(y_hat)))
+            return rows(a.fine(self.hyper(hyper)) + a.fine(self.earlier(a.squash(y_hat))))
 
     def forward(self, known: Known, t: Tensor, a: Arithmetic) -> tuple[Tensor, Tensor]:
         line, base = self.mean(known, t, a), self.log_scale(known, t, a)
@@ -133,10 +133,10 @@ class GroupContext(LinearGroup):
         with training_precision(line, self.training):
             v = known.context + bias
             if known.squashed is not None:
-                v = v + F.linear(known.squashed.flatten(2), tapped(self.spatial.weight, CROSS_TAPS))
+                v = v + a.fine(F.linear(known.squashed.flatten(2), tapped(self.spatial.weight, CROSS_TAPS)))
             v = a.settle(F.relu(dense(self.middle, a.settle(F.relu(v)))))
             shift, scale = dense(self.leave, v).to(line).chunk(2, 2)
-        return a.place(line + shift), base + scale
+        return a.place(line + shift), base + a.fine(scale)
 
 
 class SmallEntropy(LinearEntropy):

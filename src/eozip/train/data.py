@@ -36,7 +36,7 @@ class Draw:
 
     def rng(self, *more: int) -> np.random.Generator:
         """A fresh generator for (seed, step, more ...)."""
-        return np.random.default_rng((self.seed, self.step, *more))
+        return np.random.default_rng((self.seed, self.step % 2**32, *more))  # steps below 0 too
 
 
 class Source(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from eozip import sensors
@@ -34,6 +35,7 @@ class Kind:
         logarithms: names of the parameters that are logarithms of scales.
         save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
         load: folder -> a `Codec`, for real bytes.
+        calibrate: (folder, batches of crops float32 [N, C, H, W]) fits exported tables to what is coded.
         given: folder of exported weights -> its tensors as training holds them, to start from.
         fixed: sizes that make it this kind.
         sensor: id of the sensor.
@@ -45,6 +47,7 @@ class Kind:
     logarithms: Callable[[nn.Module], Collection[str]]
     save: Callable[[Path, nn.Module, str, str, str], None]
     load: Callable[[Path], Any]
+    calibrate: Callable[[Path, Sequence[np.ndarray]], None]
     given: Callable[[Path], Mapping[str, Tensor]]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     sensor: str = "s2-l2a"
@@ -81,6 +84,12 @@ def _load_small(folder: Path) -> Any:
     return load_small(folder)
 
 
+def _calibrate_small(folder: Path, crops: Sequence[np.ndarray]) -> None:
+    from eozip.train.calibrate import calibrate
+
+    calibrate(folder, crops)
+
+
 def _given_small(folder: Path) -> Mapping[str, Tensor]:
     from eozip.codecs.small_files import trained_tensors
 
@@ -94,7 +103,7 @@ def _small_logarithms(model: nn.Module) -> Collection[str]:
 def _small(entropy: str) -> Kind:
     begin = partial(start.begin, set_priors=set_linear_entropy)
     fixed = {"entropy": entropy}
-    files = (_save_small, _load_small, _given_small)
+    files = (_save_small, _load_small, _calibrate_small, _given_small)
     return Kind(SmallConfig, SmallImageModel, begin, _small_logarithms, *files, fixed)
 
 

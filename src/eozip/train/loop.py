@@ -35,6 +35,7 @@ from eozip.train.recipe import Recipe, find, load, located
 from eozip.train.setup import configured, picked_device, prepared_folder
 from eozip.train.state import CHECKPOINT, State
 
+CALIBRATION_BATCH = 6  # crops coded together, at one quality
 PATIENCE = 20  # steps in a row with a loss or gradient that is not finite
 LEVELS = 1  # stream of random numbers, beside the crops'
 RUNS = Path("runs")
@@ -186,6 +187,17 @@ def _first_look(recipe: Recipe, kind: Kind, wanted: bool) -> tuple[Tensor | None
         draw = Draw(recipe.seed, 0)
         dn = batch(sources[0], draw, rng, recipe.start_crops, recipe.augment)
         return torch.from_numpy(dn), facts
+    finally:
+        for source in sources:
+            source.close()
+
+
+def calibration_batches(recipe: Recipe, kind: Kind) -> list[np.ndarray]:
+    """Crops of the last source in small batches, augmented as in training, from draws that no step uses."""
+    sources = open_sources(recipe, kind.band_names)
+    try:
+        draws = [Draw(recipe.seed, -1 - n) for n in range(recipe.calibration_crops // CALIBRATION_BATCH)]
+        return [batch(sources[-1], d, d.rng(), CALIBRATION_BATCH, recipe.augment) for d in draws]
     finally:
         for source in sources:
             source.close()
@@ -354,6 +366,9 @@ def _finish(r: Run) -> Outcome:
         state.step, state.seconds, r.facts, export.command_line(), export.commit(), export.hardware(r.device)
     )
     weights = export.export(r.out, r.recipe, model, facts)
+    if r.recipe.calibration_crops:
+        r.display.say("fitting probability tables")
+        r.kind.calibrate(weights, calibration_batches(r.recipe, r.kind))
     points = _measure(r, weights) if r.recipe.validation.real_bytes else []
     export.describe(weights, r.recipe, replace(facts, points=points))
     r.log.write("end", step=state.step, seconds=round(state.seconds, 1), skipped=state.skipped)

@@ -107,6 +107,7 @@ class Recipe:
         ema: decay of the moving average of weights, which is what is validated and exported.
         clip: largest gradient norm.
         start_crops: crops (of the first source) that the closed forms are computed from.
+        calibration_crops: crops (of the last source) that the exported probability tables are fitted to; 0: none.
         log_steps: steps between two lines of the log.
         checkpoint_minutes: time between two checkpoints.
         workers: threads that read and augment crops.
@@ -130,6 +131,7 @@ class Recipe:
     ema: float = 0.9985
     clip: float = 1.0
     start_crops: int = 1500
+    calibration_crops: int = 360
     log_steps: int = 50
     checkpoint_minutes: float = 5.0
     workers: int = 1
