@@ -38,7 +38,7 @@ class Cells:
 
     def gather(self, padded: Tensor) -> Tensor:
         """Neighbours of every cell: padded [B, (h + 2 reach)(w + 2 reach), C] -> [B, n, k, C]."""
-        return padded[:, self.near].unflatten(1, (-1, self.taps))
+        return padded.index_select(1, self.near).unflatten(1, (-1, self.taps))
 
 
 def pass_of_cells(h: int, w: int) -> Tensor:
@@ -77,7 +77,19 @@ def chosen(mask: Tensor, offsets: tuple[tuple[int, int], ...], reach: int, devic
     return Cells((i * w + j).to(device), near.flatten().to(device), len(offsets), reach)
 
 
-def bordered(v: Tensor, size: tuple[int, int], reach: int, mode: str = "constant") -> Tensor:
-    """[B, h*w, C] -> [B, (h + 2 reach)(w + 2 reach), C] with a border of zeros, or of copies ("replicate")."""
-    grid = v.transpose(1, 2).unflatten(2, size)
-    return F.pad(grid, (reach,) * 4, mode=mode).flatten(2).transpose(1, 2)
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def nearest_inside(h: int, w: int, reach: int, device: torch.device) -> Tensor:
+    """For every cell of the bordered grid the nearest cell of the grid, int64 [(h + 2 reach)(w + 2 reach)]."""
+    i, j = (torch.arange(-reach, n + reach).clamp(0, n - 1) for n in (h, w))
+    return (i[:, None] * w + j[None, :]).flatten().to(device)
+
+
+def bordered(v: Tensor, size: tuple[int, int], reach: int) -> Tensor:
+    """[B, h*w, C] -> [B, (h + 2 reach)(w + 2 reach), C] with a border of zeros."""
+    return F.pad(v.unflatten(1, size), (0, 0, reach, reach, reach, reach)).flatten(1, 2)
+
+
+def extended(v: Tensor, size: tuple[int, int], reach: int) -> Tensor:
+    """As `bordered`, with copies of the nearest cell in the border."""
+    return v.index_select(1, nearest_inside(*size, reach, v.device))

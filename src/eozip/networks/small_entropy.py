@@ -133,7 +133,7 @@ class GroupContext(LinearGroup):
         with training_precision(line, self.training):
             v = known.context + bias
             if known.squashed is not None:
-                v = v + a.fine(F.linear(known.squashed.flatten(2), tapped(self.spatial.weight, CROSS_TAPS)))
+                v = v + a.fine(F.linear(known.squashed, tapped(self.spatial.weight, CROSS_TAPS)))
             v = a.settle(F.relu(dense(self.middle, a.settle(F.relu(v)))))
             shift, scale = dense(self.leave, v).to(line).chunk(2, 2)
         return a.place(line + shift), base + a.fine(scale)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .arithmetic import Arithmetic
-from .lattice import PASSES, RING, bordered, colours, crosses, pyramid
+from .lattice import PASSES, RING, bordered, colours, crosses, extended, pyramid
 from .small import SmallConfig, at_level
 
 # Runs of columns of a weight matrix, as (kind of input, how many; -1: all); kinds are those of `Arithmetic` and
@@ -60,19 +60,21 @@ Code = Callable[[Step], Tensor]  # -> values [B, n, K] of the step's cells, in s
 class Known:
     """What a checkerboard step of a group may use, at the n cells it codes.
 
+    Earlier channels come in two parts: the first ones, which reach thousands of steps, for the wide carrier, the others for
+    the narrow one.
+
     Attributes:
         colour: 0 for even cells, which come first, 1 for odd ones.
-        near: earlier groups at the 3x3 cells around, [B, n, 9, before].
-        here, around: their magnitudes, in the cell and summed over 3x3 cells, [B, n, before].
-        cross: the group's own values at the four neighbours, [B, n, 4, size]; None for colour 0.
+        near: the two parts at the 3x3 cells around, [B, n, 9 * channels] each.
+        sizes: their magnitudes in the cell and summed over 3x3 cells, [B, n, 2 * channels] each.
+        cross: the group's own values at the four neighbours, [B, n, 4 * size]; None for colour 0.
         squashed: `cross`, squashed.
         context: features of the refining network, [B, n, context]; None in a linear model.
     """
 
     colour: int
-    near: Tensor
-    here: Tensor
-    around: Tensor
+    near: tuple[Tensor, Tensor]
+    sizes: tuple[Tensor, Tensor]
     cross: Tensor | None
     squashed: Tensor | None
     context: Tensor | None
@@ -149,35 +151,20 @@ class LinearGroup(nn.Module):
 
     def mean(self, known: Known, t: Tensor, a: Arithmetic) -> Tensor:
         weight, large = self.linear[known.colour].weight, self.large
-        inputs = [known.near[..., :large].flatten(2), known.near[..., large:].flatten(2)]
-        kernel = [tapped(weight[:, :large], ALL_TAPS), tapped(weight[:, large : self.before], ALL_TAPS)]
+        kernels = tapped(weight[:, :large], ALL_TAPS), tapped(weight[:, large : self.before], ALL_TAPS)
+        total = products(known.near, kernels)
         if known.cross is not None:
-            inputs.append(known.cross.flatten(2))
-            kernel.append(tapped(weight[:, self.before :], CROSS_TAPS))
-        return self.split_sum(inputs, kernel, a) * a.fine(row_at_level(self.shrink, t))
+            total = total + product(known.cross, tapped(weight[:, self.before :], CROSS_TAPS))
+        return total * a.fine(row_at_level(self.shrink, t))
 
     def log_scale(self, known: Known, t: Tensor, a: Arithmetic) -> Tensor:
         large, others, colour = self.large, self.before - self.large, known.colour
-        sizes = [large, others, large, others, 4 * self.size * colour]
-        here, here_rest, around, around_rest, own = a.positive(self.magnitude[colour]).split(sizes, 1)
-        inputs = [
-            torch.cat([known.here[..., :large], known.around[..., :large]], 2),
-            torch.cat([known.here[..., large:], known.around[..., large:]], 2),
-        ]
-        kernel = [torch.cat([here, around], 1), torch.cat([here_rest, around_rest], 1)]
+        columns = [large, others, large, others, 4 * self.size * colour]
+        here, here_rest, around, around_rest, own = a.positive(self.magnitude[colour]).split(columns, 1)
+        total = products(known.sizes, (torch.cat([here, around], 1), torch.cat([here_rest, around_rest], 1)))
         if known.cross is not None:
-            inputs.append(known.cross.abs().flatten(2))
-            kernel.append(own)
-        floor = row_at_level(a.positive(self.floor), t)
-        return a.log(a.place(self.split_sum(inputs, kernel, a) + floor))
-
-    def split_sum(self, inputs: list[Tensor], kernel: list[Tensor], a: Arithmetic) -> Tensor:
-        """Sum of products: the first part wide, the second narrow, a third (the group's own) as `narrow_own` says."""
-        wide, narrow = ([0], [1, 2]) if self.narrow_own else ([0, 2], [1])
-        total = F.linear(a.wide(joined(inputs, wide)), a.wide(joined(kernel, wide)))
-        if self.narrow_own:
-            total = total + F.linear(a.coarse(joined(inputs, narrow)), joined(kernel, narrow))
-        return total
+            total = total + product(known.cross.abs(), own)
+        return a.log(a.place(total + row_at_level(a.positive(self.floor), t)))
 
 
 class LinearEntropy(nn.Module):
@@ -239,24 +226,43 @@ class LinearEntropy(nn.Module):
     def code_group(
         self, group: LinearGroup, code: Code, hyper: Tensor | None, y_hat: Tensor, t: Tensor, a: Arithmetic
     ) -> Tensor:
-        size, before = tuple(y_hat.shape[2:]), rows(y_hat)
+        size, before = (
+            tuple(y_hat.shape[2:]),
+            rows(y_hat).contiguous(),
+        )  # cells are gathered as runs of channels
         channels = slice(group.before, group.before + group.size)
         context = group.context(hyper, y_hat, a)
-        grid = bordered(before, size, 1, "replicate")
-        here = torch.cat([before[..., : group.large], a.coarse(before[..., group.large :])], 2).abs()
-        around = box(bordered(here, size, 1, "replicate"), size)
+        parts = a.wide(before[..., : group.large]), a.coarse(before[..., group.large :])
+        grids = [extended(v, size, 1) for v in parts]
+        boxes = [box(grid.abs(), size) for grid in grids]
+        sizes = [torch.cat([v.abs(), b], 2) for v, b in zip(parts, (boxes[0], a.coarse(boxes[1])))]
         other = crosses(*size, t.device)
         value, cross, squashed = before.new_zeros(len(t), before.shape[1], group.size), None, None
         for colour, cells in enumerate(colours(*size, t.device)):
             if colour:
-                cross = other.gather(bordered(value, size, 1))
-                squashed = None if context is None else other.gather(bordered(a.squash(value), size, 1))
+                own = a.coarse(value) if group.narrow_own else a.wide(value)
+                cross = other.gather(bordered(own, size, 1)).flatten(2)
+                if context is not None:
+                    squashed = other.gather(bordered(a.squash(value), size, 1)).flatten(2)
             i = cells.index
-            features = None if context is None else context[:, i]
-            known = Known(colour, cells.gather(grid), here[:, i], around[:, i], cross, squashed, features)
+            near = tuple(cells.gather(grid).flatten(2) for grid in grids)
+            features = None if context is None else context.index_select(1, i)
+            known = Known(colour, near, tuple(v.index_select(1, i) for v in sizes), cross, squashed, features)
             mean, log_scale = group(known, t, a)
             value = value.index_copy(1, i, code(Step(channels, i, mean, a.fine(log_scale))))
         return value.transpose(1, 2).unflatten(2, size)
+
+
+def product(v: Tensor, weight: Tensor) -> Tensor:
+    """v [B, n, K] times weight [K', K], in the carrier of v; never in the low precision that training uses elsewhere."""
+    with torch.autocast(v.device.type, enabled=False):  # large values: bfloat16 would lose whole steps
+        return F.linear(v, weight.to(v.dtype))
+
+
+def products(parts: tuple[Tensor, Tensor], kernels: tuple[Tensor, Tensor]) -> Tensor:
+    """Sum over a wide and a narrow part; the narrow one may have no channels."""
+    total = product(parts[0], kernels[0])
+    return total + product(parts[1], kernels[1]) if kernels[1].shape[1] else total
 
 
 def rows(v: Tensor) -> Tensor:
@@ -272,11 +278,6 @@ def row_at_level(table: Tensor, t: Tensor) -> Tensor:
 def tapped(weight: Tensor, taps: tuple[int, ...]) -> Tensor:
     """The given taps of a 3x3 kernel [K', K, 3, 3] as a matrix [K', taps * K]."""
     return weight.flatten(2)[:, :, list(taps)].transpose(1, 2).flatten(1)
-
-
-def joined(parts: list[Tensor], which: list[int]) -> Tensor:
-    chosen = [parts[i] for i in which if i < len(parts)]
-    return torch.cat(chosen, -1) if len(chosen) > 1 else chosen[0]
 
 
 def box(v: Tensor, size: tuple[int, int]) -> Tensor:
