@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -167,7 +168,7 @@ def test_every_later_cell_knows_a_neighbour():
 
 def test_sums_that_could_overflow_are_refused(kind):
     model = tiny_model(kind)
-    entropy = exact.copy.deepcopy(model.entropy)
+    entropy = copy.deepcopy(model.entropy)
     with torch.no_grad():
         entropy.groups[1].linear[0].weight.fill_(9.0 if kind == "tec-fp-tiny" else 15.0)
         entropy.groups[1].linear[0].weight.mul_(1000)
@@ -181,7 +182,7 @@ def test_tiny_is_the_shape_it_says():
 
 def test_coding_leaves_nothing_that_training_cannot_use(codec, kind):
     codec.encode(scene(1, 160, 32), 50)  # a size no other test has: its cells are cached while coding
-    model = exact.copy.deepcopy(tiny_model(kind)).train()
+    model = copy.deepcopy(tiny_model(kind)).train()
     x = model.standardise(torch.from_numpy(scene(1, 160, 32)))
     x_hat, bits = model(x, torch.ones(1))
     (bits.sum() + x_hat.square().sum()).backward()
