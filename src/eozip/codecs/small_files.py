@@ -2,7 +2,7 @@
 
 g_a.* g_s.* entropy.h_a.*      float16: pixels depend on them, probabilities do not
 log_gain mean unit             float32
-entropy.*                      int32, multiples of 2**-14
+entropy.*                      int32, multiples of 2**-20
 tables.* functions.*           int32: what the coder sees, built once at export and never computed again
 """
 

@@ -1,4 +1,4 @@
-"""Integer tables of the logistic prior, and the float > integer crossing of its scales.
+"""Integer tables of the logistic prior.
 
 One set of rows serves every symbol of a `small` codec: row r has the log scale `LOG_SCALE_MIN + r * STEP`, mean 0.
 """
@@ -6,22 +6,15 @@ One set of rows serves every symbol of a `small` codec: row r has the log scale 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from eozip.coder import Tables
 
-from .logistic import LOG_SCALE_MAX, LOG_SCALE_MIN, bounded
+from .logistic import LOG_SCALE_MAX, LOG_SCALE_MIN
 from .tables import pack_tables
 
 ROWS = 128
 STEP = (LOG_SCALE_MAX - LOG_SCALE_MIN) / (ROWS - 1)
 REACH = 2000  # symbols farther out are escapes
-
-
-def scale_rows(log_scale: Tensor) -> Tensor:
-    """Float > integer: the table row of every symbol, int32, same shape."""
-    return ((bounded(log_scale) - LOG_SCALE_MIN) / STEP).round().to(torch.int32)
 
 
 def logistic_tables() -> Tables:

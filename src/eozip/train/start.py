@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eozip.networks.small import PATCH, SmallConfig
+from eozip.networks.small_linear import ALL_TAPS, CROSS_TAPS
 
 SetPriors = Callable[[torch.nn.Module, Tensor, SmallConfig, Tensor], None]
 
@@ -48,7 +49,7 @@ def steps(config: SmallConfig) -> Tensor:
     return (6 / (config.lmbda(t) * math.log(2))).sqrt()
 
 
-ALL, CROSS = list(range(9)), [1, 3, 5, 7]  # taps of a 3x3 kernel; the cross is the other checkerboard colour
+ALL, CROSS = list(ALL_TAPS), list(CROSS_TAPS)  # lists, because they index
 
 
 def least_squares(target: Tensor, seen: list[tuple[Tensor, list[int]]], ridge: float) -> Tensor:
