@@ -21,6 +21,7 @@ from eozip.errors import FormatError, InputError, WeightsError
 from eozip.pixels import Source, checked_source, fill_holes, pixels_to_code, psnr, to_dn
 
 DEFAULT_CODEC = "tec-elic-small"
+DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
 DEFAULT_QUALITY = 60.0
 PSNR_TOLERANCE = 0.15  # dB
 PSNR_STEPS = 8
@@ -40,12 +41,15 @@ class Report:
         quality: quality used, 0..100; 100 if lossless.
         psnr: dB over the valid pixels, infinite if exact; None unless a target was given.
         reached: whether the target was reached; None without a target.
+        date_bits: estimated bits of each date: those of the chunk, shared out by what the codec's encoder
+            counted; None where it cannot tell.
     """
 
     codec: str
     quality: float
     psnr: float | None = None
     reached: bool | None = None
+    date_bits: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,23 @@ class Info:
     sections: tuple[int, ...]
 
 
+def default_codec(dates: int, sensor: str = "s2-l2a") -> str:
+    """Full id of the codec for who names none: the temporal one for several dates where there is one.
+
+    Args:
+        dates: dates coded together, T.
+        sensor: sensor id.
+
+    Raises:
+        UnknownCodecError: no default codec for this sensor.
+    """
+    short = DEFAULT_TEMPORAL_CODEC if dates > 1 else DEFAULT_CODEC
+    return registry.resolve(short if registry.knows(short, sensor) else DEFAULT_CODEC, sensor)
+
+
 def encode(
     dn: np.ndarray,
-    codec: str = DEFAULT_CODEC,
+    codec: str | None = None,
     quality: float | None = None,
     *,
     target_psnr: float | None = None,
@@ -79,7 +97,7 @@ def encode(
 
     Args:
         dn: uint16 or int16 [T, C, H, W] or [C, H, W], digital numbers.
-        codec: full id or short name, or ``lossless``.
+        codec: full id or short name, or ``lossless``; None: see `default_codec`.
         quality: 0..100, rounded to hundredths; 60 if neither it nor ``target_psnr`` is given.
         target_psnr: dB (see `psnr`); the quality is searched for; where the codec falls short, 100 is used.
         nodata: value of pixels without data; they come back exactly, and no other pixel gets that value.
@@ -100,7 +118,7 @@ def encode(
 
 def encode_report(
     dn: np.ndarray,
-    codec: str = DEFAULT_CODEC,
+    codec: str | None = None,
     quality: float | None = None,
     *,
     target_psnr: float | None = None,
@@ -111,7 +129,7 @@ def encode_report(
     """As `encode`, and says which quality was used and whether the target was reached."""
     asked = _asked_quality(quality, target_psnr)
     source = checked_source(dn, nodata, offset, sensor)
-    full_id = registry.resolve(codec, sensor)
+    full_id = registry.resolve(codec, sensor) if codec else default_codec(len(source.dn), sensor)
     if full_id == LOSSLESS:
         return _encode_lossless(source), _exact_report(target_psnr)
     model = registry.get(full_id)
@@ -145,6 +163,7 @@ def decode(blob: bytes, *, budget: int | None = None) -> np.ndarray:
     if budget is not None and budget < 1:
         raise InputError(f"budget: expected at least 1 section, got {budget}")
     chunk = bitstream.unpack(blob, allow_truncated=budget is not None)
+    _check_budget(chunk, budget)
     dn = _decode_stack(chunk, budget)
     return dn[0] if chunk.header.squeezed else dn
 
@@ -207,10 +226,19 @@ def _encode_learned(
 ) -> tuple[bytes, Report]:
     x = pixels_to_code(source)
     if target_psnr is None:
-        return _pack(source, model, asked, model.encode(x, asked)), Report(model.id, asked)
+        coded = model.encode(x, asked)
+        blob = _pack(source, model, asked, coded)
+        return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded))
     found = _search_quality(lambda quality: _try(source, model, x, quality), target_psnr)
-    report = Report(model.id, found.quality, found.psnr, found.psnr >= target_psnr - PSNR_TOLERANCE)
-    return _pack(source, model, found.quality, found.coded), report
+    blob = _pack(source, model, found.quality, found.coded)
+    reached = found.psnr >= target_psnr - PSNR_TOLERANCE
+    return blob, Report(model.id, found.quality, found.psnr, reached, _date_bits(blob, found.coded))
+
+
+def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
+    """All bits of a chunk shared out among its dates as its encoder counted them."""
+    counted = sum(coded.bits)
+    return tuple(8 * len(blob) * bits / counted for bits in coded.bits) if counted > 0 else None
 
 
 def _try(source: Source, model: Codec, x: np.ndarray, quality: float) -> _Try:
@@ -307,6 +335,16 @@ def _decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
     if chunk.mask:
         dn[mask] = header.nodata
     return dn
+
+
+def _check_budget(chunk: Chunk, budget: int | None) -> None:
+    """What was asked for must be there: fewer sections would be a worse picture without a word."""
+    needed = chunk.declared if budget is None else min(budget, chunk.declared)
+    if 0 < len(chunk.sections) < needed:  # codecs refuse 0 by themselves
+        raise FormatError(
+            f"chunk: expected the first {needed} of {chunk.declared} sections, got {len(chunk.sections)} whole "
+            "ones; fetch more of it, or ask for a smaller budget"
+        )
 
 
 def _decode_nothing(header: Header, mask: np.ndarray) -> np.ndarray:

@@ -173,6 +173,11 @@ class EncodePort:
         if len(owner):
             self._encoder.encode(((distances[owner] >> shift) & 1).astype(np.int32), _BIT_MODEL)
 
+    @property
+    def bits(self) -> int:
+        """Bits written so far, to within two words of 32."""
+        return int(self._encoder.num_bits())
+
     def finish(self) -> bytes:
         """The section: a big-endian fraction without trailing zero bytes; empty if nothing was coded."""
         if self._encoder.is_empty():

@@ -20,11 +20,13 @@ class Encoded:
         sections: byte strings, in decoding order; a progressive codec may be decoded from the first few.
         checks: one u32 per frame, `eozip.bitstream.frame_check` of that frame's decoded symbols.
         budgets: one u8 per frame (token budgets of flexible-rate codecs), or empty.
+        bits: estimate of what each frame cost, or empty where the encoder cannot tell; not in the stream.
     """
 
     sections: tuple[bytes, ...]
     checks: tuple[int, ...]
     budgets: tuple[int, ...] = ()
+    bits: tuple[float, ...] = ()
 
 
 class Codec(Protocol):

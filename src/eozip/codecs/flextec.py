@@ -177,8 +177,9 @@ class FlexibleCodec:
         sections = Sections(ports)
         y = latents(self.model, x[None], self.sensor)
         frames = self._over(grid_of(y)).traverse(y, sections, budgets)
-        checks = tuple(sections.take() for _ in frames)
-        return Encoded(tuple(port.finish() for port in ports), checks, tuple(budgets))
+        checks, ends = zip(*((sections.take(), sum(port.bits for port in ports)) for _ in frames))
+        bits = tuple(np.diff(ends, prepend=0).tolist())
+        return Encoded(tuple(port.finish() for port in ports), checks, tuple(budgets), bits)
 
     @torch.inference_mode()
     def estimate(self, x: np.ndarray, budgets: Sequence[int]) -> tuple[float, ...]:

@@ -70,6 +70,10 @@ class Registry:
             )
         return max(found)[1]
 
+    def knows(self, name: str, sensor: str = "s2-l2a") -> bool:
+        """Whether `resolve` finds a codec of this name."""
+        return name in self.names() or any(_version(full, name, sensor) >= 0 for full in self._entries)
+
     def get(self, full_id: str) -> Codec:
         """The codec of a full id, loaded once per process.
 
@@ -105,4 +109,5 @@ def _load(loader: str | Callable[[], Codec]) -> Codec:
 REGISTRY = Registry(dict(ENTRIES))
 names = REGISTRY.names
 resolve = REGISTRY.resolve
+knows = REGISTRY.knows
 get = REGISTRY.get

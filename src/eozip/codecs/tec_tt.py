@@ -182,8 +182,9 @@ class TemporalCodec:
         y = latents(self.model, x[None], self.sensor)
         port = EncodePort()
         recorder = Recorder(port)
-        checks = [recorder.take() for _ in traverse(self.path, y, recorder, len(x), grid_of(y))]
-        return Encoded((port.finish(),), tuple(checks))
+        dates = [(recorder.take(), port.bits) for _ in traverse(self.path, y, recorder, len(x), grid_of(y))]
+        checks, ends = zip(*dates)
+        return Encoded((port.finish(),), checks, bits=tuple(np.diff(ends, prepend=0).tolist()))
 
     @torch.inference_mode()
     def estimate(self, x: np.ndarray) -> float:
