@@ -1,0 +1,117 @@
+"""Decodes the golden chunks of all registered codecs in a process of its own, and says what the entropy coder saw.
+
+    python tests/golden_decode.py OUT.npz [--threads N] [--no-onednn] [--precision high] [--layout channels_last]
+
+For every codec that has a golden chunk: a digest of what decided its symbols, and the decoded pixels. A frame
+whose symbols differ from the encoder's ends it with a `DesyncError`. Needs eozip and torch and no test runner,
+so that it can run under any torch (`make test-oldest`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import eozip
+from eozip.codecs import registry
+from eozip.coder import DecodePort
+from eozip.entropy import exact
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden_codecs() -> tuple[str, ...]:
+    """Registered learned codecs with a golden chunk."""
+    return tuple(n for n in registry.names() if n != registry.LOSSLESS and golden(n).exists())
+
+
+def golden(name: str) -> Path:
+    return GOLDEN / f"{name}.bin"
+
+
+@contextmanager
+def witness() -> Iterator[hashlib._Hash]:
+    """A digest of everything that decides a symbol, whichever codec computes it.
+
+    Every table row asked for, every symbol decoded, and every number before it is rounded to its grid: exact
+    sums are the same on all machines before rounding too, so a change that rounding would mostly hide is seen.
+    """
+    digest, code, on_grid = hashlib.sha256(), DecodePort.code, exact.on_grid
+
+    def seen_code(self, symbols, rows, tables):
+        got = code(self, symbols, rows, tables)
+        for values in (rows, got):
+            digest.update(np.ascontiguousarray(values, "<i4"))
+        return got
+
+    def seen_on_grid(v, unit, most):
+        # + 0: no matter which zero
+        digest.update(np.ascontiguousarray(v.detach().double().cpu().numpy() + 0.0, "<f8"))
+        return on_grid(v, unit, most)
+
+    DecodePort.code, exact.on_grid = seen_code, seen_on_grid
+    try:
+        yield digest
+    finally:
+        DecodePort.code, exact.on_grid = code, on_grid
+
+
+def decoded(name: str) -> tuple[str, np.ndarray]:
+    """Digest of all that decided the symbols, and pixels."""
+    with witness() as digest:
+        pixels = eozip.decode(golden(name).read_bytes())
+    return digest.hexdigest(), pixels
+
+
+def networks(codec: object) -> Iterator[torch.nn.Module]:
+    """All networks that a codec holds, also inside the codecs it holds."""
+    for part in vars(codec).values():
+        if isinstance(part, torch.nn.Module):
+            yield part
+        elif type(part).__module__.startswith("eozip.codecs"):
+            yield from networks(part)
+
+
+def lay_out(layout: str) -> None:
+    for name in golden_codecs():
+        for network in networks(registry.get(name)):
+            for p in network.parameters():
+                if p.dim() == 4:
+                    p.data = p.data.to(memory_format=getattr(torch, layout))
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    torch.backends.mkldnn.enabled = not options.no_onednn
+    torch.set_float32_matmul_precision(options.precision)
+    lay_out(options.layout)
+    found = {}
+    for name in golden_codecs():
+        found[f"{name} digest"], found[f"{name} pixels"] = decoded(name)
+    np.savez(options.out, torch=torch.__version__, **found)
+    print(f"torch {torch.__version__}: {len(golden_codecs())} golden chunks decode")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-onednn", action="store_true")
+    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
+    parser.add_argument(
+        "--layout", choices=("contiguous_format", "channels_last"), default="contiguous_format"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

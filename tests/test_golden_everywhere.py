@@ -1,0 +1,259 @@
+"""The committed golden chunk of every registered codec gives the same symbols and table rows under every setting.
+
+A new codec is covered as soon as it is registered and `tests/golden/make.py` has made its chunk; without one, a test fails.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eozip import bitstream, hub
+from eozip.codecs import registry
+from eozip.codecs.companion import WithCompanion
+from eozip.codecs.small_codec import PortCode, SmallCodec
+from eozip.coder import DecodePort, EstimatePort, Port
+from eozip.entropy.exact import WEIGHT, ExactArithmetic
+from eozip.errors import FormatError, WeightsError
+from golden_decode import decoded, golden, golden_codecs, lay_out, witness
+from reference import model, small
+
+TESTS = Path(__file__).parent
+LEARNED = [name for name in registry.names() if name != registry.LOSSLESS]
+OLD_INSTRUCTIONS = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+}
+FRESH = {
+    "1 thread": ([], {}),
+    "2 threads": (["--threads", "2"], {"OMP_NUM_THREADS": "2"}),
+    "no oneDNN, old vector instructions": (["--threads", "2", "--no-onednn"], OLD_INSTRUCTIONS),
+    "all that relaxes float32": (
+        ["--precision", "medium", "--layout", "channels_last"],
+        {"ONEDNN_DEFAULT_FPMATH_MODE": "ANY"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return {name: decoded(name) for name in golden_codecs()}
+
+
+def stored(name: str) -> np.ndarray:
+    return np.load(golden(name).with_suffix(".npz"))["decoded"].astype(int)
+
+
+def holds(name: str, got: tuple[str, np.ndarray], usual: dict[str, tuple[str, np.ndarray]]) -> bool:
+    """Same rows and symbols as usual, pixels within 1 DN of the committed ones."""
+    digest, pixels = got
+    return str(digest) == usual[name][0] and np.abs(pixels.astype(int) - stored(name)).max() <= 1
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_every_registered_codec_has_a_golden_chunk(name):
+    assert golden(name).exists(), f"make it: python tests/golden/make.py; no {golden(name)}"
+
+
+@pytest.mark.parametrize("setting", sorted(FRESH))
+def test_fresh_processes(setting, usual, tmp_path):
+    arguments, environment = FRESH[setting]
+    command = [sys.executable, str(TESTS / "golden_decode.py"), str(tmp_path / "out.npz"), *arguments]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    for name in golden_codecs():
+        assert holds(name, (found[f"{name} digest"], found[f"{name} pixels"]), usual), name
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+@pytest.mark.parametrize("name", LEARNED)
+def test_float32_matmul_precision(name, precision, usual):
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert holds(name, decoded(name), usual)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_without_onednn(name, usual):
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert holds(name, decoded(name), usual)
+
+
+def test_channels_last(usual):
+    try:
+        lay_out("channels_last")
+        for name in golden_codecs():
+            assert holds(name, decoded(name), usual), name
+    finally:
+        lay_out("contiguous_format")
+
+
+# The small image codecs from within: batches, the reference decoder, and what sabotage does
+
+
+def image_codec(name: str) -> SmallCodec:
+    """The `SmallCodec` at the heart of a registered codec; skips codecs that have none."""
+    codec = registry.get(name)
+    inner = codec.codec if isinstance(codec, WithCompanion) else codec
+    if not isinstance(inner, SmallCodec):
+        pytest.skip(
+            f"{name} codes frame after frame: its frames are no batch, and tests/reference has no decoder for it yet"
+        )
+    return inner
+
+
+def walked(codec: SmallCodec, port: Port, name: str, frames: int | None = None) -> torch.Tensor:
+    """The traversal of a golden chunk, or of as many frames as said, through a port > y_hat [T, M, h, w]."""
+    header = bitstream.unpack(golden(name).read_bytes()).header
+    count, _, height, width = header.shape
+    size = tuple(4 * -(-n // 32) for n in (height, width))
+    arithmetic = ExactArithmetic(codec.functions)
+    code = PortCode(port, codec.tables, arithmetic, None, None)
+    t = codec.level(header.quality, frames or count).double()
+    with torch.inference_mode():
+        return codec.model.entropy.traverse(code, t, size, arithmetic)
+
+
+class Listening:
+    """A port that decodes a golden chunk and keeps rows and symbols of each call, [frames, n]."""
+
+    def __init__(self, name: str):
+        chunk = bitstream.unpack(golden(name).read_bytes())
+        self.port, self.frames = DecodePort(chunk.sections[0]), chunk.header.shape[0]
+        self.calls: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def code(self, symbols, rows, tables):
+        got = self.port.code(symbols, rows, tables)
+        self.calls.append((rows.reshape(self.frames, -1).copy(), got.reshape(self.frames, -1)))
+        return got
+
+
+class Playing:
+    """A port that gives the symbols of chosen frames, and keeps the rows asked for."""
+
+    def __init__(self, calls: list[tuple[np.ndarray, np.ndarray]], frames: list[int]):
+        self.calls, self.frames, self.rows, self.counted = iter(calls), frames, [], EstimatePort()
+
+    def code(self, symbols, rows, tables):
+        given = next(self.calls)[1][self.frames].ravel()
+        self.rows.append(rows.reshape(len(self.frames), -1).copy())
+        return self.counted.code(given, rows, tables)
+
+
+@pytest.mark.parametrize(
+    "frames", [[0], [1], [1, 0, 1, 0]], ids=["first alone", "second alone", "batch of 4"]
+)
+@pytest.mark.parametrize("name", LEARNED)
+def test_batches(name, frames):
+    codec, whole = image_codec(name), Listening(name)
+    y_hat = walked(codec, whole, name)
+    part = Playing(whole.calls, frames)
+    assert torch.equal(walked(codec, part, name, len(frames)), y_hat[frames])
+    assert all(
+        np.array_equal(rows, asked[frames]) for rows, (asked, _) in zip(part.rows, whole.calls, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_numpy_reference_decodes_it(name):
+    chunk = bitstream.unpack(golden(name).read_bytes())
+    codec = image_codec(name)
+    decoded = small.decode(
+        model.read_model(hub.shipped_path(codec.id), chunk), chunk
+    )  # raises where checks differ
+    assert np.array_equal(
+        decoded.y_hat, 64 * walked(codec, DecodePort(chunk.sections[0]), name).double().numpy()
+    )
+
+
+def seen(codec: SmallCodec, name: str) -> str:
+    """Witness of the traversal of a golden chunk, or the error it ends with."""
+    port = DecodePort(bitstream.unpack(golden(name).read_bytes()).sections[0])
+    with witness() as digest:
+        try:
+            walked(codec, port, name)
+        except FormatError as error:
+            return str(error)
+    return digest.hexdigest()
+
+
+def with_weight(
+    codec: SmallCodec, part: str, change: Callable[[torch.Tensor, float], torch.Tensor]
+) -> SmallCodec:
+    """The codec with one layer changed, given the layer's values and the unit of its grid."""
+    other = copy.deepcopy(codec.model)
+    value = dict(other.entropy.named_parameters())[part].data
+    unit = 1 / WEIGHT
+    while bool((value / (2 * unit) == (value / (2 * unit)).round()).all()):
+        unit *= 2
+    value.copy_(change(value, unit))
+    return replace(codec, model=other)
+
+
+def one_more(which: int) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """One weight one unit larger: that of the given rank by size."""
+
+    def change(value: torch.Tensor, unit: float) -> torch.Tensor:
+        changed = value.clone()
+        changed.view(-1)[int(value.abs().flatten().argsort(descending=True)[which])] += unit
+        return changed
+
+    return change
+
+
+def as_trained(value: torch.Tensor, unit: float) -> torch.Tensor:
+    """Plain floats that round to these weights: what the layer holds in training."""
+    return value + unit * (torch.rand(value.shape, generator=torch.Generator().manual_seed(0)) - 0.5)
+
+
+# a single weight may meet nothing but zeros behind a ReLU in so small a chunk: then the next one is tried
+CHANGES = {"one unit": [one_more(k) for k in range(6)], "plain float32": [as_trained]}
+PARTS = (
+    "average.weight",
+    "average.middle.weight",
+    "groups.0.linear.0.weight",
+    "groups.1.linear.1.weight",
+    "groups.1.magnitude.1",
+    "groups.0.hyper.weight",
+    "h_s.leave.weight",
+)
+
+
+@pytest.mark.parametrize("changes", sorted(CHANGES))
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", [n for n in LEARNED if "l1c" not in n])  # they have the networks of l2a
+def test_sabotage_is_noticed(name, part, changes):
+    """One weight off by one unit, or one layer in plain float32."""
+    codec = image_codec(name)
+    if part not in dict(codec.model.entropy.named_parameters()):
+        pytest.skip(f"{name} has no {part}")
+    right = seen(codec, name)
+    assert seen(with_weight(codec, part, lambda value, unit: value), name) == right
+    assert any(seen(with_weight(codec, part, change), name) != right for change in CHANGES[changes])
+
+
+@pytest.mark.parametrize("name", hub.shipped())
+def test_changed_weights_are_refused(name, tmp_path):
+    """The smallest change of a file of weights: it is another codec, and says so."""
+    folder = shutil.copytree(hub.shipped_path(name), tmp_path / name)
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        hub.read_folder(folder)
