@@ -1,0 +1,195 @@
+"""One self-contained page from a report's numbers and crops: no network, no script or font from elsewhere.
+
+    write_report(Path("report"))        # report/report.json, report/crops/ > report/report.html
+
+`report_data` reads, `report_words` and `report_findings` put numbers into sentences, `report_tables` and
+`report_plots` show them, `report_crops` makes the viewer's pictures; report_page.* are the page, its style and script.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from eozip.evaluate import report_findings, report_plots, report_tables
+from eozip.evaluate.provenance import write_text
+from eozip.evaluate.report_crops import viewer_data
+from eozip.evaluate.report_data import AT, Report, load_report
+from eozip.evaluate.report_html import bullets, image, paragraph, section, words
+from eozip.evaluate.report_html import table as html_table
+from eozip.evaluate.report_words import place_losses, verdicts
+
+NAME = "report.html"
+_LEGEND = "Codecs of eozip are solid lines, baselines broken ones."
+_VIEWER = """<fieldset>
+<label>Place <select id="place"></select></label>
+<label>Date <select id="date"></select></label>
+<label>Bands <select id="combination"></select></label>
+<label>Bytes <select id="level"></select></label>
+<label>Middle <select id="middle"></select></label>
+<label>Right <select id="right"></select></label>
+</fieldset>
+<p><output id="shown"></output></p>
+<div id="stage"><canvas></canvas><canvas></canvas><canvas></canvas><div id="divider"></div></div>
+<input id="slider" type="range" min="0" max="100" step="0.5" value="25" aria-label="original, middle, right">
+<div id="stops"></div>
+<h3>Side by side at equal bytes, errors below</h3>
+<p class="fine">Error: mean over all bands of |decoded - original|; 0 DN <canvas id="legend"></canvas>
+<span id="error-top"></span></p>
+<div id="grid"></div>
+<noscript><p>The pictures need JavaScript.</p></noscript>
+"""
+
+
+def write_report(folder: str | Path) -> Path:
+    """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        InputError: no report.json of this schema, a crop that cannot be read, or matplotlib is not installed.
+        OutputError: the page cannot be written.
+    """
+    path = Path(folder) / NAME
+    write_text(path, page(load_report(folder)))
+    return path
+
+
+def page(report: Report) -> str:
+    """The page as text."""
+    pictures = viewer_data(report)
+    return Template(_part("html")).substitute(
+        title=escape(_title(report)),
+        style=_part("css"),
+        script=_part("js"),
+        body=_body(report, pictures),
+        data=json.dumps(pictures).replace("<", "\\u003c"),  # "</script>" in a name would end the script
+    )
+
+
+def _body(report: Report, pictures: dict[str, Any]) -> str:
+    sections = {
+        "words": ("In words", _findings(report)),
+        "rd": ("Rate-distortion", _plot(report_plots.rd_plot(report), "PSNR over rate") + paragraph(_LEGEND)),
+        "bits": ("Bits at equal quality", _bits(report)),
+        "bd": ("Bjontegaard differences", paragraph(_bd_note()) + report_tables.bd_table(report)),
+        "speed": ("Speed against rate at 40 dB", _speed(report)),
+        "bands": ("PSNR of each band", _bands(report)),
+        "viewer": ("Pictures", _viewer(report, pictures)),
+        "metrics": ("Other metrics at 40 dB", report_tables.metric_tables(report)),
+        "spans": ("Span of the settings", report_tables.span_table(report)),
+        "made": ("How it was made", _made(report)),
+    }
+    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, (title, _) in sections.items())
+    head = f"<h1>{escape(_title(report))}</h1>\n<nav>{links}</nav>\n"
+    return head + "".join(section(key, title, html) for key, (title, html) in sections.items())
+
+
+def _title(report: Report) -> str:
+    return f"eozip evaluate: {len(report.methods)} methods on {_count(len(report.places), 'place')}"
+
+
+def _findings(report: Report) -> str:
+    rates = report.data["summary"]["rates_at_psnr"]
+    losses = [
+        *place_losses(rates, report.codecs),
+        *report_findings.metric_losses(report),
+        *report_findings.reach_sentences(report),
+    ]
+    return "".join(
+        [
+            paragraph("Every sentence is generated from report.json; rates are means over all places."),
+            bullets(verdicts(rates, report.codecs)),
+            bullets(report_findings.ratio_sentences(report)),
+            "<h3>Where a baseline wins</h3>\n",
+            bullets(losses, "losses") or paragraph("Nowhere in what was measured."),
+            "<h3>What is missing</h3>\n",
+            bullets(report_findings.gaps(report)) or paragraph("Nothing that was asked for."),
+        ]
+    )
+
+
+def _bits(report: Report) -> str:
+    note = "Bars: mean over places; dots: every place. "
+    ratios = (
+        "Bits of the codec / bits of the other, geometric mean over places; interval: bootstrap over places."
+    )
+    return "".join(
+        [
+            _plot(report_plots.bits_plot(report), "bits per pixel per band at equal PSNR"),
+            paragraph(note + _definition(report, "rate")),
+            report_tables.rate_tables(report),
+            paragraph(ratios),
+            report_tables.ratio_table(report),
+        ]
+    )
+
+
+def _speed(report: Report) -> str:
+    jobs = report.at("run", "jobs")
+    note = "Crosses: every place; dots: geometric mean. Wall time of one run per point, model loaded"
+    return _plot(report_plots.speed_plot(report), "MPx/s over rate at 40 dB") + paragraph(
+        f"{note}, {jobs} at a time: an order of magnitude, not a benchmark."
+    )
+
+
+def _bands(report: Report) -> str:
+    plot = _plot(report_plots.band_plot(report), f"PSNR of each band at {AT} dB overall")
+    return plot + report_tables.band_tables(report)
+
+
+def _viewer(report: Report, pictures: dict[str, Any]) -> str:
+    if not pictures["places"]:
+        return paragraph("No crops were stored.")
+    note = (
+        "Move the slider: original, then the middle method comes in from the left, then the right one. Of each method the "
+        "point nearest in bytes to the reference's is shown, nothing is interpolated; bytes and PSNR are those of the "
+        "whole place, the pictures its middle."
+    )
+    left_out = pictures["left_out"]
+    kept = f"Pictures of {', '.join(left_out)} would make the page too large: see crops/." if left_out else ""
+    return paragraph(note) + (paragraph(kept) if kept else "") + _VIEWER
+
+
+def _made(report: Report) -> str:
+    made = report.data["provenance"]
+    facts = {
+        "command": made["command"],
+        "when": made["when"],
+        "commit": made["commit"],
+        "versions": ", ".join(f"{name} {text}" for name, text in made["versions"].items()),
+        "machine": ", ".join(f"{name}: {text}" for name, text in made["machine"].items()),
+        "run": ", ".join(f"{name}: {text}" for name, text in (report.at("run") or {}).items()),
+        **{f"definition: {name}": text for name, text in report.data["definitions"].items()},
+    }
+    rows = [[words(name), words(text)] for name, text in facts.items()]
+    tables = [report_tables.place_table(report), report_tables.method_table(report)]
+    return html_table(["", ""], rows) + "".join(tables) + report_tables.point_table(report)
+
+
+def _bd_note() -> str:
+    return (
+        "Percent of rate at equal PSNR (below 0: fewer bits), dB at equal rate. Averaged over the range that both curves "
+        "cover; a small share of the reference's range says little."
+    )
+
+
+def _definition(report: Report, name: str) -> str:
+    return str(report.at("definitions", name) or "")
+
+
+def _plot(svg: bytes, alt: str) -> str:
+    return image(svg, "svg+xml", alt)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _part(ending: str) -> str:
+    return resources.files("eozip.evaluate").joinpath(f"report_page.{ending}").read_text(encoding="utf-8")

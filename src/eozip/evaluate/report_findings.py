@@ -1,0 +1,118 @@
+"""What a reader should take away, in sentences made from report.json: gains, and as plainly where a baseline wins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from eozip.evaluate.report_data import AT, Report
+from eozip.evaluate.report_words import best, percent
+
+# Field of a point > what it is called, and whether more is better.
+COMPARED = {
+    "spectral_angle": ("spectral angle", False),
+    "ndvi_error": ("NDVI error", False),
+    "ndwi_error": ("NDWI error", False),
+    "class_change": ("share of pixels of another class", False),
+    "max_error": ("largest error", False),
+    "ssim": ("SSIM", True),
+    "ms_ssim": ("MS-SSIM", True),
+    "encode_mpx_s": ("encoding speed, MPx/s", True),
+    "decode_mpx_s": ("decoding speed, MPx/s", True),
+    "peak_rss_bytes": ("peak memory, bytes", False),
+}
+
+
+def ratio_sentences(report: Report, db: str = AT) -> list[str]:
+    """For the first codec against every baseline: bits needed at one PSNR, with the interval over places."""
+    pairs = [
+        pair
+        for pair in report.data["summary"]["pairs"]
+        if pair["method"] in report.codecs[:1] and pair["reference"] in report.baselines
+    ]
+    return [_ratio(pair["method"], pair["reference"], pair["ratio_at_psnr"].get(db), db) for pair in pairs]
+
+
+def metric_losses(report: Report) -> list[str]:
+    """A sentence for each metric in which, at 40 dB, the best baseline beats the best codec of eozip."""
+    found = [_metric_loss(report, field, *what) for field, what in COMPARED.items()]
+    return [sentence for sentence in found if sentence]
+
+
+def reach_sentences(report: Report) -> list[str]:
+    """Baselines that go on to a PSNR, or to exactness, that no codec of eozip reaches on every place."""
+    ours = max((_reach(report, method) for method in report.codecs), default=-math.inf)
+    further = {name: db for name in report.baselines if (db := _reach(report, name)) > ours}
+    if not further or ours == -math.inf:
+        return []
+    listed = ", ".join(f"{name} ({_db(db)})" for name, db in further.items())
+    return [
+        f"Above {_db(ours)}, the most that a codec of eozip reaches on every place, only baselines go on: {listed}."
+    ]
+
+
+def gaps(report: Report) -> list[str]:
+    """What was asked for and is not in the numbers: methods left out, and points that raised an error."""
+    left_out = [m for m in report.data["methods"] if not m["available"]]
+    failed = [
+        f"{f['method']} at {f['setting']} on {f['place']} failed: {f['error']}"
+        for f in report.data["failures"]
+    ]
+    return [f"{m['id']} was left out: {m['reason']}" for m in left_out] + failed
+
+
+def mean_at(report: Report, method: str, field: str) -> float | None:
+    """Mean over places of a field at 40 dB; None unless every place has it."""
+    found = [report.at("summary", "at_psnr", AT, method, place, field) for place in report.places]
+    return None if None in found else sum(found) / len(found)
+
+
+def _ratio(method: str, reference: str, found: dict | None, db: str) -> str:
+    if found is None or found["ratio"] is None:
+        return f"At {db} dB {method} and {reference} have no place in common: no ratio."
+    start = f"At {db} dB {method} needs {found['ratio']:.3f} of the bits of {reference}"
+    if found["low"] is None:
+        return f"{start}, on {found['places']} of {found['of']} places: too few for an interval."
+    interval = (
+        f"95 % interval {found['low']:.3f} to {found['high']:.3f}, {found['places']} of {found['of']} places"
+    )
+    undecided = found["low"] <= 1 <= found["high"]
+    return f"{start} ({interval})" + ("; neither is shown to be better." if undecided else ".")
+
+
+def _metric_loss(report: Report, field: str, what: str, more: bool) -> str | None:
+    mine = _best_at(report, report.codecs, field, more)
+    theirs = _best_at(report, report.baselines, field, more)
+    if mine is None or theirs is None or (mine[1] >= theirs[1] if more else mine[1] <= theirs[1]):
+        return None
+    bits = _bits_of(report, theirs[0], mine[0])
+    values = f"{theirs[1]:.4g} against {mine[1]:.4g} of {mine[0]}"
+    return f"At {AT} dB the baseline {theirs[0]} wins in {what}: {values} (mean over places){bits}."
+
+
+def _best_at(report: Report, names: Sequence[str], field: str, more: bool) -> tuple[str, float] | None:
+    found = [(value, name) for name in names if (value := mean_at(report, name, field)) is not None]
+    return (max(found) if more else min(found))[::-1] if found else None
+
+
+def _bits_of(report: Report, name: str, other: str) -> str:
+    rates = report.data["summary"]["rates_at_psnr"]
+    theirs, ours = best(rates, [name], AT), best(rates, [other], AT)
+    if theirs is None or ours is None:
+        return ""
+    ratio = theirs[1] / ours[1]
+    return f", with {percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} bits"
+
+
+def _reach(report: Report, method: str) -> float:
+    """Highest PSNR in dB that the method reaches on every place; infinite if it is exact on every place."""
+    return min(_reach_on(report, method, place) for place in report.places)
+
+
+def _reach_on(report: Report, method: str, place: str) -> float:
+    found = [p["psnr"] for p in report.data["points"] if p["method"] == method and p["place"] == place]
+    return math.inf if None in found else max(found, default=-math.inf)
+
+
+def _db(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.1f} dB"

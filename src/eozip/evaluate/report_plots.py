@@ -1,0 +1,160 @@
+"""The report's plots, drawn by matplotlib as SVG with outlined text: no font is needed to show them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eozip.errors import InputError
+from eozip.evaluate.figure import COLOURS, MEANS
+from eozip.evaluate.rate import mean_rate_at
+from eozip.evaluate.report_data import AT, DBS, Report, geometric_mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3  # panels side by side
+DASHES = ("--", ":", "-.")
+
+
+def rd_plot(report: Report) -> bytes:
+    """SVG: PSNR over log rate; the mean over places, then every place."""
+    figure, panels = _panels(1 + len(report.places), (4.6, 3.9))
+    for method in report.methods:
+        curves = [report.curve(method, place) for place in report.places]
+        _draw_mean(panels[0], curves, _style(report, method))
+        for panel, curve in zip(panels[1:], curves):
+            panel.plot(*_columns(curve), marker=".", markersize=4, **_style(report, method))
+    for panel, title in zip(panels, ["mean over places of the rate", *report.places]):
+        panel.set_title(title, fontsize="medium")
+        panel.set(xscale="log", xlabel="bits per pixel per band (log)", ylabel="PSNR, dB")
+        panel.grid(True, which="both", alpha=0.25)
+    return _svg(figure, legend=panels[0])
+
+
+def bits_plot(report: Report) -> bytes:
+    """SVG: a panel for each PSNR, a bar for each method that reaches it everywhere, a dot for each place."""
+    figure, panels = _panels(len(DBS), (3.6, 0.9 + 0.3 * len(report.methods)), columns=len(DBS))
+    for panel, db in zip(panels, DBS):
+        for row, method in enumerate(report.methods):
+            _draw_bar(panel, report, method, db, row)
+        panel.set_yticks(range(len(report.methods)), report.methods)
+        panel.invert_yaxis()
+        panel.set_xlim(left=0)
+        panel.set_title(f"{db} dB", fontsize="medium")
+        panel.set_xlabel("bits per pixel per band")
+        panel.grid(True, axis="x", alpha=0.25)
+    for panel in panels[1:]:
+        panel.set_yticklabels([])
+    return _svg(figure)
+
+
+def speed_plot(report: Report) -> bytes:
+    """SVG: encode and decode MPx/s over the rate at 40 dB; a cross for each place, a dot for the geometric mean."""
+    figure, panels = _panels(2, (5.6, 4.6))
+    for panel, field in zip(panels, ("encode_mpx_s", "decode_mpx_s")):
+        for method in report.methods:
+            _draw_speed(panel, report, method, field)
+        panel.set(xscale="log", yscale="log")
+        panel.set_xlabel(f"bits per pixel per band at {AT} dB (log)")
+        panel.set_ylabel(f"{field.partition('_')[0]}, MPx/s, all bands at once (log)")
+        panel.grid(True, which="both", alpha=0.25)
+    return _svg(figure, legend=panels[0])
+
+
+def band_plot(report: Report) -> bytes:
+    """SVG: PSNR of each band where the overall PSNR is 40 dB, a panel a place."""
+    figure, panels = _panels(len(report.places), (5.6, 3.9))
+    for panel, place in zip(panels, report.data["places"]):
+        for method in report.methods:
+            found = report.at("summary", "at_psnr", AT, method, place["name"], "band_psnr")
+            _draw_bands(panel, place["bands"], found, _style(report, method))
+        panel.set_title(place["name"], fontsize="medium")
+        panel.set_xticks(range(len(place["bands"])), place["bands"], fontsize="small")
+        panel.set_ylabel("PSNR of the band, dB")
+        panel.grid(True, alpha=0.25)
+    return _svg(figure, legend=panels[0])
+
+
+def _draw_mean(panel: Axes, curves: list[list[tuple[float, float]]], style: dict[str, Any]) -> None:
+    whole = all(len(curve) >= 2 for curve in curves)
+    found = [(mean_rate_at(curves, float(db)), float(db)) for db in MEANS] if whole else []
+    panel.plot(*_columns([(rate, db) for rate, db in found if rate is not None]), **style)
+
+
+def _draw_bar(panel: Axes, report: Report, method: str, db: str, row: int) -> None:
+    cell = report.at("summary", "rates_at_psnr", method, db) or {"mean": None, "places": {}}
+    own = method in report.codecs
+    if cell["mean"] is None:
+        panel.text(0, row, " not reached on every place", va="center", fontsize="x-small", color="#666666")
+    else:
+        panel.barh(row, cell["mean"], height=0.7, color="#0072B2" if own else "#BBBBBB")
+        panel.text(cell["mean"], row, f" {cell['mean']:.4f}", va="center", fontsize="x-small")
+    places = [rate for rate in cell["places"].values() if rate is not None]
+    panel.plot(places, [row] * len(places), linestyle="", marker="o", markersize=2.5, color="black")
+
+
+def _draw_speed(panel: Axes, report: Report, method: str, field: str) -> None:
+    places = (report.at("summary", "at_psnr", AT, method) or {}).values()
+    found = [(row["bpppb"], row[field]) for row in places if row and row.get(field)]
+    style = _style(report, method)
+    marker = {"color": style["color"], "linestyle": ""}
+    centre = [tuple(geometric_mean(list(axis)) for axis in zip(*found))] if found else []
+    panel.plot(*_columns(found), marker="x", markersize=4, alpha=0.6, **marker)
+    size = 9 if method in report.codecs else 6
+    panel.plot(
+        *_columns(centre), marker="o", markersize=size, label=method, **marker
+    )  # empty: in the legend all the same
+
+
+def _draw_bands(panel: Axes, bands: Sequence[str], found: list[float] | None, style: dict[str, Any]) -> None:
+    values = [np.nan if db is None else db for db in found or [None] * len(bands)]
+    panel.plot(range(len(bands)), values, marker=".", **style)
+
+
+def _style(report: Report, method: str) -> dict[str, Any]:
+    """Codecs solid and wide, baselines broken; colours repeat with another dash."""
+    number = report.methods.index(method)
+    style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": method}
+    if method in report.codecs:
+        return {**style, "linestyle": "-", "linewidth": 2.2}
+    return {**style, "linestyle": DASHES[number // len(COLOURS) % len(DASHES)], "linewidth": 1.2}
+
+
+def _columns(points: Sequence[tuple[float, ...]]) -> tuple[list[float], list[float]]:
+    return [point[0] for point in points], [point[1] for point in points]
+
+
+def _panels(count: int, size: tuple[float, float], columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, each `size` inches, in rows."""
+    try:
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("the report needs matplotlib: pip install 'eozip[evaluate]'") from error
+    wide = min(count, columns)
+    rows = -(-count // wide)
+    figure = Figure(figsize=(wide * size[0], rows * size[1]), layout="constrained")
+    FigureCanvasSVG(figure)
+    panels = list(figure.subplots(rows, wide, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    return figure, panels[:count]
+
+
+def _svg(figure: Figure, legend: Axes | None = None) -> bytes:
+    """The figure's bytes, the same for the same numbers."""
+    import matplotlib
+
+    if legend is not None:
+        figure.legend(
+            *legend.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small"
+        )
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "eozip", "svg.fonttype": "path"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
