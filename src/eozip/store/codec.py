@@ -7,7 +7,8 @@ the first chunk: opening a store and reading its coordinates needs no torch.
                     "sensor": "s2-l2a", "nodata": 0, "offset": 0, "bitstream": 1}
 
 A stream may be smaller than its chunk in T, H and W (the edge of the scene, the last dates): it then fills
-the leading corner and the rest of the chunk is `fill_value`. Source: zarr.abc.codec.ArrayBytesCodec; zarr
+the leading corner and the rest of the chunk is `fill_value`. Several streams one after the other are dates that
+were appended. Source: zarr.abc.codec.ArrayBytesCodec; zarr
 calls by keyword, so parameter names are part of the contract.
 """
 
@@ -25,6 +26,7 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
 from eozip.errors import FormatError, InputError
+from eozip.store.streams import split
 
 NAME = "eozip.chunk"
 BITSTREAM = 1
@@ -39,6 +41,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "nodata": (int, NoneType),
     "offset": (int,),
     "bitstream": (int,),
+    "budget": (int, NoneType),
 }
 _SLOTS = threading.BoundedSemaphore(CHUNKS_AT_ONCE)
 
@@ -64,6 +67,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         nodata: the DN that means "no measurement" and comes back exactly, or None.
         offset: radiometric offset of the DN (1000 for Sentinel-2 baseline 04.00 and later).
         bitstream: version of the chunk format.
+        budget: sections of each stream to decode, or None for all. A reader's wish (`eozip.store.BudgetStore`): it is
+            never written.
     """
 
     codec: str
@@ -73,6 +78,7 @@ class EozipChunkCodec(ArrayBytesCodec):
     nodata: int | None = None
     offset: int = 0
     bitstream: int = BITSTREAM
+    budget: int | None = None
 
     is_fixed_size = False
 
@@ -106,8 +112,11 @@ class EozipChunkCodec(ArrayBytesCodec):
         return cls(**configuration)
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr.json, every parameter explicit."""
-        return {"name": NAME, "configuration": asdict(self)}
+        """The codec's entry in zarr.json, every parameter explicit; `budget`, a reader's, only where set."""
+        configuration = asdict(self)
+        if self.budget is None:
+            del configuration["budget"]
+        return {"name": NAME, "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         """Refuses arrays that are not [T, C, H, W] of uint16 or int16.
@@ -131,7 +140,8 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     def encode_options(self) -> dict[str, Any]:
         """Keyword arguments of `eozip.api.encode` that this configuration stands for."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "bitstream"}
+        others = ("bitstream", "budget")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in others}
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
         from eozip import api
@@ -142,6 +152,8 @@ class EozipChunkCodec(ArrayBytesCodec):
                 "rest of the chunk and so lose quality; write whole chunks, or encode the changed scene into "
                 "a new store"
             )
+        if self.budget is not None:
+            raise InputError(f"expected no writes with budget {self.budget}, got one; open the store itself")
         dn = np.ascontiguousarray(chunk_array.as_numpy_array())
         with _SLOTS:
             stream = api.encode(dn, **self.encode_options())
@@ -151,7 +163,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         from eozip import api
 
         with _SLOTS:
-            dn = api.decode(chunk_bytes.to_bytes())
+            found = split(chunk_bytes.to_bytes(), self.budget)
+            dn = join_dates([api.decode(piece.data, budget=self.budget) for piece in found])
         fill = chunk_spec.fill_value
         chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
         buffer = CpuNDBuffer if self.codec == "lossless" else DecodedBuffer
@@ -174,6 +187,19 @@ def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise InputError(f"{NAME}: expected an array [T, C, H, W], got shape {shape}")
     if dtype.name not in DTYPES:
         raise InputError(f"{NAME}: expected dtype uint16 or int16, got {dtype}; scale and round to DN")
+
+
+def join_dates(stacks: list[np.ndarray]) -> np.ndarray:
+    """Stacks [t, C, h, w] of one chunk's streams > one stack.
+
+    Raises:
+        FormatError: there are none, or they differ in anything but their dates.
+    """
+    if len({(dn.shape[1:], dn.dtype) for dn in stacks}) != 1:
+        raise FormatError(
+            f"expected streams that differ in dates only, got {[(dn.shape, dn.dtype.name) for dn in stacks]}"
+        )
+    return stacks[0] if len(stacks) == 1 else np.concatenate(stacks)
 
 
 def fit_to_chunk(dn: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fill: Any) -> np.ndarray:

@@ -11,18 +11,21 @@ import os
 import shutil
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from eozip.errors import FormatError, OutputError
 
+LOCAL_HEADER = 30  # bytes of a zip entry's own header, without name and extra field
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same input gives the same bytes
 
 
 class Container(Protocol):
-    """Keys and bytes of a store being written."""
+    """Keys and bytes of a store being written; `keys` in the order of `put`."""
+
+    keys: list[str]
 
     def put(self, key: str, data: bytes) -> None: ...
 
@@ -34,12 +37,14 @@ class DirectoryContainer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.keys: list[str] = []
         root.mkdir()
 
     def put(self, key: str, data: bytes) -> None:
         path = self.root / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        self.keys.append(key)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -49,12 +54,14 @@ class ZipContainer:
     """Each key is an uncompressed entry of one zip file."""
 
     def __init__(self, path: Path) -> None:
+        self.keys: list[str] = []
         self._zip = zipfile.ZipFile(path, "x", compression=zipfile.ZIP_STORED, allowZip64=True)
 
     def put(self, key: str, data: bytes) -> None:
         entry = zipfile.ZipInfo(key, date_time=ZIP_DATE)
         entry.external_attr = 0o644 << 16
         self._zip.writestr(entry, data)
+        self.keys.append(key)
 
     def close(self) -> None:
         self._zip.close()
@@ -79,7 +86,10 @@ def writing(target: Path, overwrite: bool = False) -> Iterator[Container]:
     check_target(target, overwrite)
     temporary = _temporary_beside(target)
     try:
-        yield from _fill(temporary, is_zip_name(target))
+        with _closing(
+            ZipContainer(temporary) if is_zip_name(target) else DirectoryContainer(temporary)
+        ) as container:
+            yield container
         _rename(temporary, target)
     except OSError as error:
         raise _output_error(target, error) from error
@@ -87,8 +97,60 @@ def writing(target: Path, overwrite: bool = False) -> Iterator[Container]:
         _remove(temporary)
 
 
-def _fill(temporary: Path, zipped: bool) -> Iterator[Container]:
-    container = ZipContainer(temporary) if zipped else DirectoryContainer(temporary)
+@contextmanager
+def updating(target: Path) -> Iterator[Container]:
+    """Adds keys to a store, or replaces them; they become part of it when the block ends without an error.
+
+    A zip file is copied with its changes and renamed. In a directory each new file replaces its key by a rename, in
+    the order of `put`: what readers rely on must be put last, and earlier keys must suit old and new readers.
+
+    Args:
+        target: a store.
+
+    Raises:
+        OutputError: the disk refused, or somebody else changed the store meanwhile.
+    """
+    temporary = _temporary_beside(target)
+    zipped = target.is_file()
+    before = _root(target)
+    try:
+        with _closing(ZipContainer(temporary) if zipped else DirectoryContainer(temporary)) as container:
+            yield container
+            if zipped:
+                _copy_others(target, container)
+        if _root(target) != before:
+            raise OutputError(f"{target} was changed by somebody else meanwhile; run again")
+        if zipped:
+            os.replace(temporary, target)
+        else:
+            _merge(temporary, target, container.keys)
+    except OSError as error:
+        raise _output_error(target, error, "the store shows the dates it showed before") from error
+    finally:
+        _remove(temporary)
+
+
+def _root(target: Path) -> bytes | None:
+    with StoreFiles(target) as files:
+        return files.get("zarr.json")
+
+
+def _copy_others(target: Path, container: Container) -> None:
+    done = set(container.keys)
+    with StoreFiles(target) as files:
+        for key in files.names():
+            if key not in done:
+                container.put(key, files.get(key) or b"")
+
+
+def _merge(temporary: Path, target: Path, keys: Sequence[str]) -> None:
+    for key in keys:
+        (target / key).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary / key, target / key)
+
+
+@contextmanager
+def _closing(container: Container) -> Iterator[Container]:
     try:
         yield container
     finally:
@@ -111,12 +173,12 @@ def check_target(target: Path, overwrite: bool) -> None:
         )
 
 
-def _output_error(target: Path, error: OSError) -> OSError:
+def _output_error(target: Path, error: OSError, left: str = "nothing was left under that name") -> OSError:
     """Our own errors pass; the disk's get the name of the output and what to do."""
     if isinstance(error, OutputError):
         return error
     return OutputError(
-        f"cannot write {target}: {error.strerror or error}; nothing was left under that name. "
+        f"cannot write {target}: {error.strerror or error}; {left}. "
         "Free disk space or check permissions, then run again"
     )
 
@@ -143,11 +205,20 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def _read_range(file: Path, start: int, stop: int) -> bytes:
+    with file.open("rb") as source:
+        source.seek(start)
+        return source.read(max(0, stop - start))
+
+
 class StoreFiles:
     """Keys and bytes of a finished store, read without zarr.
 
     Args:
         path: a `.zarr` directory or a `.zarr.zip` file.
+
+    Attributes:
+        bytes_read: bytes of keys read so far.
 
     Raises:
         FormatError: there is no store at `path`.
@@ -155,6 +226,7 @@ class StoreFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.bytes_read = 0
         self._zip = self._open_zip() if path.is_file() else None
         if self._zip is None and not path.is_dir():
             raise FormatError(f"expected a .zarr directory or .zarr.zip file, got {path}, which is neither")
@@ -187,17 +259,58 @@ class StoreFiles:
         Raises:
             FormatError: the container itself is damaged at this key.
         """
+        size = self.size(key)
+        if size is None:
+            return None
+        return self.read(key, 0, size) if self._zip is None else self._counted(self._entry(key))
+
+    def size(self, key: str) -> int | None:
+        """Bytes of one key, or None where the store has no such key."""
         if self._zip is None:
             file = self.path / key
-            return file.read_bytes() if file.is_file() else None
+            return file.stat().st_size if file.is_file() else None
         try:
-            return self._zip.read(key)
+            return self._zip.getinfo(key).file_size
         except KeyError:
             return None
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes of a key there is, from `start` up to `stop`; nothing else of it is read.
+
+        Raises:
+            FormatError: the container itself is damaged at this key.
+        """
+        if self._zip is None:
+            return self._counted(_read_range(self.path / key, start, stop))
+        entry = self._zip.getinfo(key)
+        if entry.compress_type != zipfile.ZIP_STORED:  # packed again by another program
+            return self._counted(self._entry(key)[start:stop])
+        # zipfile seeks by reading; and it holds the CRC of the whole entry, which a part cannot be held against
+        base = entry.header_offset + self._local_header(entry)
+        return self._counted(_read_range(self.path, base + start, base + min(stop, entry.file_size)))
+
+    def _counted(self, data: bytes) -> bytes:
+        self.bytes_read += len(data)
+        return data
+
+    def _entry(self, key: str) -> bytes:
+        try:
+            return self._zip.read(key) if self._zip is not None else b""
         except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
             raise FormatError(
                 f"{self.path}, entry {key}: {error}; the file was changed after writing"
             ) from error
+
+    def _local_header(self, entry: zipfile.ZipInfo) -> int:
+        """Bytes before the entry's data: 30, its name, and a field that only this header tells."""
+        head = _read_range(self.path, entry.header_offset, entry.header_offset + LOCAL_HEADER)
+        if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
+            raise FormatError(
+                f"{self.path}, entry {entry.filename}: expected a zip entry, got {head[:4]!r}; the file was "
+                "changed after writing"
+            )
+        name, extra = (int.from_bytes(head[i : i + 2], "little") for i in (26, 28))
+        return LOCAL_HEADER + name + extra
 
     def total_bytes(self) -> int:
         """Bytes of everything: data, metadata, and the zip's own directory."""

@@ -14,7 +14,7 @@ from eozip.raster import Profile
 from eozip.raster.scene import Tags
 from eozip.store.codec import DTYPES, NAME, EozipChunkCodec
 from eozip.store.container import StoreFiles
-from eozip.store.grid import Grid
+from eozip.store.grid import Grid, regular_groups
 from eozip.store.metadata import ARRAY
 
 _NOT_OURS = "the store was not written by eozip, or was changed after writing"
@@ -37,6 +37,7 @@ class Description:
         files: [T] names of the source files.
         dates: [T] ISO dates, None where unknown.
         bytes: size of everything.
+        groups: dates in each group that was encoded together, in order; an append adds groups.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Description:
     files: tuple[str, ...]
     dates: tuple[str | None, ...]
     bytes: int
+    groups: tuple[int, ...]
 
 
 def describe(path: str | Path) -> Description:
@@ -61,7 +63,8 @@ def describe(path: str | Path) -> Description:
         FormatError: no store, or metadata that this version cannot read.
     """
     with StoreFiles(Path(path)) as files:
-        group, array = _json(files, "zarr.json"), _json(files, f"{ARRAY}/zarr.json")
+        group = _json(files, "zarr.json")
+        array = _as_committed(group, _json(files, f"{ARRAY}/zarr.json"))
         size = files.total_bytes()
     try:
         return _description(Path(path), group["attributes"], array, size)
@@ -69,6 +72,18 @@ def describe(path: str | Path) -> Description:
         if isinstance(error, EozipError):
             raise
         raise FormatError(f"{path}: metadata lacks or misstates {error}; {_NOT_OURS}") from error
+
+
+def _as_committed(group: dict[str, Any], array: dict[str, Any]) -> dict[str, Any]:
+    """The array with as many dates as the group's own document says.
+
+    An append replaces that document last: if it was killed before, the array's own may be ahead.
+    """
+    try:
+        committed = group["consolidated_metadata"]["metadata"][ARRAY]["shape"]
+        return {**array, "shape": [min(committed[0], array["shape"][0]), *array["shape"][1:]]}
+    except (KeyError, TypeError, IndexError):
+        return array  # metadata that nobody consolidated
 
 
 def _json(files: StoreFiles, key: str) -> dict[str, Any]:
@@ -112,7 +127,15 @@ def _description(path: Path, attributes: dict[str, Any], array: dict[str, Any], 
         files=tuple(geotiff["files"]),
         dates=tuple(geotiff["dates"]),
         bytes=size,
+        groups=_groups(attributes["eozip"].get("groups"), grid),
     )
+
+
+def _groups(listed: list[int] | None, grid: Grid) -> tuple[int, ...]:
+    groups = regular_groups(0, grid.shape[0], grid.chunk[0]) if listed is None else tuple(map(int, listed))
+    if sum(groups) != grid.shape[0] or min(groups) < 1:
+        raise FormatError(f"expected groups of {grid.shape[0]} dates in all, got {listed}; {_NOT_OURS}")
+    return groups
 
 
 def _grid_and_codec(array: dict[str, Any]) -> tuple[Grid, EozipChunkCodec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from eozip.errors import InputError
 
@@ -105,6 +106,12 @@ def plan(shape: Shape, chunk: int | None = None, gop: int = GOP, per_shard: int 
     rows, columns = -(-shape[2] // height), -(-shape[3] // width)
     sides = (min(per_shard, rows), min(per_shard, columns))
     return Grid(shape, (min(gop, shape[0]), shape[1], height, width), (1, 1, *sides))
+
+
+def regular_groups(first: int, stop: int, gop: int) -> tuple[int, ...]:
+    """Dates in each group of the dates from `first` up to `stop`: cut where chunks begin."""
+    edges = [first, *range(first - first % gop + gop, stop, gop), stop]
+    return tuple(b - a for a, b in pairwise(edges))
 
 
 def fitted_side(length: int, side: int = CHUNK) -> int:

@@ -23,6 +23,7 @@ from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid
 
 ARRAY = "reflectance"
+TIME_CHUNK = 512  # appended dates stay within one small key
 DIMENSIONS = ("time", "band", "y", "x")
 
 
@@ -121,11 +122,12 @@ def _add_time(group: zarr.Group, scene: Scene) -> None:
             "calendar": "proleptic_gregorian",
             "standard_name": "time",
         }
-        values = [_seconds(date) for date in known]
-    _add_array(group, "time", np.array(values, dtype=np.int64), ["time"], attributes)
+        values = [seconds_of(date) for date in known]
+    _add_array(group, "time", np.array(values, dtype=np.int64), ["time"], attributes, TIME_CHUNK)
 
 
-def _seconds(date: datetime) -> int:
+def seconds_of(date: datetime) -> int:
+    """Since 1970, of a UTC date without tzinfo."""
     return int(date.replace(tzinfo=UTC).timestamp())
 
 
@@ -163,13 +165,18 @@ def _add_crs(group: zarr.Group, scene: Scene) -> None:
 
 
 def _add_array(
-    group: zarr.Group, name: str, values: np.ndarray, dimensions: list[str], attributes: dict[str, Any]
+    group: zarr.Group,
+    name: str,
+    values: np.ndarray,
+    dimensions: list[str],
+    attributes: dict[str, Any],
+    room: int = 0,
 ) -> None:
-    # one chunk each: opening a store reads every coordinate
+    # one chunk each, with room to grow: opening a store reads every coordinate
     array = group.create_array(
         name,
         shape=values.shape,
-        chunks=values.shape,
+        chunks=tuple(max(length, room) for length in values.shape),
         dtype=values.dtype,
         dimension_names=dimensions or None,
         attributes=attributes,

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from eozip.errors import EozipError, FormatError
+from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.codec import CHUNKS_AT_ONCE
 from eozip.store.container import StoreFiles
 from eozip.store.description import Description
 from eozip.store.grid import Shape, Window
 from eozip.store.metadata import ARRAY
-from eozip.store.shards import unpack_shard
+from eozip.store.shards import Shard, open_shard
+from eozip.store.streams import Piece
 
 
 @dataclass(frozen=True)
@@ -35,25 +37,39 @@ class Strip:
 
 
 class StorePixels:
-    """Reads one store; `open_pixels` makes and closes it."""
+    """Reads one store; `open_pixels` makes and closes it.
 
-    def __init__(self, description: Description, files: StoreFiles, pool: ThreadPoolExecutor) -> None:
+    Attributes:
+        description: the store.
+        files: its keys.
+        budget: sections of each stream to read and decode; None for all.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        files: StoreFiles,
+        pool: ThreadPoolExecutor,
+        budget: int | None = None,
+    ) -> None:
         self.description = description
-        self._files = files
+        self.files = files
+        self.budget = budget
         self._pool = pool
 
-    def streams(self, shard: Shape) -> dict[Shape, bytes]:
-        """Chunk streams of one shard by position; none where the shard is not stored.
+    def shard(self, shard: Shape) -> Shard | None:
+        """One shard, of which the index is read; None where it is not stored.
 
         Raises:
-            FormatError: the shard is damaged; the message names it.
+            FormatError: its index is damaged; the message names it.
         """
         grid = self.description.grid
-        data = self._files.get(f"{ARRAY}/{grid.key(shard)}")
-        if data is None:
-            return {}
+        key = f"{ARRAY}/{grid.key(shard)}"
+        size = self.files.size(key)
+        if size is None:
+            return None
         try:
-            return unpack_shard(data, grid.per_shard)
+            return open_shard(partial(self.files.read, key), size, grid.per_shard)
         except FormatError as error:
             raise type(error)(f"{self.description.path}, shard {grid.key(shard)}: {error}") from error
 
@@ -61,31 +77,61 @@ class StorePixels:
         """All pixels in shard order.
 
         Args:
-            times: dates wanted; None for all. Groups of dates with none of them are not decoded.
+            times: dates wanted; None for all. Groups of dates with none of them are neither read nor decoded;
+                their pixels in a strip, if it has others too, are fill values.
 
         Raises:
             FormatError: a chunk is damaged; the message names it.
         """
         for shard in self.description.grid.shards():
-            streams: dict[Shape, bytes] | None = None
+            opened: Shard | None = None
             for windows in self.description.grid.strips(shard):
                 if times is None or any(windows[0].times[0] <= t < windows[0].times[1] for t in times):
-                    streams = self.streams(shard) if streams is None else streams
-                    yield self._strip(shard, windows, streams)
+                    opened = opened or self.shard(shard)
+                    yield self._strip(shard, windows, opened, times)
 
-    def _strip(self, shard: Shape, windows: list[Window], streams: dict[Shape, bytes]) -> Strip:
+    def _strip(
+        self, shard: Shape, windows: list[Window], opened: Shard | None, times: Sequence[int] | None
+    ) -> Strip:
         first, last = windows[0], windows[-1]
-        parts = self._pool.map(lambda w: self.decode(shard, w, streams.get(w.position)), windows)
+        fetched = [self.fetch(shard, window, opened, times) for window in windows]
+        parts = self._pool.map(lambda pair: self.decode(shard, *pair), zip(windows, fetched))
         pixels = np.concatenate(list(parts), axis=3)
         return Strip(first.times, first.rows, (first.columns[0], last.columns[1]), pixels)
 
-    def decode(self, shard: Shape, window: Window, stream: bytes | None) -> np.ndarray:
+    def fetch(
+        self, shard: Shape, window: Window, opened: Shard | None, times: Sequence[int] | None = None
+    ) -> list[Piece]:
+        """Bytes of one chunk: its streams with any of the dates wanted, as far as the budget needs them.
+
+        Args:
+            shard: index of its shard, for messages.
+            window: the chunk.
+            opened: its shard; None where that is not stored.
+            times: dates of the scene; None for all.
+
+        Returns:
+            the streams; none where the chunk is not stored.
+
+        Raises:
+            FormatError: damaged bytes; the message names the chunk.
+        """
+        if opened is None or not opened.holds(window.position):
+            return []
+        first, stop = window.times
+        wanted = None if times is None else [t - first for t in times if first <= t < stop]
+        with self.naming(shard, window):
+            found = opened.pieces(window.position, self.budget, wanted)
+            _check_dates(found, range(stop - first) if wanted is None else wanted)
+        return found
+
+    def decode(self, shard: Shape, window: Window, fetched: list[Piece]) -> np.ndarray:
         """One chunk in its true extent.
 
         Args:
             shard: index of its shard, for messages.
             window: the chunk.
-            stream: its bytes; None where it is not stored.
+            fetched: its streams; dates in none of them are fill values.
 
         Returns:
             DN [T, C, h, w].
@@ -95,19 +141,26 @@ class StorePixels:
         """
         from eozip import api
 
-        shape, dtype = self._extent(window), np.dtype(self.description.dtype)
-        if stream is None:
-            return np.full(shape, self.description.fill_value, dtype)
+        out = np.full(self._extent(window), self.description.fill_value, np.dtype(self.description.dtype))
         with self.naming(shard, window):
-            return self._checked(api.decode(stream), shape, dtype)
+            for piece in fetched:
+                self._place(out, piece.dates.start, api.decode(piece.data, budget=self.budget))
+        return out
 
-    def _checked(self, dn: np.ndarray, shape: Shape, dtype: np.dtype) -> np.ndarray:
-        """Streams have the true extent of their place, or the full chunk where plain zarr wrote them."""
-        inside = dn.ndim == 4 and all(a >= b for a, b in zip(dn.shape, shape))
-        whole = dn.shape == self.description.grid.chunk
-        if dn.dtype != dtype or not inside or not (whole or dn.shape == shape):
-            raise FormatError(f"expected a stream of {shape} {dtype}, got {dn.shape} {dn.dtype}")
-        return dn[tuple(slice(n) for n in shape)]
+    def _place(self, out: np.ndarray, first: int, dn: np.ndarray) -> None:
+        """Streams have the true extent of their place, or the full chunk where plain zarr wrote them.
+
+        Dates behind the store's last belong to an append that never finished.
+        """
+        whole = dn.shape == self.description.grid.chunk and first == 0
+        fits = dn.ndim == 4 and dn.shape[1] == out.shape[1] and (whole or dn.shape[2:] == out.shape[2:])
+        if dn.dtype != out.dtype or not fits:
+            raise FormatError(
+                f"expected a stream of [T, {out.shape[1]}, {out.shape[2]}, {out.shape[3]}] {out.dtype}, got "
+                f"{dn.shape} {dn.dtype}"
+            )
+        count = max(0, min(len(dn), len(out) - first))
+        out[first : first + count] = dn[:count, :, : out.shape[2], : out.shape[3]]
 
     def _extent(self, window: Window) -> Shape:
         (t0, t1), (y0, y1), (x0, x1) = window.times, window.rows, window.columns
@@ -128,19 +181,47 @@ class StorePixels:
         return f"shard {self.description.grid.key(shard)}, dates {t}, rows {y}, columns {x}"
 
 
+def _check_dates(found: list[Piece], wanted: Sequence[int]) -> None:
+    missing = [t for t in wanted if not any(t in piece.dates for piece in found)]
+    if missing:
+        dates = ", ".join(f"{p.dates.start}:{p.dates.stop}" for p in found)
+        raise FormatError(
+            f"expected streams of its dates {list(wanted)}, got {dates or 'none'}; {missing} are missing: the store "
+            "was changed after writing"
+        )
+
+
 @contextmanager
-def open_pixels(description: Description) -> Iterator[StorePixels]:
-    """Opens a described store for its pixels."""
+def open_pixels(description: Description, budget: int | None = None) -> Iterator[StorePixels]:
+    """Opens a described store for its pixels, at most `budget` sections of each stream.
+
+    Raises:
+        InputError: a budget below 1.
+    """
+    check_budget(budget)
     with StoreFiles(Path(description.path)) as files, ThreadPoolExecutor(CHUNKS_AT_ONCE) as pool:
-        yield StorePixels(description, files, pool)
+        yield StorePixels(description, files, pool, budget)
 
 
-def read_pixels(description: Description, times: slice, rows: slice, columns: slice) -> np.ndarray:
-    """One window of the array; decodes only the chunks it touches.
+def check_budget(budget: int | None) -> None:
+    """Refuses a budget of no section.
+
+    Raises:
+        InputError: see above.
+    """
+    if budget is not None and budget < 1:
+        raise InputError(f"budget: expected at least 1 section, got {budget}")
+
+
+def read_pixels(
+    description: Description, times: slice, rows: slice, columns: slice, budget: int | None = None
+) -> np.ndarray:
+    """One window of the array; reads and decodes only the groups and chunks it touches.
 
     Args:
         description: the store.
         times, rows, columns: start and stop within the scene.
+        budget: sections of each stream (progressive codecs); None for all.
 
     Returns:
         DN [T, C, h, w], bands in the array's order.
@@ -155,16 +236,18 @@ def read_pixels(description: Description, times: slice, rows: slice, columns: sl
         columns.stop - columns.start,
     )
     out = np.empty(shape, description.dtype)
-    wanted = (times, rows, columns)
-    with open_pixels(description) as pixels:
+    with open_pixels(description, budget) as pixels:
         for shard in description.grid.shards():
-            streams: dict[Shape, bytes] | None = None
-            for window in (
-                w for strip in description.grid.strips(shard) for w in strip if _touches(w, wanted)
-            ):
-                streams = pixels.streams(shard) if streams is None else streams
-                _paste(out, pixels.decode(shard, window, streams.get(window.position)), window, wanted)
+            _read_shard(pixels, shard, out, (times, rows, columns))
     return out
+
+
+def _read_shard(pixels: StorePixels, shard: Shape, out: np.ndarray, wanted: tuple[slice, ...]) -> None:
+    windows = [w for strip in pixels.description.grid.strips(shard) for w in strip if _touches(w, wanted)]
+    opened = pixels.shard(shard) if windows else None
+    for window in windows:
+        fetched = pixels.fetch(shard, window, opened, range(wanted[0].start, wanted[0].stop))
+        _paste(out, pixels.decode(shard, window, fetched), window, wanted)
 
 
 def _ranges(window: Window) -> tuple[tuple[int, int], ...]:

@@ -11,12 +11,14 @@ hand over: the report of each chunk, and edge chunks in their true extent instea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import google_crc32c
 import numpy as np
 
 from eozip.errors import ChecksumError, FormatError
+from eozip.store.streams import Piece, Stream, locate, pieces
 
 MISSING = np.uint64(2**64 - 1)
 CRC_BYTES = 4
@@ -57,10 +59,66 @@ def unpack_shard(data: bytes, grid: tuple[int, ...]) -> dict[Position, bytes]:
         FormatError: the shard is shorter than its index, or an entry points outside.
         ChecksumError: the index was changed after writing.
     """
-    index = _read_index(data, grid)
-    streams = data[: len(data) - _index_bytes(grid)]
-    stored = {position: index[position] for position in np.ndindex(grid) if index[position][1] != MISSING}
-    return {position: _slice(streams, position, entry) for position, entry in stored.items()}
+    shard = open_shard(lambda start, stop: data[start:stop], len(data), grid)
+    return {position: data[slice(*shard.span(position))] for position in shard.positions()}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard of which only the index was read.
+
+    Attributes:
+        read: gives its bytes from start up to stop.
+        size: bytes of all of it.
+        index: uint64 [*grid, 2], offset and length of each chunk.
+    """
+
+    read: Callable[[int, int], bytes]
+    size: int
+    index: np.ndarray
+
+    def positions(self) -> list[Position]:
+        """The chunks that are stored, in C order."""
+        return [position for position in np.ndindex(self.index.shape[:-1]) if self.holds(position)]
+
+    def holds(self, position: Position) -> bool:
+        """Whether a chunk is stored."""
+        return bool(self.index[position][1] != MISSING)
+
+    def span(self, position: Position) -> tuple[int, int]:
+        """First byte of a stored chunk, and the one behind its last.
+
+        Raises:
+            FormatError: the index points outside.
+        """
+        offset, length = (int(n) for n in self.index[position])
+        end = self.size - _index_bytes(self.index.shape[:-1])
+        if offset + length > end:
+            raise FormatError(
+                f"chunk {position}: expected bytes {offset} to {offset + length}, got {end} in the shard"
+            )
+        return offset, offset + length
+
+    def streams(self, position: Position) -> list[Stream]:
+        """The streams of a stored chunk, of which only the headers are read."""
+        return list(locate(self.read, *self.span(position)))
+
+    def pieces(
+        self, position: Position, budget: int | None = None, wanted: Sequence[int] | None = None
+    ) -> list[Piece]:
+        """Bytes of a stored chunk; see `eozip.store.streams.pieces`."""
+        return pieces(self.read, *self.span(position), budget, wanted)
+
+
+def open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ...]) -> Shard:
+    """Reads and checks the index of a shard, and nothing else of it.
+
+    Raises:
+        FormatError: the shard is shorter than its index.
+        ChecksumError: the index was changed after writing.
+    """
+    length = _index_bytes(grid)
+    return Shard(read, size, _read_index(read(max(0, size - length), size), grid))
 
 
 def _index_bytes(grid: tuple[int, ...]) -> int:
@@ -79,12 +137,3 @@ def _read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
             "the index of the shard does not match its checksum; the file was changed after writing"
         )
     return np.frombuffer(table, dtype="<u8").reshape(*grid, 2)
-
-
-def _slice(streams: bytes, position: Position, entry: np.ndarray) -> bytes:
-    start, end = int(entry[0]), int(entry[0]) + int(entry[1])
-    if end > len(streams):
-        raise FormatError(
-            f"chunk {position}: expected bytes {start} to {end}, got {len(streams)} in the shard"
-        )
-    return streams[start:end]

@@ -1,4 +1,4 @@
-"""Squared error per band, summed chunk by chunk, so that the PSNR of a scene needs no second reading.
+"""Squared error per date and band, summed chunk by chunk, so that the PSNR of a scene needs no second reading.
 
 PSNR is 10 log10(10000^2 / MSE) of DN without radiometric offset, clipped to 0 .. 10000, over valid pixels.
 """
@@ -6,6 +6,7 @@ PSNR is 10 log10(10000^2 / MSE) of DN without radiometric offset, clipped to 0 .
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,13 +19,16 @@ class Tally:
     """Running sums of one comparison.
 
     Attributes:
+        dates: T.
+        bands: C.
         offset: radiometric offset that is taken off before clipping.
         nodata: DN that is left out, or None.
-        squares: [C] sum of squared differences.
-        counts: [C] valid pixels.
+        squares: [T, C] sum of squared differences.
+        counts: [T, C] valid pixels.
         unequal: pixels that differ at all, nodata included.
     """
 
+    dates: int
     bands: int
     offset: float = 0
     nodata: int | None = None
@@ -33,39 +37,61 @@ class Tally:
     unequal: int = 0
 
     def __post_init__(self) -> None:
-        self.squares = np.zeros(self.bands)
-        self.counts = np.zeros(self.bands, dtype=np.int64)
+        self.squares = np.zeros((self.dates, self.bands))
+        self.counts = np.zeros((self.dates, self.bands), dtype=np.int64)
 
-    def add(self, original: np.ndarray, decoded: np.ndarray) -> None:
+    def add(self, original: np.ndarray, decoded: np.ndarray, first: int = 0) -> None:
         """Counts one pair of stacks.
 
         Args:
-            original: DN [T, C, h, w].
+            original: DN [t, C, h, w].
             decoded: DN of the same shape and dtype.
+            first: date of the tally that the stacks begin with.
         """
-        for band in range(self.bands):
-            self._add_band(band, original[:, band], decoded[:, band])
+        for t in range(len(original)):
+            for band in range(self.bands):
+                self._add_plane((first + t, band), original[t, band], decoded[t, band])
 
-    def _add_band(self, band: int, original: np.ndarray, decoded: np.ndarray) -> None:
+    def _add_plane(self, where: tuple[int, int], original: np.ndarray, decoded: np.ndarray) -> None:
         valid = np.ones(original.shape, bool) if self.nodata is None else original != self.nodata
         error = self._clipped(original) - self._clipped(decoded)
-        self.squares[band] += float(np.sum(np.square(error), where=valid, dtype=np.float64))
-        self.counts[band] += int(valid.sum())
+        self.squares[where] += float(np.sum(np.square(error), where=valid, dtype=np.float64))
+        self.counts[where] += int(valid.sum())
         self.unequal += int(np.count_nonzero(original != decoded))
 
     def _clipped(self, dn: np.ndarray) -> np.ndarray:
         return np.clip(dn.astype(np.float32) - np.float32(self.offset), 0, PEAK)
 
     def psnr(self) -> float | None:
-        """Over all bands, dB; None where all valid pixels are equal (or none is valid)."""
-        return _psnr(float(self.squares.sum()), int(self.counts.sum()))
+        """Over all dates and bands, dB; None where all valid pixels are equal (or none is valid)."""
+        return psnr_of(float(self.squares.sum()), int(self.counts.sum()))
 
     def band_psnr(self) -> list[float | None]:
         """[C] dB, None as above."""
-        return [_psnr(float(s), int(n)) for s, n in zip(self.squares, self.counts)]
+        return _each(self.squares.sum(0), self.counts.sum(0))
+
+    def date_psnr(self) -> list[float | None]:
+        """[T] dB, None as above."""
+        return _each(self.squares.sum(1), self.counts.sum(1))
 
 
-def _psnr(square: float, count: int) -> float | None:
+def _each(squares: np.ndarray, counts: np.ndarray) -> list[float | None]:
+    return [psnr_of(float(s), int(n)) for s, n in zip(squares, counts)]
+
+
+def psnr_of(square: float, count: int) -> float | None:
+    """dB of a sum of squared differences over `count` pixels; None where it is 0 or there are none."""
     if count == 0 or square == 0:
         return None
     return 10 * math.log10(PEAK**2 * count / square)
+
+
+def squares_of(psnr: Sequence[float | None], counts: np.ndarray) -> np.ndarray:
+    """The inverse of `psnr_of` for each band: float64 [C] sums of squared differences.
+
+    Args:
+        psnr: [C] dB, None for no difference.
+        counts: [C] pixels.
+    """
+    means = [0.0 if value is None else PEAK**2 / 10 ** (value / 10) for value in psnr]
+    return np.array(means) * counts

@@ -14,6 +14,7 @@ from eozip.raster import Scene, SceneReader, open_reader
 from eozip.store.description import Description, describe
 from eozip.store.grid import Shape, Window
 from eozip.store.pixels import StorePixels, open_pixels
+from eozip.store.shards import Shard
 from eozip.store.tally import Tally
 from eozip.store.writer import Progress
 
@@ -30,6 +31,7 @@ class Report:
         decoded: chunks that were decoded.
         failures: one line for each damaged chunk or fact that does not hold; empty means verified.
         psnr: dB against the source where one was given; None where equal or not compared.
+        date_psnr: [T] the same for each date; empty where not compared.
         unequal: pixels that differ from the source; None where not compared.
     """
 
@@ -38,6 +40,7 @@ class Report:
     decoded: int = 0
     failures: list[str] = field(default_factory=list)
     psnr: float | None = None
+    date_psnr: list[float | None] = field(default_factory=list)
     unequal: int | None = None
 
     @property
@@ -70,11 +73,11 @@ def verify_store(
     """
     description = describe(store)
     report = Report(description.grid.chunk_count)
-    tally = Tally(description.grid.shape[1], description.codec.offset, description.codec.nodata)
+    tally = Tally(*description.grid.shape[:2], description.codec.offset, description.codec.nodata)
     with open_pixels(description) as pixels, _source(description, against) as source:
         checker = _Checker(pixels, report, full, source, tally)
-        for done, (shard, window, stream) in enumerate(checker.chunks(), start=1):
-            checker.check(shard, window, stream)
+        for done, (shard, window, opened) in enumerate(checker.chunks(), start=1):
+            checker.check(shard, window, opened)
             progress(done, report.chunks)
     _check_count(description, report)
     if source is not None:
@@ -101,35 +104,36 @@ class _Checker:
     source: SceneReader | None
     tally: Tally
 
-    def chunks(self) -> Iterator[tuple[Shape, Window, bytes | None]]:
+    def chunks(self) -> Iterator[tuple[Shape, Window, Shard | None]]:
         for shard in self.pixels.description.grid.shards():
-            streams = self._streams(shard)
+            opened = self._opened(shard)
             for windows in self.pixels.description.grid.strips(shard):
                 for window in windows:
-                    yield shard, window, streams.get(window.position)
+                    yield shard, window, opened
 
-    def _streams(self, shard: Shape) -> dict[Shape, bytes]:
+    def _opened(self, shard: Shape) -> Shard | None:
         try:
-            return self.pixels.streams(shard)
+            return self.pixels.shard(shard)
         except FormatError as error:
             self.report.failures.append(str(error))
-            return {}
+            return None
 
-    def check(self, shard: Shape, window: Window, stream: bytes | None) -> None:
-        self.report.stored += stream is not None
+    def check(self, shard: Shape, window: Window, opened: Shard | None) -> None:
+        self.report.stored += opened is not None and opened.holds(window.position)
         try:
-            self._check(shard, window, stream)
+            self._check(shard, window, opened)
         except EozipError as error:
             self.report.failures.append(str(error))
 
-    def _check(self, shard: Shape, window: Window, stream: bytes | None) -> None:
+    def _check(self, shard: Shape, window: Window, opened: Shard | None) -> None:
         from eozip import api
 
-        if stream is not None:
-            with self.pixels.naming(shard, window):
-                api.check(stream)
+        fetched = self.pixels.fetch(shard, window, opened)
+        with self.pixels.naming(shard, window):
+            for piece in fetched:
+                api.check(piece.data)
         if self.full or self.source is not None:
-            dn = self.pixels.decode(shard, window, stream)
+            dn = self.pixels.decode(shard, window, fetched)
             self.report.decoded += 1
             if self.source is not None:
                 with self.pixels.naming(shard, window):
@@ -138,7 +142,7 @@ class _Checker:
     def _compare(self, source: SceneReader, window: Window, dn: np.ndarray) -> None:
         original = source.read(slice(*window.times), slice(*window.rows), slice(*window.columns))
         decoded = dn[:, list(self.pixels.description.band_order)]
-        self.tally.add(original, decoded)
+        self.tally.add(original, decoded, window.times[0])
         nodata = self.pixels.description.codec.nodata
         if nodata is not None and np.any((original == nodata) != (decoded == nodata)):
             raise FormatError(f"nodata pixels (DN {nodata}) are not those of the source")
@@ -154,9 +158,16 @@ def _check_count(description: Description, report: Report) -> None:
 
 
 def _check_tally(description: Description, report: Report, tally: Tally) -> None:
-    report.psnr, report.unequal = tally.psnr(), tally.unequal
-    expected = description.facts.get("psnr")
-    if expected is None and report.psnr is not None:
-        report.failures.append(f"expected pixels equal to the source, got {report.unequal} that differ")
-    elif expected is not None and report.psnr is not None and report.psnr < expected - PSNR_TOLERANCE:
-        report.failures.append(f"expected a PSNR of {expected:.2f} dB, got {report.psnr:.2f} dB")
+    report.psnr, report.date_psnr, report.unequal = tally.psnr(), tally.date_psnr(), tally.unequal
+    _check_psnr("the pixels", description.facts.get("psnr"), report.psnr, report)
+    for t, (expected, got) in enumerate(zip(description.facts.get("date_psnr", []), report.date_psnr)):
+        _check_psnr(f"date {t}", expected, got, report)
+
+
+def _check_psnr(what: str, expected: float | None, got: float | None, report: Report) -> None:
+    if expected is None and got is not None:
+        report.failures.append(
+            f"{what}: expected to equal the source, got a PSNR of {got:.2f} dB; {report.unequal} pixels differ"
+        )
+    elif expected is not None and got is not None and got < expected - PSNR_TOLERANCE:
+        report.failures.append(f"{what}: expected a PSNR of {expected:.2f} dB, got {got:.2f} dB")

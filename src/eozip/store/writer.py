@@ -5,9 +5,10 @@ Every chunk is decoded again at once: that proves the stream, and gives the PSNR
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Summary:
         bpppb: bits of everything per pixel, date and band.
         psnr: dB at peak 10,000 DN over all valid pixels; None where they are all equal.
         band_psnr: [C] dB.
+        date_psnr: [T] dB.
+        date_bits: [T] bits of each date's chunk streams, estimated as the codec's encoder counted them where a
+            stream holds several dates; None where the codec cannot tell.
         quality: lowest and highest quality used by a chunk (lossless counts as 100); None if none is stored.
         target_psnr: dB asked for, or None; `missed` chunks did not reach it.
         seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
@@ -58,6 +62,8 @@ class Summary:
     bpppb: float
     psnr: float | None
     band_psnr: list[float | None]
+    date_psnr: list[float | None]
+    date_bits: list[float | None]
     peak: float
     quality: list[float] | None
     target_psnr: float | None
@@ -68,16 +74,45 @@ class Summary:
 
 @dataclass
 class Run:
-    """State of one run: where the totals gather."""
+    """State of one run: where the totals gather.
+
+    Attributes:
+        codec: with everything it was asked for.
+        grid: of the whole store.
+        tally: of the dates written.
+        progress: see `Progress`.
+        first: first date of the store that is written; those before it are there already.
+        date_bits: [T written] bits of streams; NaN where the codec cannot tell.
+    """
 
     codec: EozipChunkCodec
     grid: Grid
     tally: Tally
     progress: Progress
+    first: int = 0
     done: int = 0
     empty: int = 0
     missed: int = 0
     qualities: list[float] = field(default_factory=list)
+    date_bits: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.date_bits = np.zeros(self.tally.dates)
+
+    def windows(self, shard: Shape) -> Iterator[list[Window]]:
+        """The chunks of a shard that get new dates, with these dates alone, a row of chunks at a time."""
+        for strip in self.grid.strips(shard):
+            if strip[0].times[1] > self.first:
+                yield [replace(w, times=(max(self.first, w.times[0]), w.times[1])) for w in strip]
+
+    @property
+    def total(self) -> int:
+        """Chunks to encode."""
+        return sum(len(strip) for shard in self.grid.shards() for strip in self.windows(shard))
+
+    def known_date_bits(self) -> list[float | None]:
+        """As in `Summary`."""
+        return [None if np.isnan(bits) else round(float(bits), 1) for bits in self.date_bits]
 
 
 def encode_store(
@@ -117,7 +152,7 @@ def encode_store(
     check_target(target, overwrite)
     check_array(scene.shape, scene.dtype)
     grid = plan(scene.shape, chunk, gop)
-    run = Run(codec, grid, Tally(scene.shape[1], codec.offset, codec.nodata), progress)
+    run = Run(codec, grid, Tally(*scene.shape[:2], codec.offset, codec.nodata), progress)
     order = list(range(scene.shape[1])) if order is None else list(order)
     stored = scene.select(order)
     with writing(target, overwrite) as container, open_reader(stored) as reader:
@@ -128,43 +163,56 @@ def encode_store(
 
 
 def _write_shards(run: Run, reader: SceneReader, container: Container) -> None:
+    total = run.total
     for shard in run.grid.shards():
-        streams = _encode_shard(run, reader, shard)
+        streams = encode_shard(run, reader, shard, total)
         if streams:
             container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
 
 
-def _encode_shard(run: Run, reader: SceneReader, shard: Shape) -> dict[Shape, bytes]:
-    """Streams of one shard. Pixels are read a row of chunks at a time: striped files hold whole rows."""
+def encode_shard(run: Run, reader: SceneReader, shard: Shape, total: int) -> dict[Shape, bytes]:
+    """Streams of the new dates in one shard, by position; none for chunks that hold nothing.
+
+    Pixels are read a row of chunks at a time: striped files hold whole rows.
+    """
     streams: dict[Shape, bytes] = {}
-    for windows in run.grid.strips(shard):
+    for windows in run.windows(shard):
         left = windows[0].columns[0]
-        columns = slice(left, windows[-1].columns[1])
-        pixels = reader.read(slice(*windows[0].times), slice(*windows[0].rows), columns)
+        times = slice(*(t - run.first for t in windows[0].times))
+        pixels = reader.read(times, slice(*windows[0].rows), slice(left, windows[-1].columns[1]))
         for window in windows:
             dn = pixels[..., window.columns[0] - left : window.columns[1] - left]
             _keep_stream(run, streams, window, np.ascontiguousarray(dn))
+            run.progress(run.done, total)
     return streams
 
 
 def _keep_stream(run: Run, streams: dict[Shape, bytes], window: Window, dn: np.ndarray) -> None:
+    first = window.times[0] - run.first
     if np.all(dn == (run.codec.nodata or 0)):  # zarr fills chunks that are not stored with exactly this value
-        run.tally.add(dn, dn)
+        run.tally.add(dn, dn, first)
         run.empty += 1
     else:
-        streams[window.position] = _encode_chunk(run, dn)
+        streams[window.position] = _encode_chunk(run, dn, first)
     run.done += 1
-    run.progress(run.done, run.grid.chunk_count)
 
 
-def _encode_chunk(run: Run, dn: np.ndarray) -> bytes:
+def _encode_chunk(run: Run, dn: np.ndarray, first: int) -> bytes:
     from eozip import api
 
     stream, report = api.encode_report(dn, **run.codec.encode_options())
-    run.tally.add(dn, api.decode(stream))
+    run.tally.add(dn, api.decode(stream), first)
     run.missed += report.reached is False
     run.qualities.append(report.quality)
+    run.date_bits[first : first + len(dn)] += _shares(len(stream), report.date_bits, len(dn))
     return stream
+
+
+def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarray:
+    """[t] bits of a stream's dates; NaN where nobody counted."""
+    if counted is None:
+        return np.full(dates, 8.0 * size if dates == 1 else math.nan)
+    return np.array(counted) * (8.0 * size / sum(counted))
 
 
 def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
@@ -174,9 +222,12 @@ def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "quality": run.codec.quality,
         "target_psnr": run.codec.target_psnr,
         "bitstream": BITSTREAM,
-        "quality_used": _quality_range(run),
+        "quality_used": quality_range(run),
         "psnr": run.tally.psnr(),
         "band_psnr": run.tally.band_psnr(),
+        "date_psnr": run.tally.date_psnr(),
+        "date_bits": run.known_date_bits(),
+        "valid_pixels": run.tally.counts.sum(0).tolist(),
         "peak": PEAK,
         "chunks": run.done,
         "empty_chunks": run.empty,
@@ -184,7 +235,8 @@ def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _quality_range(run: Run) -> list[float] | None:
+def quality_range(run: Run) -> list[float] | None:
+    """Lowest and highest quality used; None if nothing was encoded."""
     return [min(run.qualities), max(run.qualities)] if run.qualities else None
 
 
@@ -207,8 +259,10 @@ def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
         bpppb=8 * size / samples,
         psnr=run.tally.psnr(),
         band_psnr=run.tally.band_psnr(),
+        date_psnr=run.tally.date_psnr(),
+        date_bits=run.known_date_bits(),
         peak=PEAK,
-        quality=_quality_range(run),
+        quality=quality_range(run),
         target_psnr=run.codec.target_psnr,
         missed=run.missed,
         seconds=seconds,
