@@ -22,6 +22,7 @@ COMMANDS = {
     "info": "eozip.cli.info:info",
     "verify": "eozip.cli.verify:verify",
     "picture": "eozip.cli.picture:picture",
+    "evaluate": "eozip.cli.evaluate:evaluate",
     "simulate": "eozip.cli.simulate:simulate",
     "models": "eozip.cli.models:models",
     "train": "eozip.cli.train:train",

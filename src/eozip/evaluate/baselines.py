@@ -1,22 +1,24 @@
 """What eozip is measured against: real encoders, real bytes, each with the settings that suit it best.
 
 Every stream is one byte string from which the stack is decoded again: headers, lengths, transforms and means
-are in it and so in its size. To add a baseline, write a class with the four members of `Contender` and name
-it in `baselines`.
+are in it and so in its size. To add a baseline, write a class with the four members of `Contender` and give
+it a line in `ENTRIES`. Libraries are imported when a baseline is made: one that lacks its own is unavailable,
+with the reason, and the others work.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from eozip import api
 from eozip.codecs import registry
 from eozip.errors import InputError
-from eozip.evaluate.openjpeg import Jpeg2000, KltJpeg2000
-from eozip.evaluate.pictures import Hevc, JpegXl, WebP
 
 
 class Contender(Protocol):
@@ -48,9 +50,17 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Learned:
-    """A codec of eozip's registry through `eozip.encode`; setting: quality 0..100."""
+    """A codec of eozip's registry through `eozip.encode`; setting: quality 0..100.
+
+    Attributes:
+        codec: full id or short name.
+        sensor: which sensor's codec a short name means.
+        offset: radiometric offset contained in the pixels.
+    """
 
     codec: str
+    sensor: str = "s2-l2a"
+    offset: int = 0
 
     @property
     def name(self) -> str:
@@ -58,63 +68,153 @@ class Learned:
 
     @property
     def settings(self) -> str:
-        return f"eozip.encode(dn, codec={registry.resolve(self.codec)!r}), all dates one chunk"
+        full = registry.resolve(self.codec, self.sensor)
+        return f"eozip.encode(dn, codec={full!r}), all dates one chunk"
 
     def encode(self, dn: np.ndarray, setting: float) -> bytes:
-        return api.encode(dn, self.codec, setting)
+        return api.encode(dn, self.codec, setting, sensor=self.sensor, offset=self.offset)
 
     def decode(self, blob: bytes) -> np.ndarray:
         return api.decode(blob)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A baseline before its libraries are imported.
+
+    Attributes:
+        make: "module:Class".
+        needs: what it cannot do without: "imagecodecs:JPEG2K", "av:libx265" (an encoder or decoder), "terracodec".
+        setting: what a setting is.
+        sweep: settings from coarse to fine.
+        arguments: of the class.
+    """
+
+    make: str
+    needs: tuple[str, ...]
+    setting: str
+    sweep: tuple[float, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Settings from coarse to fine that span 32 to 50 dB on Sentinel-2 stacks, close enough for log-linear
 # interpolation.
 _TARGETS = tuple(float(db) for db in range(30, 52))
 _COMPONENT_TARGETS = (24.0, 26.0, *(float(db) for db in range(28, 52)))
-SWEEPS: dict[str, tuple[float, ...]] = {
-    "jpeg2000": _TARGETS,
-    "jpeg2000-centred": _TARGETS,
-    "klt+jpeg2000": _COMPONENT_TARGETS,
-    "klt+jpeg2000-lean": _COMPONENT_TARGETS,
-    "klt-t+jpeg2000-lean": _COMPONENT_TARGETS,
-    "jpegxl": (18.0, 12.0, 8.0, 6.0, 4.5, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5),
-    "webp": (1.0, 10.0, 20.0, 40.0, 60.0, 75.0, 85.0, 92.0, 97.0, 100.0),
-    "hevc": (40.0, 37.0, 34.0, 31.0, 28.0, 25.0, 22.0, 19.0, 16.0, 13.0, 10.0, 7.0, 4.0),
+_J2K, _JXL, _X265 = ("imagecodecs:JPEG2K",), ("imagecodecs:JPEGXL",), ("av:libx265",)
+_OPENJPEG, _PICTURES = "eozip.evaluate.openjpeg", "eozip.evaluate.pictures"
+ENTRIES: dict[str, Entry] = {
+    "jpeg2000": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS),
+    "jpeg2000-centred": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS, {"centred": True}),
+    "klt+jpeg2000": Entry(f"{_OPENJPEG}:KltJpeg2000", _J2K, "components' dB", _COMPONENT_TARGETS),
+    "klt+jpeg2000-lean": Entry(
+        f"{_OPENJPEG}:KltJpeg2000", _J2K, "components' dB", _COMPONENT_TARGETS, {"lean": True}
+    ),
+    "klt-t+jpeg2000-lean": Entry(
+        f"{_OPENJPEG}:KltJpeg2000",
+        _J2K,
+        "components' dB",
+        _COMPONENT_TARGETS,
+        {"over_time": True, "lean": True},
+    ),
+    "jpegxl": Entry(
+        f"{_PICTURES}:JpegXl",
+        _JXL,
+        "distance",
+        (18.0, 12.0, 8.0, 6.0, 4.5, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5),
+    ),
+    "webp": Entry(
+        f"{_PICTURES}:WebP",
+        ("imagecodecs:WEBP",),
+        "quality",
+        (1.0, 10.0, 20.0, 40.0, 60.0, 75.0, 85.0, 92.0, 97.0, 100.0),
+    ),
+    "hevc": Entry(
+        f"{_PICTURES}:Hevc",
+        _X265,
+        "CRF",
+        (40.0, 37.0, 34.0, 31.0, 28.0, 25.0, 22.0, 19.0, 16.0, 13.0, 10.0, 7.0, 4.0),
+    ),
 }
 QUALITIES = tuple(float(q) for q in range(0, 101, 5))
 
 
+def baseline_names() -> tuple[str, ...]:
+    """Every baseline, those that lack a library too."""
+    return tuple(ENTRIES)
+
+
+def unavailable(name: str) -> str | None:
+    """Why a baseline cannot run here; None if it can."""
+    reasons = [reason for need in ENTRIES[name].needs if (reason := _missing(need))]
+    return "; ".join(reasons) or None
+
+
 def baselines() -> dict[str, Contender]:
-    """Every baseline by name."""
-    known: tuple[Contender, ...] = (
-        Jpeg2000(),
-        Jpeg2000(centred=True),
-        KltJpeg2000(),
-        KltJpeg2000(lean=True),
-        KltJpeg2000(over_time=True, lean=True),
-        JpegXl(),
-        WebP(),
-        Hevc(),
-    )
-    return {one.name: one for one in known}
+    """Every baseline that can run here, by name."""
+    return {name: _made(entry) for name, entry in ENTRIES.items() if unavailable(name) is None}
 
 
 def contender(name: str) -> Contender:
     """A baseline, or a codec of eozip by full id or short name.
 
     Raises:
-        InputError: neither; the message lists the baselines.
+        InputError: neither, or a baseline that cannot run here; the message says why.
         UnknownCodecError: with the codecs, likewise.
     """
-    known = baselines()
-    if name in known:
-        return known[name]
+    if name in ENTRIES:
+        reason = unavailable(name)
+        if reason is not None:
+            raise InputError(f"{name}: cannot run here: {reason}")
+        return _made(ENTRIES[name])
     if name == registry.LOSSLESS:
-        raise InputError(f"{name}: has no qualities to compare; choose a codec or one of {', '.join(known)}")
+        raise InputError(
+            f"{name}: has no qualities to compare; choose a codec or one of {', '.join(ENTRIES)}"
+        )
     registry.resolve(name)
     return Learned(name)
 
 
 def sweep_of(name: str) -> tuple[float, ...]:
     """Settings of a baseline, or qualities 0 to 100 of a codec, coarse to fine."""
-    return SWEEPS.get(name, QUALITIES)
+    return ENTRIES[name].sweep if name in ENTRIES else QUALITIES
+
+
+def setting_of(name: str) -> str:
+    """What a setting of a baseline or codec is, in a word or two."""
+    return ENTRIES[name].setting if name in ENTRIES else "quality"
+
+
+def _made(entry: Entry) -> Contender:
+    module, _, name = entry.make.partition(":")
+    return getattr(importlib.import_module(module), name)(**entry.arguments)
+
+
+def _missing(need: str) -> str | None:
+    package, _, part = need.partition(":")
+    if importlib.util.find_spec(package) is None:
+        extra = "" if package == "terracodec" else "; pip install 'eozip[evaluate]'"
+        return f"the package {package} is not installed{extra}"
+    if package == "imagecodecs" and part:
+        return _missing_in_imagecodecs(part)
+    return _missing_in_av(part) if package == "av" else None
+
+
+def _missing_in_imagecodecs(part: str) -> str | None:
+    import imagecodecs
+
+    if getattr(getattr(imagecodecs, part, None), "available", False):
+        return None
+    return f"this build of imagecodecs {imagecodecs.__version__} has no {part}"
+
+
+def _missing_in_av(part: str) -> str | None:
+    import av
+
+    for mode in ("w", "r"):
+        try:
+            av.codec.Codec(part, mode)
+        except (ValueError, LookupError):  # UnknownCodecError is a ValueError
+            continue
+        return None
+    return f"this build of PyAV {av.__version__} has no {part}"

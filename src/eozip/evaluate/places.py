@@ -12,7 +12,7 @@ from eozip import sensors
 from eozip.errors import InputError
 from eozip.raster import open_scene, read_window
 
-_NAME = re.compile(r"(?P<place>.+)_(?P<number>\d+)", re.DOTALL)
+NUMBERED = re.compile(r"(?P<place>.+)_(?P<number>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Place:
         bands: [C] band names.
         resolutions: [C] native ground sampling in metres.
         offset: radiometric offset contained in ``dn``.
+        dates: [T] ISO 8601, None where not known.
+        sensor: sensor id.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Place:
     bands: tuple[str, ...]
     resolutions: tuple[int, ...]
     offset: int = 0
+    dates: tuple[str | None, ...] = ()
+    sensor: str = "s2-l2a"
 
 
 def place_files(folder: Path) -> dict[str, list[Path]]:
@@ -42,7 +46,7 @@ def place_files(folder: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("*.tif")):
-        match = _NAME.fullmatch(path.stem)
+        match = NUMBERED.fullmatch(path.stem)
         name, number = (match["place"], int(match["number"])) if match else (path.stem, 0)
         found.setdefault(name, []).append((number, path))
     if not found:

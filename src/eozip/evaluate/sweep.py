@@ -58,23 +58,47 @@ def measured(contender: Contender, place: Place, setting: float) -> Point:
     Raises:
         EozipError: the contender gives back another shape or dtype than it got, or cannot code the place.
     """
+    return described(coded(contender, place, setting), contender.name, place, setting)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One run of a contender: size of its bytes, decoded pixels, seconds."""
+
+    bytes: int
+    dn_hat: np.ndarray
+    encode_seconds: float
+    decode_seconds: float
+
+
+def coded(contender: Contender, place: Place, setting: float) -> Coded:
+    """Encodes and decodes one place, and nothing else: what time and memory are measured of.
+
+    Raises:
+        EozipError: see `measured`.
+    """
     started = time.perf_counter()
     blob = contender.encode(place.dn, setting)
     encoded = time.perf_counter()
     dn_hat = contender.decode(blob)
     decoded = time.perf_counter()
     _check_same(contender, place.dn, dn_hat)
-    quality = measure(place.dn, dn_hat, place.bands, place.offset)
+    return Coded(len(blob), dn_hat, encoded - started, decoded - encoded)
+
+
+def described(run: Coded, name: str, place: Place, setting: float) -> Point:
+    """All metrics of a run."""
+    quality = measure(place.dn, run.dn_hat, place.bands, place.offset)
     return Point(
         place.name,
-        contender.name,
+        name,
         setting,
-        len(blob),
-        bpppb(len(blob), place.dn.shape),
+        run.bytes,
+        bpppb(run.bytes, place.dn.shape),
         quality,
         group_psnr(quality.band_psnr, place.resolutions),
-        encoded - started,
-        decoded - encoded,
+        run.encode_seconds,
+        run.decode_seconds,
     )
 
 

@@ -1,0 +1,225 @@
+"""Runs the points of an evaluation that are not finished yet, here or in worker processes, and keeps each on disk.
+
+Every point is written when it is finished, by the process that measured it: whatever ends a run, the next
+one goes on behind the last point.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from eozip.errors import EozipError
+from eozip.evaluate import ledger
+from eozip.evaluate.baselines import Contender, Learned, contender
+from eozip.evaluate.memory import watched_memory
+from eozip.evaluate.methods import Method, fingerprint
+from eozip.evaluate.places import Place
+from eozip.evaluate.sweep import coded, described
+
+WARM_UP = 256  # pixels a side: some published networks take no other size
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One point to measure.
+
+    Attributes:
+        key: see `ledger.point_key`.
+        method, kind: of the method.
+        place: position of the place.
+        setting: of the method.
+    """
+
+    key: str
+    method: str
+    kind: str
+    place: int
+    setting: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A point that raised an error; see `failures` in docs/evaluation.md."""
+
+    method: str
+    place: str
+    setting: float
+    error: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left.
+
+    Attributes:
+        rows: points of report.json, in the order of the tasks.
+        failures: tasks that raised an error.
+        resumed: how many were finished before.
+    """
+
+    rows: list[dict[str, Any]]
+    failures: list[Failure]
+    resumed: int
+
+
+def tasks_of(methods: Sequence[Method], places: Sequence[Place], hashes: Sequence[str]) -> list[Task]:
+    """Every point of the methods that are available: by method, then place, then setting."""
+    return [
+        Task(
+            ledger.point_key(m.id, fingerprint(m, p.sensor), setting, p.name, digest, p.offset, p.bands),
+            m.id,
+            m.kind,
+            number,
+            setting,
+        )
+        for m in methods
+        if m.available
+        for number, (p, digest) in enumerate(zip(places, hashes))
+        for setting in m.sweep
+    ]
+
+
+def run(
+    tasks: Sequence[Task],
+    places: Sequence[Place],
+    folder: Path,
+    jobs: int = 1,
+    threads: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Outcome:
+    """Measures what is not finished.
+
+    Args:
+        tasks: see `tasks_of`.
+        places: whose positions the tasks hold.
+        folder: claimed by `ledger.claim`.
+        jobs: worker processes; 1 measures in this process.
+        threads: CPU threads of the networks in each; None leaves torch's own choice.
+        progress: called with points done and in all.
+
+    Raises:
+        EozipError: a worker ended without a word; finished points are kept.
+        OutputError: a point cannot be written.
+    """
+    rows = {task.key: row for task in tasks if (row := ledger.load(folder, task.key)) is not None}
+    open_tasks = [task for task in tasks if task.key not in rows]
+    failures: list[Failure] = []
+    resumed = len(rows)
+    progress(resumed, len(tasks))
+    measure = _in_workers if jobs > 1 and len(open_tasks) > 1 else _here
+    for done, (task, found) in enumerate(measure(open_tasks, places, folder, jobs, threads), 1):
+        if isinstance(found, Failure):
+            failures.append(found)
+        else:
+            rows[task.key] = found
+        progress(resumed + done, len(tasks))
+    return Outcome([rows[t.key] for t in tasks if t.key in rows], failures, resumed)
+
+
+def prepared(method: str, place: Place) -> Contender:
+    """The contender of a method, told the sensor and offset of a place where it is ours."""
+    found = contender(method)
+    return replace(found, sensor=place.sensor, offset=place.offset) if isinstance(found, Learned) else found
+
+
+def attempt(task: Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
+    """Measures one point and keeps it; an error of the contender becomes a `Failure`.
+
+    Raises:
+        OutputError: cannot be written.
+    """
+    try:
+        row = _measured(task, place)
+    except (EozipError, RuntimeError, ValueError, OSError, MemoryError) as error:
+        # what encoders and torch raise for pixels they cannot take: one point must not end a long run
+        return Failure(task.method, place.name, task.setting, f"{type(error).__name__}: {error}")
+    ledger.save(folder, row)
+    return row
+
+
+def _measured(task: Task, place: Place) -> dict[str, Any]:
+    one = prepared(task.method, place)
+    _warm_up(task.method, place.sensor, place.offset)
+    with watched_memory() as memory:
+        run_of_it = coded(one, place, task.setting)
+    point = described(run_of_it, one.name, place, task.setting)
+    t, _, height, width = place.dn.shape
+    record = ledger.Record(
+        task.key, task.kind, point, t * height * width, memory.peak, memory.before, memory.is_of
+    )
+    return ledger.flat(record)
+
+
+@cache
+def _warm_up(method: str, sensor: str, offset: int) -> None:
+    """Loads model and libraries, so that the first point's seconds are not theirs; once in a process."""
+    import numpy as np
+
+    from eozip import sensors
+    from eozip.evaluate.baselines import sweep_of
+
+    bands = len(sensors.get(sensor).bands)
+    ramp = np.add.outer(np.arange(WARM_UP), np.arange(WARM_UP)).astype(np.uint16) + np.uint16(offset)
+    one = contender(method)
+    one = replace(one, sensor=sensor, offset=offset) if isinstance(one, Learned) else one
+    one.decode(one.encode(np.stack([ramp] * bands)[None], sweep_of(method)[0]))
+
+
+def _here(
+    tasks: Sequence[Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
+) -> Iterator[tuple[Task, dict[str, Any] | Failure]]:
+    _use_threads(threads)
+    for task in tasks:
+        yield task, attempt(task, places[task.place], folder)
+
+
+def _in_workers(
+    tasks: Sequence[Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
+) -> Iterator[tuple[Task, dict[str, Any] | Failure]]:
+    # spawn: forked torch and encoder threads may hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, _begin, (threads or 1,))
+    try:
+        waiting: dict[Future[dict[str, Any] | Failure], Task] = {
+            pool.submit(attempt, task, places[task.place], folder): task for task in tasks
+        }
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    except BrokenProcessPool as error:
+        raise EozipError(
+            "a worker process ended before its point was finished (out of memory?); finished points are "
+            "kept: run the same command again, with fewer --jobs"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _use_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _use_threads(count: int | None) -> None:
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
