@@ -11,7 +11,7 @@ import numpy as np
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 METRES = (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20)
-PLACES = ("hill", "sea/~</script><b>")  # names come from files: anything may be in them
+PLACES = ("hill", "sea/~$</script><b>$x_$")  # names come from files: anything may be in them
 # Method > bpppb at 40 dB on each place, highest dB.
 METHODS = {"tec-elic-small": ((0.05, 0.06), 48.0), "tec-fp-small": ((0.06, 0.07), 48.0)}
 BASELINES = {"klt+jpeg2000": ((0.08, 0.055), 52.0), "jpeg2000": ((0.25, 0.3), 52.0)}

@@ -30,8 +30,9 @@ def rd_plot(report: Report) -> bytes:
         for panel, curve in zip(panels[1:], curves):
             panel.plot(*_columns(curve), marker=".", markersize=4, **_style(report, method))
     for panel, title in zip(panels, ["mean over places of the rate", *report.places]):
-        panel.set_title(title, fontsize="medium")
-        panel.set(xscale="log", xlabel="bits per pixel per band (log)", ylabel="PSNR, dB")
+        panel.set_title(_literal(title), fontsize="medium")
+        panel.set(xlabel="bits per pixel per band (log)", ylabel="PSNR, dB")
+        _scale(panel, xscale="log")
         panel.grid(True, which="both", alpha=0.25)
     return _svg(figure, legend=panels[0])
 
@@ -42,7 +43,7 @@ def bits_plot(report: Report) -> bytes:
     for panel, db in zip(panels, DBS):
         for row, method in enumerate(report.methods):
             _draw_bar(panel, report, method, db, row)
-        panel.set_yticks(range(len(report.methods)), report.methods)
+        panel.set_yticks(range(len(report.methods)), [_literal(method) for method in report.methods])
         panel.invert_yaxis()
         panel.set_xlim(left=0)
         panel.set_title(f"{db} dB", fontsize="medium")
@@ -59,7 +60,7 @@ def speed_plot(report: Report) -> bytes:
     for panel, field in zip(panels, ("encode_mpx_s", "decode_mpx_s")):
         for method in report.methods:
             _draw_speed(panel, report, method, field)
-        panel.set(xscale="log", yscale="log")
+        _scale(panel, xscale="log", yscale="log")
         panel.set_xlabel(f"bits per pixel per band at {AT} dB (log)")
         panel.set_ylabel(f"{field.partition('_')[0]}, MPx/s, all bands at once (log)")
         panel.grid(True, which="both", alpha=0.25)
@@ -73,7 +74,7 @@ def band_plot(report: Report) -> bytes:
         for method in report.methods:
             found = report.at("summary", "at_psnr", AT, method, place["name"], "band_psnr")
             _draw_bands(panel, place["bands"], found, _style(report, method))
-        panel.set_title(place["name"], fontsize="medium")
+        panel.set_title(_literal(place["name"]), fontsize="medium")
         panel.set_xticks(range(len(place["bands"])), place["bands"], fontsize="small")
         panel.set_ylabel("PSNR of the band, dB")
         panel.grid(True, alpha=0.25)
@@ -107,7 +108,7 @@ def _draw_speed(panel: Axes, report: Report, method: str, field: str) -> None:
     panel.plot(*_columns(found), marker="x", markersize=4, alpha=0.6, **marker)
     size = 9 if method in report.codecs else 6
     panel.plot(
-        *_columns(centre), marker="o", markersize=size, label=method, **marker
+        *_columns(centre), marker="o", markersize=size, label=_literal(method), **marker
     )  # empty: in the legend all the same
 
 
@@ -119,10 +120,23 @@ def _draw_bands(panel: Axes, bands: Sequence[str], found: list[float] | None, st
 def _style(report: Report, method: str) -> dict[str, Any]:
     """Codecs solid and wide, baselines broken; colours repeat with another dash."""
     number = report.methods.index(method)
-    style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": method}
+    style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": _literal(method)}
     if method in report.codecs:
         return {**style, "linestyle": "-", "linewidth": 2.2}
     return {**style, "linestyle": DASHES[number // len(COLOURS) % len(DASHES)], "linewidth": 1.2}
+
+
+def _scale(panel: Axes, **scales: str) -> None:
+    """Sets scales where something was drawn (a log axis without values cannot be); else says so."""
+    if any(len(line.get_xdata()) for line in panel.lines):
+        panel.set(**scales)
+    else:
+        panel.text(0.5, 0.5, "reached by no method", ha="center", transform=panel.transAxes)
+
+
+def _literal(text: str) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _columns(points: Sequence[tuple[float, ...]]) -> tuple[list[float], list[float]]:

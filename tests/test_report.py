@@ -1,0 +1,458 @@
+"""The report page: its numbers against report.json, its words, its pictures, and all of it in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from browser import Page, chromium, find_browser
+from eozip.errors import InputError
+from eozip.evaluate import report_crops, report_findings, report_plots
+from eozip.evaluate.report import write_report
+from eozip.evaluate.report_data import load_report
+from eozip.evaluate.report_words import place_losses, verdict
+from reportfiles import BANDS, BASELINES, DATES, METHODS, PLACES, SIDE, rate, write_made_up_report
+
+SEA = PLACES[1]
+
+
+class Cells(HTMLParser):
+    """What a page shows: text by JSON pointer, addresses it names, and all of its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: list[tuple[str, str]] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self._open: str | None = None
+        self._silent = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self._open, self._silent = found.get("data-at"), tag in ("script", "style")
+        self.addresses += [found[key] or "" for key in ("src", "href") if key in found]
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._silent else data
+        if self._open is not None:
+            self.numbers.append((self._open, data))
+            self._open = None
+
+
+def value_at(report: Any, pointer: str) -> Any:
+    """RFC 6901, on its own: what the page says must lie there."""
+    for key in pointer.split("/")[1:]:
+        key = key.replace("~1", "/").replace("~0", "~")
+        if report is None:
+            return None
+        report = report[int(key)] if isinstance(report, list) else report.get(key)
+    return report
+
+
+def assert_shown(report: Any, cells: list[tuple[str, str]]) -> None:
+    """Each text is its value, within half of its last digit."""
+    for pointer, text in cells:
+        value = value_at(report, pointer)
+        if value is None:
+            assert text == "-", pointer
+        else:
+            digits = len(text.partition(".")[2])
+            assert float(text) == pytest.approx(value, abs=0.5001 * 10**-digits), pointer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("report")
+    write_made_up_report(made)
+    assert write_report(made) == made / "report.html"
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Any:
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def cells(folder: Path) -> Cells:
+    found = Cells()
+    found.feed((folder / "report.html").read_text())
+    return found
+
+
+# --- numbers ---
+
+
+def test_every_number_is_the_one_in_the_json(cells: Cells, data: Any) -> None:
+    assert len(cells.numbers) > 800
+    assert_shown(data, cells.numbers)
+
+
+def test_a_wrong_number_would_be_noticed(cells: Cells, data: Any) -> None:
+    other = json.loads(json.dumps(data))
+    other["summary"]["rates_at_psnr"]["tec-elic-small"]["40"]["mean"] += 0.001
+    with pytest.raises(AssertionError):
+        assert_shown(other, cells.numbers)
+
+
+def test_every_place_and_method_is_in_the_tables(cells: Cells, data: Any) -> None:
+    shown = {pointer for pointer, _ in cells.numbers}
+    sea = SEA.replace("~", "~0").replace("/", "~1")
+    for method in (*METHODS, *BASELINES):
+        for db in ("36", "40", "44", "48"):
+            at = f"/summary/rates_at_psnr/{method}/{db}"
+            assert {f"{at}/mean", f"{at}/places/hill", f"{at}/places/{sea}"} <= shown
+        for place in ("hill", sea):
+            at = f"/summary/at_psnr/40/{method}/{place}"
+            assert {f"{at}/ndvi_error", f"{at}/band_psnr/11", f"{at}/group_psnr/60"} <= shown
+            assert f"{at}/ms_ssim" not in shown, "null everywhere: no column"
+    for i, _ in enumerate(data["summary"]["pairs"]):
+        assert {f"/summary/pairs/{i}/ratio_at_psnr/40/low", f"/summary/pairs/{i}/bd_rate/mean"} <= shown
+        assert f"/summary/pairs/{i}/bd_rate/by_place/hill/share" in shown
+    assert {f"/points/{i}/bytes" for i in range(len(data["points"]))} <= shown
+
+
+# --- words ---
+
+
+def test_a_baseline_that_wins_is_named(cells: Cells) -> None:
+    """On "sea" klt+jpeg2000 needs 0.055 against 0.06; jpeg2000 is faster and has less NDVI error; both go on."""
+    expected = [
+        f"{SEA}, 40 dB: the baseline klt+jpeg2000 (0.0550 bpppb) wins, against tec-elic-small (0.0600 bpppb).",
+        "At 40 dB the baseline jpeg2000 wins in NDVI error: 0.01 against 0.02 of tec-elic-small (mean over places), "
+        "with 400 % more bits.",
+        "At 40 dB the baseline jpeg2000 wins in encoding speed, MPx/s: 5 against 0.4",
+        "Above 46.0 dB, the most that a codec of eozip reaches on every place, only baselines go on: "
+        "klt+jpeg2000 (50.0 dB), jpeg2000 (50.0 dB).",
+        "At 48 dB the baseline klt+jpeg2000 (0.4286 bpppb) wins: no codec of eozip reaches it on every place.",
+    ]
+    for sentence in expected:
+        assert sentence in cells.text
+    assert "hill, 40 dB: the baseline" not in cells.text
+
+
+def test_gains_come_with_their_interval(cells: Cells) -> None:
+    assert (
+        "At 40 dB tec-elic-small (0.0550 bpppb) needs 19 % fewer bits than the best baseline, "
+        "klt+jpeg2000 (0.0675 bpppb)." in cells.text
+    )
+    assert (
+        "needs 0.826 of the bits of klt+jpeg2000 (95 % interval 0.625 to 1.091, 2 of 2 places); "
+        "neither is shown to be better." in cells.text
+    )
+    assert re.search(
+        r"of the bits of jpeg2000 \(95 % interval 0\.200 to 0\.200, 2 of 2 places\)\.", cells.text
+    )
+
+
+def test_what_is_missing_is_said(cells: Cells) -> None:
+    assert "av1 was left out: PyAV has no encoder" in cells.text
+    assert "jpeg2000 at 99 on hill failed: InputError: too <fine>" in cells.text
+
+
+def table(**rates: float | None) -> dict[str, Any]:
+    return {name: {"40": {"mean": rate, "places": {"p": rate}}} for name, rate in rates.items()}
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({"a": 0.1, "b": 0.2}, "At 40 dB a (0.1000 bpppb) needs 50 % fewer bits than the best baseline, b (0.2000 bpppb)."),
+        ({"a": 0.2, "b": 0.19}, "the baseline b (0.1900 bpppb) wins and needs 5.0 % fewer bits than the best of eozip, a"),
+        ({"a": 0.2, "b": 0.2}, "need the same bits"),
+        ({"a": None, "b": 0.2}, "the baseline b (0.2000 bpppb) wins: no codec"),
+        ({"a": 0.2, "b": None}, "stands alone"),
+        ({"a": None, "b": None}, "reached by no contender"),
+    ],
+)  # fmt: skip
+def test_verdicts(rates: dict[str, float | None], expected: str) -> None:
+    assert expected in verdict(table(**rates), ["a"], "40")
+    lost = rates["b"] is not None and (rates["a"] is None or rates["b"] < rates["a"])
+    assert bool(place_losses(table(**rates), ["a"])) == lost
+
+
+# --- the page ---
+
+
+def test_the_page_needs_nothing_from_elsewhere(cells: Cells, folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    assert len(cells.addresses) >= 14
+    assert all(address.startswith(("data:image/", "#")) for address in cells.addresses)
+    assert not re.search(r"@import|url\(|\bfetch\(|XMLHttpRequest|<link", text)
+    assert "default-src 'none'" in text
+    assert text.count("</script>") == 2, "a name must not end a script"
+    assert SEA in cells.text
+
+
+def test_the_same_numbers_give_the_same_plots(folder: Path) -> None:
+    first, again = (report_plots.bits_plot(load_report(folder)) for _ in range(2))
+    assert first == again
+
+
+def test_a_report_that_cannot_be_read_is_a_named_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run `eozip evaluate` first"):
+        write_report(tmp_path)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(InputError, match="expected JSON"):
+        write_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"schema": "other"}')
+    with pytest.raises(InputError, match="'eozip-evaluate/1', got 'other'"):
+        write_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"schema": "eozip-evaluate/1", "points": []}')
+    with pytest.raises(InputError, match="no provenance"):
+        write_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_one_place_without_crops_or_intervals(tmp_path: Path) -> None:
+    """What the smallest report holds: one place, one codec, nothing to compare with."""
+    whole = write_made_up_report(tmp_path)
+    places = [whole["places"][0]]
+    points = [p for p in whole["points"] if p["method"] == "tec-elic-small" and p["place"] == "hill"]
+    rates = {"tec-elic-small": whole["summary"]["rates_at_psnr"]["tec-elic-small"]}
+    summary = {**whole["summary"], "rates_at_psnr": rates, "pairs": [], "at_psnr": {"40": {}}}
+    small = {
+        **whole,
+        "places": places,
+        "points": points[:1],
+        "summary": summary,
+        "crops": {"levels": [], "files": []},
+    }
+    small["methods"], small["failures"] = whole["methods"][:1], []
+    (tmp_path / "report.json").write_text(json.dumps(small))
+    text = write_report(tmp_path).read_text()
+    assert "No crops were stored." in text
+    assert "<svg" not in text, "pictures keep their ids to themselves"
+    assert "Nowhere in what was measured." in text
+    assert "Nothing that was asked for." in text
+
+
+# --- pictures ---
+
+
+def crop(folder: Path, data: Any, place: str, method: str, level: int | None = None) -> np.ndarray:
+    """Pixels of a stored crop."""
+    wanted = (place, method, level)
+    (file,) = [f["file"] for f in data["crops"]["files"] if (f["place"], f["method"], f["level"]) == wanted]
+    return np.load(folder / file)["dn"]
+
+
+def stretched(original: np.ndarray, frame: np.ndarray, band: str) -> np.ndarray:
+    """8-bit picture of one band, by hand: 1st to 99th percentile of the original, visible bands together."""
+    together = ["B02", "B03", "B04"] if band in ("B02", "B03", "B04") else [band]
+    low, high = np.percentile(original[:, [BANDS.index(b) for b in together]], (1, 99))
+    return np.rint(255 * np.clip((frame[BANDS.index(band)] - low) / (high - low), 0, 1))
+
+
+def test_combinations_show_the_bands_they_name(folder: Path, data: Any) -> None:
+    original = crop(folder, data, "hill", "original")
+    planes = report_crops.planes_of(original, BANDS)
+    assert list(planes.combinations) == [
+        "true colour (B04, B03, B02)",
+        "false colour (B08, B04, B03)",
+        "SWIR (B12, B8A, B04)",
+    ]
+    decoded = crop(folder, data, "hill", "jpeg2000", 1)
+    shown = report_crops.pictures(decoded[1], planes)
+    for name, sources in planes.combinations.items():
+        for band, (picture, channel) in zip(re.findall(r"B\w\w", name), sources):
+            expected = stretched(original, decoded[1], band)
+            assert np.abs(shown[picture][..., channel] - expected).max() <= 1, (name, band)
+
+
+def test_bands_of_no_combination_are_shown_under_their_names() -> None:
+    dn = np.arange(2 * 16, dtype=np.uint16).reshape(1, 2, 4, 4)
+    planes = report_crops.planes_of(dn, ["VV", "VH"])
+    assert planes.combinations == {"bands VV, VH": [(0, 0), (0, 1), (0, 1)]}
+    (picture,) = report_crops.pictures(dn[0], planes)
+    assert picture[..., 2].max() == 0
+    flat = report_crops.planes_of(np.full((1, 1, 4, 4), 7, np.uint16), ["x"])
+    assert flat.combinations == {"bands x": [(0, 0), (0, 0), (0, 0)]}
+
+
+def test_error_maps_are_means_over_bands() -> None:
+    dn = np.full((1, 2, 3, 3), 60_000, np.uint16)
+    dn_hat = dn.copy()
+    dn_hat[0, 1, 2, 0] = 59_000
+    found = report_crops.error_map(dn, dn_hat)
+    assert found[0, 2, 0] == 500
+    assert found.sum() == 500
+
+
+def test_places_beyond_the_budget_are_named(folder: Path) -> None:
+    report = load_report(folder)
+    whole = report_crops.viewer_data(report)
+    assert [p["name"] for p in whole["places"]] == list(PLACES)
+    assert whole["left_out"] == []
+    assert [len(p["levels"]) for p in whole["places"]] == [2, 2]
+    little = report_crops.viewer_data(report, 10)
+    assert [p["name"] for p in little["places"]] == ["hill"]
+    assert little["left_out"] == [SEA]
+
+
+@pytest.mark.parametrize("wrong", ["../outside.npz", "crops/absent.npz", "report.json"])
+def test_a_crop_that_cannot_be_read_is_a_named_error(tmp_path: Path, wrong: str) -> None:
+    inside = tmp_path / "report"
+    data = write_made_up_report(inside)
+    np.savez(tmp_path / "outside.npz", dn=np.zeros(1), window=np.zeros(4))
+    data["crops"]["files"][3]["file"] = wrong
+    (inside / "report.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=re.escape(Path(wrong).name)):
+        write_report(inside)
+    assert not (inside / "report.html").exists()
+
+
+def test_means_need_every_place(folder: Path) -> None:
+    report = load_report(folder)
+    assert report_findings.mean_at(report, "jpeg2000", "ndvi_error") == pytest.approx(0.01)
+    del report.data["summary"]["at_psnr"]["40"]["jpeg2000"]["hill"]
+    assert report_findings.mean_at(report, "jpeg2000", "ndvi_error") is None
+
+
+# --- in a browser ---
+
+needs_browser = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium found: install chromium, or set EOZIP_BROWSER to its path"
+)
+DOUBLE = "new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(() => go(true))))"
+
+
+@pytest.fixture(scope="module")
+def tab(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with chromium(str(find_browser()), tmp_path_factory.mktemp("browser") / "profile") as found:
+        found.open(folder / "report.html")
+        settled(found, "")
+        yield found
+        assert found.errors == []
+
+
+def settled(tab: Page, text: str) -> None:
+    """Until the viewer shows what the controls say, `text` among it."""
+    tab.wait(f"(document.body.dataset.shown ?? '-').includes({json.dumps(text)})")
+    tab.run(DOUBLE)
+
+
+def choose(tab: Page, control: str, text: str) -> None:
+    """Picks an option by its text, as a person would."""
+    tab.run(
+        f"""(() => {{
+        const select = document.getElementById("{control}");
+        select.selectedIndex = [...select.options].findIndex((o) => o.text === {json.dumps(text)});
+        delete document.body.dataset.shown;
+        select.dispatchEvent(new Event("change"));
+        }})()"""
+    )
+    settled(tab, text)
+
+
+def slide(tab: Page, value: float) -> str:
+    """Sets the slider; what the page says it shows."""
+    tab.run(
+        f"""(() => {{
+        const slider = document.getElementById("slider");
+        slider.value = "{value}";
+        slider.dispatchEvent(new Event("input"));
+        }})()"""
+    )
+    return tab.run("document.getElementById('shown').textContent")
+
+
+def top_canvas(tab: Page, share: float) -> int:
+    """Which of the three pictures the browser has on top, at a share of the width and the middle of the height."""
+    return tab.run(
+        f"""(() => {{
+        const stage = document.getElementById("stage");
+        stage.scrollIntoView();
+        const box = stage.getBoundingClientRect();
+        const hit = document.elementFromPoint(box.left + {share} * box.width, box.top + 100);
+        return [...stage.querySelectorAll("canvas")].indexOf(hit);
+        }})()"""
+    )
+
+
+def pixels(tab: Page, canvas: int) -> np.ndarray:
+    """[h, w, 3] of one of the three pictures."""
+    script = f"""(() => {{
+        const canvas = document.querySelectorAll("#stage canvas")[{canvas}];
+        return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+        }})()"""
+    return np.array(tab.run(script)).reshape(SIDE, SIDE, 4)[..., :3]
+
+
+@needs_browser
+def test_in_a_browser_the_page_opens_from_disk_and_its_numbers_match(tab: Page, data: Any) -> None:
+    script = "[...document.querySelectorAll('[data-at]')].map((e) => [e.dataset.at, e.textContent])"
+    found = [tuple(pair) for pair in tab.run(script)]
+    assert len(found) > 800
+    assert_shown(data, found)
+    loaded = "[...document.images].map((i) => i.complete && i.naturalWidth)"
+    assert len(tab.run(loaded)) == 4
+    assert all(width > 300 for width in tab.run(loaded))
+    files = [url for url in tab.requested if not url.startswith(("data:", "blob:"))]
+    assert [url.rpartition("/")[2] for url in files] == ["report.html"]
+
+
+@needs_browser
+def test_in_a_browser_the_slider_moves(tab: Page, data: Any) -> None:
+    (near,) = [
+        f
+        for f in data["crops"]["files"]
+        if (f["place"], f["method"], f["level"]) == ("hill", "tec-elic-small", 1)
+    ]
+    assert slide(tab, 0) == "original"
+    assert [top_canvas(tab, share) for share in (0.1, 0.9)] == [0, 0]
+    said = slide(tab, 25)
+    assert said == (
+        f"left: tec-elic-small: {near['bytes']:,} bytes, {near['bpppb']:.4f} bpppb, {near['psnr']:.2f} dB | right: original"
+    )
+    assert [top_canvas(tab, share) for share in (0.1, 0.45, 0.55, 0.9)] == [1, 1, 0, 0]
+    assert slide(tab, 50).startswith("tec-elic-small: ")
+    assert [top_canvas(tab, share) for share in (0.1, 0.9)] == [1, 1]
+    assert re.match(r"left: klt\+jpeg2000: .* \| right: tec-elic-small: ", slide(tab, 75))
+    assert [top_canvas(tab, share) for share in (0.1, 0.45, 0.55, 0.9)] == [2, 2, 1, 1]
+    assert slide(tab, 100).startswith("klt+jpeg2000: ")
+    slide(tab, 25)
+    tab.run("document.getElementById('slider').focus()")
+    tab.press("ArrowRight")
+    assert tab.run("Number(document.getElementById('slider').value)") == 25.5
+    left, top, width = tab.run(
+        "(() => { const b = document.getElementById('stage').getBoundingClientRect(); return [b.left, b.top, b.width]; })()"
+    )
+    tab.drag((left + width / 2, top + 50), (left + width / 5, top + 60))
+    assert tab.run("Number(document.getElementById('slider').value)") == pytest.approx(10, abs=0.5)
+    assert [top_canvas(tab, share) for share in (0.15, 0.25)] == [1, 0]
+
+
+@needs_browser
+def test_in_a_browser_places_dates_bands_and_methods_switch(tab: Page, folder: Path, data: Any) -> None:
+    choose(tab, "place", SEA)
+    choose(tab, "date", f"date {DATES}")
+    choose(tab, "combination", "SWIR (B12, B8A, B04)")
+    choose(tab, "level", "bytes of tec-elic-small near 36 dB")
+    choose(tab, "right", "jpeg2000")
+    original = crop(folder, data, SEA, "original")
+    stacks = [original, *(crop(folder, data, SEA, m, 0) for m in ("tec-elic-small", "jpeg2000"))]
+    for canvas, stack in enumerate(stacks):
+        expected = np.stack([stretched(original, stack[1], band) for band in ("B12", "B8A", "B04")], axis=2)
+        assert np.abs(pixels(tab, canvas) - expected).max() <= 1
+    captions = tab.run("[...document.querySelectorAll('#grid figcaption')].map((c) => c.textContent)")
+    assert [text.partition(":")[0] for text in captions] == ["original", *METHODS, *BASELINES]
+    stored = [f for f in data["crops"]["files"] if (f["place"], f["level"]) == (SEA, 0)]
+    assert [re.search(r"([\d,]+) bytes", text)[1] for text in captions[1:]] == [
+        f"{f['bytes']:,}" for f in stored
+    ]
+    assert tab.run("document.querySelectorAll('#grid canvas').length") == 1 + 2 * len(stored)
+    choose(tab, "place", "hill")
+
+
+def test_the_made_up_report_is_what_it_says() -> None:
+    """The numbers that the sentences above are checked against."""
+    assert rate("klt+jpeg2000", SEA, 40.0) < rate("tec-elic-small", SEA, 40.0)
+    assert rate("klt+jpeg2000", "hill", 40.0) > rate("tec-elic-small", "hill", 40.0)
