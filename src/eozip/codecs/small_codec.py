@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,8 +143,7 @@ class SmallCodec:
     def send(self, port: Port, x: np.ndarray, quality: float) -> tuple[int, ...]:
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
-        code, _ = self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))
-        return code.frame_checks()
+        return self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))[0]
 
     @torch.inference_mode()
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -159,22 +159,26 @@ class SmallCodec:
         t = self.level(quality, frames)
         size = tuple(-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in (height, width))
         port = DecodePort(coded.sections[0])
-        code, y_hat = self.traverse(port, t, size, None, None)
-        compare(coded.checks, code.frame_checks())
+        checks, y_hat = self.traverse(port, t, size, None, None)
+        compare(coded.checks, checks)
         port.finish()
         return self.model.restore(self.model.synthesise(y_hat, t))[:, :, :height, :width].numpy()
 
     def traverse(
         self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None
-    ) -> tuple[PortCode, Tensor]:
-        """The one walk over all symbols; y and z [T, ., h, w] when encoding. -> what was coded, y_hat [T, M, h, w]."""
-        carrier = carrier_for(t.device)
-        arithmetic = ExactArithmetic(self.functions, carrier)
-        entropy = (
-            self.model.entropy if carrier == torch.float32 else copy.deepcopy(self.model.entropy).to(carrier)
-        )
+    ) -> tuple[tuple[int, ...], Tensor]:
+        """The one walk over all symbols; y and z [T, ., h, w] when encoding. -> check values, y_hat [T, M, h, w]."""
+        entropy, arithmetic = self.exact(t.device)
         code = PortCode(port, self.tables, arithmetic, y, z, self.thrift)
-        return code, entropy.traverse(code, t.double(), size, arithmetic).float()
+        y_hat = entropy.traverse(code, t.double(), size, arithmetic).float()
+        return code.frame_checks(), y_hat
+
+    def exact(self, device: torch.device) -> tuple[Any, ExactArithmetic]:
+        """The entropy model and its arithmetic, in the carrier that is exact on this device."""
+        carrier = carrier_for(device)
+        own = self.model.entropy
+        entropy = own if carrier == torch.float32 else copy.deepcopy(own).to(carrier)
+        return entropy, ExactArithmetic(self.functions, carrier)
 
     def step(self, quality: float) -> float:
         """Quantisation step of orthonormal block coefficients in DN, as high-rate theory has it: sqrt(6 / (lambda ln 2))."""

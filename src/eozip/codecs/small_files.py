@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from eozip import hub
+from eozip.codecs.series_codec import SeriesCodec
 from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.small_model import SmallImageModel
 from eozip.coder import Tables
@@ -27,6 +28,7 @@ from eozip.errors import WeightsError
 from eozip.networks.small import SmallConfig
 
 KIND = "small-image"
+LATER = {"time"}  # sizes that older weights do not name, nor need
 HALF = ("g_a.", "g_s.", "entropy.h_a.")
 
 
@@ -70,7 +72,8 @@ def load_small(folder: Path) -> SmallCodec:
     expected = {name: tuple(v.shape) for name, v in model.state_dict().items()}
     hub.check_tensors(replace(weights, tensors=floats), expected)
     model.load_state_dict(floats)
-    return SmallCodec(
+    codec = SeriesCodec if model.config.entropy == "time" else SmallCodec
+    return codec(
         id=str(weights.config["id"]),
         weights_hash=bytes.fromhex(str(weights.config["sha256"])),
         model=model,
@@ -105,7 +108,7 @@ def small_config(config: Mapping[str, Any], source: str) -> SmallConfig:
     """
     network = dict(config.get("network", {}))
     known = {f.name for f in fields(SmallConfig)}
-    if config.get("kind") != KIND or set(network) != known:
+    if config.get("kind") != KIND or not known - LATER <= set(network) <= known:
         raise WeightsError(
             f"{source}: expected kind {KIND!r} with the sizes {sorted(known)}, got {config.get('kind')!r} "
             f"with {sorted(network)}"

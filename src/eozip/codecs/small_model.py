@@ -16,12 +16,14 @@ from eozip.networks.arithmetic import FloatArithmetic
 from eozip.networks.small import SmallAnalysis, SmallConfig, SmallSynthesis, at_level
 from eozip.networks.small_entropy import SmallEntropy
 from eozip.networks.small_linear import LinearEntropy, Step, rows
+from eozip.networks.small_time import TimeEntropy
 
-ENTROPY = {"context": SmallEntropy, "linear": LinearEntropy}  # tec-elic-small, tec-fp-small
+# tec-elic-small, tec-fp-small, tec-tt-small
+ENTROPY = {"context": SmallEntropy, "linear": LinearEntropy, "time": TimeEntropy}
 
 
 class SmallImageModel(nn.Module):
-    """tec-elic-small or tec-fp-small, by `config.entropy`.
+    """tec-elic-small, tec-fp-small or tec-tt-small (each date alone), by `config.entropy`.
 
     Pixels are (DN - mean of the band) / unit with one unit for all bands, so that the squared error of the network is the
     squared error in DN (the published models standardise each band instead).

@@ -26,7 +26,7 @@ PATCH = 8  # pixels per latent cell, each way
 class SmallConfig:
     """Sizes of a small codec; saved as JSON beside the weights."""
 
-    entropy: str = "context"  # "context": tec-elic-small; "linear": tec-fp-small
+    entropy: str = "context"  # "context": tec-elic-small; "linear": tec-fp-small; "time": tec-tt-small
     bands: int = 12
     levels: int = 6
     lmbda_min: float = 0.35
@@ -39,6 +39,7 @@ class SmallConfig:
     hyper: int = 96
     hyper_latent: int = 32
     context: int = 128
+    time: int = 128  # of the networks over past dates
 
     @property
     def latent(self) -> int:

@@ -45,12 +45,16 @@ class Step:
         cells: int64 [n], raster numbers of the cells coded in this step.
         mean: float [B, n, K], in quantisation steps.
         log_scale: float [B, n, K], natural logarithm of the logistic scale in steps.
+        group: of channels.
+        number: of the pass within its group.
     """
 
     channels: slice | None
     cells: Tensor
     mean: Tensor
     log_scale: Tensor
+    group: int = 0
+    number: int = 0
 
 
 Code = Callable[[Step], Tensor]  # -> values [B, n, K] of the step's cells, in steps
@@ -202,8 +206,8 @@ class LinearEntropy(nn.Module):
         """Code every symbol. size: latent h, w, multiples of 4. Returns y_hat [B, M, h, w] in steps."""
         hyper = self.hyper_features(code, t, size, a)
         y_hat = self.code_averages(code, None if hyper is None else rows(hyper), t, size, a)
-        for group in self.groups:
-            y_hat = torch.cat([y_hat, self.code_group(group, code, hyper, y_hat, t, a)], 1)
+        for k, group in enumerate(self.groups, 1):
+            y_hat = torch.cat([y_hat, self.code_group(k, group, code, hyper, y_hat, t, a)], 1)
         return y_hat
 
     def code_averages(
@@ -219,12 +223,20 @@ class LinearEntropy(nn.Module):
             mean, scale, spread = self.average(p, near, seen, features, t, a)
             # without neighbours the marginal scale is the start, with them their spread is
             start = a.log(spread) if p else base
-            got = code(Step(slice(0, k), cells.index, mean, a.fine(start + scale).expand_as(mean)))
+            log_scale = a.fine(start + scale).expand_as(mean)
+            got = code(Step(slice(0, k), cells.index, mean, log_scale, 0, p))
             value, known = value.index_copy(1, cells.index, got), known.index_fill(1, cells.index, 1.0)
         return value.transpose(1, 2).unflatten(2, size)
 
     def code_group(
-        self, group: LinearGroup, code: Code, hyper: Tensor | None, y_hat: Tensor, t: Tensor, a: Arithmetic
+        self,
+        k: int,
+        group: LinearGroup,
+        code: Code,
+        hyper: Tensor | None,
+        y_hat: Tensor,
+        t: Tensor,
+        a: Arithmetic,
     ) -> Tensor:
         size, before = (
             tuple(y_hat.shape[2:]),
@@ -249,7 +261,7 @@ class LinearEntropy(nn.Module):
             features = None if context is None else context.index_select(1, i)
             known = Known(colour, near, tuple(v.index_select(1, i) for v in sizes), cross, squashed, features)
             mean, log_scale = group(known, t, a)
-            value = value.index_copy(1, i, code(Step(channels, i, mean, a.fine(log_scale))))
+            value = value.index_copy(1, i, code(Step(channels, i, mean, a.fine(log_scale), k, colour)))
         return value.transpose(1, 2).unflatten(2, size)
 
 

@@ -99,11 +99,11 @@ def seen_anywhere(crop: np.ndarray) -> bool:
     return bool(crop.any(axis=0).all())
 
 
-def open_stacks(source: DataSource, bands: int) -> Stacks:
-    """Every [N, bands, H, W] array of an .npz, a folder of them, or packs; `facts` lists those left out."""
+def open_stacks(source: DataSource, bands: int, least: int = 1) -> Stacks:
+    """Every [N >= least, bands, H, W] array of an .npz, a folder of them, or packs; `facts` lists those left out."""
     named, paths = _named_arrays(located(source.path))
-    chosen = [(name, a) for name, a in named if _is_chosen(name.partition(":")[0], source)]
-    fit = [(name, a) for name, a in chosen if _fits(a, bands, source.crop)]
+    chosen = [(name, a) for name, a in named if _is_chosen(name, source)]
+    fit = [(name, a) for name, a in chosen if _fits(a, bands, source.crop, least)]
     if not fit:
         raise InputError(
             f"{source.path}: expected arrays [N, {bands}, H, W] of at least {source.crop} x {source.crop} "
@@ -121,8 +121,8 @@ def open_stacks(source: DataSource, bands: int) -> Stacks:
     return Stacks([name for name, _ in fit], arrays, chances, source.crop, source.offset or 0, paths, facts)
 
 
-def _fits(a: np.ndarray, bands: int, crop: int) -> bool:
-    return a.ndim == 4 and a.shape[1] == bands and min(a.shape[2:]) >= crop
+def _fits(a: np.ndarray, bands: int, crop: int, least: int) -> bool:
+    return a.ndim == 4 and a.shape[0] >= least and a.shape[1] == bands and min(a.shape[2:]) >= crop
 
 
 def _total(arrays: Sequence[np.ndarray]) -> int:
@@ -144,8 +144,13 @@ def _named_arrays(path: Path) -> tuple[list[tuple[str, np.ndarray]], tuple[Path,
 
 
 def _is_chosen(name: str, source: DataSource) -> bool:
-    taken = not source.only or any(fnmatchcase(name, pattern) for pattern in source.only)
-    return taken and not any(fnmatchcase(name, pattern) for pattern in source.skip)
+    """name: of a file, or file:array; a pattern without a colon is for files."""
+    taken = not source.only or any(_fits_pattern(name, pattern) for pattern in source.only)
+    return taken and not any(_fits_pattern(name, pattern) for pattern in source.skip)
+
+
+def _fits_pattern(name: str, pattern: str) -> bool:
+    return fnmatchcase(name if ":" in pattern else name.partition(":")[0], pattern)
 
 
 class Scenes:
@@ -224,6 +229,10 @@ def open_source(source: DataSource, band_names: Sequence[str]) -> Source:
     """
     if source.kind == "npz":
         return open_stacks(source, len(band_names))
+    if source.kind in ("series", "seasons"):
+        from eozip.train.series import open_series
+
+        return open_series(source, len(band_names))
     if source.kind == "geotiff":
         return Scenes(source, band_names)
     from eozip.train.ssl4eo import Shards

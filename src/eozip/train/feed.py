@@ -15,6 +15,7 @@ from torch import Tensor
 from eozip.train.augment import Augment, augmented
 from eozip.train.data import Draw, Source
 from eozip.train.recipe import Recipe
+from eozip.train.series import augmented_series
 
 AHEAD = 3  # batches per worker that may wait
 
@@ -26,9 +27,13 @@ def turns(weights: Sequence[int]) -> tuple[int, ...]:
 
 
 def batch(source: Source, draw: Draw, rng: np.random.Generator, count: int, augment: Augment) -> np.ndarray:
-    """float32 [count, C, s, s], augmented digital numbers."""
+    """float32 [count, C, s, s], or [count, T, C, s, s] of series: augmented digital numbers."""
     crops = source.crops(draw, rng)
-    return np.stack([augmented(next(crops), rng, augment) for _ in range(count)])
+    return np.stack([changed(next(crops), rng, augment) for _ in range(count)])
+
+
+def changed(crop: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
+    return augmented(crop, rng, augment) if crop.ndim == 3 else augmented_series(crop, rng, augment)
 
 
 class Feed:

@@ -12,11 +12,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from eozip import sensors
+from eozip.codecs.series_model import SeriesModel
 from eozip.codecs.small_model import SmallImageModel
 from eozip.errors import InputError
 from eozip.networks.small import SmallConfig
 from eozip.train import start
+from eozip.train.objective import loss_of, series_loss
 from eozip.train.start_linear import set_linear_entropy
+from eozip.train.start_series import begin_series
 from eozip.train.tables import from_table
 
 Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
@@ -36,6 +39,7 @@ class Kind:
         save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
         load: folder -> a `Codec`, for real bytes.
         calibrate: (folder, batches of crops float32 [N, C, H, W]) fits exported tables to what is coded.
+        loss: (model, batch of DN, levels [B]) -> loss, bpppb [B], MSE [B].
         given: folder of exported weights -> its tensors as training holds them, to start from.
         fixed: sizes that make it this kind.
         sensor: id of the sensor.
@@ -49,6 +53,7 @@ class Kind:
     load: Callable[[Path], Any]
     calibrate: Callable[[Path, Sequence[np.ndarray]], None]
     given: Callable[[Path], Mapping[str, Tensor]]
+    loss: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = loss_of
     fixed: Mapping[str, Any] = field(default_factory=dict)
     sensor: str = "s2-l2a"
 
@@ -104,12 +109,25 @@ def _small(entropy: str) -> Kind:
     begin = partial(start.begin, set_priors=set_linear_entropy)
     fixed = {"entropy": entropy}
     files = (_save_small, _load_small, _calibrate_small, _given_small)
-    return Kind(SmallConfig, SmallImageModel, begin, _small_logarithms, *files, fixed)
+    return Kind(SmallConfig, SmallImageModel, begin, _small_logarithms, *files, fixed=fixed)
+
+
+def _calibrate_series(folder: Path, series: Sequence[np.ndarray]) -> None:
+    from eozip.train.calibrate import calibrate
+
+    calibrate(folder, [one for batch in series for one in batch])
+
+
+def _series() -> Kind:
+    files = (_save_small, _load_small, _calibrate_series, _given_small)
+    fixed = {"entropy": "time"}
+    return Kind(SmallConfig, SeriesModel, begin_series, _small_logarithms, *files, series_loss, fixed)
 
 
 KINDS: dict[str, Kind] = {
     "tec-elic-small": _small("context"),
     "tec-fp-small": _small("linear"),
+    "tec-tt-small": _series(),
 }
 
 

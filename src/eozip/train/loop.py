@@ -30,7 +30,7 @@ from eozip.train.guard import check_apart
 from eozip.train.interrupts import noticing_interrupts
 from eozip.train.journal import Display, Journal, Tick, displayed, draw_curve
 from eozip.train.kinds import Kind, kind_of
-from eozip.train.objective import loss_of, sampled_levels, schedule
+from eozip.train.objective import sampled_levels, schedule
 from eozip.train.recipe import Recipe, find, load, located
 from eozip.train.setup import configured, picked_device, prepared_folder
 from eozip.train.state import CHECKPOINT, State
@@ -259,7 +259,7 @@ def _step(r: Run, dn: Tensor) -> None:
     draw = Draw(r.recipe.seed, state.step)
     torch.manual_seed(int(draw.rng(LEVELS).integers(2**63)))  # the quantisation noise of this step
     t = sampled_levels(state.model.config.levels, len(dn), draw.rng(LEVELS, 0))
-    loss, rate, mse = loss_of(state.model, dn.to(r.device), t.to(r.device))
+    loss, rate, mse = r.kind.loss(state.model, dn.to(r.device), t.to(r.device))
     is_good = _descend(state, loss, r.recipe.clip)
     state.step += 1
     if is_good:

@@ -39,6 +39,23 @@ def loss_of(model: nn.Module, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Te
     return ((rate + lmbda * mse) * lmbda**LOSS_EXPONENT).mean(), rate, mse
 
 
+def series_loss(model: nn.Module, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """R of a batch of series, weighted by lambda**-0.45; transforms do not learn, so there is no distortion to weigh.
+
+    Args:
+        model: `series(x, t)` gives y_hat, bits [B, T] and the MSE of rounding [B, T].
+        dn: float32 [B, T, C, H, W] digital numbers.
+        t: levels [B].
+
+    Returns:
+        loss, bpppb [B], MSE [B] of rounded latents.
+    """
+    x = model.standardise(dn)
+    _, bits, mse = model.series(x, t)
+    rate = bits.sum(1) / x[0].numel()
+    return (rate * model.config.lmbda(t) ** LOSS_EXPONENT).mean(), rate, mse.mean(1)
+
+
 @dataclass(frozen=True)
 class Rates:
     """Peak learning rates.

@@ -17,7 +17,7 @@ from eozip.train.tables import from_table
 SHIPPED = Path(__file__).parent / "recipes"
 DATA_VARIABLE = "$EOZIP_DATA"
 MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
-DATA_KINDS = ("npz", "geotiff", "ssl4eo")
+DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo")
 BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
 
 
@@ -26,16 +26,18 @@ class DataSource:
     """One source of crops.
 
     Attributes:
-        kind: "npz", "geotiff" or "ssl4eo".
+        kind: "npz", "series" (the same, whose first axis is time), "seasons" (the same, each image given made-up
+            dates), "geotiff" or "ssl4eo".
         path: a file or folder; `$EOZIP_DATA/...`, absolute, or relative to the recipe.
         crop: side of a crop in pixels, a multiple of 32.
         batch: crops per step.
         weight: turns of this source in a cycle of steps.
-        only: file name patterns (without suffix) to take; empty takes all.
+        only: file name patterns (without suffix; `file:array` for one array of an .npz) to take; empty takes all.
         skip: file name patterns to leave out.
         offset: DN contained in the data, taken off (1000 for baseline 04.00). None: what GeoTIFF tags say,
             else 0.
         steps_per_shard: ssl4eo only: steps that draw from one shard and date before the next is read.
+        dates: series and seasons only: dates of an example.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class DataSource:
     skip: tuple[str, ...] = ()
     offset: int | None = None
     steps_per_shard: int = 8
+    dates: int = 4
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def _source_faults(s: DataSource) -> list[str]:
         faults.append(f"kind: expected one of {', '.join(DATA_KINDS)}, got {s.kind!r}")
     if s.crop <= 0 or s.crop % MULTIPLE:
         faults.append(f"crop: expected a multiple of {MULTIPLE}, got {s.crop}")
-    for key in ("batch", "weight", "steps_per_shard"):
+    for key in ("batch", "weight", "steps_per_shard", "dates"):
         if getattr(s, key) < 1:
             faults.append(f"{key}: expected 1 or more, got {getattr(s, key)}")
     return faults
