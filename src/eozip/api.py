@@ -7,29 +7,32 @@ code the rest, and packs one chunk; `decode` goes back. No torch is imported her
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eozip import bitstream, lossless, masks
-from eozip.bitstream import Chunk, Header
+from eozip import bitstream, guarantee, masks
+from eozip.bitstream import Header
 from eozip.codecs import registry
 from eozip.codecs.base import Codec, Encoded
 from eozip.codecs.registry import LOSSLESS
-from eozip.errors import FormatError, InputError, WeightsError
-from eozip.pixels import Source, checked_source, fill_holes, pixels_to_code, psnr, to_dn
+from eozip.decoding import check_budget, decode_stack, rounded
+from eozip.errors import InputError
+from eozip.guarantee import Kept, Promise
+from eozip.pixels import Source, checked_source, pixels_to_code, psnr, to_dn
+from eozip.search import CAP, TOLERANCE, Try, quality_for
 
 DEFAULT_CODEC = "tec-elic-small"
 DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
 DEFAULT_QUALITY = 60.0
-PSNR_TOLERANCE = 0.15  # dB
-PSNR_STEPS = 8
+FLOOR_PSNR = 46.0  # dB that quality 100 reaches on any pixels
 
-_PSNR_CAP = 200.0  # what an exact reconstruction counts as while searching
 # Beyond this rate, or on frames this small, lossless coding may be smaller and is tried.
 _TRY_LOSSLESS_BITS = 4.0
 _TRY_LOSSLESS_PIXELS = 64
+# Under a bound on the error alone, which quality below the residual layer comes out smallest depends on both.
+_BASES = (60.0, 80.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,15 @@ class Report:
     """What `encode_report` did.
 
     Attributes:
-        codec: id in the stream (``lossless`` where that was smaller).
-        quality: quality used, 0..100; 100 if lossless.
-        psnr: dB over the valid pixels, infinite if exact; None unless a target was given.
+        codec: id in the stream (``lossless`` or ``near-lossless`` where that was smaller, or the network's
+            pixels were not good enough).
+        quality: quality used, 0..100; 100 without a network.
+        psnr: dB over the valid pixels, infinite if exact; None unless something was promised: a target, a
+            largest error, or quality 100.
         reached: whether the target was reached; None without a target.
         date_bits: estimated bits of each date: those of the chunk, shared out by what the codec's encoder
             counted; None where it cannot tell.
+        residual: bytes of the residual layer, without which the promise would not hold; 0 if there is none.
     """
 
     codec: str
@@ -50,6 +56,7 @@ class Report:
     psnr: float | None = None
     reached: bool | None = None
     date_bits: tuple[float, ...] | None = None
+    residual: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,14 @@ class Info:
         bytes: size of the chunk.
         bpppb: bits per pixel per band, all bytes counted, of the unpadded input.
         sections: bytes of each section, in order.
+        residual: bytes of the residual layer (the last section); 0 if there is none.
     """
 
     header: Header
     bytes: int
     bpppb: float
     sections: tuple[int, ...]
+    residual: int = 0
 
 
 def default_codec(dates: int, sensor: str = "s2-l2a") -> str:
@@ -89,6 +98,7 @@ def encode(
     quality: float | None = None,
     *,
     target_psnr: float | None = None,
+    max_error: int | None = None,
     nodata: int | None = None,
     sensor: str = "s2-l2a",
     offset: int = 0,
@@ -98,8 +108,13 @@ def encode(
     Args:
         dn: uint16 or int16 [T, C, H, W] or [C, H, W], digital numbers.
         codec: full id or short name, or ``lossless``; None: see `default_codec`.
-        quality: 0..100, rounded to hundredths; 60 if neither it nor ``target_psnr`` is given.
-        target_psnr: dB (see `psnr`); the quality is searched for; where the codec falls short, 100 is used.
+        quality: 0..100, rounded to hundredths; 60 if neither it nor ``target_psnr`` is given. 100 reaches
+            46 dB whatever the pixels: where the network does not, a residual layer is added, or the chunk
+            coded without a network.
+        target_psnr: dB (see `psnr`); the quality is searched for; where the codec falls short, 100 is used,
+            and what is missing is added as for quality 100.
+        max_error: largest absolute error of any pixel, in DN, on every machine; in addition to ``quality`` or
+            ``target_psnr``, or alone: then whatever is smallest. 0 is lossless.
         nodata: value of pixels without data; they come back exactly, and no other pixel gets that value.
         sensor: sensor id; a short codec name means the codec for this sensor.
         offset: radiometric offset contained in ``dn``: 1000 for Sentinel-2 baseline 04.00 and later.
@@ -112,8 +127,9 @@ def encode(
         UnknownCodecError: no such codec.
         WeightsError: its weights are missing or damaged.
     """
-    arguments = {"target_psnr": target_psnr, "nodata": nodata, "sensor": sensor, "offset": offset}
-    return encode_report(dn, codec, quality, **arguments)[0]  # type: ignore[arg-type]
+    asked = {"target_psnr": target_psnr, "max_error": max_error}
+    facts = {"nodata": nodata, "sensor": sensor, "offset": offset}
+    return encode_report(dn, codec, quality, **asked, **facts)[0]  # type: ignore[arg-type]
 
 
 def encode_report(
@@ -122,23 +138,29 @@ def encode_report(
     quality: float | None = None,
     *,
     target_psnr: float | None = None,
+    max_error: int | None = None,
     nodata: int | None = None,
     sensor: str = "s2-l2a",
     offset: int = 0,
 ) -> tuple[bytes, Report]:
-    """As `encode`, and says which quality was used and whether the target was reached."""
+    """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     asked = _asked_quality(quality, target_psnr)
+    promise = _promise(quality, target_psnr, guarantee.checked_error(max_error))
     source = checked_source(dn, nodata, offset, sensor)
     full_id = registry.resolve(codec, sensor) if codec else default_codec(len(source.dn), sensor)
     if full_id == LOSSLESS:
-        return _encode_lossless(source), _exact_report(target_psnr)
+        return _encode_exactly(source, Promise(promise.max_error), target_psnr)
     model = registry.get(full_id)
     _check_bands(model, source)
     if source.masked.all():
         return _pack(source, model, asked, Encoded((), ())), Report(full_id, asked)
-    blob, report = _encode_learned(source, model, asked, target_psnr)
+    is_free = promise.max_error is not None and quality is None and target_psnr is None
+    made = [_encode_learned(source, model, q, target_psnr) for q in (_BASES if is_free else (asked,))]
+    if promise:
+        made = _keeping(source, promise, made, target_psnr)
+    blob, report = min(made, key=lambda one: len(one[0]))
     if _is_lossless_worth_trying(source.dn, blob):
-        exact = _encode_lossless(source)
+        exact = guarantee.exact(source)
         if len(exact) <= len(blob):
             return exact, _exact_report(target_psnr)
     return blob, report
@@ -163,8 +185,8 @@ def decode(blob: bytes, *, budget: int | None = None) -> np.ndarray:
     if budget is not None and budget < 1:
         raise InputError(f"budget: expected at least 1 section, got {budget}")
     chunk = bitstream.unpack(blob, allow_truncated=budget is not None)
-    _check_budget(chunk, budget)
-    dn = _decode_stack(chunk, budget)
+    check_budget(chunk, budget)
+    dn = decode_stack(chunk, budget)
     return dn[0] if chunk.header.squeezed else dn
 
 
@@ -175,7 +197,8 @@ def inspect(blob: bytes) -> Info:
         FormatError: not a chunk, or a damaged header.
     """
     header, sections = bitstream.read_header(blob)
-    return Info(header, len(blob), 8.0 * len(blob) / math.prod(header.shape), sections)
+    layer = sections[-1] if header.residual else 0
+    return Info(header, len(blob), 8.0 * len(blob) / math.prod(header.shape), sections, layer)
 
 
 def check(blob: bytes) -> Info:
@@ -186,13 +209,6 @@ def check(blob: bytes) -> Info:
     """
     bitstream.unpack(blob)
     return inspect(blob)
-
-
-@dataclass(frozen=True)
-class _Try:
-    quality: float
-    psnr: float
-    coded: Encoded
 
 
 # --- checking the input ---
@@ -207,6 +223,13 @@ def _asked_quality(quality: float | None, target_psnr: float | None) -> float:
     if not 0 <= asked <= 100:  # also NaN
         raise InputError(f"quality: expected 0..100, got {quality}")
     return round(asked, 2)
+
+
+def _promise(quality: float | None, target_psnr: float | None, max_error: int | None) -> Promise:
+    """What decoded pixels must fulfil, the codec's own working aside."""
+    if target_psnr is not None:
+        return Promise(max_error, target_psnr - TOLERANCE)
+    return Promise(max_error, FLOOR_PSNR if quality == 100 else None)
 
 
 def _check_bands(model: Codec, source: Source) -> None:
@@ -229,10 +252,41 @@ def _encode_learned(
         coded = model.encode(x, asked)
         blob = _pack(source, model, asked, coded)
         return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded))
-    found = _search_quality(lambda quality: _try(source, model, x, quality), target_psnr)
+    found = quality_for(target_psnr, lambda quality: _try(source, model, x, quality), DEFAULT_QUALITY)
     blob = _pack(source, model, found.quality, found.coded)
-    reached = found.psnr >= target_psnr - PSNR_TOLERANCE
+    reached = found.psnr >= target_psnr - TOLERANCE
     return blob, Report(model.id, found.quality, found.psnr, reached, _date_bits(blob, found.coded))
+
+
+def _keeping(
+    source: Source, promise: Promise, made: Sequence[tuple[bytes, Report]], target_psnr: float | None
+) -> list[tuple[bytes, Report]]:
+    """Chunks with what they need to keep a promise; where that is much, one without a network beside them."""
+    kept = [
+        (layered.blob, _kept_report(report, layered, target_psnr))
+        for blob, report in made
+        if (layered := guarantee.layered(source, blob, rounded(bitstream.unpack(blob)), promise)) is not None
+    ]
+    if promise.max_error is None and kept and not any(report.residual for _, report in kept):
+        return kept
+    return [*kept, _encode_exactly(source, promise, target_psnr)]
+
+
+def _kept_report(report: Report, kept: Kept, target_psnr: float | None) -> Report:
+    reached = None if target_psnr is None else kept.psnr >= target_psnr - TOLERANCE
+    return replace(report, psnr=kept.psnr, reached=reached, residual=kept.residual)
+
+
+def _encode_exactly(source: Source, promise: Promise, target_psnr: float | None) -> tuple[bytes, Report]:
+    """A chunk without a network: lossless, or as coarse as the promise allows if that is smaller."""
+    exact = guarantee.exact(source)
+    if not promise or source.masked.all():
+        return exact, _exact_report(target_psnr)
+    near = guarantee.near_lossless(source, promise)
+    if len(exact) <= len(near.blob):
+        return exact, _exact_report(target_psnr)
+    report = Report(bitstream.read_header(near.blob)[0].codec, 100.0)
+    return near.blob, _kept_report(report, near, target_psnr)
 
 
 def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
@@ -241,36 +295,12 @@ def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
     return tuple(8 * len(blob) * bits / counted for bits in coded.bits) if counted > 0 else None
 
 
-def _try(source: Source, model: Codec, x: np.ndarray, quality: float) -> _Try:
+def _try(source: Source, model: Codec, x: np.ndarray, quality: float) -> Try:
     coded = model.encode(x, quality)
     dn_hat = to_dn(model.decode(coded, _shape(source), quality), _header(source, model, quality, coded))
     dn_hat[source.beyond] = source.dn[source.beyond]
     achieved = psnr(source.dn, dn_hat, ~source.masked, source.offset)
-    return _Try(quality, min(achieved, _PSNR_CAP), coded)
-
-
-def _search_quality(try_at: Callable[[float], _Try], target: float) -> _Try:
-    """The try whose PSNR is nearest the target, by bisection on real decodes; 100 if none reaches it."""
-    tries = [try_at(DEFAULT_QUALITY)]
-    if not _near(tries[0], target):
-        tries.append(try_at(100.0 if tries[0].psnr < target else 0.0))
-    low, high = (tries[0], tries[-1]) if tries[0].psnr < target else (tries[-1], tries[0])
-    while len(tries) < PSNR_STEPS and not _near(tries[-1], target) and low.psnr < target < high.psnr:
-        tries.append(try_at(_between(low, high, target)))
-        low, high = (tries[-1], high) if tries[-1].psnr < target else (low, tries[-1])
-    if tries[-1].quality == 100.0:  # it stayed the last one, so even it falls short
-        return tries[-1]
-    return min(tries, key=lambda one: abs(one.psnr - target))
-
-
-def _near(one: _Try, target: float) -> bool:
-    return abs(one.psnr - target) <= PSNR_TOLERANCE
-
-
-def _between(low: _Try, high: _Try, target: float) -> float:
-    """Where a straight line meets the target, kept off the ends so that the bracket always shrinks."""
-    share = min(0.85, max(0.15, (target - low.psnr) / (high.psnr - low.psnr)))
-    return round(low.quality + share * (high.quality - low.quality), 2)
+    return Try(quality, min(achieved, CAP), coded)
 
 
 def _shape(source: Source) -> tuple[int, int, int, int]:
@@ -300,12 +330,6 @@ def _pack(source: Source, model: Codec, quality: float, coded: Encoded) -> bytes
     return bitstream.pack(_header(source, model, quality, coded), mask, exceptions, coded.sections)
 
 
-def _encode_lossless(source: Source) -> bytes:
-    mask = masks.encode_mask(source.masked)
-    sections = () if source.masked.all() else (lossless.encode_array(fill_holes(source.dn, source.masked)),)
-    return bitstream.pack(_header(source, None, 100.0, Encoded(sections, ())), mask, b"", sections)
-
-
 def _exact_report(target_psnr: float | None) -> Report:
     return Report(LOSSLESS, 100.0) if target_psnr is None else Report(LOSSLESS, 100.0, math.inf, True)
 
@@ -313,65 +337,3 @@ def _exact_report(target_psnr: float | None) -> Report:
 def _is_lossless_worth_trying(dn: np.ndarray, blob: bytes) -> bool:
     small = dn.shape[2] * dn.shape[3] <= _TRY_LOSSLESS_PIXELS
     return small or 8 * len(blob) > _TRY_LOSSLESS_BITS * dn.size
-
-
-# --- decoding ---
-
-
-def _decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
-    header = chunk.header
-    mask = masks.decode_mask(chunk.mask, header.shape)
-    if chunk.mask and header.nodata is None:
-        raise FormatError("chunk: a mask without a nodata value; the data are damaged")
-    if chunk.declared == 0:
-        dn = _decode_nothing(header, mask)
-    elif header.codec == LOSSLESS:
-        dn = _decode_lossless(chunk)
-    else:
-        dn = to_dn(_decode_learned(chunk, budget), header)
-    if chunk.exceptions:
-        where, values = masks.decode_exceptions(chunk.exceptions, header.shape, header.dtype)
-        dn[where] = values
-    if chunk.mask:
-        dn[mask] = header.nodata
-    return dn
-
-
-def _check_budget(chunk: Chunk, budget: int | None) -> None:
-    """What was asked for must be there: fewer sections would be a worse picture without a word."""
-    needed = chunk.declared if budget is None else min(budget, chunk.declared)
-    if 0 < len(chunk.sections) < needed:  # codecs refuse 0 by themselves
-        raise FormatError(
-            f"chunk: expected the first {needed} of {chunk.declared} sections, got {len(chunk.sections)} whole "
-            "ones; fetch more of it, or ask for a smaller budget"
-        )
-
-
-def _decode_nothing(header: Header, mask: np.ndarray) -> np.ndarray:
-    if not mask.all():
-        raise FormatError("chunk: no sections, though not all of it is nodata; the data are damaged")
-    return np.zeros(header.shape, header.dtype)
-
-
-def _decode_lossless(chunk: Chunk) -> np.ndarray:
-    if chunk.declared != 1 or not chunk.sections:
-        raise FormatError(
-            f"chunk: expected one lossless section, got {len(chunk.sections)} of {chunk.declared}"
-        )
-    return lossless.decode_array(chunk.sections[0], chunk.header.shape, chunk.header.dtype)
-
-
-def _decode_learned(chunk: Chunk, budget: int | None) -> np.ndarray:
-    header = chunk.header
-    model = registry.get(header.codec)
-    if model.weights_hash != header.weights_hash:
-        raise WeightsError(
-            f"{header.codec}: coded with weights {header.weights_hash.hex()}, installed are "
-            f"{model.weights_hash.hex()}; install the weights it was coded with"
-        )
-    if model.bands != header.shape[1] or len(header.checks) != header.shape[0]:
-        raise FormatError(
-            f"chunk: {header.shape[1]} bands and {len(header.checks)} checks do not fit {model.id}"
-        )
-    coded = Encoded(chunk.sections[:budget], header.checks, header.budgets)
-    return model.decode(coded, header.shape, header.quality)

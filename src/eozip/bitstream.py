@@ -1,9 +1,12 @@
 """Layout of one chunk; ``docs/bitstream.md`` specifies every field.
 
-    fixed part (33 bytes) | codec id | sensor id | [checks] | [budgets] | section table | CRC-32C | sections
+    fixed part (33 bytes) | codec id | sensor id | [more flags] | [checks] | [budgets] | section table | CRC-32C
+    | sections
 
-The sections are the nodata mask and the exceptions (see `eozip.lossless`), each only if its flag is set, and
-then the codec's own. All integers are little-endian. Sizes are checked before anything is allocated by them.
+The sections are the nodata mask and the exceptions (see `eozip.masks`), then the codec's own, then the residual
+layer (see `eozip.residual`); all but the codec's only if their flag is set. Version 2 is version 1 with a byte
+of further flags; it is written only where one of them is needed, so that older readers read all else. All
+integers are little-endian. Sizes are checked before anything is allocated by them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from eozip.errors import ChecksumError, FormatError, InputError, LimitError
 
 MAGIC = b"\x89EOZ"
 VERSION = 1
+VERSION_MORE = 2  # with further flags
 
 MAX_DATES = 4096
 MAX_BANDS = 64
@@ -36,7 +40,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DTYPES = ("uint16", "int16")
 
 _SQUEEZED, _INT16, _NODATA, _CHECKS, _BUDGETS, _MASK, _EXCEPTIONS = (1 << bit for bit in range(7))
-_KNOWN_FLAGS = (1 << 7) - 1
+_MORE = 1 << 7  # version 2: a byte of further flags follows the names
+_RESIDUAL = 1 << 0  # among the further flags
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Header:
         weights_hash: 8 bytes, zero where there are no weights.
         checks: u32 per frame over decoded symbols, or empty.
         budgets: u8 per frame, or empty.
+        residual: a residual layer follows the codec's sections (version 2).
     """
 
     codec: str
@@ -68,6 +74,7 @@ class Header:
     weights_hash: bytes = bytes(8)
     checks: tuple[int, ...] = ()
     budgets: tuple[int, ...] = ()
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class Chunk:
         exceptions: coded out-of-range pixels, empty if there are none.
         sections: the codec's sections; fewer than ``declared`` if the chunk was cut.
         declared: how many sections the chunk had when it was written.
+        residual: coded residual layer; empty if there is none or the chunk was cut before its end.
     """
 
     header: Header
@@ -87,6 +95,7 @@ class Chunk:
     exceptions: bytes
     sections: tuple[bytes, ...]
     declared: int
+    residual: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -121,20 +130,25 @@ def fits(value: int, dtype: str) -> bool:
     return bool(limits.min <= value <= limits.max)
 
 
-def pack(header: Header, mask: bytes, exceptions: bytes, sections: tuple[bytes, ...]) -> bytes:
+def pack(
+    header: Header, mask: bytes, exceptions: bytes, sections: tuple[bytes, ...], residual: bytes = b""
+) -> bytes:
     """One chunk as bytes.
 
     Raises:
         InputError: a field that the format cannot hold.
     """
     _check_packable(header, sections)
-    parts = [part for part in (mask, exceptions) if part] + list(sections)
+    if header.residual != bool(residual):
+        raise InputError(f"header.residual: expected {bool(residual)}, got {header.residual}")
+    parts = [part for part in (mask, exceptions) if part] + list(sections) + [residual] * header.residual
     if max((len(part) for part in parts), default=0) > MAX_SECTION_BYTES:
         raise InputError(f"a section is longer than {MAX_SECTION_BYTES} bytes; use smaller chunks")
     tail = b"".join(
         [
             _pack_name(header.codec),
             _pack_name(header.sensor),
+            bytes([_RESIDUAL]) if header.residual else b"",
             struct.pack(f"<{len(header.checks)}I", *header.checks),
             bytes(header.budgets),
             struct.pack("<H", len(sections)),
@@ -209,6 +223,7 @@ def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
         | _BUDGETS * bool(header.budgets)
         | _MASK * bool(mask)
         | _EXCEPTIONS * bool(exceptions)
+        | _MORE * header.residual
     )
 
 
@@ -216,7 +231,8 @@ def _pack_fixed(header: Header, flags: int, size: int) -> bytes:
     t, c, h, w = header.shape
     quality = round(header.quality * QUALITY_STEPS)
     fields = (t, c, h, w, quality, header.offset, header.weights_hash, header.nodata or 0)
-    return _FIXED.pack(MAGIC, VERSION, flags, size, *fields)
+    version = VERSION_MORE if flags & _MORE else VERSION
+    return _FIXED.pack(MAGIC, version, flags, size, *fields)
 
 
 def _pack_name(name: str) -> bytes:
@@ -250,17 +266,20 @@ class _Reader:
 
 def _read_layout(data: bytes) -> _Layout:
     size = _header_size(data)
-    _, _, flags, _, t, c, h, w, quality, offset, weights_hash, nodata = _FIXED.unpack_from(data)
+    _, version, flags, _, t, c, h, w, quality, offset, weights_hash, nodata = _FIXED.unpack_from(data)
     shape = (t, c, h, w)
+    if bool(flags & _MORE) != (version == VERSION_MORE):
+        raise FormatError(f"chunk: unknown flags {flags:#04x} in version {version}; install a newer eozip")
     _check_declared(flags, shape, quality)
     reader = _Reader(data, _FIXED.size, size - _CRC.size)
     codec, sensor = reader.name(), reader.name()
+    is_layered = bool(_read_more(reader, flags) & _RESIDUAL)
     checks = struct.unpack(f"<{t}I", reader.take(4 * t)) if flags & _CHECKS else ()
     budgets = tuple(reader.take(t)) if flags & _BUDGETS else ()
     (declared,) = struct.unpack("<H", reader.take(2))
     if declared > MAX_SECTIONS:
         raise LimitError(f"chunk: {declared} sections, allowed are {MAX_SECTIONS}")
-    count = declared + bool(flags & _MASK) + bool(flags & _EXCEPTIONS)
+    count = declared + bool(flags & _MASK) + bool(flags & _EXCEPTIONS) + is_layered
     table = tuple(_ENTRY.iter_unpack(reader.take(_ENTRY.size * count)))
     reader.finish()
     header = Header(
@@ -275,6 +294,7 @@ def _read_layout(data: bytes) -> _Layout:
         weights_hash=weights_hash,
         checks=checks,
         budgets=budgets,
+        residual=is_layered,
     )
     return _Layout(header, flags, table, size)
 
@@ -286,9 +306,9 @@ def _header_size(data: bytes) -> int:
     if len(data) < _FIXED.size:
         raise FormatError(f"chunk: expected at least {_FIXED.size} bytes, got {len(data)}; it is truncated")
     version, size = data[4], int.from_bytes(data[6:8], "little")
-    if version != VERSION:
+    if version not in (VERSION, VERSION_MORE):
         raise FormatError(
-            f"chunk: version {version}; this eozip reads version {VERSION}: install a newer one"
+            f"chunk: version {version}; this eozip reads versions {VERSION} and {VERSION_MORE}: install a newer one"
         )
     if not _FIXED.size + _CRC.size <= size <= len(data):
         raise FormatError(f"chunk: a header of {size} bytes in {len(data)} bytes; it is truncated or damaged")
@@ -300,8 +320,6 @@ def _header_size(data: bytes) -> int:
 
 
 def _check_declared(flags: int, shape: tuple[int, int, int, int], quality: int) -> None:
-    if flags & ~_KNOWN_FLAGS:
-        raise FormatError(f"chunk: unknown flags {flags:#04x}; install a newer eozip")
     problem = size_problem(shape)
     if problem:
         raise LimitError(f"chunk: declares {problem}")
@@ -309,6 +327,16 @@ def _check_declared(flags: int, shape: tuple[int, int, int, int], quality: int) 
         raise FormatError(f"chunk: expected a quality of at most 100.00, got {quality / QUALITY_STEPS}")
     if flags & _SQUEEZED and shape[0] != 1:
         raise FormatError(f"chunk: [C, H, W] with {shape[0]} dates")
+
+
+def _read_more(reader: _Reader, flags: int) -> int:
+    """The further flags of version 2, of which one at least is set; 0 in version 1."""
+    if not flags & _MORE:
+        return 0
+    more = reader.take(1)[0]
+    if more != _RESIDUAL:
+        raise FormatError(f"chunk: unknown further flags {more:#04x}; install a newer eozip")
+    return more
 
 
 def _read_nodata(raw: int, flags: int) -> int | None:
@@ -341,4 +369,6 @@ def _collect(layout: _Layout, parts: list[bytes]) -> Chunk:
         raise FormatError("chunk: cut before its mask and exceptions were whole; nothing can be decoded")
     mask = parts[0] if has_mask else b""
     exceptions = parts[extra - 1] if has_exceptions else b""
-    return Chunk(layout.header, mask, exceptions, tuple(parts[extra:]), len(layout.table) - extra)
+    declared = len(layout.table) - extra - layout.header.residual
+    sections, after = parts[extra : extra + declared], parts[extra + declared :]
+    return Chunk(layout.header, mask, exceptions, tuple(sections), declared, after[0] if after else b"")

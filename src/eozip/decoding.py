@@ -1,0 +1,88 @@
+"""From one parsed chunk to its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from eozip import lossless, masks, residual
+from eozip.bitstream import Chunk, Header
+from eozip.codecs import registry
+from eozip.codecs.base import Encoded
+from eozip.codecs.registry import LOSSLESS
+from eozip.errors import FormatError, WeightsError
+from eozip.guarantee import NEAR_LOSSLESS
+from eozip.pixels import to_dn
+
+
+def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
+    """Pixels [T, C, H, W] of a chunk, in its dtype; see `eozip.decode` for `budget` and what is raised."""
+    header = chunk.header
+    mask = masks.decode_mask(chunk.mask, header.shape)
+    if chunk.mask and header.nodata is None:
+        raise FormatError("chunk: a mask without a nodata value; the data are damaged")
+    if chunk.declared == 0:
+        dn = _decode_nothing(header, mask)
+    elif header.codec in (LOSSLESS, NEAR_LOSSLESS):
+        dn = _decode_without_network(chunk)
+    elif chunk.residual and (budget is None or budget >= chunk.declared):
+        steps, step = residual.decode_layer(chunk.residual, header.shape)
+        dn = residual.corrected(rounded(chunk), steps, step, header.dtype, header.nodata)
+    else:
+        dn = to_dn(_decode_learned(chunk, budget), header)
+    if chunk.exceptions:
+        where, values = masks.decode_exceptions(chunk.exceptions, header.shape, header.dtype)
+        dn[where] = values
+    if chunk.mask:
+        dn[mask] = header.nodata
+    return dn
+
+
+def check_budget(chunk: Chunk, budget: int | None) -> None:
+    """What was asked for must be there: fewer sections would be a worse picture without a word."""
+    needed = chunk.declared if budget is None else min(budget, chunk.declared)
+    if 0 < len(chunk.sections) < needed:  # codecs refuse 0 by themselves
+        raise FormatError(
+            f"chunk: expected the first {needed} of {chunk.declared} sections, got {len(chunk.sections)} whole "
+            "ones; fetch more of it, or ask for a smaller budget"
+        )
+
+
+def _decode_nothing(header: Header, mask: np.ndarray) -> np.ndarray:
+    if not mask.all() or header.residual:
+        raise FormatError("chunk: no sections, though not all of it is nodata; the data are damaged")
+    return np.zeros(header.shape, header.dtype)
+
+
+def _decode_without_network(chunk: Chunk) -> np.ndarray:
+    header = chunk.header
+    if chunk.declared != 1 or not chunk.sections or header.residual:
+        raise FormatError(
+            f"chunk: expected one {header.codec} section, got {len(chunk.sections)} of {chunk.declared}"
+            + ", and a residual layer" * header.residual
+        )
+    if header.codec == LOSSLESS:
+        return lossless.decode_array(chunk.sections[0], header.shape, header.dtype)
+    return residual.decode_near(chunk.sections[0], header.shape, header.dtype, header.nodata)
+
+
+def rounded(chunk: Chunk) -> np.ndarray:
+    """Pixels [T, C, H, W] that the network of a chunk makes; neither exceptions nor nodata are put in."""
+    return to_dn(_decode_learned(chunk, None), replace(chunk.header, nodata=None))
+
+
+def _decode_learned(chunk: Chunk, budget: int | None) -> np.ndarray:
+    header = chunk.header
+    model = registry.get(header.codec)
+    if model.weights_hash != header.weights_hash:
+        raise WeightsError(
+            f"{header.codec}: coded with weights {header.weights_hash.hex()}, installed are "
+            f"{model.weights_hash.hex()}; install the weights it was coded with"
+        )
+    if model.bands != header.shape[1] or len(header.checks) != header.shape[0]:
+        raise FormatError(
+            f"chunk: {header.shape[1]} bands and {len(header.checks)} checks do not fit {model.id}"
+        )
+    coded = Encoded(chunk.sections[:budget], header.checks, header.budgets)
+    return model.decode(coded, header.shape, header.quality)
