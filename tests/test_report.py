@@ -211,27 +211,24 @@ def test_a_report_that_cannot_be_read_is_a_named_error(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_one_place_without_crops_or_intervals(tmp_path: Path) -> None:
-    """What the smallest report holds: one place, one codec, nothing to compare with."""
-    whole = write_made_up_report(tmp_path)
-    places = [whole["places"][0]]
-    points = [p for p in whole["points"] if p["method"] == "tec-elic-small" and p["place"] == "hill"]
-    rates = {"tec-elic-small": whole["summary"]["rates_at_psnr"]["tec-elic-small"]}
+def without(whole: dict[str, Any], methods: list[str]) -> dict[str, Any]:
+    """A report of one place with a point each of some methods, no pairs and no crops."""
+    points = {p["method"]: p for p in whole["points"] if p["place"] == "hill" and p["method"] in methods}
+    rates = {name: whole["summary"]["rates_at_psnr"][name] for name in methods}
     summary = {**whole["summary"], "rates_at_psnr": rates, "pairs": [], "at_psnr": {"40": {}}}
-    small = {
-        **whole,
-        "places": places,
-        "points": points[:1],
-        "summary": summary,
-        "crops": {"levels": [], "files": []},
-    }
-    small["methods"], small["failures"] = whole["methods"][:1], []
+    small = {**whole, "places": whole["places"][:1], "points": list(points.values()), "summary": summary}
+    return {**small, "methods": whole["methods"][:4], "failures": [], "crops": {"levels": [], "files": []}}
+
+
+@pytest.mark.parametrize("methods", [["tec-elic-small"], ["jpeg2000"], []])
+def test_reports_with_next_to_nothing_in_them(tmp_path: Path, methods: list[str]) -> None:
+    small = without(write_made_up_report(tmp_path), methods)
     (tmp_path / "report.json").write_text(json.dumps(small))
     text = write_report(tmp_path).read_text()
     assert "No crops were stored." in text
-    assert "<svg" not in text, "pictures keep their ids to themselves"
-    assert "Nowhere in what was measured." in text
     assert "Nothing that was asked for." in text
+    assert f"{len(methods)} method{'' if len(methods) == 1 else 's'} on 1 place" in text
+    assert "<svg" not in text, "pictures keep their ids to themselves"
 
 
 # --- pictures ---

@@ -77,6 +77,7 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     """
     from eozip.evaluate.evaluation import REPORT, Notices
     from eozip.evaluate.evaluation import evaluate as measure
+    from eozip.evaluate.report import write_report
 
     plan = _plan(data, options)
     with (
@@ -84,10 +85,12 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
         progress_bar("Crops", "files", quiet=as_json) as crops,
     ):
         report = measure(plan, out, Notices(sweep, crops, _say_unavailable))
+    with progress_bar("Report", "parts", quiet=as_json) as parts:
+        page = write_report(out, parts)
     if as_json:
-        print_json({"report": str(out / REPORT), **_facts(report)})
+        print_json({"report": str(out / REPORT), "page": str(page), **_facts(report)})
     else:
-        click.echo(_text(report, out / REPORT))
+        click.echo(f"{_text(report, out / REPORT)}\nto look at: {page}")
     if report["failures"]:
         first = report["failures"][0]
         raise click.ClickException(

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,15 @@ from eozip.evaluate.report_html import table as html_table
 from eozip.evaluate.report_words import place_losses, verdicts
 
 NAME = "report.html"
+
+Progress = Callable[[int, int], None]
+"""Called with parts done and in all."""
+
 _LEGEND = "Codecs of eozip are solid lines, baselines broken ones."
+_BD = (
+    "Percent of rate at equal PSNR (below 0: fewer bits), dB at equal rate. Averaged over the range that both curves "
+    "cover; a small share of the reference's range says little."
+)
 _VIEWER = """<fieldset>
 <label>Place <select id="place"></select></label>
 <label>Date <select id="date"></select></label>
@@ -45,8 +54,12 @@ _VIEWER = """<fieldset>
 """
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, progress: Progress = lambda done, total: None) -> Path:
     """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
+
+    Args:
+        folder: where `eozip evaluate` wrote.
+        progress: called with parts of the page done and in all.
 
     Returns:
         the page's path.
@@ -56,42 +69,46 @@ def write_report(folder: str | Path) -> Path:
         OutputError: the page cannot be written.
     """
     path = Path(folder) / NAME
-    write_text(path, page(load_report(folder)))
+    write_text(path, page(load_report(folder), progress))
     return path
 
 
-def page(report: Report) -> str:
+def page(report: Report, progress: Progress = lambda done, total: None) -> str:
     """The page as text."""
     pictures = viewer_data(report)
     return Template(_part("html")).substitute(
         title=escape(_title(report)),
         style=_part("css"),
         script=_part("js"),
-        body=_body(report, pictures),
+        body=_body(report, pictures, progress),
         data=json.dumps(pictures).replace("<", "\\u003c"),  # "</script>" in a name would end the script
     )
 
 
-def _body(report: Report, pictures: dict[str, Any]) -> str:
+def _body(report: Report, pictures: dict[str, Any], progress: Progress) -> str:
     sections = {
-        "words": ("In words", _findings(report)),
-        "rd": ("Rate-distortion", _plot(report_plots.rd_plot(report), "PSNR over rate") + paragraph(_LEGEND)),
-        "bits": ("Bits at equal quality", _bits(report)),
-        "bd": ("Bjontegaard differences", paragraph(_bd_note()) + report_tables.bd_table(report)),
-        "speed": ("Speed against rate at 40 dB", _speed(report)),
-        "bands": ("PSNR of each band", _bands(report)),
-        "viewer": ("Pictures", _viewer(report, pictures)),
-        "metrics": ("Other metrics at 40 dB", report_tables.metric_tables(report)),
-        "spans": ("Span of the settings", report_tables.span_table(report)),
-        "made": ("How it was made", _made(report)),
+        "words": ("In words", lambda: _findings(report)),
+        "rd": ("Rate-distortion", lambda: _curves(report)),
+        "bits": ("Bits at equal quality", lambda: _bits(report)),
+        "bd": ("Bjontegaard differences", lambda: paragraph(_BD) + report_tables.bd_table(report)),
+        "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report)),
+        "bands": ("PSNR of each band", lambda: _bands(report)),
+        "viewer": ("Pictures", lambda: _viewer(report, pictures)),
+        "metrics": (f"Other metrics at {AT} dB", lambda: report_tables.metric_tables(report)),
+        "spans": ("Span of the settings", lambda: report_tables.span_table(report)),
+        "made": ("How it was made", lambda: _made(report)),
     }
     links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, (title, _) in sections.items())
-    head = f"<h1>{escape(_title(report))}</h1>\n<nav>{links}</nav>\n"
-    return head + "".join(section(key, title, html) for key, (title, html) in sections.items())
+    parts = [f"<h1>{escape(_title(report))}</h1>\n<nav>{links}</nav>\n"]
+    for done, (key, (title, html)) in enumerate(sections.items()):
+        progress(done, len(sections))
+        parts.append(section(key, title, html()))
+    progress(len(sections), len(sections))
+    return "".join(parts)
 
 
 def _title(report: Report) -> str:
-    return f"eozip evaluate: {len(report.methods)} methods on {_count(len(report.places), 'place')}"
+    return f"eozip evaluate: {_count(len(report.methods), 'method')} on {_count(len(report.places), 'place')}"
 
 
 def _findings(report: Report) -> str:
@@ -112,6 +129,10 @@ def _findings(report: Report) -> str:
             bullets(report_findings.gaps(report)) or paragraph("Nothing that was asked for."),
         ]
     )
+
+
+def _curves(report: Report) -> str:
+    return _plot(report_plots.rd_plot(report), "PSNR over rate") + paragraph(_LEGEND)
 
 
 def _bits(report: Report) -> str:
@@ -170,13 +191,6 @@ def _made(report: Report) -> str:
     rows = [[words(name), words(text)] for name, text in facts.items()]
     tables = [report_tables.place_table(report), report_tables.method_table(report)]
     return html_table(["", ""], rows) + "".join(tables) + report_tables.point_table(report)
-
-
-def _bd_note() -> str:
-    return (
-        "Percent of rate at equal PSNR (below 0: fewer bits), dB at equal rate. Averaged over the range that both curves "
-        "cover; a small share of the reference's range says little."
-    )
 
 
 def _definition(report: Report, name: str) -> str:

@@ -107,6 +107,8 @@ def _check(path: Path, data: Any) -> None:
         raise InputError(f"{path}: expected schema {SCHEMA!r}, got {schema!r}; run `eozip evaluate` again")
     parts = ("provenance", "definitions", "places", "methods", "points", "failures", "summary", "crops")
     missing = [name for name in parts if name not in data]
-    if missing or not data["points"]:
-        what = f"no {', '.join(missing)}" if missing else "no points"
-        raise InputError(f"{path}: expected every part of {SCHEMA}, got {what}; run `eozip evaluate` again")
+    if missing:
+        what = ", ".join(missing)
+        raise InputError(
+            f"{path}: expected every part of {SCHEMA}, got no {what}; run `eozip evaluate` again"
+        )
