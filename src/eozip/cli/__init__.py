@@ -18,6 +18,7 @@ from eozip.errors import EozipError
 
 COMMANDS = {
     "encode": "eozip.cli.encode:encode",
+    "append": "eozip.cli.append:append",
     "decode": "eozip.cli.decode:decode",
     "info": "eozip.cli.info:info",
     "verify": "eozip.cli.verify:verify",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,34 @@ def bytes_text(count: int) -> str:
 def decibels(value: float | None) -> str:
     """Such as `41.23 dB`; equal pixels have no PSNR."""
     return "exact" if value is None else f"{value:.2f} dB"
+
+
+def date_table(
+    dates: Sequence[str | None],
+    psnr: Sequence[float | None],
+    bits: Sequence[float | None] = (),
+    pixels: int = 1,
+) -> list[str]:
+    """One line a date: what it costs and how good it is.
+
+    Args:
+        dates: [T] ISO, None where unknown.
+        psnr: [T] dB; None: exact.
+        bits: [T] estimated bits; None where the codec cannot tell; empty: no such column.
+        pixels: pixels of a date, all bands.
+    """
+    title = "  date                 PSNR" + ("      estimated bits per pixel and band" if bits else "")
+    lines = [title] if dates else []
+    for t, (date, value) in enumerate(zip(dates, psnr)):
+        cost = f"   {_cost(bits[t], pixels)}" if bits else ""
+        lines.append(f"  {date or f'number {t + 1}':19}  {decibels(value):>8}{cost}")
+    return lines
+
+
+def _cost(bits: float | None, pixels: int) -> str:
+    if bits is None:
+        return "unknown: the codec cannot tell dates of a group apart"
+    return f"{bits / pixels:.4f} ({bytes_text(round(bits / 8))})"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from eozip.cli.common import (
     STORE,
     CommaList,
+    bytes_text,
     json_option,
     overwrite_option,
     print_json,
@@ -26,6 +27,13 @@ from eozip.cli.common import (
 @click.option(
     "--dates", type=CommaList(), help="Dates to write: 2021-07-15, 2021-07, or positions; default: all."
 )
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Read and decode only the first K sections of each chunk: a coarser picture from fewer bytes, for codecs with "
+    "several (flextec). `eozip info` lists their sizes.",
+)
 @overwrite_option
 @json_option
 @threads_option
@@ -34,6 +42,7 @@ def decode(
     out: Path,
     bands: list[str | int] | None,
     dates: list[str | int] | None,
+    budget: int | None,
     overwrite: bool,
     as_json: bool,
     threads: int | None,
@@ -43,10 +52,12 @@ def decode(
 
     use_threads(threads)
     with progress_bar("Decoding", "rows of chunks", quiet=as_json) as progress:
-        done = decode_store(store, out, bands=bands, dates=dates, overwrite=overwrite, progress=progress)
+        done = decode_store(
+            store, out, bands=bands, dates=dates, budget=budget, overwrite=overwrite, progress=progress
+        )
     if as_json:
         print_json(asdict(done))
         return
     times, count, height, width = done.shape
-    speed = f"{done.seconds:.1f} s, {done.mpx_per_s:.2f} MPx/s"
+    speed = f"{done.seconds:.1f} s, {done.mpx_per_s:.2f} MPx/s, {bytes_text(done.bytes_read)} read"
     click.echo(f"{done.output}: {times} x {count} x {height} x {width}, {speed}")

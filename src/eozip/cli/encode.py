@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 @click.argument("out", type=STORE)
 @click.option(
     "--codec",
-    default="tec-elic-small",
-    show_default=True,
-    help="Full id or short name; `eozip models` lists them.",
+    help="Full id or short name; `eozip models` lists them. Default: tec-tt-small for several dates in a group, if "
+    "there is one for the sensor, else tec-elic-small.",
 )
 @click.option(
     "--quality", type=click.FloatRange(0, 100), help="One scale for every codec; 60 if nothing is asked for."
@@ -42,6 +41,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     metavar="DB",
     help="Reach this PSNR (peak 10,000 DN) in every chunk.",
+)
+@click.option(
+    "--max-error",
+    type=click.IntRange(0, 65535),
+    metavar="DN",
+    help="No pixel is further off than this, on any machine; with --quality or --target-psnr, or alone.",
 )
 @click.option(
     "--bands", type=CommaList(), help="Bands to take, by name or position, such as B02,B03,B04 or 1,2,3."
@@ -55,7 +60,11 @@ if TYPE_CHECKING:
     "--chunk", type=click.IntRange(min=8, max=4096), help="Side of a chunk in pixels; default: near 256."
 )
 @click.option(
-    "--gop", type=click.IntRange(min=1, max=64), default=4, show_default=True, help="Most dates in a chunk."
+    "--gop",
+    type=click.IntRange(min=1, max=64),
+    default=4,
+    show_default=True,
+    help="Group of pictures: most dates coded together, and so read together.",
 )
 @overwrite_option
 @json_option
@@ -98,9 +107,11 @@ def _run(
         options["codec"],
         quality=quality,
         target_psnr=target_psnr,
+        max_error=options["max_error"],
         sensor=options["sensor"],
         nodata=options["nodata"],
         offset=options["offset"],
+        gop=options["gop"],
     )
     with progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress:
         return encode_store(
@@ -127,7 +138,8 @@ def _report(summary: Summary) -> str:
     ]
     # zarr-python 3 takes a bare path for a directory; fsspec's prefix says that it is a zip file
     path = f"zip::{summary.output}" if summary.output.lower().endswith(".zip") else summary.output
-    return "\n".join([*lines, *_target_lines(summary), f'  open with xarray.open_zarr("{path}")'])
+    end = f'  open with xarray.open_zarr("{path}")'
+    return "\n".join([*lines, *_target_lines(summary), *_kept_lines(summary), end])
 
 
 def _by_band(summary: Summary) -> str:
@@ -135,6 +147,16 @@ def _by_band(summary: Summary) -> str:
     return ", ".join(
         f"{name or i} {value}" for i, (name, value) in enumerate(zip(summary.bands, values), start=1)
     )
+
+
+def _kept_lines(summary: Summary) -> list[str]:
+    """What was promised beyond the codec's own working, and what that took."""
+    if summary.codec == "lossless" and not summary.max_error:
+        return []
+    bound = [] if summary.max_error is None else [f"no pixel is off by more than {summary.max_error} DN"]
+    counts = {"with a residual layer": summary.layered, "coded without a network": summary.without_network}
+    took = [f"{count} of {summary.chunks} chunks {how}" for how, count in counts.items() if count]
+    return [f"  {'; '.join(bound + took)}"] if bound + took else []
 
 
 def _target_lines(summary: Summary) -> list[str]:

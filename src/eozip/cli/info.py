@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from eozip.cli.common import STORE, bytes_text, decibels, json_option, print_json
+from eozip.cli.common import STORE, bytes_text, date_table, decibels, json_option, print_json
 from eozip.errors import InputError
 
 
@@ -16,19 +16,22 @@ from eozip.errors import InputError
 @click.argument("path", type=STORE, metavar="STORE|CHUNK")
 @json_option
 def info(path: Path, as_json: bool) -> None:
-    """Say what a store, or one chunk stream in a file, holds; reads headers alone."""
+    """Say what a store, or one chunk stream in a file, holds; reads headers alone.
+
+    Bits of a date are estimates where several dates share a group: the group's bytes, shared out as the encoder counted.
+    """
     if not path.exists():
         raise InputError(f"{path}: no such file; expected a .zarr directory, a .zarr.zip file, or a chunk")
     facts = store_facts(path) if path.is_dir() or path.suffix.lower() == ".zip" else chunk_facts(path)
     if as_json:
         print_json(facts)
     else:
-        click.echo("\n".join(_line(key, value) for key, value in facts.items()))
+        click.echo("\n".join(_lines(facts)))
 
 
 def store_facts(path: Path) -> dict[str, Any]:
     """Facts about a store, ready for JSON."""
-    from eozip.store import describe
+    from eozip.store import describe, section_sizes
 
     found = describe(path)
     samples = 1
@@ -44,10 +47,12 @@ def store_facts(path: Path) -> dict[str, Any]:
         "bpppb": 8 * found.bytes / samples,
         "bands": list(found.profile.band_names),
         "dates": list(found.dates),
+        "groups": list(found.groups),
         "crs": found.profile.crs,
         "transform": found.profile.transform and list(found.profile.transform),
         **found.codec.to_dict()["configuration"],
         **found.facts,
+        "sections": asdict(section_sizes(found)),
     }
 
 
@@ -67,6 +72,29 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """For people: dates and sections as tables."""
+    facts = dict(facts)
+    tables: list[str] = []
+    if "date_psnr" in facts:
+        psnr, bits = facts.pop("date_psnr"), facts.pop("date_bits", [])
+        _, bands, height, width = facts["shape"]
+        tables += date_table(facts["dates"], psnr, bits, bands * height * width)
+    if isinstance(facts.get("sections"), dict):
+        tables += _sections(facts.pop("sections"))
+    return [*(_line(key, value) for key, value in facts.items()), *tables]
+
+
+def _sections(sizes: dict[str, Any]) -> list[str]:
+    rows = [
+        f"  {k:7}  {bytes_text(size):>8}  {bytes_text(needed):>8}"
+        for k, (size, needed) in enumerate(zip(sizes["sections"], sizes["budgets"]), start=1)
+    ]
+    behind = [f"  behind   {bytes_text(sizes['behind']):>8}"] if sizes["behind"] else []
+    title = f"  section      size  read by --budget ({sizes['streams']} streams)"
+    return [title, f"  headers  {bytes_text(sizes['exact']):>8}  (with masks and exceptions)", *rows, *behind]
 
 
 def _line(key: str, value: Any) -> str:

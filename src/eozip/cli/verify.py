@@ -11,6 +11,7 @@ import click
 from eozip.cli.common import (
     STORE,
     CommaList,
+    date_table,
     decibels,
     json_option,
     print_json,
@@ -67,7 +68,7 @@ def verify(
     if as_json:
         print_json({"ok": report.ok, **asdict(report)})
     else:
-        click.echo(_text(store, report))
+        click.echo(_text(store, report, _dates(store)))
     if not report.ok:
         ctx.exit(FAILED)
 
@@ -81,8 +82,15 @@ def _source(store: Path, against: tuple[Path, ...], bands: list[str | int] | Non
     return open_scene(list(against), bands=bands or (list(names) if all(names) else None))
 
 
-def _text(store: Path, report: Report) -> str:
+def _dates(store: Path) -> list[str | None]:
+    from eozip.store import describe
+
+    return list(describe(store).dates)
+
+
+def _text(store: Path, report: Report, dates: list[str | None]) -> str:
     what = f"{report.stored} of {report.chunks} chunks stored, {report.decoded} decoded"
     compared = [] if report.unequal is None else [f"  against the source: PSNR {decibels(report.psnr)}"]
+    compared += date_table(dates, report.date_psnr) if report.date_psnr else []
     verdict = "verified" if report.ok else f"{len(report.failures)} FAILED"
     return "\n".join([f"{store}: {verdict} ({what})", *compared, *(f"  {line}" for line in report.failures)])

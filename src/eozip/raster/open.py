@@ -243,7 +243,7 @@ def _in_time_order(headers: list[_Header]) -> list[_Header]:
 def _check_same(first: _Header, other: _Header, but: tuple[str, ...] = ()) -> None:
     for field in fields(Profile):
         expected, got = getattr(first.profile, field.name), getattr(other.profile, field.name)
-        if field.name not in (*but, "colorinterp", "units") and not _same(field.name, expected, got):
+        if field.name not in (*but, "colorinterp", "units") and not same_field(field.name, expected, got):
             raise InputError(
                 f"{other.path}: {field.name} differs from {first.path}: expected {expected}, got {got}. "
                 "Dates of one store share one grid and one set of bands: warp the file onto the others' "
@@ -251,7 +251,8 @@ def _check_same(first: _Header, other: _Header, but: tuple[str, ...] = ()) -> No
             )
 
 
-def _same(name: str, expected: object, got: object) -> bool:
+def same_field(name: str, expected: object, got: object) -> bool:
+    """Whether a field of two profiles means the same: CRS by meaning, transforms to a millionth of a pixel."""
     if name in ("crs", "gcp_crs") and isinstance(expected, str) and isinstance(got, str):
         return bool(CRS.from_wkt(expected) == CRS.from_wkt(got))
     if name == "transform" and isinstance(expected, tuple) and isinstance(got, tuple):

@@ -14,15 +14,21 @@ from typing import Any
 from eozip.store.codec import EozipChunkCodec
 
 _HOMES = {
+    "Appended": "append",
+    "BudgetStore": "budget",
     "Decoded": "reader",
     "Description": "description",
     "Report": "verify",
     "Request": "request",
+    "SectionSizes": "sections",
     "Summary": "writer",
+    "append_store": "append",
+    "budget_store": "budget",
     "decode_store": "reader",
     "describe": "description",
     "encode_store": "writer",
     "make_request": "request",
+    "section_sizes": "sections",
     "verify_store": "verify",
 }
 

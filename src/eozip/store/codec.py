@@ -5,6 +5,7 @@ the first chunk: opening a store and reading its coordinates needs no torch.
 
     configuration: {"codec": "tec-elic-small-s2l2a-v1", "quality": 60.0, "target_psnr": null,
                     "sensor": "s2-l2a", "nodata": 0, "offset": 0, "bitstream": 1}
+    and "max_error": 20 where there is such a bound
 
 A stream may be smaller than its chunk in T, H and W (the edge of the scene, the last dates): it then fills
 the leading corner and the rest of the chunk is `fill_value`. Several streams one after the other are dates that
@@ -42,6 +43,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "offset": (int,),
     "bitstream": (int,),
     "budget": (int, NoneType),
+    "max_error": (int, NoneType),
 }
 _SLOTS = threading.BoundedSemaphore(CHUNKS_AT_ONCE)
 
@@ -69,6 +71,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         bitstream: version of the chunk format.
         budget: sections of each stream to decode, or None for all. A reader's wish (`eozip.store.BudgetStore`): it is
             never written.
+        max_error: largest absolute error of any pixel in DN, or None.
     """
 
     codec: str
@@ -79,6 +82,7 @@ class EozipChunkCodec(ArrayBytesCodec):
     offset: int = 0
     bitstream: int = BITSTREAM
     budget: int | None = None
+    max_error: int | None = None
 
     is_fixed_size = False
 
@@ -112,10 +116,11 @@ class EozipChunkCodec(ArrayBytesCodec):
         return cls(**configuration)
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr.json, every parameter explicit; `budget`, a reader's, only where set."""
+        """The codec's entry in zarr.json, every parameter explicit; `budget`, a reader's, and `max_error` only where set."""
         configuration = asdict(self)
-        if self.budget is None:
-            del configuration["budget"]
+        for name in ("budget", "max_error"):  # an older eozip reads stores without them
+            if configuration[name] is None:
+                del configuration[name]
         return {"name": NAME, "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
@@ -167,7 +172,8 @@ class EozipChunkCodec(ArrayBytesCodec):
             dn = join_dates([api.decode(piece.data, budget=self.budget) for piece in found])
         fill = chunk_spec.fill_value
         chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
-        buffer = CpuNDBuffer if self.codec == "lossless" else DecodedBuffer
+        is_exact = self.codec == "lossless" and not self.max_error
+        buffer = CpuNDBuffer if is_exact else DecodedBuffer
         return buffer.from_numpy_array(chunk)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:

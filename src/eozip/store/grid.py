@@ -105,7 +105,8 @@ def plan(shape: Shape, chunk: int | None = None, gop: int = GOP, per_shard: int 
     height, width = (chunk or fitted_side(length) for length in shape[2:])
     rows, columns = -(-shape[2] // height), -(-shape[3] // width)
     sides = (min(per_shard, rows), min(per_shard, columns))
-    return Grid(shape, (min(gop, shape[0]), shape[1], height, width), (1, 1, *sides))
+    # room for a whole group even where there are fewer dates: others may be appended
+    return Grid(shape, (gop, shape[1], height, width), (1, 1, *sides))
 
 
 def regular_groups(first: int, stop: int, gop: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from eozip.errors import InputError
 from eozip.raster import GeoTiffWriter, Profile, create_geotiff, create_geotiffs
 from eozip.sensors.sensor import canonical_name
 from eozip.store.description import Description, choose_dates, describe
-from eozip.store.pixels import Strip, open_pixels
+from eozip.store.pixels import Strip, check_budget, open_pixels
 from eozip.store.writer import Progress
 
 _PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
@@ -28,12 +28,16 @@ class Decoded:
         output: the file or folder written.
         files: [T] file names within it.
         shape: (T, C, H, W) written.
+        budget: sections of each stream that were decoded at most; None for all.
+        bytes_read: of streams and shard indices.
         seconds: wall time; `mpx_per_s` millions of pixels per second.
     """
 
     output: str
     files: list[str]
     shape: tuple[int, int, int, int]
+    budget: int | None
+    bytes_read: int
     seconds: float
     mpx_per_s: float
 
@@ -44,6 +48,7 @@ def decode_store(
     *,
     bands: Sequence[str | int] | None = None,
     dates: Sequence[str | int] | None = None,
+    budget: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Decoded:
@@ -54,6 +59,7 @@ def decode_store(
         out: a `.tif` file where one date is written, else a folder.
         bands: names or 1-based positions in the source's order; None for all.
         dates: see `choose_dates`.
+        budget: sections of each stream to read and decode (progressive codecs); None for all.
         overwrite: whether an existing output may be replaced.
         progress: called with rows of chunks done and in all.
 
@@ -62,19 +68,21 @@ def decode_store(
 
     Raises:
         FormatError: the store is damaged; the message names the chunk.
-        InputError: bands or dates that the store has not, or several dates for one file.
+        InputError: bands or dates that the store has not, several dates for one file, or a budget below 1.
         OutputError: the output exists or cannot be written.
     """
     started = time.perf_counter()
+    check_budget(budget)
     description = describe(store)
     times = choose_dates(description, dates)
     picks = choose_bands(description, bands)
     stored = [description.band_order[i] for i in picks]
     with _outputs(description, Path(out), times, picks, overwrite) as (names, writers):
-        _write(description, times, stored, writers, progress)
+        fetched = _write(description, times, stored, writers, progress, budget)
     shape = (len(times), len(picks), description.profile.height, description.profile.width)
     seconds = time.perf_counter() - started
-    return Decoded(str(out), names, shape, seconds, len(times) * shape[2] * shape[3] / 1e6 / seconds)
+    speed = len(times) * shape[2] * shape[3] / 1e6 / seconds
+    return Decoded(str(out), names, shape, budget, fetched, seconds, speed)
 
 
 def choose_bands(description: Description, wanted: Sequence[str | int] | None) -> list[int]:
@@ -105,15 +113,18 @@ def _write(
     stored: list[int],
     writers: list[GeoTiffWriter],
     progress: Progress,
-) -> None:
+    budget: int | None,
+) -> int:
+    """Returns the bytes read."""
     total = sum(1 for shard in description.grid.shards() for _ in description.grid.strips(shard))
-    with open_pixels(description) as pixels:
+    with open_pixels(description, budget) as pixels:
         for done, strip in enumerate(pixels.strips(times), start=1):
             for t, writer in zip(times, writers):
                 if strip.times[0] <= t < strip.times[1]:
                     _write_date(writer, strip, t, stored)
             progress(done, total)
-    progress(total, total)
+        progress(total, total)
+        return pixels.files.bytes_read
 
 
 def _write_date(writer: GeoTiffWriter, strip: Strip, t: int, stored: list[int]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eozip.api import DEFAULT_CODEC, DEFAULT_QUALITY
+from eozip.api import DEFAULT_QUALITY, default_codec
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
+from eozip.guarantee import checked_error
 from eozip.raster import Scene
 from eozip.sensors import get, match_bands
 from eozip.store.codec import EozipChunkCodec
+from eozip.store.grid import GOP
 
 
 @dataclass(frozen=True)
@@ -31,24 +33,28 @@ class Request:
 
 def make_request(
     scene: Scene,
-    codec: str = DEFAULT_CODEC,
+    codec: str | None = None,
     *,
     quality: float | None = None,
     target_psnr: float | None = None,
+    max_error: int | None = None,
     sensor: str | None = None,
     nodata: int | None = None,
     offset: int | None = None,
+    gop: int = GOP,
 ) -> Request:
     """Settles everything an encoding of `scene` depends on.
 
     Args:
         scene: the source.
-        codec: full id or short name.
-        quality: 0 to 100; 60 where neither this nor `target_psnr` is given.
+        codec: full id or short name; None: `eozip.api.default_codec` of the dates in a group.
+        quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN for each chunk.
+        max_error: largest absolute error of any pixel, DN.
         sensor: says what the bands are where they have no descriptions; None recognises them.
         nodata: DN of missing pixels; None takes the file's.
         offset: radiometric offset in DN; None takes the scene's.
+        gop: most dates in a group, as given to `encode_store`.
 
     Raises:
         InputError: bands of no sensor, both ways of asking for quality, or values out of range.
@@ -56,13 +62,15 @@ def make_request(
         WeightsError: its weights are missing.
     """
     known, order = match_scene(scene, sensor)
-    full_id = registry.resolve(codec, known)
-    if quality is None and target_psnr is None and full_id != LOSSLESS:
+    full_id = registry.resolve(codec, known) if codec else default_codec(min(scene.shape[0], gop), known)
+    max_error = checked_error(max_error)
+    if quality is None and target_psnr is None and max_error is None and full_id != LOSSLESS:
         quality = DEFAULT_QUALITY
     configured = EozipChunkCodec(
         codec=full_id,
         quality=quality,
         target_psnr=target_psnr,
+        max_error=max_error,
         sensor=known,
         nodata=_whole("nodata", scene.profile.nodata if nodata is None else nodata),
         offset=_whole("offset", scene.offset if offset is None else offset) or 0,

@@ -71,11 +71,13 @@ class Shard:
         read: gives its bytes from start up to stop.
         size: bytes of all of it.
         index: uint64 [*grid, 2], offset and length of each chunk.
+        tail: the bytes that the index was read from.
     """
 
     read: Callable[[int, int], bytes]
     size: int
     index: np.ndarray
+    tail: bytes
 
     def positions(self) -> list[Position]:
         """The chunks that are stored, in C order."""
@@ -118,7 +120,8 @@ def open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ..
         ChecksumError: the index was changed after writing.
     """
     length = _index_bytes(grid)
-    return Shard(read, size, _read_index(read(max(0, size - length), size), grid))
+    tail = read(max(0, size - length), size)
+    return Shard(read, size, _read_index(tail, grid), tail)
 
 
 def _index_bytes(grid: tuple[int, ...]) -> int:

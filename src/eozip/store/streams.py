@@ -110,7 +110,17 @@ def pieces(
     if budget is None and wanted is None:  # all of it: one reading
         read, start, stop = reader_of(read(start, stop)), 0, stop - start
     found = locate(read, start, stop)
-    return [fetch(read, s, budget) for s in found if wanted is None or any(t in s.dates for t in wanted)]
+    if wanted is not None:
+        last = max(wanted, default=-1)  # no header behind it is looked at
+        found = (s for s in _up_to(found, last) if any(t in s.dates for t in wanted))
+    return [fetch(read, stream, budget) for stream in found]
+
+
+def _up_to(streams: Iterator[Stream], last: int) -> Iterator[Stream]:
+    for stream in streams:
+        yield stream
+        if stream.dates.stop > last:
+            return
 
 
 def reader_of(data: bytes) -> Read:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from eozip.codecs.registry import LOSSLESS
+from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import PEAK
 from eozip.raster import Scene, SceneReader, open_reader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
@@ -47,6 +49,8 @@ class Summary:
             stream holds several dates; None where the codec cannot tell.
         quality: lowest and highest quality used by a chunk (lossless counts as 100); None if none is stored.
         target_psnr: dB asked for, or None; `missed` chunks did not reach it.
+        max_error: DN promised for every pixel, or None.
+        layered: chunks with a residual layer; `without_network`: chunks coded losslessly or near-losslessly.
         seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
     """
 
@@ -68,6 +72,9 @@ class Summary:
     quality: list[float] | None
     target_psnr: float | None
     missed: int
+    max_error: int | None
+    layered: int
+    without_network: int
     seconds: float
     mpx_per_s: float
 
@@ -93,6 +100,8 @@ class Run:
     done: int = 0
     empty: int = 0
     missed: int = 0
+    layered: int = 0
+    without_network: int = 0
     qualities: list[float] = field(default_factory=list)
     date_bits: np.ndarray = field(init=False)
 
@@ -203,6 +212,8 @@ def _encode_chunk(run: Run, dn: np.ndarray, first: int) -> bytes:
     stream, report = api.encode_report(dn, **run.codec.encode_options())
     run.tally.add(dn, api.decode(stream), first)
     run.missed += report.reached is False
+    run.layered += report.residual > 0
+    run.without_network += report.codec in (LOSSLESS, NEAR_LOSSLESS)
     run.qualities.append(report.quality)
     run.date_bits[first : first + len(dn)] += _shares(len(stream), report.date_bits, len(dn))
     return stream
@@ -221,6 +232,7 @@ def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "codec": run.codec.codec,
         "quality": run.codec.quality,
         "target_psnr": run.codec.target_psnr,
+        "max_error": run.codec.max_error,
         "bitstream": BITSTREAM,
         "quality_used": quality_range(run),
         "psnr": run.tally.psnr(),
@@ -232,6 +244,8 @@ def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "chunks": run.done,
         "empty_chunks": run.empty,
         "chunks_below_target": run.missed,
+        "chunks_with_residual_layer": run.layered,
+        "chunks_without_network": run.without_network,
     }
 
 
@@ -265,6 +279,9 @@ def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
         quality=quality_range(run),
         target_psnr=run.codec.target_psnr,
         missed=run.missed,
+        max_error=run.codec.max_error,
+        layered=run.layered,
+        without_network=run.without_network,
         seconds=seconds,
         mpx_per_s=times * height * width / 1e6 / seconds,
     )

@@ -1,0 +1,94 @@
+"""`eozip append STORE IN...`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eozip.cli.common import (
+    STORE,
+    CommaList,
+    bytes_text,
+    date_table,
+    decibels,
+    json_option,
+    print_json,
+    progress_bar,
+    threads_option,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from eozip.store import Appended, Description
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IN...")
+@click.option("--bands", type=CommaList(), help="Bands of the new dates, as given to encode.")
+@click.option("--codec", help="Only checked: the store's codec is used.")
+@click.option("--quality", type=click.FloatRange(0, 100), help="Only checked: the store's is used.")
+@click.option("--target-psnr", type=float, metavar="DB", help="Only checked: the store's is used.")
+@click.option("--offset", type=int, help="Radiometric offset of the new dates in DN; must be the store's.")
+@json_option
+@threads_option
+def append(
+    store: Path, inputs: tuple[Path, ...], bands: list[str | int] | None, as_json: bool, **options: Any
+) -> None:
+    """Add new dates to a store, in groups of their own; what is there stays as it is.
+
+    IN is a GeoTIFF, several (dates), or a folder of them, on the grid of the store and with its bands, later than
+    its last date. Codec, quality and the rest are the store's.
+    """
+    summary = _run(store, inputs, bands, as_json, options)
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        click.echo(_report(summary))
+
+
+def _run(
+    store: Path,
+    inputs: tuple[Path, ...],
+    bands: list[str | int] | None,
+    quiet: bool,
+    options: dict[str, Any],
+) -> Appended:
+    from eozip.raster import open_scene
+    from eozip.store import append_store, describe
+
+    use_threads(options["threads"])
+    found = describe(store)
+    names = found.profile.band_names
+    scene = open_scene(
+        list(inputs), bands=bands or (list(names) if all(names) else None), offset=found.codec.offset
+    )
+    with progress_bar("Appending", "chunks", quiet=quiet) as progress:
+        return append_store(store, scene, asked=_asked(found, options), progress=progress)
+
+
+def _asked(found: Description, options: dict[str, Any]) -> dict[str, Any]:
+    from eozip.codecs import registry
+
+    asked = {name: options[name] for name in ("codec", "quality", "target_psnr", "offset")}
+    if asked["codec"] is not None:
+        asked["codec"] = registry.resolve(asked["codec"], found.codec.sensor)
+    return asked
+
+
+def _report(summary: Appended) -> str:
+    times, bands, height, width = summary.shape
+    groups = ", ".join(map(str, summary.groups))
+    lines = [
+        f"{summary.output}: {len(summary.dates)} dates more, in groups of {groups}; now {times}, {summary.codec}",
+        f"  {bytes_text(summary.bytes_before)} > {bytes_text(summary.bytes)}: {summary.bpppb:.4f} bits per new pixel "
+        "and band",
+        f"  PSNR of the new dates {decibels(summary.psnr)} (peak 10,000 DN)",
+        *date_table(summary.dates, summary.date_psnr, summary.date_bits, bands * height * width),
+        f"  {summary.seconds:.1f} s; nothing that was there was encoded again",
+    ]
+    missed = [f"  the store's target was not reached in {summary.missed} chunks"] if summary.missed else []
+    return "\n".join([*lines, *missed])

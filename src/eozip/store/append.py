@@ -1,0 +1,229 @@
+"""New dates for a store that is there: more groups, and not a byte of the old streams changed.
+
+Dates are cut into groups where Zarr's chunks begin; what does not fill a group forms a shorter one. Where the store's
+last group is such a short one, the next dates take the rest of its chunk as a stream of their own behind the old one,
+which is copied byte for byte. All else of the store is not even read. Every key but the metadata suits the old dates
+too, and the group's document is replaced last: a killed append leaves the store as it was.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eozip.errors import FormatError, InputError, WeightsError
+from eozip.raster import Scene, open_reader
+from eozip.store.container import StoreFiles, updating
+from eozip.store.description import Description, describe
+from eozip.store.grid import Shape, regular_groups
+from eozip.store.growth import grown_keys, put_shard
+from eozip.store.pixels import open_pixels
+from eozip.store.same import check_same_source, in_band_order
+from eozip.store.tally import Tally, psnr_of, squares_of
+from eozip.store.writer import Progress, Run, encode_shard, quality_range
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What one `append_store` did.
+
+    Attributes:
+        output: path of the store.
+        codec: full id.
+        shape: (T, C, H, W) of the store now.
+        dates: [t] ISO dates that are new, None where unknown.
+        groups: dates in each new group.
+        chunks: chunks encoded; `empty` of them hold nodata only.
+        bytes: size of the store now; `bytes_before` before.
+        bpppb: bits by which the store grew per new pixel and band.
+        psnr: dB at peak 10,000 DN over the new valid pixels; None where they are all equal.
+        date_psnr: [t] dB.
+        date_bits: [t] as in `Summary`.
+        missed: chunks that did not reach the store's target PSNR.
+        seconds: wall time.
+    """
+
+    output: str
+    codec: str
+    shape: Shape
+    dates: list[str | None]
+    groups: list[int]
+    chunks: int
+    empty: int
+    bytes: int
+    bytes_before: int
+    bpppb: float
+    psnr: float | None
+    date_psnr: list[float | None]
+    date_bits: list[float | None]
+    missed: int
+    seconds: float
+
+
+def append_store(
+    store: str | Path,
+    scene: Scene,
+    *,
+    asked: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Appended:
+    """Encodes the dates of a scene into a store, behind those that are there.
+
+    Args:
+        store: a `.zarr` directory or `.zarr.zip` file written by eozip.
+        scene: the new dates, on the store's grid and with its bands (in any order where they have names).
+        asked: fields of `EozipChunkCodec` that the caller expects of the store; None and missing ones are not
+            compared.
+        progress: called with chunks done and chunks in all.
+
+    Returns:
+        the summary.
+
+    Raises:
+        InputError: dates that do not lie behind the store's, another grid, other bands, or another encoding.
+        FormatError: the store is damaged, or not one that dates can be appended to.
+        WeightsError: the store was encoded with other weights than the installed ones.
+        OutputError: the disk refused; the store is as it was.
+    """
+    started = time.perf_counter()
+    found = describe(store)
+    scene = in_band_order(scene, found.profile)
+    _check(found, scene, asked or {})
+    run = _run(found, scene, progress)
+    stored = scene.select(_stored_order(found))
+    with updating(found.path) as container, open_pixels(found) as pixels, open_reader(stored) as reader:
+        total, more = run.total, 0
+        for shard in run.grid.shards():
+            if any(run.windows(shard)):
+                more += put_shard(run, pixels, container, shard, encode_shard(run, reader, shard, total))
+        facts = _facts(found, run, more)
+        for key, data in grown_keys(pixels.files, scene, facts, run.grid.shape[0]).items():
+            container.put(key, data)
+    return _summary(found, run, scene, time.perf_counter() - started)
+
+
+# --- what may be appended ---
+
+
+def _check(found: Description, scene: Scene, asked: Mapping[str, Any]) -> None:
+    """Everything is compared before anything is encoded."""
+    check_same_source(found.profile, scene.profile, found.path)
+    have = asdict(found.codec)
+    for name, value in asked.items():
+        if value is not None and value != have[name]:
+            raise InputError(
+                f"{found.path}: {name}: expected {have[name]!r}, as the store was encoded, got {value!r}; leave it "
+                "out, or encode the dates into a store of their own"
+            )
+    _check_dates(found, scene.dates)
+    _check_weights(found)
+
+
+def _check_dates(found: Description, dates: Sequence[datetime | None]) -> None:
+    known = [date for date in found.dates if date is not None]
+    if len(known) < len(found.dates):
+        return  # the store counts its dates by an index, in the order in which they came
+    last = max(datetime.fromisoformat(date) for date in known)
+    for date in dates:
+        if date is None or date <= last:
+            got = (
+                "one whose date neither its file name nor its tags tell" if date is None else date.isoformat()
+            )
+            raise InputError(
+                f"{found.path}: expected dates after the store's last, {last.isoformat()}, got {got}; what is in "
+                "the store is never moved: to insert dates, encode all of them into a new store"
+            )
+
+
+def _check_weights(found: Description) -> None:
+    from eozip.codecs import registry
+
+    expected = found.facts.get("weights_hash")
+    got = (
+        None if found.codec.codec == registry.LOSSLESS else registry.get(found.codec.codec).weights_hash.hex()
+    )
+    if expected != got:
+        raise WeightsError(
+            f"{found.path}: expected weights {expected} of {found.codec.codec}, got {got}; install the weights that "
+            "the store was encoded with"
+        )
+
+
+def _stored_order(found: Description) -> list[int]:
+    """Positions in the source of the array's bands: the inverse of `band_order`."""
+    return [found.band_order.index(position) for position in range(len(found.band_order))]
+
+
+def _run(found: Description, scene: Scene, progress: Progress) -> Run:
+    first, bands, height, width = found.grid.shape
+    grid = replace(found.grid, shape=(first + scene.shape[0], bands, height, width))
+    tally = Tally(scene.shape[0], bands, found.codec.offset, found.codec.nodata)
+    return Run(found.codec, grid, tally, progress, first)
+
+
+def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
+    """The attribute `eozip` of the store with its new dates.
+
+    Args:
+        found: the store before.
+        run: after the last chunk.
+        more: chunks that are stored now and were not.
+    """
+    old = found.facts
+    for name in ("valid_pixels", "band_psnr", "chunks", "empty_chunks"):
+        if name not in old:
+            raise FormatError(
+                f"{found.path}: expected the attribute eozip.{name}, got none; it was written by an older eozip or "
+                "changed: encode it into a new store"
+            )
+    counts = np.array(old["valid_pixels"]) + run.tally.counts.sum(0)
+    squares = squares_of(old["band_psnr"], np.array(old["valid_pixels"])) + run.tally.squares.sum(0)
+    chunks = run.grid.chunk_count
+    used = [*(old["quality_used"] or []), *(quality_range(run) or [])]
+    by_date = {"date_psnr": run.tally.date_psnr(), "date_bits": run.known_date_bits()}
+    return {
+        **old,
+        "quality_used": [min(used), max(used)] if used else None,
+        "psnr": psnr_of(float(squares.sum()), int(counts.sum())),
+        "band_psnr": [psnr_of(float(s), int(n)) for s, n in zip(squares, counts)],
+        **{name: [*old[name], *new] for name, new in by_date.items() if name in old},
+        "valid_pixels": counts.tolist(),
+        "chunks": chunks,
+        "empty_chunks": chunks - (old["chunks"] - old["empty_chunks"] + more),
+        "chunks_below_target": old["chunks_below_target"] + run.missed,
+        "groups": [*found.groups, *_new_groups(run)],
+    }
+
+
+def _new_groups(run: Run) -> tuple[int, ...]:
+    return regular_groups(run.first, run.grid.shape[0], run.grid.chunk[0])
+
+
+def _summary(found: Description, run: Run, scene: Scene, seconds: float) -> Appended:
+    with StoreFiles(found.path) as files:
+        size = files.total_bytes()
+    samples = math.prod(scene.shape)
+    return Appended(
+        output=str(found.path),
+        codec=run.codec.codec,
+        shape=run.grid.shape,
+        dates=[None if date is None else date.isoformat() for date in scene.dates],
+        groups=list(_new_groups(run)),
+        chunks=run.done,
+        empty=run.empty,
+        bytes=size,
+        bytes_before=found.bytes,
+        bpppb=8 * (size - found.bytes) / samples,
+        psnr=run.tally.psnr(),
+        date_psnr=run.tally.date_psnr(),
+        date_bits=run.known_date_bits(),
+        missed=run.missed,
+        seconds=seconds,
+    )
