@@ -102,7 +102,18 @@ class Entry:
 _TARGETS = tuple(float(db) for db in range(30, 52))
 _COMPONENT_TARGETS = (24.0, 26.0, *(float(db) for db in range(28, 52)))
 _J2K, _JXL, _X265 = ("imagecodecs:JPEG2K",), ("imagecodecs:JPEGXL",), ("av:libx265",)
+_SVT = ("av:libsvtav1", "av:libdav1d")
 _OPENJPEG, _PICTURES = "eozip.evaluate.openjpeg", "eozip.evaluate.pictures"
+_VIDEOS, _COMPONENTS = "eozip.evaluate.videos", "eozip.evaluate.components"
+_BOUNDED = "eozip.evaluate.bounded"
+_QUANTISERS = (40.0, 37.0, 34.0, 31.0, 28.0, 25.0, 22.0, 19.0, 16.0, 13.0, 10.0, 7.0, 4.0)
+_KLT_QPS = (51.0, 48.0, 45.0, 42.0, *(float(qp) for qp in range(39, 3, -3)))
+_AV1_CRFS = (62.0, 55.0, 48.0, 42.0, 36.0, 30.0, 25.0, 20.0, 15.0, 10.0, 6.0, 3.0, 1.0)
+_KLT_DISTANCES = (18.0, 12.0, 8.0, 6.0, 4.5, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
+_TERRACODEC, _PUBLISHED = "eozip.evaluate.terracodec:TerraCodec", ("terracodec",)
+_LAMBDAS = (0.5, 2.0, 10.0, 40.0, 200.0)
+_ERROR = "largest error, DN"
+_ERRORS = (1024.0, 768.0, 512.0, 384.0, 256.0, 192.0, 128.0, 96.0, 64.0, 48.0, 32.0, 24.0, 16.0)
 ENTRIES: dict[str, Entry] = {
     "jpeg2000": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS),
     "jpeg2000-centred": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS, {"centred": True}),
@@ -129,11 +140,44 @@ ENTRIES: dict[str, Entry] = {
         "quality",
         (1.0, 10.0, 20.0, 40.0, 60.0, 75.0, 85.0, 92.0, 97.0, 100.0),
     ),
-    "hevc": Entry(
-        f"{_PICTURES}:Hevc",
-        _X265,
-        "CRF",
-        (40.0, 37.0, 34.0, 31.0, 28.0, 25.0, 22.0, 19.0, 16.0, 13.0, 10.0, 7.0, 4.0),
+    "avif": Entry(
+        f"{_PICTURES}:Avif",
+        ("imagecodecs:AVIF",),
+        "quality",
+        (15.0, 25.0, 35.0, 45.0, 55.0, 65.0, 75.0, 83.0, 90.0, 95.0),
+    ),
+    "hevc": Entry(f"{_VIDEOS}:hevc", _X265, "CRF", _QUANTISERS),
+    "av1": Entry(f"{_VIDEOS}:av1", _SVT, "CRF", _AV1_CRFS),
+    "klt+jpegxl": Entry(f"{_COMPONENTS}:klt_jpegxl", _JXL, "distance", _KLT_DISTANCES),
+    "klt+hevc": Entry(f"{_COMPONENTS}:klt_hevc", _X265, "QP", _KLT_QPS),
+    "klt+av1": Entry(f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS),
+    "klt-t+hevc": Entry(f"{_COMPONENTS}:klt_hevc", _X265, "QP", _KLT_QPS, {"planes": "time"}),
+    "klt-t+av1": Entry(f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS, {"planes": "time"}),
+    "lerc": Entry(f"{_BOUNDED}:Lerc", ("imagecodecs:LERC", "imagecodecs:ZSTD"), _ERROR, _ERRORS),
+    "sz3": Entry(f"{_BOUNDED}:Sz3", ("imagecodecs:SZ3",), _ERROR, _ERRORS),
+    "zfp": Entry(
+        f"{_BOUNDED}:Zfp",
+        ("imagecodecs:ZFP",),
+        _ERROR,
+        (16384.0, 8192.0, 4096.0, 2048.0, 1024.0, 512.0, 256.0, 128.0),
+    ),
+    "terracodec-fp": Entry(_TERRACODEC, _PUBLISHED, "lambda", _LAMBDAS, {"model": "terracodec_v1_fp_s2l2a"}),
+    "terracodec-elic": Entry(
+        _TERRACODEC, _PUBLISHED, "lambda", _LAMBDAS, {"model": "terracodec_v1_elic_s2l2a"}
+    ),
+    "terracodec-tt": Entry(
+        _TERRACODEC,
+        _PUBLISHED,
+        "lambda",
+        (0.4, 1.0, 5.0, 20.0, 100.0, 200.0, 700.0),
+        {"model": "terracodec_v1_tt_s2l2a", "temporal": True},
+    ),
+    "flextec": Entry(
+        _TERRACODEC,
+        _PUBLISHED,
+        "quality 1..16",
+        (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0),
+        {"model": "flextec_v1_s2l2a", "temporal": True, "flexible": True},
     ),
 }
 QUALITIES = tuple(float(q) for q in range(0, 101, 5))
