@@ -97,11 +97,12 @@ def test_decoding_gives_the_reconstruction_of_the_network(codec):
     for frame, got in zip(codec.model.estimate(y), decoded):
         expected = codec.model.g_s(frame.dequantised)[0].numpy()
         expected = expected * np.array(sensor.std)[:, None, None] + np.array(sensor.mean)[:, None, None]
-        assert np.abs(got - expected).max() < 0.5
+        # features are on grids (docs/exact.md), and golden weights make much of them
+        assert np.std(got - expected) < 0.01 * np.std(expected)
 
 
 @torch.inference_mode()
-def test_parallel_pass_and_cached_walk_pick_the_same_rows(codec):
+def test_parallel_pass_and_cached_walk_give_the_same_numbers(codec):
     y = tec_tt.latents(codec.model, scene(2, 128, 128)[None], codec.sensor)
     known = codec.path.known(y[:, 0])
     past = codec.path.then(tec_tt.Past(), Walked(tuple(known.unbind(1))), (1, 8, 8))
@@ -109,9 +110,8 @@ def test_parallel_pass_and_cached_walk_pick_the_same_rows(codec):
     parallel = codec.path.exact.predict(known, memories)
     _, stepwise = codec.path.exact.walk(memories, lambda i, *_: known[:, i]).stacked()
     assert known.shape[1] == TOKENS
-    assert float((parallel.mean - stepwise.mean).abs().max()) < 1e-12
-    for one, two in zip(*(codec.path._grid.rows(said.mean, said.scale) for said in (parallel, stepwise))):
-        assert torch.equal(one, two)
+    for part in ("features", "mean", "scale"):
+        assert torch.equal(getattr(parallel, part), getattr(stepwise, part))
 
 
 @pytest.mark.parametrize(("dates", "h", "w"), [(1, 1, 1), (2, 1, 70), (5, 63, 2), (3, 65, 33), (1, 128, 192)])
@@ -147,9 +147,9 @@ def test_another_thread_count_decodes_the_same_symbols(codec):
 
 def test_the_first_date_needs_one_block_of_context(codec, monkeypatch):
     seen = []
-    plain = type(codec.path._tokens).context
+    plain = type(codec.path.exact).context
     monkeypatch.setattr(
-        type(codec.path._tokens),
+        type(codec.path.exact),
         "context",
         lambda self, older, newer: seen.append(len(older)) or plain(self, older, newer),
     )

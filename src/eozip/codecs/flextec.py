@@ -271,6 +271,6 @@ def from_weights(weights: hub.Weights, heads: int = 16, levels: tuple[int, ...] 
     sensor = sensor_of(weights)
     model = temporal.from_weights(weights, heads)
     path = TokenPath(model)
-    digest = weights_hash(weights.tensors, (path.tables,), f"heads {heads} levels {levels}")
+    digest = weights_hash(weights.tensors, (path.tables,), f"heads {heads} levels {levels} {path.layout()}")
     name = codec_id(weights.kind, sensor, digest)
     return FlexibleCodec(name, digest, sensor, weights.config["bands"], model, path, levels)

@@ -6,19 +6,13 @@ One section with one coder state for all dates of a chunk; per date its 16 token
 index all blocks at once. `traverse` is the only coding loop: estimating, encoding and decoding differ in the
 port.
 
-Which arithmetic, and why encoder and decoder agree:
-    * What the past says (T_sep, T_joint and the keys of T_cur: 215 of 232 GMAC) is float32, on both sides
-      the same function of the same integers in the same shapes: the same bits on one machine, whatever its
-      threads (`tests/test_tec_tt.py` holds that).
-    * What finished tokens add (T_cur and the heads) is float64, because there the encoder works in one
-      parallel pass and the decoder token by token, in another order of summation. The two differ by some
-      1e-14 of a mean, which moves a table row about once in 1e11 symbols.
-    * Where machines differ nevertheless, the check value of the date turns it into a `DesyncError`.
+Everything that decides a symbol is exact (`exact_tokens`, docs/exact.md): one pass over all tokens in the encoder
+and one token after the other in the decoder give the same numbers, on any machine. g_a, g_s and the dequantiser
+stay float32.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,19 +20,22 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import hub
 from ..coder import DecodePort, EncodePort, EstimatePort, Port, Tables
+from ..entropy.exact_transformer import TOKEN
 from ..entropy.grid import GaussianGrid
 from ..errors import DesyncError, FormatError
 from ..networks.transformer import TOKENS, KeyValue, TokenModel, Walked
 from . import temporal
 from .base import Encoded
+from .exact_tokens import exact_tokens, units_hash
 from .parts import Recorder, codec_id, latent_grid, pad, sensor_of, statistics, weights_hash
 from .temporal import TemporalModel
 
-VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: exact in float32 with room
+VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: the end of the grid of tokens
+EXACT_VERSION = 1  # of docs/exact.md, section 5: another one is another codec
 
 Item = TypeVar("Item")
 Grid = tuple[int, int, int]  # B, h, w
@@ -57,17 +54,23 @@ class TokenPath:
     """From finished dates and tokens to the distribution of the next token, and through a port.
 
     Args:
-        model: The network; its float32 part is used as it is, T_cur and the heads are copied to float64.
+        model: The network; its token model is copied to exact arithmetic.
+
+    Attributes:
+        exact: That copy.
+
+    Raises:
+        WeightsError: Weights that cannot be computed exactly.
     """
 
     def __init__(self, model: TemporalModel):
-        self._tokens = model.entropy_model
-        self._pad = model._temporal_pad_token_maker
-        left = (self._tokens.encoder_sep, self._tokens.encoder_joint)  # not needed in float64, and large
-        self.exact: TokenModel = copy.deepcopy(
-            self._tokens, {id(part): nn.Identity() for part in left}
-        ).double()
+        self.exact: TokenModel = exact_tokens(model.entropy_model)
+        self._pad = TOKEN.of(model._temporal_pad_token_maker.weight.double())
         self._grid = GaussianGrid()
+
+    def layout(self) -> str:
+        """All that decides on rows and is not in tensors and tables, for the hash."""
+        return f"exact {EXACT_VERSION} {units_hash(self.exact)} {self._grid.crossing().hex()}"
 
     @property
     def tables(self) -> Tables:
@@ -75,18 +78,18 @@ class TokenPath:
 
     def known(self, y: Tensor) -> Tensor:
         """Latent [B, M, h, w] > the integers to code, [n, 16, M] float64."""
-        return self._tokens.tokens(torch.round(y).clamp(-VALUE_LIMIT, VALUE_LIMIT).double())
+        return self.exact.tokens(torch.round(y).clamp(-VALUE_LIMIT, VALUE_LIMIT).double())
 
     def memories(self, past: Past, count: int) -> list[KeyValue]:
-        """What T_cur attends to in `count` blocks, float64."""
+        """What T_cur attends to in `count` blocks."""
         if not past.processed:
             return [(k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1)) for k, v in self._first]
         return self._memories(past.processed[0], past.processed[-1])
 
     def then(self, past: Past, walked: Walked, grid: Grid) -> Past:
         """The past of the next date, after all tokens of this one."""
-        y_hat = self._tokens.grid(torch.stack(walked.tokens, 1), grid).float()
-        return Past((*past.processed[-1:], self._tokens.past(y_hat)))
+        y_hat = self.exact.grid(torch.stack(walked.tokens, 1), grid)
+        return Past((*past.processed[-1:], self.exact.past(y_hat)))
 
     def advance(
         self, walked: Walked, stop: int, memories: list[KeyValue], known: Tensor | None, code_of: CodeOf
@@ -121,12 +124,11 @@ class TokenPath:
     @cached_property
     def _first(self) -> list[KeyValue]:
         """Of the first date: its past is one value per channel, so all blocks are alike and one is enough."""
-        block = self._tokens.past(self._pad(torch.empty(1, self._pad.weight.shape[1], 4, 4)))
+        block = self.exact.past(self._pad.expand(-1, -1, 4, 4))
         return self._memories(block, block)
 
     def _memories(self, older: Tensor, newer: Tensor) -> list[KeyValue]:
-        context = self._tokens.context(older, newer)
-        return [(k.double(), v.double()) for k, v in self._tokens.memories(context)]
+        return self.exact.memories(self.exact.context(older, newer))
 
 
 def block_count(grid: Grid) -> int:
@@ -283,7 +285,7 @@ def from_weights(weights: hub.Weights, heads: int = 16) -> TemporalCodec:
     sensor = sensor_of(weights)
     model = temporal.from_weights(weights, heads)
     path = TokenPath(model)
-    digest = weights_hash(weights.tensors, (path.tables,), f"heads {heads}")
+    digest = weights_hash(weights.tensors, (path.tables,), f"heads {heads} {path.layout()}")
     return TemporalCodec(
         codec_id(weights.kind, sensor, digest), digest, sensor, weights.config["bands"], model, path
     )

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .. import hub
 from ..entropy.gaussian import bits, grid_likelihood
 from ..errors import WeightsError
-from ..networks.transformer import TOKENS, Dequantiser, PadToken, Prediction, TokenModel
+from ..networks.dequantiser import Dequantiser, PadToken
+from ..networks.transformer import TOKENS, Prediction, TokenModel
 from ..networks.transforms import tt_analysis, tt_synthesis
 from .parts import pad
 

@@ -112,6 +112,21 @@ def repack(tokens: Tensor) -> Tensor:
 # Layers
 
 
+class Attend(nn.Module):
+    """Softmax attention without weights; a module, so that an exact form can take its place."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """q [n, heads, t, d / heads] over keys and values, visible where `mask` [t, length] is true."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class Embedding(nn.Linear):
+    """Tokens in units of `TOKEN_SCALE` > d."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens / TOKEN_SCALE)
+
+
 class Attention(nn.Module):
     """Multi-head attention whose keys and values are made apart, so that they can be kept."""
 
@@ -119,6 +134,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.proj = (nn.Linear(d, d) for _ in range(4))
+        self.attend = Attend()
 
     def keys_values(self, context: Tensor) -> KeyValue:
         """[n, length, d] > keys and values."""
@@ -130,8 +146,10 @@ class Attention(nn.Module):
         Causal: x are the last t tokens of `memory`, and each sees those up to itself.
         """
         length, t = memory[0].shape[2], x.shape[1]
-        mask = torch.ones(t, length, dtype=torch.bool).tril(length - t) if causal and t > 1 else None
-        attended = F.scaled_dot_product_attention(self._split(self.q(x)), *memory, attn_mask=mask)
+        mask = None
+        if causal and t > 1:
+            mask = torch.ones(t, length, dtype=torch.bool, device=x.device).tril(length - t)
+        attended = self.attend(self._split(self.q(x)), *memory, mask)
         return self.proj(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -143,10 +161,10 @@ class MLP(nn.Module):
 
     def __init__(self, d: int):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+        self.fc1, self.fc2, self.act = nn.Linear(d, 4 * d), nn.Linear(4 * d, d), nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class Layer(nn.Module):
@@ -266,7 +284,7 @@ class TokenModel(nn.Module):
         self.enc_position_joint = Position(2 * WINDOW * WINDOW, d)
         self.dec_position = Position(TOKENS, d)
         self.post_embedding_layernorm = nn.LayerNorm(d, NORM_EPS)
-        self.encoder_embedding, self.decoder_embedding = nn.Linear(m, d), nn.Linear(m, d)
+        self.encoder_embedding, self.decoder_embedding = Embedding(m, d), Embedding(m, d)
         self.mean_head, self.scale_head = _head(d, m), _head(d, m)
         if flexible:
             self.mask_token = nn.Parameter(torch.zeros(m))
@@ -346,8 +364,8 @@ class TokenModel(nn.Module):
     def _joint(self, older: Tensor, newer: Tensor) -> Tensor:
         return self.encoder_joint(self.enc_position_joint(torch.cat([older, newer], 1)))
 
-    def _embed(self, tokens: Tensor, embedding: nn.Linear) -> Tensor:
-        return self.post_embedding_layernorm(embedding(tokens / TOKEN_SCALE))
+    def _embed(self, tokens: Tensor, embedding: nn.Module) -> Tensor:
+        return self.post_embedding_layernorm(embedding(tokens))
 
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.mean_head(features), positive(self.scale_head(features))
@@ -355,43 +373,8 @@ class TokenModel(nn.Module):
 
 def positive(s: Tensor) -> Tensor:
     """Any real > positive: 1 + s above 0, 1 / (1 - s) below."""
-    return torch.where(s > 0, 1 + s, 1 / (1 - s.clamp_max(0)))
+    return torch.where(s > 0, 1 + s, torch.ones_like(s) / (1 - s.clamp_max(0)))
 
 
 def _head(d: int, m: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(d, d), nn.LeakyReLU(), nn.Linear(d, d), nn.LeakyReLU(), nn.Linear(d, m))
-
-
-class PadToken(nn.Module):
-    """The past of the first frame: one learned value per channel."""
-
-    def __init__(self, m: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, m, 1, 1))
-
-    def forward(self, y: Tensor) -> Tensor:
-        """A past frame in the shape of y [B, M, h, w]."""
-        return self.weight.expand_as(y)
-
-
-class LeakyBlock(nn.Module):
-    """conv3x3, LeakyReLU, conv3x3, LeakyReLU, plus the input."""
-
-    def __init__(self, m: int):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(m, m, 3, padding=1), nn.Conv2d(m, m, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(x))))
-
-
-class Dequantiser(nn.Module):
-    """Refines y_hat by what the decoder's features say about it."""
-
-    def __init__(self, m: int, d: int):
-        super().__init__()
-        self.process_conv = nn.Sequential(nn.Conv2d(d, m, 1), nn.LeakyReLU(), LeakyBlock(m))
-
-    def forward(self, y_hat: Tensor, features: Tensor) -> Tensor:
-        """y_hat [B, M, h, w], features [B, d, h, w] > [B, M, h, w] for the synthesis."""
-        return y_hat + self.process_conv(features)
