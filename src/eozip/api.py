@@ -162,7 +162,7 @@ def encode_report(
     if _is_lossless_worth_trying(source.dn, blob):
         exact = guarantee.exact(source)
         if len(exact) <= len(blob):
-            return exact, _exact_report(target_psnr)
+            return exact, _exact_report(promise, target_psnr)
     return blob, report
 
 
@@ -281,10 +281,10 @@ def _encode_exactly(source: Source, promise: Promise, target_psnr: float | None)
     """A chunk without a network: lossless, or as coarse as the promise allows if that is smaller."""
     exact = guarantee.exact(source)
     if not promise or source.masked.all():
-        return exact, _exact_report(target_psnr)
+        return exact, _exact_report(promise, target_psnr)
     near = guarantee.near_lossless(source, promise)
     if len(exact) <= len(near.blob):
-        return exact, _exact_report(target_psnr)
+        return exact, _exact_report(promise, target_psnr)
     report = Report(bitstream.read_header(near.blob)[0].codec, 100.0)
     return near.blob, _kept_report(report, near, target_psnr)
 
@@ -330,8 +330,9 @@ def _pack(source: Source, model: Codec, quality: float, coded: Encoded) -> bytes
     return bitstream.pack(_header(source, model, quality, coded), mask, exceptions, coded.sections)
 
 
-def _exact_report(target_psnr: float | None) -> Report:
-    return Report(LOSSLESS, 100.0) if target_psnr is None else Report(LOSSLESS, 100.0, math.inf, True)
+def _exact_report(promise: Promise, target_psnr: float | None) -> Report:
+    is_asked = promise or target_psnr is not None
+    return Report(LOSSLESS, 100.0, math.inf if is_asked else None, None if target_psnr is None else True)
 
 
 def _is_lossless_worth_trying(dn: np.ndarray, blob: bytes) -> bool:

@@ -6,6 +6,7 @@ in floating point, which another machine may round to the other side: one DN eit
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -61,9 +62,13 @@ def checked_error(max_error: int | None) -> int | None:
     """
     if max_error is None:
         return None
-    if isinstance(max_error, bool) or int(max_error) != max_error or not 0 <= max_error <= 65535:
-        raise InputError(f"max_error: expected a whole number of DN, 0..65535, got {max_error}")
-    return int(max_error)
+    try:
+        bound = operator.index(max_error)
+    except TypeError as error:
+        raise InputError(f"max_error: expected a whole number of DN, got {max_error!r}") from error
+    if isinstance(max_error, bool) or not 0 <= bound <= 65535:
+        raise InputError(f"max_error: expected 0..65535 DN, got {max_error}")
+    return bound
 
 
 def layered(source: Source, blob: bytes, base: np.ndarray, promise: Promise) -> Kept | None:

@@ -19,6 +19,7 @@ from eozip import bitstream  # noqa: E402
 from eozip.codecs.registry import REGISTRY  # noqa: E402
 from test_bitstream import HEADER  # noqa: E402
 from test_lossless import golden_pixels  # noqa: E402
+from test_residual import KNOWN, Known, beside  # noqa: E402
 from test_shipped import LEARNED, golden_scene  # noqa: E402
 from toy_codec import TOY, registered  # noqa: E402
 
@@ -28,6 +29,16 @@ def write(name: str, data: bytes) -> None:
     if not path.exists():
         path.write_bytes(data)
         print(f"{name}: {len(data)} bytes")
+
+
+def write_bounded(name: str, codec: str, bound: int) -> None:
+    """A chunk under a largest error, with nodata and exceptions; its pixels before and after beside it."""
+    dn = beside(140, shape=(2, 12, 9, 11))
+    dn[:, :, 2, 3:6], dn[0, :, 5, 5] = 0, 60000
+    if not (HERE / f"{name}.bin").exists():
+        write(f"{name}.bin", eozip.encode(dn, codec, max_error=bound, nodata=0))
+        dn_hat = eozip.decode((HERE / f"{name}.bin").read_bytes())
+        np.savez_compressed(HERE / f"{name}.npz", dn=dn, dn_hat=dn_hat)
 
 
 def main() -> None:
@@ -44,7 +55,9 @@ def main() -> None:
             np.savez_compressed(
                 HERE / f"{name}.npz", decoded=eozip.decode((HERE / f"{name}.bin").read_bytes())
             )
-    with registered():
+    with registered(), registered(Known()):
+        write_bounded("near-lossless-v1", "lossless", 20)
+        write_bounded("residual-v2", KNOWN, 100)
         write("toy-v1.bin", eozip.encode(golden_pixels("uint16", 0), TOY, 10, nodata=0, offset=1000))
 
 
