@@ -126,9 +126,9 @@ def test_a_baseline_that_wins_is_named(cells: Cells) -> None:
     """On "sea" klt+jpeg2000 needs 0.055 against 0.06; jpeg2000 is faster and has less NDVI error; both go on."""
     expected = [
         f"{SEA}, 40 dB: the baseline klt+jpeg2000 (0.0550 bpppb) wins, against tec-elic-small (0.0600 bpppb).",
-        "At 40 dB the baseline jpeg2000 wins in NDVI error: 0.01 against 0.02 of tec-elic-small (mean over places), "
-        "with 400 % more bits.",
-        "At 40 dB the baseline jpeg2000 wins in encoding speed, MPx/s: 5 against 0.4",
+        "At 40 dB a baseline wins in NDVI error on 2 of 2 places, most clearly jpeg2000 on hill: 0.01 against 0.02 of "
+        "tec-elic-small, with 400 % more bits.",
+        "At 40 dB a baseline wins in encoding speed, MPx/s on 2 of 2 places, most clearly jpeg2000 on hill: 5 against 0.4",
         "Above 46.0 dB, the most that a codec of eozip reaches on every place, only baselines go on: "
         "klt+jpeg2000 (50.0 dB), jpeg2000 (50.0 dB).",
         "At 48 dB the baseline klt+jpeg2000 (0.4286 bpppb) wins: no codec of eozip reaches it on every place.",
@@ -306,11 +306,20 @@ def test_a_crop_that_cannot_be_read_is_a_named_error(tmp_path: Path, wrong: str)
     assert not (inside / "report.html").exists()
 
 
-def test_means_need_every_place(folder: Path) -> None:
+def test_places_that_were_not_reached_hide_no_loss(tmp_path: Path) -> None:
+    write_made_up_report(tmp_path)
+    report = load_report(tmp_path)
+    report.data["summary"]["at_psnr"]["40"]["jpeg2000"]["hill"] = None
+    (found,) = [text for text in report_findings.metric_losses(report) if "NDVI" in text]
+    assert f"on 1 of 2 places, most clearly jpeg2000 on {SEA}: 0.01 against 0.02" in found
+
+
+def test_a_place_without_decoded_crops_is_not_offered(folder: Path) -> None:
     report = load_report(folder)
-    assert report_findings.mean_at(report, "jpeg2000", "ndvi_error") == pytest.approx(0.01)
-    del report.data["summary"]["at_psnr"]["40"]["jpeg2000"]["hill"]
-    assert report_findings.mean_at(report, "jpeg2000", "ndvi_error") is None
+    report.data["crops"]["files"] = [
+        f for f in report.data["crops"]["files"] if f["place"] == "hill" or f["level"] is None
+    ]
+    assert [p["name"] for p in report_crops.viewer_data(report)["places"]] == ["hill"]
 
 
 # --- in a browser ---

@@ -54,7 +54,7 @@ def viewer_data(report: Report, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """
     taken: list[dict[str, Any]] = []
     count = 0
-    stored = [name for name in report.places if _files(report, name, None)]
+    stored = [name for name in report.places if _stored(report, name)]
     for name in stored:
         place = _place(report, name)
         count += place["bytes"]
@@ -144,7 +144,7 @@ def _level(
     files = sorted(_files(report, place, level["level"]), key=lambda f: report.methods.index(f["method"]))
     decoded = [_decoded(report, entry, dn) for entry in files]
     errors = [error_map(dn, dn_hat) for dn_hat in decoded]
-    top = max(1.0, float(np.percentile(np.stack(errors), 99))) if errors else 1.0
+    top = _top(errors)
     entries = [
         {**_entry(entry, dn_hat, planes), "errors": _grey(error, top)}
         for entry, dn_hat, error in zip(files, decoded, errors)
@@ -164,6 +164,11 @@ def _entry(entry: Mapping[str, Any], dn: np.ndarray, planes: Planes) -> dict[str
     return {**facts, "frames": [[_png(picture) for picture in pictures(frame, planes)] for frame in dn]}
 
 
+def _top(errors: Sequence[np.ndarray]) -> float:
+    """DN shown brightest: 99th percentile of the middle method, so that one bad method does not darken the others."""
+    return max(1.0, float(np.median([np.percentile(error, 99) for error in errors]))) if errors else 1.0
+
+
 def _grey(error: np.ndarray, top: float) -> list[str]:
     """[T, h, w] DN > a picture a date; `top` is white."""
     return [_png(np.rint(255 * np.clip(frame / top, 0, 1)).astype(np.uint8)) for frame in error]
@@ -172,6 +177,12 @@ def _grey(error: np.ndarray, top: float) -> list[str]:
 def _files(report: Report, place: str, level: int | None) -> list[Mapping[str, Any]]:
     """Crops of a place at a level; None: its original."""
     return [f for f in report.data["crops"]["files"] if f["place"] == place and f["level"] == level]
+
+
+def _stored(report: Report, place: str) -> bool:
+    """Whether there is an original and something to compare it with."""
+    levels = {f["level"] for f in report.data["crops"]["files"] if f["place"] == place}
+    return None in levels and len(levels) > 1
 
 
 def _picture_bytes(place: Mapping[str, Any]) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from eozip.evaluate.report_data import AT, Report
-from eozip.evaluate.report_words import best, percent
+from eozip.evaluate.report_words import percent
 
 # Field of a point > what it is called, and whether more is better.
 COMPARED = {
@@ -34,8 +35,8 @@ def ratio_sentences(report: Report, db: str = AT) -> list[str]:
 
 
 def metric_losses(report: Report) -> list[str]:
-    """A sentence for each metric in which, at 40 dB, the best baseline beats the best codec of eozip."""
-    found = [_metric_loss(report, field, *what) for field, what in COMPARED.items()]
+    """A sentence for each metric in which, at 40 dB on some place, the best baseline beats the best codec of eozip."""
+    found = [_metric_loss(report, field) for field in COMPARED]
     return [sentence for sentence in found if sentence]
 
 
@@ -61,12 +62,6 @@ def gaps(report: Report) -> list[str]:
     return [f"{m['id']} was left out: {m['reason']}" for m in left_out] + failed
 
 
-def mean_at(report: Report, method: str, field: str) -> float | None:
-    """Mean over places of a field at 40 dB; None unless every place has it."""
-    found = [report.at("summary", "at_psnr", AT, method, place, field) for place in report.places]
-    return None if None in found else sum(found) / len(found)
-
-
 def _ratio(method: str, reference: str, found: dict | None, db: str) -> str:
     if found is None or found["ratio"] is None:
         return f"At {db} dB {method} and {reference} have no place in common: no ratio."
@@ -80,27 +75,59 @@ def _ratio(method: str, reference: str, found: dict | None, db: str) -> str:
     return f"{start} ({interval})" + ("; neither is shown to be better." if undecided else ".")
 
 
-def _metric_loss(report: Report, field: str, what: str, more: bool) -> str | None:
-    mine = _best_at(report, report.codecs, field, more)
-    theirs = _best_at(report, report.baselines, field, more)
+@dataclass(frozen=True)
+class _Loss:
+    """A baseline's metric on one place beside the best codec's; `clear`: the larger over the smaller."""
+
+    place: str
+    baseline: str
+    theirs: float
+    codec: str
+    mine: float
+
+    @property
+    def clear(self) -> float:
+        low, high = sorted((abs(self.theirs), abs(self.mine)))
+        return high / low if low > 0 else math.inf
+
+
+def _metric_loss(report: Report, field: str) -> str | None:
+    what = COMPARED[field][0]
+    losses = [loss for place in report.places if (loss := _loss(report, field, place))]
+    if not losses:
+        return None
+    worst = max(losses, key=lambda loss: loss.clear)
+    where = f"on {len(losses)} of {len(report.places)} places, most clearly {worst.baseline} on {worst.place}"
+    values = f"{worst.theirs:.4g} against {worst.mine:.4g} of {worst.codec}"
+    return f"At {AT} dB a baseline wins in {what} {where}: {values}{_bits(report, worst)}."
+
+
+def _loss(report: Report, field: str, place: str) -> _Loss | None:
+    more = COMPARED[field][1]
+    mine = _best_at(report, report.codecs, field, place, more)
+    theirs = _best_at(report, report.baselines, field, place, more)
     if mine is None or theirs is None or (mine[1] >= theirs[1] if more else mine[1] <= theirs[1]):
         return None
-    bits = _bits_of(report, theirs[0], mine[0])
-    values = f"{theirs[1]:.4g} against {mine[1]:.4g} of {mine[0]}"
-    return f"At {AT} dB the baseline {theirs[0]} wins in {what}: {values} (mean over places){bits}."
+    return _Loss(place, theirs[0], theirs[1], mine[0], mine[1])
 
 
-def _best_at(report: Report, names: Sequence[str], field: str, more: bool) -> tuple[str, float] | None:
-    found = [(value, name) for name in names if (value := mean_at(report, name, field)) is not None]
+def _best_at(
+    report: Report, names: Sequence[str], field: str, place: str, more: bool
+) -> tuple[str, float] | None:
+    values = [(report.at("summary", "at_psnr", AT, name, place, field), name) for name in names]
+    found = [(value, name) for value, name in values if value is not None]
     return (max(found) if more else min(found))[::-1] if found else None
 
 
-def _bits_of(report: Report, name: str, other: str) -> str:
-    rates = report.data["summary"]["rates_at_psnr"]
-    theirs, ours = best(rates, [name], AT), best(rates, [other], AT)
-    if theirs is None or ours is None:
+def _bits(report: Report, loss: _Loss) -> str:
+    """How many bits the baseline takes there, beside the codec's."""
+    theirs, mine = (
+        report.at("summary", "rates_at_psnr", name, AT, "places", loss.place)
+        for name in (loss.baseline, loss.codec)
+    )
+    if theirs is None or mine is None:
         return ""
-    ratio = theirs[1] / ours[1]
+    ratio = theirs / mine
     return f", with {percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} bits"
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from eozip.errors import InputError
 from eozip.evaluate.figure import COLOURS, MEANS
@@ -34,7 +33,7 @@ def rd_plot(report: Report) -> bytes:
         panel.set(xlabel="bits per pixel per band (log)", ylabel="PSNR, dB")
         _scale(panel, xscale="log")
         panel.grid(True, which="both", alpha=0.25)
-    return _svg(figure, legend=panels[0])
+    return _svg(figure, legend=panels)
 
 
 def bits_plot(report: Report) -> bytes:
@@ -64,7 +63,7 @@ def speed_plot(report: Report) -> bytes:
         panel.set_xlabel(f"bits per pixel per band at {AT} dB (log)")
         panel.set_ylabel(f"{field.partition('_')[0]}, MPx/s, all bands at once (log)")
         panel.grid(True, which="both", alpha=0.25)
-    return _svg(figure, legend=panels[0])
+    return _svg(figure, legend=panels)
 
 
 def band_plot(report: Report) -> bytes:
@@ -73,12 +72,15 @@ def band_plot(report: Report) -> bytes:
     for panel, place in zip(panels, report.data["places"]):
         for method in report.methods:
             found = report.at("summary", "at_psnr", AT, method, place["name"], "band_psnr")
-            _draw_bands(panel, place["bands"], found, _style(report, method))
+            if found is not None:
+                values = [math.nan if db is None else db for db in found]
+                panel.plot(range(len(values)), values, marker=".", **_style(report, method))
         panel.set_title(_literal(place["name"]), fontsize="medium")
         panel.set_xticks(range(len(place["bands"])), place["bands"], fontsize="small")
         panel.set_ylabel("PSNR of the band, dB")
         panel.grid(True, alpha=0.25)
-    return _svg(figure, legend=panels[0])
+        _scale(panel)
+    return _svg(figure, legend=panels)
 
 
 def _draw_mean(panel: Axes, curves: list[list[tuple[float, float]]], style: dict[str, Any]) -> None:
@@ -91,7 +93,16 @@ def _draw_bar(panel: Axes, report: Report, method: str, db: str, row: int) -> No
     cell = report.at("summary", "rates_at_psnr", method, db) or {"mean": None, "places": {}}
     own = method in report.codecs
     if cell["mean"] is None:
-        panel.text(0, row, " not reached on every place", va="center", fontsize="x-small", color="#666666")
+        panel.text(
+            1,
+            row,
+            "not on every place ",
+            ha="right",
+            va="center",
+            fontsize="x-small",
+            color="#666666",
+            transform=panel.get_yaxis_transform(),
+        )
     else:
         panel.barh(row, cell["mean"], height=0.7, color="#0072B2" if own else "#BBBBBB")
         panel.text(cell["mean"], row, f" {cell['mean']:.4f}", va="center", fontsize="x-small")
@@ -112,11 +123,6 @@ def _draw_speed(panel: Axes, report: Report, method: str, field: str) -> None:
     )  # empty: in the legend all the same
 
 
-def _draw_bands(panel: Axes, bands: Sequence[str], found: list[float] | None, style: dict[str, Any]) -> None:
-    values = [np.nan if db is None else db for db in found or [None] * len(bands)]
-    panel.plot(range(len(bands)), values, marker=".", **style)
-
-
 def _style(report: Report, method: str) -> dict[str, Any]:
     """Codecs solid and wide, baselines broken; colours repeat with another dash."""
     number = report.methods.index(method)
@@ -132,6 +138,7 @@ def _scale(panel: Axes, **scales: str) -> None:
         panel.set(**scales)
     else:
         panel.text(0.5, 0.5, "reached by no method", ha="center", transform=panel.transAxes)
+        panel.set(xticks=[], yticks=[])
 
 
 def _literal(text: str) -> str:
@@ -160,14 +167,13 @@ def _panels(count: int, size: tuple[float, float], columns: int = COLUMNS) -> tu
     return figure, panels[:count]
 
 
-def _svg(figure: Figure, legend: Axes | None = None) -> bytes:
+def _svg(figure: Figure, legend: Sequence[Axes] = ()) -> bytes:
     """The figure's bytes, the same for the same numbers."""
     import matplotlib
 
-    if legend is not None:
-        figure.legend(
-            *legend.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small"
-        )
+    entries = {text: line for panel in legend for line, text in zip(*panel.get_legend_handles_labels())}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize="small")
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "eozip", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
