@@ -1,0 +1,45 @@
+"""Filling what clouds hide: measured pixels stay as they are, invented ones are marked.
+
+    dn, mask > Series > a Predictor per date > seam > Filled (pixels, provenance, uncertainty)
+
+`predict.py` has the contract, `baselines.py`, `regression.py` and `learned.py` fulfil it, `fill.py` is the tool,
+`files.py` the same on GeoTIFFs and stores, `trial.py` and `allclear.py` measure. Importing this imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+_HOMES = {
+    "Filled": "fill",
+    "Prediction": "predict",
+    "Predictor": "predict",
+    "Series": "predict",
+    "get_predictor": "choose",
+    "inpaint": "fill",
+    "inpaint_files": "files",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+class _Callable(types.ModuleType):
+    """Lets `eozip.inpaint(dn, mask)` and the package `eozip.inpaint` share one name.
+
+    Python binds a package to its parent's attribute when it is imported, which would hide a function there.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return __getattr__("inpaint")(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

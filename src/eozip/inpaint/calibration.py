@@ -1,0 +1,28 @@
+"""How much wider or narrower sigma must be, learnt from training series by `benchmarks/inpainting.py calibrate`."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+CLASSES = (0.1, 0.3, 0.5, 0.9, 1.0)
+"""Upper ends of the classes of cloud cover."""
+
+
+def class_of(cover: float) -> int:
+    """Position in `CLASSES` of a cover of 0..1."""
+    return next(i for i, end in enumerate(CLASSES) if cover <= end + 1e-9)
+
+
+def factor_of(method: str, cover: float) -> float | None:
+    """What to multiply sigma by; of several methods joined by "+" the largest; None if one was never calibrated."""
+    found = [_factors().get(name) for name in method.split("+")]
+    known = [factors[class_of(cover)] for factors in found if factors is not None]
+    return max(known) if known and len(known) == len(found) else None
+
+
+@cache
+def _factors() -> dict[str, list[float]]:
+    text = resources.files("eozip.inpaint").joinpath("calibration.json").read_text()
+    return json.loads(text)["factors"]

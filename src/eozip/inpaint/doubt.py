@@ -1,0 +1,63 @@
+"""Standard deviations from errors that were seen: what a predictor missed by where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eozip.inpaint.predict import Series
+from eozip.inpaint.smooth import local_mean
+
+LEVEL, NORMAL = 0.9, 1.6449  # a normal error stays within 1.6449 sigma in 90 of 100 cases
+LEAST = 1.0  # DN; below, quantisation of the data is all there is
+_RADIUS = 24
+_ENOUGH = 50
+
+
+def sigma_of_errors(errors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Standard deviation per pixel and band, so that 90 % of the known errors lie within 1.645 of it.
+
+    Its pattern is the local root mean square of the errors, its height the quantile (as in split conformal
+    prediction, Papadopoulos et al. 2002): errors of predictions have heavier tails than a normal law.
+
+    Args:
+        errors: float32 [C, H, W], DN.
+        known: bool [H, W]: where they are known.
+
+    Returns:
+        float32 [C, H, W], at least 1 DN.
+    """
+    pattern = np.sqrt(np.maximum(local_mean(errors**2, known, _RADIUS), LEAST**2))
+    ratio = np.abs(errors[:, known]) / pattern[:, known]
+    height = np.quantile(ratio, LEVEL, axis=1) / NORMAL
+    return np.maximum(pattern * height[:, None, None].astype(np.float32), np.float32(LEAST))
+
+
+def enough(known: np.ndarray) -> bool:
+    """Whether errors are known at enough pixels to say anything."""
+    return int(known.sum()) >= _ENOUGH
+
+
+def sigma_of_dates(series: Series, date: int) -> np.ndarray:
+    """Standard deviation over the other dates, for a date that shows nothing itself.
+
+    Pixels seen on fewer than two other dates take the band's typical value.
+
+    Returns:
+        float32 [C, H, W], at least 1 DN.
+    """
+    kept = [t for t in range(len(series.x)) if t != date]
+    seen = ~series.hidden[kept]
+    count = seen.sum(axis=0)
+    x = series.x[kept]
+    total = np.maximum(count, 1)
+    mean = x.sum(axis=0) / total
+    square = (np.where(seen[:, None], x - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1)
+    twice = count > 1
+    typical = square[:, twice].mean(axis=1) if twice.any() else _spatial_variance(series, kept)
+    square = np.where(twice, square, typical[:, None, None])
+    return np.sqrt(np.maximum(square + typical[:, None, None], LEAST**2)).astype(np.float32)
+
+
+def _spatial_variance(series: Series, kept: list[int]) -> np.ndarray:
+    seen = ~series.hidden[kept]
+    return np.array([series.x[kept][:, c][seen].var() for c in range(series.x.shape[1])], np.float32)

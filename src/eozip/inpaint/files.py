@@ -1,0 +1,282 @@
+"""The tool on files: GeoTIFFs or an eozip store in, a folder of GeoTIFFs with two more bands out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eozip.errors import InputError, OutputError
+from eozip.inpaint.choose import DEFAULT
+from eozip.inpaint.fill import LARGEST, MISSING, UNFILLED, Filled, Progress, inpaint
+from eozip.inpaint.masks import MaskSpec, of_band, parse_mask, read_mask
+from eozip.inpaint.predict import Predictor
+from eozip.inpaint.smooth import grown
+from eozip.raster import Profile, create_geotiffs, open_scene, read_window
+from eozip.raster.scene import Tags
+
+PROVENANCE, SIGMA = "PROVENANCE", "SIGMA"
+_MASK_BANDS = ("SCL", "CLP")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A series as it lies in files.
+
+    Attributes:
+        dn: [T, C, H, W].
+        profile: of the C bands.
+        dates: [T] ISO texts or None.
+        names: [T] file names for the output.
+        tags: [T] metadata.
+        band_tags: [C] metadata.
+        offset: radiometric offset in DN.
+    """
+
+    dn: np.ndarray
+    profile: Profile
+    dates: tuple[str | None, ...]
+    names: tuple[str, ...]
+    tags: tuple[Tags, ...]
+    band_tags: tuple[dict[str, str], ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one `inpaint_files` did.
+
+    Attributes:
+        output: the folder.
+        files: [T] names in it.
+        shape: (T, C, H, W).
+        methods: [T] predictor used, "" where nothing was hidden.
+        cover: [T] share of hidden pixels.
+        predicted: pixels filled, all dates; `unfilled` hidden ones left as they came.
+        without_reference: filled pixels that no other date shows: from their surroundings alone.
+        sigma: [T] median standard deviation of filled pixels in DN, None where none.
+        calibrated: sigma was calibrated for every predictor used.
+        seconds: wall time.
+    """
+
+    output: str
+    files: list[str]
+    shape: tuple[int, int, int, int]
+    methods: list[str]
+    cover: list[float]
+    predicted: int
+    unfilled: int
+    without_reference: int
+    sigma: list[float | None]
+    calibrated: bool
+    seconds: float
+
+
+def inpaint_files(
+    inputs: Sequence[str | Path],
+    mask: str | MaskSpec,
+    out: str | Path,
+    *,
+    predictor: str | Predictor = DEFAULT,
+    nodata: int | None = None,
+    offset: int | None = None,
+    dilate: int = 0,
+    min_clear: float = 0.1,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Fills what a mask hides in a series of files.
+
+    Args:
+        inputs: GeoTIFFs (dates), a folder of them, or one eozip store.
+        mask: see `eozip.inpaint.masks`.
+        out: a folder to be made; one GeoTIFF per date with the input's bands, `PROVENANCE` and `SIGMA` (root mean
+            square over the bands, DN, rounded up; 0 where measured).
+        predictor, min_clear, progress: see `inpaint`.
+        nodata: DN of missing pixels; None takes the file's.
+        offset: radiometric offset in DN; None takes the file's.
+        dilate: pixels by which the mask grows: masks tend to miss the edges of clouds.
+        overwrite: whether an existing folder of GeoTIFFs may be replaced; never the input's.
+
+    Raises:
+        InputError: see `inpaint` and `read_mask`.
+        OutputError: the output exists, is the input, or cannot be written.
+    """
+    started = time.perf_counter()
+    target = Path(out)
+    _check_target(target, [Path(p) for p in inputs], overwrite)
+    spec = parse_mask(mask) if isinstance(mask, str) else mask
+    stack, hidden = _read(inputs, spec, offset)
+    hidden = grown(hidden, dilate)
+    missing = stack.profile.nodata if nodata is None else nodata
+    filled = inpaint(
+        stack.dn,
+        hidden,
+        days=days_of(stack.dates),
+        predictor=predictor,
+        nodata=None if missing is None else int(missing),
+        offset=stack.offset,
+        min_clear=min_clear,
+        progress=progress,
+    )
+    _write(stack, filled, target, overwrite)
+    return _report(stack, filled, target, time.perf_counter() - started)
+
+
+def days_of(dates: Sequence[str | None]) -> list[float] | None:
+    """ISO dates > days since the first; None where one is unknown or they do not rise: then steps are equal."""
+    if None in dates:
+        return None
+    times = [datetime.fromisoformat(str(date)) for date in dates]
+    days = [(moment - times[0]).total_seconds() / 86400 for moment in times]
+    return days if days == sorted(days) else None
+
+
+def _check_target(target: Path, inputs: list[Path], overwrite: bool) -> None:
+    if target.suffix.lower() in (".tif", ".tiff", ".zarr", ".zip"):
+        raise OutputError(f"{target}: expected the name of a folder: there is one GeoTIFF per date; name a folder")
+    own = target.resolve()
+    for path in inputs:
+        source = path.resolve()
+        if own == source or own in source.parents:
+            raise OutputError(
+                f"{target} is or holds the input {path}; measured data are never overwritten: choose another folder"
+            )
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists already; choose another name or pass --overwrite")
+
+
+def _read(inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None) -> tuple[Stack, np.ndarray]:
+    if len(inputs) == 1 and _is_store(Path(inputs[0])):
+        stack, plane = _from_store(Path(inputs[0]), offset), None
+    else:
+        stack, plane = _from_files(inputs, spec, offset)
+    if plane is not None:
+        return stack, of_band(spec, plane)
+    if spec.path is None:
+        raise InputError(f"mask: a store holds no band {spec.band}; name a raster: --mask {spec.kind}:...@PATH")
+    times, _, height, width = stack.dn.shape
+    return stack, read_mask(spec, (times, height, width))
+
+
+def _is_store(path: Path) -> bool:
+    return path.name.lower().endswith((".zarr", ".zarr.zip"))
+
+
+def _from_files(
+    inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None
+) -> tuple[Stack, np.ndarray | None]:
+    """Pixels of every band but the mask's; and the mask's band, if it is one of them."""
+    scene = open_scene(list(inputs), offset=offset)
+    if np.prod(scene.shape) > LARGEST:
+        raise InputError(f"series: expected at most {LARGEST} samples, got {scene.shape}; cut the scene in parts")
+    order = [i for i, name in enumerate(scene.band_names) if name not in _MASK_BANDS]
+    plane = None
+    if spec.band is not None:
+        if spec.band not in scene.band_names:
+            raise InputError(
+                f"mask: expected a band named {spec.band} in the input, got {scene.band_names}; name a raster: "
+                f"--mask {spec.kind}:...@PATH"
+            )
+        found = scene.select([scene.band_names.index(spec.band)])
+        plane = read_window(found, slice(None), slice(None), slice(None))[:, 0]
+    chosen = scene.select(order)
+    dn = read_window(chosen, slice(None), slice(None), slice(None))
+    dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
+    names = _names([Path(path).stem for path in scene.paths])
+    return Stack(dn, chosen.profile, dates, names, chosen.tags, chosen.band_tags, _whole(scene.offset)), plane
+
+
+def _from_store(path: Path, offset: int | None) -> Stack:
+    from eozip.store import describe
+    from eozip.store.pixels import read_pixels
+
+    found = describe(path)
+    if np.prod(found.grid.shape) > LARGEST:
+        raise InputError(f"{path}: expected at most {LARGEST} samples, got {found.grid.shape}; cut it in parts")
+    times, _, height, width = found.grid.shape
+    dn = read_pixels(found, slice(0, times), slice(0, height), slice(0, width))[:, list(found.band_order)]
+    names = _names([Path(name).stem for name in found.files])
+    own = found.codec.offset if offset is None else offset
+    return Stack(dn, found.profile, found.dates, names, found.tags, found.band_tags, own)
+
+
+def _names(stems: list[str]) -> tuple[str, ...]:
+    """Different file names: the position is added where stems are not."""
+    if len(set(stems)) < len(stems):
+        stems = [f"{stem}_{t + 1:03d}" for t, stem in enumerate(stems)]
+    return tuple(f"{stem}.tif" for stem in stems)
+
+
+def _whole(offset: float) -> int:
+    if offset != int(offset):
+        raise InputError(f"offset: expected a whole number of DN, got {offset}; pass --offset")
+    return int(offset)
+
+
+def _write(stack: Stack, filled: Filled, target: Path, overwrite: bool) -> None:
+    profile = _with_record(stack.profile)
+    tags = [_tags(own, filled, t) for t, own in enumerate(stack.tags)]
+    band_tags = [*stack.band_tags, _provenance_tags(), {"MEANING": "root mean square over bands, DN; 0 measured"}]
+    with create_geotiffs(target, stack.names, profile, tags, band_tags, overwrite=overwrite) as writers:
+        for writer, planes in zip(writers, _planes(filled)):
+            writer.write(planes, y=0, x=0)
+
+
+def _with_record(profile: Profile) -> Profile:
+    """The profile with two more bands. Where nodata is 0, what was measured is empty in both, as it should be."""
+    return replace(
+        profile,
+        band_names=(*profile.band_names, PROVENANCE, SIGMA),
+        scales=(*profile.scales, 1.0, 1.0),
+        offsets=(*profile.offsets, 0.0, 0.0),
+        units=(*profile.units, None, "DN"),
+        colorinterp=(*profile.colorinterp, "undefined", "undefined"),
+    )
+
+
+def _planes(filled: Filled) -> Iterator[np.ndarray]:
+    limit = np.iinfo(filled.dn.dtype).max
+    for dn, provenance, sigma in zip(filled.dn, filled.provenance, filled.sigma):
+        overall = np.minimum(np.ceil(np.sqrt((sigma**2).mean(axis=0))), limit)
+        yield np.concatenate([dn, provenance[None].astype(dn.dtype), overall[None].astype(dn.dtype)])
+
+
+def _tags(own: Tags, filled: Filled, t: int) -> Tags:
+    facts = {
+        "INPAINTED_BY": filled.methods[t] or "nothing was hidden",
+        "INPAINTED_SHARE": f"{filled.cover[t]:.6f}",
+        "INPAINTED_SIGMA": "calibrated" if filled.calibrated else "not calibrated",
+    }
+    return {**own, "": {**own.get("", {}), **facts}}
+
+
+def _provenance_tags() -> dict[str, Any]:
+    return {
+        "MEANING": f"0 measured; 1+n predicted, n dates show this pixel; {UNFILLED} hidden and left; {MISSING} no data"
+    }
+
+
+def _report(stack: Stack, filled: Filled, target: Path, seconds: float) -> Report:
+    predicted = (filled.provenance > 0) & (filled.provenance < UNFILLED)
+    sigma = [
+        float(np.median(filled.sigma[t][:, at])) if at.any() else None for t, at in enumerate(predicted)
+    ]
+    return Report(
+        str(target),
+        list(stack.names),
+        stack.dn.shape,
+        list(filled.methods),
+        list(filled.cover),
+        int(predicted.sum()),
+        int((filled.provenance == UNFILLED).sum()),
+        int((filled.provenance == 1).sum()),
+        sigma,
+        filled.calibrated,
+        seconds,
+    )

@@ -1,0 +1,199 @@
+"""Predictors from temporal codecs: cells touched by cloud are forecast, the others are their own latent.
+
+Published TEC-TT has cells of 16 x 16 pixels and looks at two earlier frames; here these are the two nearest usable
+dates of either side, the nearest last. Codecs with a `forecast` method of their own (tec-tt-small) are given
+all usable dates in that order. Holes of the references are filled beforehand as the regression fills its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eozip.codecs.parts import LATENT_STRIDE, latent_grid, statistics
+from eozip.codecs.tec_tt import TemporalCodec, grid_of, latents
+from eozip.codecs.temporal import TemporalModel
+from eozip.errors import InputError
+from eozip.inpaint.baselines import MeanClear
+from eozip.inpaint.doubt import LEAST
+from eozip.inpaint.predict import Prediction, Predictor, Series
+from eozip.inpaint.regression import Regression, filled_references
+from eozip.networks.transformer import Prediction as Said
+
+CELL = 8  # pixels per latent cell of tec-tt-small
+
+
+class Forecaster(Protocol):
+    """A codec that forecasts hidden cells by itself."""
+
+    id: str
+    bands: int
+
+    def forecast(self, x: np.ndarray, hidden: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
+        """Forecasts hidden cells of the dates of a stack.
+
+        Args:
+            x: float32 [T, C, H, W], DN.
+            hidden: bool [T, ceil(H / 8), ceil(W / 8)]: cells that must have no influence.
+            quality: 0..100.
+
+        Returns:
+            x_hat and sigma, float32 [T, C, H, W], DN.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ForecastPredictor:
+    """A codec with `forecast`, given the usable dates, the nearest last, and then the date itself.
+
+    Attributes:
+        codec: the codec.
+        quality: 0..100.
+        draft: a predictor whose picture of the date is put in as the last reference, or None.
+    """
+
+    codec: Forecaster
+    quality: float = 60.0
+    draft: Predictor | None = None
+    usable: Regression = field(default_factory=Regression)
+    fallback: Predictor = field(default_factory=MeanClear)
+
+    @property
+    def name(self) -> str:
+        return self.codec.id if self.draft is None else f"{self.codec.id}@{self.draft.name}"
+
+    def predict(self, series: Series, date: int) -> Prediction:
+        references = self.usable.references(series, date)
+        if not references:
+            return self.fallback.predict(series, date)
+        check_bands(self.codec, series)
+        past = filled_references(series, date, references[::-1])
+        if self.draft is not None:
+            past = np.concatenate([past, _over(series, date, self.draft.predict(series, date).x_hat)[None]])
+        x = np.concatenate([past, _over(series, date, past[-1])[None]])
+        hidden = np.zeros((len(x), *cells(series.hidden[date], CELL).shape), bool)
+        hidden[-1] = cells(series.hidden[date], CELL)
+        x_hat, sigma = self.codec.forecast(x, hidden, self.quality)
+        count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
+        return Prediction(x_hat[-1], np.maximum(sigma[-1], np.float32(LEAST)), count, self.name)
+
+
+@dataclass(frozen=True)
+class TokenPredictor:
+    """A published TEC-TT checkpoint.
+
+    Attributes:
+        codec: the codec; 12 bands of Level-2A or 13 of Level-1C.
+        samples: latents drawn from the model's own distribution, to see what its sigma means in pixels.
+    """
+
+    codec: TemporalCodec
+    samples: int = 4
+    usable: Regression = field(default_factory=Regression)
+    fallback: Predictor = field(default_factory=MeanClear)
+
+    @property
+    def name(self) -> str:
+        return self.codec.id
+
+    @torch.inference_mode()
+    def predict(self, series: Series, date: int) -> Prediction:
+        references = self.usable.references(series, date)[:2]
+        if not references:
+            return self.fallback.predict(series, date)
+        check_bands(self.codec, series)
+        past = filled_references(series, date, references[::-1])
+        frames = np.concatenate([past, _over(series, date, past[-1])[None]])
+        y = latents(self.codec.model, frames[None], self.codec.sensor)[0]
+        cloudy = _token_cells(series.hidden[date])
+        pictures = self._pictures(y[-1:], cloudy, list(torch.round(y[:-1]).split(1)))
+        height, width = series.hidden.shape[1:]
+        x_hat, drawn = pictures[0][..., :height, :width], pictures[1:][..., :height, :width]
+        sigma = np.sqrt(((drawn - x_hat) ** 2).mean(axis=0))
+        count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
+        return Prediction(x_hat, np.maximum(sigma, np.float32(LEAST)), count, self.name)
+
+    def _pictures(self, y: Tensor, cloudy: Tensor, past: list[Tensor]) -> np.ndarray:
+        """The forecast [1 + samples, C, H, W] with hidden cells at their means, then as drawn."""
+        model = self.codec.model
+        tokens, said, hidden = _walked(model, y, cloudy, past)
+        generator = torch.Generator().manual_seed(0)
+        pictures = [self._picture(tokens, said, y)]
+        for _ in range(self.samples):
+            noise = torch.randn(said.mean.shape, generator=generator)
+            drawn = torch.where(hidden, torch.round(said.mean + said.scale * noise), tokens)
+            pictures.append(self._picture(drawn, said, y))
+        return np.stack(pictures)
+
+    def _picture(self, tokens: Tensor, said: Said, y: Tensor) -> np.ndarray:
+        model, grid = self.codec.model, grid_of(y[:, None])
+        y_hat, features = (model.entropy_model.grid(part, grid) for part in (tokens, said.features))
+        mean, std = statistics(self.codec.sensor)
+        return (model.g_s(model._dequantizer(y_hat, features))[0] * std + mean).numpy()
+
+
+def _walked(
+    model: TemporalModel, y: Tensor, cloudy: Tensor, past: list[Tensor]
+) -> tuple[Tensor, Said, Tensor]:
+    """Tokens of a frame, cloudy ones at their rounded means; what the model said; which are cloudy."""
+    network = model.entropy_model
+    hidden = network.tokens(cloudy[None, None].expand_as(y))
+    known = torch.round(network.tokens(y))
+
+    def settle(i: int, mean: Tensor, _scale: Tensor) -> Tensor:
+        return torch.where(hidden[:, i], torch.round(mean), known[:, i])
+
+    older, newer = (network.past(frame) for frame in (past[0], past[-1]))
+    memories = network.memories(network.context(older, newer))
+    tokens, said = network.walk(memories, settle).stacked()
+    return tokens, said, hidden
+
+
+def predictor_of(codec: Any, draft: Predictor | None = None) -> Predictor:
+    """The predictor of a codec.
+
+    Raises:
+        InputError: it cannot forecast.
+    """
+    if hasattr(codec, "forecast"):
+        return ForecastPredictor(codec, draft=draft)
+    if isinstance(codec, TemporalCodec):
+        return TokenPredictor(codec)
+    raise InputError(f"predictor: expected a temporal codec (tec-tt), got {codec.id}, which cannot forecast")
+
+
+def check_bands(codec: Any, series: Series) -> None:
+    """Holds the series against what the network takes.
+
+    Raises:
+        InputError: another number of bands.
+    """
+    if codec.bands != series.x.shape[1]:
+        raise InputError(
+            f"{codec.id}: expected {codec.bands} bands, got {series.x.shape[1]}; use the default predictor, which "
+            "takes any bands"
+        )
+
+
+def cells(hidden: np.ndarray, side: int) -> np.ndarray:
+    """Bool [H, W] > bool [ceil(H / side), ceil(W / side)]: cells with any hidden pixel."""
+    height, width = hidden.shape
+    padded = np.pad(hidden, ((0, -height % side), (0, -width % side)))
+    return padded.reshape(padded.shape[0] // side, side, -1, side).any(axis=(1, 3))
+
+
+def _token_cells(hidden: np.ndarray) -> Tensor:
+    """Cells of 16 x 16 pixels of the padded frame; cells of padding alone count as clear: they repeat the picture."""
+    found = cells(hidden, LATENT_STRIDE)
+    height, width = latent_grid(*hidden.shape)
+    return torch.from_numpy(np.pad(found, ((0, height - found.shape[0]), (0, width - found.shape[1]))))
+
+
+def _over(series: Series, date: int, under: np.ndarray) -> np.ndarray:
+    """The date's clear pixels over another picture [C, H, W]."""
+    return np.where(series.hidden[date], under, series.x[date])
