@@ -10,7 +10,7 @@ import pytest
 
 import eozip
 from eozip.errors import EozipError, FormatError, InputError, UnknownCodecError
-from eozip.evaluate import baselines, openjpeg, packing, places, sweep
+from eozip.evaluate import baselines, components, openjpeg, packing, places, sweep
 from eozip.evaluate.openjpeg import Jpeg2000, KltJpeg2000
 from eozip.evaluate.rate import bpppb, rate_at
 from eozip.simulate import render, season
@@ -26,7 +26,17 @@ ANCHORS = {
 SETTINGS = {
     "jpegxl": (0.5, 6.0),
     "webp": (90.0, 10.0),
+    "avif": (90.0, 40.0),
     "hevc": (10.0, 30.0),
+    "av1": (10.0, 40.0),
+    "klt+jpegxl": (0.3, 4.0),
+    "klt+hevc": (10.0, 30.0),
+    "klt-t+hevc": (10.0, 30.0),
+    "klt+av1": (10.0, 40.0),
+    "klt-t+av1": (10.0, 40.0),
+    "lerc": (32.0, 256.0),
+    "sz3": (32.0, 256.0),
+    "zfp": (128.0, 2048.0),
 }
 NAMES = tuple(baselines.baselines())
 
@@ -72,6 +82,76 @@ def test_jpeg2000_holds_the_psnr_it_is_asked_for(name):
     for target in (40.0, 46.0):
         psnr = eozip.psnr(dn, (codec := baselines.contender(name)).decode(codec.encode(dn, target)))
         assert target - 2.5 < psnr < target + 4  # coarse: components below the target are left out
+
+
+@pytest.mark.parametrize("name", ["lerc", "sz3", "zfp"])
+@pytest.mark.parametrize("bound", [16.0, 200.0])
+def test_error_bounded_codecs_keep_their_bound(name, bound):
+    dn = scene(48, 2)
+    codec = baselines.contender(name)
+    error = np.abs(codec.decode(codec.encode(dn, bound)).astype(int) - dn).max()
+    assert 0 < error <= bound
+
+
+@pytest.mark.parametrize("planes", ["video", "date", "time"])
+def test_components_not_worth_their_bits_are_left_out(planes):
+    dn = np.repeat(scene(64, 2)[:, :1], 12, 1)  # one component holds everything
+    single = components.klt_av1(planes)
+    sizes = [len(part) for part in packing.unpack(single.encode(dn, 30.0))[2]]
+    vectors = [size for size in sizes if size == (24 if planes == "time" else 12) * 2 + 4]
+    expected = {"video": 1, "date": 2}
+    assert len(vectors) <= 2 if planes == "time" else len(vectors) == expected[planes]
+
+
+def test_components_are_decoded_from_what_is_stored_alone():
+    dn = scene(64, 2)
+    codec = components.klt_hevc()
+    parts = packing.unpack(codec.encode(dn, 16.0))[2]
+    vector = np.frombuffer(parts[2][:-4], "<f2").astype(float)
+    low = int(np.frombuffer(parts[2][-4:], "<i4")[0])
+    scale = float(np.frombuffer(parts[1], "<f2")[0])
+    samples = codec.recorder.read(parts[3], (2, *dn.shape[2:])).astype(float)
+    means = np.frombuffer(parts[0], "<i2").astype(float)
+    alone = means[None, :, None, None] + vector[None, :, None, None] * ((samples + low) / scale)[:, None]
+    decoded = codec.decode(packing.pack(dn, parts[:4]))
+    assert np.abs(decoded - alone.clip(0)).max() <= 0.5
+
+
+# --- what is not installed ---
+
+
+def test_a_missing_library_makes_a_baseline_unavailable_with_the_reason(monkeypatch):
+    hidden = {"av": None, "terracodec": None}
+    real = baselines.importlib.util.find_spec
+    monkeypatch.setattr(
+        baselines.importlib.util,
+        "find_spec",
+        lambda name: hidden.get(name, real(name) if name not in hidden else None),
+    )
+    assert "av is not installed" in baselines.unavailable("hevc")
+    assert baselines.unavailable("jpeg2000") is None
+    assert "hevc" not in baselines.baselines()
+    with pytest.raises(InputError, match="cannot run here: the package av"):
+        baselines.contender("hevc")
+
+
+def test_a_build_without_a_codec_is_named(monkeypatch):
+    import imagecodecs
+
+    monkeypatch.setattr(imagecodecs.LERC, "available", False)
+    assert "no LERC" in baselines.unavailable("lerc")
+    entry = baselines.Entry("x:y", ("av:libnothing",), "", ())
+    monkeypatch.setitem(baselines.ENTRIES, "nothing", entry)
+    assert "no libnothing" in baselines.unavailable("nothing")
+
+
+def test_every_entry_says_what_it_is():
+    for name, entry in baselines.ENTRIES.items():
+        assert len(entry.sweep) >= 5
+        assert entry.setting
+        if baselines.unavailable(name) is None:
+            assert baselines.contender(name).name == name
+            assert len(baselines.contender(name).settings) > 20
 
 
 def test_all_equal_bands_are_nearly_free_for_klt():

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,6 +46,13 @@ class Contender(Protocol):
             FormatError: not a stream of this contender, or a damaged one.
         """
         ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A contender that has something to load for each setting before time is taken."""
+
+    def prepare(self, setting: float) -> None: ...
 
 
 @dataclass(frozen=True)

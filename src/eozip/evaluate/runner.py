@@ -19,7 +19,7 @@ from typing import Any
 
 from eozip.errors import EozipError
 from eozip.evaluate import ledger
-from eozip.evaluate.baselines import Contender, Learned, contender
+from eozip.evaluate.baselines import Contender, Learned, Preparing, contender
 from eozip.evaluate.memory import watched_memory
 from eozip.evaluate.methods import Method, fingerprint
 from eozip.evaluate.places import Place
@@ -151,6 +151,8 @@ def attempt(task: Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
 def _measured(task: Task, place: Place) -> dict[str, Any]:
     one = prepared(task.method, place)
     _warm_up(task.method, place.sensor, place.offset)
+    if isinstance(one, Preparing):
+        one.prepare(task.setting)
     with watched_memory() as memory:
         run_of_it = coded(one, place, task.setting)
     point = described(run_of_it, one.name, place, task.setting)

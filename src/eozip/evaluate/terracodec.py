@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from eozip import sensors
-from eozip.errors import FormatError, InputError
+from eozip.errors import EozipError, FormatError, InputError
 from eozip.evaluate.packing import checked_stack, pack, restored, unpack
 from eozip.evaluate.trees import flattened, restored_tree
 
 SENSOR = "s2-l2a"
+_BITS = "bits"
 _SIDE = 256  # all but TEC-FP take no other size
 _UINT16_MAX = 65535
 
@@ -56,13 +58,13 @@ class TerraCodec:
         mean, std = _statistics()
         x = ((dn - mean) / std).astype(np.float32)
         coded = [self._compress(batch, setting) for batch in (x[None, None] if self.temporal else x[:, None])]
-        return pack(dn, [np.float32(setting).tobytes(), *(part for one in coded for part in flattened(one))])
+        return pack(dn, [np.float64(setting).tobytes(), *(part for one in coded for part in flattened(one))])
 
     def decode(self, blob: bytes) -> np.ndarray:
         shape, dtype, parts = unpack(blob)
-        if not parts or len(parts[0]) != np.dtype(np.float32).itemsize:
+        if not parts or len(parts[0]) != np.dtype(np.float64).itemsize:
             raise FormatError("terracodec stream: expected a setting; the stream is damaged")
-        setting, rest = float(np.frombuffer(parts[0], np.float32)[0]), parts[1:]
+        setting, rest = float(np.frombuffer(parts[0], np.float64)[0]), parts[1:]
         frames = []
         for _ in range(1 if self.temporal else shape[0]):
             coded, rest = restored_tree(rest)
@@ -80,27 +82,43 @@ class TerraCodec:
                 f"{self.name}: expected {_SIDE} x {_SIDE} pixels, got {shape[2:]}; set --size {_SIDE}"
             )
 
+    def prepare(self, setting: float) -> None:
+        """Loads the checkpoint of a setting, so that no measured second is the loading's."""
+        self._model(setting)
+
+    def _model(self, setting: float) -> Any:
+        return _loaded(self.model, None if self.flexible else setting)
+
     def _compress(self, x: np.ndarray, setting: float) -> Any:
         import torch
 
-        model = _loaded(self.model, None if self.flexible else setting)
-        with torch.no_grad():
-            options = {"quality": int(setting)} if self.flexible else {}
+        model = self._model(setting)
+        options = {"quality": int(setting)} if self.flexible else {}
+        with torch.no_grad(), _named_errors(self.name):
             found = model.compress(torch.from_numpy(x), **options)
-        # its own count of bits is no input of the decoder
-        return {k: v for k, v in found.items() if k != "bits"} if isinstance(found, Mapping) else found
+        # the decoder takes every field, but its own count of bits tells it nothing: not stored, 0 stands for it
+        return {**found, _BITS: 0} if isinstance(found, Mapping) and _BITS in found else found
 
     def _decompress(self, coded: Any, setting: float) -> np.ndarray:
         import torch
 
-        model = _loaded(self.model, None if self.flexible else setting)
-        with torch.no_grad():
+        model = self._model(setting)
+        with torch.no_grad(), _named_errors(self.name):
             is_one = self.flexible or not isinstance(coded, Mapping)
             out = model.decompress(coded) if is_one else model.decompress(**coded)
         return _pixels(out)
 
 
-@cache
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Whatever the package raises of its own accord names it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, AssertionError, IndexError) as error:
+        raise EozipError(f"{name}: the package terracodec raised {error!r}; expected version 0.3") from error
+
+
+@lru_cache(maxsize=1)  # the temporal ones hold 225 million parameters each
 def _loaded(name: str, lmbda: float | None) -> Any:
     package = importlib.import_module("terracodec")
     build = getattr(package, name, None)
@@ -108,9 +126,10 @@ def _loaded(name: str, lmbda: float | None) -> Any:
         raise InputError(
             f"terracodec: expected a function {name}, got none; it needs terracodec 0.3 or newer"
         )
-    if lmbda is None:
-        return build(pretrained=True).eval()
-    return build(pretrained=True, compression=int(lmbda) if lmbda == int(lmbda) else lmbda).eval()
+    with _named_errors(name):
+        if lmbda is None:
+            return build(pretrained=True).eval()
+        return build(pretrained=True, compression=int(lmbda) if lmbda == int(lmbda) else lmbda).eval()
 
 
 @cache

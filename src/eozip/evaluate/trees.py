@@ -22,7 +22,8 @@ def flattened(tree: Any) -> list[bytes]:
     """Skeleton and bytes.
 
     Raises:
-        InputError: something else than dicts with text keys, lists, tuples, numbers, text, None, arrays, bytes.
+        InputError: something else than dicts (keys text or whole numbers), lists, tuples, numbers, text, None,
+            arrays and bytes.
     """
     data: list[bytes] = []
     skeleton = json.dumps(_plain(tree, data), separators=(",", ":"))
@@ -84,9 +85,9 @@ def _plain_array(node: Any, data: list[bytes]) -> Any:
     return {"a": [array.dtype.str, list(array.shape)]}
 
 
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise InputError(f"tree: expected text as keys, got {key!r}")
+def _key(key: Any) -> str | int:
+    if not isinstance(key, str | int) or isinstance(key, bool):
+        raise InputError(f"tree: expected text or whole numbers as keys, got {key!r}")
     return key
 
 
