@@ -23,7 +23,7 @@ from eozip.errors import FormatError, InputError
 from eozip.store.codec import NAME
 from eozip.store.container import is_zip_name
 from eozip.store.pixels import check_budget
-from eozip.store.shards import Shard, open_shard
+from eozip.store.shards import MISSING, Shard, index_bytes, read_index
 from eozip.store.streams import Read, fetch
 
 Result = TypeVar("Result")
@@ -85,10 +85,12 @@ class BudgetStore(WrapperStore[Store]):
         if key.rsplit("/", 1)[-1] == METADATA:
             return await self._metadata(key, prototype)
         grid = await self._grid(key)
-        if grid is None or not await self._store.exists(key):
+        if grid is None:
             return await self._store.get(key, prototype, byte_range)
-        data = await self._cut(key, grid, byte_range)
-        return prototype.buffer.from_bytes(data)
+        tail = await self._store.get(key, default_buffer_prototype(), SuffixByteRequest(index_bytes(grid)))
+        if tail is None:
+            return None
+        return prototype.buffer.from_bytes(await self._cut(key, _shard(tail.to_bytes(), grid), byte_range))
 
     async def _metadata(self, key: str, prototype: BufferPrototype) -> Buffer | None:
         data = await self._store.get(key, prototype)
@@ -104,12 +106,10 @@ class BudgetStore(WrapperStore[Store]):
         data = await self._store.get(f"{array}/{METADATA}", default_buffer_prototype()) if found else None
         return None if data is None else _chunks_per_shard(json.loads(data.to_bytes()))
 
-    async def _cut(self, key: str, grid: tuple[int, ...], byte_range: ByteRequest | None) -> bytes:
-        size = await self._store.getsize(key)
-        start, stop = _bounds(byte_range, size)
-        shard = await self._planned(key, lambda read: open_shard(read, size, grid))
+    async def _cut(self, key: str, shard: Shard, byte_range: ByteRequest | None) -> bytes:
+        start, stop = _bounds(byte_range, shard.size)
         touched = [p for p in shard.positions() if shard.span(p)[0] < stop and start < shard.span(p)[1]]
-        parts = [(size - len(shard.tail), shard.tail)]
+        parts = [(shard.size - len(shard.tail), shard.tail)]
         for found in await asyncio.gather(*(self._prefixes(key, shard, position) for position in touched)):
             parts += found
         return _pasted(parts, start, stop)
@@ -170,6 +170,19 @@ def _chunks_per_shard(array: dict[str, Any]) -> tuple[int, ...] | None:
         return None
     shard = array["chunk_grid"]["configuration"]["chunk_shape"]
     return tuple(s // c for s, c in zip(shard, inner["chunk_shape"]))
+
+
+def _shard(tail: bytes, grid: tuple[int, ...]) -> Shard:
+    """A shard that ends where its last chunk and then its index do; few stores can tell the size of a key."""
+    index = read_index(tail, grid)
+    offsets, lengths = index[..., 0], index[..., 1]
+    ends = (offsets + lengths)[lengths != MISSING]
+    size = int(ends.max(initial=0)) + len(tail)
+
+    def read(start: int, stop: int) -> bytes:
+        raise _MissingError(start, stop)
+
+    return Shard(read, size, index, tail)
 
 
 def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:

@@ -94,7 +94,7 @@ class Shard:
             FormatError: the index points outside.
         """
         offset, length = (int(n) for n in self.index[position])
-        end = self.size - _index_bytes(self.index.shape[:-1])
+        end = self.size - index_bytes(self.index.shape[:-1])
         if offset + length > end:
             raise FormatError(
                 f"chunk {position}: expected bytes {offset} to {offset + length}, got {end} in the shard"
@@ -119,17 +119,24 @@ def open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ..
         FormatError: the shard is shorter than its index.
         ChecksumError: the index was changed after writing.
     """
-    length = _index_bytes(grid)
+    length = index_bytes(grid)
     tail = read(max(0, size - length), size)
-    return Shard(read, size, _read_index(tail, grid), tail)
+    return Shard(read, size, read_index(tail, grid), tail)
 
 
-def _index_bytes(grid: tuple[int, ...]) -> int:
+def index_bytes(grid: tuple[int, ...]) -> int:
+    """Bytes of the index of a shard with so many chunks along each axis."""
     return math.prod(grid) * 16 + CRC_BYTES
 
 
-def _read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
-    length = _index_bytes(grid)
+def read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
+    """The index at the end of some bytes: uint64 [*grid, 2].
+
+    Raises:
+        FormatError: fewer bytes than an index has.
+        ChecksumError: it was changed after writing.
+    """
+    length = index_bytes(grid)
     if len(data) < length:
         raise FormatError(
             f"expected a shard of at least {length} bytes, got {len(data)}; the file is cut short"
