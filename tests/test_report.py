@@ -152,6 +152,13 @@ def test_gains_come_with_their_interval(cells: Cells) -> None:
     )
 
 
+def test_few_places_are_not_passed_off_as_many(cells: Cells, folder: Path) -> None:
+    assert "Intervals over 2 places say little" in cells.text
+    report = load_report(folder)
+    report.data["places"].extend(report.data["places"] * 2)
+    assert report_findings.few_places(report) == []
+
+
 def test_what_is_missing_is_said(cells: Cells) -> None:
     assert "av1 was left out: PyAV has no encoder" in cells.text
     assert "jpeg2000 at 99 on hill failed: InputError: too <fine>" in cells.text

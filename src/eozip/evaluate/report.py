@@ -122,7 +122,7 @@ def _findings(report: Report) -> str:
         [
             paragraph("Every sentence is generated from report.json; rates are means over all places."),
             bullets(verdicts(rates, report.codecs)),
-            bullets(report_findings.ratio_sentences(report)),
+            bullets([*report_findings.ratio_sentences(report), *report_findings.few_places(report)]),
             "<h3>Where a baseline wins</h3>\n",
             bullets(losses, "losses") or paragraph("Nowhere in what was measured."),
             "<h3>What is missing</h3>\n",

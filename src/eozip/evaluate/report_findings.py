@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from eozip.evaluate.report_data import AT, Report
 from eozip.evaluate.report_words import percent
 
+FEW = 5  # places below which an interval is not worth much
+
 # Field of a point > what it is called, and whether more is better.
 COMPARED = {
     "spectral_angle": ("spectral angle", False),
@@ -32,6 +34,16 @@ def ratio_sentences(report: Report, db: str = AT) -> list[str]:
         if pair["method"] in report.codecs[:1] and pair["reference"] in report.baselines
     ]
     return [_ratio(pair["method"], pair["reference"], pair["ratio_at_psnr"].get(db), db) for pair in pairs]
+
+
+def few_places(report: Report) -> list[str]:
+    """A warning where intervals rest on too few places to say much."""
+    count = len(report.places)
+    if count >= FEW or not report.data["summary"]["pairs"]:
+        return []
+    return [
+        f"Intervals over {count} places say little: of fewer than {FEW} they span hardly more than the places."
+    ]
 
 
 def metric_losses(report: Report) -> list[str]:
