@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from eozip import __version__
@@ -89,6 +90,7 @@ def _baseline(name: str) -> Method:
     return Method(name, BASELINE, settings, entry.setting, entry.sweep, reason is None, reason)
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return f"{package} {version(package)}"

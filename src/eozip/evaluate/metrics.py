@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.errors import InputError
-from eozip.evaluate.structure import ms_ssim, ssim, ssim_fits
+from eozip.evaluate.structure import SCALE_WEIGHTS, both, ssim, ssim_fits
 from eozip.pixels import PEAK, psnr
 
 CLASSES = ("water", "dense vegetation", "vegetation", "bright", "other")
@@ -65,13 +65,13 @@ def measure(dn: np.ndarray, dn_hat: np.ndarray, bands: Sequence[str], offset: in
     _check(dn, dn_hat, bands)
     x, x_hat = (reflected(a, offset) for a in (dn, dn_hat))
     classes, classes_hat = (classify(a, bands) for a in (x, x_hat))
-    large = [fits for fits in (1, 5) if ssim_fits(dn.shape, fits)]
+    similarities = _similarities(x, x_hat)
     return Quality(
         psnr=psnr(dn, dn_hat, offset=offset),
         band_psnr=band_psnr(x, x_hat),
         mse=mse(x, x_hat),
-        ssim=ssim(x, x_hat) if 1 in large else None,
-        ms_ssim=ms_ssim(x, x_hat) if 5 in large else None,
+        ssim=similarities[0],
+        ms_ssim=similarities[1],
         spectral_angle=float(np.mean(spectral_angle(x, x_hat))),
         max_error=max_error(dn, dn_hat),
         ndvi_error=index_error(x, x_hat, bands, "B08", "B04"),
@@ -201,6 +201,13 @@ def outermost(shape: tuple[int, int], chunk: int, depth: int) -> np.ndarray:
         raise InputError(f"expected a scene of whole chunks of {chunk}, got {shape}; choose another size")
     near = [_near(np.arange(length) % chunk, chunk, depth) for length in shape]
     return near[0][:, None] | near[1]
+
+
+def _similarities(x: np.ndarray, x_hat: np.ndarray) -> tuple[float | None, float | None]:
+    """SSIM and MS-SSIM, None where frames are too small."""
+    if ssim_fits(x.shape, len(SCALE_WEIGHTS)):
+        return both(x, x_hat)
+    return (ssim(x, x_hat) if ssim_fits(x.shape, 1) else None), None
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

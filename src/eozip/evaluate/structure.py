@@ -34,8 +34,19 @@ def ms_ssim(x: np.ndarray, x_hat: np.ndarray) -> float:
     Raises:
         InputError: frames smaller than 176 x 176.
     """
+    return both(x, x_hat)[1]
+
+
+def both(x: np.ndarray, x_hat: np.ndarray) -> tuple[float, float]:
+    """`ssim` and `ms_ssim` in one pass: the first scale serves both.
+
+    Raises:
+        InputError: frames smaller than 176 x 176.
+    """
     _check(x.shape, len(SCALE_WEIGHTS))
-    return float(np.mean([_multi_scale(a, b) for a, b in _pairs(x, x_hat)]))
+    found = [_multi_scale(a, b) for a, b in _pairs(x, x_hat)]
+    means = np.mean(found, 0)
+    return float(means[0]), float(means[1])
 
 
 def ssim_fits(shape: Sequence[int], scales: int) -> bool:
@@ -56,14 +67,16 @@ def _pairs(x: np.ndarray, x_hat: np.ndarray) -> list[tuple[np.ndarray, np.ndarra
     return list(zip(x.reshape(shape).astype(np.float64), x_hat.reshape(shape).astype(np.float64)))
 
 
-def _multi_scale(a: np.ndarray, b: np.ndarray) -> float:
-    product = 1.0
+def _multi_scale(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """SSIM and MS-SSIM of two images [H, W]."""
+    first, product = 0.0, 1.0
     for scale, weight in enumerate(SCALE_WEIGHTS):
         whole, contrast = _similarity(a, b)
+        first = whole if scale == 0 else first
         last = scale == len(SCALE_WEIGHTS) - 1
         product *= max(whole if last else contrast, 0.0) ** weight
         a, b = _halved(a), _halved(b)
-    return product
+    return first, product
 
 
 def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
