@@ -222,7 +222,7 @@ def as_trained(value: torch.Tensor, unit: float) -> torch.Tensor:
 
 
 # a single weight may meet nothing but zeros behind a ReLU in so small a chunk: then the next one is tried
-CHANGES = {"one unit": [one_more(k) for k in range(6)], "plain float32": [as_trained]}
+CHANGES = {"one unit": [one_more(k) for k in range(40)], "plain float32": [as_trained]}
 PARTS = (
     "average.weight",
     "average.middle.weight",

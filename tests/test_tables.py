@@ -53,13 +53,6 @@ def test_gaussian_rows_are_symmetric_and_cost_what_the_gaussian_does():
         assert extra < 0.005 + 0.002 * math.log2(1 + scale)  # bits per symbol
 
 
-def test_nearest_level_is_taken():
-    levels = torch.tensor(gaussian.scale_levels())
-    assert gaussian.scale_rows(levels).tolist() == list(range(64))
-    assert gaussian.scale_rows(levels * 1.05).tolist() == list(range(64))
-    assert gaussian.scale_rows(torch.tensor([1e-9, -3.0, 1e9])).tolist() == [0, 0, 63]
-
-
 def test_factorised_rows_cost_what_the_prior_says():
     torch.manual_seed(0)
     prior = FactorizedPrior(6)

@@ -3,13 +3,12 @@
     DN > standardise, pad > g_a > y > traverse(port) > y_hat > g_s > crop, DN
 
 A frame is one section with one coder state. `traverse` is the only coding loop: estimating, encoding and
-decoding differ in the port alone. It runs in float64: machines that add in another order then pick the same
-table rows but for chances near 1e-12 a symbol, and the check value of each frame makes that a named error.
+decoding differ in the port alone. Everything that decides a symbol is exact (docs/exact.md, section 6): TEC-FP has one table
+per channel, and TEC-ELIC's networks add integers in float64.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 
 from .. import hub
 from ..coder import DecodePort, EncodePort, EstimatePort, Port, Tables
-from ..entropy.factorized import FactorizedPrior
-from ..entropy.gaussian import scale_levels, scale_rows
+from ..entropy.exact_convolution import SCALE_UNIT, VALUE, exact_convolutions, scale_thresholds, state_hash
+from ..entropy.gaussian import scale_levels
 from ..entropy.tables import factorized_tables, gaussian_tables
 from ..errors import DesyncError, FormatError, WeightsError
 from ..networks.context import ChannelGroups
@@ -31,6 +30,7 @@ from .base import Codec, Encoded
 from .networks import ElicModel, FactorizedModel
 from .parts import Recorder, codec_id, latent_grid, pad, sensor_of, statistics, weights_hash
 
+EXACT_VERSION = 1  # of docs/exact.md, section 6: another one is another codec
 SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
 
 
@@ -54,19 +54,26 @@ class Entropy(Protocol):
         """Integer tables, in a fixed order (they are part of the weights hash)."""
         ...
 
+    def layout(self) -> str:
+        """What else decides on rows, for the weights hash."""
+        ...
+
 
 class FactorizedEntropy:
     """TEC-FP: every channel of y under its own table."""
 
     def __init__(self, model: FactorizedModel):
-        self._prior = copy.deepcopy(model.entropy_bottleneck).double()
+        self._medians = model.entropy_bottleneck.medians.double()
         self._y_tables = factorized_tables(model.entropy_bottleneck)
 
     def tables(self) -> tuple[Tables, ...]:
         return (self._y_tables,)
 
+    def layout(self) -> str:
+        return ""  # a row is a channel
+
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
-        return code_factorized(y, port, self._prior, self._y_tables, grid)
+        return code_factorized(y, port, self._medians, self._y_tables, grid)
 
 
 class ElicEntropy:
@@ -74,33 +81,38 @@ class ElicEntropy:
 
     def __init__(self, model: ElicModel):
         self._h_a = model.h_a
-        self._prior = copy.deepcopy(model.prior).double()
-        self._h_s = copy.deepcopy(model.h_s).double()
-        self._context: ChannelGroups = copy.deepcopy(model.context).double()
+        self._medians = VALUE.of(model.prior.medians.double())
+        self._h_s = exact_convolutions("h_s", model.h_s)
+        self._context: ChannelGroups = exact_convolutions("context", model.context)
+        self._thresholds = scale_thresholds()
         self._z_tables = factorized_tables(model.prior)
         self._y_tables = gaussian_tables(scale_levels())
 
     def tables(self) -> tuple[Tables, ...]:
         return (self._z_tables, self._y_tables)
 
+    def layout(self) -> str:
+        digest = state_hash({"h_s": self._h_s, "context": self._context})
+        return f"exact {EXACT_VERSION} {digest} {(self._thresholds * SCALE_UNIT).int().tolist()}"
+
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
         z = None if y is None else self._h_a(y)
-        z_hat = code_factorized(z, port, self._prior, self._z_tables, (grid[0] // 4, grid[1] // 4))
+        z_hat = code_factorized(z, port, self._medians, self._z_tables, (grid[0] // 4, grid[1] // 4))
 
         def settle(channels: slice, now: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             symbols = None if y is None else to_symbols(y[:, channels] - means)[:, :, now]
-            rows = scale_rows(scales)[:, :, now]
+            rows = torch.bucketize(scales[:, :, now], self._thresholds, right=True, out_int32=True)
             decoded = code_tensor(symbols, port, rows, self._y_tables)
-            return means.masked_scatter(now, decoded.double() + means[:, :, now])
+            return means.masked_scatter(now, VALUE.of(decoded.double() + means[:, :, now]))
 
-        return self._context.walk(self._h_s(z_hat), settle)
+        return self._context.walk(self._h_s(VALUE.of(z_hat)), settle)
 
 
 def code_factorized(
-    values: Tensor | None, port: Port, prior: FactorizedPrior, tables: Tables, grid: tuple[int, int]
+    values: Tensor | None, port: Port, medians: Tensor, tables: Tables, grid: tuple[int, int]
 ) -> Tensor:
     """Codes a latent [1, M, h, w] (None when decoding) channel by channel > its quantised form, float64."""
-    median = prior.medians[:, None, None]
+    median = medians[:, None, None]
     symbols = None if values is None else to_symbols(values - median)
     rows = torch.arange(len(median), dtype=torch.int32)[None, :, None, None].expand(1, -1, *grid)
     return code_tensor(symbols, port, rows, tables).double() + median
@@ -254,6 +266,6 @@ def _image_codec(weights: hub.Weights) -> PublishedCodec:
     model.load_state_dict(weights.tensors)
     model.eval().requires_grad_(False)
     entropy = entropy_type(model)
-    digest = weights_hash(weights.tensors, entropy.tables())
+    digest = weights_hash(weights.tensors, entropy.tables(), entropy.layout())
     name = codec_id(weights.kind, sensor, digest)
     return PublishedCodec(name, digest, sensor, config["bands"], model, entropy)

@@ -56,16 +56,26 @@ WIDE_WEIGHT = 2.0**24  # and of float64 weights
 LEAST_UNITS = 2.0**4  # root mean square of a row of float32 weights in units of its grid; below, float64
 NORM_EPS = 1e-6
 
+TIE = 1e-9
 GELU_REACH = 8  # identity above, zero below its negative
 SOFTMAX_UNIT, SOFTMAX_REACH = 2.0**6, 2.0**4  # differences of logits from the largest
 SOFTMAX_ONE = 2.0**20  # exp(0)
 
 
 def gelu_table() -> list[int]:
-    """round(64 gelu(i / 256)), i = -2048 .. 2048: no entry comes so near a tie that another libm gave another."""
+    """64 gelu(i / 256), i = -2048 .. 2048, to the nearest integer.
+
+    For large inputs the exact value lies so little below half way that libm would decide on the side: it is rounded
+    down, by a share of a unit that no other entry notices.
+    """
     reach = int(GELU_REACH * HIDDEN.unit)
     inputs = [i / HIDDEN.unit for i in range(-reach, reach + 1)]
-    return [round(ACTIVATION.unit * v * 0.5 * math.erfc(-v * math.sqrt(0.5))) for v in inputs]
+    return [round(ACTIVATION.unit * gelu(v) - TIE) for v in inputs]
+
+
+def gelu(v: float) -> float:
+    """v Phi(v)"""
+    return v * 0.5 * math.erfc(-v * math.sqrt(0.5))
 
 
 def exponential_table() -> list[int]:

@@ -38,13 +38,6 @@ def scale_levels() -> list[float]:
     return [SCALE_MIN * math.exp(step * i) for i in range(SCALE_LEVELS)]
 
 
-def scale_rows(scale: Tensor) -> Tensor:
-    """Standard deviations, any shape > int32 row of the nearest (in the logarithm) of `scale_levels`."""
-    step = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_LEVELS - 1)
-    level = torch.log(scale.clamp(SCALE_MIN, SCALE_MAX) / SCALE_MIN) / step
-    return torch.round(level).to(torch.int32)
-
-
 def bits(likelihood: Tensor) -> Tensor:
     """Likelihoods, any shape > their total information, a scalar in bits."""
     return -torch.log2(likelihood).sum()

@@ -1,0 +1,330 @@
+"""The exact twin of the token model: numpy integers give its numbers, settings change none, its bounds hold."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vectors
+from eozip import hub
+from eozip.codecs import published, tec_tt, temporal
+from eozip.codecs.exact_tokens import exact_tokens, units_hash
+from eozip.coder import EstimatePort
+from eozip.entropy import exact_convolution, gaussian
+from eozip.entropy import exact_transformer as ex
+from eozip.errors import WeightsError
+from eozip.networks.transformer import TokenModel, windows
+from golden_decode import witness
+from reference import transformer as reference
+
+TESTS = Path(__file__).parent
+HEADS = 4
+# of the numbers of `numbers` below for the golden weights "tt-small": the same wherever this runs
+DIGEST = "60df14d20badac5e"
+
+
+@pytest.fixture(scope="module")
+def model() -> TokenModel:
+    return temporal.from_weights(hub.recognise(vectors.weights("tt-small"), "tt-small"), HEADS).entropy_model
+
+
+@pytest.fixture(scope="module")
+def twin(model) -> TokenModel:
+    return exact_tokens(model)
+
+
+def latents() -> torch.Tensor:
+    """Three dates of integers, float64 [3, 32, 8, 8]; a few far out."""
+    y = np.rint(8 * vectors.uniform("latents", (3, 32, 8, 8)).numpy().astype(np.float64))
+    y[1, 3, 2, 2], y[2, 4, 5, 5], y[0, :, 7, 7] = 500, -(2**20), 90
+    return torch.from_numpy(y)
+
+
+@torch.inference_mode()
+def numbers(twin: TokenModel) -> dict[str, torch.Tensor]:
+    """Everything the twin says about the third date, given the first two."""
+    y = latents()
+    older, newer = (twin.past(y[i : i + 1]) for i in (0, 1))
+    context = twin.context(older, newer)
+    said = twin.predict(twin.tokens(y[2:]), twin.memories(context))
+    return {
+        "older": older,
+        "context": context,
+        "features": said.features,
+        "mean": said.mean,
+        "scale": said.scale,
+    }
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name].double(), two[name].double()) for name in one)
+
+
+def digest(found: dict[str, torch.Tensor]) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(found):
+        whole.update(np.ascontiguousarray(found[name].double().numpy() + 0.0, "<f8"))
+    return whole.hexdigest()[:16]
+
+
+def units(v: torch.Tensor, bits: int) -> np.ndarray:
+    counted = v.double().numpy() * 2.0**bits
+    assert np.array_equal(counted, np.rint(counted))
+    return counted.astype(np.int64)
+
+
+def in_integers(twin: TokenModel) -> reference.Tokens:
+    """The weights of a twin as the reference reads them."""
+    linear = {}
+    for name, layer in twin.named_modules():
+        if isinstance(layer, ex.ExactLinear):
+            bits = layer.unit.log2().long()
+            weight = torch.ldexp(layer.weight.double(), bits[:, None])
+            bias = torch.ldexp(layer.bias.double(), bits + int(math.log2(layer.entering.unit)))
+            linear[name] = reference.Linear(units(weight, 0), units(bias, 0), bits.numpy())
+    affine = twin.post_embedding_layernorm
+    vector = {
+        "sep": units(twin.enc_position_sep._pos, 8),
+        "joint": units(twin.enc_position_joint._pos, 8),
+        "cur": units(twin.dec_position._pos, 8),
+        "start": units(twin.learned_zero.sym, 10),
+        "gain": units(affine.gain, 12),
+        "shift": units(affine.shift, 12),
+    }
+    return reference.Tokens(linear, vector, HEADS, (2, 2, 2))
+
+
+def test_the_numpy_reference_gives_the_same_numbers(twin):
+    own, expected, y = in_integers(twin), numbers(twin), latents()
+    older, newer = (own.past(units(windows(y[i : i + 1]), 10)) for i in (0, 1))
+    context = own.context(older, newer)
+    mean, s = own.predict(units(twin.tokens(y[2:]), 10), context)
+    assert np.array_equal(older, units(expected["older"], 8))
+    assert np.array_equal(context, units(expected["context"], 8))
+    assert np.array_equal(mean, units(expected["mean"], 10))
+    s = s / 2.0**10
+    assert np.array_equal(np.where(s > 0, 1 + s, 1 / (1 - np.minimum(s, 0))), expected["scale"].numpy())
+
+
+def test_the_numbers_are_those_of_every_machine(twin):
+    assert digest(numbers(twin)) == DIGEST
+
+
+def test_one_pass_and_token_by_token(twin):
+    y = latents()
+    with torch.inference_mode():
+        past = twin.past(y[:1])
+        memories, known = twin.memories(twin.context(past, past)), twin.tokens(y[2:])
+        parallel = twin.predict(known, memories)
+        _, stepwise = twin.walk(memories, lambda i, *_: known[:, i]).stacked()
+    assert same(vars(parallel), vars(stepwise))
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_relaxed_float32_products_are_not_used(twin, precision):
+    right, before = numbers(twin), torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert same(numbers(twin), right)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_onednn_threads_and_batches(twin):
+    right, threads = numbers(twin), torch.get_num_threads()
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert same(numbers(twin), right)
+    try:
+        torch.set_num_threads(3)
+        assert same(numbers(twin), right)
+    finally:
+        torch.set_num_threads(threads)
+    y = latents()
+    four = torch.cat([y[1:2], y[:1], y[2:], y[:1]])
+    with torch.inference_mode():
+        alone = torch.cat([twin.past(four[i : i + 1]) for i in range(4)])
+        assert torch.equal(twin.past(four), alone)
+
+
+FRESH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(2)
+from test_exact_transformer import HEADS, digest, exact_tokens, hub, numbers, temporal, vectors
+model = temporal.from_weights(hub.recognise(vectors.weights("tt-small"), "tt-small"), HEADS)
+print(digest(numbers(exact_tokens(model.entropy_model))))
+"""
+
+
+def test_a_fresh_process_with_old_vector_instructions(twin):
+    old = {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    }
+    command = [sys.executable, "-c", FRESH, str(TESTS)]
+    done = subprocess.run(command, env={**os.environ, **old}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == digest(numbers(twin))
+
+
+SABOTAGED = (
+    "encoder_sep.layers.encoder_layer_0.self_attention.q",
+    "encoder_joint.layers.encoder_layer_1.mlp2.fc2",
+    "decoder.layers.encoder_layer_0.cross_attention.v",
+    "decoder.layers.encoder_layer_1.mlp1.fc1",
+    "encoder_embedding",
+)
+
+
+@pytest.mark.parametrize("name", SABOTAGED)
+def test_one_layer_in_plain_float32_is_noticed(model, twin, name):
+    other = copy.deepcopy(twin)
+    layer = other.get_submodule(name)
+    plain = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
+    jitter = (torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) - 0.5) / layer.unit[
+        :, None
+    ]
+    plain.weight.data, plain.bias.data = (layer.weight + jitter).float(), layer.bias.float()
+
+    class Plain(nn.Module):
+        def forward(self, x):
+            return plain(x.float()).to(layer.dtype)
+
+    part, _, leaf = name.rpartition(".")
+    setattr(other.get_submodule(part), leaf, Plain())
+    assert not same(numbers(other), numbers(twin))
+
+
+@pytest.mark.parametrize("name", SABOTAGED)
+def test_one_weight_off_by_one_unit_is_noticed(twin, name):
+    """Seen before rounding, which hides most of it."""
+    other = copy.deepcopy(twin)
+    layer = other.get_submodule(name)
+    row = int(layer.weight.abs().amax(1).argmax())
+    layer.weight[row, int(layer.weight[row].abs().argmax())] += 1 / float(layer.unit[row])
+    found = []
+    for network in (twin, twin, other):
+        with witness() as seen:
+            numbers(network)
+        found.append(seen.hexdigest())
+    assert found[0] == found[1] != found[2]
+
+
+def narrow_layers(twin: TokenModel) -> dict[str, ex.ExactLinear]:
+    return {n: m for n, m in twin.named_modules() if isinstance(m, ex.ExactLinear) and m.narrow}
+
+
+def test_the_worst_inputs_of_float32_layers_stay_exact(twin):
+    """Inputs along a row, as long as a LayerNorm gives them: the largest sums there are."""
+    behind_norms = {n: m for n, m in narrow_layers(twin).items() if m.entering == ex.NORMED}
+    assert len(behind_norms) >= 30
+    for layer in behind_norms.values():
+        rows = layer.weight.double()
+        worst = rows / rows.norm(dim=1, keepdim=True) * math.sqrt(rows.shape[1])
+        worst = torch.cat([ex.NORMED.of(worst), -ex.NORMED.of(worst)])
+        wide = worst @ rows.T + layer.bias.double()
+        assert float((wide.abs() * layer.unit * ex.NORMED.unit).max()) < 2**24
+        assert torch.equal(layer(worst.float()).double(), layer.leaving.of(wide))
+
+
+def test_nearly_all_work_is_in_float32(twin):
+    layers = [m for _, m in twin.named_modules() if isinstance(m, ex.ExactLinear)]
+    work = {narrow: sum(m.weight.numel() for m in layers if m.narrow == narrow) for narrow in (True, False)}
+    assert work[True] > 5 * work[False]
+
+
+def test_spectral_bounds_are_bounds():
+    weight = torch.randn(3, 40, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bounds, norms = ex.spectral_bounds(weight), torch.linalg.matrix_norm(weight, 2)
+    assert bool((bounds >= norms).all())
+    assert bool((bounds < 1.3 * norms).all())
+
+
+def test_tables_come_near_no_tie():
+    """So whichever libm computes them, they are the same."""
+    gelu = [64 * ex.gelu(v / 256) - ex.TIE for v in range(-2048, 2049)]
+    exponential = [2**20 * math.exp(-i / 64) for i in range(1025)]
+    for values, table in ((gelu, ex.gelu_table()), (exponential, ex.exponential_table())):
+        off = np.array([abs(v - math.floor(v) - 0.5) for v in values])
+        assert off.min() > 1e-10  # a hundred times what libm leaves open
+        assert [round(v) for v in values] == table
+
+
+def test_scale_thresholds_are_where_the_logarithm_was():
+    levels = torch.tensor(gaussian.scale_levels(), dtype=torch.float64)
+    thresholds = exact_convolution.scale_thresholds()
+    assert torch.equal(torch.bucketize(levels, thresholds, right=True), torch.arange(64))
+    assert torch.equal(torch.bucketize(levels * 1.05, thresholds, right=True), torch.arange(64))
+    beyond = torch.tensor([1e-9, -3.0, 1e9], dtype=torch.float64)
+    assert torch.bucketize(beyond, thresholds, right=True).tolist() == [0, 0, 63]
+
+
+def test_weights_that_no_carrier_holds_are_refused():
+    weights = vectors.weights("tt-small")
+    weights["entropy_model.decoder_embedding.weight"] *= 1e9
+    broken = temporal.from_weights(hub.recognise(weights, "x"), HEADS)
+    with pytest.raises(WeightsError, match="decoder_embedding"):
+        exact_tokens(broken.entropy_model)
+
+
+def test_large_weights_go_to_float64():
+    """A layer behind an MLP that could enlarge its input a lot: no float32 grid is fine enough."""
+    reads = ex.Entering(ex.ACTIVATION, 1e6)
+    layer = ex.exact_linear("x", torch.randn(4, 4), torch.zeros(4), reads, ex.STREAM)
+    assert layer.weight.dtype == torch.float64
+
+
+def test_units_are_part_of_the_hash(twin):
+    other = copy.deepcopy(twin)
+    other.encoder_embedding.unit[0] /= 2
+    assert units_hash(other) != units_hash(twin)
+
+
+def cost(name: str, heads: int, size: int) -> float:
+    """Bits of exact means and scales over bits of float ones, under the same tables."""
+    from test_tec_tt import scene
+
+    codec = tec_tt.from_weights(hub.recognise(vectors.weights(name), name), heads)
+    plain, ports = codec.model.entropy_model, (EstimatePort(), EstimatePort())
+    with torch.inference_mode():
+        y = tec_tt.latents(codec.model, scene(2, size, size)[None], codec.sensor)
+        known = codec.path.known(y[:, 1])
+        for network, port in zip((plain, codec.path.exact), ports):
+            dtype = torch.float32 if network is plain else torch.float64
+            past = network.past(torch.round(y[:, 0]).to(dtype))
+            said = network.predict(known.to(dtype), network.memories(network.context(past, past)))
+            codec.path.code(port.code, known, said.mean.double(), said.scale.double())
+    return ports[1].bits / ports[0].bits
+
+
+def test_exactness_costs_under_half_a_percent_of_the_bits():
+    assert cost("tt-small", HEADS, 128) < 1.005
+
+
+@pytest.mark.slow
+def test_exactness_of_the_full_size_costs_under_a_percent():
+    assert cost("tt-base", 16, 64) < 1.01
+
+
+@torch.inference_mode()
+def test_convolutions_of_tec_elic_are_sums_of_integers():
+    codec = published.from_weights(hub.recognise(vectors.weights("elic-small"), "x"))
+    layer, grid = codec.entropy._h_s[0], exact_convolution.VALUE
+    x = grid.of(3000 * vectors.uniform("z", (1, layer.in_channels, 3, 3)).double())
+    weight, counted = units(layer.weight, 24), np.zeros((layer.out_channels, 9, 9), np.int64)
+    for c, i, j in np.ndindex(layer.in_channels, 3, 3):
+        counted[:, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5] += units(x, 14)[0, c, i, j] * weight[c]
+    total = counted[:, 2:8, 2:8] + units(layer.bias, 38)[:, None, None]
+    assert np.array_equal(units(layer(x), 14)[0], reference.rounded(total, 38, (14, 2**16)))
