@@ -98,34 +98,36 @@ def main() -> int:
     load = os.getloadavg()[0]
     by_size = [measured(size, 1, options.codec) for size in options.sizes]
     by_dates = [measured(options.date_size, dates, options.codec) for dates in options.dates]
-    growth = {
-        "size": memory_growth([c for c in by_size if c.raw_bytes >= CACHE_BYTES]),
-        "dates": memory_growth([c for c in by_dates if c.dates >= GOP]),
-    }
     results = {
         "provenance": provenance(),
         "data": "simulated (eozip simulate)",
         "machine_busy": load > BUSY_ABOVE,
         "load_before": load,
         "codec": options.codec,
+        "memory_flat_below": options.flat,
+        **found_in(by_size, by_dates),
+    }
+    write_text(options.out / "scaling.json", as_json(results))
+    write_bytes(options.out / "scaling.png", drawn(by_size, by_dates, results))
+    print(summary(results))
+    growth = [found for found in results["memory_growth"].values() if found is not None]
+    return int(max(growth, default=0.0) > options.flat)
+
+
+def found_in(by_size: Sequence[Case], by_dates: Sequence[Case]) -> dict[str, Any]:
+    """The cases with their exponents, and growth of memory where it is judged."""
+    return {
         "by_size": by_size,
         "by_dates": by_dates,
         "exponents": {
             "per pixel": exponents(by_size, lambda c: c.pixels),
             "per date": exponents(by_dates, lambda c: c.dates),
         },
-        "memory_growth": growth,
-        "memory_flat_below": options.flat,
+        "memory_growth": {
+            "size": memory_growth([c for c in by_size if c.raw_bytes >= CACHE_BYTES]),
+            "dates": memory_growth([c for c in by_dates if c.dates >= GOP]),
+        },
     }
-    write_text(options.out / "scaling.json", as_json(results))
-    write_bytes(options.out / "scaling.png", drawn(by_size, by_dates, results))
-    flat = all(found is None or found <= options.flat for found in growth.values())
-    print(summary(results))
-    said = {what: "not judged" if found is None else f"x {found:.2f}" for what, found in growth.items()}
-    print(
-        f"memory is {'flat' if flat else 'NOT flat'}, by size {said['size']}, by dates {said['dates']}; limit x {options.flat:g}"
-    )
-    return int(not flat)
 
 
 def measured(size: int, dates: int, codec: str) -> Case:
@@ -153,13 +155,17 @@ def memory_growth(cases: Sequence[Case]) -> float | None:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """The exponents as lines."""
+    """Exponents and growth of memory as lines."""
     lines = [
         f"{what} {name:18} exponent {found['fitted']:.2f}, between the last two {found['last']:.2f}"
         for what, costs in results["exponents"].items()
         for name, found in costs.items()
         if found
     ]
+    limit = results["memory_flat_below"]
+    for what, growth in results["memory_growth"].items():
+        judged = "not judged: no case is large enough" if growth is None else f"grows {growth:.2f} times"
+        lines.append(f"memory by {what} {judged} (flat: at most {limit:g})")
     return "\n".join(lines)
 
 

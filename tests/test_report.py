@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from browser import Page, chromium, find_browser
+from eozip.cli import cli
 from eozip.errors import InputError
 from eozip.evaluate import report_crops, report_findings, report_plots
 from eozip.evaluate.report import write_report
 from eozip.evaluate.report_data import load_report
 from eozip.evaluate.report_words import place_losses, verdict
+from eozip.simulate import simulate
 from reportfiles import BANDS, BASELINES, DATES, METHODS, PLACES, SIDE, rate, write_made_up_report
 
 SEA = PLACES[1]
@@ -236,6 +239,20 @@ def test_reports_with_next_to_nothing_in_them(tmp_path: Path, methods: list[str]
     assert "Nothing that was asked for." in text
     assert f"{len(methods)} method{'' if len(methods) == 1 else 's'} on 1 place" in text
     assert "<svg" not in text, "pictures keep their ids to themselves"
+
+
+@pytest.mark.slow
+def test_evaluate_ends_with_the_page(tmp_path: Path) -> None:
+    simulate(tmp_path / "sim", dates=1, size=32)
+    asked = ["--codecs", "tec-fp-small", "--baselines", "none", "--qualities", "20,90", "--crops", "16"]
+    asked += ["--size", "32", "--json", "--out", str(tmp_path / "report")]
+    done = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "sim"), *asked])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    found = Cells()
+    found.feed(Path(said["page"]).read_text())
+    assert_shown(json.loads(Path(said["report"]).read_text()), found.numbers)
+    assert "1 method on 1 place" in found.text
 
 
 # --- pictures ---
