@@ -55,7 +55,8 @@ def test_the_table_says_what_the_points_say(contender: str) -> None:
     expected = [mean_rate(contender, db) for db in (36, 40, 44, 48)]
     assert [float(cell) for cell in cells[:4]] == pytest.approx(expected, abs=1e-4, rel=1e-3)
     multiple = float(cells[4].removesuffix(" x"))
-    assert multiple == pytest.approx(mean_rate(contender, 40) / mean_rate("tec-elic-small", 40), abs=0.01)
+    least = min(mean_rate(name, 40) for name, told in RESULTS["settings"].items() if "eozip.encode" in told)
+    assert multiple == pytest.approx(mean_rate(contender, 40) / least, abs=0.01)
 
 
 def test_the_table_leaves_no_contender_out() -> None:

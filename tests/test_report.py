@@ -407,10 +407,10 @@ def top_canvas(tab: Page, share: float) -> int:
     )
 
 
-def pixels(tab: Page, canvas: int) -> np.ndarray:
-    """[h, w, 3] of one of the three pictures."""
+def pixels(tab: Page, number: int, among: str = "#stage canvas") -> np.ndarray:
+    """[h, w, 3] of a picture: one of the viewer's three, or of others."""
     script = f"""(() => {{
-        const canvas = document.querySelectorAll("#stage canvas")[{canvas}];
+        const canvas = document.querySelectorAll("{among}")[{number}];
         return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
         }})()"""
     return np.array(tab.run(script)).reshape(SIDE, SIDE, 4)[..., :3]
@@ -472,6 +472,14 @@ def test_in_a_browser_places_dates_bands_and_methods_switch(tab: Page, folder: P
     for canvas, stack in enumerate(stacks):
         expected = np.stack([stretched(original, stack[1], band) for band in ("B12", "B8A", "B04")], axis=2)
         assert np.abs(pixels(tab, canvas) - expected).max() <= 1
+    methods = [*METHODS, *BASELINES]
+    errors = [np.abs(crop(folder, data, SEA, m, 0).astype(float) - original).mean(axis=1) for m in methods]
+    brightest = np.median([np.percentile(error, 99) for error in errors])
+    shares = [pixels(tab, 2 + 2 * n, "#grid canvas")[..., 0] for n in range(len(methods))]
+    colours = report_crops.error_colours()
+    for error, shown in zip(errors, shares):
+        expected = np.array(colours)[np.rint(255 * np.clip(error[1] / brightest, 0, 1)).astype(int), 0]
+        assert np.abs(shown - expected).max() <= 3, "neighbouring colours are at most three apart"
     captions = tab.run("[...document.querySelectorAll('#grid figcaption')].map((c) => c.textContent)")
     assert [text.partition(":")[0] for text in captions] == ["original", *METHODS, *BASELINES]
     stored = [f for f in data["crops"]["files"] if (f["place"], f["level"]) == (SEA, 0)]
