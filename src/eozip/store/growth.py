@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def grown_keys(files: StoreFiles, scene: Scene, facts: Mapping[str, Any], dates:
             each["shape"] = [dates, *document["shape"][1:]]
     documents = {f"{name}/{GROUP}": document for name, document in arrays.items()}
     return {
-        **_time_chunks(files, scene, dates),
+        **_time_chunks(files, group["attributes"]["geotiff"]["dates"]),
         **{key: json.dumps(document).encode() for key, document in {**documents, GROUP: group}.items()},
     }
 
@@ -148,7 +149,10 @@ def _document(files: StoreFiles, key: str) -> dict[str, Any]:
         raise FormatError(
             f"{files.path}: expected the key {key}, got none; the store was changed after writing"
         )
-    return json.loads(data)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{files.path}, {key}: expected JSON, got {error}; the store is damaged") from error
 
 
 def _check_arrays(files: StoreFiles, group: dict[str, Any]) -> None:
@@ -172,21 +176,23 @@ def _grow_attributes(attributes: dict[str, Any], scene: Scene, facts: Mapping[st
     attributes["eozip"] = dict(facts)
 
 
-def _time_chunks(files: StoreFiles, scene: Scene, dates: int) -> dict[str, bytes]:
+def _time_chunks(files: StoreFiles, dates: Sequence[str | None]) -> dict[str, bytes]:
     """Chunks of the coordinate: what they held before comes first in them, so that they suit old readers too."""
     memory = MemoryStore()
     for name in (name for name in files.names() if name.startswith(f"{TIME}/")):
         memory._store_dict[name] = default_buffer_prototype().buffer.from_bytes(files.get(name) or b"")
     array = zarr.open_array(memory, path=TIME)
-    count = dates - scene.shape[0]
-    array.resize((dates,))
-    array[count:] = np.array(_times(array, scene, count), np.int64)
+    array.resize((len(dates),))
+    array[:] = np.array(_times(array, dates), np.int64)
     keys = {key: value.to_bytes() for key, value in memory._store_dict.items() if key != f"{TIME}/{GROUP}"}
     return {key: data for key, data in keys.items() if data != files.get(key)}
 
 
-def _times(array: zarr.Array, scene: Scene, count: int) -> list[int]:
-    """Values of `time`: seconds, or an index where the store has no dates."""
-    if "units" in array.attrs:
-        return [seconds_of(date) for date in scene.dates if date is not None]
-    return list(range(count, count + scene.shape[0]))
+def _times(array: zarr.Array, dates: Sequence[str | None]) -> list[int]:
+    """Values of `time`: seconds, or an index where the store's first dates were not all known."""
+    if "units" not in array.attrs:
+        return list(range(len(dates)))
+    known = [date for date in dates if date is not None]
+    if len(known) < len(dates):
+        raise FormatError(f"expected every date of a store with times to be known, got {list(dates)}")
+    return [seconds_of(datetime.fromisoformat(date)) for date in known]
