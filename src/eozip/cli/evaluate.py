@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +82,10 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     from eozip.evaluate.report import write_report
 
     plan = _plan(data, options)
-    with (
-        progress_bar("Evaluating", "points", quiet=as_json) as sweep,
-        progress_bar("Crops", "files", quiet=as_json) as crops,
-    ):
+    with _Phases(quiet=as_json) as phases:
+        sweep, crops = phases.begin("Evaluating", "points"), phases.begin("Crops", "files")
         report = measure(plan, out, Notices(sweep, crops, _say_unavailable))
-    with progress_bar("Report", "parts", quiet=as_json) as parts:
-        page = write_report(out, parts)
+        page = write_report(out, phases.begin("Report", "parts"))
     if as_json:
         print_json({"report": str(out / REPORT), "page": str(page), **_facts(report)})
     else:
@@ -97,6 +96,32 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
             f"{len(report['failures'])} points failed; the report lists them. The first: {first.method} at "
             f"{first.setting:g} on {first.place}: {first.error}"
         )
+
+
+class _Phases:
+    """Progress bars one after the other: the first call for a phase ends the bar of the one before."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._shown, self._stack = quiet, "", ExitStack()
+
+    def __enter__(self) -> _Phases:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def begin(self, title: str, unit: str) -> Callable[[int, int], None]:
+        """The callback of a phase; its bar appears when it is called."""
+        current: list[Callable[[int, int], None]] = []
+
+        def update(done: int, total: int) -> None:
+            if self._shown != title:
+                self._stack.close()
+                current[:] = [self._stack.enter_context(progress_bar(title, unit, self._quiet))]
+                self._shown = title
+            current[0](done, total)
+
+        return update
 
 
 def _plan(data: tuple[Path, ...], options: dict[str, Any]) -> Plan:

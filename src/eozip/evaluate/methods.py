@@ -71,9 +71,10 @@ def methods(
 
 def fingerprint(method: Method, sensor: str) -> str:
     """What, beside setting and pixels, decides the bytes of a method: a change of it measures anew."""
+    measured_by = f"eozip {__version__}"  # metrics are part of a point
     if method.kind == CODEC:
-        return f"{registry.resolve(method.id, sensor)} eozip {__version__}"
-    return " ".join([method.settings, *map(_version, _LIBRARIES)])
+        return f"{registry.resolve(method.id, sensor)} {measured_by}"
+    return " ".join([method.settings, measured_by, *map(_version, _LIBRARIES)])
 
 
 def _codec(name: str, sensor: str, qualities: Sequence[float] | None) -> Method:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -19,7 +20,17 @@ from typing import Any
 
 from eozip.errors import OutputError
 
-_PACKAGES = ("numpy", "torch", "constriction", "imagecodecs", "av", "rasterio", "zarr")
+_PACKAGES = ("numpy", "torch", "constriction", "imagecodecs", "av", "rasterio", "zarr", "terracodec")
+# name > prefix of imagecodecs' function that tells the version
+_ENCODERS = {
+    "openjpeg": "jpeg2k",
+    "libjxl": "jpegxl",
+    "libwebp": "webp",
+    "libavif": "avif",
+    "lerc": "lerc",
+    "sz3": "sz3",
+    "zfp": "zfp",
+}
 
 
 def provenance() -> dict[str, Any]:
@@ -119,12 +130,18 @@ def _versions() -> dict[str, str]:
 
 
 def _encoders() -> dict[str, str]:
-    """OpenJPEG's version, if imagecodecs is there."""
-    try:
+    """Versions of the encoders inside imagecodecs and PyAV, where those are there and tell."""
+    found = {}
+    if importlib.util.find_spec("imagecodecs"):
         import imagecodecs
-    except ImportError:
-        return {}
-    return {"openjpeg": imagecodecs.jpeg2k_version()}
+
+        told = {name: getattr(imagecodecs, f"{short}_version", None) for name, short in _ENCODERS.items()}
+        found = {name: str(tell()) for name, tell in told.items() if tell is not None}
+    if importlib.util.find_spec("av"):
+        import av
+
+        found["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
+    return found
 
 
 def _processor() -> str:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from eozip import sensors
 from eozip.errors import EozipError
 from eozip.evaluate import ledger
-from eozip.evaluate.baselines import Contender, Learned, Preparing, contender
+from eozip.evaluate.baselines import ENTRIES, Contender, Learned, Preparing, contender, sweep_of
 from eozip.evaluate.memory import watched_memory
 from eozip.evaluate.methods import Method, fingerprint
 from eozip.evaluate.places import Place
@@ -128,9 +132,8 @@ def run(
 
 
 def prepared(method: str, place: Place) -> Contender:
-    """The contender of a method, told the sensor and offset of a place where it is ours."""
-    found = contender(method)
-    return replace(found, sensor=place.sensor, offset=place.offset) if isinstance(found, Learned) else found
+    """The contender of a method; ours is told the sensor and offset of the place."""
+    return _made(method, place.sensor, place.offset)
 
 
 def attempt(task: Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
@@ -163,18 +166,17 @@ def _measured(task: Task, place: Place) -> dict[str, Any]:
     return ledger.flat(record)
 
 
+def _made(method: str, sensor: str, offset: int) -> Contender:
+    return contender(method) if method in ENTRIES else Learned(method, sensor, offset)
+
+
 @cache
 def _warm_up(method: str, sensor: str, offset: int) -> None:
     """Loads model and libraries, so that the first point's seconds are not theirs; once in a process."""
-    import numpy as np
-
-    from eozip import sensors
-    from eozip.evaluate.baselines import sweep_of
-
+    side = np.arange(WARM_UP, dtype=np.uint16)
+    ramp = np.add.outer(side, side) + np.uint16(offset)
+    one = _made(method, sensor, offset)
     bands = len(sensors.get(sensor).bands)
-    ramp = np.add.outer(np.arange(WARM_UP), np.arange(WARM_UP)).astype(np.uint16) + np.uint16(offset)
-    one = contender(method)
-    one = replace(one, sensor=sensor, offset=offset) if isinstance(one, Learned) else one
     one.decode(one.encode(np.stack([ramp] * bands)[None], sweep_of(method)[0]))
 
 
@@ -208,6 +210,7 @@ def _in_workers(
 
 
 def _begin(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run; a point begun is worth finishing
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _use_threads(threads)
 

@@ -5,6 +5,7 @@ They know neither 12 bands nor 16 bits: grey frames of 12 (x265) or 10 bits (SVT
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -116,6 +117,8 @@ class SvtAv1:
         return 1023
 
     def write(self, frames: np.ndarray, setting: float) -> bytes:
+        # its banner goes to stderr past PyAV's log level; only the environment, read at its start, stops it
+        os.environ.setdefault("SVT_LOG", "1")
         options = {
             "preset": str(self.preset),
             "crf": f"{setting:g}",
