@@ -74,7 +74,7 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     """Measure codecs and baselines on your own images.
 
     DATA is GeoTIFFs, folders of them (dates of one place, or one place a folder; <place>_<number>.tif are
-    dates of a place), or .npz stacks [T, C, H, W]. Writes FOLDER/report.json; finished points are kept, and
+    dates of a place), or .npz stacks [T, C, H, W]. Writes FOLDER/report.json and report.html; finished points are kept, and
     the same command continues a run that was stopped.
     """
     from eozip.evaluate.evaluation import REPORT, Notices
