@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from eozip import bitstream, hub
+from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
 from eozip.codecs.companion import WithCompanion
-from eozip.codecs.small_codec import PortCode, SmallCodec
+from eozip.codecs.small_codec import SmallCodec
 from eozip.coder import DecodePort, EstimatePort, Port
-from eozip.entropy.exact import WEIGHT, ExactArithmetic
+from eozip.entropy.exact import WEIGHT
 from eozip.errors import FormatError, WeightsError
 from golden_decode import decoded, golden, golden_codecs, lay_out, witness
 from reference import model, small
@@ -117,23 +118,28 @@ def image_codec(name: str) -> SmallCodec:
     return inner
 
 
+def golden_chunk(name: str) -> Chunk:
+    return bitstream.unpack(golden(name).read_bytes())
+
+
+def latent_size(header: Header) -> tuple[int, int]:
+    """h, w of the latent of a small image codec."""
+    return tuple(4 * -(-n // 32) for n in header.shape[2:])
+
+
 def walked(codec: SmallCodec, port: Port, name: str, frames: int | None = None) -> torch.Tensor:
     """The traversal of a golden chunk, or of as many frames as said, through a port > y_hat [T, M, h, w]."""
-    header = bitstream.unpack(golden(name).read_bytes()).header
-    count, _, height, width = header.shape
-    size = tuple(4 * -(-n // 32) for n in (height, width))
-    arithmetic = ExactArithmetic(codec.functions)
-    code = PortCode(port, codec.tables, arithmetic, None, None)
-    t = codec.level(header.quality, frames or count).double()
+    header = golden_chunk(name).header
+    t = codec.level(header.quality, frames or header.shape[0])
     with torch.inference_mode():
-        return codec.model.entropy.traverse(code, t, size, arithmetic)
+        return codec.traverse(port, t, latent_size(header), None, None)[1]
 
 
 class Listening:
     """A port that decodes a golden chunk and keeps rows and symbols of each call, [frames, n]."""
 
     def __init__(self, name: str):
-        chunk = bitstream.unpack(golden(name).read_bytes())
+        chunk = golden_chunk(name)
         self.port, self.frames = DecodePort(chunk.sections[0]), chunk.header.shape[0]
         self.calls: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -171,7 +177,7 @@ def test_batches(name, frames):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_numpy_reference_decodes_it(name):
-    chunk = bitstream.unpack(golden(name).read_bytes())
+    chunk = golden_chunk(name)
     codec = image_codec(name)
     decoded = small.decode(
         model.read_model(hub.shipped_path(codec.id), chunk), chunk
@@ -183,7 +189,7 @@ def test_the_numpy_reference_decodes_it(name):
 
 def seen(codec: SmallCodec, name: str) -> str:
     """Witness of the traversal of a golden chunk, or the error it ends with."""
-    port = DecodePort(bitstream.unpack(golden(name).read_bytes()).sections[0])
+    port = DecodePort(golden_chunk(name).sections[0])
     with witness() as digest:
         try:
             walked(codec, port, name)
