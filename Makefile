@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit test-slow test-gpu bench clean
+.PHONY: help setup demo test lint types unit test-slow test-gpu test-oldest bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +54,11 @@ test-slow: $(READY)  ## full-size networks and long runs
 test-gpu: $(READY)  ## needs a CUDA device
 	$(PYTEST) -m gpu
 
+test-oldest: $(READY)  ## golden chunks under the oldest torch of pyproject.toml, in .venv-oldest (needs PyTorch's index)
+	$(BIN)/python tests/oldest.py
+
 bench: $(READY)  ## speed and memory against OpenJPEG, and the R-D table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove what make made (.venv too)
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
