@@ -21,7 +21,15 @@ from eozip.cli import cli
 from eozip.codecs import registry
 from eozip.errors import FormatError, InputError, OutputError, WeightsError
 from eozip.raster import open_scene
-from eozip.store import append_store, container, decode_store, describe, verify_store
+from eozip.store import (
+    append_store,
+    container,
+    decode_store,
+    describe,
+    encode_store,
+    make_request,
+    verify_store,
+)
 from eozip.store.pixels import open_pixels, read_pixels
 from eozip.store.streams import HEAD
 from rasterfiles import everything, write_tif
@@ -188,6 +196,22 @@ def test_a_short_group_grows_without_its_neighbours_being_touched(tmp_path):
     documents = {"zarr.json", "reflectance/zarr.json", "time/zarr.json", "time/c/0"}
     assert changed == {"reflectance/c/1/0/0/0", *documents}
     assert set(snapshot(store)) - set(before) == {"reflectance/c/2/0/0/0"}
+
+
+def test_a_bound_on_the_error_holds_for_new_dates(tmp_path):
+    store, files = tmp_path / "s.zarr", dates(tmp_path, 0, 5)
+    scene = open_scene(files[:2])
+    wanted = make_request(scene, Coarse.id, quality=30, max_error=9)
+    encode_store(scene, store, wanted.codec, order=wanted.order, facts=wanted.facts, chunk=None, gop=3)
+    counted = ("chunks_with_residual_layer", "chunks_without_network")
+    first = sum(describe(store).facts[name] for name in counted)
+    grow(store, files[2:])
+    assert first == 1
+    assert sum(describe(store).facts[name] for name in counted) == 3
+    assert np.abs(pixels_of(store).astype(int) - pixels_in(tmp_path, 0, 5)).max() <= 9
+    assert verify_store(store, against=open_scene(files)).failures == []
+    with pytest.raises(InputError, match="max_error: expected 9"):
+        grow(store, date_file(tmp_path, 5), asked={"max_error": 8})
 
 
 # --- what is refused ---

@@ -197,8 +197,16 @@ def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         "valid_pixels": counts.tolist(),
         "chunks": chunks,
         "empty_chunks": chunks - (old["chunks"] - old["empty_chunks"] + more),
-        "chunks_below_target": old["chunks_below_target"] + run.missed,
+        **{name: old[name] + more for name, more in _counts(run).items() if name in old},
         "groups": [*found.groups, *_new_groups(run)],
+    }
+
+
+def _counts(run: Run) -> dict[str, int]:
+    return {
+        "chunks_below_target": run.missed,
+        "chunks_with_residual_layer": run.layered,
+        "chunks_without_network": run.without_network,
     }
 
 
