@@ -5,14 +5,22 @@ Importing this imports no torch; codecs and weights load on first use.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 from eozip.api import Info, Report, check, decode, encode, encode_report, inspect, psnr
 from eozip.codecs.base import Codec
 
 __version__ = "0.1.0"
 
-__all__ = ["Info", "Report", "check", "decode", "encode", "encode_report", "inspect", "load", "psnr"]
+__all__ = ["Info", "Report", "check", "decode", "encode", "encode_report", "inpaint", "inspect", "load", "psnr"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "inpaint":  # a package that can be called, loaded on first use: `eozip.inpaint(dn, mask)`
+        return importlib.import_module("eozip.inpaint")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(source: str | Path, lmbda: float | None = None) -> Codec:

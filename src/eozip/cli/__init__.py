@@ -24,6 +24,8 @@ COMMANDS = {
     "verify": "eozip.cli.verify:verify",
     "picture": "eozip.cli.picture:picture",
     "evaluate": "eozip.cli.evaluate:evaluate",
+    "inpaint": "eozip.cli.inpaint:inpaint",
+    "evaluate-inpainting": "eozip.cli.evaluate_inpainting:evaluate_inpainting",
     "simulate": "eozip.cli.simulate:simulate",
     "models": "eozip.cli.models:models",
     "train": "eozip.cli.train:train",

@@ -139,7 +139,9 @@ def days_of(dates: Sequence[str | None]) -> list[float] | None:
 
 def _check_target(target: Path, inputs: list[Path], overwrite: bool) -> None:
     if target.suffix.lower() in (".tif", ".tiff", ".zarr", ".zip"):
-        raise OutputError(f"{target}: expected the name of a folder: there is one GeoTIFF per date; name a folder")
+        raise OutputError(
+            f"{target}: expected the name of a folder: there is one GeoTIFF per date; name a folder"
+        )
     own = target.resolve()
     for path in inputs:
         source = path.resolve()
@@ -159,7 +161,9 @@ def _read(inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None) -> t
     if plane is not None:
         return stack, of_band(spec, plane)
     if spec.path is None:
-        raise InputError(f"mask: a store holds no band {spec.band}; name a raster: --mask {spec.kind}:...@PATH")
+        raise InputError(
+            f"mask: a store holds no band {spec.band}; name a raster: --mask {spec.kind}:...@PATH"
+        )
     times, _, height, width = stack.dn.shape
     return stack, read_mask(spec, (times, height, width))
 
@@ -174,7 +178,9 @@ def _from_files(
     """Pixels of every band but the mask's; and the mask's band, if it is one of them."""
     scene = open_scene(list(inputs), offset=offset)
     if np.prod(scene.shape) > LARGEST:
-        raise InputError(f"series: expected at most {LARGEST} samples, got {scene.shape}; cut the scene in parts")
+        raise InputError(
+            f"series: expected at most {LARGEST} samples, got {scene.shape}; cut the scene in parts"
+        )
     order = [i for i, name in enumerate(scene.band_names) if name not in _MASK_BANDS]
     plane = None
     if spec.band is not None:
@@ -198,7 +204,9 @@ def _from_store(path: Path, offset: int | None) -> Stack:
 
     found = describe(path)
     if np.prod(found.grid.shape) > LARGEST:
-        raise InputError(f"{path}: expected at most {LARGEST} samples, got {found.grid.shape}; cut it in parts")
+        raise InputError(
+            f"{path}: expected at most {LARGEST} samples, got {found.grid.shape}; cut it in parts"
+        )
     times, _, height, width = found.grid.shape
     dn = read_pixels(found, slice(0, times), slice(0, height), slice(0, width))[:, list(found.band_order)]
     names = _names([Path(name).stem for name in found.files])
@@ -222,7 +230,11 @@ def _whole(offset: float) -> int:
 def _write(stack: Stack, filled: Filled, target: Path, overwrite: bool) -> None:
     profile = _with_record(stack.profile)
     tags = [_tags(own, filled, t) for t, own in enumerate(stack.tags)]
-    band_tags = [*stack.band_tags, _provenance_tags(), {"MEANING": "root mean square over bands, DN; 0 measured"}]
+    band_tags = [
+        *stack.band_tags,
+        _provenance_tags(),
+        {"MEANING": "root mean square over bands, DN; 0 measured"},
+    ]
     with create_geotiffs(target, stack.names, profile, tags, band_tags, overwrite=overwrite) as writers:
         for writer, planes in zip(writers, _planes(filled)):
             writer.write(planes, y=0, x=0)
@@ -264,9 +276,7 @@ def _provenance_tags() -> dict[str, Any]:
 
 def _report(stack: Stack, filled: Filled, target: Path, seconds: float) -> Report:
     predicted = (filled.provenance > 0) & (filled.provenance < UNFILLED)
-    sigma = [
-        float(np.median(filled.sigma[t][:, at])) if at.any() else None for t, at in enumerate(predicted)
-    ]
+    sigma = [float(np.median(filled.sigma[t][:, at])) if at.any() else None for t, at in enumerate(predicted)]
     return Report(
         str(target),
         list(stack.names),

@@ -105,16 +105,22 @@ def inpaint(
 
 def _check(dn: np.ndarray, mask: np.ndarray, window: int) -> None:
     if dn.dtype not in (np.uint16, np.int16):
-        raise InputError(f"dn: expected uint16 or int16 digital numbers, got {dn.dtype}; scale and round them")
+        raise InputError(
+            f"dn: expected uint16 or int16 digital numbers, got {dn.dtype}; scale and round them"
+        )
     if dn.ndim != 4:
         raise InputError(
             f"dn: expected [T, C, H, W] with at least two dates, got shape {dn.shape}: a single date cannot be "
             "filled from others; add some"
         )
     if dn.size > LARGEST:
-        raise InputError(f"dn: expected at most {LARGEST} samples at once, got {dn.size}; cut the scene in parts")
+        raise InputError(
+            f"dn: expected at most {LARGEST} samples at once, got {dn.size}; cut the scene in parts"
+        )
     if mask.dtype != bool:
-        raise InputError(f"mask: expected bool [T, H, W], got {mask.dtype}; compare it with its classes first")
+        raise InputError(
+            f"mask: expected bool [T, H, W], got {mask.dtype}; compare it with its classes first"
+        )
     if window < 128:
         raise InputError(f"window: expected at least 128 pixels, got {window}")
 
@@ -163,7 +169,9 @@ def _seamless(series: Series, date: int, found: Prediction) -> Prediction:
     clear = ~series.hidden[date]
     if found.seamless or not clear.any():
         return found
-    return replace(found, x_hat=found.x_hat + spread(series.x[date] - found.x_hat, clear, _SEAM), seamless=True)
+    return replace(
+        found, x_hat=found.x_hat + spread(series.x[date] - found.x_hat, clear, _SEAM), seamless=True
+    )
 
 
 def _window(series: Series, rows: slice, columns: slice) -> Series:

@@ -1,11 +1,11 @@
 """Which pixels are hidden, from what people have: scene classifications, cloud probabilities, AllClear's masks.
 
-    SPEC is   PATH                       any raster: hidden where it is not 0 (and not its nodata)
-              scl:3,8,9,10[@PATH]        classes of the Sentinel-2 scene classification
-              prob:0.4[@PATH]            cloud probability of at least this, such as s2cloudless gives it
-              allclear[@PATH]            AllClear's cld_shdw files: band 2 cloud, band 5 shadow
-    PATH is a raster with one band per date, a raster per date, or a folder of them; without it, a band of the input
-    named SCL or CLP.
+SPEC is   PATH                       any raster: hidden where it is not 0 (and not its nodata)
+          scl:3,8,9,10[@PATH]        classes of the Sentinel-2 scene classification
+          prob:0.4[@PATH]            cloud probability of at least this, such as s2cloudless gives it
+          allclear[@PATH]            AllClear's cld_shdw files: band 2 cloud, band 5 shadow
+PATH is a raster with one band per date, a raster per date, or a folder of them; without it, a band of the input
+named SCL or CLP.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eozip.inpaint.baselines import MeanClear
+from eozip.inpaint.baselines import judged
 from eozip.inpaint.doubt import enough, sigma_of_errors
 from eozip.inpaint.predict import Prediction, Predictor, Series, others
 from eozip.inpaint.smooth import blurred, spread
@@ -22,6 +22,26 @@ _NEAR = 16  # pixels: clear pixels this close to hidden ones count most
 _FAR = 0.1  # weight of those far away
 _OUTLIER = 8.0  # standard deviations at which a feature is cut: an unseen cloud must not be extrapolated
 _PILOT_PIXELS = 4000
+
+
+@dataclass(frozen=True)
+class MeanFilled:
+    """Mean of the other dates after their own holes were filled: no patchwork where dates differ in brightness.
+
+    Attributes:
+        least_clear: share of clear pixels that a date needs; none being clear enough, all serve.
+    """
+
+    least_clear: float = 0.1
+    name: str = "mean-filled"
+
+    def predict(self, series: Series, date: int) -> Prediction:
+        near = others(series, date)
+        shown = [t for t in near if not series.hidden[t].all()] or near
+        order = [t for t in shown if 1 - series.cover(t) >= self.least_clear] or shown
+        x_hat = filled_references(series, date, order).mean(axis=0)
+        count = np.minimum((~series.hidden[order]).sum(axis=0), 250).astype(np.uint8)
+        return judged(series, date, x_hat, count, self.name)
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,7 @@ class Regression:
     samples: int = 12_000
     least_clear: float = 0.1
     least_pixels: int = 100
-    fallback: Predictor = field(default_factory=MeanClear)
+    fallback: Predictor = field(default_factory=MeanFilled)
     name: str = "regression"
 
     def predict(self, series: Series, date: int) -> Prediction:

@@ -1,0 +1,146 @@
+"""Inpainting: calibration on training series, figures on validation series, speed.
+
+    python benchmarks/inpainting.py calibrate PACK          # unpacked training arrays > src/eozip/inpaint/calibration.json
+    python benchmarks/inpainting.py measure DATA            # validation folder > results/inpainting.json, pictures
+    python benchmarks/inpainting.py speed                   # 4 x 12 x 256 x 256, every date cloudy
+
+PACK holds eotdl.npz (boadella, jaca), worldcereal.npz and eolearn.npz; DATA holds series12.npz and places as GeoTIFFs.
+Let nothing else use the cores when speed counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+import eozip
+from eozip.evaluate.provenance import as_json, provenance, write_text
+from eozip.inpaint.calibration import CLASSES, class_of
+from eozip.inpaint.choose import DEFAULT, NAMES, get_predictor
+from eozip.inpaint.clouds import cloud_mask
+from eozip.inpaint.doubt import LEVEL, NORMAL
+from eozip.inpaint.run import Journal, run_cases, summary
+from eozip.inpaint.trial import COVERS, Case, Truth, cases, clear_dates, load_truths
+
+HOME = Path(__file__).parents[1]
+L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
+MEASURED = (0.3, 0.1, 0.5, 1.0)  # what is interrupted has the middle first
+_RATIOS = 3000  # per case and predictor
+
+
+def main() -> None:
+    """Runs one of the three."""
+    options = _options()
+    {"calibrate": calibrate, "measure": measure, "speed": speed}[options.what](options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("calibrate", "measure", "speed"))
+    parser.add_argument("data", nargs="?", type=Path)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--out", type=Path, help="default: the file that the package or the results folder holds"
+    )
+    parser.add_argument("--predictors", default=",".join(NAMES))
+    return parser.parse_args()
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Factors so that 90 % of true values lie within 1.645 sigma, per predictor and class of cover."""
+    ratios: dict[str, list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in CLASSES])
+    for truth in training(options.data):
+        for case in cases(truth, COVERS, options.repeats, seed=1):
+            if case.scored.any():
+                for name in options.predictors.split(","):
+                    method, found = _ratios(case, name)
+                    ratios[method][class_of(case.series.cover(case.date))].append(found)
+        print(truth.name, truth.x.shape, file=sys.stderr, flush=True)
+    factors = {method: _factors(classes) for method, classes in sorted(ratios.items())}
+    out = options.out or HOME / "src/eozip/inpaint/calibration.json"
+    write_text(out, as_json({"classes": CLASSES, "factors": factors, "provenance": provenance()}))
+
+
+def _ratios(case: Case, name: str) -> tuple[str, np.ndarray]:
+    found = get_predictor(name).predict(case.series, case.date)
+    values = (np.abs(case.truth - found.x_hat) / found.sigma)[:, case.scored].ravel()
+    return found.method, np.random.default_rng(0).choice(values, _RATIOS)
+
+
+def _factors(classes: list[list[np.ndarray]]) -> list[float]:
+    """A class without cases takes its neighbour's factor."""
+    found = [np.quantile(np.concatenate(values), LEVEL) / NORMAL if values else None for values in classes]
+    known = [i for i, factor in enumerate(found) if factor is not None]
+    return [float(found[min(known, key=lambda k, i=i: abs(k - i))]) for i in range(len(found))]
+
+
+def training(pack: Path) -> list[Truth]:
+    """Series that never serve as validation."""
+    with np.load(pack / "eotdl.npz") as arrays:
+        boadella, jaca = arrays["boadella"].astype(np.float32), arrays["jaca"].astype(np.float32)
+    with np.load(pack / "eolearn.npz") as arrays:
+        eolearn = arrays["reference_scenes"].astype(np.float32)
+    found = [Truth("boadella", boadella, L2A), Truth("jaca", jaca, L2A), Truth("eolearn", eolearn, L2A)]
+    found += [Truth(f"boadella4 {d}", boadella[d], L2A) for d in ([4, 6, 8, 10], [3, 5, 7, 11], [0, 4, 5, 9])]
+    with np.load(pack / "worldcereal.npz") as arrays:
+        for site in ("00002806639B424A", "0000280849BAC91C"):
+            found += _thinned(Truth(f"worldcereal {site}", arrays[site].astype(np.float32), TEN))
+    return found
+
+
+def _thinned(truth: Truth) -> list[Truth]:
+    """Four and twelve of a long series' clear dates."""
+    clear = np.array(clear_dates(truth))
+    picks = [clear[np.linspace(0, len(clear) - 1, count).astype(int)] for count in (4, 12)]
+    picks.append(clear[len(clear) // 3 :][:4])
+    return [Truth(f"{truth.name} {len(p)} {p[0]}", truth.x[p], truth.bands) for p in picks]
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Every predictor on the validation series, 4 and 12 dates."""
+    truths = validation(options.data)
+    out = options.out or HOME / "results/inpainting.json"
+    journal = Journal(out.with_suffix(".rows.jsonl"))
+    found = (
+        case for cover in MEASURED for truth in truths for case in cases(truth, (cover,), options.repeats)
+    )
+    predictors = [get_predictor(name) for name in options.predictors.split(",")]
+    run_cases(found, predictors, journal, lambda key: print(key, file=sys.stderr, flush=True))
+    document = {
+        "provenance": provenance(),
+        "default": DEFAULT,
+        "summary": summary(journal.rows),
+        "rows": journal.rows,
+    }
+    write_text(out, as_json(document))
+    out.with_suffix(".rows.jsonl").unlink()
+
+
+def validation(data: Path) -> list[Truth]:
+    """The 12-date series, its four clear seasons, and the places with four dates."""
+    (long,) = load_truths(data / "series12.npz")
+    four = Truth("series12, 4 dates", long.x[[0, 5, 6, 10]], long.bands)
+    return [long, four, *load_truths(data)]
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Seconds for a 4 x 12 x 256 x 256 series, every date cloudy."""
+    random = np.random.default_rng(0)
+    dn = random.integers(1, 3000, (4, 12, 256, 256), np.uint16)
+    mask = np.stack([cloud_mask((256, 256), cover, random) for cover in (0.1, 0.3, 0.5, 0.3)])
+    started = time.perf_counter()
+    eozip.inpaint(dn, mask)
+    print(json.dumps({"seconds": time.perf_counter() - started, **provenance()}))
+
+
+if __name__ == "__main__":
+    main()
