@@ -339,6 +339,26 @@ def test_a_killed_run_goes_on_behind_its_last_point(data, tmp_path, jobs):
     assert sizes == [len(codec.encode(dn, setting)) for setting in baselines.sweep_of("lerc")]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs SIGKILL and /proc")
+def test_a_killed_worker_is_an_error_and_finished_points_stay(data, tmp_path):
+    out = tmp_path / "r"
+    process = subprocess.Popen(
+        command(data, out, 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while len(finished(out)) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.002)
+    workers = [
+        pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    assert "a worker process ended" in process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert 2 <= len(finished(out)) < 52
+    assert not (out / "report.json").exists()
+
+
 def test_nothing_is_measured_twice(report, data):
     _, out = report
     before = {path: path.stat().st_mtime_ns for path in [*finished(out), *(out / "crops").iterdir()]}

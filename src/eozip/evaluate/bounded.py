@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 
 from eozip.errors import FormatError
-from eozip.evaluate.packing import checked_stack, expect_parts, pack, restored, unpack
+from eozip.evaluate.packing import checked_stack, expect_parts, pack, planes, restored, unpack
 
 _UINT16_MAX = 65535
 
@@ -20,7 +20,7 @@ _UINT16_MAX = 65535
 class Lerc:
     """All bands of a date as one LERC2 blob, its bytes through Zstandard, as GDAL and Zarr use it.
 
-    Zstandard saves 20 to 40 % behind large errors; band by band needs 20 % more than one blob a date.
+    Zstandard saves 17 to 43 %, most behind large errors; a blob for each band needs 3 to 8 % more.
 
     Attributes:
         level: of Zstandard.
@@ -52,9 +52,9 @@ class Lerc:
 
 @dataclass(frozen=True)
 class Sz3:
-    """All bands of a date as one float32 array [C, H, W] through SZ3's interpolation, absolute error bound.
+    """Each band of each date as one float32 plane through SZ3's interpolation, absolute error bound.
 
-    Three axes beat planes (by half at 44 dB) and four (dates are not smooth).
+    The bands of a date as one array need 5 to 15 % more, with dates as a fourth axis 25 to 70 % more.
     """
 
     @property
@@ -63,24 +63,25 @@ class Sz3:
 
     @property
     def settings(self) -> str:
-        return "SZ3, absolute error bound, the bands of a date as one array [C, H, W]; largest error swept"
+        return "SZ3, absolute error bound, each band of each date alone as float32; largest error swept"
 
     def encode(self, dn: np.ndarray, setting: float) -> bytes:
         checked_stack(dn, _UINT16_MAX)
-        dates = dn.astype(np.float32)
-        return pack(dn, [bytes(imagecodecs.sz3_encode(date, "abs", abs=setting)) for date in dates])
+        flat = dn.reshape(-1, *dn.shape[2:]).astype(np.float32)
+        return pack(dn, [bytes(imagecodecs.sz3_encode(plane, "abs", abs=setting)) for plane in flat])
 
     def decode(self, blob: bytes) -> np.ndarray:
         shape, dtype, parts = unpack(blob)
-        expect_parts(parts, shape[0])
-        return restored(np.stack([_sz3_read(part, shape[1:]) for part in parts]), shape, dtype)
+        expect_parts(parts, planes(shape))
+        return restored(np.stack([_sz3_read(part, shape[2:]) for part in parts]), shape, dtype)
 
 
 @dataclass(frozen=True)
 class Zfp:
-    """All bands of a date as one float32 array [C, H, W] through ZFP in fixed-accuracy mode.
+    """All bands of a date as one float32 array [H, W, C] through ZFP in fixed-accuracy mode.
 
-    ZFP keeps well below the error it may make; its rate is compared at the PSNR it really gives.
+    Bands as the first axis need 7 % more, planes twice as much, dates as a fourth axis likewise. ZFP keeps well
+    below the error it may make; its rate is compared at the PSNR it really gives.
     """
 
     @property
@@ -89,18 +90,19 @@ class Zfp:
 
     @property
     def settings(self) -> str:
-        return "ZFP, fixed accuracy, the bands of a date as one array [C, H, W]; largest error swept"
+        return "ZFP, fixed accuracy, the bands of a date as one float32 array [H, W, C]; largest error swept"
 
     def encode(self, dn: np.ndarray, setting: float) -> bytes:
         checked_stack(dn, _UINT16_MAX)
-        dates = dn.astype(np.float32)
-        parts = [bytes(imagecodecs.zfp_encode(date, setting, mode="accuracy")) for date in dates]
-        return pack(dn, parts)
+        dates = np.ascontiguousarray(dn.transpose(0, 2, 3, 1), np.float32)
+        return pack(dn, [bytes(imagecodecs.zfp_encode(date, setting, mode="accuracy")) for date in dates])
 
     def decode(self, blob: bytes) -> np.ndarray:
         shape, dtype, parts = unpack(blob)
         expect_parts(parts, shape[0])
-        return restored(np.stack([_zfp_read(part, shape[1:]) for part in parts]), shape, dtype)
+        _, c, h, w = shape
+        dates = np.stack([_zfp_read(part, (h, w, c)) for part in parts])
+        return restored(dates.transpose(0, 3, 1, 2), shape, dtype)
 
 
 def _lerc_read(data: bytes, shape: tuple[int, ...]) -> np.ndarray:

@@ -80,7 +80,7 @@ class Components:
 class JpegXlFrames:
     """Each frame alone as 16-bit grey JPEG XL of samples to 4095; setting: Butteraugli distance.
 
-    Samples to 65535, 32767, 16383 or 8191 need up to 40 % more at 40 dB, to 1023 the same.
+    Samples to 65535 need 16 % more at 40 dB, to 8191 or 1023 the same.
     """
 
     effort: int = 7

@@ -95,8 +95,8 @@ class SvtAv1:
     """10-bit 4:2:0 with flat colour, as SVT-AV1 has no grey; setting: CRF 1..63.
 
     ``tune=1`` (PSNR) and no temporal filter: filtering denoises the key frame in favour of frames alike, and
-    dates differ; without it 20 % fewer bits at 40 dB. Constant quantisers, quantisation matrices and other
-    prediction structures were tried and need more; preset 4 needs 2 % more than 2.
+    dates differ; without it 12 % fewer bits at 40 dB. Constant quantisers, quantisation matrices and other
+    prediction structures were tried and need more; preset 4 needs 1 to 3 % more than 2.
 
     Attributes:
         preset: SVT-AV1's, 0 slowest.
