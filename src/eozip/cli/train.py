@@ -112,9 +112,9 @@ def _profile(recipe: str, options: dict[str, Any], as_json: bool) -> None:
 
 
 def _card(recipe: str, weights: Path, data: Path | None, as_json: bool) -> None:
-    from eozip.train import cards
+    from eozip.train import export
 
-    card = cards.renew(weights, recipe, data)
+    card = export.renew(weights, recipe, data)
     if as_json:
         print_json({"card": str(card)})
     else:

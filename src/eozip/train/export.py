@@ -1,14 +1,15 @@
-"""From a checkpoint to a weights folder: model.safetensors, config.json with its hash, card.md."""
+"""From a checkpoint to a weights folder: model.safetensors, config.json with its hash, card.md, worst.png."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from torch import nn
 
 import eozip
 from eozip.errors import InputError
+from eozip.train import evidence, validate
 from eozip.train import state as states
 from eozip.train.kinds import kind_of
-from eozip.train.recipe import Recipe
+from eozip.train.packing import with_pack
+from eozip.train.recipe import Recipe, load
 from eozip.train.validate import PSNRS, Point, mean_at_psnr, means
 
 CARD = "card.md"
+HASHES, POINTS, WORST, RECIPE = "Data hashes", "Rate and distortion", "Worst chunk", "Recipe"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Facts:
         data: `Source.facts` of every source.
         command, commit, hardware: how, from what, on what.
         points: real bytes per place and quality; empty if not measured.
+        hashes: of the data, a line each.
+        worst: about the chunk in worst.png; empty if there is none.
     """
 
     steps: int
@@ -43,6 +49,8 @@ class Facts:
     commit: str = ""
     hardware: str = ""
     points: Sequence[Point] = ()
+    hashes: Sequence[str] = ()
+    worst: str = ""
 
 
 def export(parent: Path, recipe: Recipe, model: nn.Module, facts: Facts, name: str = "") -> Path:
@@ -65,9 +73,52 @@ def export(parent: Path, recipe: Recipe, model: nn.Module, facts: Facts, name: s
 
 
 def describe(folder: Path, recipe: Recipe, facts: Facts) -> None:
-    """Writes the card of exported weights anew, now that more is known."""
+    """Writes the card of exported weights anew, now that more is known; with points, worst.png too."""
+    worst = _worst(folder, recipe) if facts.points else ""
+    facts = replace(facts, hashes=evidence.hash_lines(recipe), worst=worst)
+    _write_card(folder, card(folder.name, recipe, facts))
+
+
+def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
+    """Measures exported weights, and writes what was found into their card; what it says of the run stays.
+
+    Args:
+        folder: exported weights with a card.
+        recipe: a TOML file, or the name of a shipped recipe: its places, qualities and data.
+        data: a pack to use instead of the recipe's data and places.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: no card there, or a recipe that cannot be used.
+        WeightsError: the weights cannot be loaded.
+    """
+    if not (folder / CARD).is_file():
+        raise InputError(f"{folder}: expected a folder of exported weights with {CARD}, got none")
+    chosen = load(recipe) if data is None else with_pack(load(recipe), data)
+    kind = kind_of(chosen.kind)
+    stacks = validate.load_places(chosen, kind.band_names)
+    points = validate.real_bytes(kind.load(folder), stacks, chosen.validation.qualities)
+    text = (folder / CARD).read_text(encoding="utf-8")
+    text = _with_section(text, HASHES, _hash_lines(evidence.hash_lines(chosen)))
+    text = _with_section(text, POINTS, _points_lines(points))
+    text = _with_section(text, WORST, _worst_lines(_worst(folder, chosen)))
+    _write_card(folder, text)
+    return folder / CARD
+
+
+def _worst(folder: Path, recipe: Recipe) -> str:
+    """Draws the worst chunk of the weights in a folder; says which it is."""
+    kind = kind_of(recipe.kind)
+    chunk = evidence.worst_chunk(kind.load(folder), validate.load_places(recipe, kind.band_names))
+    evidence.draw_worst(chunk, kind.band_names, folder / evidence.WORST)
+    return chunk.text()
+
+
+def _write_card(folder: Path, text: str) -> None:
     part = folder / f"{CARD}.part"
-    part.write_text(card(folder.name, recipe, facts), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, folder / CARD)
 
 
@@ -106,11 +157,19 @@ def card(full_id: str, recipe: Recipe, facts: Facts) -> str:
             *[f"- {_data_line(entry)}" for entry in facts.data],
             f"- validation, never trained on: {', '.join(p.name for p in recipe.validation.places)}",
             "",
-            "## Rate and distortion",
+            f"## {HASHES}",
+            "",
+            *_hash_lines(facts.hashes),
+            "",
+            f"## {POINTS}",
             "",
             *_points_lines(facts.points),
             "",
-            "## Recipe",
+            f"## {WORST}",
+            "",
+            *_worst_lines(facts.worst),
+            "",
+            f"## {RECIPE}",
             "",
             "```json",
             recipe.to_json(),
@@ -141,6 +200,36 @@ def _data_line(entry: Mapping[str, Any]) -> str:
     )
 
 
+def _hash_lines(hashes: Sequence[str]) -> list[str]:
+    return [
+        "SHA-256 of a file, or of the output of `sha256sum FILE ...` for several, by name:",
+        "",
+        *[f"- {line}" for line in hashes],
+    ]
+
+
+def _worst_lines(worst: str) -> list[str]:
+    if not worst:
+        return ["Not measured."]
+    return [
+        f"{worst}. Of all dates of all places, each coded alone, the one with the lowest PSNR.",
+        "",
+        f"![worst]({evidence.WORST})",
+    ]
+
+
+def _with_section(text: str, title: str, lines: Sequence[str]) -> str:
+    """A card with one section replaced, or put before the recipe if it had none."""
+    blocks = re.split(r"(?m)^(?=## )", text)
+    block = "\n".join([f"## {title}", "", *lines, "", ""])
+    names = [each.partition("\n")[0] for each in blocks]
+    if f"## {title}" in names:
+        blocks[names.index(f"## {title}")] = block
+    else:
+        blocks.insert(names.index(f"## {RECIPE}") if f"## {RECIPE}" in names else len(blocks), block)
+    return "".join(blocks)
+
+
 def _points_lines(points: Sequence[Point]) -> list[str]:
     if not points:
         return ["Not measured with real bytes."]
@@ -162,7 +251,8 @@ def _points_lines(points: Sequence[Point]) -> list[str]:
 
 def command_line() -> str:
     """The command of this process."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    return shlex.join(["eozip" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def commit() -> str:

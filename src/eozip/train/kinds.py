@@ -137,6 +137,9 @@ def kind_of(name: str) -> Kind:
     Raises:
         InputError: not a trainable network.
     """
-    if name not in KINDS:
-        raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {name!r}")
-    return KINDS[name]
+    from eozip.train.kinds_published import PUBLISHED  # it builds on Kind
+
+    known = KINDS | PUBLISHED
+    if name not in known:
+        raise InputError(f"kind: expected one of {', '.join(known)}, got {name!r}")
+    return known[name]

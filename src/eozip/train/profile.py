@@ -147,7 +147,7 @@ def _start_crops(recipe: Recipe, kind: Kind) -> Tensor:
 
 def _step(recipe: Recipe, kind: Kind, state: states.State, dn: Tensor, clock: _Clock) -> None:
     """One step as `eozip.train.loop` takes it, log and checkpoints left out."""
-    model = state.model
+    model: Any = state.model
     rng = Draw(recipe.seed, state.step).rng(1)
     t = sampled_levels(model.config.levels, len(dn), rng)
     loss, _, _ = kind.loss(model, dn.to(clock.device), t.to(clock.device))

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Training on a machine with a GPU that is lent for minutes at a time, reached through a copy of this checkout alone.
+#
+#   here:   scripts/gpu.sh prepare RECIPE               packs the recipe's data and the few packages missing there into .gpu/
+#   there:  scripts/gpu.sh train RECIPE MINUTES         one call: trains or goes on, stops in time, hands checkpoints over
+#   here:   scripts/gpu.sh collect FOLDER RECIPE        joins what came back into runs/RECIPE, from where --resume goes on
+#
+# MINUTES is the budget of the whole run, over all calls: the learning rate falls over it. Variables, with their defaults:
+#
+#   CALL_SECONDS=540   a call stops after so many seconds (the machine allows 600)
+#   HAND_OVER=120      seconds between two checkpoints handed over
+#   OUT                folder that comes back (given there)
+#   PYTHON=python3  DEVICE=cuda  PACK=.gpu/pack.zip  SITE=.gpu/site  RUNS=runs
+#
+# Limits of the transfer: 64 MiB there in all; 8 files of 16 MiB, 64 MiB in all, back. Hence the pieces.
+set -euo pipefail
+
+TRAVEL_MIB=63
+PIECE=15m
+PYTHON=${PYTHON:-python3}
+DEVICE=${DEVICE:-cuda}
+PACK=${PACK:-.gpu/pack.zip}
+SITE=${SITE:-.gpu/site}
+RUNS=${RUNS:-runs}
+CALL_SECONDS=${CALL_SECONDS:-540}
+HAND_OVER=${HAND_OVER:-120}
+
+run_folder() { echo "$RUNS/$(basename "$1" .toml)"; }
+
+# exec: a signal to the background job then reaches Python itself
+eozip_train() {
+  export PYTHONPATH="src:$SITE${PYTHONPATH:+:$PYTHONPATH}"
+  exec "$PYTHON" -m eozip train "$@"
+}
+
+# --- here, beforehand ---
+
+# Packages that the machine lacks, for its Python 3.12; of imagecodecs only what reads JPEG XL: 9 of 90 MB.
+fetch_site() {
+  local wheels
+  wheels=$(mktemp -d)
+  "$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \
+    --platform manylinux2014_x86_64 --dest "$wheels" constriction google-crc32c imagecodecs
+  mkdir -p "$SITE"
+  for wheel in "$wheels"/constriction* "$wheels"/google_crc32c*; do unzip -q -o "$wheel" -d "$SITE"; done
+  unzip -q -o "$wheels"/imagecodecs* 'imagecodecs/*.py' 'imagecodecs/_shared.*' 'imagecodecs/_jpegxl.*' \
+    'imagecodecs.libs/libjxl*' 'imagecodecs.libs/libbrotli*' 'imagecodecs.libs/liblcms2*' -d "$SITE"
+  rm -r "$wheels"
+}
+
+bytes_of() { du -cb "$@" | tail -n 1 | cut -f 1; }
+
+# What travels: tracked files, and untracked ones that git does not ignore.
+tree_bytes() {
+  local total=0 size file
+  while IFS= read -r -d '' file; do
+    size=$(stat -c %s "$file" 2>/dev/null || echo 0)
+    total=$((total + size))
+  done < <(git ls-files -z --cached --others --exclude-standard)
+  echo "$total"
+}
+
+prepare() {
+  local recipe=$1 room
+  grep -qx '/.gpu/' .git/info/exclude 2>/dev/null || echo '/.gpu/' >>.git/info/exclude
+  rm -rf .gpu
+  mkdir -p .gpu
+  fetch_site
+  room=$((TRAVEL_MIB - ($(tree_bytes) + $(bytes_of "$SITE")) / 1048576 - 1))
+  echo "room for the pack: $room MiB" >&2
+  eozip train "$recipe" --pack "$PACK" --limit-mib "$room"
+  echo "carry: .gpu    command: bash scripts/gpu.sh train $recipe MINUTES" >&2
+}
+
+# --- there ---
+
+# Pieces under other names first: a call that is cut off leaves either the old checkpoint or the new one.
+hand_over() {
+  local folder=$1 fresh
+  [ -f "$folder/checkpoint.pt" ] || return 0
+  fresh=$(mktemp -d)
+  cp "$folder/checkpoint.pt" "$fresh/whole"
+  (cd "$fresh" && sha256sum <whole | cut -d ' ' -f 1 >checkpoint.sha256 && split -b "$PIECE" -d whole checkpoint.part- && rm whole)
+  cp "$folder/log.jsonl" "$fresh/" 2>/dev/null || true
+  cp "$folder/curve.png" "$fresh/" 2>/dev/null || true
+  cp "$fresh"/* "$OUT/"
+  rm -r "$fresh"
+}
+
+train() {
+  local recipe=$1 minutes=$2 folder resume=() trainer status=0 waited=0
+  : "${OUT:?expected OUT, the folder that comes back}"
+  folder=$(run_folder "$recipe")
+  if [ -f "$folder/checkpoint.pt" ]; then resume=(--resume); fi
+  eozip_train "$recipe" --data "$PACK" --minutes "$minutes" --out "$folder" --device "$DEVICE" "${resume[@]}" &
+  trainer=$!
+  trap 'CALL_SECONDS=0' TERM INT # stop early, and hand over all the same
+  for ((; waited < CALL_SECONDS; waited++)); do
+    kill -0 "$trainer" 2>/dev/null || break
+    sleep 1
+    if ((waited % HAND_OVER == HAND_OVER - 1)); then hand_over "$folder"; fi
+  done
+  kill -TERM "$trainer" 2>/dev/null || true # stops after the step, with a checkpoint
+  wait "$trainer" || status=$?
+  trap - TERM INT
+  hand_over "$folder"
+  if [ "$status" -eq 130 ]; then echo "stopped in time; the next call goes on"; return 0; fi
+  return "$status"
+}
+
+# --- here, afterwards ---
+
+collect() {
+  local from=$1 folder
+  folder=$(run_folder "$2")
+  mkdir -p "$folder"
+  cat "$from"/checkpoint.part-* >"$folder/checkpoint.pt.part"
+  if [ "$(sha256sum <"$folder/checkpoint.pt.part" | cut -d ' ' -f 1)" != "$(cat "$from/checkpoint.sha256")" ]; then
+    echo "$from: the pieces are not those of one checkpoint; take those of the call before" >&2
+    exit 1
+  fi
+  mv "$folder/checkpoint.pt.part" "$folder/checkpoint.pt"
+  cp "$from/log.jsonl" "$folder/"
+  echo "$folder: now  eozip train $2 --minutes MINUTES --resume --other-recipe --out $folder"
+}
+
+case "${1:-}" in
+  prepare) prepare "${2:?recipe}" ;;
+  train) train "${2:?recipe}" "${3:?minutes}" ;;
+  collect) collect "${2:?folder}" "${3:?recipe}" ;;
+  *) sed -n '2,17p' "$0" && exit 2 ;;
+esac
