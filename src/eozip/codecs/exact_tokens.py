@@ -18,6 +18,7 @@ from ..networks.transformer import TOKEN_SCALE, Attention, Layer, TokenModel
 ADDS = 4  # a layer adds four times to the stream
 
 
+@torch.no_grad()
 def exact_tokens(model: TokenModel) -> TokenModel:
     """A twin of a token model whose every step is exact; it gives the same numbers in one pass and token by token.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ SOFTMAX_UNIT, SOFTMAX_REACH = 2.0**6, 2.0**4  # differences of logits from the l
 SOFTMAX_ONE = 2.0**20  # exp(0)
 
 
+@cache
 def gelu_table() -> list[int]:
     """64 gelu(i / 256), i = -2048 .. 2048, to the nearest integer.
 
@@ -78,6 +80,7 @@ def gelu(v: float) -> float:
     return v * 0.5 * math.erfc(-v * math.sqrt(0.5))
 
 
+@cache
 def exponential_table() -> list[int]:
     """round(2**20 exp(-i / 64)), i = 0 .. 1024."""
     reach = int(SOFTMAX_REACH * SOFTMAX_UNIT)
