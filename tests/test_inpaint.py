@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -253,3 +256,16 @@ def test_every_predictor_is_calibrated():
     assert factor_of("regression+mean-filled", 0.3) >= factor_of("regression", 0.3)
     assert factor_of("nobody", 0.3) is None
     assert [class_of(cover) for cover in (0, 0.1, 0.11, 1)] == [0, 0, 1, len(CLASSES) - 1]
+
+
+def test_package_and_function_share_a_name_and_need_no_torch():
+    code = (
+        "import sys, eozip, numpy as np\n"
+        "dn = np.random.default_rng(0).integers(1, 999, (2, 2, 16, 16), np.uint16)\n"
+        "mask = np.zeros((2, 16, 16), bool); mask[0, 4:8, 4:8] = True\n"
+        "from eozip.inpaint import Filled\n"
+        "assert isinstance(eozip.inpaint(dn, mask), Filled)\n"
+        "assert not {'torch', 'rasterio', 'zarr'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

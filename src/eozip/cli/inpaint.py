@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     help="regression (default), least-cloudy, nearest-clear, mean-clear, linear-in-time, harmonic, or a temporal "
     "codec.",
 )
-@click.option("--dilate", type=click.IntRange(0, 100), default=0, show_default=True, help="Grow the mask, pixels.")
+@click.option(
+    "--dilate", type=click.IntRange(0, 100), default=0, show_default=True, help="Grow the mask, pixels."
+)
 @click.option(
     "--min-clear",
     type=click.FloatRange(0, 1),
@@ -98,12 +100,20 @@ def _lines(report: Report, predictor: str, reason: str) -> list[str]:
         f"  predictor {predictor}: {reason}",
     ]
     for name, method, cover, sigma in zip(report.files, report.methods, report.cover, report.sigma):
-        said = f"{100 * cover:.1f} % hidden, by {method}, median sigma {sigma:.0f} DN" if sigma else "nothing hidden"
+        said = (
+            f"{100 * cover:.1f} % hidden, by {method}, median sigma {sigma:.0f} DN"
+            if sigma
+            else "nothing hidden"
+        )
         lines.append(f"  {name}: {said}")
     if report.without_reference:
-        lines.append(f"  {report.without_reference} pixels that no other date shows: from their surroundings alone")
+        lines.append(
+            f"  {report.without_reference} pixels that no other date shows: from their surroundings alone"
+        )
     if report.unfilled:
-        lines.append(f"  {report.unfilled} hidden pixels left as they came: no other date shows anything near them")
+        lines.append(
+            f"  {report.unfilled} hidden pixels left as they came: no other date shows anything near them"
+        )
     if not report.calibrated:
         lines.append("  sigma is the predictor's own: it was never calibrated")
     return lines
