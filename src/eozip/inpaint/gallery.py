@@ -45,7 +45,8 @@ class Gallery:
         if case is None or (case.place, case.cover) in self._drawn:
             return
         self._drawn.add((case.place, case.cover))
-        name = f"{case.place} {case.cover:g}".replace(" ", "_").replace("/", "_")
+        name = f"{case.place} {case.cover:g}"
+        name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in name)
         title = f"{case.place}, {100 * case.cover:g} % hidden, {case.kind}"
         hidden = case.series.hidden[case.date]
         draw(self.folder / f"{name}.png", case.truth[self._colours()], hidden, found, title)
