@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Plan:
         baselines: names; None takes all.
         qualities: of the codecs, 0..100; None is 0, 5, .. 100.
         jobs: worker processes.
-        threads: CPU threads of the networks in each.
+        threads: CPU threads of the networks in each; None is torch's choice with one job, else 1.
         crops: side of the crops in pixels; 0 writes none.
         levels: dB at which crops are compared.
     """
@@ -85,6 +85,8 @@ def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, A
         EozipError: every point failed, or a worker ended; finished points are kept.
     """
     started = time.perf_counter()
+    if plan.jobs > 1 and plan.threads is None:
+        plan = replace(plan, threads=1)  # else each process would take every core
     places = gather(plan.data, plan.reading)
     chosen = _methods(plan, places)
     ledger.claim(out)

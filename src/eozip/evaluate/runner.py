@@ -193,7 +193,7 @@ def _in_workers(
 ) -> Iterator[tuple[Task, dict[str, Any] | Failure]]:
     # spawn: forked torch and encoder threads may hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _begin, (threads or 1,))
+    pool = ProcessPoolExecutor(jobs, context, _begin, (threads,))
     try:
         waiting: dict[Future[dict[str, Any] | Failure], Task] = {
             pool.submit(attempt, task, places[task.place], folder): task for task in tasks
@@ -209,7 +209,7 @@ def _in_workers(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run; a point begun is worth finishing
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _use_threads(threads)
