@@ -4,57 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from skimage import metrics as skimage_metrics
 
-from eozip import sensors
-from eozip.cli import cli
-from eozip.errors import EozipError, OutputError
-from eozip.evaluate import baselines, ledger, summary
-from eozip.evaluate.evaluation import Plan, evaluate
-from eozip.evaluate.inputs import Reading, gather, pixel_hash
-from eozip.evaluate.methods import Method, methods
-from eozip.evaluate.runner import Failure, run, tasks_of
-from eozip.simulate import render, season
+from eozip.evaluate import baselines, summary
+from eozip.evaluate.evaluation import evaluate
+from eozip.evaluate.inputs import Reading, gather
+from eozip.evaluate.methods import Method
+from evaluatefiles import NAMES, pixels, plan, write_data
 from rasterfiles import write_tif
 from toy_codec import TOY, registered
-
-NAMES = sensors.get("s2-l2a").band_names
-
-
-def pixels(seed: int = 3, size: int = 32, dates: int = 2) -> np.ndarray:
-    return render(seed, season(dates, seed), range(size), range(size))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Two places: an .npz series and a GeoTIFF of one date."""
-    folder = tmp_path_factory.mktemp("data")
-    np.savez(
-        folder / "series.npz", reflectance=pixels(), bands=np.array(NAMES), dates=["2020-01-01", "2020-05-01"]
-    )
-    write_tif(folder / "field_0.tif", pixels(5, dates=1)[0], names=NAMES)
-    return folder
-
-
-def plan(data: Path, **changes: object) -> Plan:
-    wanted = {
-        "codecs": (TOY,),
-        "baselines": ("sz3", "lerc"),
-        "qualities": (40.0, 60.0, 80.0),
-        "crops": 16,
-    }
-    return Plan((data,), Reading(), **{**wanted, **changes})  # type: ignore[arg-type]
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -272,207 +240,6 @@ def test_crops_are_the_nearest_in_bytes(report):
         theirs = [p for p in found["points"] if p["method"] == "lerc" and p["place"] == place]
         gaps = {p["setting"]: abs(math.log(p["bytes"] / anchor["bytes"])) for p in theirs}
         assert files[place, "lerc"]["setting"] == min(gaps, key=gaps.__getitem__)
-
-
-# --- resumption ---
-
-_RUN = "import sys\nfrom eozip.cli import main\nsys.argv[0] = 'eozip'\nmain()"
-
-
-def command(data: Path, out: Path, jobs: int) -> list[str]:
-    chosen = ["--codecs", "none", "--baselines", "lerc,sz3", "--crops", "0"]
-    return [
-        sys.executable,
-        "-c",
-        _RUN,
-        "evaluate",
-        str(data),
-        "--out",
-        str(out),
-        *chosen,
-        "--jobs",
-        str(jobs),
-    ]
-
-
-def finished(out: Path) -> list[Path]:
-    return sorted((out / "points").glob("*.json")) if out.exists() else []
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(status.parent.name))
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs SIGKILL and /proc")
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_killed_run_goes_on_behind_its_last_point(data, tmp_path, jobs):
-    out = tmp_path / "r"
-    process = subprocess.Popen(command(data, out, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(finished(out)) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.002)
-    workers = children(process.pid)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (out / "report.json").exists()
-    gone = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < gone:
-        time.sleep(0.01)
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-    kept = {path: path.stat().st_mtime_ns for path in finished(out)}
-    assert 3 <= len(kept) < 52
-    found = evaluate(plan(data, codecs=(), baselines=("lerc", "sz3"), crops=0), out)
-    assert found["run"]["resumed"] == len(kept)
-    assert found["run"]["points"] == 52
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    sizes = [p["bytes"] for p in found["points"] if p["method"] == "lerc" and p["place"] == "series"]
-    dn = np.load(data / "series.npz")["reflectance"]
-    codec = baselines.contender("lerc")
-    assert sizes == [len(codec.encode(dn, setting)) for setting in baselines.sweep_of("lerc")]
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs SIGKILL and /proc")
-def test_a_killed_worker_is_an_error_and_finished_points_stay(data, tmp_path):
-    out = tmp_path / "r"
-    process = subprocess.Popen(
-        command(data, out, 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while len(finished(out)) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.002)
-    workers = [
-        pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    assert "a worker process ended" in process.communicate(timeout=120)[1]
-    assert process.returncode == 1
-    assert 2 <= len(finished(out)) < 52
-    assert not (out / "report.json").exists()
-
-
-def test_nothing_is_measured_twice(report, data):
-    _, out = report
-    before = {path: path.stat().st_mtime_ns for path in [*finished(out), *(out / "crops").iterdir()]}
-    with registered():
-        again = evaluate(plan(data), out)
-    assert again["run"]["resumed"] == again["run"]["points"] == len(finished(out))
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_other_pixels_settings_or_offsets_are_measured_anew(data):
-    place = gather([data / "series.npz"])[0]
-    (one,) = methods([], ["lerc"], "s2-l2a")
-    base = {t.key for t in tasks_of([one], [place], [pixel_hash(place.dn)])}
-    changed = place.dn.copy()
-    changed[0, 0, 0, 0] += 1
-    assert not base & {t.key for t in tasks_of([one], [place], [pixel_hash(changed)])}
-    assert pixel_hash(place.dn) != pixel_hash(place.dn.reshape(1, 24, 32, 32))
-    finer = Method(one.id, one.kind, one.settings + " or so", one.setting_name, one.sweep)
-    assert not base & {t.key for t in tasks_of([finer], [place], [pixel_hash(place.dn)])}
-
-
-def test_a_damaged_point_is_named(report, data, tmp_path):
-    out = tmp_path / "r"
-    place = gather([data / "series.npz"])[0]
-    (one,) = methods([], ["lerc"], "s2-l2a")
-    task = tasks_of([one], [place], [pixel_hash(place.dn)])[0]
-    ledger.claim(out)
-    (out / "points" / f"{task.key}.json").write_text('{"key": 3')
-    with pytest.raises(OutputError, match="expected a finished point"):
-        run([task], [place], out)
-
-
-# --- errors ---
-
-
-def test_failing_points_are_listed_and_the_others_kept(data, tmp_path, monkeypatch):
-    from eozip.evaluate.bounded import Lerc
-
-    real = Lerc.encode
-
-    def failing(self, dn, setting):
-        if setting == 64.0:
-            raise RuntimeError("out of luck")
-        return real(self, dn, setting)
-
-    monkeypatch.setattr(Lerc, "encode", failing)
-    found = evaluate(plan(data, codecs=(), baselines=("lerc",), crops=0), tmp_path / "r")
-    assert found["failures"] == [
-        Failure("lerc", place, 64.0, "RuntimeError: out of luck") for place in ("field", "series")
-    ]
-    assert len(found["points"]) == 24
-    monkeypatch.setattr(Lerc, "encode", real)
-    assert evaluate(plan(data, codecs=(), baselines=("lerc",), crops=0), tmp_path / "r")["failures"] == []
-    monkeypatch.setattr(Lerc, "encode", lambda self, dn, setting: failing(self, dn, 64.0))
-    with pytest.raises(EozipError, match=r"every point failed.*out of luck"):
-        evaluate(plan(data, codecs=(), baselines=("lerc",), crops=0), tmp_path / "s")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["missing.tif"], "no such file"),
-        (["empty"], "found none"),
-        (["flat.npz"], "every pixel is 5"),
-        (["float.npz"], "expected uint16 or int16"),
-        (["bands.npz"], "got 5 bands"),
-        (["words.npz"], "expected an array"),
-        (["broken.npz"], "expected an .npz of plain arrays"),
-        (["good.npz", "--codecs", "tec-none"], "unknown codec"),
-        (["good.npz", "--codecs", "lossless"], "no qualities"),
-        (["good.npz", "--baselines", "jpeg3000"], "unknown baseline"),
-        (["good.npz", "--baselines", "lerc,lerc"], "asked for twice"),
-        (["good.npz", "--codecs", "none", "--baselines", "none"], "at least one"),
-        (["good.npz", "--codecs", "none", "--baselines", "terracodec-fp"], "nothing that was asked for"),
-        (["good.npz", "other/good.npz"], "two places are called good"),
-        (["good.npz", "--qualities", "50,101"], "0 to 100"),
-        (["good.npz", "--qualities", "a,b"], "numbers separated by commas"),
-    ],
-)
-def test_bad_input_is_named_and_measures_nothing(tmp_path, monkeypatch, arguments, said):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("empty", "other"):
-        Path(folder).mkdir()
-    for name in ("good.npz", "other/good.npz"):
-        np.savez(name, dn=pixels(size=16, dates=1))
-    np.savez("flat.npz", dn=np.full((12, 16, 16), 5, np.uint16))
-    np.savez("float.npz", dn=pixels(size=16, dates=1).astype(np.float32))
-    np.savez("bands.npz", dn=pixels(size=16, dates=1)[:, :5])
-    np.savez("words.npz", dn=np.array(["a"]))
-    Path("broken.npz").write_bytes(b"PK\x03\x04 no")
-    done = CliRunner().invoke(cli, ["evaluate", *arguments, "--out", "r"])
-    assert done.exit_code in (1, 2)
-    assert said in done.output
-    assert finished(Path("r")) == []
-
-
-def test_a_folder_with_something_else_is_left_alone(data, tmp_path):
-    (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match="a new folder or an earlier run's"):
-        evaluate(plan(data, codecs=()), tmp_path)
-    with pytest.raises(OutputError, match="got a file"):
-        evaluate(plan(data, codecs=()), tmp_path / "letter.txt")
-
-
-def test_the_command_prints_json_and_says_what_is_left_out(data, tmp_path):
-    chosen = ["--codecs", "none", "--baselines", "sz3,terracodec-fp", "--crops", "0", "--json"]
-    done = CliRunner().invoke(cli, ["evaluate", str(data), "--out", str(tmp_path / "r"), *chosen])
-    assert done.exit_code == 0
-    assert "terracodec-fp: left out: the package terracodec is not installed" in done.stderr
-    found = json.loads(done.stdout)
-    assert found["points"] == 26
-    assert found["unavailable"] == {"terracodec-fp": "the package terracodec is not installed"}
-    report = json.loads((tmp_path / "r" / "report.json").read_text())
-    assert [(m["id"], m["available"]) for m in report["methods"]] == [("sz3", True), ("terracodec-fp", False)]
 
 
 # --- inputs ---
