@@ -230,12 +230,12 @@ def noticed(
 
 
 def one_more(which: int) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """One weight one unit larger: that of the given rank by size."""
+    """One weight one unit larger; each `which` is another one, all over the layer."""
 
     def change(value: torch.Tensor, unit: float) -> torch.Tensor:
-        changed = value.clone()
-        changed.view(-1)[int(value.abs().flatten().argsort(descending=True)[which])] += unit
-        return changed
+        other = value.clone()
+        other.view(-1)[which * 7919 % value.numel()] += unit
+        return other
 
     return change
 
@@ -245,7 +245,7 @@ def as_trained(value: torch.Tensor, unit: float) -> torch.Tensor:
     return value + unit * (torch.rand(value.shape, generator=torch.Generator().manual_seed(0)) - 0.5)
 
 
-# a single weight may meet nothing but zeros behind a ReLU in so small a chunk: then the next one is tried
+# in so small a chunk a single weight may meet nothing but zeros behind a ReLU: then another one is tried
 CHANGES = {"one unit": [one_more(k) for k in range(40)], "plain float32": [as_trained]}
 
 
