@@ -130,6 +130,23 @@ def test_one_pass_and_token_by_token(twin):
     assert same(vars(parallel), vars(stepwise))
 
 
+@torch.inference_mode()
+def test_inpainting_takes_the_exact_means(twin):
+    codec = tec_tt.from_weights(hub.recognise(vectors.weights("tt-small"), "tt-small"), HEADS)
+    y, cloudy = latents(), torch.zeros(1, 8, 8, dtype=torch.bool)
+    cloudy[:, 2:5, 1:6] = True
+    other = torch.where(cloudy[:, None], 50.0, y[2:])
+    walks = [codec.path.inpaint(v, cloudy, (y[:1], y[1:2])).stacked() for v in (y[2:], other)]
+    filled, tokens = (twin.grid(walks[0][0], (1, 8, 8)), walks[0][0])
+    assert torch.equal(tokens, walks[1][0])  # what is under a cloud has no influence
+    assert torch.equal(torch.where(cloudy[:, None], 0.0, filled), torch.where(cloudy[:, None], 0.0, y[2:]))
+    # the same means as coding the filled date gives
+    past = codec.path.memories(tec_tt.Past(tuple(twin.past(v) for v in y[:2].split(1))), 4)
+    hidden = twin.tokens(cloudy[:, None].expand_as(y[2:]))
+    means = torch.round(twin.predict(tokens, past).mean)
+    assert torch.equal(tokens[hidden], means[hidden])
+
+
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_relaxed_float32_products_are_not_used(twin, precision):
     right, before = numbers(twin), torch.get_float32_matmul_precision()

@@ -13,7 +13,7 @@ stay float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -113,6 +113,21 @@ class TokenPath:
             said = walked.predictions[i]
             self.code(code_of(i), known[:, i], said.mean[:, 0], said.scale[:, 0])
         return walked
+
+    def inpaint(self, y: Tensor, cloudy: Tensor, finished: Sequence[Tensor]) -> Walked:
+        """One date whose cloudy cells are forecast as round(mean), from clear ones in their block and from the past.
+
+        Args:
+            y: Latent [B, M, h, w]; cloudy cells have no influence.
+            cloudy: Bool [B, h, w].
+            finished: y_hat of the one or two dates before, [B, M, h, w] each, the newest last; may be empty.
+        """
+        processed = tuple(self.exact.past(y_hat.double()) for y_hat in finished[-2:])
+        memories = self.memories(Past(processed), block_count(grid_of(y[:, None])))
+        hidden, known = self.exact.tokens(cloudy[:, None].expand_as(y)), self.known(y)
+        return self.exact.walk(
+            memories, lambda i, mean, _scale: torch.where(hidden[:, i], torch.round(mean), known[:, i])
+        )
 
     def code(self, code: Code, known: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
         """Codes one token of all blocks, [n, M] (None when decoding) > its values, float64 integers."""
