@@ -70,6 +70,8 @@ def calibrate(options: argparse.Namespace) -> None:
         print(truth.name, truth.x.shape, file=sys.stderr, flush=True)
     factors = {method: _factors(classes) for method, classes in sorted(ratios.items())}
     out = options.out or HOME / "src/eozip/inpaint/calibration.json"
+    if out.exists():  # others keep theirs: one predictor can be calibrated alone, with --predictors
+        factors = {**json.loads(out.read_text())["factors"], **factors}
     write_text(out, as_json({"classes": CLASSES, "factors": factors, "provenance": provenance()}))
 
 

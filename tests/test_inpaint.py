@@ -253,7 +253,7 @@ def test_sigma_holds_nine_of_ten_errors():
 def test_every_predictor_is_calibrated():
     for name in NAMES:
         assert all(0.2 < factor_of(name, cover) < 5 for cover in (0.05, 0.3, 0.5, 0.8, 1))
-    assert factor_of("regression+mean-filled", 0.3) >= factor_of("regression", 0.3)
+    assert factor_of("regression+weighted-filled", 0.3) >= factor_of("regression", 0.3)
     assert factor_of("nobody", 0.3) is None
     assert [class_of(cover) for cover in (0, 0.1, 0.11, 1)] == [0, 0, 1, len(CLASSES) - 1]
 

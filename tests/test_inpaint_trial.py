@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from eozip.inpaint.allclear import (
     read_samples,
 )
 from eozip.inpaint.baselines import LeastCloudy, MeanClear, NearestClear
+from eozip.inpaint.choose import DEFAULT
 from eozip.inpaint.run import Journal, run_cases, summary
 from eozip.inpaint.scores import score
 from eozip.inpaint.trial import CLOUDY, Truth, cases, load_truths
@@ -230,3 +232,19 @@ def test_other_layouts_are_named(allclear, tmp_path):
     write_tif(tmp_path / "roi_s2_toa_2022_1_3_median.tif", season(1, 13)[0], L1C)
     with pytest.raises(InputError, match="256 x 256"):
         image(tmp_path / "roi_s2_toa_2022_1_3_median.tif")
+
+
+# --- what we say about ourselves ---
+
+
+def test_results_hold_what_the_tool_says_about_its_default():
+    document = json.loads((Path(__file__).parents[1] / "results" / "inpainting.json").read_text())
+    groups = [group for group in document["summary"] if group["cover"][1] <= 0.5]
+    assert {group["dates"] for group in groups} == {4, 12}
+    for group in groups:
+        default = group["predictors"][document["default"]]
+        best = group["predictors"][group["best_baseline"]]
+        assert default["mae"] < 0.5 * best["mae"]
+        assert default["sam"] < best["sam"]
+        assert 0.85 <= default["inside"] <= 0.95
+    assert document["default"] == DEFAULT

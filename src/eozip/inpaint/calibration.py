@@ -6,8 +6,11 @@ import json
 from functools import cache
 from importlib import resources
 
+import numpy as np
+
 CLASSES = (0.1, 0.3, 0.5, 0.9, 1.0)
 """Upper ends of the classes of cloud cover."""
+_CENTRES = (0.05, 0.2, 0.4, 0.7, 1.0)
 
 
 def class_of(cover: float) -> int:
@@ -16,9 +19,12 @@ def class_of(cover: float) -> int:
 
 
 def factor_of(method: str, cover: float) -> float | None:
-    """What to multiply sigma by; of several methods joined by "+" the largest; None if one was never calibrated."""
+    """What to multiply sigma by, interpolated between the classes' middles.
+
+    Of several methods joined by "+" the largest; None if one of them was never calibrated.
+    """
     found = [_factors().get(name) for name in method.split("+")]
-    known = [factors[class_of(cover)] for factors in found if factors is not None]
+    known = [float(np.interp(cover, _CENTRES, factors)) for factors in found if factors is not None]
     return max(known) if known and len(known) == len(found) else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from eozip.errors import InputError, UnknownCodecError
 from eozip.inpaint.baselines import Harmonic, LeastCloudy, LinearInTime, MeanClear, NearestClear
 from eozip.inpaint.predict import Predictor
-from eozip.inpaint.regression import MeanFilled, Regression
+from eozip.inpaint.regression import Regression, WeightedFilled
 
 DEFAULT = "regression"
 WHY = "the lowest error of all predictors here, see results/inpainting.json"
@@ -17,7 +17,7 @@ _CLOSED: dict[str, Callable[[], Predictor]] = {
     "least-cloudy": LeastCloudy,
     "nearest-clear": NearestClear,
     "mean-clear": MeanClear,
-    "mean-filled": MeanFilled,
+    "weighted-filled": WeightedFilled,
     "linear-in-time": LinearInTime,
     "harmonic": Harmonic,
 }

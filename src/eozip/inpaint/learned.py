@@ -20,7 +20,7 @@ from eozip.codecs.temporal import TemporalModel
 from eozip.errors import InputError
 from eozip.inpaint.doubt import LEAST
 from eozip.inpaint.predict import Prediction, Predictor, Series
-from eozip.inpaint.regression import MeanFilled, Regression, filled_references
+from eozip.inpaint.regression import Regression, WeightedFilled, filled_references
 from eozip.networks.transformer import Prediction as Said
 
 CELL = 8  # pixels per latent cell of tec-tt-small
@@ -60,7 +60,7 @@ class ForecastPredictor:
     quality: float = 60.0
     draft: Predictor | None = None
     usable: Regression = field(default_factory=Regression)
-    fallback: Predictor = field(default_factory=MeanFilled)
+    fallback: Predictor = field(default_factory=WeightedFilled)
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class TokenPredictor:
     codec: TemporalCodec
     samples: int = 4
     usable: Regression = field(default_factory=Regression)
-    fallback: Predictor = field(default_factory=MeanFilled)
+    fallback: Predictor = field(default_factory=WeightedFilled)
 
     @property
     def name(self) -> str:

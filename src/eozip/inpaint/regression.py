@@ -25,21 +25,23 @@ _PILOT_PIXELS = 4000
 
 
 @dataclass(frozen=True)
-class MeanFilled:
-    """Mean of the other dates after their own holes were filled: no patchwork where dates differ in brightness.
+class WeightedFilled:
+    """Mean of the other dates after their own holes were filled, each weighted by 1 / its distance in time.
 
     Attributes:
         least_clear: share of clear pixels that a date needs; none being clear enough, all serve.
     """
 
     least_clear: float = 0.1
-    name: str = "mean-filled"
+    name: str = "weighted-filled"
 
     def predict(self, series: Series, date: int) -> Prediction:
         near = others(series, date)
         shown = [t for t in near if not series.hidden[t].all()] or near
         order = [t for t in shown if 1 - series.cover(t) >= self.least_clear] or shown
-        x_hat = filled_references(series, date, order).mean(axis=0)
+        weights = 1 / np.maximum(np.abs(series.days[order] - series.days[date]), 1e-3)
+        filled = filled_references(series, date, order)
+        x_hat = np.tensordot((weights / weights.sum()).astype(np.float32), filled, 1)
         count = np.minimum((~series.hidden[order]).sum(axis=0), 250).astype(np.uint8)
         return judged(series, date, x_hat, count, self.name)
 
@@ -61,7 +63,7 @@ class Regression:
     samples: int = 12_000
     least_clear: float = 0.1
     least_pixels: int = 100
-    fallback: Predictor = field(default_factory=MeanFilled)
+    fallback: Predictor = field(default_factory=WeightedFilled)
     name: str = "regression"
 
     def predict(self, series: Series, date: int) -> Prediction:
@@ -150,14 +152,15 @@ def _mapped(series: Series, s: int, t: int, here: np.ndarray) -> np.ndarray:
 def held_out(hidden: np.ndarray) -> np.ndarray:
     """Clear pixels to try the prediction on: those under the mirrored mask, which is as large and as ragged.
 
-    Where mirroring leaves too few or takes too many, every fourth square of 16 x 16 pixels.
+    Where mirroring leaves too few or takes too many, every fourth of squares an eighth of the image wide.
     """
     clear = ~hidden
     for mirrored in (hidden[::-1, ::-1], hidden[::-1], hidden[:, ::-1]):
         held = mirrored & clear
         if enough(held) and 0.02 * clear.sum() <= held.sum() <= 0.5 * clear.sum():
             return held
-    rows, columns = (np.arange(n) // 16 % 2 == 0 for n in hidden.shape)
+    side = max(min(hidden.shape) // 8, 4)
+    rows, columns = (np.arange(n) // side % 2 == 0 for n in hidden.shape)
     held = clear & rows[:, None] & columns
     return held if held.sum() < 0.8 * clear.sum() else np.zeros_like(held)
 
