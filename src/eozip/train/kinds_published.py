@@ -9,6 +9,7 @@ Published checkpoints: lambda 0.5, 2, 10, 40, 200 (arXiv 2510.12670); their trai
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from eozip.train.kinds import Kind
 
 FILE = "model.safetensors"
 SENSOR = "s2-l2a"
+PRIOR_WIDTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class PublishedTraining(nn.Module):
         super().__init__()
         self.config = config
         self.network = network(config.bands, config.n, config.m)
+        _widen(self.prior)
         statistics = sensors.get(SENSOR)
         self.register_buffer("mean", torch.tensor(statistics.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(statistics.std, dtype=torch.float32))
@@ -120,6 +123,14 @@ class PublishedTraining(nn.Module):
 
         y_hat = self.network.context.walk(hyper, settle)
         return y_hat, torch.stack(counted).sum(0)
+
+
+@torch.no_grad()
+def _widen(prior: FactorizedPrior) -> None:
+    """Distributions about `PRIOR_WIDTH` wide to begin with (Balle et al. 2018): outside of them no gradient is left."""
+    scale = PRIOR_WIDTH ** (1 / len(prior.matrices))
+    for matrix in prior.matrices:
+        matrix.fill_(math.log(math.expm1(1 / scale / matrix.shape[1])))
 
 
 class LowerBound(torch.autograd.Function):
