@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from contextlib import suppress
@@ -10,16 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import zarr
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eozip
 from eozip import bitstream, residual
+from eozip.cli import cli
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store import EozipChunkCodec
+from storefiles import Coarse, coarse_codec, write_dates
 from test_bitstream import forged
 from test_lossless import smooth_stack
 from toy_codec import TOY, registered
@@ -236,7 +241,13 @@ def test_layers_that_no_encoder_writes_are_refused(layered):
     chunk = bitstream.unpack(layered)
     assert chunk.residual
     even = struct.pack("<H", 2) + chunk.residual[2:]
-    for data in (b"\x01", even, chunk.residual[:9], chunk.residual + bytes(9) + b"x", chunk.residual[:2] + b"\x09"):
+    for data in (
+        b"\x01",
+        even,
+        chunk.residual[:9],
+        chunk.residual + bytes(9) + b"x",
+        chunk.residual[:2] + b"\x09",
+    ):
         blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, data)
         with pytest.raises(FormatError):
             eozip.decode(blob)
@@ -321,3 +332,28 @@ def test_a_bound_through_zarr(tmp_path):
     assert worst(dn, read[:]) <= 25
     with pytest.raises(InputError, match="partial"):  # it is lossy, whatever the codec is called
         read[0, 0, :5, :5] = 7
+
+
+def test_a_bound_by_the_command_line(tmp_path):
+    source = write_dates(tmp_path)[0]
+    with coarse_codec():
+        arguments = [
+            "encode",
+            str(source),
+            str(tmp_path / "s.zarr"),
+            "--codec",
+            Coarse.id,
+            "--max-error",
+            "9",
+        ]
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == 0, result.output
+        assert "no pixel is off by more than 9 DN" in result.stdout
+        assert (
+            CliRunner().invoke(cli, ["decode", str(tmp_path / "s.zarr"), str(tmp_path / "b.tif")]).exit_code
+            == 0
+        )
+    with rasterio.open(source) as before, rasterio.open(tmp_path / "b.tif") as after:
+        assert worst(before.read(), after.read()) <= 9
+    facts = CliRunner().invoke(cli, ["info", str(tmp_path / "s.zarr"), "--json"]).stdout
+    assert json.loads(facts)["max_error"] == 9
