@@ -130,8 +130,8 @@ class SmallCodec:
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """Encodes float32 DN [T, C, H, W] (without offset) at a quality of 0 to 100."""
         port = EncodePort()
-        checks = self.send(port, x, quality)
-        return Encoded((port.finish(),), checks)
+        checks, bits = self.send(port, x, quality)
+        return Encoded((port.finish(),), checks, bits=bits)
 
     @torch.inference_mode()
     def estimate(self, x: np.ndarray, quality: float) -> float:
@@ -140,10 +140,14 @@ class SmallCodec:
         self.send(port, x, quality)
         return port.bits
 
-    def send(self, port: Port, x: np.ndarray, quality: float) -> tuple[int, ...]:
+    def send(
+        self, port: EncodePort | EstimatePort, x: np.ndarray, quality: float
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """-> check values, bits of every date where the dates follow each other."""
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
-        return self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))[0]
+        checks, _ = self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))
+        return checks, ()
 
     @torch.inference_mode()
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:

@@ -24,6 +24,7 @@ from eozip.codecs.small_model import SmallImageModel
 from eozip.coder import Tables
 from eozip.entropy import exact
 from eozip.entropy.logistic_tables import logistic_tables
+from eozip.entropy.tables import packed, unpacked
 from eozip.errors import WeightsError
 from eozip.networks.small import SmallConfig
 
@@ -40,7 +41,7 @@ def save_small(folder: Path, model: SmallImageModel, codec_id: str, sensor: str,
     """
     twin = exact.exact_entropy(model.entropy).state_dict()
     tensors = {name: stored(name, v, twin) for name, v in model.state_dict().items()}
-    tensors |= {f"tables.{n}": v for n, v in packed(logistic_tables()).items()}
+    tensors |= {f"tables.{n}": integers(v) for n, v in packed(logistic_tables()).items()}
     tensors |= {f"functions.{n}": v for n, v in exact.function_steps().items()}
     config = {"kind": KIND, "id": codec_id, "sensor": sensor, "network": asdict(model.config)}
     hub.write_folder(folder, tensors, config, card)
@@ -87,7 +88,7 @@ def replace_tables(folder: Path, tables: Tables) -> None:
     """Writes the weights of a folder again with other probability tables (new bytes, so a new hash)."""
     weights = hub.read_folder(folder)
     tensors = {n: v for n, v in weights.tensors.items() if not n.startswith("tables.")}
-    tensors |= {f"tables.{n}": v for n, v in packed(tables).items()}
+    tensors |= {f"tables.{n}": integers(v) for n, v in packed(tables).items()}
     hub.write_folder(folder, tensors, weights.config, (folder / "card.md").read_text(encoding="utf-8"))
 
 
@@ -120,18 +121,5 @@ def parts(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
-def packed(tables: Tables) -> dict[str, Tensor]:
-    """Tables without their padding: all rows' entries in one vector."""
-    used = np.arange(tables.freqs.shape[1]) < tables.size[:, None]
-    rows = {"freqs": tables.freqs[used], "first": tables.first, "size": tables.size}
-    return {name: torch.from_numpy(v.astype(np.int32)) for name, v in rows.items()}
-
-
-def unpacked(stored: Mapping[str, Tensor]) -> Tables:
-    """Raises WeightsError where the parts do not fit; `Tables` checks the sums."""
-    if set(stored) != {"freqs", "first", "size"} or int(stored["size"].sum()) != len(stored["freqs"]):
-        raise WeightsError(f"tables: expected freqs, first, size that fit together, got {sorted(stored)}")
-    first, size = stored["first"].numpy(), stored["size"].numpy()
-    freqs = np.zeros((len(size), int(size.max())), np.uint32)
-    freqs[np.arange(freqs.shape[1]) < size[:, None]] = stored["freqs"].numpy()
-    return Tables(freqs=freqs, first=first, size=size)
+def integers(v: np.ndarray) -> Tensor:
+    return torch.from_numpy(v.astype(np.int32))

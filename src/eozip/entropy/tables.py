@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..coder import PRECISION, Tables
+from ..errors import WeightsError
 from .factorized import FactorizedPrior
 
 TOTAL = 1 << PRECISION
@@ -94,3 +96,19 @@ def _factorized_cdfs(prior: FactorizedPrior) -> list[tuple[int, np.ndarray]]:
             if reach >= FACTORIZED_REACH or (cdf[:, 0].max() < TAIL and cdf[:, -1].min() > 1 - TAIL):
                 return [(-reach, row) for row in cdf]
             reach *= 2
+
+
+def packed(tables: Tables) -> dict[str, np.ndarray]:
+    """Tables without their padding: all rows' entries in one vector."""
+    used = np.arange(tables.freqs.shape[1]) < tables.size[:, None]
+    return {"freqs": tables.freqs[used], "first": tables.first, "size": tables.size}
+
+
+def unpacked(stored: Mapping[str, Tensor]) -> Tables:
+    """Raises WeightsError where the parts do not fit; `Tables` checks the sums."""
+    if set(stored) != {"freqs", "first", "size"} or int(stored["size"].sum()) != len(stored["freqs"]):
+        raise WeightsError(f"tables: expected freqs, first, size that fit together, got {sorted(stored)}")
+    first, size = stored["first"].numpy(), stored["size"].numpy()
+    freqs = np.zeros((len(size), int(size.max())), np.uint32)
+    freqs[np.arange(freqs.shape[1]) < size[:, None]] = stored["freqs"].numpy()
+    return Tables(freqs=freqs, first=first, size=size)

@@ -202,12 +202,18 @@ class LinearEntropy(nn.Module):
         """Code z, if there is one -> features [B, hyper, h, w] for the networks that refine."""
         return None
 
-    def traverse(self, code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic) -> Tensor:
-        """Code every symbol. size: latent h, w, multiples of 4. Returns y_hat [B, M, h, w] in steps."""
+    def traverse(
+        self, code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic, groups: int | None = None
+    ) -> Tensor:
+        """Code every symbol. size: latent h, w, multiples of 4. Returns y_hat [B, M, h, w] in steps.
+
+        With `groups`, only the first so many groups of channels are coded; the others are what they are expected to be.
+        """
         hyper = self.hyper_features(code, t, size, a)
         y_hat = self.code_averages(code, None if hyper is None else rows(hyper), t, size, a)
         for k, group in enumerate(self.groups, 1):
-            y_hat = torch.cat([y_hat, self.code_group(k, group, code, hyper, y_hat, t, a)], 1)
+            coded = code if groups is None or k < groups else expected
+            y_hat = torch.cat([y_hat, self.code_group(k, group, coded, hyper, y_hat, t, a)], 1)
         return y_hat
 
     def code_averages(
@@ -263,6 +269,11 @@ class LinearEntropy(nn.Module):
             mean, log_scale = group(known, t, a)
             value = value.index_copy(1, i, code(Step(channels, i, mean, a.fine(log_scale), k, colour)))
         return value.transpose(1, 2).unflatten(2, size)
+
+
+def expected(step: Step) -> Tensor:
+    """A `Code` that codes nothing."""
+    return step.mean
 
 
 def product(v: Tensor, weight: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ foresee, the innovation e = value - mean, is what the same cell of other dates m
     mean and log scale += a network on the dates' features, pooled by attention
 
 So a date that does not agree (clouds, a field ploughed) gets little weight, cell by cell, and the first date of a group
-costs what tec-elic-small needs: nothing is added to it. Channels of group k see only groups up to k of the past dates, so that a
-stream may be cut after any group (flextec-small).
+costs what tec-elic-small needs: nothing is added to it. Channels of group k see only groups up to k of the past dates, so
+that a stream may be cut after any group (flextec-small).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from torch.nn import functional as F
 
 from .arithmetic import Arithmetic
 from .lattice import PASSES, Cells, bordered, colours, crosses, pyramid
-from .small import SmallConfig
+from .small import SmallConfig, training_precision
 from .small_entropy import SmallEntropy
 from .small_linear import Code, Reads, Step, box, row_at_level
 
 RANKS = 8  # dates back that the network tells apart; older ones count as the eighth
-NEAR = 1 / 4  # of a sum over neighbours: keeps it inside the activation grid
+NEAR, FAR = 1 / 4, 1 / 64  # of sums over neighbours and over WINDOW: keep them inside the activation grid
+WINDOW = 9  # cells each way, for what holds over a field or more
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Hints:
 
     Attributes:
         own: innovations of the past dates, [B, D, n, K], in steps.
-        agreement: squashed |difference|, |now|, |past| summed over known neighbours and earlier channels, [B, D, n, A].
+        agreement: squashed |difference|, |now|, |past|, summed over the neighbours and over a wide window, for the group's
+            own channels (known cells) and for earlier ones, [B, D, n, A].
         seen: 1 where a past date counts, float [B, D, 1, 1].
     """
 
@@ -54,7 +56,7 @@ class TimeStep(nn.Module):
     def __init__(self, c: SmallConfig, size: int, before: int, passes: int) -> None:
         super().__init__()
         self.size, self.passes = size, passes
-        self.enter = nn.Linear(2 * size + 3 * (size + before), c.time)
+        self.enter = nn.Linear(2 * size + 6 * (size + before), c.time)
         self.level = nn.Parameter(torch.zeros(c.levels * passes, c.time))
         self.rank = nn.Parameter(torch.zeros(RANKS, c.time))
         self.middle = nn.Linear(c.time, c.time)
@@ -86,7 +88,9 @@ class TimeStep(nn.Module):
         spread = a.place((weight * (a.wide(hints.own) - a.wide(guess)[:, None])).abs().sum(1))
         pooled = self.pooled(features, hints.seen, a)
         v = torch.cat([pooled, a.squash(guess), a.squash(spread), shown], 2)
-        shift, scale = self.leave(a.settle(F.relu(self.merge(v)))).chunk(2, 2)
+        with training_precision(v, self.training):
+            v = self.leave(a.settle(F.relu(self.merge(v))))
+        shift, scale = v.to(mean).chunk(2, 2)
         return a.place(mean + guess + a.fine(shift)), a.fine(log_scale + a.fine(scale))
 
     def features(self, number: int, hints: Hints, shown: Tensor, t: Tensor, a: Arithmetic) -> Tensor:
@@ -97,9 +101,10 @@ class TimeStep(nn.Module):
         back = torch.arange(dates, 0, -1, device=shown.device).clamp_max(RANKS) - 1
         bias = level[:, None] + a.fine(self.rank[back])[:, None]
         repeated = shown[:, None].expand(-1, dates, -1, -1)
-        v = self.enter(torch.cat([a.squash(hints.own), hints.agreement, repeated], 3))
-        v = a.settle(F.relu(a.fine(v) + bias))
-        return a.settle(F.relu(self.middle(v)))
+        v = torch.cat([a.squash(hints.own), hints.agreement, repeated], 3)
+        with training_precision(v, self.training):
+            v = a.settle(F.relu(a.fine(self.enter(v)) + bias))
+            return a.settle(F.relu(self.middle(v))).to(shown)
 
     def pooled(self, features: Tensor, seen: Tensor, a: Arithmetic) -> Tensor:
         """Mean over dates, weighted by attention: [B, D, n, time] -> [B, n, time]."""
@@ -139,14 +144,21 @@ class TimeEntropy(SmallEntropy):
         return Date(t.new_zeros(len(t), size[0] * size[1], self.config.latent))
 
     def traverse_after(
-        self, past: Sequence[Date], code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic
+        self,
+        past: Sequence[Date],
+        code: Code,
+        t: Tensor,
+        size: tuple[int, int],
+        a: Arithmetic,
+        groups: int | None = None,
     ) -> tuple[Tensor, Date]:
-        """Code every symbol of the next date. -> y_hat [B, M, h, w] in steps, and what to keep for the dates after."""
+        """Code every symbol of the next date, see `traverse`. -> y_hat [B, M, h, w] in steps, and what to keep of it."""
         now = self.date(a.fine(t), size)
         if not past:
-            return self.traverse(Noted(code, now), t, size, a), now
+            return self.traverse(Noted(code, now), t, size, a, groups), now
         before = torch.stack([date.innovation for date in past], 1)
-        return self.traverse(Refined(code, Foresight(self, before, now, t, size, a)), t, size, a), now
+        refined = Refined(code, Foresight(self, before, now, t, size, a))
+        return self.traverse(refined, t, size, a, groups), now
 
 
 class Noted:
@@ -214,22 +226,31 @@ class Foresight:
         return replace(step, mean=mean, log_scale=log_scale)
 
     def before(self, step: Step) -> Tensor:
-        """Agreement in earlier channels, over 3x3 cells: [B, D, n, 3 * before]; computed once per group."""
+        """Agreement in earlier channels, over 3x3 cells and the window: [B, D, n, 6 * before]; computed once per group."""
         if self.earlier[0] != step.group:
             maps = self.maps(slice(0, step.channels.start))
-            summed = box(bordered(maps.flatten(0, 1), self.size, 1), self.size)
-            self.earlier = step.group, self.a.settle(summed * NEAR).unflatten(0, maps.shape[:2])
+            near = box(bordered(maps.flatten(0, 1), self.size, 1), self.size)
+            both = torch.cat([near * NEAR, self.wide(maps) * FAR], 2)
+            self.earlier = step.group, self.a.settle(both).unflatten(0, maps.shape[:2])
         return self.earlier[1].index_select(2, step.cells)
 
     def around(self, step: Step) -> Tensor:
-        """Agreement of the group's own channels over the known cells around: [B, D, n, 3 * K]."""
+        """Agreement of the group's own channels over the known cells around: [B, D, n, 6 * K]."""
         cells = self.known_around(step)
         if cells is None:  # nothing of this group is known yet
-            return self.past.new_zeros(*self.past.shape[:2], len(step.cells), 3 * step.mean.shape[2])
+            return self.past.new_zeros(*self.past.shape[:2], len(step.cells), 6 * step.mean.shape[2])
         known, near = cells
         maps = self.maps(step.channels) * known
         found = near.gather(bordered(maps.flatten(0, 1), self.size, near.reach)).sum(2)
-        return self.a.settle(found * NEAR).unflatten(0, maps.shape[:2])
+        wide = self.wide(maps).index_select(1, step.cells)
+        return self.a.settle(torch.cat([found * NEAR, wide * FAR], 2)).unflatten(0, maps.shape[:2])
+
+    def wide(self, maps: Tensor) -> Tensor:
+        """Sums over the window around every cell: [B, D, h*w, K] -> [B * D, h*w, K]."""
+        grid = maps.flatten(0, 1).transpose(1, 2).unflatten(2, self.size)
+        # divisor 1: a mean over 81 cells would leave the grid
+        summed = F.avg_pool2d(grid, WINDOW, 1, WINDOW // 2, divisor_override=1)
+        return summed.flatten(2).transpose(1, 2)
 
     def known_around(self, step: Step) -> tuple[Tensor, Cells] | None:
         """Which cells of the step's group are known, float [h*w, 1], and the step's neighbourhood."""
