@@ -10,7 +10,7 @@ import numpy as np
 
 CLASSES = (0.1, 0.3, 0.5, 0.9, 1.0)
 """Upper ends of the classes of cloud cover."""
-_CENTRES = (0.05, 0.2, 0.4, 0.7, 1.0)
+_CENTRES = (0.075, 0.25, 0.5, 0.8, 1.0)  # means of the covers that the factors of each class were learnt at
 
 
 def class_of(cover: float) -> int:
@@ -19,7 +19,7 @@ def class_of(cover: float) -> int:
 
 
 def factor_of(method: str, cover: float) -> float | None:
-    """What to multiply sigma by, interpolated between the classes' middles.
+    """What to multiply sigma by, interpolated between classes.
 
     Of several methods joined by "+" the largest; None if one of them was never calibrated.
     """

@@ -157,7 +157,7 @@ def held_out(hidden: np.ndarray) -> np.ndarray:
     clear = ~hidden
     for mirrored in (hidden[::-1, ::-1], hidden[::-1], hidden[:, ::-1]):
         held = mirrored & clear
-        if enough(held) and 0.02 * clear.sum() <= held.sum() <= 0.5 * clear.sum():
+        if enough(held) and 0.02 * clear.sum() <= held.sum() <= 0.4 * clear.sum():
             return held
     side = max(min(hidden.shape) // 8, 4)
     rows, columns = (np.arange(n) // side % 2 == 0 for n in hidden.shape)
