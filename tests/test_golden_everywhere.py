@@ -273,11 +273,6 @@ def test_changed_weights_are_refused(name, tmp_path):
         hub.read_folder(folder)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="without oneDNN torch gives float32 convolutions over 16 or more frames to NNPACK, whose Winograd sums are not "
-    "exact; exact.carrier_for has to be float64 there",
-)
 def test_many_frames_without_onednn():
     codec = image_codec("tec-elic-small-s2l2a-v1")
     x = np.concatenate([scene(1, 64, 64, seed) for seed in range(20)])

@@ -141,12 +141,17 @@ class ExactArithmetic:
 
 
 def carrier_for(device: torch.device) -> torch.dtype:
-    """float32 where its products are IEEE's: on a CPU unless a setting allows bfloat16 or TF32 inside; else float64."""
+    """float32 where its products are IEEE's: on a CPU unless a setting allows bfloat16 or TF32 inside; else float64.
+
+    Without oneDNN torch may give convolutions to NNPACK, whose transforms round.
+    """
     relaxed = torch.get_float32_matmul_precision() != "highest" or not precision_settings() <= {
         "none",
         "ieee",
     }
-    return torch.float32 if device.type == "cpu" and not relaxed else torch.float64
+    mkldnn = torch.backends.mkldnn
+    exact = device.type == "cpu" and mkldnn.is_available() and mkldnn.enabled and not relaxed
+    return torch.float32 if exact else torch.float64
 
 
 def precision_settings() -> set[str]:
