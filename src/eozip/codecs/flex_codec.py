@@ -28,14 +28,14 @@ from torch import Tensor
 
 from eozip.codecs.base import Encoded
 from eozip.codecs.intervals import DateState, PlaneCode, SectionPort
-from eozip.codecs.series_codec import PAST, SeriesCodec
-from eozip.codecs.small_codec import MULTIPLE, compare, padded
+from eozip.codecs.series_codec import PAST, SeriesCodec, padded_size
+from eozip.codecs.small_codec import compare, padded
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.entropy.exact import grid_level
 from eozip.entropy.refinement import Refinement
 from eozip.entropy.tables import pack_tables
 from eozip.errors import DesyncError, FormatError, InputError
-from eozip.networks.small import PATCH, at_level
+from eozip.networks.small import at_level
 from eozip.networks.small_linear import rows
 from eozip.networks.small_time import Date
 
@@ -95,6 +95,14 @@ class FlexCodec(SeriesCodec):
         self.walk(ports, budgets, x, x.shape)
         return tuple(port.bits for port in ports)
 
+    def encode_without(self, x: np.ndarray, quality: float, dropped: np.ndarray) -> Encoded:
+        """Not for this codec: a date without budget is its way to spend nothing.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{self.id} cannot leave cells out; tec-tt-small can")
+
     def estimate(self, x: np.ndarray, quality: float) -> float:
         """Bits that `encode` would write."""
         return sum(self.estimate_sections(x, [sections_of(quality)] * len(x)))
@@ -121,7 +129,7 @@ class FlexCodec(SeriesCodec):
     ) -> tuple[tuple[int, ...], np.ndarray, tuple[float, ...]]:
         """Plane by plane, date by date. -> check values, pixels (decoding only), bits of every date (encoding only)."""
         frames, _, height, width = shape
-        size = tuple(-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in (height, width))
+        size = padded_size(shape)
         y = None if x is None else self.analysed(x)
         states = [DateState() for _ in range(frames)]
         spent = np.zeros(frames)

@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eozip.codecs.small_codec import PortCode, SmallCodec, padded
-from eozip.coder import EncodePort, EstimatePort, Port
+from eozip import lossless
+from eozip.codecs.base import Encoded
+from eozip.codecs.small_codec import MULTIPLE, PortCode, SmallCodec, compare, padded
+from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
+from eozip.errors import FormatError, InputError
+from eozip.networks.small import PATCH
 from eozip.networks.small_time import Date
 
 PAST = 12  # dates that one looks back: bounds time and memory of long chunks
@@ -18,36 +22,133 @@ PAST = 12  # dates that one looks back: bounds time and memory of long chunks
 
 @dataclass(frozen=True)
 class SeriesCodec(SmallCodec):
-    """tec-tt-small as a `Codec`: one section per chunk, in which the dates follow each other."""
+    """tec-tt-small as a `Codec`: one section per chunk, in which the dates follow each other.
+
+    A second section, where there is one, says which latent cells were dropped: nothing was spent on them, and they come
+    back as what the network expects there.
+    """
+
+    @torch.inference_mode()
+    def encode_without(self, x: np.ndarray, quality: float, dropped: np.ndarray) -> Encoded:
+        """As `encode`, but spends nothing on some cells.
+
+        Args:
+            x: float32 DN [T, C, H, W]; anything finite where dropped.
+            quality: 0 to 100.
+            dropped: bool [T, ceil(H / 8), ceil(W / 8)], a flag for every cell of 8 x 8 pixels.
+
+        Raises:
+            InputError: `dropped` is of another shape.
+        """
+        expected = cells_of(x.shape)
+        if dropped.shape != expected:
+            raise InputError(f"dropped: expected a flag for every cell, {expected}, got {dropped.shape}")
+        port = EncodePort()
+        checks, bits = self.send(port, x, quality, dropped)
+        sections = port.finish(), lossless.encode_array(dropped[:, None].astype(np.int16))
+        return Encoded(sections, checks, bits=bits)
+
+    @torch.inference_mode()
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """Decodes to float32 DN [T, C, H, W].
+
+        Raises:
+            DesyncError: a frame's symbols are not those that were encoded.
+            FormatError: not one or two sections, or bytes that no encoder writes.
+        """
+        if len(coded.sections) not in (1, 2):
+            raise FormatError(f"{self.id}: expected one or two sections, got {len(coded.sections)}")
+        dropped = self.dropped_cells(coded, shape)
+        t = self.level(quality, shape[0])
+        port = DecodePort(coded.sections[0])
+        checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, dropped)
+        compare(coded.checks, checks)
+        port.finish()
+        return self.model.restore(self.model.synthesise(y_hat, t))[:, :, : shape[2], : shape[3]].numpy()
+
+    def dropped_cells(self, coded: Encoded, shape: tuple[int, int, int, int]) -> np.ndarray | None:
+        """bool [T, h, w] of the unpadded cells, or None.
+
+        Raises:
+            FormatError: not flags.
+        """
+        if len(coded.sections) == 1:
+            return None
+        frames, h, w = cells_of(shape)
+        flags = lossless.decode_array(coded.sections[1], (frames, 1, h, w), "int16")[:, 0]
+        if not np.isin(flags, (0, 1)).all():
+            raise FormatError(f"{self.id}: expected flags of dropped cells, got other numbers")
+        return flags.astype(bool)
 
     def send(
-        self, port: EncodePort | EstimatePort, x: np.ndarray, quality: float
+        self,
+        port: EncodePort | EstimatePort,
+        x: np.ndarray,
+        quality: float,
+        dropped: np.ndarray | None = None,
     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """-> check values, bits of every date."""
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
         ends, checks = [port.bits], []
-        for check, _ in self.dates(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y)):
+        z = self.model.entropy.hyper_latent(y)
+        for check, _ in self.dates(port, t, tuple(y.shape[2:]), y, z, dropped):
             checks.append(check)
             ends.append(port.bits)
         return tuple(checks), tuple(np.diff(ends).tolist())
 
     def traverse(
-        self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None
+        self,
+        port: Port,
+        t: Tensor,
+        size: tuple[int, int],
+        y: Tensor | None,
+        z: Tensor | None,
+        dropped: np.ndarray | None = None,
     ) -> tuple[tuple[int, ...], Tensor]:
         """As `SmallCodec.traverse`, date by date."""
-        checks, found = zip(*self.dates(port, t, size, y, z))
+        checks, found = zip(*self.dates(port, t, size, y, z, dropped))
         return checks, torch.cat(found)
 
     def dates(
-        self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None
+        self,
+        port: Port,
+        t: Tensor,
+        size: tuple[int, int],
+        y: Tensor | None,
+        z: Tensor | None,
+        dropped: np.ndarray | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Codes a date at a time -> its check value, y_hat [1, M, h, w]."""
         entropy, arithmetic = self.exact(t.device)
+        left_out = None if dropped is None else grown(dropped, size).flatten(1)
         past: list[Date] = []
         for k in range(len(t)):
             own = (None if v is None else v[k : k + 1] for v in (y, z))
-            code = PortCode(port, self.tables, arithmetic, *own, self.thrift)
+            without = None if left_out is None else left_out[k]
+            code = PortCode(port, self.tables, arithmetic, *own, self.thrift, without)
             y_hat, date = entropy.traverse_after(past[-PAST:], code, t[k : k + 1].double(), size, arithmetic)
             past.append(date)
             yield code.frame_checks()[0], y_hat.float()
+
+    def forecast(self, x: np.ndarray, hidden: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
+        """See `eozip.codecs.forecast.forecast`."""
+        from eozip.codecs.forecast import forecast  # it imports this class
+
+        return forecast(self, x, hidden, quality)
+
+
+def cells_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Dates and latent cells of pixels [T, C, H, W], padding aside."""
+    return shape[0], -(-shape[2] // PATCH), -(-shape[3] // PATCH)
+
+
+def padded_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Latent h, w of pixels [T, C, H, W] with padding."""
+    return tuple(-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in shape[2:])
+
+
+def grown(flags: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Flags [T, h, w] of the padded grid: cells of padding repeat the last row and column."""
+    h, w = flags.shape[1:]
+    return torch.from_numpy(np.pad(flags, ((0, 0), (0, size[0] - h), (0, size[1] - w)), mode="edge"))

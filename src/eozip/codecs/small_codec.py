@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,24 @@ class PortCode:
         y: Tensor | None,
         z: Tensor | None,
         thrift: float = math.inf,
+        dropped: Tensor | None = None,
     ) -> None:
+        """dropped: bool [h*w], cells whose latents are not coded but taken to be what is expected; one frame only."""
         self.port, self.tables, self.arithmetic, self.thrift = port, tables, arithmetic, thrift
+        self.dropped = dropped
         self.y, self.z = (None if v is None else rows(v) for v in (y, z))
         self.coded: list[np.ndarray] = []
 
     def __call__(self, step: Step) -> Tensor:
+        if self.dropped is None or step.channels is None:
+            return self.code(step)
+        kept = ~self.dropped[step.cells]
+        mean, log_scale = step.mean[:, kept], step.log_scale[:, kept]
+        value = step.mean.clone()
+        value[:, kept] = self.code(replace(step, cells=step.cells[kept], mean=mean, log_scale=log_scale))
+        return value
+
+    def code(self, step: Step) -> Tensor:
         index = self.arithmetic.rows(step.log_scale).numpy().ravel()
         got = self.port.code(self.symbols(step, index), index, self.tables).reshape(step.mean.shape)
         self.coded.append(got.reshape(len(got), -1))
