@@ -1,4 +1,5 @@
-"""Tiny seeded `small` models, at their closed-form start with noise on every weight, for tests that need no good rate."""
+"""Tiny seeded `small` models, at their closed-form start with noise on last layers and levels, for tests that need no
+good rate."""
 
 from __future__ import annotations
 
@@ -8,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from eozip.codecs.flex_codec import FlexCodec
+from eozip.codecs.flex_files import load_flex, save_flex
+from eozip.codecs.series_codec import SeriesCodec
+from eozip.codecs.series_model import SeriesModel
 from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.small_files import load_small, save_small
 from eozip.codecs.small_model import SmallImageModel
 from eozip.networks.small import SmallConfig
 from eozip.train import start
 from eozip.train.start_linear import set_linear_entropy
+from eozip.train.start_series import begin_series
 
 TINY = {
     "bands": 12,
@@ -27,6 +33,7 @@ TINY = {
     "context": 12,
 }
 KINDS = {"tec-elic-tiny": "context", "tec-fp-tiny": "linear"}
+FOUR_GROUPS = (3, 4, 5, 6)  # what flextec-small's planes name
 
 
 def scene(frames: int, height: int, width: int, seed: int = 0, bands: int = 12) -> np.ndarray:
@@ -42,7 +49,18 @@ def scene(frames: int, height: int, width: int, seed: int = 0, bands: int = 12) 
 @cache
 def tiny_model(kind: str) -> SmallImageModel:
     torch.manual_seed(3)
-    model = SmallImageModel(SmallConfig(entropy=KINDS[kind], **TINY))
+    return noisy_start(SmallConfig(entropy=KINDS[kind], **TINY))
+
+
+@cache
+def tiny_image_model(groups: tuple[int, ...]) -> SmallImageModel:
+    """A tec-elic-tiny of other groups."""
+    torch.manual_seed(5)
+    return noisy_start(SmallConfig(entropy="context", **{**TINY, "groups": groups}))
+
+
+def noisy_start(config: SmallConfig) -> SmallImageModel:
+    model = SmallImageModel(config)
     dn = torch.from_numpy(np.concatenate([scene(2, 64, 64, seed) for seed in range(40)]))
     start.begin(model, dn, {}, set_linear_entropy)
     with torch.no_grad():  # closed forms leave last layers at zero: give every layer something to say
@@ -55,3 +73,40 @@ def tiny_model(kind: str) -> SmallImageModel:
 def tiny_codec(kind: str, folder: Path) -> SmallCodec:
     save_small(folder, tiny_model(kind), f"{kind}-s2l2a-v1", "s2-l2a", "a card")
     return load_small(folder)
+
+
+def series_scene(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """One place on several dates: `scene` with a change of brightness, new noise and a patch that is another each date."""
+    rng = np.random.default_rng(seed)
+    dates = np.repeat(scene(1, height, width, seed), frames, 0)
+    for date in dates[1:]:
+        top, left = rng.integers(height), rng.integers(width)
+        date *= rng.uniform(0.9, 1.1)
+        date[:, top : top + 16, left : left + 24] *= rng.uniform(0.5, 2)
+    return (dates + 20 * rng.standard_normal(dates.shape)).clip(1, 12000).astype(np.float32)
+
+
+@cache
+def tiny_series_model(groups: tuple[int, ...] = TINY["groups"]) -> SeriesModel:
+    """tec-tt-small's start from the tec-elic-tiny of these groups, every network over time with something to say."""
+    spatial = tiny_model("tec-elic-tiny") if groups == TINY["groups"] else tiny_image_model(groups)
+    torch.manual_seed(4)
+    model = SeriesModel(SmallConfig(entropy="time", **{**TINY, "groups": groups}, time=10))
+    begin_series(model, torch.empty(0), spatial.state_dict())
+    with torch.no_grad():
+        for name, p in model.entropy.time.named_parameters():
+            if name.split(".")[1] in ("leave", "level", "rank"):
+                p.add_(0.05 * torch.randn_like(p))
+    return model.eval()
+
+
+def tiny_series_codec(folder: Path, groups: tuple[int, ...] = TINY["groups"]) -> SeriesCodec:
+    save_small(folder, tiny_series_model(groups), "tec-tt-tiny-s2l2a-v1", "s2-l2a", "a card")
+    return load_small(folder)
+
+
+def tiny_flex_codec(folder: Path) -> FlexCodec:
+    """Writes the networks to folder / "base" and the intervals' tables to folder / "flex"."""
+    tiny_series_codec(folder / "base", FOUR_GROUPS)
+    save_flex(folder / "flex", "flextec-tiny-s2l2a-v1", folder / "base", "a card")
+    return load_flex(folder / "flex")

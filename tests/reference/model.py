@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ class Model:
 
     @property
     def refined(self) -> bool:
-        """elic, not fp."""
-        return self.network["entropy"] == "context"
+        """elic and tt, not fp."""
+        return self.network["entropy"] != "linear"
 
     def weight(self, name: str) -> np.ndarray:
         return self.tensors[f"entropy.{name}"]
@@ -98,20 +98,25 @@ class Model:
 
 def read_model(folder: Path, chunk: Chunk) -> Model:
     """The model in a folder with model.safetensors and config.json, at the quality of a chunk."""
-    config = json.loads((folder / "config.json").read_text())
+    m, config = stored_model(folder), json.loads((folder / "config.json").read_text())
     if bytes.fromhex(config["sha256"]) != chunk.header.weights_hash:
         raise ValueError(
             f"weights: the chunk has hash {chunk.header.weights_hash.hex()}, got {config['sha256']}"
         )
+    return replace(m, t=level_of(round(100 * chunk.header.quality), m.network["levels"]))
+
+
+def stored_model(folder: Path) -> Model:
+    """The model in a folder, at level 0."""
+    config = json.loads((folder / "config.json").read_text())
     stored = load_file(folder / "model.safetensors")
     tensors = {n: v.astype(np.int64) for n, v in stored.items() if v.dtype == np.int32}
-    t = level_of(round(100 * chunk.header.quality), config["network"]["levels"])
-    return Model(config["network"], tensors, read_tables(tensors), t)
+    return Model(config["network"], tensors, read_tables(tensors, "tables."), 0)
 
 
-def read_tables(tensors: Mapping[str, np.ndarray]) -> Tables:
+def read_tables(tensors: Mapping[str, np.ndarray], prefix: str) -> Tables:
     """Rows of frequencies, stored one after the other."""
-    freqs, first, size = (tensors[f"tables.{name}"] for name in ("freqs", "first", "size"))
+    freqs, first, size = (tensors[f"{prefix}{name}"] for name in ("freqs", "first", "size"))
     rows = np.zeros((len(size), size.max()), np.int64)
     rows[np.arange(size.max()) < size[:, None]] = freqs
     return Tables(freqs=rows, first=first, size=size)

@@ -70,6 +70,23 @@ def shuffle2(v: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A step of 3.
+
+    Attributes:
+        group: of channels.
+        number: pass or colour.
+        first: the group's first channel.
+        cells: bool [h, w].
+    """
+
+    group: int
+    number: int
+    first: int
+    cells: np.ndarray
+
+
+@dataclass(frozen=True)
 class Reader:
     """Takes symbols from the section, and keeps them in coding order, [frame, n] for each step."""
 
@@ -77,8 +94,8 @@ class Reader:
     port: DecodePort
     steps: list[np.ndarray] = field(default_factory=list)
 
-    def values(self, mean: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
-        """Latents of a step: mean (place) [frame, cell, channel], log scale (fine) like it."""
+    def values(self, mean: np.ndarray, log_scale: np.ndarray, step: Step | None = None) -> np.ndarray:
+        """Latents of a step (None: z): mean (place) [frame, cell, channel], log scale (fine) like it."""
         rows = table_row(self.m, log_scale).ravel()
         symbols = self.port.code(None, rows, self.m.tables).astype(np.int64).reshape(mean.shape)
         self.steps.append(symbols.reshape(len(symbols), -1))
@@ -104,16 +121,24 @@ def decode(m: Model, chunk: Chunk) -> Decoded:
     Raises:
         ValueError: the check of a frame differs, or (eozip.errors.FormatError) bytes that no encoder writes.
     """
-    frames, _, height, width = chunk.header.shape
-    shape = frames, 4 * -(-height // 32), 4 * -(-width // 32)
+    shape = latent_shape(chunk)
     read = Reader(m, DecodePort(chunk.sections[0]))
     y_hat = latents(read, shape)
     symbols = np.concatenate(read.steps, 1)
-    checks = tuple(frame_check(frame) for frame in symbols)
-    if checks != chunk.header.checks:
-        raise ValueError(f"checks: expected {chunk.header.checks}, got {checks}")
+    compare(chunk, tuple(frame_check(frame) for frame in symbols))
     read.port.finish()
     return Decoded(symbols, y_hat.transpose(0, 3, 1, 2))
+
+
+def latent_shape(chunk: Chunk) -> tuple[int, int, int]:
+    """Frames, rows and columns of the latent grid."""
+    frames, _, height, width = chunk.header.shape
+    return frames, 4 * -(-height // 32), 4 * -(-width // 32)
+
+
+def compare(chunk: Chunk, checks: tuple[int, ...]) -> None:
+    if checks != chunk.header.checks:
+        raise ValueError(f"checks: expected {chunk.header.checks}, got {checks}")
 
 
 def latents(read: Reader, shape: tuple[int, int, int]) -> np.ndarray:
@@ -180,7 +205,7 @@ def group_zero(read: Reader, shape: tuple[int, int, int], features: np.ndarray |
             shift, correction = refinement(m, number, off, seen, features[:, cells])
             mean = PLACE.of((mean << FINE.bits) + shift * spread, PLACE.bits + FINE.bits)
             log_scale = corrected(start, correction)
-        value[:, cells] = read.values(mean, log_scale)
+        value[:, cells] = read.values(mean, log_scale, Step(0, number, 0, cells))
         known[:, cells] = 1
     return value
 
@@ -242,7 +267,8 @@ def later_group(read: Reader, k: int, y_hat: np.ndarray, features: np.ndarray | 
             shift, correction = group_refinement(m, k, colour, y_hat, value, features)
             mean = PLACE.of(mean + (shift << (WIDE_BITS + FINE.bits - NARROW_BITS)), WIDE_BITS + FINE.bits)
             log_scale = corrected(log_scale, correction)
-        value[:, cells] = read.values(mean[:, cells], log_scale[:, cells])
+        step = Step(k, colour, y_hat.shape[3], cells)
+        value[:, cells] = read.values(mean[:, cells], log_scale[:, cells], step)
     return value
 
 
