@@ -18,6 +18,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 DATA_VARIABLE = "$EOZIP_DATA"
 MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
 DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo")
+OPTIMISERS = ("adamw", "muon")
 BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
 
 
@@ -103,7 +104,9 @@ class Recipe:
         init: checkpoint or folder of exported weights to take fitting tensors from; the rest starts at closed
             forms. Empty: all does.
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
-        lr: peak learning rate of AdamW.
+        optimiser: "adamw", or "muon" for weights of layers with AdamW for the rest.
+        lr: peak learning rate.
+        muon_lr: multiple of it for what Muon moves.
         slow: multiple of it for the closed-form linear parts.
         logarithms_lr: peak learning rate of parameters that are logarithms of scales.
         warm_up: share of the budget in which the rates rise; then they fall by a cosine to 2 %.
@@ -127,7 +130,9 @@ class Recipe:
     steps: int | None = None
     init: str = ""
     train_only: tuple[str, ...] = ()
+    optimiser: str = "adamw"
     lr: float = 8e-4
+    muon_lr: float = 1.5
     slow: float = 0.03
     logarithms_lr: float = 5e-3
     warm_up: float = 0.02
@@ -189,10 +194,12 @@ def checked(recipe: Recipe, where: str) -> Recipe:
 
 def _run_faults(r: Recipe) -> list[str]:
     positive = {"lr": r.lr, "clip": r.clip, "start_crops": r.start_crops, "log_steps": r.log_steps}
-    positive |= {"logarithms_lr": r.logarithms_lr}
+    positive |= {"logarithms_lr": r.logarithms_lr, "muon_lr": r.muon_lr}
     positive |= {"checkpoint_minutes": r.checkpoint_minutes, "workers": r.workers}
     positive |= {key: value for key in BUDGET if (value := getattr(r, key)) is not None}
     faults = [f"{key}: expected more than 0, got {value}" for key, value in positive.items() if value <= 0]
+    if r.optimiser not in OPTIMISERS:
+        faults.append(f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {r.optimiser!r}")
     if not 0 <= r.ema < 1:
         faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
     if not 0 < r.warm_up < 1:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eozip.errors import InputError, WeightsError
+from eozip.train.muon import Together, muon_and_adamw
 from eozip.train.objective import Rates, parameter_groups
 from eozip.train.recipe import Recipe, differences
 from eozip.train.tables import from_table
@@ -29,7 +30,7 @@ class State:
 
     Attributes:
         model: the network being trained.
-        optimiser: AdamW over it.
+        optimiser: over it, AdamW or Muon with AdamW.
         average: moving average of every float tensor of the model, by name.
         step: steps done.
         seconds: time used, validation included.
@@ -37,7 +38,7 @@ class State:
     """
 
     model: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | Together
     average: dict[str, Tensor]
     step: int = 0
     seconds: float = 0.0
@@ -48,14 +49,25 @@ def fresh(model: nn.Module, recipe: Recipe, logarithms: Collection[str]) -> Stat
     """State of step 0. logarithms: names of parameters that are logarithms.
 
     Raises:
-        InputError: `train_only` leaves nothing to train.
+        InputError: `train_only` leaves nothing to train, or nothing that Muon could move.
     """
-    rates = Rates(recipe.lr, recipe.slow, recipe.logarithms_lr)
+    factor = recipe.muon_lr if recipe.optimiser == "muon" else None
+    rates = Rates(recipe.lr, recipe.slow, recipe.logarithms_lr, factor)
     groups = parameter_groups(model, rates, logarithms, recipe.train_only)
     if not groups:
         raise InputError(f"train_only: no parameter begins with any of {', '.join(recipe.train_only)}")
-    optimiser = torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0)
-    return State(model, optimiser, {k: v.clone() for k, v in model.state_dict().items()})
+    return State(model, _optimiser(recipe, groups), {k: v.clone() for k, v in model.state_dict().items()})
+
+
+def _optimiser(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | Together:
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0)
+    if not any(group["is_matrix"] for group in groups):
+        raise InputError(
+            "optimiser: muon moves weights of layers, but none is trained here; "
+            'expected optimiser = "adamw", or another train_only'
+        )
+    return muon_and_adamw(groups, BETAS)
 
 
 @torch.no_grad()
@@ -114,20 +126,30 @@ def restore(state: State, content: dict[str, Any], recipe: Recipe, other_recipe:
     """Puts a checkpoint's content into `state`.
 
     Raises:
-        InputError: it was trained by another recipe, and that was not asked for.
+        InputError: it was trained by another recipe, and that was not asked for; or by another optimiser, whose
+            state means nothing to this one.
         WeightsError: it belongs to another network.
     """
-    changed = differences(recipe_of(content), recipe)
+    before = recipe_of(content)
+    changed = differences(before, recipe)
     if changed and not other_recipe:
         raise InputError(
             f"the checkpoint was trained by another recipe (other values of {', '.join(changed)}); resume "
             "with the recipe it began with, or allow the change explicitly (other_recipe=True)"
         )
+    if before.optimiser != recipe.optimiser:
+        raise InputError(
+            f"optimiser: expected {before.optimiser}, which the checkpoint was trained by, got {recipe.optimiser}; "
+            "to change it, begin another run whose init is this checkpoint"
+        )
+    peaks = [group["peak"] for group in state.optimiser.param_groups]
     try:
         state.model.load_state_dict(content["model"])
         state.optimiser.load_state_dict(content["optimiser"])
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the checkpoint belongs to another network: {error}") from error
+    for group, peak in zip(state.optimiser.param_groups, peaks, strict=True):
+        group["peak"] = peak  # the recipe's rates hold, not those the checkpoint was trained at
     for name, value in content["average"].items():
         state.average[name].copy_(value)
     state.step, state.seconds, state.skipped = content["step"], content["seconds"], content["skipped"]
