@@ -9,12 +9,24 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from eozip.api import Info, Report, check, decode, encode, encode_report, inspect, psnr
+from eozip.api import Info, Report, check, decode, dropped, encode, encode_report, inspect, psnr
 from eozip.codecs.base import Codec
 
 __version__ = "0.1.0"
 
-__all__ = ["Info", "Report", "check", "decode", "encode", "encode_report", "inpaint", "inspect", "load", "psnr"]
+__all__ = [
+    "Info",
+    "Report",
+    "check",
+    "decode",
+    "dropped",
+    "encode",
+    "encode_report",
+    "inpaint",
+    "inspect",
+    "load",
+    "psnr",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from eozip import bitstream, guarantee, masks
 from eozip.bitstream import Header
-from eozip.codecs import registry
-from eozip.codecs.base import Codec, Encoded
+from eozip.codecs import dropping, registry
+from eozip.codecs.base import Codec, DroppingCodec, Encoded
 from eozip.codecs.registry import LOSSLESS
 from eozip.decoding import check_budget, decode_stack, rounded
 from eozip.errors import InputError
@@ -49,6 +50,8 @@ class Report:
         date_bits: estimated bits of each date: those of the chunk, shared out by what the codec's encoder
             counted; None where it cannot tell.
         residual: bytes of the residual layer, without which the promise would not hold; 0 if there is none.
+        dropped: share of the latent cells (8 x 8 pixels of one date) that nothing was spent on: their pixels are
+            forecast, and neither `psnr` nor `reached` counts them.
     """
 
     codec: str
@@ -57,6 +60,7 @@ class Report:
     reached: bool | None = None
     date_bits: tuple[float, ...] | None = None
     residual: int = 0
+    dropped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def encode(
     nodata: int | None = None,
     sensor: str = "s2-l2a",
     offset: int = 0,
+    drop: np.ndarray | None = None,
 ) -> bytes:
     """Codes one chunk.
 
@@ -118,6 +123,11 @@ def encode(
         nodata: value of pixels without data; they come back exactly, and no other pixel gets that value.
         sensor: sensor id; a short codec name means the codec for this sensor.
         offset: radiometric offset contained in ``dn``: 1000 for Sentinel-2 baseline 04.00 and later.
+        drop: bool [T, H, W] ([H, W] with [C, H, W] pixels), such as a mask of clouds: nothing is spent on latent
+            cells (8 x 8 pixels) of which every pixel is set; they come back as what the network expects there from
+            earlier dates and their surroundings. Cells with a clear pixel are coded as always. No promise and no PSNR
+            counts what was dropped; `dropped` says which pixels that are. Where a chunk is smaller without a network
+            (large errors forbidden), all of it is coded and nothing dropped.
 
     Returns:
         One chunk.
@@ -127,7 +137,7 @@ def encode(
         UnknownCodecError: no such codec.
         WeightsError: its weights are missing or damaged.
     """
-    asked = {"target_psnr": target_psnr, "max_error": max_error}
+    asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop}
     facts = {"nodata": nodata, "sensor": sensor, "offset": offset}
     return encode_report(dn, codec, quality, **asked, **facts)[0]  # type: ignore[arg-type]
 
@@ -142,22 +152,28 @@ def encode_report(
     nodata: int | None = None,
     sensor: str = "s2-l2a",
     offset: int = 0,
+    drop: np.ndarray | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     asked = _asked_quality(quality, target_psnr)
     promise = _promise(quality, target_psnr, guarantee.checked_error(max_error))
     source = checked_source(dn, nodata, offset, sensor)
     full_id = registry.resolve(codec, sensor) if codec else default_codec(len(source.dn), sensor)
+    if drop is not None:
+        check_droppable(full_id)
+        drop = dropping.checked_drop(drop, _shape(source), source.squeezed)
     if full_id == LOSSLESS:
         return _encode_exactly(source, Promise(promise.max_error), target_psnr)
     model = registry.get(full_id)
     _check_bands(model, source)
     if source.masked.all():
         return _pack(source, model, asked, Encoded((), ())), Report(full_id, asked)
+    cells = None if drop is None else dropping.droppable(drop, source.masked)
     is_free = promise.max_error is not None and quality is None and target_psnr is None
-    made = [_encode_learned(source, model, q, target_psnr) for q in (_BASES if is_free else (asked,))]
+    work = _work(model, source, cells)
+    made = [_encode_learned(work, q, target_psnr) for q in (_BASES if is_free else (asked,))]
     if promise:
-        made = _keeping(source, promise, made, target_psnr)
+        made = _keeping(work, source, promise, made, target_psnr)
     blob, report = min(made, key=lambda one: len(one[0]))
     if _is_lossless_worth_trying(source.dn, blob):
         exact = guarantee.exact(source)
@@ -211,7 +227,37 @@ def check(blob: bytes) -> Info:
     return inspect(blob)
 
 
+def dropped(blob: bytes) -> np.ndarray:
+    """Which pixels of a chunk nothing was spent on: they are forecast (see `encode`); needs no network.
+
+    Args:
+        blob: the bytes of `encode`.
+
+    Returns:
+        bool [T, H, W], or [H, W] where [C, H, W] was encoded; False where all bands are nodata.
+
+    Raises:
+        FormatError: not a chunk, damaged or cut.
+    """
+    chunk = bitstream.unpack(blob)
+    pixels = dropping.dropped_pixels(chunk)
+    return pixels[0] if chunk.header.squeezed else pixels
+
+
 # --- checking the input ---
+
+
+def check_droppable(full_id: str) -> None:
+    """Refuses codecs that cannot leave cells out.
+
+    Raises:
+        InputError: this is one; the message names those that can.
+    """
+    if not dropping.can_drop(full_id):
+        raise InputError(
+            f"drop: codec {full_id} cannot leave cells out, expected one of {', '.join(dropping.CODECS)}; choose it, "
+            "or encode without drop"
+        )
 
 
 def _asked_quality(quality: float | None, target_psnr: float | None) -> float:
@@ -244,28 +290,64 @@ def _check_bands(model: Codec, source: Source) -> None:
 # --- encoding ---
 
 
-def _encode_learned(
-    source: Source, model: Codec, asked: float, target_psnr: float | None
-) -> tuple[bytes, Report]:
-    x = pixels_to_code(source)
+@dataclass(frozen=True)
+class _Work:
+    """One chunk for one codec.
+
+    Attributes:
+        model: the codec.
+        source: its pixels, those of `cells` left out.
+        cells: bool [T, h, w], cells that nothing is spent on; None: all are coded.
+    """
+
+    model: Codec
+    source: Source
+    cells: np.ndarray | None = None
+
+    def encode(self, x: np.ndarray, quality: float) -> Encoded:
+        if self.cells is None:
+            return self.model.encode(x, quality)
+        return cast(DroppingCodec, self.model).encode_without(x, quality, self.cells)
+
+    @property
+    def dropped(self) -> float:
+        """Share of cells."""
+        return 0.0 if self.cells is None else float(self.cells.mean())
+
+
+def _work(model: Codec, source: Source, cells: np.ndarray | None) -> _Work:
+    if cells is None or not cells.any():
+        return _Work(model, source)
+    return _Work(model, source.without(dropping.pixels_of(cells, _shape(source)[2:])), cells)
+
+
+def _encode_learned(work: _Work, asked: float, target_psnr: float | None) -> tuple[bytes, Report]:
+    model, source, x = work.model, work.source, pixels_to_code(work.source)
     if target_psnr is None:
-        coded = model.encode(x, asked)
+        coded = work.encode(x, asked)
         blob = _pack(source, model, asked, coded)
-        return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded))
-    found = quality_for(target_psnr, lambda quality: _try(source, model, x, quality), DEFAULT_QUALITY)
+        return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded), dropped=work.dropped)
+    found = quality_for(target_psnr, lambda quality: _try(work, x, quality), DEFAULT_QUALITY)
     blob = _pack(source, model, found.quality, found.coded)
-    reached = found.psnr >= target_psnr - TOLERANCE
-    return blob, Report(model.id, found.quality, found.psnr, reached, _date_bits(blob, found.coded))
+    report = Report(model.id, found.quality, found.psnr, found.psnr >= target_psnr - TOLERANCE)
+    return blob, replace(report, date_bits=_date_bits(blob, found.coded), dropped=work.dropped)
 
 
 def _keeping(
-    source: Source, promise: Promise, made: Sequence[tuple[bytes, Report]], target_psnr: float | None
+    work: _Work,
+    source: Source,
+    promise: Promise,
+    made: Sequence[tuple[bytes, Report]],
+    target_psnr: float | None,
 ) -> list[tuple[bytes, Report]]:
-    """Chunks with what they need to keep a promise; where that is much, one without a network beside them."""
+    """Chunks with what they need to keep a promise; where that is much, one without a network beside them.
+
+    That one holds every pixel of `source`: without a network there are no forecasts.
+    """
     kept = [
         (layered.blob, _kept_report(report, layered, target_psnr))
         for blob, report in made
-        if (layered := guarantee.layered(source, blob, rounded(bitstream.unpack(blob)), promise)) is not None
+        if (layered := guarantee.layered(work.source, blob, rounded(bitstream.unpack(blob)), promise))
     ]
     if promise.max_error is None and kept and not any(report.residual for _, report in kept):
         return kept
@@ -295,11 +377,11 @@ def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
     return tuple(8 * len(blob) * bits / counted for bits in coded.bits) if counted > 0 else None
 
 
-def _try(source: Source, model: Codec, x: np.ndarray, quality: float) -> Try:
-    coded = model.encode(x, quality)
+def _try(work: _Work, x: np.ndarray, quality: float) -> Try:
+    model, source, coded = work.model, work.source, work.encode(x, quality)
     dn_hat = to_dn(model.decode(coded, _shape(source), quality), _header(source, model, quality, coded))
     dn_hat[source.beyond] = source.dn[source.beyond]
-    achieved = psnr(source.dn, dn_hat, ~source.masked, source.offset)
+    achieved = psnr(source.dn, dn_hat, source.counted, source.offset)
     return Try(quality, min(achieved, CAP), coded)
 
 

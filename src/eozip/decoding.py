@@ -10,8 +10,9 @@ from eozip import lossless, masks, residual
 from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
+from eozip.codecs.dropping import has_dropped
 from eozip.codecs.registry import LOSSLESS
-from eozip.errors import FormatError, WeightsError
+from eozip.errors import FormatError, InputError, WeightsError
 from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import to_dn
 
@@ -41,6 +42,11 @@ def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
 
 def check_budget(chunk: Chunk, budget: int | None) -> None:
     """What was asked for must be there: fewer sections would be a worse picture without a word."""
+    if budget is not None and budget < chunk.declared and has_dropped(chunk.header, chunk.declared):
+        raise InputError(
+            f"chunk: {chunk.header.codec} left cells out and needs all {chunk.declared} sections to know which, got a "
+            f"budget of {budget}; decode without one"
+        )
     needed = chunk.declared if budget is None else min(budget, chunk.declared)
     if 0 < len(chunk.sections) < needed:  # codecs refuse 0 by themselves
         raise FormatError(

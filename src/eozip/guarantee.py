@@ -30,6 +30,8 @@ class Promise:
     Attributes:
         max_error: largest absolute error of any pixel, DN; None: any.
         min_psnr: dB over all valid pixels (see `eozip.pixels.psnr`); None: any.
+
+    Pixels that a source leaves out are promised nothing.
     """
 
     max_error: int | None = None
@@ -86,6 +88,7 @@ def layered(source: Source, blob: bytes, base: np.ndarray, promise: Promise) -> 
     """
     if promise.max_error == 0:
         return None
+    source = replace(source, dn=np.where(source.left_out, base, source.dn))  # nothing to correct there
     plain = residual.corrected(base, np.zeros(base.shape, np.int16), 1, base.dtype.name, source.nodata)
     if _is_good(source, plain, promise) and not _too_far(source, base, promise).any():
         return Kept(blob, _psnr(source, plain))
@@ -165,7 +168,7 @@ def _too_far(source: Source, values: np.ndarray, promise: Promise) -> np.ndarray
         here = np.clip(values.astype(np.int64) + change, limits.min, limits.max)
         moved = 0 if source.nodata is None else here == source.nodata  # it goes one up or down
         np.maximum(worst, np.abs(here - source.dn) + moved, out=worst)
-    return (worst > promise.max_error) & ~source.masked & ~source.beyond
+    return (worst > promise.max_error) & source.counted & ~source.beyond
 
 
 def _is_good(source: Source, dn_hat: np.ndarray, promise: Promise) -> bool:
@@ -174,7 +177,7 @@ def _is_good(source: Source, dn_hat: np.ndarray, promise: Promise) -> bool:
 
 def _psnr(source: Source, dn_hat: np.ndarray) -> float:
     seen = np.where(source.beyond, source.dn, dn_hat)
-    return psnr(source.dn, seen, ~source.masked, source.offset)
+    return psnr(source.dn, seen, source.counted, source.offset)
 
 
 def _largest(is_good: Callable[[int], bool], most: int) -> int:

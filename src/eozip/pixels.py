@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Source:
         sensor: sensor id.
         masked: bool [T, C, H, W], nodata.
         beyond: bool [T, C, H, W], valid, but beyond `CODED_RANGE`.
+        left_out: bool [T, C, H, W], nothing is spent on them: any value may come back, and no PSNR counts them.
     """
 
     dn: np.ndarray
@@ -40,6 +41,17 @@ class Source:
     sensor: str
     masked: np.ndarray
     beyond: np.ndarray
+    left_out: np.ndarray
+
+    @property
+    def counted(self) -> np.ndarray:
+        """bool [T, C, H, W]: pixels that PSNR counts."""
+        return ~(self.masked | self.left_out)
+
+    def without(self, dropped: np.ndarray) -> Source:
+        """The source with pixels [T, H, W] left out; out-of-range values among them are not coded either."""
+        left_out = np.broadcast_to(dropped[:, None], self.dn.shape)
+        return replace(self, beyond=self.beyond & ~left_out, left_out=left_out)
 
 
 def checked_source(dn: np.ndarray, nodata: int | None, offset: int, sensor: str) -> Source:
@@ -65,7 +77,8 @@ def checked_source(dn: np.ndarray, nodata: int | None, offset: int, sensor: str)
     masked = np.zeros(stack.shape, bool) if nodata is None else stack == nodata
     low, high = CODED_RANGE
     beyond = ((stack < low + offset) | (stack > high + offset)) & ~masked
-    return Source(stack, squeezed, nodata, offset, sensor, masked, beyond)
+    left_out = np.broadcast_to(False, stack.shape)
+    return Source(stack, squeezed, nodata, offset, sensor, masked, beyond, left_out)
 
 
 def _checked_stack(dn: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -103,7 +116,7 @@ def _checked_nodata(nodata: float | None, dtype: np.dtype) -> int | None:
 def pixels_to_code(source: Source) -> np.ndarray:
     """float32 [T, C, H, W] without offset; pixels that are coded exactly are filled with something cheap."""
     x = source.dn.astype(np.float32) - np.float32(source.offset)
-    return fill_holes(x, source.masked | source.beyond)
+    return fill_holes(x, source.masked | source.beyond | source.left_out)
 
 
 def fill_holes(x: np.ndarray, holes: np.ndarray) -> np.ndarray:

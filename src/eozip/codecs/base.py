@@ -78,3 +78,17 @@ class Codec(Protocol):
             FormatError: sections that no encoder writes.
         """
         ...
+
+
+class DroppingCodec(Codec, Protocol):
+    """A codec that can leave latent cells out; `eozip.codecs.dropping` names them."""
+
+    def encode_without(self, x: np.ndarray, quality: float, dropped: np.ndarray) -> Encoded:
+        """As `encode`, but spends nothing on some cells; a second section says which.
+
+        Args:
+            x: float32 [T, C, H, W]; anything finite where dropped.
+            quality: 0..100, already rounded to hundredths.
+            dropped: bool [T, ceil(H / 8), ceil(W / 8)].
+        """
+        ...

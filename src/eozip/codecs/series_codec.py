@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eozip import lossless
+from eozip.codecs import dropping
 from eozip.codecs.base import Encoded
+from eozip.codecs.dropping import cells_of
 from eozip.codecs.small_codec import MULTIPLE, PortCode, SmallCodec, compare, padded
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.errors import FormatError, InputError
@@ -45,7 +46,7 @@ class SeriesCodec(SmallCodec):
             raise InputError(f"dropped: expected a flag for every cell, {expected}, got {dropped.shape}")
         port = EncodePort()
         checks, bits = self.send(port, x, quality, dropped)
-        sections = port.finish(), lossless.encode_array(dropped[:, None].astype(np.int16))
+        sections = port.finish(), dropping.encode_cells(dropped)
         return Encoded(sections, checks, bits=bits)
 
     @torch.inference_mode()
@@ -74,11 +75,7 @@ class SeriesCodec(SmallCodec):
         """
         if len(coded.sections) == 1:
             return None
-        frames, h, w = cells_of(shape)
-        flags = lossless.decode_array(coded.sections[1], (frames, 1, h, w), "int16")[:, 0]
-        if not np.isin(flags, (0, 1)).all():
-            raise FormatError(f"{self.id}: expected flags of dropped cells, got other numbers")
-        return flags.astype(bool)
+        return dropping.decode_cells(coded.sections[1], shape)
 
     def send(
         self,
@@ -136,11 +133,6 @@ class SeriesCodec(SmallCodec):
         from eozip.codecs.forecast import forecast  # it imports this class
 
         return forecast(self, x, hidden, quality)
-
-
-def cells_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Dates and latent cells of pixels [T, C, H, W], padding aside."""
-    return shape[0], -(-shape[2] // PATCH), -(-shape[3] // PATCH)
 
 
 def padded_size(shape: tuple[int, ...]) -> tuple[int, int]:
