@@ -1,4 +1,4 @@
-"""tec-tt-small in training: transforms and the spatial entropy model as they are, networks over past dates learning.
+"""tec-tt-small in training: transforms as they are, networks over past dates learning, the spatial model too where asked.
 
 Coding visits the dates one after the other; training looks at all at once. What a date's symbols are under the spatial
 model alone (`Observed`) stands for what the earlier dates decode to: decoded values differ by less than a step.
@@ -29,10 +29,10 @@ class Observed:
         if step.channels is None:
             rest = self.z[:, step.cells] - step.mean
             self.bits = logistic.bits(rest.round(), step.log_scale.float()).flatten(1).sum(1)
-            return rest.round() + step.mean
+            return (rest.round() + step.mean).detach()
         self.steps.append(step)
         rest = self.y[:, step.cells, step.channels] - step.mean
-        value = rest.round() + step.mean
+        value = (rest.round() + step.mean).detach()
         self.now.note(step, value)
         return value
 
@@ -51,13 +51,19 @@ class SeriesModel(SmallImageModel):
         every = t.repeat_interleave(dates)
         with torch.no_grad():
             y = self.analyse(x.flatten(0, 1), every)
-            now = Date(y.new_zeros(len(y), y.shape[2] * y.shape[3], y.shape[1]))
-            seen = Observed(y, self.entropy.hyper_latent(y), now)
+            z = self.entropy.hyper_latent(y)
+        now = Date(y.new_zeros(len(y), y.shape[2] * y.shape[3], y.shape[1]))
+        seen = Observed(y, z, now)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.space_learns()):
             y_hat = self.entropy.traverse(seen, every, tuple(y.shape[2:]), FloatArithmetic())
-            error = ((y_hat - y) * (-at_level(self.log_gain, every)).exp()).square().flatten(1).sum(1)
+        error = ((y_hat - y) * (-at_level(self.log_gain, every)).exp()).square().flatten(1).sum(1).detach()
         bits = seen.bits + self.coded(seen, y, t, dates, hard)
         pixels = x[0, 0].numel()
         return y_hat, bits.unflatten(0, (-1, dates)), (error / pixels).unflatten(0, (-1, dates))
+
+    def space_learns(self) -> bool:
+        """Whether the spatial entropy model is being trained too (`train_only` of the recipe)."""
+        return any(p.requires_grad for n, p in self.entropy.named_parameters() if not n.startswith("time."))
 
     def coded(self, seen: Observed, y: Tensor, t: Tensor, dates: int, hard: bool) -> Tensor:
         """Bits of the latents [B*T]: first dates from space, the others with the dates before."""

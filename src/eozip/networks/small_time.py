@@ -120,7 +120,7 @@ class Date:
 
     def note(self, step: Step, value: Tensor) -> None:
         """step: as space alone foresaw it."""
-        self.innovation[:, step.cells, step.channels] = value - step.mean
+        self.innovation[:, step.cells, step.channels] = (value - step.mean).detach()
 
 
 class TimeEntropy(SmallEntropy):

@@ -1,0 +1,15 @@
+"""flextec-small: tec-tt-small's networks, one stream for every rate.
+
+The published FlexTEC checkpoints are codecs of `eozip.codecs.flextec`.
+"""
+
+from __future__ import annotations
+
+from eozip import hub
+from eozip.codecs.flex_codec import FlexCodec
+from eozip.codecs.flex_files import load_flex
+
+
+def small_s2l2a_v1() -> FlexCodec:
+    """flextec-small-s2l2a-v1, shipped."""
+    return load_flex(hub.shipped_path("flextec-small-s2l2a-v1"))
