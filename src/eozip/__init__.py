@@ -9,8 +9,9 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from eozip.api import Info, Report, check, decode, dropped, encode, encode_report, inspect, psnr
+from eozip.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
 from eozip.codecs.base import Codec
+from eozip.pixels import psnr
 
 __version__ = "0.1.0"
 

@@ -9,24 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 
-from eozip import bitstream, guarantee, masks
+from eozip import bitstream, guarantee
 from eozip.bitstream import Header
 from eozip.codecs import dropping, registry
-from eozip.codecs.base import Codec, DroppingCodec, Encoded
+from eozip.codecs.base import Codec, Encoded
 from eozip.codecs.registry import LOSSLESS
 from eozip.decoding import check_budget, decode_stack, rounded
+from eozip.encoding import DEFAULT_QUALITY, Report, Work, encode_learned, pack, shape_of, work_on
 from eozip.errors import InputError
 from eozip.guarantee import Kept, Promise
-from eozip.pixels import Source, checked_source, pixels_to_code, psnr, to_dn
-from eozip.search import CAP, TOLERANCE, Try, quality_for
+from eozip.pixels import Source, checked_source
+from eozip.search import TOLERANCE
 
 DEFAULT_CODEC = "tec-elic-small"
 DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
-DEFAULT_QUALITY = 60.0
 FLOOR_PSNR = 46.0  # dB that quality 100 reaches on any pixels
 
 # Beyond this rate, or on frames this small, lossless coding may be smaller and is tried.
@@ -34,33 +33,6 @@ _TRY_LOSSLESS_BITS = 4.0
 _TRY_LOSSLESS_PIXELS = 64
 # Under a bound on the error alone, which quality below the residual layer comes out smallest depends on both.
 _BASES = (60.0, 80.0, 100.0)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `encode_report` did.
-
-    Attributes:
-        codec: id in the stream (``lossless`` or ``near-lossless`` where that was smaller, or the network's
-            pixels were not good enough).
-        quality: quality used, 0..100; 100 without a network.
-        psnr: dB over the valid pixels, infinite if exact; None unless something was promised: a target, a
-            largest error, or quality 100.
-        reached: whether the target was reached; None without a target.
-        date_bits: estimated bits of each date: those of the chunk, shared out by what the codec's encoder
-            counted; None where it cannot tell.
-        residual: bytes of the residual layer, without which the promise would not hold; 0 if there is none.
-        dropped: share of the latent cells (8 x 8 pixels of one date) that nothing was spent on: their pixels are
-            forecast, and neither `psnr` nor `reached` counts them.
-    """
-
-    codec: str
-    quality: float
-    psnr: float | None = None
-    reached: bool | None = None
-    date_bits: tuple[float, ...] | None = None
-    residual: int = 0
-    dropped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,17 +133,17 @@ def encode_report(
     full_id = registry.resolve(codec, sensor) if codec else default_codec(len(source.dn), sensor)
     if drop is not None:
         check_droppable(full_id)
-        drop = dropping.checked_drop(drop, _shape(source), source.squeezed)
+        drop = dropping.checked_drop(drop, shape_of(source), source.squeezed)
     if full_id == LOSSLESS:
         return _encode_exactly(source, Promise(promise.max_error), target_psnr)
     model = registry.get(full_id)
     _check_bands(model, source)
     if source.masked.all():
-        return _pack(source, model, asked, Encoded((), ())), Report(full_id, asked)
+        return pack(source, model, asked, Encoded((), ())), Report(full_id, asked)
     cells = None if drop is None else dropping.droppable(drop, source.masked)
     is_free = promise.max_error is not None and quality is None and target_psnr is None
-    work = _work(model, source, cells)
-    made = [_encode_learned(work, q, target_psnr) for q in (_BASES if is_free else (asked,))]
+    work = work_on(model, source, cells)
+    made = [encode_learned(work, q, target_psnr) for q in (_BASES if is_free else (asked,))]
     if promise:
         made = _keeping(work, source, promise, made, target_psnr)
     blob, report = min(made, key=lambda one: len(one[0]))
@@ -290,51 +262,8 @@ def _check_bands(model: Codec, source: Source) -> None:
 # --- encoding ---
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One chunk for one codec.
-
-    Attributes:
-        model: the codec.
-        source: its pixels, those of `cells` left out.
-        cells: bool [T, h, w], cells that nothing is spent on; None: all are coded.
-    """
-
-    model: Codec
-    source: Source
-    cells: np.ndarray | None = None
-
-    def encode(self, x: np.ndarray, quality: float) -> Encoded:
-        if self.cells is None:
-            return self.model.encode(x, quality)
-        return cast(DroppingCodec, self.model).encode_without(x, quality, self.cells)
-
-    @property
-    def dropped(self) -> float:
-        """Share of cells."""
-        return 0.0 if self.cells is None else float(self.cells.mean())
-
-
-def _work(model: Codec, source: Source, cells: np.ndarray | None) -> _Work:
-    if cells is None or not cells.any():
-        return _Work(model, source)
-    return _Work(model, source.without(dropping.pixels_of(cells, _shape(source)[2:])), cells)
-
-
-def _encode_learned(work: _Work, asked: float, target_psnr: float | None) -> tuple[bytes, Report]:
-    model, source, x = work.model, work.source, pixels_to_code(work.source)
-    if target_psnr is None:
-        coded = work.encode(x, asked)
-        blob = _pack(source, model, asked, coded)
-        return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded), dropped=work.dropped)
-    found = quality_for(target_psnr, lambda quality: _try(work, x, quality), DEFAULT_QUALITY)
-    blob = _pack(source, model, found.quality, found.coded)
-    report = Report(model.id, found.quality, found.psnr, found.psnr >= target_psnr - TOLERANCE)
-    return blob, replace(report, date_bits=_date_bits(blob, found.coded), dropped=work.dropped)
-
-
 def _keeping(
-    work: _Work,
+    work: Work,
     source: Source,
     promise: Promise,
     made: Sequence[tuple[bytes, Report]],
@@ -369,47 +298,6 @@ def _encode_exactly(source: Source, promise: Promise, target_psnr: float | None)
         return exact, _exact_report(promise, target_psnr)
     report = Report(bitstream.read_header(near.blob)[0].codec, 100.0)
     return near.blob, _kept_report(report, near, target_psnr)
-
-
-def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
-    """All bits of a chunk shared out among its dates as its encoder counted them."""
-    counted = sum(coded.bits)
-    return tuple(8 * len(blob) * bits / counted for bits in coded.bits) if counted > 0 else None
-
-
-def _try(work: _Work, x: np.ndarray, quality: float) -> Try:
-    model, source, coded = work.model, work.source, work.encode(x, quality)
-    dn_hat = to_dn(model.decode(coded, _shape(source), quality), _header(source, model, quality, coded))
-    dn_hat[source.beyond] = source.dn[source.beyond]
-    achieved = psnr(source.dn, dn_hat, source.counted, source.offset)
-    return Try(quality, min(achieved, CAP), coded)
-
-
-def _shape(source: Source) -> tuple[int, int, int, int]:
-    t, c, h, w = source.dn.shape
-    return t, c, h, w
-
-
-def _header(source: Source, model: Codec | None, quality: float, coded: Encoded) -> Header:
-    return Header(
-        codec=model.id if model else LOSSLESS,
-        dtype=source.dn.dtype.name,
-        shape=_shape(source),
-        squeezed=source.squeezed,
-        sensor=source.sensor,
-        offset=source.offset,
-        nodata=source.nodata,
-        quality=quality,
-        weights_hash=model.weights_hash if model else bytes(8),
-        checks=coded.checks,
-        budgets=coded.budgets,
-    )
-
-
-def _pack(source: Source, model: Codec, quality: float, coded: Encoded) -> bytes:
-    mask = masks.encode_mask(source.masked)
-    exceptions = masks.encode_exceptions(source.dn, source.beyond)
-    return bitstream.pack(_header(source, model, quality, coded), mask, exceptions, coded.sections)
 
 
 def _exact_report(promise: Promise, target_psnr: float | None) -> Report:
