@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from eozip.cli import cli
 from eozip.errors import InputError
 from eozip.inpaint.fill import inpaint
-from eozip.inpaint.masks import enlarged, parse_mask, read_mask
+from eozip.raster.masks import enlarged, parse_mask, read_mask
 from inpaintfiles import L2A, masks, season, write_allclear
 from rasterfiles import write_tif
 from storefiles import listed, make_store

@@ -14,14 +14,13 @@ import numpy as np
 from eozip.errors import InputError, OutputError
 from eozip.inpaint.choose import DEFAULT
 from eozip.inpaint.fill import LARGEST, MISSING, UNFILLED, Filled, Progress, inpaint
-from eozip.inpaint.masks import MaskSpec, of_band, parse_mask, read_mask
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.smooth import grown
 from eozip.raster import Profile, create_geotiffs, open_scene, read_window
+from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
 from eozip.raster.scene import Tags
 
 PROVENANCE, SIGMA = "PROVENANCE", "SIGMA"
-_MASK_BANDS = ("SCL", "CLP")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def inpaint_files(
 
     Args:
         inputs: GeoTIFFs (dates), a folder of them, or one eozip store.
-        mask: see `eozip.inpaint.masks`.
+        mask: see `eozip.raster.masks`.
         out: a folder to be made; one GeoTIFF per date with the input's bands, `PROVENANCE` and `SIGMA` (root mean
             square over the bands, DN, rounded up; 0 where measured).
         predictor, min_clear, progress: see `inpaint`.
@@ -181,17 +180,8 @@ def _from_files(
         raise InputError(
             f"series: expected at most {LARGEST} samples, got {scene.shape}; cut the scene in parts"
         )
-    order = [i for i, name in enumerate(scene.band_names) if name not in _MASK_BANDS]
-    plane = None
-    if spec.band is not None:
-        if spec.band not in scene.band_names:
-            raise InputError(
-                f"mask: expected a band named {spec.band} in the input, got {scene.band_names}; name a raster: "
-                f"--mask {spec.kind}:...@PATH"
-            )
-        found = scene.select([scene.band_names.index(spec.band)])
-        plane = read_window(found, slice(None), slice(None), slice(None))[:, 0]
-    chosen = scene.select(order)
+    chosen, band = split_mask(scene, spec)
+    plane = None if band is None else read_window(band, slice(None), slice(None), slice(None))[:, 0]
     dn = read_window(chosen, slice(None), slice(None), slice(None))
     dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
     names = _names([Path(path).stem for path in scene.paths])

@@ -10,20 +10,24 @@ named SCL or CLP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from eozip.errors import InputError
-from eozip.raster import Scene, open_scene, read_window
+from eozip.raster.open import open_scene
+from eozip.raster.read import SceneReader, open_reader
+from eozip.raster.scene import Scene
 
 SCL_CLASSES = {
     0: "no data", 1: "saturated", 2: "dark", 3: "cloud shadow", 4: "vegetation", 5: "bare", 6: "water",
     7: "unclassified", 8: "cloud, medium probability", 9: "cloud, high probability", 10: "thin cirrus", 11: "snow",
 }  # fmt: skip
 _BANDS = {"scl": "SCL", "prob": "CLP"}
+MASK_BANDS = tuple(_BANDS.values())
 _CLOUD, _SHADOW = 1, 4  # bands 2 and 5 of AllClear's cld_shdw, counted from 0
 
 
@@ -86,15 +90,77 @@ def read_mask(spec: MaskSpec, shape: tuple[int, int, int]) -> np.ndarray:
         InputError: unreadable, another number of dates, or a size that is neither that of the series nor a whole
             fraction of it (a 20 m classification of 10 m pixels is one).
     """
-    scene = open_scene(spec.path or Path())
-    planes = read_window(scene, slice(None), slice(None), slice(None))
-    hidden = _hidden(spec, planes, scene)
-    if len(hidden) != shape[0]:
+    with open_mask(spec, shape) as reader:
+        return reader.read(*(slice(0, length) for length in shape))
+
+
+class MaskReader:
+    """A mask on the grid of a series, window by window; `open_mask` makes it.
+
+    Args:
+        spec: which pixels are hidden.
+        reader: the mask's rasters.
+        factor: pixels of the series in one of the mask, each way.
+    """
+
+    def __init__(self, spec: MaskSpec, reader: SceneReader, factor: int) -> None:
+        self._spec, self._reader, self._factor = spec, reader, factor
+
+    def read(self, t: slice, y: slice, x: slice) -> np.ndarray:
+        """Bool [t, h, w] of a window of the series: dates, rows and columns, each with start and stop."""
+        k = self._factor
+        rows, columns = (slice(part.start // k, -(-part.stop // k)) for part in (y, x))
+        scene = self._reader.scene
+        together = _dates_are_bands(self._spec, scene)
+        planes = self._reader.read(slice(None) if together else t, rows, columns)
+        hidden = _hidden(self._spec, planes, scene)
+        hidden = (hidden[t] if together else hidden).repeat(k, 1).repeat(k, 2)
+        top, left = y.start - rows.start * k, x.start - columns.start * k
+        return hidden[:, top : top + y.stop - y.start, left : left + x.stop - x.start]
+
+
+@contextmanager
+def open_mask(spec: MaskSpec, shape: tuple[int, int, int], band: Scene | None = None) -> Iterator[MaskReader]:
+    """A mask for reading by windows.
+
+    Args:
+        spec: with a path, unless `band` is given.
+        shape: T, H, W of the series.
+        band: the band of the input that holds the mask, alone.
+
+    Raises:
+        InputError: as `read_mask`.
+    """
+    scene = open_scene(spec.path or Path()) if band is None else band
+    files, bands, height, width = scene.shape
+    if spec.kind == "allclear" and bands <= _SHADOW:
+        raise InputError(f"{spec.path}: expected AllClear's 5 bands, got {bands}")
+    count = files * bands if _dates_are_bands(spec, scene) else files
+    if count != shape[0]:
         raise InputError(
-            f"{spec.path}: expected a mask for each of {shape[0]} dates, got {len(hidden)}; give one raster, or one "
+            f"{spec.path}: expected a mask for each of {shape[0]} dates, got {count}; give one raster, or one "
             "band, per date, in time order"
         )
-    return enlarged(hidden, shape[1:], str(spec.path))
+    factor = _factor((height, width), shape[1:], str(spec.path))
+    with open_reader(scene) as reader:
+        yield MaskReader(spec, reader, factor)
+
+
+def split_mask(scene: Scene, spec: MaskSpec) -> tuple[Scene, Scene | None]:
+    """An input > its bands that are pixels, and the band that holds the mask; None where a path does.
+
+    Raises:
+        InputError: no such band.
+    """
+    pixels = scene.select([i for i, name in enumerate(scene.band_names) if name not in MASK_BANDS])
+    if spec.band is None:
+        return pixels, None
+    if spec.band not in scene.band_names:
+        raise InputError(
+            f"mask: expected a band named {spec.band} in the input, got {scene.band_names}; name a raster: "
+            f"--mask {spec.kind}:...@PATH"
+        )
+    return pixels, scene.select([scene.band_names.index(spec.band)])
 
 
 def of_band(spec: MaskSpec, plane: np.ndarray) -> np.ndarray:
@@ -108,20 +174,28 @@ def enlarged(hidden: np.ndarray, size: tuple[int, int], what: str) -> np.ndarray
     Raises:
         InputError: no whole multiple.
     """
-    factors = [n // m for n, m in zip(size, hidden.shape[1:])]
-    if [m * k for m, k in zip(hidden.shape[1:], factors)] != list(size) or factors[0] != factors[1]:
+    factor = _factor(hidden.shape[1:], size, what)
+    return hidden.repeat(factor, 1).repeat(factor, 2)
+
+
+def _factor(own: tuple[int, ...], size: tuple[int, ...], what: str) -> int:
+    factors = [n // m for n, m in zip(size, own)]
+    if [m * k for m, k in zip(own, factors)] != list(size) or factors[0] != factors[1]:
         raise InputError(
             f"{what}: wrong mask size: expected {size[0]} x {size[1]} pixels, or a whole fraction of both sides, got "
-            f"{hidden.shape[1]} x {hidden.shape[2]}; resample it to the grid of the series (nearest neighbour)"
+            f"{own[0]} x {own[1]}; resample it to the grid of the series (nearest neighbour)"
         )
-    return hidden.repeat(factors[0], 1).repeat(factors[0], 2)
+    return factors[0]
+
+
+def _dates_are_bands(spec: MaskSpec, scene: Scene) -> bool:
+    """Whether a raster's bands are dates, and not parts of one mask."""
+    return spec.kind != "allclear" and scene.shape[1] > 1
 
 
 def _hidden(spec: MaskSpec, planes: np.ndarray, scene: Scene) -> np.ndarray:
     """[T, bands, h, w] > bool [T, h, w]; one file of several bands holds a date in each."""
     if spec.kind == "allclear":
-        if planes.shape[1] <= _SHADOW:
-            raise InputError(f"{spec.path}: expected AllClear's 5 bands, got {planes.shape[1]}")
         return _nonzero(planes[:, _CLOUD]) | _nonzero(planes[:, _SHADOW])
     flat = planes[:, 0] if planes.shape[1] == 1 else planes.reshape(-1, *planes.shape[2:])
     hidden = _RULES[spec.kind](spec, flat)
