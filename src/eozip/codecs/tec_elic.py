@@ -16,7 +16,20 @@ def small_s2l2a_v1() -> SmallCodec:
     return load_small(hub.shipped_path("tec-elic-small-s2l2a-v1"))
 
 
+def small_s2l2a_v2() -> SmallCodec:
+    """tec-elic-small-s2l2a-v2, shipped: the same network, trained longer."""
+    return load_small(hub.shipped_path("tec-elic-small-s2l2a-v2"))
+
+
 def small_s2l1c_v1() -> WithCompanion:
     """tec-elic-small-s2l1c-v1: the same weights on the twelve bands that Level-1C shares with Level-2A, B10 beside them."""
-    cirrus = sensors.get("s2-l1c").band_names.index("B10")
-    return WithCompanion("tec-elic-small-s2l1c-v1", small_s2l2a_v1(), "s2-l1c", cirrus)
+    return with_cirrus("tec-elic-small-s2l1c-v1", small_s2l2a_v1())
+
+
+def small_s2l1c_v2() -> WithCompanion:
+    """tec-elic-small-s2l1c-v2: likewise with the second weights."""
+    return with_cirrus("tec-elic-small-s2l1c-v2", small_s2l2a_v2())
+
+
+def with_cirrus(full_id: str, codec: SmallCodec) -> WithCompanion:
+    return WithCompanion(full_id, codec, "s2-l1c", sensors.get("s2-l1c").band_names.index("B10"))
