@@ -33,6 +33,7 @@ TINY = {
     "context": 12,
 }
 KINDS = {"tec-elic-tiny": "context", "tec-fp-tiny": "linear"}
+NOISE = 0.02
 FOUR_GROUPS = (3, 4, 5, 6)  # what flextec-small's planes name
 
 
@@ -49,24 +50,24 @@ def scene(frames: int, height: int, width: int, seed: int = 0, bands: int = 12) 
 @cache
 def tiny_model(kind: str) -> SmallImageModel:
     torch.manual_seed(3)
-    return noisy_start(SmallConfig(entropy=KINDS[kind], **TINY))
+    return begun(SmallConfig(entropy=KINDS[kind], **TINY), NOISE)
 
 
 @cache
-def tiny_image_model(groups: tuple[int, ...]) -> SmallImageModel:
+def tiny_image_model(groups: tuple[int, ...], noise: float) -> SmallImageModel:
     """A tec-elic-tiny of other groups."""
     torch.manual_seed(5)
-    return noisy_start(SmallConfig(entropy="context", **{**TINY, "groups": groups}))
+    return begun(SmallConfig(entropy="context", **{**TINY, "groups": groups}), noise)
 
 
-def noisy_start(config: SmallConfig) -> SmallImageModel:
+def begun(config: SmallConfig, noise: float) -> SmallImageModel:
     model = SmallImageModel(config)
     dn = torch.from_numpy(np.concatenate([scene(2, 64, 64, seed) for seed in range(40)]))
     start.begin(model, dn, {}, set_linear_entropy)
     with torch.no_grad():  # closed forms leave last layers at zero: give every layer something to say
         for name, p in model.named_parameters():
             if "leave" in name or "level" in name:
-                p.add_(0.02 * torch.randn_like(p))
+                p.add_(noise * torch.randn_like(p))
     return model.eval()
 
 
@@ -87,26 +88,28 @@ def series_scene(frames: int, height: int, width: int, seed: int = 0) -> np.ndar
 
 
 @cache
-def tiny_series_model(groups: tuple[int, ...] = TINY["groups"]) -> SeriesModel:
-    """tec-tt-small's start from the tec-elic-tiny of these groups, every network over time with something to say."""
-    spatial = tiny_model("tec-elic-tiny") if groups == TINY["groups"] else tiny_image_model(groups)
+def tiny_series_model(groups: tuple[int, ...] = TINY["groups"], noise: float = NOISE) -> SeriesModel:
+    """tec-tt-small's start from the tec-elic-tiny of these groups, with noise on the networks over time too."""
+    spatial = tiny_model("tec-elic-tiny") if groups == TINY["groups"] else tiny_image_model(groups, noise)
     torch.manual_seed(4)
     model = SeriesModel(SmallConfig(entropy="time", **{**TINY, "groups": groups}, time=10))
     begin_series(model, torch.empty(0), spatial.state_dict())
     with torch.no_grad():
         for name, p in model.entropy.time.named_parameters():
             if name.split(".")[1] in ("leave", "level", "rank"):
-                p.add_(0.05 * torch.randn_like(p))
+                p.add_(2 * noise * torch.randn_like(p))
     return model.eval()
 
 
-def tiny_series_codec(folder: Path, groups: tuple[int, ...] = TINY["groups"]) -> SeriesCodec:
-    save_small(folder, tiny_series_model(groups), "tec-tt-tiny-s2l2a-v1", "s2-l2a", "a card")
+def tiny_series_codec(
+    folder: Path, groups: tuple[int, ...] = TINY["groups"], noise: float = NOISE
+) -> SeriesCodec:
+    save_small(folder, tiny_series_model(groups, noise), "tec-tt-tiny-s2l2a-v1", "s2-l2a", "a card")
     return load_small(folder)
 
 
-def tiny_flex_codec(folder: Path) -> FlexCodec:
-    """Writes the networks to folder / "base" and the intervals' tables to folder / "flex"."""
-    tiny_series_codec(folder / "base", FOUR_GROUPS)
+def tiny_flex_codec(folder: Path, noise: float = NOISE) -> FlexCodec:
+    """Writes the networks to folder / "base" and the tables of intervals to folder / "flex"."""
+    tiny_series_codec(folder / "base", FOUR_GROUPS, noise)
     save_flex(folder / "flex", "flextec-tiny-s2l2a-v1", folder / "base", "a card")
     return load_flex(folder / "flex")

@@ -1,4 +1,4 @@
-"""Symbols of a tec-tt-small chunk after section 4 of docs/exact.md, without torch. See `reference.small` for units and axes."""
+"""Symbols of a tec-tt-small chunk after section 4 of docs/exact.md, without torch. Units and axes: `reference.small`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from eozip import lossless
+from eozip import masks
 from eozip.bitstream import Chunk, frame_check
 from eozip.coder import DecodePort
 from reference.model import (
@@ -243,5 +243,5 @@ def dropped_cells(chunk: Chunk) -> np.ndarray | None:
         return None
     frames, h, w = latent_shape(chunk)
     rows, columns = (-(-n // 8) for n in chunk.header.shape[2:])
-    flags = lossless.decode_array(chunk.sections[1], (frames, 1, rows, columns), "int16")[:, 0] > 0
+    flags = masks.decode_mask(chunk.sections[1], (frames, 1, rows, columns))[:, 0]
     return np.pad(flags, ((0, 0), (0, h - rows), (0, w - columns)), mode="edge")
