@@ -10,7 +10,7 @@ import pytest
 
 import eozip
 from eozip.errors import EozipError, FormatError, InputError, UnknownCodecError
-from eozip.evaluate import baselines, components, openjpeg, packing, places, sweep
+from eozip.evaluate import baselines, components, openjpeg, packing, places, sweep, videos
 from eozip.evaluate.openjpeg import Jpeg2000, KltJpeg2000
 from eozip.evaluate.rate import bpppb, rate_at
 from eozip.simulate import render, season
@@ -302,3 +302,9 @@ def test_published_rates_come_out_again(name):
 @pytest.mark.parametrize("name", list(ANCHORS))
 def test_all_published_rates_come_out_again(name, db):
     assert anchored(name, db) == pytest.approx(ANCHORS[name][db], rel=0.03)
+
+
+def test_svt_av1_leaves_the_priority_of_its_process_alone():
+    before = os.sched_getscheduler(0)
+    videos.SvtAv1(preset=8).write(np.zeros((2, 64, 64), np.uint16), 40)
+    assert os.sched_getscheduler(0) == before

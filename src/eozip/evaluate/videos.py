@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from eozip.pixels import PEAK
 
 _UINT16_MAX = 65535
 _RATE = Fraction(1, 25)
+NOBODY = 65534  # a user without rights, on Linux and macOS
 
 
 class Recorder(Protocol):
@@ -176,6 +178,22 @@ def _to_eights(frames: np.ndarray, least: int = 8) -> np.ndarray:
     return np.pad(frames, padding, mode="edge")
 
 
+@contextmanager
+def not_root() -> Iterator[None]:
+    """Keeps SVT-AV1 from making root's process and its threads real-time ones, as it does when it starts.
+
+    Those let nothing else run on their core, the threads that they wait for included: on one core it never ends.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def _packets(encoder: str, pixels: str, frames: np.ndarray, options: dict[str, str]) -> Iterator[bytes]:
     import av
 
@@ -183,6 +201,8 @@ def _packets(encoder: str, pixels: str, frames: np.ndarray, options: dict[str, s
     context.height, context.width = frames.shape[1:]
     context.pix_fmt, context.time_base, context.framerate = pixels, _RATE, 1 / _RATE
     context.options = options
+    with not_root():
+        context.open()
     for number, plane in enumerate(frames):
         frame = _frame(plane, pixels)
         frame.pts, frame.time_base = number, _RATE
