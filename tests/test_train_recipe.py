@@ -52,7 +52,11 @@ def test_wrong_keys_and_values(tmp_path, top, message):
         ("crop = 32", "crops = 32", r"data\[0\]: unknown key 'crops'"),
         ("batch = 4", "batch = 0", r"data\[0\].batch: expected 1 or more"),
         ('path = "train"', "", r"data\[0\]: missing path"),
-        ('kind = "npz"', 'kind = "jpeg"', r"data\[0\].kind: expected one of npz, series, seasons, geotiff, ssl4eo"),
+        (
+            'kind = "npz"',
+            'kind = "jpeg"',
+            r"data\[0\].kind: expected one of npz, series, seasons, geotiff, ssl4eo",
+        ),
         ("size = 64", "size = 50", "validation.size: expected a multiple of 32"),
         ("qualities = [0, 100]", "qualities = [0, 101]", "validation.qualities"),
         ('paths = ["val.npz"]', "paths = []", "expected at least one place with paths"),
