@@ -13,12 +13,20 @@ from eozip.cli.common import (
     CommaList,
     bytes_text,
     date_table,
-    decibels,
     json_option,
     print_json,
     progress_bar,
     threads_option,
     use_threads,
+)
+from eozip.cli.drop import (
+    check_drop_options,
+    coded_psnr,
+    drop_options,
+    dropped_lines,
+    opened_mask,
+    pixels_and_mask,
+    shares,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--quality", type=click.FloatRange(0, 100), help="Only checked: the store's is used.")
 @click.option("--target-psnr", type=float, metavar="DB", help="Only checked: the store's is used.")
 @click.option("--offset", type=int, help="Radiometric offset of the new dates in DN; must be the store's.")
+@drop_options
 @json_option
 @threads_option
 def append(
@@ -60,14 +69,20 @@ def _run(
     from eozip.raster import open_scene
     from eozip.store import append_store, describe
 
+    check_drop_options(options["mask"], options["drop"])
     use_threads(options["threads"])
     found = describe(store)
     names = found.profile.band_names
-    scene = open_scene(
-        list(inputs), bands=bands or (list(names) if all(names) else None), offset=found.codec.offset
+    scene, band = pixels_and_mask(
+        options["mask"],
+        lambda chosen: open_scene(list(inputs), bands=chosen, offset=found.codec.offset),
+        bands or (list(names) if all(names) else None),
     )
-    with progress_bar("Appending", "chunks", quiet=quiet) as progress:
-        return append_store(store, scene, asked=_asked(found, options), progress=progress)
+    with (
+        progress_bar("Appending", "chunks", quiet=quiet) as progress,
+        opened_mask(options["mask"], scene, band) as drop,
+    ):
+        return append_store(store, scene, asked=_asked(found, options), drop=drop, progress=progress)
 
 
 def _asked(found: Description, options: dict[str, Any]) -> dict[str, Any]:
@@ -86,8 +101,15 @@ def _report(summary: Appended) -> str:
         f"{summary.output}: {len(summary.dates)} dates more, in groups of {groups}; now {times}, {summary.codec}",
         f"  {bytes_text(summary.bytes_before)} > {bytes_text(summary.bytes)}: {summary.bpppb:.4f} bits per new pixel "
         "and band",
-        f"  PSNR of the new dates {decibels(summary.psnr)} (peak 10,000 DN)",
-        *date_table(summary.dates, summary.date_psnr, summary.date_bits, bands * height * width),
+        f"  PSNR of the new dates {coded_psnr(summary.psnr, summary.dropped)} (peak 10,000 DN)",
+        *dropped_lines(summary.dropped),
+        *date_table(
+            summary.dates,
+            summary.date_psnr,
+            summary.date_bits,
+            bands * height * width,
+            shares(summary.date_dropped, height * width),
+        ),
         f"  {summary.seconds:.1f} s; nothing that was there was encoded again",
     ]
     missed = [f"  the store's target was not reached in {summary.missed} chunks"] if summary.missed else []

@@ -71,6 +71,7 @@ def date_table(
     psnr: Sequence[float | None],
     bits: Sequence[float | None] = (),
     pixels: int = 1,
+    dropped: Sequence[float] = (),
 ) -> list[str]:
     """One line a date: what it costs and how good it is.
 
@@ -79,12 +80,16 @@ def date_table(
         psnr: [T] dB; None: exact.
         bits: [T] estimated bits; None where the codec cannot tell; empty: no such column.
         pixels: pixels of a date, all bands.
+        dropped: [T] share of pixels that are forecast; empty: no such column.
     """
-    title = "  date                 PSNR" + ("      estimated bits per pixel and band" if bits else "")
+    title = "  date                 PSNR" + ("   dropped" if dropped else "")
+    title += "      estimated bits per pixel and band" if bits else ""
     lines = [title] if dates else []
     for t, (date, value) in enumerate(zip(dates, psnr)):
         cost = f"   {_cost(bits[t], pixels)}" if bits else ""
-        lines.append(f"  {date or f'number {t + 1}':19}  {decibels(value):>8}{cost}")
+        quality = "-" if dropped and dropped[t] and value is None else decibels(value)
+        left_out = f"  {100 * dropped[t]:6.1f} %" if dropped else ""
+        lines.append(f"  {date or f'number {t + 1}':19}  {quality:>8}{left_out}{cost}")
     return lines
 
 

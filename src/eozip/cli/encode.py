@@ -12,13 +12,20 @@ from eozip.cli.common import (
     STORE,
     CommaList,
     bytes_text,
-    decibels,
     json_option,
     overwrite_option,
     print_json,
     progress_bar,
     threads_option,
     use_threads,
+)
+from eozip.cli.drop import (
+    check_drop_options,
+    coded_psnr,
+    drop_options,
+    dropped_lines,
+    opened_mask,
+    pixels_and_mask,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Group of pictures: most dates coded together, and so read together.",
 )
+@drop_options
 @overwrite_option
 @json_option
 @threads_option
@@ -81,6 +89,7 @@ def encode(
         raise click.UsageError(
             "--quality and --target-psnr are two ways of asking for quality; give one of them."
         )
+    check_drop_options(options["mask"], options["drop"])
     summary = _run(inputs, out, quality, target_psnr, options)
     if options["as_json"]:
         print_json(asdict(summary))
@@ -101,7 +110,11 @@ def _run(
 
     check_target(out, options["overwrite"])  # before weights are loaded
     use_threads(options["threads"])
-    scene = open_scene(list(inputs), bands=options["bands"], offset=options["offset"])
+    scene, band = pixels_and_mask(
+        options["mask"],
+        lambda bands: open_scene(list(inputs), bands=bands, offset=options["offset"]),
+        options["bands"],
+    )
     wanted = make_request(
         scene,
         options["codec"],
@@ -113,7 +126,10 @@ def _run(
         offset=options["offset"],
         gop=options["gop"],
     )
-    with progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress:
+    with (
+        progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress,
+        opened_mask(options["mask"], scene, band) as drop,
+    ):
         return encode_store(
             scene,
             out,
@@ -122,6 +138,7 @@ def _run(
             chunk=options["chunk"],
             gop=options["gop"],
             overwrite=options["overwrite"],
+            drop=drop,
             facts=wanted.facts,
             progress=progress,
         )
@@ -133,7 +150,8 @@ def _report(summary: Summary) -> str:
         f"{summary.output}: {times} dates x {bands} bands x {height} x {width} pixels, {summary.codec}",
         f"  {bytes_text(summary.raw_bytes)} > {bytes_text(summary.bytes)}: {summary.ratio:.1f} times "
         f"smaller, {summary.bpppb:.4f} bits per pixel and band",
-        f"  PSNR {decibels(summary.psnr)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
+        f"  PSNR {coded_psnr(summary.psnr, summary.dropped)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
+        *dropped_lines(summary.dropped),
         f"  {summary.seconds:.1f} s, {summary.mpx_per_s:.2f} MPx/s, every chunk decoded and compared",
     ]
     # zarr-python 3 takes a bare path for a directory; fsspec's prefix says that it is a zip file
@@ -143,7 +161,8 @@ def _report(summary: Summary) -> str:
 
 
 def _by_band(summary: Summary) -> str:
-    values = ("exact" if value is None else f"{value:.1f}" for value in summary.band_psnr)
+    none = "-" if summary.dropped else "exact"
+    values = (none if value is None else f"{value:.1f}" for value in summary.band_psnr)
     return ", ".join(
         f"{name or i} {value}" for i, (name, value) in enumerate(zip(summary.bands, values), start=1)
     )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from eozip.cli.common import STORE, bytes_text, date_table, decibels, json_option, print_json
+from eozip.cli.drop import shares
 from eozip.errors import InputError
 
 
@@ -59,11 +60,16 @@ def store_facts(path: Path) -> dict[str, Any]:
 def chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
     from eozip import api
+    from eozip.codecs.dropping import can_drop
 
-    found = api.inspect(path.read_bytes())
+    data = path.read_bytes()
+    found = api.inspect(data)
     header = {key: _plain(value) for key, value in asdict(found.header).items()}
     sections = list(found.sections)
-    return {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
+    facts = {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
+    if can_drop(found.header.codec):
+        facts["date_dropped"] = api.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1).tolist()
+    return facts
 
 
 def _plain(value: Any) -> Any:
@@ -81,7 +87,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if "date_psnr" in facts:
         psnr, bits = facts.pop("date_psnr"), facts.pop("date_bits", [])
         _, bands, height, width = facts["shape"]
-        tables += date_table(facts["dates"], psnr, bits, bands * height * width)
+        dropped = shares(facts.pop("date_dropped", None), height * width)
+        tables += date_table(facts["dates"], psnr, bits, bands * height * width, dropped)
     if isinstance(facts.get("sections"), dict):
         tables += _sections(facts.pop("sections"))
     return [*(_line(key, value) for key, value in facts.items()), *tables]

@@ -12,17 +12,17 @@ from eozip.cli.common import (
     STORE,
     CommaList,
     date_table,
-    decibels,
     json_option,
     print_json,
     progress_bar,
     threads_option,
     use_threads,
 )
+from eozip.cli.drop import coded_psnr, shares
 
 if TYPE_CHECKING:
     from eozip.raster import Scene
-    from eozip.store import Report
+    from eozip.store import Description, Report
 
 FAILED = 3
 
@@ -59,7 +59,7 @@ def verify(
 
     Exit code 3 if any check fails.
     """
-    from eozip.store import verify_store
+    from eozip.store import describe, verify_store
 
     use_threads(threads)
     scene = _source(store, against, bands) if against else None
@@ -68,7 +68,7 @@ def verify(
     if as_json:
         print_json({"ok": report.ok, **asdict(report)})
     else:
-        click.echo(_text(store, report, _dates(store)))
+        click.echo(_text(report, describe(store)))
     if not report.ok:
         ctx.exit(FAILED)
 
@@ -82,15 +82,15 @@ def _source(store: Path, against: tuple[Path, ...], bands: list[str | int] | Non
     return open_scene(list(against), bands=bands or (list(names) if all(names) else None))
 
 
-def _dates(store: Path) -> list[str | None]:
-    from eozip.store import describe
-
-    return list(describe(store).dates)
-
-
-def _text(store: Path, report: Report, dates: list[str | None]) -> str:
+def _text(report: Report, store: Description) -> str:
     what = f"{report.stored} of {report.chunks} chunks stored, {report.decoded} decoded"
-    compared = [] if report.unequal is None else [f"  against the source: PSNR {decibels(report.psnr)}"]
-    compared += date_table(dates, report.date_psnr) if report.date_psnr else []
+    psnr = coded_psnr(report.psnr, any(report.date_dropped))
+    compared = [] if report.unequal is None else [f"  against the source: PSNR {psnr}"]
+    if report.date_psnr:
+        _, _, height, width = store.grid.shape
+        dropped = shares(report.date_dropped, height * width) if any(report.date_dropped) else []
+        compared += date_table(store.dates, report.date_psnr, dropped=dropped)
     verdict = "verified" if report.ok else f"{len(report.failures)} FAILED"
-    return "\n".join([f"{store}: {verdict} ({what})", *compared, *(f"  {line}" for line in report.failures)])
+    return "\n".join(
+        [f"{store.path}: {verdict} ({what})", *compared, *(f"  {line}" for line in report.failures)]
+    )

@@ -28,6 +28,7 @@ _HOMES = {
     "describe": "description",
     "encode_store": "writer",
     "make_request": "request",
+    "read_dropped": "pixels",
     "section_sizes": "sections",
     "verify_store": "verify",
 }

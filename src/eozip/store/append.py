@@ -20,6 +20,7 @@ import numpy as np
 
 from eozip.errors import FormatError, InputError, WeightsError
 from eozip.raster import Scene, open_reader
+from eozip.raster.masks import MaskReader
 from eozip.store.container import StoreFiles, updating
 from eozip.store.description import Description, describe
 from eozip.store.grid import Shape, regular_groups
@@ -27,7 +28,7 @@ from eozip.store.growth import grown_keys, put_shard
 from eozip.store.pixels import open_pixels
 from eozip.store.same import check_same_source, in_band_order
 from eozip.store.tally import Tally, psnr_of, squares_of
-from eozip.store.writer import Progress, Run, encode_shard, quality_range
+from eozip.store.writer import Progress, Run, check_drop, encode_shard, quality_range
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class Appended:
         chunks: chunks encoded; `empty` of them hold nodata only.
         bytes: size of the store now; `bytes_before` before.
         bpppb: bits by which the store grew per new pixel and band.
-        psnr: dB at peak 10,000 DN over the new valid pixels; None where they are all equal.
+        psnr: dB at peak 10,000 DN over the new valid pixels that were not dropped; None where they are all equal.
         date_psnr: [t] dB.
         date_bits: [t] as in `Summary`.
+        dropped: as in `Summary`, of the new dates.
+        date_dropped: [t] likewise.
         missed: chunks that did not reach the store's target PSNR.
         seconds: wall time.
     """
@@ -63,6 +66,8 @@ class Appended:
     psnr: float | None
     date_psnr: list[float | None]
     date_bits: list[float | None]
+    dropped: float | None
+    date_dropped: list[int] | None
     missed: int
     seconds: float
 
@@ -72,6 +77,7 @@ def append_store(
     scene: Scene,
     *,
     asked: Mapping[str, Any] | None = None,
+    drop: MaskReader | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Appended:
     """Encodes the dates of a scene into a store, behind those that are there.
@@ -81,6 +87,7 @@ def append_store(
         scene: the new dates, on the store's grid and with its bands (in any order where they have names).
         asked: fields of `EozipChunkCodec` that the caller expects of the store; None and missing ones are not
             compared.
+        drop: mask of the new dates, as in `encode_store`; may be given whether the dates before had one or not.
         progress: called with chunks done and chunks in all.
 
     Returns:
@@ -96,7 +103,8 @@ def append_store(
     found = describe(store)
     scene = in_band_order(scene, found.profile)
     _check(found, scene, asked or {})
-    run = _run(found, scene, progress)
+    check_drop(found.codec, drop)
+    run = _run(found, scene, progress, drop)
     stored = scene.select(_stored_order(found))
     with updating(found.path) as container, open_pixels(found) as pixels, open_reader(stored) as reader:
         total, more = run.total, 0
@@ -161,11 +169,11 @@ def _stored_order(found: Description) -> list[int]:
     return [found.band_order.index(position) for position in range(len(found.band_order))]
 
 
-def _run(found: Description, scene: Scene, progress: Progress) -> Run:
+def _run(found: Description, scene: Scene, progress: Progress, drop: MaskReader | None) -> Run:
     first, bands, height, width = found.grid.shape
     grid = replace(found.grid, shape=(first + scene.shape[0], bands, height, width))
     tally = Tally(scene.shape[0], bands, found.codec.offset, found.codec.nodata)
-    return Run(found.codec, grid, tally, progress, first)
+    return Run(found.codec, grid, tally, progress, first, drop)
 
 
 def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
@@ -194,12 +202,21 @@ def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         "psnr": psnr_of(float(squares.sum()), int(counts.sum())),
         "band_psnr": [psnr_of(float(s), int(n)) for s, n in zip(squares, counts)],
         **{name: [*old[name], *new] for name, new in by_date.items() if name in old},
+        **_dropped(found, run),
         "valid_pixels": counts.tolist(),
         "chunks": chunks,
         "empty_chunks": chunks - (old["chunks"] - old["empty_chunks"] + more),
         **{name: old[name] + more for name, more in _counts(run).items() if name in old},
         "groups": [*found.groups, *_new_groups(run)],
     }
+
+
+def _dropped(found: Description, run: Run) -> dict[str, Any]:
+    """Of dates without a mask nothing was dropped."""
+    old = found.facts.get("date_dropped")
+    if old is None and run.drop is None:
+        return {}
+    return {"date_dropped": [*(old or [0] * run.first), *run.tally.dropped.tolist()]}
 
 
 def _counts(run: Run) -> dict[str, int]:
@@ -232,6 +249,8 @@ def _summary(found: Description, run: Run, scene: Scene, seconds: float) -> Appe
         psnr=run.tally.psnr(),
         date_psnr=run.tally.date_psnr(),
         date_bits=run.known_date_bits(),
+        dropped=run.dropped_share(),
+        date_dropped=run.date_dropped(),
         missed=run.missed,
         seconds=seconds,
     )

@@ -16,7 +16,7 @@ from eozip.errors import FormatError
 from eozip.raster import Scene
 from eozip.store.container import Container, StoreFiles
 from eozip.store.grid import Shape, Window
-from eozip.store.metadata import ARRAY, DIMENSIONS, seconds_of
+from eozip.store.metadata import ARRAY, DIMENSIONS, DROPPED, dropped_keys, seconds_of
 from eozip.store.pixels import StorePixels
 from eozip.store.shards import Shard, pack_shard
 from eozip.store.writer import Run
@@ -137,8 +137,12 @@ def grown_keys(files: StoreFiles, scene: Scene, facts: Mapping[str, Any], dates:
         for each in (document, consolidated["metadata"].get(name, {})):
             each["shape"] = [dates, *document["shape"][1:]]
     documents = {f"{name}/{GROUP}": document for name, document in arrays.items()}
+    counts = {} if facts.get("date_dropped") is None else dropped_keys(facts["date_dropped"])
+    if counts:
+        consolidated["metadata"][DROPPED] = json.loads(counts[f"{DROPPED}/{GROUP}"])
     return {
         **_time_chunks(files, group["attributes"]["geotiff"]["dates"]),
+        **counts,
         **{key: json.dumps(document).encode() for key, document in {**documents, GROUP: group}.items()},
     }
 
@@ -159,12 +163,12 @@ def _check_arrays(files: StoreFiles, group: dict[str, Any]) -> None:
     """Others along time would be left too short, and the store could not be opened any more."""
     for name in files.names():
         array = name.removesuffix(f"/{GROUP}")
-        if array in (name, TIME, ARRAY):
+        if array in (name, TIME, ARRAY, DROPPED):
             continue
         if DIMENSIONS[0] in (_document(files, name).get("dimension_names") or ()):
             raise FormatError(
-                f"{files.path}: expected no array along time but {ARRAY}, got {array}, whose new dates nobody knows; "
-                "take it out of the store first"
+                f"{files.path}: expected no array along time but {ARRAY} and {DROPPED}, got {array}, whose new dates "
+                "nobody knows; take it out of the store first"
             )
 
 

@@ -23,12 +23,18 @@ from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid
 
 ARRAY = "reflectance"
+DROPPED = "dropped"
 TIME_CHUNK = 512  # appended dates stay within one small key
 DIMENSIONS = ("time", "band", "y", "x")
 
 
 def metadata_keys(
-    scene: Scene, order: Sequence[int], grid: Grid, codec: EozipChunkCodec, facts: Mapping[str, Any]
+    scene: Scene,
+    order: Sequence[int],
+    grid: Grid,
+    codec: EozipChunkCodec,
+    facts: Mapping[str, Any],
+    dropped: Sequence[int] | None = None,
 ) -> dict[str, bytes]:
     """Every key of the store but the shards of pixels.
 
@@ -38,23 +44,24 @@ def metadata_keys(
         grid: chunks and shards.
         codec: codec with its configuration.
         facts: provenance for the group's attribute `eozip`, ready for JSON.
+        dropped: [T] forecast pixels of each date, for the array `dropped`; None: no such array.
 
     Returns:
         bytes by key, the group's zarr.json (with consolidated metadata) among them.
     """
     with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
-        return _written_keys(scene, order, grid, codec, facts)
+        memory = MemoryStore()
+        attributes = {"Conventions": "CF-1.11", "eozip": dict(facts), "geotiff": _geotiff(scene, order)}
+        group = zarr.create_group(memory, attributes=attributes)
+        _add_pixels(group, scene, grid, codec)
+        _add_coordinates(group, scene.select(order))
+        _add_crs(group, scene)
+        if dropped is not None:
+            add_dropped(group, dropped)
+        return _consolidated(memory)
 
 
-def _written_keys(
-    scene: Scene, order: Sequence[int], grid: Grid, codec: EozipChunkCodec, facts: Mapping[str, Any]
-) -> dict[str, bytes]:
-    memory = MemoryStore()
-    attributes = {"Conventions": "CF-1.11", "eozip": dict(facts), "geotiff": _geotiff(scene, order)}
-    group = zarr.create_group(memory, attributes=attributes)
-    _add_pixels(group, scene, grid, codec)
-    _add_coordinates(group, scene.select(order))
-    _add_crs(group, scene)
+def _consolidated(memory: MemoryStore) -> dict[str, bytes]:
     with warnings.catch_warnings():
         # consolidated metadata is an extension of zarr-python; xarray opens faster with it and quietly
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
@@ -100,6 +107,29 @@ def _pixel_attributes(codec: EozipChunkCodec) -> dict[str, Any]:
     if codec.nodata is not None:
         attributes["nodata"] = codec.nodata
     return attributes
+
+
+def add_dropped(group: zarr.Group, pixels: Sequence[int]) -> None:
+    """How many pixels of each date are forecast; the streams say which."""
+    array = group.create_array(
+        DROPPED,
+        shape=(len(pixels),),
+        chunks=(TIME_CHUNK,),  # whatever the number of dates: what an append rewrites suits old metadata
+        dtype=np.int64,
+        dimension_names=[DIMENSIONS[0]],
+        attributes={"long_name": "pixels of a date that are forecast, not coded"},
+        fill_value=0,
+    )
+    array[...] = np.array(pixels, np.int64)
+
+
+def dropped_keys(pixels: Sequence[int]) -> dict[str, bytes]:
+    """The array `dropped` alone, by key of the store: its chunk, then its zarr.json."""
+    memory = MemoryStore()
+    with zarr.config.set({"json_indent": None}):
+        add_dropped(zarr.create_group(memory), pixels)
+    found = {key: value.to_bytes() for key, value in memory._store_dict.items() if key.startswith(DROPPED)}
+    return dict(sorted(found.items()))  # "dropped/c/0" before "dropped/zarr.json"
 
 
 def _add_coordinates(group: zarr.Group, scene: Scene) -> None:

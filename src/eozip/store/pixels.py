@@ -181,6 +181,53 @@ class StorePixels:
         return f"shard {self.description.grid.key(shard)}, dates {t}, rows {y}, columns {x}"
 
 
+def dropped_of(fetched: list[Piece], window: Window) -> np.ndarray:
+    """Which pixels of a chunk are forecast: bool [T, h, w].
+
+    Args:
+        fetched: its streams, whole.
+        window: its place; dates in none of the streams are not forecast.
+
+    Raises:
+        FormatError: damaged flags, or of another size than this place has.
+    """
+    from eozip import api
+
+    height, width = (stop - start for start, stop in (window.rows, window.columns))
+    out = np.zeros((window.times[1] - window.times[0], height, width), bool)
+    for piece in fetched:
+        flags = api.dropped(piece.data)
+        if flags.ndim != 3 or flags.shape[1] < height or flags.shape[2] < width:
+            raise FormatError(f"expected a stream of [T, C, {height}, {width}], got flags of {flags.shape}")
+        count = max(0, min(len(flags), len(out) - piece.dates.start))
+        out[piece.dates.start :][:count] = flags[:count, :height, :width]
+    return out
+
+
+def read_dropped(description: Description) -> np.ndarray:
+    """Which pixels of a store are forecast, since nothing was spent on them.
+
+    Args:
+        description: the store.
+
+    Returns:
+        bool [T, H, W]; all False where nothing was dropped.
+
+    Raises:
+        FormatError: a chunk is damaged; the message names it.
+    """
+    times, _, rows, columns = description.grid.shape
+    out = np.zeros((times, rows, columns), bool)
+    with open_pixels(description) as pixels:
+        for shard in description.grid.shards():
+            opened = pixels.shard(shard)
+            for window in (w for strip in description.grid.strips(shard) for w in strip):
+                fetched = pixels.fetch(shard, window, opened)
+                with pixels.naming(shard, window):
+                    out[tuple(slice(*part) for part in _ranges(window))] = dropped_of(fetched, window)
+    return out
+
+
 def _check_dates(found: list[Piece], wanted: Sequence[int]) -> None:
     missing = [t for t in wanted if not any(t in piece.dates for piece in found)]
     if missing:

@@ -24,8 +24,9 @@ class Tally:
         offset: radiometric offset that is taken off before clipping.
         nodata: DN that is left out, or None.
         squares: [T, C] sum of squared differences.
-        counts: [T, C] valid pixels.
-        unequal: pixels that differ at all, nodata included.
+        counts: [T, C] valid pixels that are not forecast.
+        dropped: [T] forecast pixels (of H x W).
+        unequal: pixels that differ at all, nodata included, forecast ones not.
     """
 
     dates: int
@@ -34,30 +35,39 @@ class Tally:
     nodata: int | None = None
     squares: np.ndarray = field(init=False)
     counts: np.ndarray = field(init=False)
+    dropped: np.ndarray = field(init=False)
     unequal: int = 0
 
     def __post_init__(self) -> None:
         self.squares = np.zeros((self.dates, self.bands))
         self.counts = np.zeros((self.dates, self.bands), dtype=np.int64)
+        self.dropped = np.zeros(self.dates, dtype=np.int64)
 
-    def add(self, original: np.ndarray, decoded: np.ndarray, first: int = 0) -> None:
+    def add(
+        self, original: np.ndarray, decoded: np.ndarray, first: int = 0, dropped: np.ndarray | None = None
+    ) -> None:
         """Counts one pair of stacks.
 
         Args:
             original: DN [t, C, h, w].
             decoded: DN of the same shape and dtype.
             first: date of the tally that the stacks begin with.
+            dropped: bool [t, h, w], forecast pixels, which nothing is said about; None: there are none.
         """
+        coded = np.ones((len(original), *original.shape[2:]), bool) if dropped is None else ~dropped
+        self.dropped[first : first + len(original)] += (~coded).sum((1, 2))
         for t in range(len(original)):
             for band in range(self.bands):
-                self._add_plane((first + t, band), original[t, band], decoded[t, band])
+                self._add_plane((first + t, band), original[t, band], decoded[t, band], coded[t])
 
-    def _add_plane(self, where: tuple[int, int], original: np.ndarray, decoded: np.ndarray) -> None:
-        valid = np.ones(original.shape, bool) if self.nodata is None else original != self.nodata
+    def _add_plane(
+        self, where: tuple[int, int], original: np.ndarray, decoded: np.ndarray, coded: np.ndarray
+    ) -> None:
+        valid = coded if self.nodata is None else coded & (original != self.nodata)
         error = self._clipped(original) - self._clipped(decoded)
         self.squares[where] += float(np.sum(np.square(error), where=valid, dtype=np.float64))
         self.counts[where] += int(valid.sum())
-        self.unequal += int(np.count_nonzero(original != decoded))
+        self.unequal += int(np.count_nonzero((original != decoded) & coded))
 
     def _clipped(self, dn: np.ndarray) -> np.ndarray:
         return np.clip(dn.astype(np.float32) - np.float32(self.offset), 0, PEAK)

@@ -13,7 +13,7 @@ from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import Scene, SceneReader, open_reader
 from eozip.store.description import Description, describe
 from eozip.store.grid import Shape, Window
-from eozip.store.pixels import StorePixels, open_pixels
+from eozip.store.pixels import StorePixels, dropped_of, open_pixels
 from eozip.store.shards import Shard
 from eozip.store.tally import Tally
 from eozip.store.writer import Progress
@@ -30,9 +30,10 @@ class Report:
         chunks: chunks the scene has; `stored` of them are stored.
         decoded: chunks that were decoded.
         failures: one line for each damaged chunk or fact that does not hold; empty means verified.
-        psnr: dB against the source where one was given; None where equal or not compared.
+        psnr: dB against the source where one was given, dropped pixels aside; None where equal or not compared.
         date_psnr: [T] the same for each date; empty where not compared.
-        unequal: pixels that differ from the source; None where not compared.
+        date_dropped: [T] pixels that are forecast, of H x W; empty where not compared.
+        unequal: pixels that differ from the source, dropped ones aside; None where not compared.
     """
 
     chunks: int
@@ -41,6 +42,7 @@ class Report:
     failures: list[str] = field(default_factory=list)
     psnr: float | None = None
     date_psnr: list[float | None] = field(default_factory=list)
+    date_dropped: list[int] = field(default_factory=list)
     unequal: int | None = None
 
     @property
@@ -137,12 +139,12 @@ class _Checker:
             self.report.decoded += 1
             if self.source is not None:
                 with self.pixels.naming(shard, window):
-                    self._compare(self.source, window, dn)
+                    self._compare(self.source, window, dn, dropped_of(fetched, window))
 
-    def _compare(self, source: SceneReader, window: Window, dn: np.ndarray) -> None:
+    def _compare(self, source: SceneReader, window: Window, dn: np.ndarray, dropped: np.ndarray) -> None:
         original = source.read(slice(*window.times), slice(*window.rows), slice(*window.columns))
         decoded = dn[:, list(self.pixels.description.band_order)]
-        self.tally.add(original, decoded, window.times[0])
+        self.tally.add(original, decoded, window.times[0], dropped)
         nodata = self.pixels.description.codec.nodata
         if nodata is not None and np.any((original == nodata) != (decoded == nodata)):
             raise FormatError(f"nodata pixels (DN {nodata}) are not those of the source")
@@ -159,9 +161,19 @@ def _check_count(description: Description, report: Report) -> None:
 
 def _check_tally(description: Description, report: Report, tally: Tally) -> None:
     report.psnr, report.date_psnr, report.unequal = tally.psnr(), tally.date_psnr(), tally.unequal
+    report.date_dropped = tally.dropped.tolist()
+    _check_dropped(description, report)
     _check_psnr("the pixels", description.facts.get("psnr"), report.psnr, report)
     for t, (expected, got) in enumerate(zip(description.facts.get("date_psnr", []), report.date_psnr)):
         _check_psnr(f"date {t}", expected, got, report)
+
+
+def _check_dropped(description: Description, report: Report) -> None:
+    expected = description.facts.get("date_dropped", [0] * description.grid.shape[0])
+    if report.date_dropped != expected:
+        report.failures.append(
+            f"expected {expected} forecast pixels by date, found {report.date_dropped}; the attributes were changed"
+        )
 
 
 def _check_psnr(what: str, expected: float | None, got: float | None, report: Report) -> None:

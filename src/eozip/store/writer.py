@@ -18,6 +18,7 @@ from eozip.codecs.registry import LOSSLESS
 from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import PEAK
 from eozip.raster import Scene, SceneReader, open_reader
+from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, StoreFiles, check_target, writing
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
@@ -42,7 +43,8 @@ class Summary:
         bytes: size of everything in the store; `raw_bytes` of the uncompressed pixels.
         ratio: raw_bytes / bytes.
         bpppb: bits of everything per pixel, date and band.
-        psnr: dB at peak 10,000 DN over all valid pixels; None where they are all equal.
+        psnr: dB at peak 10,000 DN over all valid pixels that were not dropped; None where they are all equal, or
+            there are none.
         band_psnr: [C] dB.
         date_psnr: [T] dB.
         date_bits: [T] bits of each date's chunk streams, estimated as the codec's encoder counted them where a
@@ -50,6 +52,8 @@ class Summary:
         quality: lowest and highest quality used by a chunk (lossless counts as 100); None if none is stored.
         target_psnr: dB asked for, or None; `missed` chunks did not reach it.
         max_error: DN promised for every pixel, or None.
+        dropped: share of the pixels of all dates that nothing was spent on, and that are forecast; None without a mask.
+        date_dropped: [T] such pixels, of H x W; None without a mask.
         layered: chunks with a residual layer; `without_network`: chunks coded losslessly or near-losslessly.
         seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
     """
@@ -73,6 +77,8 @@ class Summary:
     target_psnr: float | None
     missed: int
     max_error: int | None
+    dropped: float | None
+    date_dropped: list[int] | None
     layered: int
     without_network: int
     seconds: float
@@ -89,6 +95,7 @@ class Run:
         tally: of the dates written.
         progress: see `Progress`.
         first: first date of the store that is written; those before it are there already.
+        drop: mask of the dates written, of which cells that are hidden altogether are not coded; None: none.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
 
@@ -97,6 +104,7 @@ class Run:
     tally: Tally
     progress: Progress
     first: int = 0
+    drop: MaskReader | None = None
     done: int = 0
     empty: int = 0
     missed: int = 0
@@ -123,6 +131,15 @@ class Run:
         """As in `Summary`."""
         return [None if np.isnan(bits) else round(float(bits), 1) for bits in self.date_bits]
 
+    def date_dropped(self) -> list[int] | None:
+        """As in `Summary`."""
+        return None if self.drop is None else self.tally.dropped.tolist()
+
+    def dropped_share(self) -> float | None:
+        """As in `Summary`."""
+        pixels = self.tally.dates * math.prod(self.grid.shape[2:])
+        return None if self.drop is None else int(self.tally.dropped.sum()) / pixels
+
 
 def encode_store(
     scene: Scene,
@@ -133,6 +150,7 @@ def encode_store(
     chunk: int | None = None,
     gop: int = GOP,
     overwrite: bool = False,
+    drop: MaskReader | None = None,
     facts: dict[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Summary:
@@ -146,6 +164,7 @@ def encode_store(
         chunk: side of a chunk in pixels; None fits it near 256.
         gop: most dates in one chunk.
         overwrite: whether an existing output may be replaced.
+        drop: mask on the scene's grid (`eozip.raster.masks.open_mask`); see `eozip.encode`.
         facts: provenance added to the group's attribute `eozip`.
         progress: see `Progress`.
 
@@ -161,14 +180,29 @@ def encode_store(
     check_target(target, overwrite)
     check_array(scene.shape, scene.dtype)
     grid = plan(scene.shape, chunk, gop)
-    run = Run(codec, grid, Tally(*scene.shape[:2], codec.offset, codec.nodata), progress)
+    check_drop(codec, drop)
+    run = Run(codec, grid, Tally(*scene.shape[:2], codec.offset, codec.nodata), progress, drop=drop)
     order = list(range(scene.shape[1])) if order is None else list(order)
     stored = scene.select(order)
     with writing(target, overwrite) as container, open_reader(stored) as reader:
         _write_shards(run, reader, container)
-        for key, data in metadata_keys(scene, order, grid, codec, _facts(run, facts or {})).items():
+        for key, data in metadata_keys(
+            scene, order, grid, codec, _facts(run, facts or {}), run.date_dropped()
+        ).items():
             container.put(key, data)
     return _summary(run, stored, target, time.perf_counter() - started)
+
+
+def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
+    """Refuses a mask for a codec that cannot leave cells out, before anything is encoded.
+
+    Raises:
+        InputError: see above.
+    """
+    from eozip import api
+
+    if drop is not None:
+        api.check_droppable(codec.codec)
 
 
 def _write_shards(run: Run, reader: SceneReader, container: Container) -> None:
@@ -188,29 +222,34 @@ def encode_shard(run: Run, reader: SceneReader, shard: Shape, total: int) -> dic
     for windows in run.windows(shard):
         left = windows[0].columns[0]
         times = slice(*(t - run.first for t in windows[0].times))
-        pixels = reader.read(times, slice(*windows[0].rows), slice(left, windows[-1].columns[1]))
+        place = times, slice(*windows[0].rows), slice(left, windows[-1].columns[1])
+        pixels = reader.read(*place)
+        hidden = None if run.drop is None else run.drop.read(*place)
         for window in windows:
-            dn = pixels[..., window.columns[0] - left : window.columns[1] - left]
-            _keep_stream(run, streams, window, np.ascontiguousarray(dn))
+            part = ..., slice(window.columns[0] - left, window.columns[1] - left)
+            drop = None if hidden is None else hidden[part]
+            _keep_stream(run, streams, window, np.ascontiguousarray(pixels[part]), drop)
             run.progress(run.done, total)
     return streams
 
 
-def _keep_stream(run: Run, streams: dict[Shape, bytes], window: Window, dn: np.ndarray) -> None:
+def _keep_stream(
+    run: Run, streams: dict[Shape, bytes], window: Window, dn: np.ndarray, drop: np.ndarray | None
+) -> None:
     first = window.times[0] - run.first
     if np.all(dn == (run.codec.nodata or 0)):  # zarr fills chunks that are not stored with exactly this value
         run.tally.add(dn, dn, first)
         run.empty += 1
     else:
-        streams[window.position] = _encode_chunk(run, dn, first)
+        streams[window.position] = _encode_chunk(run, dn, first, drop)
     run.done += 1
 
 
-def _encode_chunk(run: Run, dn: np.ndarray, first: int) -> bytes:
+def _encode_chunk(run: Run, dn: np.ndarray, first: int, drop: np.ndarray | None) -> bytes:
     from eozip import api
 
-    stream, report = api.encode_report(dn, **run.codec.encode_options())
-    run.tally.add(dn, api.decode(stream), first)
+    stream, report = api.encode_report(dn, drop=drop, **run.codec.encode_options())
+    run.tally.add(dn, api.decode(stream), first, api.dropped(stream))
     run.missed += report.reached is False
     run.layered += report.residual > 0
     run.without_network += report.codec in (LOSSLESS, NEAR_LOSSLESS)
@@ -246,6 +285,7 @@ def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "chunks_below_target": run.missed,
         "chunks_with_residual_layer": run.layered,
         "chunks_without_network": run.without_network,
+        **({} if run.drop is None else {"date_dropped": run.date_dropped()}),
     }
 
 
@@ -280,6 +320,8 @@ def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
         target_psnr=run.codec.target_psnr,
         missed=run.missed,
         max_error=run.codec.max_error,
+        dropped=run.dropped_share(),
+        date_dropped=run.date_dropped(),
         layered=run.layered,
         without_network=run.without_network,
         seconds=seconds,
