@@ -1,4 +1,4 @@
-"""Symbols and latents of a flextec-small chunk after section 5 of docs/exact.md, without torch."""
+"""Symbols and latents of a flextec-small chunk after section 3.5 of docs/exact.md, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Symbols of a tec-tt-small chunk after section 4 of docs/exact.md, without torch. Units and axes: `reference.small`."""
+"""Symbols of a tec-tt-small chunk after section 3.4 of docs/exact.md, without torch. Units and axes: `reference.small`."""
 
 from __future__ import annotations
 
