@@ -21,6 +21,7 @@ import numpy as np
 
 from eozip import api, sensors
 from eozip.codecs import registry
+from eozip.codecs.flex_codec import SECTIONS
 from eozip.evaluate import tables
 from eozip.evaluate.baselines import Contender, Learned, contender, sweep_of
 from eozip.evaluate.figure import rd_figure
@@ -31,7 +32,7 @@ from eozip.evaluate.sweep import Point, swept
 from eozip.pixels import psnr
 from eozip.train.packed import packed_arrays
 
-BASELINES = ("jpeg2000", "jpeg2000-centred", "klt+jpeg2000", "klt+jpeg2000-lean", "klt-t+jpeg2000-lean")
+BASELINES = ("jpeg2000", "klt+jpeg2000", "klt-t+jpeg2000-lean", "klt-t+hevc", "klt-t+av1")
 REFERENCE = "klt+jpeg2000"
 SIZE = 256
 RGB = ("B04", "B03", "B02")
@@ -214,6 +215,8 @@ def _bright(codec: str, name: str, dn: np.ndarray) -> Bright:
 
 def _settings(name: str, step: float) -> list[float]:
     is_ours = isinstance(contender(name), Learned)
+    if name.startswith("flextec"):
+        return np.linspace(0, 100, SECTIONS).round(2).tolist()  # it has no more rates
     return [float(q) for q in np.arange(0, 100 + step / 2, step)] if is_ours else list(sweep_of(name))
 
 
