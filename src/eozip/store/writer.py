@@ -249,7 +249,7 @@ def _encode_chunk(run: Run, dn: np.ndarray, first: int, drop: np.ndarray | None)
     from eozip import api
 
     stream, report = api.encode_report(dn, drop=drop, **run.codec.encode_options())
-    run.tally.add(dn, api.decode(stream), first, api.dropped(stream))
+    run.tally.add(dn, api.decode(stream), first, api.dropped(stream) if report.dropped else None)
     run.missed += report.reached is False
     run.layered += report.residual > 0
     run.without_network += report.codec in (LOSSLESS, NEAR_LOSSLESS)
