@@ -97,7 +97,7 @@ def test_the_regressions_picture_can_be_the_last_reference():
     assert len(codec.given[0]) == 5
     clear = ~given.hidden[1]
     assert np.array_equal(found.x_hat[:, clear], given.x[1][:, clear])
-    assert found.method == "echo-small-s2l2a-v1@regression"
+    assert found.method == "echo-small-s2l2a-v1+regression"
 
 
 def test_tool_takes_a_codec_by_name_and_says_that_sigma_is_not_calibrated():
@@ -120,3 +120,8 @@ def test_codecs_that_do_not_fit_are_refused(token_codec):
             predictor.predict(given, 1)
     with pytest.raises(InputError, match="cannot forecast"):
         predictor_of(registry.get("tec-fp-small-s2l2a-v1"))
+
+
+def test_an_unknown_draft_is_named():
+    with pytest.raises(InputError, match="after the \\+"):
+        get_predictor("tec-tt-small+mirror")

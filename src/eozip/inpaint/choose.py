@@ -29,7 +29,8 @@ def get_predictor(name: str) -> Predictor:
 
     Args:
         name: one of `NAMES`; or a codec that forecasts: its id or short name, or a checkpoint as `eozip.load`
-            takes it (a path, or "owner/name@lambda-5"). Codecs import torch.
+            takes it (a path, or "owner/name@lambda-5"). "tec-tt-small+regression" puts the regression's picture in
+            as the last reference of the codec. Codecs import torch.
 
     Raises:
         InputError: unknown, or a codec that cannot forecast.
@@ -40,10 +41,13 @@ def get_predictor(name: str) -> Predictor:
     from eozip.codecs import published, registry
     from eozip.inpaint.learned import predictor_of
 
+    name, _, draft = name.partition("+")
+    if draft and draft not in _CLOSED:
+        raise InputError(f"predictor: expected one of {', '.join(NAMES)} after the +, got {draft!r}")
     try:
         codec = published.load(name) if "/" in name else registry.get(registry.resolve(name))
     except UnknownCodecError as error:
         raise InputError(
             f"predictor: expected one of {', '.join(NAMES)} or a codec that forecasts, got {name!r} ({error})"
         ) from error
-    return predictor_of(codec)
+    return predictor_of(codec, _CLOSED[draft]() if draft else None)

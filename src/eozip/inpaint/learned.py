@@ -64,7 +64,7 @@ class ForecastPredictor:
 
     @property
     def name(self) -> str:
-        return self.codec.id if self.draft is None else f"{self.codec.id}@{self.draft.name}"
+        return self.codec.id if self.draft is None else f"{self.codec.id}+{self.draft.name}"
 
     def predict(self, series: Series, date: int) -> Prediction:
         references = self.usable.references(series, date)
