@@ -82,7 +82,8 @@ class TimeStep(nn.Module):
         """Pass `number`; mean and log_scale [B, n, K] from space alone -> both, with time."""
         shown = a.settle(log_scale)
         features = self.features(number, hints, shown, t, a)
-        score = a.settle(self.score(features)) * hints.seen
+        # divided in the wide carrier: rounded twice, a quotient near a tie would depend on the first rounding
+        score = a.wide(a.settle(self.score(features)) * hints.seen)
         weight = a.wide(a.fine(score / (1 + score.abs().sum(1, keepdim=True))))
         guess = a.place((weight * a.wide(hints.own)).sum(1))
         spread = a.place((weight * (a.wide(hints.own) - a.wide(guess)[:, None])).abs().sum(1))
