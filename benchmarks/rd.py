@@ -11,6 +11,7 @@ cloudy ones among them, at quality 100.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from eozip.codecs.flex_codec import SECTIONS
 from eozip.evaluate import tables
 from eozip.evaluate.baselines import Contender, Learned, contender, sweep_of
 from eozip.evaluate.figure import rd_figure
+from eozip.evaluate.metrics import Quality
 from eozip.evaluate.places import Place, load_places
 from eozip.evaluate.provenance import as_json, provenance, write_bytes, write_text
 from eozip.evaluate.rate import bpppb, rate_at
@@ -75,7 +77,10 @@ def main() -> None:
     own = options.codecs
     contenders = [contender(name) for name in [*own, *options.baselines]]
     places = load_places(options.data / "val", SIZE)
-    points = swept(contenders, places, lambda name: _settings(name, options.step), _progress)
+    before = earlier(options.reuse, [*own, *options.baselines])
+    missing = [one for one in contenders if one.name not in before.names]
+    points = swept(missing, places, lambda name: _settings(name, options.step), _progress)
+    points = [*points, *before.points]
     results = {
         "provenance": provenance(),
         "definition": "bpppb: bits of all bytes / (T C H W); PSNR: peak 10,000 DN, clip(x, 0, 10000), all bands and dates; "
@@ -87,8 +92,11 @@ def main() -> None:
         "bd_against_" + REFERENCE: tables.bd_table(points, REFERENCE)
         if REFERENCE in options.baselines
         else {},
-        "rgb_of_frame_0": rgb_frame(contenders, places, options.step),
-        "bright_scenes_at_quality_100": bright_scenes(own, options.data / "train"),
+        "rgb_of_frame_0": with_earlier(rgb_frame(missing, places, options.step), before),
+        "bright_scenes_at_quality_100": [
+            *bright_scenes([name for name in own if name not in before.names], options.data / "train"),
+            *before.bright,
+        ],
         "points": points,
     }
     text = report(results, points)
@@ -98,6 +106,41 @@ def main() -> None:
     write_bytes(
         options.out / "rd.png", rd_figure(points, own, "Sentinel-2 L2A, four dates, 12 bands, 256 x 256")
     )
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What another run of this benchmark measured."""
+
+    names: frozenset[str]
+    points: list[Point]
+    rgb: dict[str, Any]
+    bright: list[Bright]
+
+
+def earlier(path: Path | None, wanted: list[str]) -> Earlier:
+    """The part of an earlier rd.json that is about contenders wanted now."""
+    if path is None:
+        return Earlier(frozenset(), [], {}, [])
+    held = json.loads(path.read_text(encoding="utf-8"))
+    points = [_point(p) for p in held["points"] if p["contender"] in wanted]
+    names = frozenset(p.contender for p in points)
+    rgb = {name: row for name, row in held["rgb_of_frame_0"].get("bpppb", {}).items() if name in names}
+    bright = [
+        Bright(**{**b, "psnr": float("inf") if b["psnr"] is None else b["psnr"]})
+        for b in held["bright_scenes_at_quality_100"]
+        if b["codec"] in names
+    ]
+    return Earlier(names, points, rgb, bright)
+
+
+def _point(held: dict[str, Any]) -> Point:
+    groups = {int(metres): db for metres, db in held["group_psnr"].items()}
+    return Point(**{**held, "quality": Quality(**held["quality"]), "group_psnr": groups})
+
+
+def with_earlier(found: dict[str, Any], before: Earlier) -> dict[str, Any]:
+    return {**found, "bpppb": {**found["bpppb"], **before.rgb}} if found else found
 
 
 def rgb_frame(contenders: list[Contender], places: list[Place], step: float) -> dict[str, Any]:
@@ -239,6 +282,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=data, help="folder with val/ and train/")
     parser.add_argument("--codecs", nargs="*", default=_shipped(), help="default: all that are registered")
     parser.add_argument("--baselines", nargs="*", default=list(BASELINES))
+    parser.add_argument(
+        "--reuse", type=Path, help="rd.json of an earlier run: what it measured is taken from it"
+    )
     parser.add_argument("--step", type=float, default=5.0, help="between qualities")
     parser.add_argument("--out", type=Path, default=root / "results")
     options = parser.parse_args()
