@@ -50,7 +50,7 @@ def codec(folder):
 
 @pytest.fixture(scope="module")
 def x():
-    return series_scene(3, 50, 40)
+    return series_scene(3, 40, 30)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_gains_double_from_plane_to_plane(codec):
 # --- Streams ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 3, 4, 5, 7, 8, SECTIONS])
+@pytest.mark.parametrize("k", [1, 4, 6])
 def test_a_cut_stream_gives_the_pixels_of_a_stream_made_so(codec, x, coded, k):
     made = codec.encode_budgets(x, [k] * 3)
     assert made.sections == coded.sections[:k]
@@ -201,14 +201,9 @@ def test_a_cut_stream_gives_the_pixels_of_a_stream_made_so(codec, x, coded, k):
     assert here.shape == x.shape
 
 
-@pytest.mark.parametrize("k", range(1, SECTIONS + 1))
-def test_a_stream_cut_behind_any_section_decodes(codec, x, coded, k):
-    assert np.isfinite(codec.decode(cut(coded, k), x.shape, 100)).all()
-
-
-def test_every_section_brings_the_picture_nearer(tmp_path):
+def test_a_stream_may_be_cut_behind_any_section_and_every_section_brings_the_picture_nearer(tmp_path):
     codec = tiny_flex_codec(tmp_path, noise=0.0)  # closed forms alone: linear transforms and predictions
-    x = series_scene(2, 64, 64, seed=5)
+    x = series_scene(2, 32, 64, seed=5)
     coded = codec.encode(x, 100)
     errors = [np.square(codec.decode(cut(coded, k), x.shape, 100) - x).mean() for k in range(1, SECTIONS + 1)]
     assert errors == sorted(errors, reverse=True)
@@ -224,10 +219,10 @@ def test_bytes_of_every_section_are_within_one_per_cent_of_the_estimate(codec, x
     assert min(coded.bits) > 0
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     budgets=st.tuples(st.integers(1, SECTIONS), st.integers(0, SECTIONS), st.integers(0, SECTIONS)),
-    height=st.integers(1, 40),
+    height=st.integers(1, 32),
     width=st.integers(1, 40),
 )
 def test_any_budgets_and_sizes_come_back(codec, budgets, height, width):
@@ -287,9 +282,9 @@ def test_streams_whose_fields_contradict_each_other_are_refused(codec, x, coded)
 
 
 def test_dates_swapped_missing_or_of_another_budget_are_noticed(codec, x, coded):
-    swapped = codec.encode(x[[1, 0, 2]], 100)
+    few, swapped = codec.encode_budgets(x, [2] * 3), codec.encode_budgets(x[[1, 0, 2]], [2] * 3)
     with pytest.raises(FormatError):
-        codec.decode(replace(coded, sections=swapped.sections), x.shape, 100)
+        codec.decode(replace(few, sections=swapped.sections), x.shape, 0)
     two = replace(coded, budgets=coded.budgets[:2], checks=coded.checks[:2])
     with pytest.raises(FormatError):
         codec.decode(two, (2, *x.shape[1:]), 100)
@@ -312,7 +307,7 @@ def test_the_check_byte_names_the_date_in_a_cut_stream(codec, x, coded):
 KEPT = {}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(section=st.integers(0, 2), at=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_gives_the_same_pixels_or_a_named_error(codec, section, at, bit):
     if not KEPT:

@@ -23,7 +23,7 @@ from eozip.train import run
 from eozip.train.augment import DN_MAX, DN_MIN, Augment
 from eozip.train.data import Draw, open_source
 from eozip.train.kinds import kind_of
-from eozip.train.recipe import DataSource
+from eozip.train.recipe import DataSource, load
 from eozip.train.series import augmented_series, chosen_dates, open_series, seasons, smoothed, twelve_bands
 from eozip.train.start_series import begin_series
 from smallmodels import (
@@ -335,7 +335,8 @@ def folder(tmp_path: Path) -> Path:
 
 def series_recipe(folder: Path, network: str = "") -> Path:
     """Of `write_recipe`, with series in place of images."""
-    path = write_recipe(folder, 'kind = "tec-tt-small"\nsteps = 3\nname = "tec-tt-small-s2l2a-v7"')
+    top = 'kind = "tec-tt-small"\nsteps = 3\nname = "tec-tt-small-s2l2a-v7"\nstart_crops = 4\ncalibration_crops = 4'
+    path = write_recipe(folder, top, "real_bytes = false")
     text = path.read_text()
     top, _, rest = text.partition("[[data]]")
     _, _, rest = rest.partition("[validation]")
@@ -344,17 +345,18 @@ def series_recipe(folder: Path, network: str = "") -> Path:
 
 
 def test_a_run_ends_in_weights_that_load_and_encode(folder):
-    quiet = {"progress": False, "device": "cpu"}
-    image = run(write_recipe(folder, "steps = 1", "real_bytes = false"), out=folder / "image", **quiet)
     recipe = series_recipe(folder, "time = 8\n")
-    recipe.write_text(f'init = "{image.weights}"\ntrain_only = ["entropy.time."]\n{recipe.read_text()}')
-    outcome = run(recipe, out=folder / "out", **quiet)
+    recipe.write_text(f'init = "image"\ntrain_only = ["entropy.time."]\n{recipe.read_text()}')
+    sizes = {n: v for n, v in load(recipe).network.items() if n != "time"}
+    image = kind_of("tec-elic-small")
+    image.save(folder / "image", image.build(image.configured(sizes)), "x-s2l2a-v1", "s2-l2a", "a card")
+    outcome = run(recipe, out=folder / "out", progress=False, device="cpu")
     assert outcome.finished
     assert outcome.steps == 3
     codec = kind_of("tec-tt-small").load(outcome.weights)
     assert codec.id == "tec-tt-small-s2l2a-v7"
     assert type(codec) is series_codec.SeriesCodec
-    before = load_small(image.weights).model.state_dict()
+    before = load_small(folder / "image").model.state_dict()
     for name, v in codec.model.state_dict().items():
         if not name.startswith("entropy.time."):  # nothing else was trained
             assert torch.equal(v, before[name]), name
