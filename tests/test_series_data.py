@@ -1,0 +1,121 @@
+"""Series of dates that tec-tt-small is trained on: real ones, made-up seasons, augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eozip.errors import InputError
+from eozip.train.augment import DN_MAX, DN_MIN, Augment
+from eozip.train.data import Draw, open_source
+from eozip.train.recipe import DataSource
+from eozip.train.series import augmented_series, chosen_dates, open_series, seasons, smoothed, twelve_bands
+from smallmodels import scene
+from trainfiles import write_data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data(tmp_path)
+    return tmp_path
+
+
+def source(folder: Path, **more) -> DataSource:
+    keys = {"kind": "series", "path": str(folder / "train"), "crop": 32, "batch": 2, "dates": 3}
+    return DataSource(**keys | more)
+
+
+def first_crops(opened, count: int) -> list[np.ndarray]:
+    crops = opened.crops(Draw(1, 2), np.random.default_rng(0))
+    return [next(crops) for _ in range(count)]
+
+
+def test_series_are_crops_of_one_place_in_order_of_time(folder):
+    with np.load(folder / "train" / "fields.npz") as stored:
+        stack = stored["a"]
+    opened = open_series(source(folder), 12)
+    assert opened.facts["kind"] == "series"
+    assert opened.facts["dates"] == 3
+    assert [p.name for p in opened.files()] == ["fields.npz", "water.npz"]
+    for crop in first_crops(opened, 4):
+        # only one array has three dates, so all of it is there
+        corners = np.argwhere((stack[0, 0] == crop[0, 0, 0, 0]) & (stack[2, 5] == crop[2, 5, 0, 0]))
+        assert any(np.array_equal(stack[:, :, i : i + 32, j : j + 32], crop) for i, j in corners)
+
+
+def test_arrays_without_60_m_bands_are_taken_too(folder):
+    opened = open_source(source(folder, kind="seasons"), [f"B{k}" for k in range(12)])
+    assert {a.shape[1] for a in opened.stacks.arrays} == {10, 12}
+    assert opened.stacks.chances.sum() == pytest.approx(1)
+    for crop in first_crops(opened, 12):
+        assert crop.shape == (3, 12, 32, 32)
+        assert crop.min() >= DN_MIN
+        assert crop.max() <= DN_MAX
+
+
+def test_too_few_dates_are_refused(folder):
+    with pytest.raises(InputError, match="10, H, W"):
+        open_series(source(folder, dates=4), 12)
+    assert open_series(source(folder, dates=4, kind="seasons"), 12).dates == 4
+
+
+def test_chosen_dates_rise_and_stay_within_reach():
+    rng = np.random.default_rng(0)
+    drawn = np.array([chosen_dates(30, 4, rng) for _ in range(500)])
+    assert (np.diff(drawn) > 0).all()
+    assert drawn.min() == 0
+    assert drawn.max() == 29
+    assert (drawn[:, -1] - drawn[:, 0]).max() == 11  # three times as far apart as they could be
+    assert np.array_equal(chosen_dates(3, 3, rng), [0, 1, 2])
+
+
+def test_bands_of_60_m_are_made_of_their_neighbours():
+    stack = np.random.default_rng(0).integers(1000, 3000, (2, 10, 24, 24)).astype(np.uint16)
+    stack[:, :, :, 20:] = 0
+    whole = twelve_bands(stack)
+    assert whole.shape == (2, 12, 24, 24)
+    assert whole.dtype == np.uint16
+    assert np.array_equal(np.delete(whole, (0, 9), 1), stack)
+    assert (whole[..., 20:] == 0).all()  # nodata stays nodata
+    mean = stack[:, 7, 9:15, 9:15].mean((1, 2))
+    assert whole[:, 9, 12, 12] == pytest.approx(mean, abs=1)
+    assert (whole[..., :20] > 0).all()
+    assert twelve_bands(whole) is whole
+
+
+def test_smoothing_keeps_a_constant():
+    band = np.full((1, 16, 16), 1000, np.uint16)
+    assert np.array_equal(smoothed(band, 0.5), band // 2)
+
+
+def test_seasons_are_other_dates_of_the_same_place():
+    crop = scene(1, 48, 48)[0]
+    made = seasons(crop, 5, np.random.default_rng(3))
+    assert made.shape == (5, 12, 48, 48)
+    assert made.min() >= DN_MIN
+    assert made.max() <= DN_MAX
+    assert len(np.unique(made[:, 3, 20, 20])) == 5
+    edges = crop[3] - crop[3].mean()
+    alike = [np.corrcoef(edges.ravel(), date[3].ravel())[0, 1] for date in made]
+    assert np.median(alike) > 0.5
+    assert np.array_equal(made, seasons(crop, 5, np.random.default_rng(3)))
+
+
+def test_augmentation_turns_all_dates_alike():
+    crop = np.repeat(scene(1, 24, 24), 3, 0)
+    plain = Augment(brightness=0.0, band=0.0, bright_share=0.0, cloud_share=0.0)
+    for seed in range(8):
+        turned = augmented_series(crop, np.random.default_rng(seed), plain)
+        assert np.array_equal(turned[0], turned[1])
+        assert np.array_equal(turned[0], turned[2])
+        assert np.array_equal(np.sort(turned[0].ravel()), np.sort(crop[0].ravel()))
+    clouds = [
+        augmented_series(crop, np.random.default_rng(s), replace(plain, cloud_share=0.5)) for s in range(8)
+    ]
+    # brighter than the others, date by date
+    covered = np.array([series.mean((1, 2, 3)) > crop.mean() + 100 for series in clouds])
+    assert 0 < covered.sum() < covered.size
+    assert (covered.any(1) & ~covered.all(1)).any()
