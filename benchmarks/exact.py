@@ -216,7 +216,9 @@ def _stack(options: argparse.Namespace) -> tuple[np.ndarray, str]:
 def _options() -> argparse.Namespace:
     root = Path(__file__).parents[1]
     data = Path(os.environ.get("EOZIP_DATA") or root.parent / "shared") / "data"
-    shipped = [n.rpartition("-v")[0].removesuffix("-s2l2a") for n in hub.shipped() if "-s2l2a-v" in n]
+    # flextec-small runs the networks of tec-tt-small, and has no float form of its intervals
+    named = [n for n in hub.shipped() if "-s2l2a-v" in n and not n.startswith("flextec")]
+    shipped = [n.rpartition("-v")[0].removesuffix("-s2l2a") for n in named]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
