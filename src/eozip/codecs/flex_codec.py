@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from eozip.codecs.base import Encoded
+from eozip.codecs.budgets import budget_of, check_asked, check_stream
 from eozip.codecs.intervals import DateState, PlaneCode, SectionPort
 from eozip.codecs.series_codec import PAST, SeriesCodec, padded_size
 from eozip.codecs.small_codec import compare, padded
@@ -35,7 +36,7 @@ from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.entropy.exact import grid_level
 from eozip.entropy.refinement import Refinement
 from eozip.entropy.tables import pack_tables
-from eozip.errors import DesyncError, FormatError, InputError
+from eozip.errors import DesyncError, InputError
 from eozip.networks.small import at_level
 from eozip.networks.small_linear import rows
 from eozip.networks.small_time import Date
@@ -79,7 +80,7 @@ class FlexCodec(SeriesCodec):
         Raises:
             InputError: budgets out of range, or another number of them than of dates.
         """
-        check_budgets(budgets, len(x))
+        check_asked(budgets, len(x), SECTIONS, "sections")
         ports = tuple(EncodePort() for _ in range(max(budgets)))
         checks, _, bits = self.walk(ports, budgets, x, x.shape)
         return Encoded(tuple(port.finish() for port in ports), checks, tuple(budgets), bits)
@@ -91,7 +92,7 @@ class FlexCodec(SeriesCodec):
         Raises:
             InputError: as `encode_budgets`.
         """
-        check_budgets(budgets, len(x))
+        check_asked(budgets, len(x), SECTIONS, "sections")
         ports = tuple(EstimatePort() for _ in range(max(budgets)))
         self.walk(ports, budgets, x, x.shape)
         return tuple(port.bits for port in ports)
@@ -116,7 +117,7 @@ class FlexCodec(SeriesCodec):
             DesyncError: symbols of a date differ from the encoded ones.
             FormatError: sections that no encoder writes, or another number of dates.
         """
-        check_stream(coded, shape[0])
+        check_stream(coded, shape[0], SECTIONS, "sections")
         ports = tuple(DecodePort(section) for section in coded.sections)
         checks, x, _ = self.walk(ports, coded.budgets, None, shape)
         if len(ports) == max(coded.budgets):
@@ -233,30 +234,4 @@ def plane_level(plane: int, lmbda: object) -> Tensor:
 
 def sections_of(quality: float) -> int:
     """Quality 0 to 100 > sections, 1 to `SECTIONS`, in equal steps."""
-    return 1 + round(quality / 100 * (SECTIONS - 1))
-
-
-def check_budgets(budgets: Sequence[int], dates: int) -> None:
-    if len(budgets) != dates or not all(0 <= k <= SECTIONS for k in budgets) or budgets[0] < 1:
-        raise InputError(
-            f"budgets: expected one of 0..{SECTIONS} sections for each of {dates} dates, the first at least 1, "
-            f"got {list(budgets)}"
-        )
-
-
-def check_stream(coded: Encoded, dates: int) -> None:
-    budgets = coded.budgets
-    if len(budgets) != dates or len(coded.checks) != dates:
-        raise FormatError(
-            f"expected a budget and a check value for each of {dates} dates, got {len(budgets)} and "
-            f"{len(coded.checks)}; the stream is damaged or a date is missing"
-        )
-    if budgets[0] < 1 or max(budgets) > SECTIONS:
-        raise FormatError(
-            f"expected budgets up to {SECTIONS} sections, the first at least 1, got {list(budgets)}"
-        )
-    if not 1 <= len(coded.sections) <= max(budgets):
-        raise FormatError(
-            f"expected 1..{max(budgets)} sections, as the budgets say, got {len(coded.sections)}; the stream is "
-            "damaged, or cut before its first section was whole"
-        )
+    return budget_of(quality, SECTIONS)

@@ -28,10 +28,11 @@ from .. import hub
 from ..bitstream import frame_check
 from ..coder import DecodePort, EncodePort, EstimatePort, Port, Tables
 from ..entropy.tables import pack_tables
-from ..errors import DesyncError, FormatError, InputError
+from ..errors import DesyncError, InputError
 from ..networks.transformer import TOKENS, KeyValue, Walked
 from . import temporal
 from .base import Encoded
+from .budgets import budget_of, check_asked, check_stream
 from .parts import codec_id, latent_grid, sensor_of, weights_hash
 from .tec_tt import Grid, Past, TokenPath, block_count, compare, grid_of, latents, pixels, read_date
 from .temporal import TemporalModel
@@ -172,7 +173,7 @@ class FlexibleCodec:
         Raises:
             InputError: Budgets out of range, or another number of them than of dates.
         """
-        _check_asked(budgets, len(x))
+        check_asked(budgets, len(x), TOKENS, "tokens")
         ports = tuple(EncodePort() for _ in range(max(budgets)))
         sections = Sections(ports)
         y = latents(self.model, x[None], self.sensor)
@@ -188,7 +189,7 @@ class FlexibleCodec:
         Raises:
             InputError: As `encode_budgets`.
         """
-        _check_asked(budgets, x.shape[-4])
+        check_asked(budgets, x.shape[-4], TOKENS, "tokens")
         y = latents(self.model, x.reshape(-1, *x.shape[-4:]), self.sensor)
         ports = tuple(EstimatePort() for _ in range(max(budgets)))
         sections = Sections(ports)
@@ -204,7 +205,7 @@ class FlexibleCodec:
             DesyncError: Symbols of a date differ from the encoded ones; nothing after it can be decoded.
             FormatError: Sections that no encoder writes, or another number of dates.
         """
-        _check_stream(coded, shape[0])
+        check_stream(coded, shape[0], TOKENS, "tokens")
         sections = Sections(tuple(DecodePort(section) for section in coded.sections))
         grid = (1, *latent_grid(*shape[2:]))
         frames = self._over(grid).traverse(None, sections, coded.budgets)
@@ -225,33 +226,7 @@ class FlexibleCodec:
 
 def tokens_of(quality: float) -> int:
     """Quality 0 to 100 > tokens sent, 1 to 16, in equal steps."""
-    return 1 + round(quality / 100 * (TOKENS - 1))
-
-
-def _check_asked(budgets: Sequence[int], dates: int) -> None:
-    if len(budgets) != dates or not all(0 <= k <= TOKENS for k in budgets) or budgets[0] < 1:
-        raise InputError(
-            f"budgets: expected one of 0..{TOKENS} tokens for each of {dates} dates, the first at least 1, "
-            f"got {list(budgets)}"
-        )
-
-
-def _check_stream(coded: Encoded, dates: int) -> None:
-    budgets = coded.budgets
-    if len(budgets) != dates or len(coded.checks) != dates:
-        raise FormatError(
-            f"expected a budget and a check value for each of {dates} dates, got {len(budgets)} and "
-            f"{len(coded.checks)}; the stream is damaged or a date is missing"
-        )
-    if budgets[0] < 1 or max(budgets) > TOKENS:
-        raise FormatError(
-            f"expected budgets up to {TOKENS} tokens, the first at least 1, got {list(budgets)}"
-        )
-    if not 1 <= len(coded.sections) <= max(budgets):
-        raise FormatError(
-            f"expected 1..{max(budgets)} sections, as the budgets say, got {len(coded.sections)}; the stream "
-            "is damaged, or cut before its first section was whole"
-        )
+    return budget_of(quality, TOKENS)
 
 
 def from_weights(weights: hub.Weights, heads: int = 16, levels: tuple[int, ...] = LEVELS) -> FlexibleCodec:
