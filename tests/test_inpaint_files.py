@@ -13,9 +13,10 @@ from eozip.cli import cli
 from eozip.errors import InputError
 from eozip.inpaint.fill import inpaint
 from eozip.raster.masks import enlarged, parse_mask, read_mask
+from eozip.store.tally import Tally
 from inpaintfiles import L2A, masks, season, write_allclear
 from rasterfiles import write_tif
-from storefiles import listed, make_store
+from storefiles import ENDINGS, coarse_codec, listed, make_store, opened
 
 DATES = ("20220101", "20220111", "20220131")
 SIZE = (48, 40)
@@ -79,6 +80,100 @@ def test_store_in_files_out(tmp_path):
     assert "store holds no band" in run(
         "inpaint", tmp_path / "s.zarr", tmp_path / "o2", "--mask", "scl:3", code=1
     ).output  # fmt: skip
+
+
+@pytest.fixture(params=["files", "store"])
+def given(request, tmp_path):
+    """Input and its pixels; what a lossy store holds is what was measured."""
+    dn = write_season(tmp_path / "in")
+    if request.param == "files":
+        yield tmp_path / "in", dn
+        return
+    with coarse_codec() as coarse:
+        make_store(tmp_path / "in", tmp_path / "s.zarr.zip", coarse, quality=40)
+        lossy = opened(tmp_path / "s.zarr.zip").reflectance.values
+        assert (lossy != dn).any()
+        yield tmp_path / "s.zarr.zip", lossy
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_store_out(tmp_path, given, ending):
+    (source, dn), mask, out = given, masks(3), tmp_path / f"filled{ending}"
+    where = write_masks(tmp_path / "masks", mask.astype(np.uint8))
+    run("inpaint", source, out, "--mask", where, "--predictor", "weighted-filled")
+    expected = inpaint(dn, mask, days=[0, 10, 30], nodata=0, predictor="weighted-filled")
+    with opened(out) as found:
+        assert np.array_equal(found.reflectance, expected.dn)
+        assert np.array_equal(found.provenance, expected.provenance)
+        assert found.reflectance.dtype == dn.dtype
+        assert (found.sigma.dtype, found.sigma.attrs["units"]) == (np.uint16, "DN")
+        rms = np.sqrt((expected.sigma.astype(float) ** 2).mean(axis=1))
+        assert np.allclose(found.sigma, rms, atol=1.001)
+        assert ((found.sigma > 0) == mask).all()
+        seen = found.reflectance.where(found.provenance == 0)
+        assert np.array_equal(seen.notnull().any("band"), ~mask)
+        assert str(found.time.values[2])[:10] == "2022-01-31"
+        assert list(found.band.values) == list(L2A)
+    said = json.loads(run("info", out, "--json").stdout)["inpainted"]
+    assert said["methods"] == ["weighted-filled"] * 3
+    assert said["predicted"] == mask.sum()
+    run("verify", out)
+    assert set(listed(tmp_path)) == {"in", "masks", out.name, source.name}
+
+
+def test_a_filled_store_decodes_to_marked_files_and_takes_no_blind_append(tmp_path):
+    dn, mask = write_season(tmp_path / "in"), masks(3)
+    where = write_masks(tmp_path / "masks", mask.astype(np.uint8))
+    run("inpaint", tmp_path / "in", tmp_path / "f.zarr", "--mask", where, "--predictor", "mean-clear")
+    run("decode", tmp_path / "f.zarr", tmp_path / "back")
+    with rasterio.open(tmp_path / "back" / f"tile_{DATES[0]}.tif") as file:
+        assert np.array_equal(file.read()[:, ~mask[0]], dn[0][:, ~mask[0]])
+        assert file.tags()["INPAINTED_BY"] == "mean-clear"
+    write_tif(tmp_path / "later_20220401.tif", dn[0], L2A)
+    refused = run("append", tmp_path / "f.zarr", tmp_path / "later_20220401.tif", code=1)
+    assert "provenance" in refused.output
+
+
+def test_stores_that_cannot_be_written_are_named_and_nothing_is_left(tmp_path):
+    write_season(tmp_path / "in")
+    make_store(tmp_path / "in", tmp_path / "s.zarr")
+    where = write_masks(tmp_path / "masks", masks(3).astype(np.uint8))
+    before = (tmp_path / "s.zarr" / "zarr.json").read_bytes()
+    for out in (tmp_path / "s.zarr", tmp_path / "s.zarr" / "in.zarr"):
+        refused = run("inpaint", tmp_path / "s.zarr", out, "--mask", where, "--overwrite", code=1)
+        assert "never overwritten" in refused.output
+    there = run("inpaint", tmp_path / "in", tmp_path / "s.zarr", "--mask", where, code=1)
+    assert "exists already" in there.output
+    nowhere = run("inpaint", tmp_path / "in", tmp_path / "no" / "s.zarr", "--mask", where, code=1)
+    assert "does not exist" in nowhere.output
+    write_season(tmp_path / "odd", names=tuple(f"odd {k}" for k in range(12)))
+    odd = run("inpaint", tmp_path / "odd", tmp_path / "o.zarr", "--mask", where, code=1)
+    assert "name a folder" in odd.output
+    assert (tmp_path / "s.zarr" / "zarr.json").read_bytes() == before
+    assert listed(tmp_path) == ["in", "masks", "odd", "s.zarr"]
+
+
+def test_an_existing_store_is_replaced_only_when_asked(tmp_path):
+    write_season(tmp_path / "in")
+    make_store(tmp_path / "in", tmp_path / "old.zarr")
+    where = write_masks(tmp_path / "masks", masks(3).astype(np.uint8))
+    options = ("--mask", where, "--predictor", "mean-clear", "--overwrite")
+    run("inpaint", tmp_path / "in", tmp_path / "old.zarr", *options)
+    with opened(tmp_path / "old.zarr") as found:
+        assert (found.provenance.values.astype(bool) == masks(3)).all()
+    assert listed(tmp_path) == ["in", "masks", "old.zarr"]
+
+
+def test_a_store_that_does_not_come_back_leaves_nothing(tmp_path, monkeypatch):
+    write_season(tmp_path / "in")
+    where = write_masks(tmp_path / "masks", masks(3).astype(np.uint8))
+    monkeypatch.setattr(Tally, "unequal", 3, raising=False)
+    monkeypatch.setattr(Tally, "add", lambda self, *rest: setattr(self, "unequal", 3))
+    options = ("--mask", where, "--predictor", "mean-clear")
+    assert (
+        "did not come back" in run("inpaint", tmp_path / "in", tmp_path / "o.zarr", *options, code=1).output
+    )
+    assert listed(tmp_path) == ["in", "masks"]
 
 
 def test_classes_of_a_band_of_the_input(tmp_path):

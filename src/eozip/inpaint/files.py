@@ -1,20 +1,20 @@
-"""The tool on files: GeoTIFFs or an eozip store in, a folder of GeoTIFFs with two more bands out."""
+"""The tool on files: GeoTIFFs or an eozip store in; out a folder of GeoTIFFs with two more bands, or a store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eozip.errors import InputError, OutputError
 from eozip.inpaint.choose import DEFAULT
-from eozip.inpaint.fill import LARGEST, MISSING, UNFILLED, Filled, Progress, inpaint
+from eozip.inpaint.fill import LARGEST, UNFILLED, Filled, Progress, inpaint
 from eozip.inpaint.predict import Predictor
+from eozip.inpaint.record import PROVENANCE_MEANING, SIGMA_MEANING, date_tags, predicted_pixels, rounded_sigma
 from eozip.inpaint.smooth import grown
 from eozip.raster import Profile, create_geotiffs, open_scene, read_window
 from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
@@ -35,6 +35,7 @@ class Stack:
         tags: [T] metadata.
         band_tags: [C] metadata.
         offset: radiometric offset in DN.
+        sensor: of a store; None where the bands tell.
     """
 
     dn: np.ndarray
@@ -44,6 +45,7 @@ class Stack:
     tags: tuple[Tags, ...]
     band_tags: tuple[dict[str, str], ...]
     offset: int
+    sensor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Report:
     """What one `inpaint_files` did.
 
     Attributes:
-        output: the folder.
-        files: [T] names in it.
+        output: the folder or store.
+        files: [T] names in the folder; of the dates, in a store.
         shape: (T, C, H, W).
         methods: [T] predictor used, "" where nothing was hidden.
         cover: [T] share of hidden pixels.
@@ -95,12 +97,13 @@ def inpaint_files(
         inputs: GeoTIFFs (dates), a folder of them, or one eozip store.
         mask: see `eozip.raster.masks`.
         out: a folder to be made; one GeoTIFF per date with the input's bands, `PROVENANCE` and `SIGMA` (root mean
-            square over the bands, DN, rounded up; 0 where measured).
+            square over the bands, DN, rounded up; 0 where measured). Or a store, `.zarr` or `.zarr.zip`, to be made: all
+            pixels lossless, and arrays `provenance` and `sigma`.
         predictor, min_clear, progress: see `inpaint`.
         nodata: DN of missing pixels; None takes the file's.
         offset: radiometric offset in DN; None takes the file's.
         dilate: pixels by which the mask grows: masks tend to miss the edges of clouds.
-        overwrite: whether an existing folder of GeoTIFFs may be replaced; never the input's.
+        overwrite: whether an existing folder of GeoTIFFs, or a store, may be replaced; never the input.
 
     Raises:
         InputError: see `inpaint` and `read_mask`.
@@ -112,18 +115,19 @@ def inpaint_files(
     spec = parse_mask(mask) if isinstance(mask, str) else mask
     stack, hidden = _read(inputs, spec, offset)
     hidden = grown(hidden, dilate)
-    missing = stack.profile.nodata if nodata is None else nodata
+    missing = _missing(stack.profile, nodata)
+    write = _writer(stack, target, spec, missing, overwrite)  # refuses before anything is predicted
     filled = inpaint(
         stack.dn,
         hidden,
         days=days_of(stack.dates),
         predictor=predictor,
-        nodata=None if missing is None else int(missing),
+        nodata=missing,
         offset=stack.offset,
         min_clear=min_clear,
         progress=progress,
     )
-    _write(stack, filled, target, overwrite)
+    write(filled)
     return _report(stack, filled, target, time.perf_counter() - started)
 
 
@@ -137,16 +141,18 @@ def days_of(dates: Sequence[str | None]) -> list[float] | None:
 
 
 def _check_target(target: Path, inputs: list[Path], overwrite: bool) -> None:
-    if target.suffix.lower() in (".tif", ".tiff", ".zarr", ".zip"):
+    if not _is_store(target) and target.suffix.lower() in (".tif", ".tiff", ".zip"):
         raise OutputError(
-            f"{target}: expected the name of a folder: there is one GeoTIFF per date; name a folder"
+            f"{target}: expected the name of a folder, one GeoTIFF per date, or of a store, *.zarr or *.zarr.zip"
         )
     own = target.resolve()
     for path in inputs:
         source = path.resolve()
-        if own == source or own in source.parents:
+        within = _is_store(path) and source in own.parents
+        if own == source or own in source.parents or within:
             raise OutputError(
-                f"{target} is or holds the input {path}; measured data are never overwritten: choose another folder"
+                f"{target} is, holds or lies in the input {path}; measured data are never overwritten: choose another "
+                "name"
             )
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists already; choose another name or pass --overwrite")
@@ -201,7 +207,7 @@ def _from_store(path: Path, offset: int | None) -> Stack:
     dn = read_pixels(found, slice(0, times), slice(0, height), slice(0, width))[:, list(found.band_order)]
     names = _names([Path(name).stem for name in found.files])
     own = found.codec.offset if offset is None else offset
-    return Stack(dn, found.profile, found.dates, names, found.tags, found.band_tags, own)
+    return Stack(dn, found.profile, found.dates, names, found.tags, found.band_tags, own, found.codec.sensor)
 
 
 def _names(stems: list[str]) -> tuple[str, ...]:
@@ -217,14 +223,28 @@ def _whole(offset: float) -> int:
     return int(offset)
 
 
-def _write(stack: Stack, filled: Filled, target: Path, overwrite: bool) -> None:
+def _missing(profile: Profile, nodata: int | None) -> int | None:
+    """DN of missing pixels: as given, else as the file has it."""
+    found = profile.nodata if nodata is None else nodata
+    return None if found is None else int(found)
+
+
+def _writer(
+    stack: Stack, target: Path, spec: MaskSpec, nodata: int | None, overwrite: bool
+) -> Callable[[Filled], None]:
+    """What writes the result; an output that cannot be is refused here, before anything is predicted."""
+    if not _is_store(target):
+        return lambda filled: _write_geotiffs(stack, filled, target, overwrite)
+    from eozip.inpaint.stores import plan_store, write_store
+
+    wanted = plan_store(stack, target, nodata, overwrite)
+    return lambda filled: write_store(stack, filled, target, wanted, spec, overwrite=overwrite)
+
+
+def _write_geotiffs(stack: Stack, filled: Filled, target: Path, overwrite: bool) -> None:
     profile = _with_record(stack.profile)
-    tags = [_tags(own, filled, t) for t, own in enumerate(stack.tags)]
-    band_tags = [
-        *stack.band_tags,
-        _provenance_tags(),
-        {"MEANING": "root mean square over bands, DN; 0 measured"},
-    ]
+    tags = [date_tags(own, filled, t) for t, own in enumerate(stack.tags)]
+    band_tags = [*stack.band_tags, {"MEANING": PROVENANCE_MEANING}, {"MEANING": SIGMA_MEANING}]
     with create_geotiffs(target, stack.names, profile, tags, band_tags, overwrite=overwrite) as writers:
         for writer, planes in zip(writers, _planes(filled)):
             writer.write(planes, y=0, x=0)
@@ -243,29 +263,13 @@ def _with_record(profile: Profile) -> Profile:
 
 
 def _planes(filled: Filled) -> Iterator[np.ndarray]:
-    limit = np.iinfo(filled.dn.dtype).max
+    dtype = filled.dn.dtype
     for dn, provenance, sigma in zip(filled.dn, filled.provenance, filled.sigma):
-        overall = np.minimum(np.ceil(np.sqrt((sigma**2).mean(axis=0))), limit)
-        yield np.concatenate([dn, provenance[None].astype(dn.dtype), overall[None].astype(dn.dtype)])
-
-
-def _tags(own: Tags, filled: Filled, t: int) -> Tags:
-    facts = {
-        "INPAINTED_BY": filled.methods[t] or "nothing was hidden",
-        "INPAINTED_SHARE": f"{filled.cover[t]:.6f}",
-        "INPAINTED_SIGMA": "calibrated" if filled.calibrated else "not calibrated",
-    }
-    return {**own, "": {**own.get("", {}), **facts}}
-
-
-def _provenance_tags() -> dict[str, Any]:
-    return {
-        "MEANING": f"0 measured; 1+n predicted, n dates show this pixel; {UNFILLED} hidden and left; {MISSING} no data"
-    }
+        yield np.concatenate([dn, provenance[None].astype(dtype), rounded_sigma(sigma, dtype)[None]])
 
 
 def _report(stack: Stack, filled: Filled, target: Path, seconds: float) -> Report:
-    predicted = (filled.provenance > 0) & (filled.provenance < UNFILLED)
+    predicted = predicted_pixels(filled)
     sigma = [float(np.median(filled.sigma[t][:, at])) if at.any() else None for t, at in enumerate(predicted)]
     return Report(
         str(target),

@@ -10,7 +10,7 @@ Values are never scaled on opening: nodata and radiometric offset are attributes
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ def metadata_keys(
     codec: EozipChunkCodec,
     facts: Mapping[str, Any],
     dropped: Sequence[int] | None = None,
+    beside: Callable[[zarr.Group], None] = lambda group: None,
 ) -> dict[str, bytes]:
     """Every key of the store but the shards of pixels.
 
@@ -45,6 +46,7 @@ def metadata_keys(
         codec: codec with its configuration.
         facts: provenance for the group's attribute `eozip`, ready for JSON.
         dropped: [T] forecast pixels of each date, for the array `dropped`; None: no such array.
+        beside: adds arrays of its own to the group.
 
     Returns:
         bytes by key, the group's zarr.json (with consolidated metadata) among them.
@@ -58,6 +60,7 @@ def metadata_keys(
         _add_crs(group, scene)
         if dropped is not None:
             add_dropped(group, dropped)
+        beside(group)
         return _consolidated(memory)
 
 

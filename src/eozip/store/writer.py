@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from eozip.codecs.registry import LOSSLESS
 from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import PEAK
-from eozip.raster import Scene, SceneReader, open_reader
+from eozip.raster import Scene, open_reader
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, StoreFiles, check_target, writing
@@ -28,6 +28,14 @@ from eozip.store.tally import Tally
 
 Progress = Callable[[int, int], None]
 """Called with chunks done and chunks in all; an exception from it stops the run and leaves nothing behind."""
+
+
+class PixelReader(Protocol):
+    """Where pixels come from, a window at a time."""
+
+    def read(self, t: slice, y: slice, x: slice) -> np.ndarray:
+        """[t, C, h, w] of a window, bands in the order of the store."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -185,9 +193,9 @@ def encode_store(
     order = list(range(scene.shape[1])) if order is None else list(order)
     stored = scene.select(order)
     with writing(target, overwrite) as container, open_reader(stored) as reader:
-        _write_shards(run, reader, container)
+        write_shards(run, reader, container)
         for key, data in metadata_keys(
-            scene, order, grid, codec, _facts(run, facts or {}), run.date_dropped()
+            scene, order, grid, codec, run_facts(run, facts or {}), run.date_dropped()
         ).items():
             container.put(key, data)
     return _summary(run, stored, target, time.perf_counter() - started)
@@ -205,7 +213,8 @@ def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
         api.check_droppable(codec.codec)
 
 
-def _write_shards(run: Run, reader: SceneReader, container: Container) -> None:
+def write_shards(run: Run, reader: PixelReader, container: Container) -> None:
+    """Every shard of a store's pixels that holds anything."""
     total = run.total
     for shard in run.grid.shards():
         streams = encode_shard(run, reader, shard, total)
@@ -213,7 +222,7 @@ def _write_shards(run: Run, reader: SceneReader, container: Container) -> None:
             container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
 
 
-def encode_shard(run: Run, reader: SceneReader, shard: Shape, total: int) -> dict[Shape, bytes]:
+def encode_shard(run: Run, reader: PixelReader, shard: Shape, total: int) -> dict[Shape, bytes]:
     """Streams of the new dates in one shard, by position; none for chunks that hold nothing.
 
     Pixels are read a row of chunks at a time: striped files hold whole rows.
@@ -265,7 +274,8 @@ def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarra
     return np.array(counted) * (8.0 * size / sum(counted))
 
 
-def _facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
+def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
+    """The group's attribute `eozip` of a store that a run wrote."""
     return {
         **extra,
         "codec": run.codec.codec,
