@@ -13,6 +13,7 @@ from eozip.errors import EozipError, FormatError, InputError, UnknownCodecError
 from eozip.evaluate import baselines, components, openjpeg, packing, places, sweep, videos
 from eozip.evaluate.openjpeg import Jpeg2000, KltJpeg2000
 from eozip.evaluate.rate import bpppb, rate_at
+from eozip.search import TOLERANCE
 from eozip.simulate import render, season
 from toy_codec import TOY, registered
 
@@ -38,7 +39,8 @@ SETTINGS = {
     "sz3": (32.0, 256.0),
     "zfp": (128.0, 2048.0),
 }
-NAMES = tuple(baselines.baselines())
+EXACT = ("jpegxl-exact", "jpeg2000-exact")
+NAMES = tuple(name for name in baselines.baselines() if name not in EXACT)
 
 
 def scene(size: int = 72, dates: int = 2) -> np.ndarray:
@@ -67,7 +69,19 @@ def test_int16_and_a_single_date(name):
     assert eozip.psnr(dn, back) > 35
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_exact_baselines_lose_nothing(name, dtype):
+    dn, codec = scene(40, 2).astype(dtype), baselines.contender(name)
+    dn[0, 0, :2, :2] = np.iinfo(dtype).max
+    blob = codec.encode(dn, 0.0)
+    back = codec.decode(blob)
+    assert back.dtype == dn.dtype
+    assert (back == dn).all()
+    assert len(blob) < dn.nbytes
+
+
+@pytest.mark.parametrize("name", [*NAMES, *EXACT])
 def test_damage_is_a_format_error(name):
     dn, codec = scene(40, 1), baselines.contender(name)
     blob = codec.encode(dn, SETTINGS.get(name, (46.0,))[0])
@@ -147,7 +161,7 @@ def test_a_build_without_a_codec_is_named(monkeypatch):
 
 def test_every_entry_says_what_it_is():
     for name, entry in baselines.ENTRIES.items():
-        assert len(entry.sweep) >= 5
+        assert len(entry.sweep) >= (1 if name in EXACT else 5)
         assert entry.setting
         if baselines.unavailable(name) is None:
             assert baselines.contender(name).name == name
@@ -212,8 +226,26 @@ def test_jpeg2000_refuses_what_int16_cannot_hold():
 def test_unknown_contenders():
     with pytest.raises(UnknownCodecError, match="known"):
         baselines.contender("jpeg3000")
-    with pytest.raises(InputError, match="no qualities"):
-        baselines.contender("lossless")
+
+
+# --- promises ---
+
+
+@pytest.mark.parametrize("bound", [0.0, 4.0, 32.0])
+def test_a_promised_error_is_kept(bound):
+    dn, codec = scene(40, 1), baselines.contender("lossless")
+    assert codec.name == "lossless"
+    error = np.abs(codec.decode(codec.encode(dn, bound)).astype(int) - dn).max()
+    assert error <= bound
+    assert (error == 0) == (bound == 0)
+
+
+def test_promises_of_the_default_codec_are_kept():
+    dn = scene(40, 1)
+    bounded, aimed = (baselines.own(name) for name in ("max-error", "target-psnr"))
+    assert np.abs(bounded.decode(bounded.encode(dn, 64.0)).astype(int) - dn).max() <= 64
+    assert eozip.psnr(dn, aimed.decode(aimed.encode(dn, 53.0))) > 53 - TOLERANCE
+    assert "tec-" in bounded.settings
 
 
 # --- sweeps ---

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from skimage import metrics as skimage_metrics
 
+from eozip.codecs.flex_codec import sections_of
 from eozip.evaluate import baselines, summary
 from eozip.evaluate.evaluation import evaluate
 from eozip.evaluate.inputs import Reading, gather
-from eozip.evaluate.methods import Method
+from eozip.evaluate.methods import Method, default_codecs, methods
+from eozip.evaluate.promised import ERROR
 from evaluatefiles import NAMES, pixels, plan, write_data
 from rasterfiles import write_tif
 from toy_codec import TOY, registered
@@ -86,6 +88,14 @@ def test_speed_and_memory_are_plausible(report):
         if one["peak_rss_bytes"] is not None:
             assert one["rss_before_bytes"] > 10e6
             assert one["peak_rss_is_of"] in ("point", "process")
+
+
+def test_cpu_seconds_are_those_of_the_run(report):
+    for one in report[0]["points"]:
+        assert 0 < one["encode_cpu_seconds"] < 60
+        if one["decode_mpx_cpu_s"] is not None:
+            pixels_of = one["decode_mpx_s"] * one["decode_seconds"]
+            assert one["decode_mpx_cpu_s"] * one["decode_cpu_seconds"] == pytest.approx(pixels_of, rel=1e-3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory of a point needs Linux")
@@ -202,6 +212,17 @@ def test_exact_and_single_points_give_no_rate():
     assert found["pairs"][0]["bd_rate"]["by_place"]["a"] is None
 
 
+def test_promised_errors_count_where_they_were_kept():
+    kept, broken = row("ours", "a", 0.5, 60.0), row("ours", "b", 0.7, 60.0)
+    rows = [{**kept, "setting": 8.0, "max_error": 8}, {**broken, "setting": 8.0, "max_error": 9}]
+    rows += [{**row("theirs", place, 1.0, 60.0), "setting": 8.0, "max_error": 7} for place in "ab"]
+    promising = [Method(name, "codec", "", ERROR, ()) for name in ("ours", "theirs")]
+    assert summary.summarise(rows, promising, ["a", "b"])["at_bound"] == {
+        "ours": {"8": {"mean": None, "places": {"a": 0.5, "b": None}}},
+        "theirs": {"8": {"mean": 1.0, "places": {"a": 1.0, "b": 1.0}}},
+    }
+
+
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     """Means of 12 normal values: a percentile interval of them covers somewhat less than 95 %."""
     draws = np.random.default_rng(1).normal(0, 1, (100, 12))
@@ -210,6 +231,28 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
     assert 0.86 < covered < 0.98
     assert summary.bootstrap([1.0]) == (None, None)
     assert summary.bootstrap([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+# --- what takes part ---
+
+
+def test_every_second_setting_and_the_last():
+    full, half = (methods([], ["jpegxl"], "s2-l2a", every=n)[0].sweep for n in (1, 2))
+    assert half == full[::2] if len(full) % 2 else half == (*full[::2], full[-1])
+    assert methods([], ["jpegxl"], "s2-l2a", every=99)[0].sweep == (full[0], full[-1])
+
+
+def test_codecs_of_a_sensor_come_with_the_default_first_and_promises_last():
+    found = default_codecs()
+    assert found[:2] == ["tec-tt-small", "tec-elic-small"]
+    assert found[-3:] == ["lossless", "max-error", "target-psnr"]
+    assert default_codecs("landsat") == ["lossless"]
+
+
+def test_a_codec_of_few_rates_is_measured_once_at_each():
+    (flexible,) = methods(["flextec-small"], [], "s2-l2a")
+    assert 5 < len(flexible.sweep) == len({sections_of(quality) for quality in flexible.sweep}) <= 12
+    assert methods(["tec-tt-small"], [], "s2-l2a", [10.0, 20.0])[0].sweep == (10.0, 20.0)
 
 
 # --- crops ---

@@ -19,7 +19,7 @@ from eozip.errors import InputError
 from eozip.evaluate import report_crops, report_findings, report_plots
 from eozip.evaluate.report import write_report
 from eozip.evaluate.report_data import load_report
-from eozip.evaluate.report_words import place_losses, verdict
+from eozip.evaluate.report_words import bound_verdicts, place_losses, verdict
 from eozip.simulate import simulate
 from reportfiles import BANDS, BASELINES, DATES, METHODS, PLACES, SIDE, rate, write_made_up_report
 
@@ -75,6 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("report")
     write_made_up_report(made)
     assert write_report(made) == made / "report.html"
+    assert {path.name for path in (made / "figures").iterdir()} == {
+        "rd.svg",
+        "bits.svg",
+        "speed.svg",
+        "bands.svg",
+    }
     return made
 
 
@@ -131,7 +137,8 @@ def test_a_baseline_that_wins_is_named(cells: Cells) -> None:
         f"{SEA}, 40 dB: the baseline klt+jpeg2000 (0.0550 bpppb) wins, against tec-elic-small (0.0600 bpppb).",
         "At 40 dB a baseline wins in NDVI error on 2 of 2 places, most clearly jpeg2000 on hill: 0.01 against 0.02 of "
         "tec-elic-small, with 400 % more bits.",
-        "At 40 dB a baseline wins in encoding speed, MPx/s on 2 of 2 places, most clearly jpeg2000 on hill: 5 against 0.4",
+        "At 40 dB a baseline wins in encoding speed, MPx per CPU second on 2 of 2 places, most clearly jpeg2000 on "
+        "hill: 5 against 0.4",
         "Above 46.0 dB, the most that a codec of eozip reaches on every place, only baselines go on: "
         "klt+jpeg2000 (50.0 dB), jpeg2000 (50.0 dB).",
         "At 48 dB the baseline klt+jpeg2000 (0.4286 bpppb) wins: no codec of eozip reaches it on every place.",
@@ -189,6 +196,18 @@ def test_verdicts(rates: dict[str, float | None], expected: str) -> None:
 
 
 # --- the page ---
+
+
+def test_promised_errors_have_their_winner() -> None:
+    def row(**means: float | None) -> dict[str, Any]:
+        return {bound[1:]: {"mean": mean, "places": {}} for bound, mean in means.items()}
+
+    bounded = {"ours": row(_0=5.0, _16=2.0, _99=0.1), "theirs": row(_0=6.0, _16=1.0, _128=0.1)}
+    assert bound_verdicts(bounded, ["ours"]) == [
+        "With every pixel exact ours (5.0000 bpppb) needs 17 % fewer bits than the best baseline, theirs (6.0000 bpppb).",
+        "With no error over 16 DN the baseline theirs (1.0000 bpppb) wins and needs 50 % fewer bits than the best of "
+        "eozip, ours (2.0000 bpppb).",
+    ]
 
 
 def test_the_page_needs_nothing_from_elsewhere(cells: Cells, folder: Path) -> None:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from eozip.evaluate.evaluation import Plan
     from eozip.evaluate.methods import Method
 
-DBS = ("36", "40", "44", "48")
-
 
 class Numbers(CommaList):
     """Numbers separated by commas."""
@@ -43,6 +41,13 @@ class Numbers(CommaList):
 @click.option("--codecs", type=CommaList(), help="Codecs, by comma; default: all of the sensor; 'none'.")
 @click.option("--baselines", type=CommaList(), help="Baselines, by comma; default: all; 'none'.")
 @click.option("--qualities", type=Numbers(), help="Qualities of the codecs; default: 0,5,..,100.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of a baseline's settings take each N-th, and the last: quicker, and coarser between.",
+)
 @click.option(
     "--size",
     type=click.IntRange(min=0),
@@ -139,6 +144,7 @@ def _plan(data: tuple[Path, ...], options: dict[str, Any]) -> Plan:
         options["jobs"],
         options["threads"],
         options["crops"],
+        every=options["every"],
     )
 
 
@@ -178,15 +184,13 @@ def _facts(report: dict[str, Any]) -> dict[str, Any]:
 def _text(report: dict[str, Any], path: Path) -> str:
     facts, count = report["run"], len(report["places"])
     means = _facts(report)["mean_bpppb"]
-    width = max(map(len, means))
-    rows = [
-        "  ".join([name.ljust(width), *(_cell(rates[db]) for db in DBS)]) for name, rates in means.items()
-    ]
+    width, dbs = max(map(len, means)), next(iter(means.values()))
+    rows = ["  ".join([name.ljust(width), *map(_cell, rates.values())]) for name, rates in means.items()]
     return "\n".join(
         [
             f"{path}: {facts['points']} points on {count} places, {facts['resumed']} of them from before",
             "bits per pixel and band at equal PSNR (peak 10,000 DN), mean over places:",
-            "  ".join(["".ljust(width), *(f"{db} dB".rjust(8) for db in DBS)]),
+            "  ".join(["".ljust(width), *(f"{db} dB".rjust(8) for db in dbs)]),
             *rows,
         ]
     )

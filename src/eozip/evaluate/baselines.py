@@ -19,6 +19,7 @@ import numpy as np
 from eozip import api
 from eozip.codecs import registry
 from eozip.errors import InputError
+from eozip.evaluate.promised import ERROR, PROMISES, Promised
 
 
 class Contender(Protocol):
@@ -119,8 +120,8 @@ _AV1_CRFS = (62.0, 55.0, 48.0, 42.0, 36.0, 30.0, 25.0, 20.0, 15.0, 10.0, 6.0, 3.
 _KLT_DISTANCES = (18.0, 12.0, 8.0, 6.0, 4.5, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 _TERRACODEC, _PUBLISHED = "eozip.evaluate.terracodec:TerraCodec", ("terracodec",)
 _LAMBDAS = (0.5, 2.0, 10.0, 40.0, 200.0)
-_ERROR = "largest error, DN"
 _ERRORS = (1024.0, 768.0, 512.0, 384.0, 256.0, 192.0, 128.0, 96.0, 64.0, 48.0, 32.0, 24.0, 16.0)
+_EXACT = "eozip.evaluate.exact"
 ENTRIES: dict[str, Entry] = {
     "jpeg2000": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS),
     "jpeg2000-centred": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS, {"centred": True}),
@@ -160,12 +161,14 @@ ENTRIES: dict[str, Entry] = {
     "klt+av1": Entry(f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS),
     "klt-t+hevc": Entry(f"{_COMPONENTS}:klt_hevc", _X265, "QP", _KLT_QPS, {"planes": "time"}),
     "klt-t+av1": Entry(f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS, {"planes": "time"}),
-    "lerc": Entry(f"{_BOUNDED}:Lerc", ("imagecodecs:LERC", "imagecodecs:ZSTD"), _ERROR, _ERRORS),
-    "sz3": Entry(f"{_BOUNDED}:Sz3", ("imagecodecs:SZ3",), _ERROR, _ERRORS),
+    "jpegxl-exact": Entry(f"{_EXACT}:ExactJpegXl", _JXL, ERROR, (0.0,)),
+    "jpeg2000-exact": Entry(f"{_EXACT}:ExactJpeg2000", _J2K, ERROR, (0.0,)),
+    "lerc": Entry(f"{_BOUNDED}:Lerc", ("imagecodecs:LERC", "imagecodecs:ZSTD"), ERROR, (*_ERRORS, 0.0)),
+    "sz3": Entry(f"{_BOUNDED}:Sz3", ("imagecodecs:SZ3",), ERROR, _ERRORS),
     "zfp": Entry(
         f"{_BOUNDED}:Zfp",
         ("imagecodecs:ZFP",),
-        _ERROR,
+        ERROR,
         (16384.0, 8192.0, 4096.0, 2048.0, 1024.0, 512.0, 256.0, 128.0),
     ),
     "terracodec-fp": Entry(_TERRACODEC, _PUBLISHED, "lambda", _LAMBDAS, {"model": "terracodec_v1_fp_s2l2a"}),
@@ -207,7 +210,7 @@ def baselines() -> dict[str, Contender]:
 
 
 def contender(name: str) -> Contender:
-    """A baseline, or a codec of eozip by full id or short name.
+    """A baseline, a codec of eozip by full id or short name, or one of `PROMISES`.
 
     Raises:
         InputError: neither, or a baseline that cannot run here; the message says why.
@@ -218,22 +221,31 @@ def contender(name: str) -> Contender:
         if reason is not None:
             raise InputError(f"{name}: cannot run here: {reason}")
         return _made(ENTRIES[name])
-    if name == registry.LOSSLESS:
-        raise InputError(
-            f"{name}: has no qualities to compare; choose a codec or one of {', '.join(ENTRIES)}"
-        )
-    registry.resolve(name)
-    return Learned(name)
+    return own(name)
+
+
+def own(name: str, sensor: str = "s2-l2a", offset: int = 0) -> Contender:
+    """A codec of eozip, or one of `PROMISES`, told the sensor and offset of the pixels.
+
+    Raises:
+        UnknownCodecError: nobody knows it.
+    """
+    if name in PROMISES:
+        return Promised(name, sensor, offset)
+    registry.resolve(name, sensor)
+    return Learned(name, sensor, offset)
 
 
 def sweep_of(name: str) -> tuple[float, ...]:
-    """Settings of a baseline, or qualities 0 to 100 of a codec, coarse to fine."""
-    return ENTRIES[name].sweep if name in ENTRIES else QUALITIES
+    """Settings of a baseline or promise, or qualities 0 to 100 of a codec, coarse to fine."""
+    told = ENTRIES.get(name) or PROMISES.get(name)
+    return QUALITIES if told is None else told.sweep
 
 
 def setting_of(name: str) -> str:
-    """What a setting of a baseline or codec is, in a word or two."""
-    return ENTRIES[name].setting if name in ENTRIES else "quality"
+    """What a setting of a baseline, promise or codec is, in a word or two."""
+    told = ENTRIES.get(name) or PROMISES.get(name)
+    return "quality" if told is None else told.setting
 
 
 def _made(entry: Entry) -> Contender:

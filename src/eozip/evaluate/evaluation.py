@@ -27,7 +27,8 @@ DEFINITIONS = {
     "ratio": "bits of method / bits of reference at equal PSNR (log rate, linear in dB between neighbouring points), "
     "geometric mean over places",
     "interval": "95 % percentile bootstrap over places, 10,000 resamples, fixed seed",
-    "seconds": "wall time of one run, model loaded; with several jobs the runs disturb one another",
+    "seconds": "wall time of one run, model loaded; other work on the machine, and several jobs, make it longer",
+    "cpu_seconds": "CPU time of all threads in that run",
     "peak_dn": int(PEAK),
 }
 
@@ -46,6 +47,7 @@ class Plan:
         threads: CPU threads of the networks in each; None is torch's choice with one job, else 1.
         crops: side of the crops in pixels; 0 writes none.
         levels: dB at which crops are compared.
+        every: N: of a baseline's settings every N-th is measured, and the last.
     """
 
     data: tuple[Path, ...]
@@ -57,6 +59,7 @@ class Plan:
     threads: int | None = None
     crops: int = 128
     levels: tuple[float, ...] = (40.0,)
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _methods(plan: Plan, places: Sequence[Place]) -> list[Method]:
         raise InputError(f"expected places of one sensor, got {', '.join(kinds)}; evaluate them one by one")
     codecs = default_codecs(kinds[0]) if plan.codecs is None else plan.codecs
     names = baseline_names() if plan.baselines is None else plan.baselines
-    found = methods(codecs, names, kinds[0], plan.qualities)
+    found = methods(codecs, names, kinds[0], plan.qualities, plan.every)
     if not any(method.available for method in found):
         reasons = "; ".join(f"{method.id}: {method.reason}" for method in found)
         raise InputError(f"nothing that was asked for can run here: {reasons}")

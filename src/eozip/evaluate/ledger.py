@@ -16,6 +16,7 @@ from eozip.evaluate.sweep import Point
 
 SCHEMA = "eozip-evaluate/1"
 FOLDER = "points"
+FIELDS = "2"  # of a point: points of earlier runs that lack some are measured anew
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Record:
         kind: "codec" or "baseline".
         point: the measurement.
         pixels: T * H * W of the place: all bands of a pixel are one.
+        encode_cpu_seconds, decode_cpu_seconds: of all threads; other work on the machine hardly changes them.
         peak_rss_bytes, rss_before_bytes, peak_rss_is_of: see `eozip.evaluate.memory.Memory`.
     """
 
@@ -34,6 +36,8 @@ class Record:
     kind: str
     point: Point
     pixels: int
+    encode_cpu_seconds: float
+    decode_cpu_seconds: float
     peak_rss_bytes: int | None
     rss_before_bytes: int | None
     peak_rss_is_of: str
@@ -41,7 +45,7 @@ class Record:
 
 def point_key(*parts: object) -> str:
     """20 hex digits that name a point: of method, its settings and version, setting, place and pixels."""
-    text = json.dumps([SCHEMA, *map(str, parts)])
+    text = json.dumps([SCHEMA, FIELDS, *map(str, parts)])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -63,6 +67,10 @@ def flat(record: Record) -> dict[str, Any]:
         "decode_seconds": p.decode_seconds,
         "encode_mpx_s": record.pixels / 1e6 / p.encode_seconds,
         "decode_mpx_s": record.pixels / 1e6 / p.decode_seconds,
+        "encode_cpu_seconds": record.encode_cpu_seconds,
+        "decode_cpu_seconds": record.decode_cpu_seconds,
+        "encode_mpx_cpu_s": _per_second(record.pixels, record.encode_cpu_seconds),
+        "decode_mpx_cpu_s": _per_second(record.pixels, record.decode_cpu_seconds),
         "peak_rss_bytes": record.peak_rss_bytes,
         "rss_before_bytes": record.rss_before_bytes,
         "peak_rss_is_of": record.peak_rss_is_of,
@@ -123,6 +131,11 @@ def claim(folder: Path) -> None:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error}); choose another --out") from error
+
+
+def _per_second(pixels: int, seconds: float) -> float | None:
+    """MPx/s; None where the clock did not move."""
+    return pixels / 1e6 / seconds if seconds > 0 else None
 
 
 def _finite(value: Any) -> Any:

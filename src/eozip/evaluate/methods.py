@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from eozip import __version__
+from eozip import __version__, api
 from eozip.codecs import registry
 from eozip.errors import InputError
 from eozip.evaluate import baselines
+from eozip.evaluate.promised import PROMISES
 
 CODEC, BASELINE = "codec", "baseline"
+_SECTIONED = "flextec-small"
 _LIBRARIES = ("imagecodecs", "av", "terracodec")  # whose versions decide a baseline's bytes
 
 
@@ -40,16 +42,28 @@ class Method:
 
 
 def default_codecs(sensor: str = "s2-l2a") -> list[str]:
-    """Short names of every codec of a sensor in the registry."""
+    """Short names of every codec of a sensor in the registry, the default ones first, then `PROMISES`."""
     mark = f"-{sensor.replace('-', '')}-v"
     found = [name.rpartition(mark)[0] for name in registry.names() if mark in name]
-    return list(dict.fromkeys(found))
+    first = [name for name in (api.DEFAULT_TEMPORAL_CODEC, api.DEFAULT_CODEC) if name in found]
+    return list(dict.fromkeys([*first, *found, *PROMISES])) if found else [registry.LOSSLESS]
 
 
 def methods(
-    codecs: Sequence[str], names: Sequence[str], sensor: str, qualities: Sequence[float] | None = None
+    codecs: Sequence[str],
+    names: Sequence[str],
+    sensor: str,
+    qualities: Sequence[float] | None = None,
+    every: int = 1,
 ) -> list[Method]:
     """What was asked for, codecs first.
+
+    Args:
+        codecs: full ids or short names.
+        names: of baselines.
+        sensor: sensor id.
+        qualities: of the codecs; None is 0, 5, .. 100.
+        every: of a baseline's settings every N-th is taken, and the last.
 
     Raises:
         InputError: a baseline that nobody knows, nothing asked for, or something asked for twice.
@@ -63,7 +77,7 @@ def methods(
     doubled += sorted({name for name in names if list(names).count(name) > 1})
     if doubled:
         raise InputError(f"{', '.join(doubled)}: asked for twice; name each once")
-    found = [_codec(name, sensor, qualities) for name in codecs] + [_baseline(name) for name in names]
+    found = [_codec(name, sensor, qualities) for name in codecs] + [_baseline(name, every) for name in names]
     if not found:
         raise InputError("expected at least one codec or baseline, got none")
     return found
@@ -72,23 +86,39 @@ def methods(
 def fingerprint(method: Method, sensor: str) -> str:
     """What, beside setting and pixels, decides the bytes of a method: a change of it measures anew."""
     measured_by = f"eozip {__version__}"  # metrics are part of a point
+    if method.id in PROMISES:
+        return f"{method.settings} {measured_by}"
     if method.kind == CODEC:
         return f"{registry.resolve(method.id, sensor)} {measured_by}"
     return " ".join([method.settings, measured_by, *map(_version, _LIBRARIES)])
 
 
 def _codec(name: str, sensor: str, qualities: Sequence[float] | None) -> Method:
-    if name == registry.LOSSLESS:
-        raise InputError(f"{name}: has no qualities to compare; choose another codec")
-    made = baselines.Learned(name, sensor)
-    sweep = tuple(sorted(set(qualities))) if qualities else baselines.QUALITIES
+    made, asked = baselines.own(name, sensor), tuple(sorted(set(qualities or baselines.QUALITIES)))
+    sweep = baselines.sweep_of(name) if name in PROMISES else _distinct(name, asked)
     return Method(name, CODEC, made.settings, baselines.setting_of(name), sweep)
 
 
-def _baseline(name: str) -> Method:
+def _distinct(name: str, qualities: tuple[float, ...]) -> tuple[float, ...]:
+    """Without qualities that give the same bytes as a lower one: flextec-small has as many rates as sections."""
+    if not name.startswith(_SECTIONED):
+        return qualities
+    from eozip.codecs.flex_codec import sections_of
+
+    return tuple({sections_of(quality): quality for quality in reversed(qualities)}.values())[::-1]
+
+
+def _baseline(name: str, every: int) -> Method:
     entry, reason = baselines.ENTRIES[name], baselines.unavailable(name)
     settings = "" if reason else baselines.contender(name).settings
-    return Method(name, BASELINE, settings, entry.setting, entry.sweep, reason is None, reason)
+    return Method(
+        name, BASELINE, settings, entry.setting, _thinned(entry.sweep, every), reason is None, reason
+    )
+
+
+def _thinned(sweep: tuple[float, ...], every: int) -> tuple[float, ...]:
+    """Each `every`-th setting from the coarsest on; the finest too, for curves to span the same range."""
+    return tuple(dict.fromkeys([*sweep[::every], sweep[-1]]))
 
 
 @cache

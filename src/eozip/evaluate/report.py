@@ -1,6 +1,6 @@
 """One self-contained page from a report's numbers and crops: no network, no script or font from elsewhere.
 
-    write_report(Path("report"))        # report/report.json, report/crops/ > report/report.html
+    write_report(Path("report"))        # report/report.json, report/crops/ > report/report.html, report/figures/
 
 `report_data` reads, `report_words` and `report_findings` put numbers into sentences, `report_tables` and
 `report_plots` show them, `report_crops` makes the viewer's pictures; report_page.* are the page, its style and script.
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -17,14 +17,14 @@ from string import Template
 from typing import Any
 
 from eozip.evaluate import report_findings, report_plots, report_tables
-from eozip.evaluate.provenance import write_text
+from eozip.evaluate.provenance import write_bytes, write_text
 from eozip.evaluate.report_crops import viewer_data
 from eozip.evaluate.report_data import AT, Report, load_report
 from eozip.evaluate.report_html import bullets, image, paragraph, section, words
 from eozip.evaluate.report_html import table as html_table
-from eozip.evaluate.report_words import place_losses, verdicts
+from eozip.evaluate.report_words import bound_verdicts, place_losses, verdicts
 
-NAME = "report.html"
+NAME, FIGURES = "report.html", "figures"
 
 Progress = Callable[[int, int], None]
 """Called with parts done and in all."""
@@ -57,6 +57,8 @@ _VIEWER = """<fieldset>
 def write_report(folder: str | Path, progress: Progress = lambda done, total: None) -> Path:
     """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
 
+    The page's plots are written beside it, FOLDER/figures/*.svg.
+
     Args:
         folder: where `eozip evaluate` wrote.
         progress: called with parts of the page done and in all.
@@ -68,31 +70,36 @@ def write_report(folder: str | Path, progress: Progress = lambda done, total: No
         InputError: no report.json of this schema, a crop that cannot be read, or matplotlib is not installed.
         OutputError: the page cannot be written.
     """
-    path = Path(folder) / NAME
-    write_text(path, page(load_report(folder), progress))
+    path, report = Path(folder) / NAME, load_report(folder)
+    drawn = report_plots.plots(report)
+    text = page(report, drawn, progress)
+    for name, svg in drawn.items():
+        write_bytes(path.parent / FIGURES / f"{name}.svg", svg)
+    write_text(path, text)
     return path
 
 
-def page(report: Report, progress: Progress = lambda done, total: None) -> str:
-    """The page as text."""
+def page(report: Report, drawn: Mapping[str, bytes], progress: Progress = lambda done, total: None) -> str:
+    """The page as text; `drawn`: its plots."""
     pictures = viewer_data(report)
     return Template(_part("html")).substitute(
         title=escape(_title(report)),
         style=_part("css"),
         script=_part("js"),
-        body=_body(report, pictures, progress),
+        body=_body(report, pictures, drawn, progress),
         data=json.dumps(pictures).replace("<", "\\u003c"),  # "</script>" in a name would end the script
     )
 
 
-def _body(report: Report, pictures: dict[str, Any], progress: Progress) -> str:
+def _body(report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], progress: Progress) -> str:
     sections = {
         "words": ("In words", lambda: _findings(report)),
-        "rd": ("Rate-distortion", lambda: _curves(report)),
-        "bits": ("Bits at equal quality", lambda: _bits(report)),
+        "rd": ("Rate-distortion", lambda: _curves(drawn["rd"])),
+        "bits": ("Bits at equal quality", lambda: _bits(report, drawn["bits"])),
+        "bounds": ("Largest error promised", lambda: _bounds(report)),
         "bd": ("Bjontegaard differences", lambda: paragraph(_BD) + report_tables.bd_table(report)),
-        "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report)),
-        "bands": ("PSNR of each band", lambda: _bands(report)),
+        "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report, drawn["speed"])),
+        "bands": ("PSNR of each band", lambda: _bands(report, drawn["bands"])),
         "viewer": ("Pictures", lambda: _viewer(report, pictures)),
         "metrics": (f"Other metrics at {AT} dB", lambda: report_tables.metric_tables(report)),
         "spans": ("Span of the settings", lambda: report_tables.span_table(report)),
@@ -122,6 +129,7 @@ def _findings(report: Report) -> str:
         [
             paragraph("Every sentence is generated from report.json; rates are means over all places."),
             bullets(verdicts(rates, report.codecs)),
+            bullets(bound_verdicts(report.at("summary", "at_bound") or {}, report.codecs)),
             bullets([*report_findings.ratio_sentences(report), *report_findings.few_places(report)]),
             "<h3>Where a baseline wins</h3>\n",
             bullets(losses, "losses") or paragraph("Nowhere in what was measured."),
@@ -131,18 +139,18 @@ def _findings(report: Report) -> str:
     )
 
 
-def _curves(report: Report) -> str:
-    return _plot(report_plots.rd_plot(report), "PSNR over rate") + paragraph(_LEGEND)
+def _curves(svg: bytes) -> str:
+    return _plot(svg, "PSNR over rate") + paragraph(_LEGEND)
 
 
-def _bits(report: Report) -> str:
+def _bits(report: Report, svg: bytes) -> str:
     note = "Bars: mean over places; dots: every place. "
     ratios = (
         "Bits of the codec / bits of the other, geometric mean over places; interval: bootstrap over places."
     )
     return "".join(
         [
-            _plot(report_plots.bits_plot(report), "bits per pixel per band at equal PSNR"),
+            _plot(svg, "bits per pixel per band at equal PSNR"),
             paragraph(note + _definition(report, "rate")),
             report_tables.rate_tables(report),
             paragraph(ratios),
@@ -151,16 +159,24 @@ def _bits(report: Report) -> str:
     )
 
 
-def _speed(report: Report) -> str:
-    jobs = report.at("run", "jobs")
-    note = "Crosses: every place; dots: geometric mean. Wall time of one run per point, model loaded"
-    return _plot(report_plots.speed_plot(report), "MPx/s over rate at 40 dB") + paragraph(
-        f"{note}, {jobs} at a time: an order of magnitude, not a benchmark."
+def _bounds(report: Report) -> str:
+    note = (
+        "Bits per pixel per band where no pixel may be off by more than so many DN (0: every pixel exact), mean over "
+        "places; methods that promise no such thing are not here, whatever their largest error was."
     )
+    return paragraph(note) + report_tables.bound_table(report)
 
 
-def _bands(report: Report) -> str:
-    plot = _plot(report_plots.band_plot(report), f"PSNR of each band at {AT} dB overall")
+def _speed(report: Report, svg: bytes) -> str:
+    note = (
+        "Crosses: every place; dots: geometric mean. CPU time of all threads in one run per point, model loaded: other "
+        "work on the machine hardly changes it. An order of magnitude, not a benchmark."
+    )
+    return _plot(svg, f"MPx per CPU second over rate at {AT} dB") + paragraph(note)
+
+
+def _bands(report: Report, svg: bytes) -> str:
+    plot = _plot(svg, f"PSNR of each band at {AT} dB overall")
     return plot + report_tables.band_tables(report)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from eozip.errors import InputError
 
 SCHEMA = "eozip-evaluate/1"
-DBS = ("36", "40", "44", "48")
 AT = "40"  # dB at which everything but rates is compared
 
 Key = str | int
@@ -51,6 +50,11 @@ class Report:
     def baselines(self) -> list[str]:
         """Those of `methods` that are not."""
         return [name for name in self.methods if name not in self.codecs]
+
+    @property
+    def dbs(self) -> list[str]:
+        """PSNRs at which rates are compared, as the keys of the summary."""
+        return list(next(iter(self.data["summary"]["rates_at_psnr"].values()), {}))
 
     def at(self, *keys: Key) -> Any:
         """The value under some keys; None where one of them is missing or leads through null."""

@@ -20,8 +20,8 @@ COMPARED = {
     "max_error": ("largest error", False),
     "ssim": ("SSIM", True),
     "ms_ssim": ("MS-SSIM", True),
-    "encode_mpx_s": ("encoding speed, MPx/s", True),
-    "decode_mpx_s": ("decoding speed, MPx/s", True),
+    "encode_mpx_cpu_s": ("encoding speed, MPx per CPU second", True),
+    "decode_mpx_cpu_s": ("decoding speed, MPx per CPU second", True),
     "peak_rss_bytes": ("peak memory, bytes", False),
 }
 

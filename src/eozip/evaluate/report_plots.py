@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eozip.errors import InputError
 from eozip.evaluate.figure import COLOURS, MEANS
 from eozip.evaluate.rate import mean_rate_at
-from eozip.evaluate.report_data import AT, DBS, Report, geometric_mean
+from eozip.evaluate.report_data import AT, Report, geometric_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 COLUMNS = 3  # panels side by side
 DASHES = ("--", ":", "-.")
+
+
+def plots(report: Report) -> dict[str, bytes]:
+    """Name > SVG: everything below."""
+    drawn = {"rd": rd_plot, "bits": bits_plot, "speed": speed_plot, "bands": band_plot}
+    return {name: draw(report) for name, draw in drawn.items()}
 
 
 def rd_plot(report: Report) -> bytes:
@@ -38,8 +44,9 @@ def rd_plot(report: Report) -> bytes:
 
 def bits_plot(report: Report) -> bytes:
     """SVG: a panel for each PSNR, a bar for each method that reaches it everywhere, a dot for each place."""
-    figure, panels = _panels(len(DBS), (3.6, 0.9 + 0.3 * len(report.methods)), columns=len(DBS))
-    for panel, db in zip(panels, DBS):
+    dbs = report.dbs or [AT]
+    figure, panels = _panels(len(dbs), (4.2, 0.9 + 0.22 * len(report.methods)))
+    for panel, db in zip(panels, dbs):
         for row, method in enumerate(report.methods):
             _draw_bar(panel, report, method, db, row)
         panel.set_yticks(range(len(report.methods)), [_literal(method) for method in report.methods])
@@ -48,20 +55,21 @@ def bits_plot(report: Report) -> bytes:
         panel.set_title(f"{db} dB", fontsize="medium")
         panel.set_xlabel("bits per pixel per band")
         panel.grid(True, axis="x", alpha=0.25)
-    for panel in panels[1:]:
-        panel.set_yticklabels([])
+    for number, panel in enumerate(panels):
+        if number % COLUMNS:
+            panel.set_yticklabels([])
     return _svg(figure)
 
 
 def speed_plot(report: Report) -> bytes:
-    """SVG: encode and decode MPx/s over the rate at 40 dB; a cross for each place, a dot for the geometric mean."""
+    """SVG: encode and decode MPx per CPU second over the rate at 40 dB; crosses: places, dots: geometric means."""
     figure, panels = _panels(2, (5.6, 4.6))
-    for panel, field in zip(panels, ("encode_mpx_s", "decode_mpx_s")):
+    for panel, field in zip(panels, ("encode_mpx_cpu_s", "decode_mpx_cpu_s")):
         for method in report.methods:
             _draw_speed(panel, report, method, field)
         _scale(panel, xscale="log", yscale="log")
         panel.set_xlabel(f"bits per pixel per band at {AT} dB (log)")
-        panel.set_ylabel(f"{field.partition('_')[0]}, MPx/s, all bands at once (log)")
+        panel.set_ylabel(f"{field.partition('_')[0]}, MPx per CPU second, all bands at once (log)")
         panel.grid(True, which="both", alpha=0.25)
     return _svg(figure, legend=panels)
 

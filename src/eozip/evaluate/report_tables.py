@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eozip.evaluate.report_data import AT, DBS, Report
+from eozip.evaluate.report_data import AT, Report
 from eozip.evaluate.report_html import counts, folded, interval, name, number, paragraph, table, words
 
 # Field of a point > heading and format.
@@ -15,8 +15,8 @@ METRICS = {
     "ssim": ("SSIM", ".4f"),
     "ms_ssim": ("MS-SSIM", ".4f"),
     "max_error": ("largest error, DN", ".0f"),
-    "encode_mpx_s": ("encode, MPx/s", ".3f"),
-    "decode_mpx_s": ("decode, MPx/s", ".3f"),
+    "encode_mpx_cpu_s": ("encode, MPx per CPU second", ".3f"),
+    "decode_mpx_cpu_s": ("decode, MPx per CPU second", ".3f"),
     "peak_rss_bytes": ("peak memory, bytes", ".0f"),
 }
 POINT_FIELDS = {
@@ -26,8 +26,8 @@ POINT_FIELDS = {
     "psnr": ".2f",
     "ssim": ".4f",
     "max_error": "d",
-    "encode_seconds": ".3f",
-    "decode_seconds": ".3f",
+    "encode_cpu_seconds": ".3f",
+    "decode_cpu_seconds": ".3f",
 }
 
 
@@ -68,18 +68,33 @@ def rate_tables(report: Report) -> str:
     return mean + "".join(_rates(report, place, "places", place) for place in report.places)
 
 
+def bound_table(report: Report) -> str:
+    """Mean bpppb under a promise of a largest error, of the methods that give one."""
+    found = report.at("summary", "at_bound") or {}
+    bounds = sorted({bound for row in found.values() for bound in row}, key=float)
+    rows = [
+        [
+            name(method, method in report.codecs),
+            *(number(report, ".4f", "summary", "at_bound", method, bound, "mean") for bound in bounds),
+        ]
+        for method in found
+    ]
+    head = ["bpppb, no error over", *(f"{bound} DN" for bound in bounds)]
+    return table(head, rows) if rows else paragraph("No method that promises a largest error was measured.")
+
+
 def ratio_table(report: Report) -> str:
     """Bits of codecs over bits of every other method, with bootstrap intervals."""
     rows = []
     for i, pair in enumerate(report.data["summary"]["pairs"]):
         row = [name(pair["method"], True), words(pair["reference"])]
-        for db in DBS:
+        for db in report.dbs:
             at = ("summary", "pairs", i, "ratio_at_psnr", db)
             row += [number(report, ".3f", *at, "ratio"), interval(report, ".3f", *at)]
             row += [counts(report, *at)]
         rows.append(row)
     head = ["codec", "against"]
-    for db in DBS:
+    for db in report.dbs:
         head += [f"ratio at {db} dB", "95 % interval", "places"]
     return table(head, rows)
 
@@ -158,11 +173,11 @@ def _rates(report: Report, caption: str, *keys: str) -> str:
     rows = [
         [
             name(method, method in report.codecs),
-            *(number(report, ".4f", "summary", "rates_at_psnr", method, db, *keys) for db in DBS),
+            *(number(report, ".4f", "summary", "rates_at_psnr", method, db, *keys) for db in report.dbs),
         ]
         for method in report.methods
     ]
-    return table(["bpppb at", *(f"{db} dB" for db in DBS)], rows, caption)
+    return table(["bpppb at", *(f"{db} dB" for db in report.dbs)], rows, caption)
 
 
 def _bd_row(report: Report, i: int, place: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Rates = Mapping[str, Mapping[str, Any]]
-"""Contender > dB as text > {"mean": bpppb or None, "places": {place: bpppb or None}}: `tables.rate_table`."""
+"""Contender > dB (or DN) as text > {"mean": bpppb or None, "places": {place: bpppb or None}}: `tables.rate_table`."""
 
 
 def verdicts(rates: Rates, own: Sequence[str]) -> list[str]:
@@ -21,20 +21,41 @@ def verdicts(rates: Rates, own: Sequence[str]) -> list[str]:
 
 def verdict(rates: Rates, own: Sequence[str], db: str) -> str:
     """Best codec of eozip against best baseline at one PSNR (`db` as in the table)."""
-    mine = best(rates, own, db)
-    theirs = best(rates, [name for name in rates if name not in own], db)
+    return _verdict(rates, own, db, f"At {db} dB")
+
+
+def bound_verdicts(bounded: Rates, own: Sequence[str]) -> list[str]:
+    """As `verdicts`, for largest errors in DN that both a codec of eozip and a baseline keep on every place.
+
+    Args:
+        bounded: `summary.at_bound` of report.json.
+        own: see `verdicts`.
+    """
+    found = sorted({bound for row in bounded.values() for bound in row}, key=float)
+    others = [name for name in bounded if name not in own]
+    shared = [bound for bound in found if best(bounded, own, bound) and best(bounded, others, bound)]
+    return [_verdict(bounded, own, bound, _bound_words(bound)) for bound in shared]
+
+
+def _bound_words(bound: str) -> str:
+    return "With every pixel exact" if bound == "0" else f"With no error over {bound} DN"
+
+
+def _verdict(rates: Rates, own: Sequence[str], key: str, where: str) -> str:
+    mine = best(rates, own, key)
+    theirs = best(rates, [name for name in rates if name not in own], key)
     if mine is None and theirs is None:
-        return f"At {db} dB: reached by no contender on every place."
+        return f"{where}: reached by no contender on every place."
     if mine is None:
-        return f"At {db} dB the baseline {_rated(theirs)} wins: no codec of eozip reaches it on every place."
+        return f"{where} the baseline {_rated(theirs)} wins: no codec of eozip reaches it on every place."
     if theirs is None:
-        return f"At {db} dB {_rated(mine)} stands alone: no baseline reaches it on every place."
-    return _compared(mine, theirs, db)
+        return f"{where} {_rated(mine)} stands alone: no baseline reaches it on every place."
+    return _compared(mine, theirs, where)
 
 
 def best(rates: Rates, names: Sequence[str], db: str) -> tuple[str, float] | None:
     """The contender with the lowest mean rate at a PSNR, and that rate; None if none reaches it."""
-    found = [(rates[name][db]["mean"], name) for name in names if name in rates]
+    found = [(rates[name][db]["mean"], name) for name in names if db in rates.get(name, {})]
     reached = [(mean, name) for mean, name in found if mean is not None]
     return min(reached)[::-1] if reached else None
 
@@ -57,16 +78,16 @@ def _place_loss(rates: Rates, own: Sequence[str], db: str, place: str) -> str | 
     return f"{place}, {db} dB: the baseline {_rated(theirs)} wins, {against}."
 
 
-def _compared(mine: tuple[str, float], theirs: tuple[str, float], db: str) -> str:
+def _compared(mine: tuple[str, float], theirs: tuple[str, float], where: str) -> str:
     if mine[1] == theirs[1]:
-        return f"At {db} dB {_rated(mine)} and the baseline {_rated(theirs)} need the same bits."
+        return f"{where} {_rated(mine)} and the baseline {_rated(theirs)} need the same bits."
     winner, loser, word = (
         (mine, theirs, "the best baseline") if mine[1] < theirs[1] else (theirs, mine, "the best of eozip")
     )
     who = "" if winner is mine else "the baseline "
     won = " wins and" if who else ""
     saved = percent(1 - winner[1] / loser[1])
-    return f"At {db} dB {who}{_rated(winner)}{won} needs {saved} fewer bits than {word}, {_rated(loser)}."
+    return f"{where} {who}{_rated(winner)}{won} needs {saved} fewer bits than {word}, {_rated(loser)}."
 
 
 def percent(share: float) -> str:

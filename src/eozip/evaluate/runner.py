@@ -23,7 +23,7 @@ import numpy as np
 from eozip import sensors
 from eozip.errors import EozipError
 from eozip.evaluate import ledger
-from eozip.evaluate.baselines import ENTRIES, Contender, Learned, Preparing, contender, sweep_of
+from eozip.evaluate.baselines import ENTRIES, Contender, Preparing, contender, own, sweep_of
 from eozip.evaluate.memory import watched_memory
 from eozip.evaluate.methods import Method, fingerprint
 from eozip.evaluate.places import Place
@@ -160,14 +160,15 @@ def _measured(task: Task, place: Place) -> dict[str, Any]:
         run_of_it = coded(one, place, task.setting)
     point = described(run_of_it, one.name, place, task.setting)
     t, _, height, width = place.dn.shape
+    cpu = run_of_it.encode_cpu_seconds, run_of_it.decode_cpu_seconds
     record = ledger.Record(
-        task.key, task.kind, point, t * height * width, memory.peak, memory.before, memory.is_of
+        task.key, task.kind, point, t * height * width, *cpu, memory.peak, memory.before, memory.is_of
     )
     return ledger.flat(record)
 
 
 def _made(method: str, sensor: str, offset: int) -> Contender:
-    return contender(method) if method in ENTRIES else Learned(method, sensor, offset)
+    return contender(method) if method in ENTRIES else own(method, sensor, offset)
 
 
 @cache

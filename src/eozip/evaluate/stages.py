@@ -66,20 +66,43 @@ def watched(codec: Any) -> Iterator[Stopwatch]:
     """Times the stages of a codec for which `offers_stages`, while inside.
 
     "g_a" and "g_s" are the transforms; "entropy model" is h_a, the networks that predict, table look-up and
-    quantisation; "coder" is the range coder alone; "rest" is what the API does around them.
+    quantisation; "coder" is the range coder alone; "I/O" reads and writes GeoTIFFs and stores, where those are used;
+    "rest" is what the API does around them.
     """
     watch = Stopwatch()
-    parts = [
+    with ExitStack() as stack:
+        for owner, name, stage in [*_parts(codec), *_files()]:
+            if hasattr(owner, name):
+                stack.enter_context(mock.patch.object(owner, name, watch.timed(stage, getattr(owner, name))))
+        yield watch
+
+
+def _parts(codec: Any) -> list[tuple[Any, str, str]]:
+    """Owner, function and stage; a codec has those of its own traversal alone."""
+    entropy = codec.model.entropy
+    return [
         (codec.model, "analyse", "g_a"),
         (codec.model, "synthesise", "g_s"),
-        (codec.model.entropy, "hyper_latent", "entropy model"),
-        (codec.model.entropy, "traverse", "entropy model"),
+        (entropy, "hyper_latent", "entropy model"),
+        (entropy, "traverse", "entropy model"),
+        (entropy, "traverse_after", "entropy model"),  # tec-tt-small: a date
+        (type(codec), "walk", "entropy model"),  # flextec-small: all planes
         (coder.EncodePort, "code", "coder"),
         (coder.EncodePort, "finish", "coder"),
         (coder.DecodePort, "code", "coder"),
         (coder.DecodePort, "finish", "coder"),
     ]
-    with ExitStack() as stack:
-        for owner, name, stage in parts:
-            stack.enter_context(mock.patch.object(owner, name, watch.timed(stage, getattr(owner, name))))
-        yield watch
+
+
+def _files() -> list[tuple[Any, str, str]]:
+    from eozip.raster.read import SceneReader
+    from eozip.raster.write import GeoTiffWriter
+    from eozip.store.container import StoreFiles, ZipContainer
+
+    return [
+        (SceneReader, "read", "I/O"),
+        (GeoTiffWriter, "write", "I/O"),
+        (ZipContainer, "put", "I/O"),
+        (StoreFiles, "get", "I/O"),
+        (StoreFiles, "read", "I/O"),
+    ]

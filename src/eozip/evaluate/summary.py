@@ -12,11 +12,14 @@ import numpy as np
 from eozip.errors import InputError
 from eozip.evaluate.ledger import point_of
 from eozip.evaluate.methods import CODEC, Method
+from eozip.evaluate.promised import ERROR
 from eozip.evaluate.rate import Curve, Difference, bd_psnr, bd_rate, rate_at
 from eozip.evaluate.sweep import PSNRS
 from eozip.evaluate.tables import span_table
 
 AT = 40.0  # dB at which everything else is compared
+NEARLY_EXACT = (52.0, 56.0)  # dB that only bounds on the error, or the finest settings of baselines, reach
+LEVELS = (*PSNRS, *NEARLY_EXACT)  # dB at which rates are compared
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
@@ -31,7 +34,8 @@ def summarise(rows: Rows, methods: Sequence[Method], places: Sequence[str]) -> d
     found = {name: _rates(curves[name]) for name in measured}
     return {
         "rates_at_psnr": found,
-        "best_at_psnr": {f"{db:g}": _best(found, kinds, f"{db:g}") for db in PSNRS},
+        "at_bound": _bounded(rows, methods, places),
+        "best_at_psnr": {f"{db:g}": _best(found, kinds, f"{db:g}") for db in LEVELS},
         "pairs": [
             _pair(curves, found, one, other)
             for one in measured
@@ -74,12 +78,31 @@ def _curves(rows: Rows, name: str, places: Sequence[str]) -> dict[str, Curve]:
 
 def _rates(curves: Mapping[str, Curve]) -> dict[str, Any]:
     found = {}
-    for db in PSNRS:
+    for db in LEVELS:
         by_place = {place: _rate(curve, db) for place, curve in curves.items()}
-        known = [rate for rate in by_place.values() if rate is not None]
-        mean = float(np.mean(known)) if len(known) == len(by_place) else None
-        found[f"{db:g}"] = {"mean": mean, "places": by_place}
+        found[f"{db:g}"] = {"mean": _mean(by_place), "places": by_place}
     return found
+
+
+def _bounded(rows: Rows, methods: Sequence[Method], places: Sequence[str]) -> dict[str, Any]:
+    """Method > largest error in DN as text > mean and places, of methods that promise one, where they kept it."""
+    found: dict[str, Any] = {}
+    for name in (m.id for m in methods if m.setting_name == ERROR):
+        held = {
+            (row["setting"], row["place"]): row["bpppb"]
+            for row in rows
+            if row["method"] == name and row["max_error"] <= row["setting"]
+        }
+        for bound in sorted({bound for bound, _ in held}):
+            by_place = {place: held.get((bound, place)) for place in places}
+            found.setdefault(name, {})[f"{bound:g}"] = {"mean": _mean(by_place), "places": by_place}
+    return found
+
+
+def _mean(by_place: Mapping[str, float | None]) -> float | None:
+    """None unless every place has a value."""
+    known = [rate for rate in by_place.values() if rate is not None]
+    return float(np.mean(known)) if known and len(known) == len(by_place) else None
 
 
 def _rate(curve: Curve, db: float) -> float | None:

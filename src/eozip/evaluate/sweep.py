@@ -63,12 +63,14 @@ def measured(contender: Contender, place: Place, setting: float) -> Point:
 
 @dataclass(frozen=True)
 class Coded:
-    """One run of a contender: size of its bytes, decoded pixels, seconds."""
+    """One run of a contender: size of its bytes, decoded pixels, wall seconds, CPU seconds of all its threads."""
 
     bytes: int
     dn_hat: np.ndarray
     encode_seconds: float
     decode_seconds: float
+    encode_cpu_seconds: float
+    decode_cpu_seconds: float
 
 
 def coded(contender: Contender, place: Place, setting: float) -> Coded:
@@ -77,13 +79,14 @@ def coded(contender: Contender, place: Place, setting: float) -> Coded:
     Raises:
         EozipError: see `measured`.
     """
-    started = time.perf_counter()
+    started = _clocks()
     blob = contender.encode(place.dn, setting)
-    encoded = time.perf_counter()
+    encoded = _clocks()
     dn_hat = contender.decode(blob)
-    decoded = time.perf_counter()
+    decoded = _clocks()
     _check_same(contender, place.dn, dn_hat)
-    return Coded(len(blob), dn_hat, encoded - started, decoded - encoded)
+    (encode, encode_cpu), (decode, decode_cpu) = encoded - started, decoded - encoded
+    return Coded(len(blob), dn_hat, float(encode), float(decode), float(encode_cpu), float(decode_cpu))
 
 
 def described(run: Coded, name: str, place: Place, setting: float) -> Point:
@@ -148,6 +151,11 @@ def mean_rate(points: Sequence[Point], contender: str, db: float) -> float | Non
     """Mean over places of `rates`; None if a place is missing, so that every mean has the same places."""
     found = list(rates(points, contender, db).values())
     return None if None in found or not found else float(np.mean(found))  # type: ignore[arg-type]
+
+
+def _clocks() -> np.ndarray:
+    """Wall and CPU seconds of this process, float64 [2]; to be subtracted."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def _check_same(contender: Contender, dn: np.ndarray, dn_hat: np.ndarray) -> None:

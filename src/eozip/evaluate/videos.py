@@ -6,7 +6,8 @@ They know neither 12 bands nor 16 bits: grey frames of 12 (x265) or 10 bits (SVT
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -138,9 +139,11 @@ class BandVideos:
 
     Attributes:
         recorder: codes the videos; its setting is the setting.
+        workers: bands at the same time, each on a thread of a pool.
     """
 
     recorder: Recorder
+    workers: int = 1
 
     @property
     def name(self) -> str:
@@ -152,18 +155,25 @@ class BandVideos:
 
     def encode(self, dn: np.ndarray, setting: float) -> bytes:
         pixels = scaled(checked_stack(dn, _UINT16_MAX), self.recorder.top).astype(np.uint16)
-        return pack(dn, [self.recorder.write(pixels[:, c], setting) for c in range(dn.shape[1])])
+        bands = (pixels[:, c] for c in range(dn.shape[1]))
+        return pack(dn, self._mapped(lambda band: self.recorder.write(band, setting), bands))
 
     def decode(self, blob: bytes) -> np.ndarray:
         shape, dtype, parts = unpack(blob)
         expect_parts(parts, shape[1])
-        videos = [self.recorder.read(part, (shape[0], *shape[2:])) for part in parts]
+        videos = self._mapped(lambda part: self.recorder.read(part, (shape[0], *shape[2:])), parts)
         return restored(np.stack(videos, 1) * (PEAK / self.recorder.top), shape, dtype)
 
+    def _mapped(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        if self.workers == 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(function, items))
 
-def hevc(preset: str = "slow") -> BandVideos:
+
+def hevc(preset: str = "slow", workers: int = 1) -> BandVideos:
     """The baseline `hevc`."""
-    return BandVideos(X265(preset))
+    return BandVideos(X265(preset), workers)
 
 
 def av1(preset: int = 2) -> BandVideos:
