@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from eozip.bitstream import Chunk
 from eozip.coder import Tables
@@ -109,9 +109,19 @@ def read_model(folder: Path, chunk: Chunk) -> Model:
 def stored_model(folder: Path) -> Model:
     """The model in a folder, at level 0."""
     config = json.loads((folder / "config.json").read_text())
-    stored = load_file(folder / "model.safetensors")
-    tensors = {n: v.astype(np.int64) for n, v in stored.items() if v.dtype == np.int32}
+    tensors = {n: v.astype(np.int64) for n, v in stored_tensors(folder).items() if v.dtype == np.int32}
     return Model(config["network"], tensors, read_tables(tensors, "tables."), 0)
+
+
+def stored_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Tensors of a folder, and those that it shares with another beside it."""
+    with safe_open(folder / "model.safetensors", "np") as file:
+        shared = file.metadata() or {}
+        own = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    if not shared:
+        return own
+    other = stored_tensors(folder.parent / shared["other"])
+    return {**own, **{name: other[name] for name in shared["names"].split()}}
 
 
 def read_tables(tensors: Mapping[str, np.ndarray], prefix: str) -> Tables:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import WeightsError
 from .checkpoints import read_tensors, recognise
 from .published import PUBLISHED, ModelInfo, pull
-from .shipped import read_config, read_folder, shipped, shipped_path, write_folder
+from .shipped import read_config, read_folder, share, shipped, shipped_path, write_folder
 from .weights import Weights, check_tensors
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "read_folder",
     "read_tensors",
     "recognise",
+    "share",
     "shipped",
     "shipped_path",
     "write_folder",

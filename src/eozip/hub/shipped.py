@@ -1,4 +1,8 @@
-"""Weights in folders (model.safetensors, config.json with its hash, card.md); those this package ships."""
+"""Weights in folders (model.safetensors, config.json with its hash, card.md); those this package ships.
+
+Weights may leave out tensors that other weights hold with the same values. Which, and the others' hash, stands in the
+metadata of their own file, so that its hash stands for all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +26,7 @@ from .weights import Weights
 SHIPPED = Path(__file__).parents[1] / "weights"
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 HASH_DIGITS = 16  # hexadecimal digits of the declared SHA-256 prefix
+OTHER, OTHER_HASH, NAMES = "other", "other_sha256", "names"  # metadata of tensors that other weights hold
 
 
 def shipped() -> tuple[str, ...]:
@@ -40,9 +48,16 @@ def shipped_path(name: str) -> Path:
 def read_folder(folder: Path) -> Weights:
     """Weights of a folder with model.safetensors and config.json, whose declared hash must match.
 
+    Tensors that they share with others are read from there: from the folder beside, else from what is shipped.
+
     Raises:
-        WeightsError: A file is missing, or the tensors are not those that config.json declares.
+        WeightsError: A file is missing, or the tensors are not those that config.json declares; the same of the others.
     """
+    own = _own(folder)
+    return replace(own, tensors={**_of_others(folder), **own.tensors})
+
+
+def _own(folder: Path) -> Weights:
     config = read_config(folder)
     path = folder / TENSORS
     if not path.is_file():
@@ -60,6 +75,44 @@ def read_folder(folder: Path) -> Weights:
     return Weights(str(config["kind"]), config, read_tensors(path), str(folder))
 
 
+def _of_others(folder: Path) -> dict[str, Tensor]:
+    """Tensors that are left out of a folder; one level deep, so the others' own must be theirs."""
+    with safe_open(folder / TENSORS, "pt") as file:
+        metadata = file.metadata() or {}
+    if OTHER not in metadata:
+        return {}
+    name, names = Path(metadata[OTHER]).name, metadata.get(NAMES, "").split()
+    other = _own(beside if (beside := folder.parent / name).is_dir() else shipped_path(name))
+    missing = [n for n in names if n not in other.tensors]
+    if missing or other.config["sha256"] != metadata.get(OTHER_HASH):
+        raise WeightsError(
+            f"{folder}: shares {len(names)} tensors with {name} of hash {metadata.get(OTHER_HASH)}, got hash "
+            f"{other.config['sha256']} in {other.source}, without {missing or 'none'} of them; install eozip again"
+        )
+    return {n: other.tensors[n] for n in names}
+
+
+def share(folder: Path, other: Path) -> None:
+    """Writes the weights of a folder again without the tensors that `other` holds with the same values.
+
+    Args:
+        folder: weights as `write_folder` leaves them; their hash changes.
+        other: folder of weights that ship beside.
+
+    Raises:
+        WeightsError: A file is missing or damaged.
+    """
+    weights, base = read_folder(folder), _own(other)
+    same = [n for n, v in weights.tensors.items() if n in base.tensors and _is_same(v, base.tensors[n])]
+    metadata = {OTHER: other.name, OTHER_HASH: str(base.config["sha256"]), NAMES: " ".join(same)}
+    own = {n: v for n, v in weights.tensors.items() if n not in same}
+    write_folder(folder, own, weights.config, (folder / CARD).read_text(encoding="utf-8"), metadata)
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a weights folder.
 
@@ -75,11 +128,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    card: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{TENSORS}.part"
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
     part.chmod(0o644)  # safetensors writes for the owner alone; weights are packaged for everyone
     os.replace(part, folder / TENSORS)
     _write_text(folder / CARD, card)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eozip import hub
 from eozip.errors import EozipError
 from eozip.train import export, journal, validate
 from eozip.train import state as states
@@ -369,6 +370,8 @@ def _finish(r: Run) -> Outcome:
     if r.recipe.calibration_crops:
         r.display.say("fitting probability tables")
         r.kind.calibrate(weights, calibration_batches(r.recipe, r.kind))
+    if r.recipe.share:
+        hub.share(weights, located(r.recipe.share))
     points = _measure(r, weights) if r.recipe.validation.real_bytes else []
     export.describe(weights, r.recipe, replace(facts, points=points))
     r.log.write("end", step=state.step, seconds=round(state.seconds, 1), skipped=state.skipped)

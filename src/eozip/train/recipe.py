@@ -103,6 +103,8 @@ class Recipe:
         steps: step budget; with both, whatever is spent first.
         init: checkpoint or folder of exported weights to take fitting tensors from; the rest starts at closed
             forms. Empty: all does.
+        share: folder of weights that ship beside the exported ones, which leave out what is the same there. Empty:
+            they hold everything.
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
         optimiser: "adamw", or "muon" for weights of layers with AdamW for the rest.
         lr: peak learning rate.
@@ -129,6 +131,7 @@ class Recipe:
     minutes: float | None = None
     steps: int | None = None
     init: str = ""
+    share: str = ""
     train_only: tuple[str, ...] = ()
     optimiser: str = "adamw"
     lr: float = 8e-4
@@ -244,8 +247,10 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     places = tuple(
         replace(p, paths=tuple(_anchor(path, folder) for path in p.paths)) for p in recipe.validation.places
     )
-    init = _anchor(recipe.init, folder) if recipe.init else ""
-    return replace(recipe, init=init, data=data, validation=replace(recipe.validation, places=places))
+    init, share = (_anchor(path, folder) if path else "" for path in (recipe.init, recipe.share))
+    return replace(
+        recipe, init=init, share=share, data=data, validation=replace(recipe.validation, places=places)
+    )
 
 
 def _anchor(path: str, folder: Path) -> str:
