@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
 import numpy as np
 import pytest
 
 import vectors
 from eozip import hub
 from eozip.codecs import registry, tec_tt
+from eozip.codecs.forecast import forecast
 from eozip.errors import InputError
-from eozip.inpaint import get_predictor, inpaint
-from eozip.inpaint.learned import ForecastPredictor, TokenPredictor, cells, predictor_of
+from eozip.inpaint import get_predictor, inpaint, learned
+from eozip.inpaint.calibration import factor_of
+from eozip.inpaint.choose import DEFAULT
+from eozip.inpaint.learned import ForecastPredictor, Polished, TokenPredictor, cells, predictor_of
 from eozip.inpaint.predict import make_series
-from eozip.inpaint.regression import Regression, filled_references
+from eozip.inpaint.regression import Regression, mapped_references
 from inpaintfiles import masks, season
 
 SIDE = 64
@@ -34,8 +40,8 @@ class Echo:
 
     id, bands = "echo-small-s2l2a-v1", 12
 
-    def forecast(self, x, hidden, quality):
-        self.given = (x, hidden, quality)
+    def forecast(self, x, hidden, quality, given):
+        self.given = (x, hidden, quality, given)
         return np.broadcast_to(x[-2], x.shape), np.full(x.shape, 25, np.float32)
 
 
@@ -67,7 +73,7 @@ def test_tokens_agree_with_the_models_own_inpainting(token_codec):
 
     given = series()
     found = TokenPredictor(token_codec, samples=1).predict(given, 1)
-    past = filled_references(given, 1, Regression().references(given, 1)[:2][::-1])
+    past = mapped_references(given, 1, Regression().references(given, 1)[:2][::-1])
     target = np.where(given.hidden[1], past[-1], given.x[1])
     with torch.inference_mode():
         y = tec_tt.latents(token_codec.model, np.concatenate([past, target[None]])[None], "s2-l2a")[0]
@@ -78,26 +84,122 @@ def test_tokens_agree_with_the_models_own_inpainting(token_codec):
     assert np.abs(found.x_hat - expected).max() < 0.05
 
 
-def test_forecasting_codec_gets_filled_references_and_hidden_cells():
+def test_forecasting_codec_gets_mapped_references_and_hidden_cells():
     codec, given = Echo(), series()
     found = ForecastPredictor(codec).predict(given, 1)
-    x, hidden, quality = codec.given
+    x, hidden, quality, groups = codec.given
     assert x.shape == (4, 12, SIDE, SIDE)
-    assert np.array_equal(x[2], given.x[0])  # of two dates as near, the earlier is the nearest: last
+    mapped = mapped_references(given, 1, [2, 0])  # of two dates as near, the earlier is the nearest: last
+    assert np.array_equal(x[1:3], mapped)
     assert np.array_equal(hidden[3], cells(given.hidden[1], 8))
     assert not hidden[:3].any()
-    assert quality == 60
-    assert np.array_equal(found.x_hat, given.x[0])
+    assert (quality, groups) == (60, 2)
+    assert np.array_equal(found.x_hat, mapped[1])
     assert (found.sigma == 25).all()
 
 
-def test_the_regressions_picture_can_be_the_last_reference():
-    codec, given = Echo(), series()
-    found = ForecastPredictor(codec, draft=Regression(hinges=8)).predict(given, 1)
-    assert len(codec.given[0]) == 5
-    clear = ~given.hidden[1]
-    assert np.array_equal(found.x_hat[:, clear], given.x[1][:, clear])
-    assert found.method == "echo-small-s2l2a-v1+regression"
+def test_references_are_mapped_to_the_light_of_the_date():
+    x = np.repeat(season(1, 4, SIDE, SIDE).astype(np.float32), 3, axis=0)
+    x[1] = 1.4 * x[0] + 200
+    hidden = np.zeros((3, SIDE, SIDE), bool)
+    hidden[1] = masks(1, SIDE, SIDE)[0]
+    given = make_series(x, hidden)
+    assert np.abs(mapped_references(given, 1, [0, 2]) - x[1]).mean() < 5
+    hidden[1] = True  # nothing to map by
+    assert np.array_equal(mapped_references(make_series(x, hidden), 1, [0]), x[:1])
+
+
+# --- tec-tt-small as it is shipped ---
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return registry.get(registry.resolve("tec-tt-small"))
+
+
+def test_hidden_cells_are_forecast_and_others_left(shipped):
+    given = series(np.pad(np.ones((24, 16), bool), ((16, 24), (8, 40))))
+    x = np.where(given.hidden[:, None], 700, given.x)
+    hidden = np.stack([cells(plane, 8) for plane in given.hidden])
+    x_hat, sigma = forecast(shipped, x, hidden, 60)
+    assert (x_hat.shape, x_hat.dtype) == (x.shape, np.float32)
+    for t in (0, 2, 3):
+        assert np.array_equal(x_hat[t], x[t])
+        assert not sigma[t].any()
+    inside = np.s_[:, 16:40, 8:24]
+    assert sigma[1][inside].min() > 0
+    other = np.where(
+        given.hidden[:, None], 2500, given.x
+    )  # what lies under the hole enters by its neighbours' g_a alone
+    assert np.abs(forecast(shipped, other, hidden, 60)[0] - x_hat)[1][inside].mean() < 30
+    assert np.abs(forecast(shipped, other, hidden, 60, given=4)[0] - 2500)[1][inside].mean() < 300
+
+
+def test_a_date_may_be_hidden_altogether_or_not_at_all(shipped):
+    x = season(3, 12, 40, 33).astype(np.float32)
+    nothing = np.zeros((3, 5, 5), bool)
+    assert np.array_equal(forecast(shipped, x, nothing, 60)[0], x)
+    nothing[2] = True
+    x_hat, sigma = forecast(shipped, x, nothing, 60)
+    assert np.isfinite(x_hat).all()
+    assert sigma[2].min() > 0
+    with pytest.raises(InputError, match="flag for every cell"):
+        forecast(shipped, x, nothing[:, :-1], 60)
+
+
+def test_tec_tt_small_beats_copying_and_is_repeatable(shipped):
+    dn, mask = season(4, 12, SIDE, SIDE), masks(4, SIDE, SIDE)
+    mask[0] = mask[2] = False
+    filled = {
+        name: inpaint(dn, mask, predictor=name)
+        for name in ("tec-tt-small", "nearest-clear", "linear-in-time")
+    }
+    at = np.broadcast_to(mask[:, None], dn.shape)
+    errors = {name: np.abs(found.dn.astype(float) - dn)[at].mean() for name, found in filled.items()}
+    assert min(errors, key=errors.get) == "tec-tt-small"
+    again = inpaint(dn, mask, predictor="tec-tt-small")
+    assert np.array_equal(again.dn, filled["tec-tt-small"].dn)
+    assert np.array_equal(again.sigma, filled["tec-tt-small"].sigma)
+    assert (again.dn == dn)[~at].all()
+
+
+# --- the regression through the transforms ---
+
+
+class Mean:
+    """Stands for `through_transforms`: every picture becomes a blend of itself and another."""
+
+    def __init__(self, other, share):
+        self.other, self.share = other, share
+
+    def __call__(self, codec, x, quality):
+        return ((1 - self.share) * x + self.share * self.other).astype(np.float32)
+
+
+def test_polishing_is_kept_where_held_out_pixels_gain_by_it(shipped, monkeypatch):
+    clear = season(4, 12, SIDE, SIDE).astype(np.float32)
+    given = series()
+    plain = Regression().predict(given, 1)
+    monkeypatch.setattr(learned, "through_transforms", Mean(clear[1], 0.5))  # half of the truth
+    better = Polished(shipped).predict(given, 1)
+    assert better.method == f"{shipped.id}+regression"
+    at = given.hidden[1]
+    assert np.abs(better.x_hat - clear[1])[:, at].mean() < 0.7 * np.abs(plain.x_hat - clear[1])[:, at].mean()
+    assert better.sigma.mean() < plain.sigma.mean()
+    monkeypatch.setattr(learned, "through_transforms", Mean(5000.0, 0.5))
+    worse = Polished(shipped).predict(given, 1)
+    assert worse.method == "regression"
+    assert np.array_equal(worse.x_hat, plain.x_hat)
+    assert np.array_equal(worse.sigma, plain.sigma)
+
+
+def test_polishing_uses_no_hidden_pixel_and_falls_back_where_nothing_is_shown(shipped):
+    given = series()
+    assert np.isfinite(Polished(shipped).predict(given, 1).x_hat).all()
+    hidden = given.hidden.copy()
+    hidden[1] = True
+    blind = make_series(given.x, hidden)
+    assert Polished(shipped).predict(blind, 1).method == "weighted-filled"
 
 
 def test_tool_takes_a_codec_by_name_and_says_that_sigma_is_not_calibrated():
@@ -115,13 +217,26 @@ def test_tool_takes_a_codec_by_name_and_says_that_sigma_is_not_calibrated():
 
 def test_codecs_that_do_not_fit_are_refused(token_codec):
     given = make_series(season(3, 4, SIDE, SIDE).astype(np.float32), masks(3, SIDE, SIDE))
-    for predictor in (TokenPredictor(token_codec), ForecastPredictor(Echo())):
+    for predictor in (TokenPredictor(token_codec), ForecastPredictor(Echo()), Polished(Echo())):
         with pytest.raises(InputError, match="expected 12 bands, got 4"):
             predictor.predict(given, 1)
     with pytest.raises(InputError, match="cannot forecast"):
         predictor_of(registry.get("tec-fp-small-s2l2a-v1"))
 
 
-def test_an_unknown_draft_is_named():
-    with pytest.raises(InputError, match="after the \\+"):
-        get_predictor("tec-tt-small+mirror")
+def test_only_small_codecs_polish(token_codec):
+    with pytest.raises(InputError, match="small codec before"):
+        predictor_of(token_codec, polish=True)
+    with pytest.raises(InputError, match="expected one of"):
+        get_predictor("mirror+regression")
+    assert get_predictor("tec-elic-small+regression").name.endswith("+regression")
+
+
+def test_what_was_learnt_for_other_weights_is_not_used(shipped):
+    known = json.loads(resources.files("eozip.inpaint").joinpath("calibration.json").read_text())
+    assert set(known["weights"]) == {name for name in known["factors"] if name.startswith("tec-")}
+    for name in (get_predictor("tec-tt-small").name, get_predictor(DEFAULT).name):  # else: calibrate them anew
+        assert factor_of(name, 0.3) is not None
+        assert known["weights"][name] == shipped.weights_hash.hex()
+    assert factor_of("tec-tt-small", 0.3) is None
+    assert factor_of("tec-tt-small-s2l2a-v999", 0.3) is None

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--predictor",
-    help="regression (default), least-cloudy, nearest-clear, mean-clear, linear-in-time, harmonic, or a temporal "
-    "codec.",
+    help="tec-tt-small+regression (default for 12 bands), regression (default for others), least-cloudy, nearest-clear, "
+    "mean-clear, weighted-filled, linear-in-time, harmonic, or a temporal codec.",
 )
 @click.option(
     "--dilate", type=click.IntRange(0, 100), default=0, show_default=True, help="Grow the mask, pixels."
@@ -67,9 +67,10 @@ def inpaint(
     """Fill what clouds hide from the other dates; measured pixels stay as they are.
 
     IN is several GeoTIFFs (dates), a folder of them, or an eozip store. OUT is a folder: one GeoTIFF per date with
-    two more bands, PROVENANCE (0 measured, 1+n predicted with n dates) and SIGMA (standard deviation, DN).
+    two more bands, PROVENANCE (0 measured, 1+n predicted with n dates) and SIGMA (standard deviation, DN). Or it is a
+    store, *.zarr or *.zarr.zip: all pixels lossless, with arrays `provenance` and `sigma`.
     """
-    from eozip.inpaint.choose import DEFAULT, WHY
+    from eozip.inpaint.choose import WHY, default_for
     from eozip.inpaint.files import inpaint_files
 
     use_threads(threads)
@@ -78,7 +79,7 @@ def inpaint(
             inputs,
             mask,
             out,
-            predictor=predictor or DEFAULT,
+            predictor=predictor,
             dilate=dilate,
             min_clear=min_clear,
             offset=offset,
@@ -86,11 +87,12 @@ def inpaint(
             overwrite=overwrite,
             progress=progress,
         )
+    name = default_for(report.shape[1]) if predictor is None else predictor
     reason = WHY if predictor is None else "as asked for"
     if as_json:
-        print_json({**asdict(report), "predictor": predictor or DEFAULT, "reason": reason})
+        print_json({**asdict(report), "predictor": name, "reason": reason})
     else:
-        click.echo("\n".join(_lines(report, predictor or DEFAULT, reason)))
+        click.echo("\n".join(_lines(report, name, reason)))
 
 
 def _lines(report: Report, predictor: str, reason: str) -> list[str]:

@@ -128,11 +128,13 @@ class SeriesCodec(SmallCodec):
             past.append(date)
             yield code.frame_checks()[0], y_hat.float()
 
-    def forecast(self, x: np.ndarray, hidden: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
+    def forecast(
+        self, x: np.ndarray, hidden: np.ndarray, quality: float, given: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See `eozip.codecs.forecast.forecast`."""
         from eozip.codecs.forecast import forecast  # it imports this class
 
-        return forecast(self, x, hidden, quality)
+        return forecast(self, x, hidden, quality, given)
 
 
 def padded_size(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from importlib import resources
 
 import numpy as np
 
+JOINT = ", "
 CLASSES = (0.1, 0.3, 0.5, 0.9, 1.0)
 """Upper ends of the classes of cloud cover."""
 _CENTRES = (0.075, 0.25, 0.5, 0.8, 1.0)  # means of the covers that the factors of each class were learnt at
@@ -21,9 +22,16 @@ def class_of(cover: float) -> int:
 def factor_of(method: str, cover: float) -> float | None:
     """What to multiply sigma by, interpolated between classes.
 
-    Of several methods joined by "+" the largest; None if one of them was never calibrated.
+    Codecs are named by their full id: what was learnt for other weights is never used for these.
+
+    Args:
+        method: of a `Prediction`; of several joined by `JOINT` (windows of one date) the largest factor counts.
+        cover: 0..1.
+
+    Returns:
+        the factor; None if one of the methods was never calibrated.
     """
-    found = [_factors().get(name) for name in method.split("+")]
+    found = [_factors().get(name) for name in method.split(JOINT)]
     known = [float(np.interp(cover, _CENTRES, factors)) for factors in found if factors is not None]
     return max(known) if known and len(known) == len(found) else None
 

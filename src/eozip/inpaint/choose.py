@@ -8,9 +8,11 @@ from eozip.errors import InputError, UnknownCodecError
 from eozip.inpaint.baselines import Harmonic, LeastCloudy, LinearInTime, MeanClear, NearestClear
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.regression import Regression, WeightedFilled
+from eozip.sensors import get
 
-DEFAULT = "regression"
+DEFAULT, ANY_BANDS = "tec-tt-small+regression", "regression"
 WHY = "the lowest error of all predictors here, see results/inpainting.json"
+_POLISHED = "+regression"
 
 _CLOSED: dict[str, Callable[[], Predictor]] = {
     "regression": Regression,
@@ -24,13 +26,18 @@ _CLOSED: dict[str, Callable[[], Predictor]] = {
 NAMES = tuple(_CLOSED)
 
 
+def default_for(bands: int) -> str:
+    """Name of the default for so many bands: the codec knows the twelve of Level-2A, the regression takes any."""
+    return DEFAULT if bands == len(get("s2-l2a").band_names) else ANY_BANDS
+
+
 def get_predictor(name: str) -> Predictor:
     """A predictor by name.
 
     Args:
         name: one of `NAMES`; or a codec that forecasts: its id or short name, or a checkpoint as `eozip.load`
-            takes it (a path, or "owner/name@lambda-5"). "tec-tt-small+regression" puts the regression's picture in
-            as the last reference of the codec. Codecs import torch.
+            takes it (a path, or "owner/name@lambda-5"). "tec-tt-small+regression" is the regression's picture seen through
+            the codec's transforms. Codecs import torch.
 
     Raises:
         InputError: unknown, or a codec that cannot forecast.
@@ -41,13 +48,11 @@ def get_predictor(name: str) -> Predictor:
     from eozip.codecs import published, registry
     from eozip.inpaint.learned import predictor_of
 
-    name, _, draft = name.partition("+")
-    if draft and draft not in _CLOSED:
-        raise InputError(f"predictor: expected one of {', '.join(NAMES)} after the +, got {draft!r}")
+    source = name.removesuffix(_POLISHED)
     try:
-        codec = published.load(name) if "/" in name else registry.get(registry.resolve(name))
+        codec = published.load(source) if "/" in source else registry.get(registry.resolve(source))
     except UnknownCodecError as error:
         raise InputError(
-            f"predictor: expected one of {', '.join(NAMES)} or a codec that forecasts, got {name!r} ({error})"
+            f"predictor: expected one of {', '.join(NAMES)}, a codec that forecasts, or {DEFAULT}, got {name!r} ({error})"
         ) from error
-    return predictor_of(codec, _CLOSED[draft]() if draft else None)
+    return predictor_of(codec, polish=name != source)

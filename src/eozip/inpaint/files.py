@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from eozip.errors import InputError, OutputError
-from eozip.inpaint.choose import DEFAULT
 from eozip.inpaint.fill import LARGEST, UNFILLED, Filled, Progress, inpaint
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.record import PROVENANCE_MEANING, SIGMA_MEANING, date_tags, predicted_pixels, rounded_sigma
@@ -83,7 +82,7 @@ def inpaint_files(
     mask: str | MaskSpec,
     out: str | Path,
     *,
-    predictor: str | Predictor = DEFAULT,
+    predictor: str | Predictor | None = None,
     nodata: int | None = None,
     offset: int | None = None,
     dilate: int = 0,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eozip.errors import InputError
-from eozip.inpaint.calibration import factor_of
-from eozip.inpaint.choose import DEFAULT, get_predictor
+from eozip.inpaint.calibration import JOINT, factor_of
+from eozip.inpaint.choose import default_for, get_predictor
 from eozip.inpaint.predict import Prediction, Predictor, Series, make_series
 from eozip.inpaint.smooth import spread
 
@@ -32,7 +32,7 @@ class Filled:
         provenance: uint8 [T, H, W], see `MEASURED`.
         sigma: float32 [T, C, H, W], DN: calibrated standard deviation of predicted pixels, 0 elsewhere; 90 % of
             true values are expected within 1.645 sigma.
-        methods: [T] predictors that were used, "" where nothing was hidden; several are joined by "+".
+        methods: [T] predictors that were used, "" where nothing was hidden; several, of windows, are joined by commas.
         cover: [T] share of hidden pixels.
         calibrated: sigma was calibrated for every predictor used.
     """
@@ -50,7 +50,7 @@ def inpaint(
     mask: np.ndarray,
     *,
     days: Sequence[float] | None = None,
-    predictor: str | Predictor = DEFAULT,
+    predictor: str | Predictor | None = None,
     nodata: int | None = None,
     offset: int = 0,
     min_clear: float = 0.1,
@@ -63,7 +63,8 @@ def inpaint(
         dn: uint16 or int16 [T, C, H, W], two dates or more.
         mask: bool [T, H, W]: hidden pixels (clouds and their shadows).
         days: [T] rising, of the dates; None for equal steps.
-        predictor: a name (`eozip.inpaint.choose.NAMES`, or the id of a loaded codec), or a `Predictor`.
+        predictor: a name (`eozip.inpaint.choose.NAMES`, or the id of a loaded codec), or a `Predictor`; None: see
+            `eozip.inpaint.choose.default_for`.
         nodata: DN of missing pixels; they are not used, and filled only where the mask says so.
         offset: radiometric offset contained in ``dn``.
         min_clear: share of clear pixels, 0..1, that some other date needs.
@@ -78,7 +79,8 @@ def inpaint(
             dtype, too many pixels, or an unknown predictor.
     """
     _check(dn, mask, window)
-    chosen = get_predictor(predictor) if isinstance(predictor, str) else predictor
+    asked = default_for(dn.shape[1]) if predictor is None else predictor
+    chosen = get_predictor(asked) if isinstance(asked, str) else asked
     missing = np.zeros_like(mask) if nodata is None else (dn == nodata).any(axis=1) & ~mask
     series = make_series(dn.astype(np.float32) - np.float32(offset), mask | missing, days)
     wanted = [t for t in range(len(dn)) if mask[t].any()]
@@ -161,7 +163,7 @@ def _date(
             methods += [found.method] * (found.method not in methods)
         progress(done)
     weight = np.maximum(weight, 1e-6)
-    return Prediction(x_hat / weight, sigma / weight, provenance, "+".join(methods))
+    return Prediction(x_hat / weight, sigma / weight, provenance, JOINT.join(methods))
 
 
 def _seamless(series: Series, date: int, found: Prediction) -> Prediction:

@@ -1,8 +1,12 @@
-"""Predictors from temporal codecs: cells touched by cloud are forecast, the others are their own latent.
+"""Predictors from codecs.
 
-Published TEC-TT has cells of 16 x 16 pixels and looks at two earlier frames; here these are the two nearest usable
-dates of either side, the nearest last. Codecs with a `forecast` method of their own (tec-tt-small) are given
-all usable dates in that order. Holes of the references are filled beforehand as the regression fills its own.
+    ForecastPredictor    cells touched by cloud are forecast by tec-tt-small from the other dates
+    TokenPredictor       the same with a published TEC-TT: cells of 16 x 16 pixels, two earlier frames
+    Polished             the regression's picture, seen through the transforms of a codec
+
+Past and future dates serve alike: they are put in order so that the nearest comes last. Their holes are filled as the
+regression fills its own, and they are mapped to the date by what its clear pixels say: a codec knows how land looks, not
+how light or dry this day was.
 """
 
 from __future__ import annotations
@@ -14,16 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eozip.codecs.forecast import through_transforms
 from eozip.codecs.parts import LATENT_STRIDE, latent_grid, statistics
+from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.tec_tt import TemporalCodec, grid_of, latents
 from eozip.codecs.temporal import TemporalModel
 from eozip.errors import InputError
-from eozip.inpaint.doubt import LEAST
+from eozip.inpaint.doubt import LEAST, sigma_of_errors
 from eozip.inpaint.predict import Prediction, Predictor, Series
-from eozip.inpaint.regression import Regression, WeightedFilled, filled_references
+from eozip.inpaint.regression import Draft, Regression, WeightedFilled, mapped_references
+from eozip.inpaint.smooth import spread
 from eozip.networks.transformer import Prediction as Said
 
 CELL = 8  # pixels per latent cell of tec-tt-small
+_SEAM = (1, 2, 4)  # radii in pixels over which a difference at clear pixels is carried into the hole
 
 
 class Forecaster(Protocol):
@@ -32,13 +40,17 @@ class Forecaster(Protocol):
     id: str
     bands: int
 
-    def forecast(self, x: np.ndarray, hidden: np.ndarray, quality: float) -> tuple[np.ndarray, np.ndarray]:
+    def forecast(
+        self, x: np.ndarray, hidden: np.ndarray, quality: float, given: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Forecasts hidden cells of the dates of a stack.
 
         Args:
             x: float32 [T, C, H, W], DN.
-            hidden: bool [T, ceil(H / 8), ceil(W / 8)]: cells that must have no influence.
+            hidden: bool [T, ceil(H / 8), ceil(W / 8)]: cells that are to be forecast.
             quality: 0..100.
+            given: so many groups of channels, the coarsest first, are taken from x in hidden cells too; of the others x
+                must have no influence there.
 
         Returns:
             x_hat and sigma, float32 [T, C, H, W], DN.
@@ -50,36 +62,86 @@ class Forecaster(Protocol):
 class ForecastPredictor:
     """A codec with `forecast`, given the usable dates, the nearest last, and then the date itself.
 
+    The coarsest groups of hidden cells come from the mean of the mapped references: coding orders cells so that a hidden
+    average would know nothing of this date.
+
     Attributes:
         codec: the codec.
         quality: 0..100.
-        draft: a predictor whose picture of the date is put in as the last reference, or None.
+        given: groups that come from the mapped references; 0: none.
     """
 
     codec: Forecaster
     quality: float = 60.0
-    draft: Predictor | None = None
+    given: int = 2
     usable: Regression = field(default_factory=Regression)
     fallback: Predictor = field(default_factory=WeightedFilled)
 
     @property
     def name(self) -> str:
-        return self.codec.id if self.draft is None else f"{self.codec.id}+{self.draft.name}"
+        return self.codec.id
 
     def predict(self, series: Series, date: int) -> Prediction:
         references = self.usable.references(series, date)
         if not references:
             return self.fallback.predict(series, date)
         check_bands(self.codec, series)
-        past = filled_references(series, date, references[::-1])
-        if self.draft is not None:
-            past = np.concatenate([past, _over(series, date, self.draft.predict(series, date).x_hat)[None]])
-        x = np.concatenate([past, _over(series, date, past[-1])[None]])
+        past = mapped_references(series, date, references[::-1])
+        x = np.concatenate([past, _over(series, date, _guess(series, date, past))[None]])
         hidden = np.zeros((len(x), *cells(series.hidden[date], CELL).shape), bool)
         hidden[-1] = cells(series.hidden[date], CELL)
-        x_hat, sigma = self.codec.forecast(x, hidden, self.quality)
+        x_hat, sigma = self.codec.forecast(x, hidden, self.quality, self.given)
         count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
         return Prediction(x_hat[-1], np.maximum(sigma[-1], np.float32(LEAST)), count, self.name)
+
+
+@dataclass(frozen=True)
+class Polished:
+    """The regression's picture through a codec's transforms, where that brings held-out pixels nearer to the truth.
+
+    Attributes:
+        codec: a small codec.
+        draft: the regression.
+        quality: 0..100, of the transforms.
+    """
+
+    codec: SmallCodec
+    draft: Regression = field(default_factory=Regression)
+    quality: float = 60.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.codec.id}+{self.draft.name}"
+
+    def predict(self, series: Series, date: int) -> Prediction:
+        check_bands(self.codec, series)
+        draft = self.draft.draft(series, date)
+        if draft is None:
+            return self.draft.predict(series, date)
+        clear = ~series.hidden[date]
+        x_hat, tried = self._polished(series.x[date], draft, clear)
+        if _error(tried, series.x[date], draft.judged) >= _error(draft.tried, series.x[date], draft.judged):
+            return self.draft.settled(series, date, draft)
+        sigma = sigma_of_errors(series.x[date] - tried, draft.judged)
+        return Prediction(x_hat, sigma, draft.references, self.name, seamless=True)
+
+    def _polished(self, x: np.ndarray, draft: Draft, clear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both pictures of the draft, each beside the pixels it was shown, through the transforms."""
+        shown = np.stack([clear, clear & ~draft.held])
+        under = np.stack([draft.x_hat, draft.tried])
+        pictures = through_transforms(self.codec, np.where(shown[:, None], x, under), self.quality)
+        met = [picture + spread(x - picture, known, _SEAM) for picture, known in zip(pictures, shown)]
+        return met[0], met[1]
+
+
+def _error(x_hat: np.ndarray, x: np.ndarray, at: np.ndarray) -> float:
+    return float(np.abs(x_hat - x)[:, at].mean())
+
+
+def _guess(series: Series, date: int, mapped: np.ndarray) -> np.ndarray:
+    """The mean of the mapped references, drawn to the clear pixels beside the hole; float32 [C, H, W]."""
+    mean = mapped.mean(axis=0)
+    return mean + spread(series.x[date] - mean, ~series.hidden[date])
 
 
 @dataclass(frozen=True)
@@ -106,7 +168,7 @@ class TokenPredictor:
         if not references:
             return self.fallback.predict(series, date)
         check_bands(self.codec, series)
-        past = filled_references(series, date, references[::-1])
+        past = mapped_references(series, date, references[::-1])
         frames = np.concatenate([past, _over(series, date, past[-1])[None]])
         y = latents(self.codec.model, frames[None], self.codec.sensor)[0]
         cloudy = _token_cells(series.hidden[date])
@@ -153,14 +215,18 @@ def _walked(
     return tokens, said, hidden
 
 
-def predictor_of(codec: Any, draft: Predictor | None = None) -> Predictor:
-    """The predictor of a codec.
+def predictor_of(codec: Any, polish: bool = False) -> Predictor:
+    """The predictor of a codec; with `polish`, its transforms behind the regression.
 
     Raises:
-        InputError: it cannot forecast.
+        InputError: it cannot forecast, or has no transforms of its own.
     """
+    if polish and isinstance(codec, SmallCodec):
+        return Polished(codec)
+    if polish:
+        raise InputError(f"predictor: expected a small codec before +regression, got {codec.id}")
     if hasattr(codec, "forecast"):
-        return ForecastPredictor(codec, draft=draft)
+        return ForecastPredictor(codec)
     if isinstance(codec, TemporalCodec):
         return TokenPredictor(codec)
     raise InputError(f"predictor: expected a temporal codec (tec-tt), got {codec.id}, which cannot forecast")

@@ -47,6 +47,25 @@ class WeightedFilled:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """What the regression makes of a date, and of pixels that it was not shown.
+
+    Attributes:
+        x_hat: float32 [C, H, W].
+        tried: the same from the clear pixels but those in `judged`, which it can be held against.
+        judged: bool [H, W], clear pixels that were held out; where there are too few, all clear ones, held out or not.
+        held: bool [H, W], those held out.
+        references: uint8 [H, W], see `Prediction`.
+    """
+
+    x_hat: np.ndarray
+    tried: np.ndarray
+    judged: np.ndarray
+    held: np.ndarray
+    references: np.ndarray
+
+
+@dataclass(frozen=True)
 class Regression:
     """Ridge regression on the other dates, and its residual spread into the hole.
 
@@ -67,17 +86,26 @@ class Regression:
     name: str = "regression"
 
     def predict(self, series: Series, date: int) -> Prediction:
+        draft = self.draft(series, date)
+        return self.fallback.predict(series, date) if draft is None else self.settled(series, date, draft)
+
+    def settled(self, series: Series, date: int, draft: Draft) -> Prediction:
+        """The draft as it is."""
+        sigma = sigma_of_errors(series.x[date] - draft.tried, draft.judged)
+        return Prediction(draft.x_hat, sigma, draft.references, self.name, seamless=True)
+
+    def draft(self, series: Series, date: int) -> Draft | None:
+        """None where nothing can be fitted: the date shows too little, or no other date is clear enough."""
         clear = ~series.hidden[date]
         references = self.references(series, date)
         if not references or clear.sum() < self.least_pixels:
-            return self.fallback.predict(series, date)
+            return None
         basis = self._with_hinges(_standardised(filled_references(series, date, references), clear))
         held = held_out(series.hidden[date])
         tried = self._carried(basis, series.x[date], clear & ~held)
         x_hat = _within(self._carried(basis, series.x[date], clear), series)
-        sigma = sigma_of_errors(series.x[date] - tried, held if enough(held) else clear)
         count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
-        return Prediction(x_hat, sigma, count, self.name, seamless=True)
+        return Draft(x_hat, tried, held if enough(held) else clear, held, count)
 
     def references(self, series: Series, date: int) -> list[int]:
         """Dates that are clear enough, the nearest first; at most 250."""
@@ -134,14 +162,30 @@ def _filled(series: Series, t: int, sources: list[int]) -> np.ndarray:
     return out
 
 
+def mapped_references(series: Series, date: int, references: list[int]) -> np.ndarray:
+    """As `filled_references`, and then as `date` would show them: an affine map fitted to its clear pixels.
+
+    Returns:
+        float32 [K, C, H, W].
+    """
+    clear = ~series.hidden[date]
+    found = filled_references(series, date, references)
+    flat = [_affine(x, series.x[date], clear, x.reshape(len(x), -1)) for x in found]
+    return np.stack(flat).reshape(found.shape)
+
+
 def _mapped(series: Series, s: int, t: int, here: np.ndarray) -> np.ndarray:
     """Pixels `here` of date s as date t would show them, [C, n]."""
     both = ~series.hidden[s] & ~series.hidden[t]
-    x = series.x[s][:, here]
+    return _affine(series.x[s], series.x[t], both, series.x[s][:, here])
+
+
+def _affine(source: np.ndarray, goal: np.ndarray, both: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """x [C, n] by the affine map from source to goal [C, H, W] that fits pixels `both`; as it is where they are too few."""
     if not enough(both):
         return x
     at = _sample(both, _PILOT_PIXELS)
-    a, b = (series.x[k].reshape(len(x), -1)[:, at].astype(np.float64) for k in (s, t))
+    a, b = (v.reshape(len(v), -1)[:, at].astype(np.float64) for v in (source, goal))
     mean_a, mean_b = a.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True)
     gram = (a - mean_a) @ (a - mean_a).T
     gram[np.diag_indices(len(gram))] += 1e-3 * np.trace(gram) / len(gram) + at.size
