@@ -1,11 +1,13 @@
-"""Encode and decode seconds of the shipped codecs against OpenJPEG at the same PSNR, in the same run, as ratios.
+"""Encode and decode seconds of the shipped codecs against OpenJPEG and x265 at the same PSNR, in the same run, as ratios.
 
-    python benchmarks/speed.py [--qualities 40 60 80] [--threads 1 2] [--repeats 7] [--out results]
+    python benchmarks/speed.py [--sizes 256 512] [--psnr 40] [--threads 1 2] [--repeats 5] [--out results]
 
-One stack of 4 x 12 x 256 x 256 pixels from memory to bytes and back, models loaded. OpenJPEG (imagecodecs) codes each
-band alone: on 1 thread, on as many of its own threads, and with bands spread over a pool of as many threads.
-Runs are interleaved, medians count. Writes speed.json: ratios below 1 mean that eozip is faster. Beside them: seconds
-by stage, operations, and what a float32 matrix product reaches on this machine before and after.
+One stack of 4 x 12 bands from memory to bytes and back as one chunk, models loaded; 512 is the 256 x 256 stack mirrored.
+Every contender is set to the PSNR first. OpenJPEG codes each band alone: on 1 thread, and with bands spread over a pool
+of threads, its best; x265 (preset slow) each band as a video of its dates, spread alike. Contenders take turns; medians
+count. Writes speed.json: ratios below 1 mean that eozip is faster. Beside them, at the first size and PSNR: seconds by
+stage, also from GeoTIFF to store and back; multiply-adds per pixel; and their share of what a float32 matrix product
+reaches on this machine.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ import math
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rasterio
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eozip import api
+from eozip import api, sensors
 from eozip.codecs import registry
 from eozip.evaluate.baselines import Contender, Learned
 from eozip.evaluate.openjpeg import Jpeg2000
@@ -32,14 +38,18 @@ from eozip.evaluate.places import load_places
 from eozip.evaluate.provenance import as_json, provenance, write_text
 from eozip.evaluate.rate import bpppb
 from eozip.evaluate.stages import offers_stages, watched
+from eozip.evaluate.videos import hevc
 from eozip.pixels import psnr
+from eozip.raster import open_scene
 from eozip.simulate import render, season
+from eozip.store import EozipChunkCodec, decode_store, encode_store
 
 SIZE, DATES = 256, 4
-NEAR = 0.05  # dB within which two PSNRs count as the same, where OpenJPEG reaches it
-SEARCH_STEPS = 12
+NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's settings are that fine
+SEARCH_STEPS = 10
 MATRIX = 2048
 TIMED_PRODUCTS = 5
+BUSY_ABOVE = 0.5  # load average of one minute before the first measurement
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,12 @@ class Timing:
     """Median seconds of one contender.
 
     Attributes:
+        setting: quality, target dB, CRF.
         encode, decode: medians over the repeats; `total`: median of their sums; `spread`: (max - min) / median of the sums.
         bpppb, psnr: of what it wrote.
     """
 
+    setting: float
     encode: float
     decode: float
     total: float
@@ -60,125 +72,154 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One codec at one quality on so many threads.
+class Turn:
+    """All contenders at one PSNR, chunk size and number of threads, taking turns.
 
     Attributes:
-        ours: eozip.
-        openjpeg: "one thread", "own threads", "pool of bands" > timing.
-        ratios: the same > total seconds of eozip / of OpenJPEG; `mpx_per_s` counts pixels of all bands at once.
-        stages: "encode", "decode" > stage > median seconds; {} if the codec does not offer it.
-        gmac: "encode", "decode" > 10^9 multiply-adds in convolutions and matrix products.
+        ours, others: name > timing.
+        ratios: codec > baseline > total seconds of eozip / of the baseline.
+        mpx_per_s: codec > pixels of all bands at once, per second of encoding and decoding.
+    """
+
+    psnr: float
+    size: int
+    threads: int
+    ours: dict[str, Timing]
+    others: dict[str, Timing]
+    ratios: dict[str, dict[str, float]]
+    mpx_per_s: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where the time of one codec goes.
+
+    Attributes:
+        stages: "encode", "decode" (memory to bytes and back), "to store", "from store" (GeoTIFFs to a store and back) >
+            stage > median seconds; encoding to a store decodes every chunk once, to say what its PSNR is.
+        kmac_per_pixel: "encode", "decode" > 10^3 multiply-adds in convolutions and matrix products, for all bands of a
+            pixel.
         share_of_peak: of the float32 matrix product on as many threads: operations of both directions / total seconds.
     """
 
     codec: str
-    quality: float
+    size: int
     threads: int
-    ours: Timing
-    openjpeg: dict[str, Timing]
-    ratios: dict[str, float]
-    mpx_per_s: float
     stages: dict[str, dict[str, float]]
-    gmac: dict[str, float]
+    kmac_per_pixel: dict[str, float]
     share_of_peak: float
 
 
 def main() -> None:
     """Measures, prints, writes."""
-    options = _options()
+    options, load = _options(), os.getloadavg()[0]
     dn, pixels = _stack(options.data)
-    rows, peaks = [], {}
+    turns: list[Turn] = []
+    costs: list[Cost] = []
+    peaks: dict[int, float] = {}
     for threads in options.threads:
         torch.set_num_threads(threads)
-        before = peak_gflops()
-        found = [
-            measured(dn, c, q, threads, options.repeats) for c in options.codecs for q in options.qualities
-        ]
-        peaks[threads] = max(before, peak_gflops())
-        rows += [_with_share(row, peaks[threads]) for row in found]
-    results = {"provenance": provenance(), "pixels": pixels, "repeats": options.repeats, "peak_gflops": peaks}
-    write_text(options.out / "speed.json", as_json({**results, "rows": rows}))
-    print(
-        f"float32 matrix product: {', '.join(f'{p:.0f} GFLOP/s on {n}' for n, p in peaks.items())}; {pixels}"
-    )
-    for row in rows:
-        print(_line(row))
+        peaks[threads] = peak_gflops()
+        for size, target in product(options.sizes, options.psnr):
+            turns.append(taken(mirrored(dn, size), options.codecs, target, threads, options.repeats))
+            print(_turn_text(turns[-1]), flush=True)
+        first = next(turn for turn in turns if turn.threads == threads)
+        stack = mirrored(dn, first.size)
+        for codec in options.codecs:
+            costs.append(cost(stack, codec, first.ours[codec], threads, peaks[threads], options.repeats))
+            print(_cost_text(costs[-1]), flush=True)
+    results = {"provenance": provenance(), "pixels": pixels, "repeats": options.repeats, "load_before": load}
+    results |= {"machine_busy": load > BUSY_ABOVE, "peak_gflops": peaks, "turns": turns, "costs": costs}
+    write_text(options.out / "speed.json", as_json(results))
+    if load > BUSY_ABOVE:
+        _note(f"load average {load:.1f} before the start: no figures for the record")
 
 
-def measured(dn: np.ndarray, codec: str, quality: float, threads: int, repeats: int) -> Row:
-    """One row; `share_of_peak` still open."""
-    ours = Learned(codec)
-    target = psnr(dn, ours.decode(ours.encode(dn, quality)))
-    setting = same_psnr(dn, target)
-    runners = {"eozip": _run(ours, dn, quality), "one thread": _run(Jpeg2000(), dn, setting)}
+def taken(dn: np.ndarray, codecs: Sequence[str], target: float, threads: int, repeats: int) -> Turn:
+    """Finds every contender's setting and lets them take turns."""
+    names = {"OpenJPEG, one thread": Jpeg2000(), "x265": hevc(workers=threads)}
     if threads > 1:
-        runners["own threads"] = _run(Jpeg2000(threads=threads), dn, setting)
-        runners["pool of bands"] = _run(Jpeg2000(workers=threads), dn, setting)
-    _note(f"{codec} quality {quality:g}, {threads} threads: {target:.2f} dB")
-    timings = interleaved(runners, dn, repeats)
-    mine = timings.pop("eozip")
-    return Row(
-        codec,
-        quality,
+        names["OpenJPEG, pool of bands"] = Jpeg2000(workers=threads)
+    others: dict[str, tuple[Contender, float]] = {
+        name: (one, same_psnr(one, dn, target, *((51.0, 0.0) if name == "x265" else (20.0, 80.0))))
+        for name, one in names.items()
+    }
+    ours = {name: (one := Learned(name), same_psnr(one, dn, target, 0.0, 100.0)) for name in codecs}
+    _note(f"{dn.shape} at {target:g} dB on {threads} threads: settings found")
+    timings = interleaved({**ours, **others}, dn, repeats)
+    mine, theirs = ({name: timings[name] for name in part} for part in (ours, others))
+    return Turn(
+        target,
+        dn.shape[-1],
         threads,
         mine,
-        timings,
-        {name: mine.total / other.total for name, other in timings.items()},
-        dn.shape[0] * dn.shape[2] * dn.shape[3] / 1e6 / mine.total,
-        staged(codec, dn, quality, repeats),
-        operations(codec, dn, quality),
-        math.nan,
+        theirs,
+        {name: {other: t.total / o.total for other, o in theirs.items()} for name, t in mine.items()},
+        {name: _megapixels(dn) / t.total for name, t in mine.items()},
     )
 
 
-def same_psnr(dn: np.ndarray, target: float) -> float:
-    """The setting at which OpenJPEG comes nearest to a PSNR in dB, by bisection on real decodes."""
-    codec, low, high, tries = Jpeg2000(workers=2), 20.0, 80.0, []
+def same_psnr(one: Contender, dn: np.ndarray, target: float, coarse: float, fine: float) -> float:
+    """The setting at which a contender comes nearest to a PSNR in dB, by bisection on real decodes."""
+    tries = []
     for _ in range(SEARCH_STEPS):
-        setting = (low + high) / 2
-        got = psnr(dn, codec.decode(codec.encode(dn, setting)))
+        setting = round((coarse + fine) / 2, 2)
+        got = psnr(dn, one.decode(one.encode(dn, setting)))
         tries.append((abs(got - target), setting))
         if abs(got - target) <= NEAR:
             break
-        low, high = (setting, high) if got < target else (low, setting)
+        coarse, fine = (setting, fine) if got < target else (coarse, setting)
     return min(tries)[1]
 
 
 def interleaved(
-    runners: dict[str, Callable[[], tuple[float, float, bytes, np.ndarray]]], dn: np.ndarray, repeats: int
+    contenders: dict[str, tuple[Contender, float]], dn: np.ndarray, repeats: int
 ) -> dict[str, Timing]:
-    """Timings of runners that take turns, after one untimed round."""
-    rounds = [{name: run() for name, run in runners.items()} for _ in range(1 + repeats)][1:]
-    return {name: _timing([one[name] for one in rounds], dn) for name in runners}
+    """Timings of contenders that take turns; finding their settings has warmed them up."""
+    rounds = [
+        {name: _run(one, dn, setting) for name, (one, setting) in contenders.items()} for _ in range(repeats)
+    ]
+    return {
+        name: _timing(setting, [one[name] for one in rounds], dn) for name, (_, setting) in contenders.items()
+    }
+
+
+def cost(dn: np.ndarray, codec: str, timing: Timing, threads: int, peak: float, repeats: int) -> Cost:
+    """Stages and operations of one codec at the setting it was timed at; `peak` in GFLOP/s."""
+    quality = timing.setting
+    macs = operations(codec, dn, quality)
+    stages = (
+        {}
+        if not offers_stages(registry.get(registry.resolve(codec)))
+        else staged(codec, dn, quality, repeats)
+    )
+    share = 2 * sum(macs.values()) / 1e9 / timing.total / max(peak, peak_gflops())
+    per_pixel = {way: count / _megapixels(dn) / 1e9 for way, count in macs.items()}
+    return Cost(codec, dn.shape[-1], threads, stages, per_pixel, share)
 
 
 def staged(codec: str, dn: np.ndarray, quality: float, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds by stage of encoding and decoding."""
-    loaded = registry.get(registry.resolve(codec))
-    if not offers_stages(loaded):
-        return {}
-    found: dict[str, list[dict[str, float]]] = {"encode": [], "decode": []}
-    with watched(loaded) as watch:
+    """Median seconds by stage, in memory and through files."""
+    found: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder, watched(registry.get(registry.resolve(codec))) as watch:
+        ways = _ways(codec, dn, quality, Path(folder))
         for _ in range(repeats):
-            watch.restart()
-            blob = api.encode(dn, codec, quality)
-            found["encode"].append(watch.stop())
-            watch.restart()
-            api.decode(blob)
-            found["decode"].append(watch.stop())
+            for way, run in ways.items():
+                watch.restart()
+                run()
+                found.setdefault(way, []).append(watch.stop())
     return {way: _medians(runs) for way, runs in found.items()}
 
 
-def operations(codec: str, dn: np.ndarray, quality: float) -> dict[str, float]:
-    """10^9 multiply-adds of encoding and decoding, as torch counts convolutions and matrix products."""
+def operations(codec: str, dn: np.ndarray, quality: float) -> dict[str, int]:
+    """Multiply-adds of encoding and decoding, as torch counts convolutions and matrix products."""
     counted = {}
     with FlopCounterMode(display=False) as counter:
         blob = api.encode(dn, codec, quality)
-    counted["encode"] = counter.get_total_flops() / 2e9
+    counted["encode"] = counter.get_total_flops() // 2
     with FlopCounterMode(display=False) as counter:
         api.decode(blob)
-    counted["decode"] = counter.get_total_flops() / 2e9
+    counted["decode"] = counter.get_total_flops() // 2
     return counted
 
 
@@ -193,25 +234,56 @@ def peak_gflops() -> float:
     return 2 * MATRIX**3 / best / 1e9
 
 
-def _run(
-    codec: Contender, dn: np.ndarray, setting: float
-) -> Callable[[], tuple[float, float, bytes, np.ndarray]]:
-    """A run: encode seconds, decode seconds, stream, pixels."""
-
-    def run() -> tuple[float, float, bytes, np.ndarray]:
-        started = time.perf_counter()
-        blob = codec.encode(dn, setting)
-        encoded = time.perf_counter()
-        back = codec.decode(blob)
-        return encoded - started, time.perf_counter() - encoded, blob, back
-
-    return run
+def mirrored(dn: np.ndarray, size: int) -> np.ndarray:
+    """[..., size, size]: cut, or mirrored at its right and lower edges."""
+    more = max(0, size - dn.shape[-1])
+    padded = np.pad(dn, ((0, 0), (0, 0), (0, more), (0, more)), mode="symmetric")
+    return np.ascontiguousarray(padded[..., :size, :size])
 
 
-def _timing(runs: list[tuple[float, float, bytes, np.ndarray]], dn: np.ndarray) -> Timing:
+def _ways(codec: str, dn: np.ndarray, quality: float, folder: Path) -> dict[str, Callable[[], Any]]:
+    """Name > what to time: both directions in memory and through files, each for itself."""
+    dates, store, back = folder / "dates", folder / "s.zarr.zip", folder / "back"
+    _write_scene(dn, dates)
+    blob, size = api.encode(dn, codec, quality), dn.shape[-1]
+    asked = EozipChunkCodec(codec=registry.resolve(codec), quality=quality)
+    return {
+        "encode": lambda: api.encode(dn, codec, quality),
+        "decode": lambda: api.decode(blob),
+        "to store": lambda: encode_store(
+            open_scene(dates), store, asked, chunk=size, gop=len(dn), overwrite=True
+        ),
+        "from store": lambda: decode_store(store, back, overwrite=True),
+    }
+
+
+def _write_scene(dn: np.ndarray, folder: Path) -> None:
+    """A GeoTIFF a date, tiled and compressed as they come."""
+    folder.mkdir()
+    t, count, height, width = dn.shape
+    profile = {"driver": "GTiff", "dtype": dn.dtype, "count": count, "height": height, "width": width}
+    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2}
+    layout["transform"] = rasterio.transform.from_origin(399960.0, 5300040.0, 10.0, 10.0)
+    for k in range(t):
+        with rasterio.open(folder / f"date_{k}.tif", "w", **profile, **layout) as file:
+            file.write(dn[k])
+            file.descriptions = sensors.get("s2-l2a").band_names
+
+
+def _run(one: Contender, dn: np.ndarray, setting: float) -> tuple[float, float, bytes, np.ndarray]:
+    """Encode seconds, decode seconds, stream, pixels."""
+    started = time.perf_counter()
+    blob = one.encode(dn, setting)
+    encoded = time.perf_counter()
+    back = one.decode(blob)
+    return encoded - started, time.perf_counter() - encoded, blob, back
+
+
+def _timing(setting: float, runs: list[tuple[float, float, bytes, np.ndarray]], dn: np.ndarray) -> Timing:
     totals = [encode + decode for encode, decode, _, _ in runs]
     total = statistics.median(totals)
     return Timing(
+        setting,
         statistics.median(run[0] for run in runs),
         statistics.median(run[1] for run in runs),
         total,
@@ -226,23 +298,32 @@ def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
     return {stage: statistics.median(run.get(stage, 0.0) for run in runs) for stage in stages}
 
 
-def _with_share(row: Row, peak: float) -> Row:
-    done = 2 * sum(row.gmac.values()) / row.ours.total
-    return Row(**{**vars(row), "share_of_peak": done / peak})
+def _megapixels(dn: np.ndarray) -> float:
+    """Of all dates; the bands of a pixel are one."""
+    return dn.shape[0] * dn.shape[2] * dn.shape[3] / 1e6
 
 
-def _line(row: Row) -> str:
-    ratios = ", ".join(f"{ratio:.2f} of {name}" for name, ratio in row.ratios.items())
-    parts = [
-        f"{row.codec} quality {row.quality:g} ({row.ours.psnr:.1f} dB), {row.threads} threads: encode "
-        f"{row.ours.encode:.3f} s, decode {row.ours.decode:.3f} s, {row.mpx_per_s:.2f} MPx/s; time as a share of "
-        f"OpenJPEG's: {ratios}; {row.share_of_peak:.0%} of peak"
-    ]
-    for way, stages in row.stages.items():
-        parts.append(
-            f"    {way}: " + ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in stages.items())
+def _turn_text(turn: Turn) -> str:
+    rows = [f"{turn.psnr:g} dB, {turn.size} x {turn.size}, {turn.threads} threads:"]
+    for name, one in {**turn.ours, **turn.others}.items():
+        ratios = turn.ratios.get(name, {})
+        shares = ", ".join(f"{ratio:.2f} of {other}" for other, ratio in ratios.items())
+        rows.append(
+            f"  {name:24} {one.psnr:6.2f} dB {one.bpppb:.4f} bpppb  encode {one.encode:7.3f} s  decode {one.decode:7.3f} s"
+            f"  {shares}"
         )
-    return "\n".join(parts)
+    return "\n".join(rows)
+
+
+def _cost_text(found: Cost) -> str:
+    macs = ", ".join(f"{way} {count:.1f}" for way, count in found.kmac_per_pixel.items())
+    rows = [
+        f"{found.codec}, {found.size} x {found.size}, {found.threads} threads: kMAC per pixel: {macs}; "
+        f"{found.share_of_peak:.0%} of the matrix product's peak"
+    ]
+    for way, stages in found.stages.items():
+        rows.append(f"  {way}: " + ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in stages.items()))
+    return "\n".join(rows)
 
 
 def _stack(data: Path) -> tuple[np.ndarray, str]:
@@ -266,9 +347,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, default=data, help="folder with val/")
     parser.add_argument("--codecs", nargs="+", default=list(dict.fromkeys(shipped)))
-    parser.add_argument("--qualities", nargs="+", type=float, default=[40.0, 60.0, 80.0])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="sides of a chunk, pixels")
+    parser.add_argument("--psnr", nargs="+", type=float, default=[40.0], help="dB that all are set to")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=root / "results")
     return parser.parse_args()
 
