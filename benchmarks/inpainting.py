@@ -2,6 +2,7 @@
 
     python benchmarks/inpainting.py calibrate PACK          # unpacked training arrays > src/eozip/inpaint/calibration.json
     python benchmarks/inpainting.py measure DATA            # validation folder > results/inpainting.json and .md
+    python benchmarks/inpainting.py renew PACK DATA         # both, of predictors that have weights: after new ones
     python benchmarks/inpainting.py pictures DATA           # > results/inpainting/*.png
     python benchmarks/inpainting.py speed                   # 4 x 12 x 256 x 256, every date cloudy
 
@@ -42,17 +43,18 @@ _RATIOS = 3000  # per case and predictor
 
 
 def main() -> None:
-    """Runs one of the four."""
+    """Runs one of the five."""
     options = _options()
-    {"calibrate": calibrate, "measure": measure, "pictures": pictures, "speed": speed}[options.what](options)
+    parts = {"calibrate": calibrate, "measure": measure, "renew": renew, "pictures": pictures, "speed": speed}
+    parts[options.what](options)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("calibrate", "measure", "pictures", "speed"))
-    parser.add_argument("data", nargs="?", type=Path)
+    parser.add_argument("what", choices=("calibrate", "measure", "renew", "pictures", "speed"))
+    parser.add_argument("data", nargs="*", type=Path)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument(
         "--out", type=Path, help="default: the file that the package or the results folder holds"
@@ -65,7 +67,7 @@ def calibrate(options: argparse.Namespace) -> None:
     """Factors so that 90 % of true values lie within 1.645 sigma, per predictor and class of cover."""
     ratios: dict[str, list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in CLASSES])
     predictors = [get_predictor(name) for name in options.predictors.split(",")]
-    for truth in training(options.data):
+    for truth in training(options.data[0]):
         for case in cases(truth, COVERS, options.repeats, seed=1):
             for predictor in predictors:
                 found = _ratios(case, predictor)
@@ -136,7 +138,7 @@ def _thinned(truth: Truth) -> list[Truth]:
 
 def measure(options: argparse.Namespace) -> None:
     """Predictors on the validation series, 4 and 12 dates; rows of others in an earlier result stay."""
-    truths = validation(options.data)
+    truths = validation(options.data[-1])
     out = options.out or HOME / "results/inpainting.json"
     journal = Journal(out.with_suffix(".rows.jsonl"))
     found = (
@@ -192,11 +194,18 @@ def table(groups: list[Row], commands: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def renew(options: argparse.Namespace) -> None:
+    """Calibrates and measures what has weights; nothing of the others is touched."""
+    options = argparse.Namespace(**vars(options) | {"predictors": ",".join(LEARNED), "out": None})
+    calibrate(options)
+    measure(options)
+
+
 def pictures(options: argparse.Namespace) -> None:
     """The first case at 30 % of each place: a baseline and the default beside the truth."""
     gallery = Gallery(options.out or HOME / "results/inpainting", L2A)
     predictors = [get_predictor(name) for name in ("linear-in-time", "tec-tt-small", DEFAULT)]
-    for truth in validation(options.data):
+    for truth in validation(options.data[-1]):
         run_cases(islice(cases(truth, (0.3,), 1), 1, 2), predictors, Journal(None), seen=gallery.take)
     gallery.finish()
 

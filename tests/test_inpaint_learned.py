@@ -7,6 +7,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
+import torch
 
 import vectors
 from eozip import hub
@@ -69,8 +70,6 @@ def test_tokens_are_predicted_where_hidden(token_codec):
 
 
 def test_tokens_agree_with_the_models_own_inpainting(token_codec):
-    import torch
-
     given = series()
     found = TokenPredictor(token_codec, samples=1).predict(given, 1)
     past = mapped_references(given, 1, Regression().references(given, 1)[:2][::-1])
@@ -82,6 +81,54 @@ def test_tokens_agree_with_the_models_own_inpainting(token_codec):
         mean, std = tec_tt.statistics("s2-l2a")
         expected = (token_codec.model.g_s(frame.dequantised)[0] * std + mean).numpy()
     assert np.abs(found.x_hat - expected).max() < 0.05
+
+
+def thirteen(weights):
+    """A twelve-band checkpoint with a thirteenth band, the last one again."""
+    first, last = (
+        "transform.analysis_transform.transforms.0.weight",
+        "transform.synthesis_transform.transforms.14.",
+    )
+    wider = {name: torch.cat([weights[name], weights[name][:, -1:]], 1) for name in (first, last + "weight")}
+    bias = weights[last + "bias"]
+    return {**weights, **wider, last + "bias": torch.cat([bias, bias[-1:]])}
+
+
+def test_level_1c_checkpoints_take_thirteen_bands():
+    codec = tec_tt.from_weights(hub.recognise(thirteen(vectors.weights("tt-small")), "tt-small-l1c"), 4)
+    assert (codec.sensor, codec.bands) == ("s2-l1c", 13)
+    dn, mask = season(4, 13, SIDE, SIDE), masks(4, SIDE, SIDE)
+    mask[0] = mask[2] = False
+    filled = inpaint(dn, mask, predictor=codec)  # as `eozip.load` gives it
+    assert filled.methods == ("", codec.id, "", codec.id)
+    at = np.broadcast_to(mask[:, None], dn.shape)
+    assert (filled.dn == dn)[~at].all()
+    assert (filled.sigma[at] > 0).all()
+    assert not filled.calibrated
+
+
+def test_clear_tokens_are_their_own_latents_whatever_lies_under_the_cloud(token_codec):
+    given = series()
+    y = tec_tt.latents(token_codec.model, given.x[None], "s2-l2a")[0]
+    cloudy = torch.from_numpy(cells(given.hidden[1], 16))[None]
+    past = [torch.round(y[:1]), torch.round(y[2:3])]
+    other = torch.where(cloudy[:, None], torch.full_like(y[1:2], 7.0), y[1:2])
+    tokens, said, hidden = learned._walked(token_codec.model, y[1:2], cloudy[0], past)
+    again = learned._walked(token_codec.model, other, cloudy[0], past)[0]
+    known = torch.round(token_codec.model.entropy_model.tokens(y[1:2]))
+    assert torch.equal(tokens, again)
+    assert torch.equal(tokens[~hidden], known[~hidden])
+    assert torch.equal(tokens[hidden], torch.round(said.mean)[hidden])
+    assert 0 < hidden.float().mean() < 1
+
+
+@pytest.mark.slow
+def test_full_size_checkpoints_fill_cells():
+    codec = tec_tt.from_weights(hub.recognise(vectors.weights("tt-base"), "tt-base"))
+    given = make_series(season(3, 12, SIDE, SIDE).astype(np.float32), masks(3, SIDE, SIDE))
+    found = TokenPredictor(codec, samples=1).predict(given, 1)
+    assert found.x_hat.shape == (12, SIDE, SIDE)
+    assert np.isfinite(found.x_hat).all()
 
 
 def test_forecasting_codec_gets_mapped_references_and_hidden_cells():
@@ -235,7 +282,10 @@ def test_only_small_codecs_polish(token_codec):
 def test_what_was_learnt_for_other_weights_is_not_used(shipped):
     known = json.loads(resources.files("eozip.inpaint").joinpath("calibration.json").read_text())
     assert set(known["weights"]) == {name for name in known["factors"] if name.startswith("tec-")}
-    for name in (get_predictor("tec-tt-small").name, get_predictor(DEFAULT).name):  # else: calibrate them anew
+    for name in (
+        get_predictor("tec-tt-small").name,
+        get_predictor(DEFAULT).name,
+    ):  # else: calibrate them anew
         assert factor_of(name, 0.3) is not None
         assert known["weights"][name] == shipped.weights_hash.hex()
     assert factor_of("tec-tt-small", 0.3) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from eozip.codecs.base import Codec
 from eozip.errors import InputError, UnknownCodecError
 from eozip.inpaint.baselines import Harmonic, LeastCloudy, LinearInTime, MeanClear, NearestClear
 from eozip.inpaint.predict import Predictor
@@ -29,6 +30,21 @@ NAMES = tuple(_CLOSED)
 def default_for(bands: int) -> str:
     """Name of the default for so many bands: the codec knows the twelve of Level-2A, the regression takes any."""
     return DEFAULT if bands == len(get("s2-l2a").band_names) else ANY_BANDS
+
+
+def settled(asked: str | Predictor | Codec | None, bands: int) -> Predictor:
+    """The predictor of a name, of a codec, of itself, or of nothing: the default.
+
+    Raises:
+        InputError: see `get_predictor`.
+    """
+    if asked is None or isinstance(asked, str):
+        return get_predictor(default_for(bands) if asked is None else asked)
+    if isinstance(asked, Predictor):
+        return asked
+    from eozip.inpaint.learned import predictor_of
+
+    return predictor_of(asked)
 
 
 def get_predictor(name: str) -> Predictor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eozip.codecs.base import Codec
 from eozip.errors import InputError, OutputError
 from eozip.inpaint.fill import LARGEST, UNFILLED, Filled, Progress, inpaint
 from eozip.inpaint.predict import Predictor
@@ -82,7 +83,7 @@ def inpaint_files(
     mask: str | MaskSpec,
     out: str | Path,
     *,
-    predictor: str | Predictor | None = None,
+    predictor: str | Predictor | Codec | None = None,
     nodata: int | None = None,
     offset: int | None = None,
     dilate: int = 0,

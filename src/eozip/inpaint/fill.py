@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from eozip.codecs.base import Codec
 from eozip.errors import InputError
 from eozip.inpaint.calibration import JOINT, factor_of
-from eozip.inpaint.choose import default_for, get_predictor
+from eozip.inpaint.choose import settled
 from eozip.inpaint.predict import Prediction, Predictor, Series, make_series
 from eozip.inpaint.smooth import spread
 
@@ -50,7 +51,7 @@ def inpaint(
     mask: np.ndarray,
     *,
     days: Sequence[float] | None = None,
-    predictor: str | Predictor | None = None,
+    predictor: str | Predictor | Codec | None = None,
     nodata: int | None = None,
     offset: int = 0,
     min_clear: float = 0.1,
@@ -63,8 +64,8 @@ def inpaint(
         dn: uint16 or int16 [T, C, H, W], two dates or more.
         mask: bool [T, H, W]: hidden pixels (clouds and their shadows).
         days: [T] rising, of the dates; None for equal steps.
-        predictor: a name (`eozip.inpaint.choose.NAMES`, or the id of a loaded codec), or a `Predictor`; None: see
-            `eozip.inpaint.choose.default_for`.
+        predictor: a name (see `eozip.inpaint.choose.get_predictor`), a `Predictor`, or a codec that forecasts, as
+            `eozip.load` gives it; None: see `eozip.inpaint.choose.default_for`.
         nodata: DN of missing pixels; they are not used, and filled only where the mask says so.
         offset: radiometric offset contained in ``dn``.
         min_clear: share of clear pixels, 0..1, that some other date needs.
@@ -79,8 +80,7 @@ def inpaint(
             dtype, too many pixels, or an unknown predictor.
     """
     _check(dn, mask, window)
-    asked = default_for(dn.shape[1]) if predictor is None else predictor
-    chosen = get_predictor(asked) if isinstance(asked, str) else asked
+    chosen = settled(predictor, dn.shape[1])
     missing = np.zeros_like(mask) if nodata is None else (dn == nodata).any(axis=1) & ~mask
     series = make_series(dn.astype(np.float32) - np.float32(offset), mask | missing, days)
     wanted = [t for t in range(len(dn)) if mask[t].any()]

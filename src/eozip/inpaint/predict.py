@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Prediction:
     seamless: bool = False
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Predicts a date of a series, with any number of other dates, past and future."""
 
