@@ -204,6 +204,20 @@ def test_probabilities_coarser_masks_and_dilation(tmp_path):
     assert said["predicted"] == 64
 
 
+def test_classes_of_rasters_beside_the_input(tmp_path):
+    scl = np.full((3, 24, 20), 4, np.uint8)  # at 20 m, as it is delivered
+    scl[0, :2], scl[1, 3:5], scl[2, 6], scl[2, 8] = 8, 10, 3, 11
+    where = write_masks(tmp_path / "scl", scl)
+    mask = read_mask(parse_mask(f"scl:3,8,9,10@{where}"), (3, *SIZE))
+    assert np.array_equal(mask, np.isin(scl, (3, 8, 9, 10)).repeat(2, 1).repeat(2, 2))
+    dn = write_season(tmp_path / "in")
+    options = ("--mask", f"scl:8@{where}", "--predictor", "nearest-clear", "--json")
+    said = json.loads(run("inpaint", tmp_path / "in", tmp_path / "out.zarr", *options).stdout)
+    assert said["predicted"] == 4 * SIZE[1]
+    assert said["methods"] == ["nearest-clear", "", ""]
+    assert np.array_equal(opened(tmp_path / "out.zarr").reflectance[1:], dn[1:])
+
+
 def test_one_raster_with_a_band_per_date(tmp_path):
     mask = masks(3)
     write_tif(tmp_path / "m.tif", mask.astype(np.uint8), (None,) * 3, nodata=None)
