@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from eozip.errors import InputError
 from eozip.train.augment import DN_MAX, DN_MIN, Augment
@@ -14,6 +15,7 @@ from eozip.train.data import Draw, open_source
 from eozip.train.recipe import DataSource
 from eozip.train.series import augmented_series, chosen_dates, open_series, seasons, smoothed, twelve_bands
 from smallmodels import scene
+from test_train_data import NAMES, crops, write_shard
 from trainfiles import write_data
 
 
@@ -119,3 +121,77 @@ def test_augmentation_turns_all_dates_alike():
     covered = np.array([series.mean((1, 2, 3)) > crop.mean() + 100 for series in clouds])
     assert 0 < covered.sum() < covered.size
     assert (covered.any(1) & ~covered.all(1)).any()
+
+
+# --- seasons of SSL4EO-S12 v1.1 ---
+
+
+def shards(folder: Path, **more) -> DataSource:
+    return source(folder, kind="ssl4eo-series", path=str(folder), **more)
+
+
+def test_ssl4eo_series_are_seasons_of_one_place_in_their_order(tmp_path):
+    bands = write_shard(tmp_path / "a.zarr.zip", samples=5)
+    opened = open_source(shards(tmp_path, offset=50, steps_per_shard=1), NAMES)
+    assert opened.facts["dates"] == 3
+    windows = np.lib.stride_tricks.sliding_window_view(bands[:, :, 0], (32, 32), axis=(2, 3))
+    drawn = set()
+    for step in range(6):
+        found = crops(opened, step, 4)
+        assert found.shape == (4, 3, 12, 32, 32)
+        places, seasons = [], []
+        for series in found + 50:
+            at = [np.argwhere((windows == date[0]).all((4, 5)))[0] for date in series]
+            assert len({(sample, i, j) for sample, _, i, j in at}) == 1
+            places.append(at[0][0])
+            seasons.append(tuple(int(season) for _, season, *_ in at))
+            np.testing.assert_array_equal(
+                series, bands[places[-1], list(seasons[-1]), :, at[0][2] :, at[0][3] :][..., :32, :32]
+            )
+        assert len(set(places)) > 1
+        assert len(set(seasons)) == 1  # a step reads as few chunks as it has dates
+        assert list(seasons[0]) == sorted(set(seasons[0]))
+        drawn |= set(seasons)
+    assert len(drawn) > 1
+    opened.close()
+
+
+def test_ssl4eo_series_read_each_chunk_of_a_turn_once(tmp_path, monkeypatch):
+    for k in range(3):
+        write_shard(tmp_path / f"{k}.zarr.zip", samples=4)
+    opened = open_source(shards(tmp_path, dates=4, steps_per_shard=4), NAMES)
+    read = []
+    plain = type(opened)._sample
+    monkeypatch.setattr(
+        type(opened),
+        "_sample",
+        lambda self, path, t, sample: (
+            read.append((path, t, sample // 4)) if (path, t, sample // 4) not in self._blocks else None,
+            plain(self, path, t, sample),
+        )[1],
+    )
+    first = [crops(opened, step, 3) for step in range(4)]
+    assert len(read) == len(set(read)) == 4  # four seasons of one shard
+    np.testing.assert_array_equal(first[2], crops(opened, 2, 3))
+    opened.close()
+
+
+def test_shards_with_too_few_seasons_are_refused(tmp_path):
+    write_shard(tmp_path / "a.zarr.zip", samples=2)
+    with pytest.raises(InputError, match="at least 5 dates"):
+        open_source(shards(tmp_path, dates=5), NAMES)
+
+
+def test_series_without_a_measurement_in_one_season_are_not_drawn(tmp_path):
+    """Nodata is zero in every band; one season without it is enough to leave the crop out."""
+    bands = write_shard(tmp_path / "a.zarr.zip", samples=2, size=32)
+    store = zarr.storage.ZipStore(tmp_path / "b.zarr.zip", mode="w")
+    group = zarr.open_group(store, mode="w", zarr_format=2)
+    bands[0, 1, :, 5, 5] = 0
+    array = group.create_array("bands", shape=bands.shape, dtype="int16", chunks=(2, 1, *bands.shape[2:]))
+    array[:] = bands
+    store.close()
+    opened = open_source(shards(tmp_path, only=("b",), dates=4), NAMES)
+    for series in crops(opened, 0, 6):
+        np.testing.assert_array_equal(series, bands[1])
+    opened.close()

@@ -1,8 +1,8 @@
 """Sources of training crops: stacks in .npz or packs, folders of GeoTIFFs, SSL4EO-S12 v1.1 shards.
 
-A source gives crops of digital numbers [C, s, s] for a step; which ones depends on (seed, step) alone, so
-that a resumed run sees the data that an uninterrupted one sees. Pixels are read when asked for: memory does
-not grow with the data. One thread, one set of sources (files are not shared between threads).
+A source gives crops of digital numbers [C, s, s], or series [T, C, s, s], for a step; which ones depends on
+(seed, step) alone, so that a resumed run sees the data that an uninterrupted one sees. Pixels are read when asked
+for: memory does not grow with the data. One thread, one set of sources (files are not shared between threads).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
     def crops(self, draw: Draw, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Endless crops [C, s, s] without nodata; only `rng` and `draw` decide which."""
+        """Endless crops [C, s, s], or series [T, C, s, s], without nodata; only `rng` and `draw` decide which."""
         ...
 
     def close(self) -> None: ...
@@ -95,8 +95,8 @@ def without_nodata(crop: Any, is_valid: Any, offset: int) -> np.ndarray:
 
 
 def seen_anywhere(crop: np.ndarray) -> bool:
-    """Nodata is zero in every band (one dark band alone is a measurement)."""
-    return bool(crop.any(axis=0).all())
+    """[..., C, s, s]: nodata is zero in every band (one dark band alone is a measurement)."""
+    return bool(crop.any(axis=-3).all())
 
 
 def open_stacks(source: DataSource, bands: int, least: int = 1) -> Stacks:

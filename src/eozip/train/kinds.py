@@ -137,9 +137,10 @@ def kind_of(name: str) -> Kind:
     Raises:
         InputError: not a trainable network.
     """
-    from eozip.train.kinds_published import PUBLISHED  # it builds on Kind
+    from eozip.train.kinds_published import PUBLISHED  # they build on Kind
+    from eozip.train.kinds_temporal import TEMPORAL
 
-    known = KINDS | PUBLISHED
+    known = KINDS | PUBLISHED | TEMPORAL
     if name not in known:
         raise InputError(f"kind: expected one of {', '.join(known)}, got {name!r}")
     return known[name]

@@ -48,7 +48,30 @@ class PublishedConfig:
         return torch.full_like(t, self.one_lmbda)
 
 
-class PublishedTraining(nn.Module):
+class Standardised(nn.Module):
+    """Pixels standardised band by band with the sensor's statistics, as the published networks take them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        statistics = sensors.get(SENSOR)
+        self.register_buffer("mean", torch.tensor(statistics.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(statistics.std, dtype=torch.float32))
+
+    @property
+    def unit(self) -> Tensor:
+        """DN that one standardised unit means on average, for what the log says."""
+        return self.std.square().mean().sqrt()
+
+    def standardise(self, dn: Tensor) -> Tensor:
+        """DN [..., C, H, W] > standardised, float32."""
+        return (dn - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def restore(self, x: Tensor) -> Tensor:
+        """The inverse of `standardise`."""
+        return x * self.std[:, None, None] + self.mean[:, None, None]
+
+
+class PublishedTraining(Standardised):
     """A published network with its differentiable pass; `network` holds the names of the checkpoints."""
 
     def __init__(self, network: type[FactorizedModel | ElicModel], config: PublishedConfig) -> None:
@@ -56,9 +79,6 @@ class PublishedTraining(nn.Module):
         self.config = config
         self.network = network(config.bands, config.n, config.m)
         _widen(self.prior)
-        statistics = sensors.get(SENSOR)
-        self.register_buffer("mean", torch.tensor(statistics.mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(statistics.std, dtype=torch.float32))
 
     @property
     def g_a(self) -> nn.Module:
@@ -69,20 +89,9 @@ class PublishedTraining(nn.Module):
         return self.network.g_s
 
     @property
-    def unit(self) -> Tensor:
-        """DN that one standardised unit means on average, for what the log says."""
-        return self.std.square().mean().sqrt()
-
-    @property
     def prior(self) -> FactorizedPrior:
         """The factorised prior: of y, or with a hyperprior of z."""
         return self.network.prior if isinstance(self.network, ElicModel) else self.network.entropy_bottleneck
-
-    def standardise(self, dn: Tensor) -> Tensor:
-        return (dn - self.mean[:, None, None]) / self.std[:, None, None]
-
-    def restore(self, x: Tensor) -> Tensor:
-        return x * self.std[:, None, None] + self.mean[:, None, None]
 
     def forward(self, x: Tensor, t: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W] standardised, sides multiples of 64 > x_hat like x, bits [B]; `hard`: rates of rounded values."""
@@ -188,14 +197,14 @@ def published_loss(model: PublishedTraining, dn: Tensor, t: Tensor) -> tuple[Ten
     return (rate + model.config.one_lmbda * mse).mean() + model.median_loss(), rate, mse
 
 
-def _begin(model: nn.Module, crops: Tensor, given: Mapping[str, Tensor]) -> None:
+def begin(model: nn.Module, crops: Tensor, given: Mapping[str, Tensor]) -> None:
     """Random weights, as published; tensors of an earlier run where name and shape fit."""
     own = model.state_dict()
     fitting = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
     model.load_state_dict({**own, **fitting})
 
 
-def _save(folder: Path, model: nn.Module, full_id: str, sensor: str, card: str) -> None:
+def save(folder: Path, model: nn.Module, full_id: str, sensor: str, card: str) -> None:
     """The layout of published checkpoints, which `eozip.load` takes."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{FILE}.part"
@@ -204,28 +213,30 @@ def _save(folder: Path, model: nn.Module, full_id: str, sensor: str, card: str) 
     (folder / "card.md").write_text(card, encoding="utf-8")
 
 
-def _load(folder: Path) -> Any:
+def load(folder: Path) -> Any:
     from eozip.codecs import published
 
     return published.load(folder / FILE)
 
 
-def _given(folder: Path) -> Mapping[str, Tensor]:
+def given_tensors(folder: Path) -> Mapping[str, Tensor]:
     return {f"network.{name}": t for name, t in load_file(folder / FILE).items()}
 
 
-def _calibrate(folder: Path, crops: Sequence[np.ndarray]) -> None:
+def calibrate(folder: Path, crops: Sequence[np.ndarray]) -> None:
     """Nothing to fit: the tables follow from the weights."""
 
 
-def _no_logarithms(model: nn.Module) -> Collection[str]:
+def no_logarithms(model: nn.Module) -> Collection[str]:
     return ()
+
+
+FILES = (save, load, calibrate, given_tensors)
 
 
 def _image(network: type[FactorizedModel | ElicModel]) -> Kind:
     build = partial(PublishedTraining, network)
-    files = (_save, _load, _calibrate, _given)
-    return Kind(PublishedConfig, build, _begin, _no_logarithms, *files, loss=published_loss, sensor=SENSOR)
+    return Kind(PublishedConfig, build, begin, no_logarithms, *FILES, loss=published_loss, sensor=SENSOR)
 
 
 PUBLISHED: dict[str, Kind] = {"tec-fp": _image(FactorizedModel), "tec-elic": _image(ElicModel)}

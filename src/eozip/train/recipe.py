@@ -17,7 +17,7 @@ from eozip.train.tables import from_table
 SHIPPED = Path(__file__).parent / "recipes"
 DATA_VARIABLE = "$EOZIP_DATA"
 MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
-DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo")
+DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
 OPTIMISERS = ("adamw", "muon")
 BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
 
@@ -28,7 +28,7 @@ class DataSource:
 
     Attributes:
         kind: "npz", "series" (the same, whose first axis is time), "seasons" (the same, each image given made-up
-            dates), "geotiff" or "ssl4eo".
+            dates), "geotiff", "ssl4eo" or "ssl4eo-series" (the same shards, the seasons of a sample as a series).
         path: a file or folder; `$EOZIP_DATA/...`, absolute, or relative to the recipe.
         crop: side of a crop in pixels, a multiple of 32.
         batch: crops per step.
@@ -37,8 +37,8 @@ class DataSource:
         skip: file name patterns to leave out.
         offset: DN contained in the data, taken off (1000 for baseline 04.00). None: what GeoTIFF tags say,
             else 0.
-        steps_per_shard: ssl4eo only: steps that draw from one shard and date before the next is read.
-        dates: series and seasons only: dates of an example.
+        steps_per_shard: ssl4eo and ssl4eo-series: steps that draw from one shard and its dates before the next is read.
+        dates: series, seasons and ssl4eo-series: dates of an example.
     """
 
     kind: str

@@ -3,7 +3,9 @@
     bands  int16 [sample, time, band, y, x] = [64, 4, 12, 264, 264]; seasons are chunked separately
 
 Layout: README of DLR-MF-DAS/SSL4EO-S12-v1.1 and arXiv 2503.00168. A chunk may hold a season of all 64 places
-(107 MB), so that reading one crop costs as much as reading 64: a shard and season serve several steps.
+(107 MB), so that reading one crop costs as much as reading 64: a shard and season serve several steps. An example is
+a crop of one season, or (kind "ssl4eo-series") of several seasons of one place in their order: then a step reads as
+many chunks as it has dates, the same for all its examples, and the next steps go on with them.
 The first release had the +1000 offset in its S2L2A values (its README gave means 1000 higher): set `offset`.
 """
 
@@ -27,7 +29,7 @@ OPEN_SHARDS = 8
 
 
 class Shards:
-    """A source of crops from shards; at most eight are open and half a GiB of chunks is kept."""
+    """A source of crops from shards; at most eight are open and half a GiB of chunks is kept: four seasons."""
 
     def __init__(self, paths: Sequence[Path], source: DataSource, band_names: Sequence[str]) -> None:
         if not paths:
@@ -36,10 +38,12 @@ class Shards:
             )
         self.paths, self.bands = tuple(paths), tuple(band_names)
         self.size, self.offset, self.reuse = source.crop, source.offset or 0, source.steps_per_shard
+        self.dates = source.dates if source.kind == "ssl4eo-series" else None  # None: single images
         self._open: OrderedDict[Path, tuple[Any, Any]] = OrderedDict()
         self._blocks: OrderedDict[tuple[Path, int, int], np.ndarray] = OrderedDict()
         self._array(self.paths[0])  # a wrong folder fails before training starts
-        self.facts = {"kind": "ssl4eo", "files": [p.name for p in paths], "offset": self.offset}
+        self.facts = {"kind": source.kind, "files": [p.name for p in paths], "offset": self.offset}
+        self.facts |= {} if self.dates is None else {"dates": self.dates}
 
     @staticmethod
     def list(path: Path) -> Sequence[Path]:
@@ -50,17 +54,26 @@ class Shards:
         return self.paths
 
     def crops(self, draw: Draw, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """[C, s, s], or series [T, C, s, s]."""
         turn = Draw(draw.seed, draw.step // self.reuse).rng(1)
         path = self.paths[turn.integers(len(self.paths))]
-        t = int(turn.integers(self._array(path).shape[1]))
+        seasons = self._seasons(self._array(path).shape[1], turn)
         while True:
-            yield without_nodata(lambda: self._crop(path, t, rng), seen_anywhere, self.offset)
+            found = without_nodata(lambda: self._crop(path, seasons, rng), seen_anywhere, self.offset)
+            yield found[0] if self.dates is None else found
 
-    def _crop(self, path: Path, t: int, rng: np.random.Generator) -> np.ndarray:
+    def _seasons(self, count: int, turn: np.random.Generator) -> np.ndarray:
+        """Rising indices of those that the steps of a turn draw from."""
+        if self.dates is None:
+            return turn.integers(count, size=1)
+        return np.sort(turn.choice(count, self.dates, replace=False))
+
+    def _crop(self, path: Path, seasons: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         samples, _, _, height, width = self._array(path).shape
-        picture = self._sample(path, t, int(rng.integers(samples)))
+        sample = int(rng.integers(samples))
         i, j = (int(rng.integers(n - self.size + 1)) for n in (height, width))
-        return picture[:, i : i + self.size, j : j + self.size]
+        window = (slice(None), slice(i, i + self.size), slice(j, j + self.size))
+        return np.stack([self._sample(path, int(t), sample)[window] for t in seasons])
 
     def _sample(self, path: Path, t: int, sample: int) -> np.ndarray:
         array = self._array(path)
@@ -78,7 +91,7 @@ class Shards:
         if path not in self._open:
             while len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)[1][0].close()
-            self._open[path] = opened(path, self.size, self.bands)
+            self._open[path] = opened(path, self.size, self.bands, self.dates or 1)
         self._open.move_to_end(path)
         return self._open[path][1]
 
@@ -88,11 +101,11 @@ class Shards:
         self._blocks.clear()
 
 
-def opened(path: Path, size: int, band_names: Sequence[str]) -> tuple[Any, Any]:
+def opened(path: Path, size: int, band_names: Sequence[str], least: int = 1) -> tuple[Any, Any]:
     """Store and `bands` array of one shard, its layout checked.
 
     Raises:
-        InputError: not a shard, or one of another layout.
+        InputError: not a shard, one of another layout, or with fewer than `least` dates.
     """
     try:
         store = zarr.storage.ZipStore(path, mode="r")
@@ -107,6 +120,10 @@ def opened(path: Path, size: int, band_names: Sequence[str]) -> tuple[Any, Any]:
         raise InputError(
             f"{path}: expected integer bands [sample, time, {len(band_names)}, y, x] of at least {size} x "
             f"{size} pixels, got {array.dtype} {array.shape}; take the S2L2A shards"
+        )
+    if array.shape[1] < least:
+        raise InputError(
+            f"{path}: expected at least {least} dates (dates of the recipe), got {array.shape[1]}"
         )
     names = [str(name) for name in group["band"][:]] if "band" in group else list(band_names)
     if names != list(band_names):
