@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from eozip.cli import cli
 from eozip.errors import InputError
+from eozip.inpaint.files import inpaint_files
 from eozip.inpaint.fill import inpaint
 from eozip.raster.masks import enlarged, parse_mask, read_mask
 from eozip.store.tally import Tally
@@ -162,6 +163,20 @@ def test_an_existing_store_is_replaced_only_when_asked(tmp_path):
     with opened(tmp_path / "old.zarr") as found:
         assert (found.provenance.values.astype(bool) == masks(3)).all()
     assert listed(tmp_path) == ["in", "masks", "old.zarr"]
+
+
+def test_progress_counts_windows_and_chunks(tmp_path):
+    write_season(tmp_path / "in")
+    where = str(write_masks(tmp_path / "masks", masks(3).astype(np.uint8)))
+    seen = []
+    inpaint_files(
+        [tmp_path / "in"],
+        where,
+        tmp_path / "o.zarr",
+        predictor="mean-clear",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]  # a window per date, a chunk
 
 
 def test_a_store_that_does_not_come_back_leaves_nothing(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def inpaint(
     from eozip.inpaint.files import inpaint_files
 
     use_threads(threads)
-    with progress_bar("Filling", "windows", quiet=as_json) as progress:
+    with progress_bar("Filling", "parts", quiet=as_json) as progress:
         report = inpaint_files(
             inputs,
             mask,

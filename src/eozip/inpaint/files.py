@@ -99,11 +99,12 @@ def inpaint_files(
         out: a folder to be made; one GeoTIFF per date with the input's bands, `PROVENANCE` and `SIGMA` (root mean
             square over the bands, DN, rounded up; 0 where measured). Or a store, `.zarr` or `.zarr.zip`, to be made: all
             pixels lossless, and arrays `provenance` and `sigma`.
-        predictor, min_clear, progress: see `inpaint`.
+        predictor, min_clear: see `inpaint`.
         nodata: DN of missing pixels; None takes the file's.
         offset: radiometric offset in DN; None takes the file's.
         dilate: pixels by which the mask grows: masks tend to miss the edges of clouds.
         overwrite: whether an existing folder of GeoTIFFs, or a store, may be replaced; never the input.
+        progress: called with windows and chunks of a store done, and in all.
 
     Raises:
         InputError: see `inpaint` and `read_mask`.
@@ -116,7 +117,8 @@ def inpaint_files(
     stack, hidden = _read(inputs, spec, offset)
     hidden = grown(hidden, dilate)
     missing = _missing(stack.profile, nodata)
-    write = _writer(stack, target, spec, missing, overwrite)  # refuses before anything is predicted
+    output = _output(stack, target, spec, missing, overwrite)  # refuses before anything is predicted
+    stages = _Stages(progress, output.chunks)
     filled = inpaint(
         stack.dn,
         hidden,
@@ -125,9 +127,9 @@ def inpaint_files(
         nodata=missing,
         offset=stack.offset,
         min_clear=min_clear,
-        progress=progress,
+        progress=stages.filled,
     )
-    write(filled)
+    output.write(filled, stages.written)
     return _report(stack, filled, target, time.perf_counter() - started)
 
 
@@ -229,16 +231,42 @@ def _missing(profile: Profile, nodata: int | None) -> int | None:
     return None if found is None else int(found)
 
 
-def _writer(
-    stack: Stack, target: Path, spec: MaskSpec, nodata: int | None, overwrite: bool
-) -> Callable[[Filled], None]:
-    """What writes the result; an output that cannot be is refused here, before anything is predicted."""
+@dataclass(frozen=True)
+class _Output:
+    """What writes the result, and how many chunks that are counted; 0 for files."""
+
+    write: Callable[[Filled, Progress], None]
+    chunks: int
+
+
+@dataclass
+class _Stages:
+    """One count over filling and writing."""
+
+    progress: Progress
+    chunks: int
+    windows: int = 0
+
+    def filled(self, done: int, total: int) -> None:
+        self.windows = total
+        self.progress(done, total + self.chunks)
+
+    def written(self, done: int, total: int) -> None:
+        self.progress(self.windows + done, self.windows + self.chunks)
+
+
+def _output(stack: Stack, target: Path, spec: MaskSpec, nodata: int | None, overwrite: bool) -> _Output:
+    """An output that cannot be is refused here, before anything is predicted."""
     if not _is_store(target):
-        return lambda filled: _write_geotiffs(stack, filled, target, overwrite)
+        return _Output(lambda filled, progress: _write_geotiffs(stack, filled, target, overwrite), 0)
     from eozip.inpaint.stores import plan_store, write_store
 
     wanted = plan_store(stack, target, nodata, overwrite)
-    return lambda filled: write_store(stack, filled, target, wanted, spec, overwrite=overwrite)
+
+    def write(filled: Filled, progress: Progress) -> None:
+        write_store(stack, filled, target, wanted, spec, overwrite=overwrite, progress=progress)
+
+    return _Output(write, wanted.grid.chunk_count)
 
 
 def _write_geotiffs(stack: Stack, filled: Filled, target: Path, overwrite: bool) -> None:

@@ -27,7 +27,7 @@ from eozip.store.grid import Grid, plan
 from eozip.store.metadata import metadata_keys
 from eozip.store.request import match_scene
 from eozip.store.tally import Tally
-from eozip.store.writer import Run, run_facts, write_shards
+from eozip.store.writer import Progress, Run, run_facts, write_shards
 
 if TYPE_CHECKING:
     import zarr
@@ -92,7 +92,8 @@ def write_store(
     wanted: Plan,
     spec: MaskSpec,
     *,
-    overwrite: bool,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Writes the store; every chunk is decoded again and compared.
 
@@ -103,11 +104,12 @@ def write_store(
         wanted: see `plan_store`.
         spec: what was hidden.
         overwrite: whether an existing store may be replaced.
+        progress: called with chunks done and in all.
 
     Raises:
         OutputError: the target exists, is misnamed, or cannot be written, or a chunk did not come back as it was.
     """
-    run = _run(wanted)
+    run = _run(wanted, progress)
     with writing(target, overwrite) as container:
         write_shards(run, ArrayReader(filled.dn[:, list(wanted.order)]), container)
         if run.tally.unequal:
@@ -131,10 +133,10 @@ def write_store(
             container.put(key, data)
 
 
-def _run(wanted: Plan) -> Run:
+def _run(wanted: Plan, progress: Progress) -> Run:
     times, bands = wanted.grid.shape[:2]
     tally = Tally(times, bands, wanted.codec.offset, wanted.codec.nodata)
-    return Run(wanted.codec, wanted.grid, tally, lambda done, total: None)
+    return Run(wanted.codec, wanted.grid, tally, progress)
 
 
 def _facts(filled: Filled, spec: MaskSpec) -> dict[str, Any]:
