@@ -124,6 +124,7 @@ def test_command_on_places_with_pictures(tmp_path):
     assert "mean-clear" in run("evaluate-inpainting", folder, out, *options).stdout
     document = json.loads(out.read_text())
     assert len(document["rows"]) == 6
+    assert document["default"] == DEFAULT
     assert document["summary"][0]["cases"] == 3
     assert [path.name for path in (tmp_path / "p").iterdir()] == ["fields_0.3.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "p", "r.json"]
@@ -215,7 +216,7 @@ def test_command_on_allclear(allclear, tmp_path):
     options = ("--protocol", "allclear", "--root", folder, "--predictors", "mean-clear", "--limit", 1)
     run("evaluate-inpainting", metadata, out, *options)
     document = json.loads(out.read_text())
-    assert document["samples"] == 1
+    assert (document["samples"], document["default"]) == (1, "regression")
     assert 0 < document["means"]["mean-clear"]["mae"] < 0.1
 
 

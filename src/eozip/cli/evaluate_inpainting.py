@@ -59,7 +59,7 @@ def evaluate_inpainting(
     """
     from eozip.evaluate.provenance import as_json as json_text
     from eozip.evaluate.provenance import provenance, write_text
-    from eozip.inpaint.choose import DEFAULT, NAMES, get_predictor
+    from eozip.inpaint.choose import NAMES, get_predictor
     from eozip.inpaint.run import Journal
 
     if out.exists() and not options["overwrite"]:
@@ -73,7 +73,6 @@ def evaluate_inpainting(
     document = {
         "provenance": provenance(),
         "protocol": protocol,
-        "default": DEFAULT,
         **found,
         "rows": journal.rows,
     }
@@ -88,6 +87,7 @@ def evaluate_inpainting(
 def _masks(
     data: tuple[Path, ...], chosen: list[Predictor], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
+    from eozip.inpaint.choose import default_for
     from eozip.inpaint.gallery import Gallery
     from eozip.inpaint.run import run_cases, summary
     from eozip.inpaint.trial import COVERS, cases, load_truths
@@ -105,7 +105,7 @@ def _masks(
         run_cases(found, chosen, journal, lambda key: progress(next(done), total), **extra)
     if gallery is not None:
         gallery.finish()
-    return {"summary": summary(journal.rows)}
+    return {"default": default_for(len(truths[0].bands)), "summary": summary(journal.rows)}
 
 
 def _covers(text: str) -> tuple[float, ...]:
@@ -121,14 +121,15 @@ def _covers(text: str) -> tuple[float, ...]:
 def _allclear(
     data: tuple[Path, ...], chosen: list[Predictor], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from eozip.inpaint.allclear import read_samples
+    from eozip.inpaint.allclear import BANDS, read_samples
+    from eozip.inpaint.choose import default_for
     from eozip.inpaint.run import run_allclear
 
     samples = [sample for path in data for sample in read_samples(path, options["root"])][: options["limit"]]
     with progress_bar("Comparing", "samples", quiet=quiet) as progress:
         done = iter(range(1, len(samples) + 1))
         means = run_allclear(samples, chosen, journal, lambda key: progress(next(done), len(samples)))
-    return {"samples": len(samples), "means": means}
+    return {"default": default_for(BANDS), "samples": len(samples), "means": means}
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from eozip.inpaint.scores import ssim_map
 from eozip.pixels import PEAK
 from eozip.raster import open_scene, read_window
 
-SIDE = 256
+SIDE, BANDS = 256, 13
 CLOUD, SHADOW = 1, 4  # bands 2 and 5, from 0
 _DAY = 86400.0
 
