@@ -31,6 +31,7 @@ TINY = {
     "hyper": 8,
     "hyper_latent": 4,
     "context": 12,
+    "fit": True,
 }
 KINDS = {"tec-elic-tiny": "context", "tec-fp-tiny": "linear"}
 NOISE = 0.02

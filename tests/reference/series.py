@@ -34,6 +34,7 @@ from reference.small import (
     latent_shape,
     latents,
     passes,
+    read_fits,
     seen_at,
 )
 
@@ -224,6 +225,7 @@ def decode(m: Model, chunk: Chunk) -> list[Decoded]:
     port = DecodePort(chunk.sections[0])
     dates = list(decoded_dates(m, port, chunk))
     compare(chunk, tuple(frame_check(date.symbols[0]) for date in dates))
+    read_fits(m, port, chunk)
     port.finish()
     return dates
 

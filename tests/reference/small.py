@@ -126,8 +126,22 @@ def decode(m: Model, chunk: Chunk) -> Decoded:
     y_hat = latents(read, shape)
     symbols = np.concatenate(read.steps, 1)
     compare(chunk, tuple(frame_check(frame) for frame in symbols))
+    read_fits(m, read.port, chunk)
     read.port.finish()
     return Decoded(symbols, y_hat.transpose(0, 3, 1, 2))
+
+
+def read_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:
+    """Passes over the closing fits, which say nothing about latents: 5 kinds of coefficients a date, 6 with a past."""
+    frames, bands, *_ = chunk.header.shape
+    if not m.network.get("fit"):
+        return
+    for k in range(frames):
+        has_past = k > 0 and m.network["entropy"] == "time"
+        for count in (1, *[bands] * (4 + has_past)):
+            choice = 8 + int(port.code(None, np.array([48]), m.tables)[0])
+            if choice:
+                port.code(None, np.full(bands * count, 6 * choice), m.tables)
 
 
 def latent_shape(chunk: Chunk) -> tuple[int, int, int]:

@@ -30,16 +30,15 @@ from torch import Tensor
 from eozip.codecs.base import Encoded
 from eozip.codecs.budgets import budget_of, check_asked, check_stream
 from eozip.codecs.intervals import DateState, PlaneCode, SectionPort
-from eozip.codecs.series_codec import PAST, SeriesCodec, padded_size
-from eozip.codecs.small_codec import compare, padded
+from eozip.codecs.series_codec import SeriesCodec, walked
+from eozip.codecs.small_codec import compare, padded, padded_size
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
-from eozip.entropy.exact import grid_level
+from eozip.entropy.exact import ExactArithmetic, grid_level
 from eozip.entropy.refinement import Refinement
 from eozip.entropy.tables import pack_tables
 from eozip.errors import DesyncError, InputError
 from eozip.networks.small import at_level
 from eozip.networks.small_linear import rows
-from eozip.networks.small_time import Date
 
 # Channel groups of every section, per plane; the finer ones begin where they first matter.
 PLANES: tuple[tuple[tuple[int, ...], ...], ...] = (
@@ -157,36 +156,52 @@ class FlexCodec(SeriesCodec):
         entropy, arithmetic = self.exact(torch.device("cpu"))
         t = plane_level(plane, self.model.config.lmbda)
         steps = None if y is None else y * self.gain(plane)
-        seen = PLANES[plane][-1][-1] + 1
-        past: list[Date] = []
-        found = []
-        for k, state in enumerate(states):
-            there = range(first, min(first + len(PLANES[plane]), len(ports), budgets[k]))
-            own = None if steps is None else steps[k : k + 1]
-            z = None if own is None or not there else rows(entropy.hyper_latent(own))
-            own_ports = {s: SectionPort(ports[s], s, state) for s in there}
-            groups = {g: own_ports[s] for s in there for g in PLANES[plane][s - first]}
-            z_port = own_ports[first] if there else None
-            code = PlaneCode(
+        # what a plane expects of groups that it does not code, only pixels ask for
+        is_shown = y is None and first + len(PLANES[plane]) >= len(ports)
+        sections = PLANES[plane] if is_shown else PLANES[plane][: len(ports) - first]
+        there = [range(first, min(first + len(sections), len(ports), budget)) for budget in budgets]
+        codes = (
+            self.plane_code(
                 plane,
                 state,
-                groups,
-                z_port,
-                self.refinement,
-                self.tables,
+                [SectionPort(ports[s], s, state) for s in there[k]],
                 arithmetic,
-                None if own is None else rows(own),
-                z,
+                None if steps is None else steps[k : k + 1],
             )
-            before = sum(ports[s].bits for s in there) if y is not None else 0.0
-            y_hat, date = entropy.traverse_after(past[-PAST:], code, t.double(), size, arithmetic, seen)
-            for s in there:
-                check_section(k, state.settle(s), ports[s])
-            if y is not None:
-                spent[k] += sum(ports[s].bits for s in there) - before
-            past.append(date)
-            found.append(y_hat.float())
+            for k, state in enumerate(states)
+        )
+        found, ends = [], [bits_of(ports)]
+        dates = walked(entropy, codes, t, size, arithmetic, sections[-1][-1] + 1, is_shown)
+        for k, (code, y_hat) in enumerate(dates):
+            for s in there[k]:
+                check_section(k, code.state.settle(s), ports[s])
+            found.append(y_hat)
+            ends.append(bits_of(ports))
+        spent += np.diff(ends)
         return torch.cat(found)
+
+    def plane_code(
+        self,
+        plane: int,
+        state: DateState,
+        ports: Sequence[SectionPort],
+        arithmetic: ExactArithmetic,
+        steps: Tensor | None,
+    ) -> PlaneCode:
+        """One date at one plane: ports of the sections that it has there; y in steps [1, M, h, w] when encoding."""
+        groups = {g: port for part, port in zip(PLANES[plane], ports) for g in part}
+        z = None if steps is None or not ports else rows(self.model.entropy.hyper_latent(steps))
+        return PlaneCode(
+            plane,
+            state,
+            groups,
+            ports[0] if ports else None,
+            self.refinement,
+            self.tables,
+            arithmetic,
+            None if steps is None else rows(steps),
+            z,
+        )
 
     def analysed(self, x: np.ndarray) -> Tensor:
         """Latents [T, M, h, w] before gains."""
@@ -205,6 +220,11 @@ class FlexCodec(SeriesCodec):
         t = plane_level(plane, self.model.config.lmbda).expand(len(y_hat))
         x = self.model.g_s(y_hat / self.gain(plane), t)
         return self.model.restore(x)[:, :, :height, :width].numpy()
+
+
+def bits_of(ports: Sequence[Port]) -> float:
+    """Bits counted or written so far; 0 when decoding."""
+    return sum(port.bits for port in ports if not isinstance(port, DecodePort))
 
 
 def check_section(date: int, check: int, port: Port) -> None:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eozip.codecs.series_codec import PAST, SeriesCodec, cells_of, grown
+from eozip.codecs.dropping import check_cells
+from eozip.codecs.series_codec import PAST, SeriesCodec, grown
 from eozip.codecs.small_codec import SmallCodec, padded
 from eozip.entropy.exact import ExactArithmetic
-from eozip.errors import InputError
 from eozip.networks.small import PATCH, at_level
 from eozip.networks.small_linear import Step, rows
 from eozip.networks.small_time import Date
@@ -83,9 +83,7 @@ def forecast(
         InputError: `hidden` is of another shape.
     """
     frames, _, height, width = x.shape
-    expected = cells_of(x.shape)
-    if hidden.shape != expected:
-        raise InputError(f"hidden: expected a flag for every cell, {expected}, got {hidden.shape}")
+    check_cells("hidden", hidden, x.shape)
     model, t = codec.model, codec.level(quality, frames)
     y = model.analyse(model.standardise(padded(torch.from_numpy(x))), t)
     some = hidden.any(axis=(1, 2))

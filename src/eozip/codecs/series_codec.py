@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,14 +12,16 @@ from torch import Tensor
 
 from eozip.codecs import dropping
 from eozip.codecs.base import Encoded
-from eozip.codecs.dropping import cells_of
-from eozip.codecs.small_codec import MULTIPLE, PortCode, SmallCodec, compare, padded
-from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
-from eozip.errors import FormatError, InputError
-from eozip.networks.small import PATCH
-from eozip.networks.small_time import Date
+from eozip.codecs.small_codec import PortCode, SmallCodec, padded
+from eozip.coder import EncodePort, EstimatePort, Port
+from eozip.entropy.exact import ExactArithmetic
+from eozip.errors import FormatError
+from eozip.networks.small_linear import Code
+from eozip.networks.small_time import Date, TimeEntropy
 
 PAST = 12  # dates that one looks back: bounds time and memory of long chunks
+
+DateCode = TypeVar("DateCode", bound=Code)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,7 @@ class SeriesCodec(SmallCodec):
         Raises:
             InputError: `dropped` is of another shape.
         """
-        expected = cells_of(x.shape)
-        if dropped.shape != expected:
-            raise InputError(f"dropped: expected a flag for every cell, {expected}, got {dropped.shape}")
+        dropping.check_cells("dropped", dropped, x.shape)
         port = EncodePort()
         checks, bits = self.send(port, x, quality, dropped)
         sections = port.finish(), dropping.encode_cells(dropped)
@@ -59,13 +60,7 @@ class SeriesCodec(SmallCodec):
         """
         if len(coded.sections) not in (1, 2):
             raise FormatError(f"{self.id}: expected one or two sections, got {len(coded.sections)}")
-        dropped = self.dropped_cells(coded, shape)
-        t = self.level(quality, shape[0])
-        port = DecodePort(coded.sections[0])
-        checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, dropped)
-        compare(coded.checks, checks)
-        port.finish()
-        return self.model.restore(self.model.synthesise(y_hat, t))[:, :, : shape[2], : shape[3]].numpy()
+        return self.read(coded, shape, quality, self.dropped_cells(coded, shape))
 
     def dropped_cells(self, coded: Encoded, shape: tuple[int, int, int, int]) -> np.ndarray | None:
         """bool [T, h, w] of the unpadded cells, or None.
@@ -87,12 +82,15 @@ class SeriesCodec(SmallCodec):
         """-> check values, bits of every date."""
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
-        ends, checks = [port.bits], []
+        ends, checks, found = [port.bits], [], []
         z = self.model.entropy.hyper_latent(y)
-        for check, _ in self.dates(port, t, tuple(y.shape[2:]), y, z, dropped):
+        for check, y_hat in self.dates(port, t, tuple(y.shape[2:]), y, z, dropped):
             checks.append(check)
+            found.append(y_hat)
             ends.append(port.bits)
-        return tuple(checks), tuple(np.diff(ends).tolist())
+        hidden = None if dropped is None else dropping.pixels_of(dropped, x.shape[2:])
+        fits = self.send_fits(port, x, torch.cat(found), quality, hidden)
+        return tuple(checks), tuple((np.diff(ends) + fits).tolist())
 
     def traverse(
         self,
@@ -119,14 +117,20 @@ class SeriesCodec(SmallCodec):
         """Codes a date at a time -> its check value, y_hat [1, M, h, w]."""
         entropy, arithmetic = self.exact(t.device)
         left_out = None if dropped is None else grown(dropped, size).flatten(1)
-        past: list[Date] = []
-        for k in range(len(t)):
-            own = (None if v is None else v[k : k + 1] for v in (y, z))
-            without = None if left_out is None else left_out[k]
-            code = PortCode(port, self.tables, arithmetic, *own, self.thrift, without)
-            y_hat, date = entropy.traverse_after(past[-PAST:], code, t[k : k + 1].double(), size, arithmetic)
-            past.append(date)
-            yield code.frame_checks()[0], y_hat.float()
+        codes = (
+            PortCode(
+                port,
+                self.tables,
+                arithmetic,
+                None if y is None else y[k : k + 1],
+                None if z is None else z[k : k + 1],
+                self.thrift,
+                None if left_out is None else left_out[k],
+            )
+            for k in range(len(t))
+        )
+        for code, y_hat in walked(entropy, codes, t[:1], size, arithmetic):
+            yield code.frame_checks()[0], y_hat
 
     def forecast(
         self, x: np.ndarray, hidden: np.ndarray, quality: float, given: int = 0
@@ -137,9 +141,30 @@ class SeriesCodec(SmallCodec):
         return forecast(self, x, hidden, quality, given)
 
 
-def padded_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Latent h, w of pixels [T, C, H, W] with padding."""
-    return tuple(-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in shape[2:])
+def walked(
+    entropy: TimeEntropy,
+    codes: Iterable[DateCode],
+    t: Tensor,
+    size: tuple[int, int],
+    arithmetic: ExactArithmetic,
+    groups: int | None = None,
+    rest: bool = True,
+) -> Iterator[tuple[DateCode, Tensor]]:
+    """Walks a `Code` for every date, one after the other, each from those before it -> the code, y_hat [1, M, h, w].
+
+    Args:
+        entropy: the model.
+        codes: taken one at a time.
+        t: level [1].
+        size: latent h, w.
+        arithmetic: exact.
+        groups, rest: see `LinearEntropy.traverse`.
+    """
+    past: list[Date] = []
+    for code in codes:
+        y_hat, date = entropy.traverse_after(past, code, t.double(), size, arithmetic, groups, rest)
+        past = [*past, date][-PAST:]
+        yield code, y_hat.float()
 
 
 def grown(flags: np.ndarray, size: tuple[int, int]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,18 +15,17 @@ from torch.nn import functional as F
 
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
+from eozip.codecs.fit import read_fit, send_fit
 from eozip.codecs.small_model import SmallImageModel
+from eozip.codecs.thrift import BITS_PER_SQUARED_STEP, thrifty
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
 from eozip.entropy.exact import ExactArithmetic, FunctionTables, carrier_for, grid_level
-from eozip.entropy.logistic_tables import REACH
 from eozip.errors import DesyncError, FormatError
 from eozip.networks.small import PATCH
 from eozip.networks.small_linear import Step, rows
 
 MULTIPLE = 32  # pixels: the hyper-latent's stride
 SECTIONS = 1
-# lambda times a squared step, in bits, in the high-rate theory that the gains start from
-BITS_PER_SQUARED_STEP = 6 / math.log(2)
 # twice that is best on data/val at every rate: 2 to 3.5 % fewer bits at equal PSNR (docs/training-log.md)
 THRIFT = 2 * BITS_PER_SQUARED_STEP
 SYMBOL_MAX = 2**15  # steps; 20,000 DN need about 5,000 at quality 100
@@ -86,35 +86,6 @@ def nearest(residual: Tensor) -> np.ndarray:
     return residual.round().clamp(-SYMBOL_MAX, SYMBOL_MAX).to(torch.int32).numpy().ravel()
 
 
-def thrifty(
-    symbols: np.ndarray, residual: np.ndarray, rows: np.ndarray, tables: Tables, thrift: float
-) -> np.ndarray:
-    """Move a symbol one step towards 0 where the bits saved are worth more than the error added.
-
-    Rate-distortion optimised quantisation; effects on later predictions are not looked at.
-
-    Args:
-        symbols: int32 [n], nearest to residual.
-        residual: float [n], in steps.
-        rows: [n] table rows.
-        tables: the coder's, for what symbols cost.
-        thrift: bits that a squared step of error is worth; infinite: nothing moves.
-    """
-    if math.isinf(thrift):
-        return symbols
-    some = np.flatnonzero((symbols != 0) & (np.abs(symbols) < REACH))
-    here, row, r = symbols[some], rows[some], residual[some]
-    closer = here - np.sign(here)
-    bits = tables.bits
-    last = tables.size[row] - 1
-    entry, other = (np.clip(s - tables.first[row], 0, last) for s in (here, closer))
-    saved = bits[row, entry] - bits[row, other]
-    added = (r - closer) ** 2 - (r - here) ** 2
-    symbols = symbols.copy()
-    symbols[some] = np.where(saved > thrift * added, closer, here)
-    return symbols
-
-
 @dataclass(frozen=True)
 class SmallCodec:
     """tec-elic-small or tec-fp-small as a `Codec` (see `eozip.codecs.base`): one section per chunk.
@@ -133,6 +104,11 @@ class SmallCodec:
     tables: Tables
     sensor: str = "s2-l2a"
     thrift: float = THRIFT
+
+    @property
+    def has_past(self) -> bool:
+        """Whether a date may be foreseen from the one before it."""
+        return self.model.config.entropy == "time"
 
     @property
     def bands(self) -> int:
@@ -158,8 +134,46 @@ class SmallCodec:
         """-> check values, bits of every date where the dates follow each other."""
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
-        checks, _ = self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))
+        checks, y_hat = self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))
+        self.send_fits(port, x, y_hat, quality)
         return checks, ()
+
+    def send_fits(
+        self,
+        port: EncodePort | EstimatePort,
+        x: np.ndarray,
+        y_hat: Tensor,
+        quality: float,
+        hidden: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The closing fit of every date, where these weights have one -> bits [T].
+
+        Args:
+            port: counts or writes.
+            x: DN [T, C, H, W].
+            y_hat: as decoded.
+            quality: 0 to 100.
+            hidden: bool [T, H, W], pixels that do not count.
+        """
+        ends = [port.bits]
+        if self.model.config.fit:
+            x_hat = self.picture(
+                y_hat, x.shape, quality, draft=True
+            )  # the encoder's choice needs no agreement
+            wanted = torch.from_numpy(x)
+            if hidden is not None:
+                wanted = torch.where(torch.from_numpy(hidden)[:, None], x_hat, wanted)
+            past = None
+            for one, decoded in zip(wanted, x_hat, strict=True):
+                fitted = send_fit(port, self.tables, one, decoded, self.step(quality), past)
+                past = fitted if self.has_past else None
+                ends.append(port.bits)
+        return np.diff(ends) if self.model.config.fit else np.zeros(len(x))
+
+    def picture(self, y_hat: Tensor, shape: Sequence[int], quality: float, draft: bool = False) -> Tensor:
+        """Latents -> DN [T, C, H, W] by the network alone."""
+        t = self.level(quality, shape[0])
+        return self.model.restore(self.model.synthesise(y_hat, t, draft))[:, :, : shape[2], : shape[3]]
 
     @torch.inference_mode()
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -171,14 +185,27 @@ class SmallCodec:
         """
         if len(coded.sections) != SECTIONS:
             raise FormatError(f"{self.id}: expected {SECTIONS} section, got {len(coded.sections)}")
-        frames, _, height, width = shape
-        t = self.level(quality, frames)
-        size = tuple(-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in (height, width))
+        return self.read(coded, shape, quality)
+
+    def read(
+        self,
+        coded: Encoded,
+        shape: tuple[int, int, int, int],
+        quality: float,
+        *more: np.ndarray | None,
+    ) -> np.ndarray:
+        """Decodes the first section; `more` goes to `traverse`."""
+        t = self.level(quality, shape[0])
         port = DecodePort(coded.sections[0])
-        checks, y_hat = self.traverse(port, t, size, None, None)
+        checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, *more)
         compare(coded.checks, checks)
+        x_hat = self.picture(y_hat, shape, quality)
+        if self.model.config.fit:
+            for k, one in enumerate(x_hat):
+                past = x_hat[k - 1] if self.has_past and k else None
+                x_hat[k] = read_fit(port, self.tables, one, self.step(quality), past)
         port.finish()
-        return self.model.restore(self.model.synthesise(y_hat, t))[:, :, :height, :width].numpy()
+        return x_hat.numpy()
 
     def traverse(
         self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None
@@ -212,6 +239,12 @@ def compare(expected: tuple[int, ...], got: tuple[int, ...]) -> None:
             f"frames {wrong}: decoded symbols differ from the encoded ones. The bytes are damaged, or this machine "
             "computes other probabilities than the encoder's did; decode with the eozip and torch version that wrote it"
         )
+
+
+def padded_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Latent h, w of pixels [T, C, H, W] with padding."""
+    h, w = (-(-n // MULTIPLE) * (MULTIPLE // PATCH) for n in shape[2:])
+    return h, w
 
 
 def padded(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from eozip.errors import WeightsError
 from eozip.networks.small import SmallConfig
 
 KIND = "small-image"
-LATER = {"time"}  # sizes that older weights do not name, nor need
+LATER = {"time", "fit"}  # sizes that older weights do not name, nor need
 HALF = ("g_a.", "g_s.", "entropy.h_a.")
 
 

@@ -48,8 +48,9 @@ class SmallImageModel(nn.Module):
         """x [B, C, H, W] standardised -> y [B, M, H/8, W/8] in quantisation steps of level t [B]."""
         return self.g_a(x, t) * at_level(self.log_gain, t).exp()
 
-    def synthesise(self, y_hat: Tensor, t: Tensor) -> Tensor:
-        return self.g_s(y_hat * (-at_level(self.log_gain, t)).exp(), t)
+    def synthesise(self, y_hat: Tensor, t: Tensor, draft: bool = False) -> Tensor:
+        """The inverse of `analyse`; `draft`: in low precision where that is faster."""
+        return self.g_s(y_hat * (-at_level(self.log_gain, t)).exp(), t, draft)
 
     def forward(self, x: Tensor, t: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
         """Differentiable pass. -> x_hat like x, bits [B] (with `hard`, rounding as in coding: the rate it would have)."""

@@ -40,6 +40,7 @@ class SmallConfig:
     hyper_latent: int = 32
     context: int = 128
     time: int = 128  # of the networks over past dates
+    fit: bool = False  # whether a linear map from the decoded picture to a better one ends every date
 
     @property
     def latent(self) -> int:
@@ -124,9 +125,10 @@ class SmallSynthesis(nn.Module):
         self.pixel = blocks(c.pixel, 1)
         self.leave = zeroed(nn.Conv2d(c.pixel, c.bands * 4, 1))
 
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+    def forward(self, y: Tensor, t: Tensor, draft: bool = False) -> Tensor:
+        """`draft`: in low precision where that is faster."""
         x = F.pixel_shuffle(self.linear(y), PATCH)
-        with training_precision(x, self.training):
+        with training_precision(x, self.training or (draft and fast_bfloat16(x.device))):
             v = self.coarse(F.relu(self.enter(y) + at_level(self.level, t)))
             v = self.fine(F.pixel_shuffle(self.rise4(v), 2))
             v = F.pixel_shuffle(self.rise2(v), 2)
