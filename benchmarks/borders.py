@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -18,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eozip.codecs import registry
 from eozip.errors import InputError
+from eozip.evaluate.methods import learned
 from eozip.evaluate.metrics import outermost, reflected, to_db
 from eozip.evaluate.places import place_files
 from eozip.evaluate.provenance import as_json, provenance, write_text
@@ -28,6 +27,7 @@ from eozip.sensors import get
 from eozip.simulate import simulate
 from eozip.store import describe, encode_store, make_request
 from eozip.store.pixels import read_pixels
+from eozip.train.recipe import data_root
 
 DEPTH = 4  # pixels
 CROP = 256
@@ -135,13 +135,11 @@ def _cropped(files: list[Path], folder: Path) -> Scene:
 
 def _options() -> argparse.Namespace:
     root = Path(__file__).parents[1]
-    data = Path(os.environ.get("EOZIP_DATA") or root.parent / "shared") / "data"
-    shipped = [name.rpartition("-s2l2a-v")[0] for name in registry.names() if "-s2l2a-v" in name]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=data, help="folder with val/")
-    parser.add_argument("--codecs", nargs="+", default=list(dict.fromkeys(shipped)))
+    parser.add_argument("--data", type=Path, default=data_root() / "data", help="folder with val/")
+    parser.add_argument("--codecs", nargs="+", default=learned())
     parser.add_argument("--chunks", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--qualities", nargs="+", type=float, default=[20.0, 40.0, 60.0, 80.0])
     parser.add_argument("--size", type=int, default=768, help="of the simulated scene")

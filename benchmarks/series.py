@@ -10,7 +10,6 @@ date costs of what the first costs, and every cut of a flextec-small stream. Rat
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from eozip.evaluate.provenance import as_json, provenance, write_text
 from eozip.evaluate.rate import bpppb, rate_at
 from eozip.evaluate.tables import markdown
 from eozip.pixels import psnr
+from eozip.train.recipe import data_root
 
 IMAGE, SERIES, FLEXIBLE, FACTORISED = "tec-elic-small", "tec-tt-small", "flextec-small", "tec-fp-small"
 PSNRS = (36.0, 40.0, 44.0, 48.0)
@@ -194,11 +194,10 @@ def named(values: tuple[float, ...]) -> str:
 
 def _options() -> argparse.Namespace:
     root = Path(__file__).parents[1]
-    data = Path(os.environ.get("EOZIP_DATA") or root.parent / "shared") / "data"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=data, help="folder with val/")
+    parser.add_argument("--data", type=Path, default=data_root() / "data", help="folder with val/")
     parser.add_argument("--step", type=float, default=10.0, help="between qualities")
     parser.add_argument("--out", type=Path, default=root / "results")
     options = parser.parse_args()

@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eozip import api, sensors
 from eozip.codecs import registry
 from eozip.evaluate.baselines import Contender, Learned
+from eozip.evaluate.methods import learned
 from eozip.evaluate.openjpeg import Jpeg2000
 from eozip.evaluate.places import load_places
 from eozip.evaluate.provenance import as_json, provenance, write_text
@@ -43,6 +44,7 @@ from eozip.pixels import psnr
 from eozip.raster import open_scene
 from eozip.simulate import render, season
 from eozip.store import EozipChunkCodec, decode_store, encode_store
+from eozip.train.recipe import data_root
 
 SIZE, DATES = 256, 4
 NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's settings are that fine
@@ -340,13 +342,11 @@ def _note(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     root = Path(__file__).parents[1]
-    data = Path(os.environ.get("EOZIP_DATA") or root.parent / "shared") / "data"
-    shipped = [name.rpartition("-s2l2a-v")[0] for name in registry.names() if "-s2l2a-v" in name]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=data, help="folder with val/")
-    parser.add_argument("--codecs", nargs="+", default=list(dict.fromkeys(shipped)))
+    parser.add_argument("--data", type=Path, default=data_root() / "data", help="folder with val/")
+    parser.add_argument("--codecs", nargs="+", default=learned())
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="sides of a chunk, pixels")
     parser.add_argument("--psnr", nargs="+", type=float, default=[40.0], help="dB that all are set to")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])

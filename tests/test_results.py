@@ -11,7 +11,7 @@ import pytest
 
 from eozip import coder
 from eozip.errors import InputError, OutputError
-from eozip.evaluate import figure, provenance, tables
+from eozip.evaluate import provenance, tables
 from eozip.evaluate.metrics import Quality, measure, outermost
 from eozip.evaluate.places import load_places, place_files
 from eozip.evaluate.stages import offers_stages, watched
@@ -37,45 +37,6 @@ def points() -> list[Point]:
     return [*made, *(point("b", "sea", 0.02 * 4 ** ((db - 40) / 6), db) for db in (34.0, 42.0))]
 
 
-def test_rates_are_means_over_places():
-    table = tables.rate_table(points(), (40.0, 43.0))
-    assert table["a"]["40"] == {
-        "mean": pytest.approx(0.055),
-        "places": pytest.approx({"land": 0.1, "sea": 0.01}),
-    }
-    assert table["a"]["43"]["mean"] == pytest.approx(0.11)
-    assert table["b"]["43"]["places"]["sea"] is None
-    assert table["b"]["43"]["mean"] is None
-
-
-def test_rates_as_markdown():
-    table = tables.rate_table(points(), (40.0, 43.0))
-    assert tables.markdown_rates(table).splitlines() == [
-        "| bpppb at | 40 dB | 43 dB |",
-        "| --- | ---: | ---: |",
-        "| a | 0.0550 | 0.1100 |",
-        "| b | 0.1100 | - |",
-    ]
-    assert "| b | 0.0200 | - |" in tables.markdown_rates(table, "sea")
-
-
-def test_metrics_at_a_psnr():
-    table = tables.metric_table(points(), 43.0)
-    assert table["a"]["land"]["metrics"]["spectral angle, degrees"] == pytest.approx(7.0)
-    assert table["a"]["land"]["groups"] == {10: pytest.approx(43.0)}
-    assert "MS-SSIM" not in table["a"]["land"]["metrics"], "it is None in every point"
-    assert table["b"]["sea"] is None
-    text = tables.markdown_metrics(table, "sea") + tables.markdown_bands(table, "sea", BANDS)
-    assert text.count("| b | - |") == 2
-
-
-def test_bd_rate_by_place():
-    table = tables.bd_table(points(), "b")
-    assert table["a"]["land"]["bd_rate"].value == pytest.approx(-50)
-    assert table["a"]["sea"]["bd_rate"].high == 42.0
-    assert list(table) == ["a"]
-
-
 def test_spans_notice_a_step_back():
     table = tables.span_table(points())
     assert (table["a"]["land"].low, table["a"]["land"].high, table["a"]["land"].monotone) == (34, 46, True)
@@ -83,13 +44,6 @@ def test_spans_notice_a_step_back():
     assert not tables.span_table(back)["a"]["land"].monotone
     dearer = [point("a", "land", 0.2, 40.0), point("a", "land", 0.2, 41.0)]
     assert not tables.span_table(dearer)["a"]["land"].monotone
-
-
-def test_the_figure_is_a_picture_with_a_panel_a_place():
-    png = figure.rd_figure(points(), ["a"], "title")
-    assert png.startswith(b"\x89PNG")
-    wide = int.from_bytes(png[16:20], "big")
-    assert wide > int.from_bytes(figure.rd_figure(points()[:6], ["a"], "title")[16:20], "big")
 
 
 # --- borders ---

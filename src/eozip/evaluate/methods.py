@@ -42,11 +42,17 @@ class Method:
 
 
 def default_codecs(sensor: str = "s2-l2a") -> list[str]:
-    """Short names of every codec of a sensor in the registry, the default ones first, then `PROMISES`."""
+    """`learned` codecs of a sensor, then `PROMISES`; where it has no codec, what needs none."""
+    found = learned(sensor)
+    return [*found, *PROMISES] if found else [registry.LOSSLESS]
+
+
+def learned(sensor: str = "s2-l2a") -> list[str]:
+    """Short names of every codec of a sensor in the registry, the default ones first."""
     mark = f"-{sensor.replace('-', '')}-v"
     found = [name.rpartition(mark)[0] for name in registry.names() if mark in name]
     first = [name for name in (api.DEFAULT_TEMPORAL_CODEC, api.DEFAULT_CODEC) if name in found]
-    return list(dict.fromkeys([*first, *found, *PROMISES])) if found else [registry.LOSSLESS]
+    return list(dict.fromkeys([*first, *found]))
 
 
 def methods(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Rates = Mapping[str, Mapping[str, Any]]
-"""Contender > dB (or DN) as text > {"mean": bpppb or None, "places": {place: bpppb or None}}: `tables.rate_table`."""
+"""Contender > dB (or DN) as text > {"mean": bpppb or None, "places": {place: bpppb or None}}."""
 
 
 def verdicts(rates: Rates, own: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from eozip.pixels import PEAK
 
 _UINT16_MAX = 65535
 _RATE = Fraction(1, 25)
+_LEAST = 64  # pixels a side: SVT-AV1 takes no less, and x265 writes beyond its memory at 40 and 48
 NOBODY = 65534  # a user without rights, on Linux and macOS
 
 
@@ -127,7 +128,7 @@ class SvtAv1:
             "crf": f"{setting:g}",
             "svtav1-params": "tune=1:enable-tf=0:lp=1",
         }
-        return b"".join(_packets("libsvtav1", "yuv420p10le", _to_eights(frames, least=64), options))
+        return b"".join(_packets("libsvtav1", "yuv420p10le", _to_eights(frames), options))
 
     def read(self, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
         return _frames("libdav1d", data, shape, "AV1 stream")
@@ -181,9 +182,9 @@ def av1(preset: int = 2) -> BandVideos:
     return BandVideos(SvtAv1(preset))
 
 
-def _to_eights(frames: np.ndarray, least: int = 8) -> np.ndarray:
-    """Edges repeated up to sides of whole eights, at least `least`."""
-    height, width = (max(least, -(-n // 8) * 8) for n in frames.shape[1:])
+def _to_eights(frames: np.ndarray) -> np.ndarray:
+    """Edges repeated up to sides of whole eights, at least `_LEAST`."""
+    height, width = (max(_LEAST, -(-n // 8) * 8) for n in frames.shape[1:])
     padding = ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]))
     return np.pad(frames, padding, mode="edge")
 
