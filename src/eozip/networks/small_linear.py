@@ -203,15 +203,22 @@ class LinearEntropy(nn.Module):
         return None
 
     def traverse(
-        self, code: Code, t: Tensor, size: tuple[int, int], a: Arithmetic, groups: int | None = None
+        self,
+        code: Code,
+        t: Tensor,
+        size: tuple[int, int],
+        a: Arithmetic,
+        groups: int | None = None,
+        rest: bool = True,
     ) -> Tensor:
         """Code every symbol. size: latent h, w, multiples of 4. Returns y_hat [B, M, h, w] in steps.
 
-        With `groups`, only the first so many groups of channels are coded; the others are what they are expected to be.
+        With `groups`, only the first so many groups of channels are coded; the others are what they are expected to be, or
+        without `rest` not there.
         """
         hyper = self.hyper_features(code, t, size, a)
         y_hat = self.code_averages(code, None if hyper is None else rows(hyper), t, size, a)
-        for k, group in enumerate(self.groups, 1):
+        for k, group in enumerate(self.groups if rest else self.groups[: groups - 1], 1):
             coded = code if groups is None or k < groups else expected
             y_hat = torch.cat([y_hat, self.code_group(k, group, coded, hyper, y_hat, t, a)], 1)
         return y_hat

@@ -40,13 +40,15 @@ class Hints:
 
     Attributes:
         own: innovations of the past dates, [B, D, n, K], in steps.
-        agreement: squashed |difference|, |now|, |past|, summed over the neighbours and over a wide window, for the group's
-            own channels (known cells) and for earlier ones, [B, D, n, A].
+        around, before: squashed |difference|, |now|, |past|, summed over the neighbours and over a wide window: for the
+            group's own channels (known cells), [B, D, n, 6 * K]; None where no cell is known, which stands for zeros; and
+            for earlier channels, [B, D, n, A].
         seen: 1 where a past date counts, float [B, D, 1, 1].
     """
 
     own: Tensor
-    agreement: Tensor
+    around: Tensor | None
+    before: Tensor
     seen: Tensor
 
 
@@ -102,10 +104,19 @@ class TimeStep(nn.Module):
         back = torch.arange(dates, 0, -1, device=shown.device).clamp_max(RANKS) - 1
         bias = level[:, None] + a.fine(self.rank[back])[:, None]
         repeated = shown[:, None].expand(-1, dates, -1, -1)
-        v = torch.cat([a.squash(hints.own), hints.agreement, repeated], 3)
+        agreement = [v for v in (hints.around, hints.before) if v is not None]
+        v = torch.cat([a.squash(hints.own), *agreement, repeated], 3)
         with training_precision(v, self.training):
-            v = a.settle(F.relu(a.fine(self.enter(v)) + bias))
+            v = a.settle(F.relu(a.fine(self.entered(v)) + bias))
             return a.settle(F.relu(self.middle(v))).to(shown)
+
+    def entered(self, v: Tensor) -> Tensor:
+        """`enter`; where v has no columns for cells around, their weights are left out (their sums would be zeros)."""
+        absent = self.enter.in_features - v.shape[3]
+        if not absent:
+            return self.enter(v)
+        weight = torch.cat([self.enter.weight[:, : self.size], self.enter.weight[:, self.size + absent :]], 1)
+        return F.linear(v, weight, self.enter.bias)
 
     def pooled(self, features: Tensor, seen: Tensor, a: Arithmetic) -> Tensor:
         """Mean over dates, weighted by attention: [B, D, n, time] -> [B, n, time]."""
@@ -152,14 +163,15 @@ class TimeEntropy(SmallEntropy):
         size: tuple[int, int],
         a: Arithmetic,
         groups: int | None = None,
+        rest: bool = True,
     ) -> tuple[Tensor, Date]:
         """Code every symbol of the next date, see `traverse`. -> y_hat [B, M, h, w] in steps, and what to keep of it."""
         now = self.date(a.fine(t), size)
         if not past:
-            return self.traverse(Noted(code, now), t, size, a, groups), now
+            return self.traverse(Noted(code, now), t, size, a, groups, rest), now
         before = torch.stack([date.innovation for date in past], 1)
         refined = Refined(code, Foresight(self, before, now, t, size, a))
-        return self.traverse(refined, t, size, a, groups), now
+        return self.traverse(refined, t, size, a, groups, rest), now
 
 
 class Noted:
@@ -220,9 +232,8 @@ class Foresight:
 
     def __call__(self, step: Step) -> Step:
         own = self.past[..., step.channels].index_select(2, step.cells)
-        agreement = torch.cat([self.around(step), self.before(step)], 3)
         network = self.networks[step.group]
-        hints = Hints(own, agreement, self.seen)
+        hints = Hints(own, self.around(step), self.before(step), self.seen)
         mean, log_scale = network(step.number, hints, step.mean, step.log_scale, self.t, self.a)
         return replace(step, mean=mean, log_scale=log_scale)
 
@@ -235,11 +246,11 @@ class Foresight:
             self.earlier = step.group, self.a.settle(both).unflatten(0, maps.shape[:2])
         return self.earlier[1].index_select(2, step.cells)
 
-    def around(self, step: Step) -> Tensor:
-        """Agreement of the group's own channels over the known cells around: [B, D, n, 6 * K]."""
+    def around(self, step: Step) -> Tensor | None:
+        """Agreement of the group's own channels over the known cells around: [B, D, n, 6 * K]; None: none is known."""
         cells = self.known_around(step)
-        if cells is None:  # nothing of this group is known yet
-            return self.past.new_zeros(*self.past.shape[:2], len(step.cells), 6 * step.mean.shape[2])
+        if cells is None:
+            return None
         known, near = cells
         maps = self.maps(step.channels) * known
         found = near.gather(bordered(maps.flatten(0, 1), self.size, near.reach)).sum(2)
@@ -249,8 +260,10 @@ class Foresight:
     def wide(self, maps: Tensor) -> Tensor:
         """Sums over the window around every cell: [B, D, h*w, K] -> [B * D, h*w, K]."""
         grid = maps.flatten(0, 1).transpose(1, 2).unflatten(2, self.size)
-        # divisor 1: a mean over 81 cells would leave the grid
-        summed = F.avg_pool2d(grid, WINDOW, 1, WINDOW // 2, divisor_override=1)
+        # divisor 1: a mean over 81 cells would leave the grid; one axis at a time: 18 additions per cell instead of 81
+        reach = WINDOW // 2
+        columns = F.avg_pool2d(grid, (WINDOW, 1), 1, (reach, 0), divisor_override=1)
+        summed = F.avg_pool2d(columns, (1, WINDOW), 1, (0, reach), divisor_override=1)
         return summed.flatten(2).transpose(1, 2)
 
     def known_around(self, step: Step) -> tuple[Tensor, Cells] | None:
