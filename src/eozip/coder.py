@@ -107,6 +107,8 @@ _GAMMA = np.array(_gamma_freqs(), np.uint32)
 _GAMMA_BITS = PRECISION - np.log2(_GAMMA)
 _GAMMA_MODEL = _Categorical(_GAMMA.astype(np.float64), perfect=False)
 _BIT_MODEL = _Categorical(np.array([TOTAL / 2, TOTAL / 2]), perfect=False)
+_ROW_MODELS = _Categorical(perfect=False)  # takes a row of frequencies for every symbol
+_FEW_ENTRIES, _SHORT_RUN = 4, 64
 # A section ends in one known byte, so that a decoder that lost its way notices.
 _SENTINEL_MODEL = _Categorical(np.full(256, 256.0), perfect=False)
 _SENTINEL = 0xA5
@@ -158,10 +160,13 @@ class EncodePort:
             InputError: no symbols, or rows that ``tables`` does not have.
         """
         symbols, rows = _checked(symbols, rows, tables)
-        order = np.argsort(rows, kind="stable")
-        entries, distances = _to_entries(symbols[order], rows[order], tables)
-        for row, part in _runs(rows):
-            self._encoder.encode(entries[part], tables.model(row))
+        rows, order = _by_row(rows)
+        entries, distances = _to_entries(symbols[order], rows, tables)
+        if _is_scattered(rows, tables):
+            self._encoder.encode(entries, _ROW_MODELS, tables.freqs[rows].astype(np.float64))
+        else:
+            for row, start, stop in _runs(rows):
+                self._encoder.encode(entries[start:stop], tables.model(row))
         if len(distances):
             self._write_escapes(distances)
         return symbols
@@ -207,9 +212,11 @@ class DecodePort:
             return np.zeros(0, np.int32)
         self._spend(float(tables.least_bits[rows].sum()))
         self._started = True
-        entries = np.concatenate([self._read(tables.model(r), p.stop - p.start) for r, p in _runs(rows)])
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
+        rows, order = _by_row(rows)
+        if _is_scattered(rows, tables):
+            entries = self._read(_ROW_MODELS, tables.freqs[rows].astype(np.float64))
+        else:
+            entries = np.concatenate([self._read(tables.model(r), b - a) for r, a, b in _runs(rows)])
         values = entries.astype(np.int64) + tables.first[rows]
         escaped = np.flatnonzero(entries == tables.size[rows] - 1)
         if len(escaped):
@@ -218,7 +225,7 @@ class DecodePort:
         out[order] = values
         return out
 
-    def _read(self, model: Any, count: int) -> np.ndarray:
+    def _read(self, model: Any, count: int | np.ndarray) -> np.ndarray:
         try:
             return self._decoder.decode(model, count)
         except AssertionError as error:  # how constriction reports impossible bytes
@@ -277,12 +284,31 @@ def _checked_rows(rows: np.ndarray, tables: Tables) -> np.ndarray:
     return rows.astype(np.uint8 if count <= 256 else np.uint16 if count <= 65536 else np.int64)
 
 
-def _runs(rows: np.ndarray) -> Iterator[tuple[int, slice]]:
-    """Rows that occur, with their slices of the row-sorted symbols."""
+def _by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in rising order, and where each came from."""
+    order = np.argsort(rows, kind="stable")
+    return rows[order], order
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Rows that occur in sorted rows, with start and stop of each."""
     counts = np.bincount(rows, minlength=1)
-    stops = np.cumsum(counts)
-    for row in np.flatnonzero(counts):
-        yield int(row), slice(int(stops[row] - counts[row]), int(stops[row]))
+    there = np.flatnonzero(counts)
+    stops = np.cumsum(counts[there]).tolist()
+    return zip(there.tolist(), [0, *stops], stops)
+
+
+def _is_scattered(rows: np.ndarray, tables: Tables) -> bool:
+    """Whether one call with a row for every symbol beats a call per run: rows of a few entries, in short runs.
+
+    Both ways write the same bytes. Rows must all be as long as the table is wide, for padding would count as an entry.
+    """
+    width = tables.freqs.shape[1]
+    return (
+        width <= _FEW_ENTRIES
+        and len(rows) < _SHORT_RUN * len(tables.size)
+        and bool((tables.size == width).all())
+    )
 
 
 def _to_entries(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:

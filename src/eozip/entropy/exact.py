@@ -96,6 +96,11 @@ def on_grid(v: Tensor, unit: float, most: float) -> Tensor:
     return (v * unit).round_().clamp_(-most * unit, most * unit).mul_(1 / unit)
 
 
+def looked_up(table: Tensor, index: Tensor) -> Tensor:
+    """table[index] for an index of any shape; on a CPU indexing itself takes three times as long."""
+    return table.index_select(0, index.flatten()).view(index.shape)
+
+
 class ExactArithmetic:
     """`eozip.networks.arithmetic.Arithmetic` on the grids.
 
@@ -110,11 +115,11 @@ class ExactArithmetic:
         self.tables = FunctionTables(tables.squash.to(carrier), tables.log.to(carrier), tables.rows)
 
     def squash(self, v: Tensor) -> Tensor:
-        index = (v.abs() * VALUE).clamp_max(len(self.tables.squash) - 1).int()
-        return v.sign().to(self.carrier) * self.tables.squash[index]
+        index = (v.abs() * VALUE).clamp_max_(len(self.tables.squash) - 1).int()
+        return looked_up(self.tables.squash, index).copysign_(v)
 
     def log(self, v: Tensor) -> Tensor:
-        return self.tables.log[(v * VALUE).clamp_max(len(self.tables.log) - 1).int()]
+        return looked_up(self.tables.log, (v * VALUE).clamp_max_(len(self.tables.log) - 1).int())
 
     def positive(self, v: Tensor) -> Tensor:
         return v  # exponentiated at export
@@ -137,7 +142,7 @@ class ExactArithmetic:
     def rows(self, log_scale: Tensor) -> Tensor:
         """Table rows of log scales on the fine grid."""
         index = (log_scale * FINE).int() + ROW_OFFSET
-        return self.tables.rows[index.clamp(0, len(self.tables.rows) - 1)]
+        return looked_up(self.tables.rows, index.clamp_(0, len(self.tables.rows) - 1))
 
 
 def carrier_for(device: torch.device) -> torch.dtype:

@@ -97,7 +97,7 @@ class ExactGelu(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         reach = GELU_REACH * HIDDEN.unit
         index = (v * HIDDEN.unit).clamp_(-reach, reach).add_(reach).int()
-        return ACTIVATION.of(self.table[index] + (v - GELU_REACH).clamp_min_(0))
+        return ACTIVATION.of(exact.looked_up(self.table, index) + (v - GELU_REACH).clamp_min_(0))
 
 
 class ExactAttend(nn.Module):
@@ -113,7 +113,7 @@ class ExactAttend(nn.Module):
         if mask is not None:
             logits = logits.masked_fill(~mask, -math.inf)  # as far below as the table reaches, where it is 0
         below = exact.on_grid(logits.amax(-1, keepdim=True) - logits, SOFTMAX_UNIT, SOFTMAX_REACH)
-        weight = self.table[(below * SOFTMAX_UNIT).int()]
+        weight = exact.looked_up(self.table, (below * SOFTMAX_UNIT).int())
         return ACTIVATION.of((weight @ v) / weight.sum(-1, keepdim=True)).float()
 
 
