@@ -37,13 +37,14 @@ def series(hide=None):
 
 
 class Echo:
-    """A codec that forecasts the last date but one, and records what it was given."""
+    """A codec that forecasts the last date without hidden cells, and records what it was given."""
 
     id, bands = "echo-small-s2l2a-v1", 12
 
     def forecast(self, x, hidden, quality, given):
         self.given = (x, hidden, quality, given)
-        return np.broadcast_to(x[-2], x.shape), np.full(x.shape, 25, np.float32)
+        newest = np.flatnonzero(~hidden.any(axis=(1, 2)))[-1]
+        return np.broadcast_to(x[newest], x.shape), np.full(x.shape, 25, np.float32)
 
 
 def test_cells_touched_by_one_pixel_are_hidden():
@@ -135,14 +136,28 @@ def test_forecasting_codec_gets_mapped_references_and_hidden_cells():
     codec, given = Echo(), series()
     found = ForecastPredictor(codec).predict(given, 1)
     x, hidden, quality, groups = codec.given
-    assert x.shape == (4, 12, SIDE, SIDE)
-    mapped = mapped_references(given, 1, [2, 0])  # of two dates as near, the earlier is the nearest: last
-    assert np.array_equal(x[1:3], mapped)
+    assert x.shape == (5, 12, SIDE, SIDE)  # references, the date, and the date with more hidden
+    mapped = mapped_references(given, 1, [3, 2, 0])  # of two dates as near, the earlier is the nearest: last
+    assert np.array_equal(x[:3], mapped)
     assert np.array_equal(hidden[3], cells(given.hidden[1], 8))
+    assert (hidden[4] > hidden[3]).any()
+    assert (hidden[4] >= hidden[3]).all()
     assert not hidden[:3].any()
     assert (quality, groups) == (60, 2)
-    assert np.array_equal(found.x_hat, mapped[1])
-    assert (found.sigma == 25).all()
+    assert np.array_equal(x[3][:, ~given.hidden[1]], given.x[1][:, ~given.hidden[1]])
+    assert np.array_equal(found.x_hat, mapped[2])
+
+
+def test_sigma_of_a_forecast_is_as_high_as_its_errors_on_pixels_hidden_from_it():
+    given = series()
+    found = ForecastPredictor(Echo()).predict(given, 1)
+    truth = season(4, 12, SIDE, SIDE)[1].astype(float)
+    at = given.hidden[1]
+    assert np.ptp(found.sigma, axis=(1, 2)).max() == 0  # the codec said the same everywhere
+    inside = (np.abs(found.x_hat - truth) <= 1.645 * found.sigma)[:, at].mean()
+    assert 0.8 < inside < 0.98
+    whole = ForecastPredictor(Echo()).predict(series(np.ones((SIDE, SIDE), bool)), 1)
+    assert (whole.sigma == 25).all()  # nothing to learn from
 
 
 def test_references_are_mapped_to_the_light_of_the_date():

@@ -1,9 +1,9 @@
 """What tec-tt-small expects of cells that nobody has seen, such as those under a cloud: its means, and how sure it is.
 
 The traversal is that of coding, with a `Code` that sends nothing: visible cells are their own quantised latents, hidden ones
-their means, given everything visible of their date and of the dates before. Coding goes from coarse to fine and from group
-to group, so a hidden block average knows nothing of visible cells that are coded after it: a picture put under the hole may
-stand in for the first groups (`given`).
+their means, given what is visible of their date and all dates that are visible altogether. Coding goes from coarse to
+fine and from group to group, so a hidden block average knows nothing of visible cells that are coded after it: a picture put
+under the hole may stand in for the first groups (`given`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Expectation:
     Attributes:
         y: rows of the latents in steps, [B, h*w, M].
         z: of the hyper-latent.
-        hidden: bool [h*w].
-        z_hidden: bool, of the cells of the hyper-latent.
+        hidden: bool [B, h*w].
+        z_hidden: bool [B, n], of the cells of the hyper-latent.
         given: so many groups keep what y says in hidden cells, unrounded.
-        deviation: standard deviations in steps, [h*w, M]; filled in where hidden.
+        deviation: standard deviations in steps, [B, h*w, M]; filled in where hidden.
         arithmetic: of the traversal.
     """
 
@@ -52,21 +52,24 @@ class Expectation:
 
     def __call__(self, step: Step) -> Tensor:
         if step.channels is None:
-            seen, known = self.z[:, step.cells], ~self.z_hidden[step.cells]
-        else:
-            seen, known = self.y[:, step.cells, step.channels], ~self.hidden[step.cells]
-            spread = torch.where(known[:, None], 0.0, step.log_scale[0].exp() * DEVIATION)
-            self.deviation[step.cells, step.channels] = spread.to(self.deviation)
+            return self.settled(step, self.z[:, step.cells], self.z_hidden, step.mean)
+        seen = self.y[:, step.cells, step.channels]
+        spread = step.log_scale.exp() * DEVIATION * self.hidden[:, step.cells, None]
+        self.deviation[:, step.cells, step.channels] = spread.to(self.deviation)
+        return self.settled(step, seen, self.hidden, seen if step.group < self.given else step.mean)
+
+    def settled(self, step: Step, seen: Tensor, hidden: Tensor, held: Tensor) -> Tensor:
+        """Rounded where visible, `held` where not."""
         rounded = (seen - step.mean).round() + step.mean
-        held = seen if step.channels is not None and step.group < self.given else step.mean
-        return self.arithmetic.place(torch.where(known[:, None], rounded, held.to(rounded)).to(step.mean))
+        value = torch.where(hidden[:, step.cells, None], held.to(rounded), rounded)
+        return self.arithmetic.place(value.to(step.mean))
 
 
 @torch.inference_mode()
 def forecast(
     codec: SeriesCodec, x: np.ndarray, hidden: np.ndarray, quality: float, given: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts the hidden cells of a stack, each date from those before it.
+    """Forecasts the hidden cells of a stack, each date from those without hidden cells, of which the last is the nearest.
 
     Args:
         codec: tec-tt-small.
@@ -77,7 +80,7 @@ def forecast(
 
     Returns:
         x_hat and sigma, float32 [T, C, H, W], DN; sigma is 0 where nothing near is hidden. Dates without hidden cells
-        come back as they are.
+        come back as they are; those with some know nothing of each other.
 
     Raises:
         InputError: `hidden` is of another shape.
@@ -105,27 +108,21 @@ def walked(codec: SeriesCodec, y: Tensor, hidden: Tensor, t: Tensor, given: int)
     z = entropy.hyper_latent(y)
     z_hidden = F.max_pool2d(hidden[:, None].float(), HYPER).flatten(1).bool()
 
-    def expectation(part: slice | Tensor, k: int) -> Expectation:
-        flags = hidden[k].flatten(), z_hidden[k]
-        deviation = y.new_zeros(size[0] * size[1], y.shape[1])
-        return Expectation(rows(y[part]), rows(z[part]), *flags, given, deviation, arithmetic)
+    def walk(some: Tensor, past: list[Date]) -> tuple[Tensor, Date, Tensor]:
+        ys, zs, flags = rows(y[some]), rows(z[some]), hidden[some].flatten(1)
+        code = Expectation(ys, zs, flags, z_hidden[some], given, torch.zeros_like(ys), arithmetic)
+        y_hat, date = entropy.traverse_after(past, code, t[some].double(), size, arithmetic)
+        return y_hat.float(), date, code.deviation
 
     some = hidden.flatten(1).any(1)
-    dates: dict[int, Date] = {}
-    clear = [int(k) for k in torch.nonzero(~some)]
-    if clear:
+    past: list[Date] = []
+    if not some.all():
         # what space did not foresee of a visible date does not depend on its past: all of them at once
-        part = torch.tensor(clear)
-        _, both = entropy.traverse_after([], expectation(part, clear[0]), t[part].double(), size, arithmetic)
-        dates = {k: Date(both.innovation[i : i + 1]) for i, k in enumerate(clear)}
-    found, deviations = [y[:0]], [y[:0]]
-    for k in (int(k) for k in torch.nonzero(some)):
-        past = [dates[j] for j in range(k)][-PAST:]
-        code = expectation(slice(k, k + 1), k)
-        y_hat, dates[k] = entropy.traverse_after(past, code, t[k : k + 1].double(), size, arithmetic)
-        found.append(y_hat.float())
-        deviations.append(code.deviation.T.unflatten(1, size)[None])
-    return torch.cat(found), torch.cat(deviations)
+        _, seen, _ = walk(~some, [])
+        each = seen.innovation[-PAST:].split(1)
+        past = [Date(innovation.expand(int(some.sum()), -1, -1)) for innovation in each]
+    y_hat, _, deviation = walk(some, past)
+    return y_hat, deviation.transpose(1, 2).unflatten(2, size)
 
 
 def in_pixels(codec: SeriesCodec, deviation: Tensor, t: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.tec_tt import TemporalCodec, grid_of, latents
 from eozip.codecs.temporal import TemporalModel
 from eozip.errors import InputError
-from eozip.inpaint.doubt import LEAST, sigma_of_errors
+from eozip.inpaint.doubt import LEAST, enough, height_of, sigma_of_errors
 from eozip.inpaint.predict import Prediction, Predictor, Series
-from eozip.inpaint.regression import Draft, Regression, WeightedFilled, mapped_references
+from eozip.inpaint.regression import Draft, Regression, WeightedFilled, held_out, mapped_references
 from eozip.inpaint.smooth import spread
 from eozip.networks.transformer import Prediction as Said
 
@@ -62,8 +62,9 @@ class Forecaster(Protocol):
 class ForecastPredictor:
     """A codec with `forecast`, given the usable dates, the nearest last, and then the date itself.
 
-    The coarsest groups of hidden cells come from the mean of the mapped references: coding orders cells so that a hidden
-    average would know nothing of this date.
+    The coarsest groups of hidden cells come from the mean of the mapped references, drawn to the clear pixels beside the
+    hole: coding orders cells so that a hidden average would know nothing of this date. Where sigma is high and where low
+    the codec says; how high, the errors of a second forecast, of clear pixels that are hidden from it.
 
     Attributes:
         codec: the codec.
@@ -87,12 +88,23 @@ class ForecastPredictor:
             return self.fallback.predict(series, date)
         check_bands(self.codec, series)
         past = mapped_references(series, date, references[::-1])
-        x = np.concatenate([past, _over(series, date, _guess(series, date, past))[None]])
-        hidden = np.zeros((len(x), *cells(series.hidden[date], CELL).shape), bool)
-        hidden[-1] = cells(series.hidden[date], CELL)
-        x_hat, sigma = self.codec.forecast(x, hidden, self.quality, self.given)
+        clear = ~series.hidden[date]
+        held = held_out(series.hidden[date])
+        held &= enough(held)
+        x_hat, sigma = self._forecasts(series.x[date], past, np.stack([clear, clear & ~held]))
+        sigma = np.maximum(sigma, np.float32(LEAST))
+        height = height_of(series.x[date] - x_hat[1], sigma[1], held)
         count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
-        return Prediction(x_hat[-1], np.maximum(sigma[-1], np.float32(LEAST)), count, self.name)
+        return Prediction(x_hat[0], np.maximum(height * sigma[0], np.float32(LEAST)), count, self.name)
+
+    def _forecasts(self, x: np.ndarray, past: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The date [C, H, W] as forecast from what each of `shown` [2, H, W] leaves of it."""
+        mean = past.mean(axis=0)
+        frames = [np.where(known, x, mean + spread(x - mean, known)) for known in shown]
+        hidden = np.stack([cells(~known, CELL) for known in shown])
+        flags = np.concatenate([np.zeros((len(past), *hidden.shape[1:]), bool), hidden])
+        x_hat, sigma = self.codec.forecast(np.concatenate([past, frames]), flags, self.quality, self.given)
+        return x_hat[-2:], sigma[-2:]
 
 
 @dataclass(frozen=True)
@@ -136,12 +148,6 @@ class Polished:
 
 def _error(x_hat: np.ndarray, x: np.ndarray, at: np.ndarray) -> float:
     return float(np.abs(x_hat - x)[:, at].mean())
-
-
-def _guess(series: Series, date: int, mapped: np.ndarray) -> np.ndarray:
-    """The mean of the mapped references, drawn to the clear pixels beside the hole; float32 [C, H, W]."""
-    mean = mapped.mean(axis=0)
-    return mean + spread(series.x[date] - mean, ~series.hidden[date])
 
 
 @dataclass(frozen=True)
