@@ -3,6 +3,8 @@ good rate."""
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -70,6 +72,13 @@ def begun(config: SmallConfig, noise: float) -> SmallImageModel:
             if "leave" in name or "level" in name:
                 p.add_(noise * torch.randn_like(p))
     return model.eval()
+
+
+def unfitted(codec: SmallCodec) -> SmallCodec:
+    """The same without a closing fit: what the networks say."""
+    model = copy.copy(codec.model)
+    model.config = replace(model.config, fit=False)
+    return replace(codec, model=model)
 
 
 def tiny_codec(kind: str, folder: Path) -> SmallCodec:
