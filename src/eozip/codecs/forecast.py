@@ -25,6 +25,7 @@ from eozip.networks.small_linear import Step, rows
 from eozip.networks.small_time import Date
 
 HYPER = 4  # latent cells per cell of the hyper-latent, each way
+HALF = PATCH // 2  # pixels
 DEVIATION = math.pi / math.sqrt(3)  # standard deviation of a logistic of scale 1
 
 
@@ -136,16 +137,23 @@ def in_pixels(codec: SeriesCodec, deviation: Tensor, t: Tensor) -> Tensor:
 def through_transforms(codec: SmallCodec, x: np.ndarray, quality: float) -> np.ndarray:
     """Pictures as the transforms can say them: g_a, then g_s, nothing rounded between.
 
-    192 numbers stand for 768 pixels, so what no land has (the grain of a regression) goes, and what land has stays.
+    192 numbers stand for 768 pixels, so what no land has (the grain of a regression) goes, and what land has stays. The mean
+    of two grids of cells, half a cell apart, so that none shows.
 
     Args:
         codec: any of the small codecs.
-        x: float32 [B, C, H, W], DN, finite.
+        x: float32 [B, C, H, W], DN, finite; any size.
         quality: 0..100.
 
     Returns:
         float32 like x.
     """
     model, t = codec.model, codec.level(quality, len(x))
-    y = model.analyse(model.standardise(padded(torch.from_numpy(x))), t)
-    return model.restore(model.synthesise(y, t))[..., : x.shape[2], : x.shape[3]].numpy()
+
+    def seen(pictures: Tensor) -> Tensor:
+        y = model.analyse(model.standardise(padded(pictures)), t)
+        return model.restore(model.synthesise(y, t))[..., : pictures.shape[2], : pictures.shape[3]]
+
+    pictures = torch.from_numpy(x)
+    shifted = seen(F.pad(pictures, (HALF, 0, HALF, 0), mode="replicate"))[..., HALF:, HALF:]
+    return ((seen(pictures) + shifted) / 2).numpy()
