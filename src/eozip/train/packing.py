@@ -1,7 +1,9 @@
 """`eozip train --pack`: the most varied crops of a recipe's data, and its validation places, in one file.
 
 For a machine that can be reached with tens of megabytes only. Tiles are ordered by farthest-point sampling on
-band statistics, then packed (lossless JPEG XL planes, see `packed`) until the limit is reached.
+band statistics, then packed (lossless JPEG XL planes, see `packed`) until the limit is reached. A tile is an image, or
+a series of dates of one place. What a pack holds of a source bears the names of its files, so that `only` and `skip`
+choose there as here; or, where files do not say it (series, single arrays, drawn crops), a label of the source.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from eozip.train.data import Draw, Source, Stacks, open_sources
 from eozip.train.guard import check_apart
 from eozip.train.kinds import kind_of
 from eozip.train.packed import INDEX, VALIDATION, jpegxl, mosaics, widest_grid
-from eozip.train.recipe import Place, Recipe, load
+from eozip.train.recipe import DataSource, Place, Recipe, load
+from eozip.train.series import REACH, SeriesStacks, twelve_bands
 
 GROUP = 64  # tiles of one shape per mosaic
 RANDOM_TILES = 4000  # candidates from sources too large to be cut up whole
@@ -32,10 +35,10 @@ MARGIN = 2500  # bytes of names and index entries, were a tile alone
 
 @dataclass(frozen=True)
 class Tile:
-    """A candidate: where it belongs, its shape, and how to read it (uint16 [C, h, w])."""
+    """A candidate: where it belongs, its shape N C h w (N dates, 1 of an image), and how to read it (uint16)."""
 
     source: str
-    shape: tuple[int, int]
+    shape: tuple[int, int, int, int]
     read: Callable[[], np.ndarray]
 
 
@@ -83,14 +86,26 @@ def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) 
 
 def with_pack(recipe: Recipe, path: Path) -> Recipe:
     """The recipe, reading a pack made from it instead of its own data and validation places."""
+    here = str(path.absolute())
+    labels = {k: label(s.kind, k) for k, s in enumerate(recipe.data) if not is_named_by_files(s)}
     data = tuple(
-        replace(s, kind="npz", path=str(path.absolute()), offset=0)
-        if s.kind == "npz"
-        else replace(s, kind="npz", path=str(path.absolute()), offset=0, only=(label(s.kind, k),), skip=())
-        for k, s in enumerate(recipe.data)
+        _from_pack(s, here, labels.get(k), tuple(labels.values())) for k, s in enumerate(recipe.data)
     )
-    places = tuple(Place(p.name, (str(path.absolute()),), p.name) for p in recipe.validation.places)
+    places = tuple(Place(p.name, (here,), p.name) for p in recipe.validation.places)
     return replace(recipe, data=data, validation=replace(recipe.validation, places=places))
+
+
+def _from_pack(source: DataSource, path: str, own: str | None, labels: tuple[str, ...]) -> DataSource:
+    kinds = {"geotiff": "npz", "ssl4eo": "npz", "ssl4eo-series": "series"}
+    moved = replace(source, kind=kinds.get(source.kind, source.kind), path=path, offset=0)
+    if own is None:
+        return replace(moved, skip=(*source.skip, *labels))
+    return replace(moved, only=(own,), skip=())
+
+
+def is_named_by_files(source: DataSource) -> bool:
+    """Whether names of files tell what belongs to a source."""
+    return source.kind in ("npz", "seasons") and not any(":" in p for p in (*source.only, *source.skip))
 
 
 def label(kind: str, k: int) -> str:
@@ -106,45 +121,69 @@ def candidates(recipe: Recipe, sources: Sequence[Source], seed: int) -> list[Til
     found: dict[str, list[Tile]] = {}
     by_crop = sorted(range(len(sources)), key=lambda k: -recipe.data[k].crop)
     for k in by_crop:
-        source = sources[k]
-        if isinstance(source, Stacks):
-            for name, array in zip(source.names, source.arrays, strict=True):
-                found.setdefault(name, list(_cut(name.partition(":")[0], array, source)))
-        else:
-            found[label(recipe.data[k].kind, k)] = list(
-                _drawn(label(recipe.data[k].kind, k), source, recipe, k, seed)
-            )
+        for name, tiles in _tiles_of(recipe.data[k], label(recipe.data[k].kind, k), sources[k], seed):
+            if name not in found:
+                found[name] = list(tiles)
     tiles = [tile for group in found.values() for tile in group]
     if not tiles:
         raise InputError("nothing to pack: every tile of the recipe's data holds nodata")
     return tiles
 
 
-def _cut(name: str, array: np.ndarray, source: Stacks) -> Iterator[Tile]:
-    n, _, height, width = array.shape
+def _tiles_of(data: DataSource, own: str, source: Source, seed: int) -> Iterator[tuple[str, Iterator[Tile]]]:
+    """Tiles of a source, by what must not be packed twice."""
+    stacks = source.stacks if isinstance(source, SeriesStacks) else source
+    if not isinstance(stacks, Stacks):
+        yield own, _drawn(own, source, data.crop, seed)
+        return
+    dates = source.dates if isinstance(source, SeriesStacks) and not source.is_made_up else None
+    for name, array in zip(stacks.names, stacks.arrays, strict=True):
+        if is_named_by_files(data):
+            yield name, _cut(name.partition(":")[0], array, stacks, dates)
+        else:
+            yield f"{own}/{name}", _cut(own, array, stacks, dates)
+
+
+def _cut(name: str, array: np.ndarray, source: Stacks, dates: int | None) -> Iterator[Tile]:
+    """Tiles without nodata: single images, or (dates: the least) runs of as many dates as an example may span."""
+    _, channels, height, width = array.shape
     rows, columns = (max(1, round(side / (2 * source.size))) for side in (height, width))
     h, w = height // rows, width // columns
-    for d in range(n):
-        for i in range(rows):
-            for j in range(columns):
-                part = array[d, :, i * h : (i + 1) * h, j * w : (j + 1) * w]
-                if part.all():
-                    yield Tile(name, (h, w), _reader(part, source.offset))
+    for i in range(rows):
+        for j in range(columns):
+            part = array[:, :, i * h : (i + 1) * h, j * w : (j + 1) * w]
+            for chosen in _runs([d for d, date in enumerate(part) if date.all()], dates):
+                shape = (len(chosen), channels, h, w)
+                yield Tile(name, shape, _reader(part, chosen, source.offset))
 
 
-def _reader(part: np.ndarray, offset: int) -> Callable[[], np.ndarray]:
-    return lambda: _as_uint16(part.astype(np.int32) - offset)
+def _runs(valid: list[int], dates: int | None) -> Iterator[list[int]]:
+    if dates is None:
+        yield from ([d] for d in valid)
+        return
+    for first in range(0, len(valid), REACH * dates):
+        run = valid[first : first + REACH * dates]
+        if len(run) >= dates:
+            yield run
 
 
-def _drawn(name: str, source: Source, recipe: Recipe, k: int, seed: int) -> Iterator[Tile]:
-    crop = recipe.data[k].crop
+def _reader(part: np.ndarray, dates: list[int], offset: int) -> Callable[[], np.ndarray]:
+    return lambda: _as_uint16(part[dates].astype(np.int32) - offset)
 
+
+def _drawn(name: str, source: Source, crop: int, seed: int) -> Iterator[Tile]:
     def read(step: int) -> np.ndarray:
         draw = Draw(seed, step)
-        return _as_uint16(next(source.crops(draw, draw.rng())))
+        return _as_uint16(in_time(next(source.crops(draw, draw.rng()))))
 
+    shape = (*read(0).shape[:2], crop, crop)
     for step in range(RANDOM_TILES):
-        yield Tile(name, (crop, crop), lambda step=step: read(step))
+        yield Tile(name, shape, lambda step=step: read(step))
+
+
+def in_time(crop: np.ndarray) -> np.ndarray:
+    """[T, C, s, s] of a crop; an image is one date."""
+    return crop if crop.ndim == 4 else crop[None]
 
 
 def _as_uint16(dn: np.ndarray) -> np.ndarray:
@@ -153,10 +192,10 @@ def _as_uint16(dn: np.ndarray) -> np.ndarray:
 
 
 def features(dn: np.ndarray) -> np.ndarray:
-    """What varies between tiles: level, contrast and roughness of every band, logarithmic, float [3 C]."""
-    x = dn.astype(np.float32)
-    rough = np.abs(np.diff(x, axis=2)).mean((1, 2))
-    return np.log1p(np.concatenate([x.mean((1, 2)), x.std((1, 2)), rough]))
+    """What varies between tiles [N, C, h, w]: level, contrast, roughness of every band, mean of their logs, float [3 C]."""
+    x = twelve_bands(dn).astype(np.float32)
+    rough = np.abs(np.diff(x, axis=2)).mean((2, 3))
+    return np.log1p(np.concatenate([x.mean((2, 3)), x.std((2, 3)), rough], 1)).mean(0)
 
 
 def most_varied(points: np.ndarray, seed: int) -> list[int]:
@@ -231,12 +270,14 @@ def _fill(archive: _Archive, tiles: Sequence[Tile]) -> int:
     while rest:
         chosen = _prefix(rest, archive)
         rest = rest[len(chosen) :]
-        for (source, _), group in _by_shape(chosen).items():
-            for first in range(0, len(group), GROUP):
-                stack = np.stack([tile.read() for tile in group[first : first + GROUP]])
+        for (source, shape), group in _by_shape(chosen).items():
+            together = GROUP if shape[0] == 1 else 1  # the first axis of a series is time alone
+            for first in range(0, len(group), together):
+                some = group[first : first + together]
+                stack = np.concatenate([tile.read() for tile in some])
                 if not archive.add(source, f"tiles-{len(archive.items):04d}", stack):
                     return taken
-                taken += len(stack)
+                taken += len(some)
         if not chosen:
             break
     return taken
@@ -246,7 +287,7 @@ def _prefix(tiles: Sequence[Tile], archive: _Archive) -> list[Tile]:
     """The first tiles, as long as each packed for itself would fit."""
     room, chosen = archive.limit - archive.used, []
     for tile in tiles:
-        planes = tile.read()
+        planes = tile.read().reshape(-1, *tile.shape[2:])
         room -= sum(len(archive.encode(plane, lossless=True, effort=QUICK)) for plane in planes) + MARGIN
         if room < 0:
             break
@@ -254,8 +295,8 @@ def _prefix(tiles: Sequence[Tile], archive: _Archive) -> list[Tile]:
     return chosen
 
 
-def _by_shape(tiles: Sequence[Tile]) -> dict[tuple[str, tuple[int, int]], list[Tile]]:
-    groups: dict[tuple[str, tuple[int, int]], list[Tile]] = {}
+def _by_shape(tiles: Sequence[Tile]) -> dict[tuple[str, tuple[int, ...]], list[Tile]]:
+    groups: dict[tuple[str, tuple[int, ...]], list[Tile]] = {}
     for tile in tiles:
         groups.setdefault((tile.source, tile.shape), []).append(tile)
     return groups
