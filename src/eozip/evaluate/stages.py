@@ -58,7 +58,9 @@ class Stopwatch:
 def offers_stages(codec: Any) -> bool:
     """Whether a codec has the parts that `watched` times."""
     model = getattr(codec, "model", None)
-    return all(hasattr(model, name) for name in ("analyse", "synthesise")) and hasattr(model, "entropy")
+    return all(hasattr(model, name) for name in ("analyse", "synthesise", "g_a", "g_s")) and hasattr(
+        model, "entropy"
+    )
 
 
 @contextmanager
@@ -83,6 +85,8 @@ def _parts(codec: Any) -> list[tuple[Any, str, str]]:
     return [
         (codec.model, "analyse", "g_a"),
         (codec.model, "synthesise", "g_s"),
+        (codec.model.g_a, "forward", "g_a"),  # flextec-small: its gains are its own
+        (codec.model.g_s, "forward", "g_s"),
         (entropy, "hyper_latent", "entropy model"),
         (entropy, "traverse", "entropy model"),
         (entropy, "traverse_after", "entropy model"),  # tec-tt-small: a date
