@@ -262,15 +262,15 @@ def test_crops_hold_the_pixels_of_their_point(report, data):
     found, out = report
     dn = np.load(data / "series.npz")["reflectance"]
     files = {(f["place"], f["method"]): f for f in found["crops"]["files"]}
-    assert set(files) == {(p, m) for p in ("series", "field") for m in ("original", TOY, "sz3", "lerc")}
+    assert {(p, m) for p in ("series", "field") for m in ("original", TOY)} < set(files)
     original = np.load(out / files["series", "original"]["file"])
     assert list(original["window"]) == [8, 8, 16, 16]
     assert (original["dn"] == dn[..., 8:24, 8:24]).all()
-    one = files["series", "sz3"]
-    codec = baselines.contender("sz3")
+    name = next(m for p, m in files if p == "series" and m in ("sz3", "lerc"))
+    one, codec = files["series", name], baselines.contender(name)
     decoded = codec.decode(codec.encode(dn, one["setting"]))
     assert (np.load(out / one["file"])["dn"] == decoded[..., 8:24, 8:24]).all()
-    assert one["key"] == point(found, "sz3", "series", one["setting"])["key"]
+    assert one["key"] == point(found, name, "series", one["setting"])["key"]
 
 
 def test_crops_are_the_nearest_in_bytes(report):
@@ -280,9 +280,12 @@ def test_crops_are_the_nearest_in_bytes(report):
         ours = [p for p in found["points"] if p["method"] == TOY and p["place"] == place]
         anchor = min(ours, key=lambda p: abs(p["psnr"] - 40))
         assert files[place, TOY]["setting"] == anchor["setting"]
-        theirs = [p for p in found["points"] if p["method"] == "lerc" and p["place"] == place]
-        gaps = {p["setting"]: abs(math.log(p["bytes"] / anchor["bytes"])) for p in theirs}
-        assert files[place, "lerc"]["setting"] == min(gaps, key=gaps.__getitem__)
+        for name in ("lerc", "sz3"):
+            theirs = [p for p in found["points"] if p["method"] == name and p["place"] == place]
+            gaps = {p["setting"]: abs(math.log(p["bytes"] / anchor["bytes"])) for p in theirs}
+            assert ((place, name) in files) == (min(gaps.values()) <= math.log(1.5))
+            if (place, name) in files:
+                assert files[place, name]["setting"] == min(gaps, key=gaps.__getitem__)
 
 
 # --- inputs ---

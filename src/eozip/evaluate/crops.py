@@ -20,6 +20,7 @@ from eozip.evaluate.runner import prepared
 
 FOLDER = "crops"
 ORIGINAL = "original"
+APART = 1.5  # bytes of the one over those of the other, at most
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -41,18 +42,21 @@ class Crop:
 
 
 def chosen(rows: Rows, methods: Sequence[Method], place: str, db: float) -> list[Mapping[str, Any]]:
-    """On one place the first codec's point nearest a PSNR, and of each other method the one nearest in bytes."""
+    """On one place the first codec's point nearest a PSNR, and of each other method the one nearest in bytes.
+
+    Methods that come no nearer than `APART` are left out: such pictures would compare nothing.
+    """
     of = {m.id: [row for row in rows if row["method"] == m.id and row["place"] == place] for m in methods}
     reference = next((m.id for m in methods if of[m.id]), None)
     if reference is None:
         return []
     anchor = min(of[reference], key=lambda row: abs((row["psnr"] or math.inf) - db))
-    nearest = [
-        min(found, key=lambda row: abs(math.log(row["bytes"] / anchor["bytes"])))
-        for name, found in of.items()
-        if found and name != reference
-    ]
-    return [anchor, *nearest]
+
+    def away(row: Mapping[str, Any]) -> float:
+        return abs(math.log(row["bytes"] / anchor["bytes"]))
+
+    nearest = [min(found, key=away) for name, found in of.items() if found and name != reference]
+    return [anchor, *(row for row in nearest if away(row) <= math.log(APART))]
 
 
 def write_crops(

@@ -19,7 +19,7 @@ class ExactJpegXl:
     """16-bit grey pictures of DN, modular; setting: the largest error, 0. DN below 0 it cannot hold.
 
     Attributes:
-        effort: libjxl's; 9 needs 1 % less for six times the time.
+        effort: libjxl's.
     """
 
     effort: int = 7
