@@ -10,9 +10,11 @@ import pytest
 import zarr
 
 from eozip.errors import InputError
+from eozip.train import ssl4eo
 from eozip.train.augment import DN_MAX, DN_MIN, Augment
-from eozip.train.data import Draw, open_source
-from eozip.train.recipe import DataSource
+from eozip.train.data import Draw, open_source, open_sources
+from eozip.train.feed import feeding
+from eozip.train.recipe import DataSource, load
 from eozip.train.series import augmented_series, chosen_dates, open_series, seasons, smoothed, twelve_bands
 from smallmodels import scene
 from test_train_data import NAMES, crops, write_shard
@@ -156,24 +158,53 @@ def test_ssl4eo_series_are_seasons_of_one_place_in_their_order(tmp_path):
     opened.close()
 
 
+def counted_reads(monkeypatch) -> list:
+    """What is read from shards from now on, chunk by chunk."""
+    read, plain = [], ssl4eo.Blocks._fill
+    monkeypatch.setattr(ssl4eo.Blocks, "_fill", lambda *args: (read.append(args[1]), plain(*args))[1])
+    return read
+
+
 def test_ssl4eo_series_read_each_chunk_of_a_turn_once(tmp_path, monkeypatch):
     for k in range(3):
         write_shard(tmp_path / f"{k}.zarr.zip", samples=4)
+    read = counted_reads(monkeypatch)
     opened = open_source(shards(tmp_path, dates=4, steps_per_shard=4), NAMES)
-    read = []
-    plain = type(opened)._sample
-    monkeypatch.setattr(
-        type(opened),
-        "_sample",
-        lambda self, path, t, sample: (
-            read.append((path, t, sample // 4)) if (path, t, sample // 4) not in self._blocks else None,
-            plain(self, path, t, sample),
-        )[1],
-    )
     first = [crops(opened, step, 3) for step in range(4)]
     assert len(read) == len(set(read)) == 4  # four seasons of one shard
     np.testing.assert_array_equal(first[2], crops(opened, 2, 3))
     opened.close()
+
+
+def test_threads_have_chunks_in_common(tmp_path, monkeypatch):
+    for k in range(3):
+        write_shard(tmp_path / f"{k}.zarr.zip", samples=4)
+    read = counted_reads(monkeypatch)
+    recipe = load("tec-tt-ssl4eo")
+    data = shards(tmp_path, dates=4, steps_per_shard=4)
+    both = []
+    for workers in (1, 4):
+        chosen = replace(recipe, data=(data,), workers=workers)
+        with feeding(chosen, lambda chosen=chosen: open_sources(chosen, NAMES)) as feed:
+            found = feed.batches(0)
+            both.append([next(found).numpy() for _ in range(8)])
+        # no chunk of a shard is read twice, though later steps may have been prepared too
+        assert len(read) == len(set(read)) <= 4 * 3
+        read.clear()
+    np.testing.assert_array_equal(*both)
+
+
+def test_a_chunk_that_cannot_be_read_fails_in_every_thread():
+    blocks = ssl4eo.Blocks()
+
+    def broken():
+        raise OSError("the disk is gone")
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="the disk is gone"):
+            blocks.get((Path("x"), 0, 0), broken)
+    assert blocks.get((Path("x"), 0, 0), lambda: np.ones(3)).sum() == 3
+    assert blocks.nbytes == 24
 
 
 def test_shards_with_too_few_seasons_are_refused(tmp_path):

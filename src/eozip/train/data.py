@@ -52,6 +52,10 @@ class Source(Protocol):
         """Endless crops [C, s, s], or series [T, C, s, s], without nodata; only `rng` and `draw` decide which."""
         ...
 
+    def share(self, other: Any) -> None:
+        """Takes what threads may have in common from `other`, the same source in another thread."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -79,6 +83,9 @@ class Stacks:
         n, _, h, w = stack.shape
         i, j = rng.integers(h - self.size + 1), rng.integers(w - self.size + 1)
         return stack[rng.integers(n), :, i : i + self.size, j : j + self.size]
+
+    def share(self, other: Any) -> None:
+        """Maps are in common as it is."""
 
     def close(self) -> None:
         """Nothing is held open but the maps, which go with the arrays."""
@@ -207,6 +214,9 @@ class Scenes:
             self._readers[k] = SceneReader(self._scenes[k])
         self._readers.move_to_end(k)
         return self._readers[k]
+
+    def share(self, other: Any) -> None:
+        """Nothing: readers belong to their thread."""
 
     def close(self) -> None:
         while self._readers:

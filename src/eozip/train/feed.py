@@ -44,6 +44,8 @@ class Feed:
         self._cycle = turns([source.weight for source in recipe.data])
         self._local = threading.local()
         self._opened: list[Source] = []
+        self._first: list[Source] = []  # of the thread that opened first
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(recipe.workers, thread_name_prefix="eozip-feed")
         self._waiting: deque[Future[Tensor]] = deque()
 
@@ -63,10 +65,15 @@ class Feed:
         return torch.from_numpy(batch(self._sources()[k], draw, draw.rng(), count, self._recipe.augment))
 
     def _sources(self) -> list[Source]:
-        """This thread's own sources: open files are not shared between threads."""
+        """This thread's own sources: open files are not shared between threads, what was read of them may be."""
         if not hasattr(self._local, "sources"):
-            self._local.sources = self._opening()
-            self._opened += self._local.sources
+            sources = self._opening()
+            with self._lock:
+                self._opened += sources
+                for source, first in zip(sources, self._first):
+                    source.share(first)
+                self._first = self._first or sources
+            self._local.sources = sources
         return self._local.sources
 
     def close(self) -> None:

@@ -160,7 +160,7 @@ class TemporalTraining(Standardised):
             return self.network.entropy_model.past(y_hat).float()
 
     def _attended(self, older: Tensor, newer: Tensor) -> list[KeyValue]:
-        """Nine tenths of all operations lie before this point, in bfloat16 while training; T_cur stays float32."""
+        """Four fifths of all operations lie before this point, in bfloat16 while training; T_cur stays float32."""
         tokens_of = self.network.entropy_model
         with training_precision(older, self.training):
             memories = tokens_of.memories(tokens_of.context(older, newer))

@@ -54,6 +54,9 @@ class SeriesStacks:
             return seasons(crop, self.dates, rng) if crop.all() else crop[None]
         return twelve_bands(stack[chosen_dates(n, self.dates, rng), :, i : i + size, j : j + size])
 
+    def share(self, other: Any) -> None:
+        """Maps are in common as it is."""
+
     def close(self) -> None:
         """Nothing is held open."""
 

@@ -11,9 +11,11 @@ The first release had the +1000 offset in its S2L2A values (its README gave mean
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,59 @@ from eozip.train.recipe import DataSource
 CACHE_BYTES = 512 << 20
 OPEN_SHARDS = 8
 
+Key = tuple[Path, int, int]  # shard, season, first sample
+
+
+class Blocks:
+    """Chunks as read, in common to the threads of a feed: a chunk is unpacked once, and who comes meanwhile waits.
+
+    Attributes:
+        limit: bytes to keep; half a GiB for every thread.
+    """
+
+    def __init__(self) -> None:
+        self.limit = CACHE_BYTES
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Key, Future[np.ndarray]] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Of the chunks that are kept."""
+        return sum(f.result().nbytes for f in list(self._kept.values()) if f.done() and not f.cancelled())
+
+    def get(self, key: Key, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """A chunk, kept or read."""
+        with self._lock:
+            is_first = key not in self._kept
+            future = self._kept.setdefault(key, Future())
+            self._kept.move_to_end(key)
+        if is_first:
+            self._fill(key, future, read)
+        try:
+            return future.result()
+        except CancelledError:  # reading failed in another thread: here it says why
+            return self.get(key, read)
+
+    def _fill(self, key: Key, future: Future[np.ndarray], read: Callable[[], np.ndarray]) -> None:
+        try:
+            future.set_result(read())
+        finally:
+            with self._lock:
+                if not future.done():
+                    self._kept.pop(key)
+                    future.cancel()
+                there = [k for k, f in self._kept.items() if f.done()]  # others are being read and waited for
+                while len(there) > 1 and self.nbytes > self.limit:
+                    self._kept.pop(there.pop(0))
+
+    def clear(self) -> None:
+        """Forgets all."""
+        with self._lock:
+            self._kept.clear()
+
 
 class Shards:
-    """A source of crops from shards; at most eight are open and half a GiB of chunks is kept: four seasons."""
+    """A source of crops from shards; at most eight are open and half a GiB of chunks is kept (four seasons) for a thread."""
 
     def __init__(self, paths: Sequence[Path], source: DataSource, band_names: Sequence[str]) -> None:
         if not paths:
@@ -40,7 +92,7 @@ class Shards:
         self.size, self.offset, self.reuse = source.crop, source.offset or 0, source.steps_per_shard
         self.dates = source.dates if source.kind == "ssl4eo-series" else None  # None: single images
         self._open: OrderedDict[Path, tuple[Any, Any]] = OrderedDict()
-        self._blocks: OrderedDict[tuple[Path, int, int], np.ndarray] = OrderedDict()
+        self._blocks = Blocks()
         self._array(self.paths[0])  # a wrong folder fails before training starts
         self.facts = {"kind": source.kind, "files": [p.name for p in paths], "offset": self.offset}
         self.facts |= {} if self.dates is None else {"dates": self.dates}
@@ -78,14 +130,9 @@ class Shards:
     def _sample(self, path: Path, t: int, sample: int) -> np.ndarray:
         array = self._array(path)
         rows = array.chunks[0]
-        key = (path, t, sample // rows)
-        if key not in self._blocks:
-            first = key[2] * rows
-            self._blocks[key] = np.asarray(array[first : first + rows, t])
-            while len(self._blocks) > 1 and sum(b.nbytes for b in self._blocks.values()) > CACHE_BYTES:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(key)
-        return self._blocks[key][sample % rows]
+        first = sample // rows * rows
+        block = self._blocks.get((path, t, first), lambda: np.asarray(array[first : first + rows, t]))
+        return block[sample - first]
 
     def _array(self, path: Path) -> Any:
         if path not in self._open:
@@ -94,6 +141,11 @@ class Shards:
             self._open[path] = opened(path, self.size, self.bands, self.dates or 1)
         self._open.move_to_end(path)
         return self._open[path][1]
+
+    def share(self, other: Shards) -> None:
+        """Chunks in common with the same source in another thread."""
+        self._blocks = other._blocks
+        self._blocks.limit += CACHE_BYTES
 
     def close(self) -> None:
         while self._open:
