@@ -144,7 +144,7 @@ def _curves(svg: bytes) -> str:
 
 
 def _bits(report: Report, svg: bytes) -> str:
-    note = "Bars: mean over places; dots: every place. "
+    note = "Large dots: mean over places, where every place is reached; small dots: every place. "
     ratios = (
         "Bits of the codec / bits of the other, geometric mean over places; interval: bootstrap over places."
     )

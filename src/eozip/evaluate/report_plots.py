@@ -14,6 +14,7 @@ from eozip.evaluate.report_data import AT, Report, geometric_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels side by side
@@ -29,7 +30,7 @@ def plots(report: Report) -> dict[str, bytes]:
 def rd_plot(report: Report) -> bytes:
     """SVG: PSNR over log rate; the mean over places, then every place."""
     figure, panels = _panels(1 + len(report.places), (4.6, 3.9))
-    for method in report.methods:
+    for method in _curved(report):
         curves = [report.curve(method, place) for place in report.places]
         _draw_mean(panels[0], curves, _style(report, method))
         for panel, curve in zip(panels[1:], curves):
@@ -43,35 +44,34 @@ def rd_plot(report: Report) -> bytes:
 
 
 def bits_plot(report: Report) -> bytes:
-    """SVG: a panel for each PSNR, a bar for each method that reaches it everywhere, a dot for each place."""
-    dbs = report.dbs or [AT]
-    figure, panels = _panels(len(dbs), (4.2, 0.9 + 0.22 * len(report.methods)))
-    for panel, db in zip(panels, dbs):
-        for row, method in enumerate(report.methods):
-            _draw_bar(panel, report, method, db, row)
-        panel.set_yticks(range(len(report.methods)), [_literal(method) for method in report.methods])
-        panel.invert_yaxis()
-        panel.set_xlim(left=0)
+    """SVG: a panel for each PSNR; a large dot for each method that reaches it everywhere, a small one for each place."""
+    dbs, methods = report.dbs or [AT], _curved(report)
+    figure, panels = _panels(len(dbs), (4.2, 1.6 + 0.22 * len(methods)))
+    for number, (panel, db) in enumerate(zip(panels, dbs)):
+        for row, method in enumerate(methods):
+            _draw_rate(panel, report, method, db, row)
+        names = [_literal(method) for method in methods] if number % COLUMNS == 0 else []
+        panel.set_yticks(range(len(methods)), names or [""] * len(methods))
+        panel.set_ylim(len(methods) - 0.5, -0.5)
+        panel.margins(x=0.25)  # for the numbers
         panel.set_title(f"{db} dB", fontsize="medium")
-        panel.set_xlabel("bits per pixel per band")
-        panel.grid(True, axis="x", alpha=0.25)
-    for number, panel in enumerate(panels):
-        if number % COLUMNS:
-            panel.set_yticklabels([])
+        _scale(panel, xscale="log")
+        panel.set_xlabel("bits per pixel per band (log)")
+        panel.grid(True, axis="both", alpha=0.25)
     return _svg(figure)
 
 
 def speed_plot(report: Report) -> bytes:
     """SVG: encode and decode MPx per CPU second over the rate at 40 dB; crosses: places, dots: geometric means."""
-    figure, panels = _panels(2, (5.6, 4.6))
+    figure, panels = _panels(2, (6.4, 5.4))
     for panel, field in zip(panels, ("encode_mpx_cpu_s", "decode_mpx_cpu_s")):
         for method in report.methods:
             _draw_speed(panel, report, method, field)
         _scale(panel, xscale="log", yscale="log")
         panel.set_xlabel(f"bits per pixel per band at {AT} dB (log)")
-        panel.set_ylabel(f"{field.partition('_')[0]}, MPx per CPU second, all bands at once (log)")
+        panel.set_ylabel(f"{field.partition('_')[0]}, MPx per CPU second (log)")
         panel.grid(True, which="both", alpha=0.25)
-    return _svg(figure, legend=panels)
+    return _svg(figure)
 
 
 def band_plot(report: Report) -> bytes:
@@ -97,38 +97,35 @@ def _draw_mean(panel: Axes, curves: list[list[tuple[float, float]]], style: dict
     panel.plot(*_columns([(rate, db) for rate, db in found if rate is not None]), **style)
 
 
-def _draw_bar(panel: Axes, report: Report, method: str, db: str, row: int) -> None:
+def _draw_rate(panel: Axes, report: Report, method: str, db: str, row: int) -> None:
     cell = report.at("summary", "rates_at_psnr", method, db) or {"mean": None, "places": {}}
-    own = method in report.codecs
-    if cell["mean"] is None:
-        panel.text(
-            1,
-            row,
-            "not on every place ",
-            ha="right",
-            va="center",
-            fontsize="x-small",
-            color="#666666",
-            transform=panel.get_yaxis_transform(),
-        )
-    else:
-        panel.barh(row, cell["mean"], height=0.7, color="#0072B2" if own else "#BBBBBB")
-        panel.text(cell["mean"], row, f" {cell['mean']:.4f}", va="center", fontsize="x-small")
+    colour = "#0072B2" if method in report.codecs else "#777777"
     places = [rate for rate in cell["places"].values() if rate is not None]
     panel.plot(places, [row] * len(places), linestyle="", marker="o", markersize=2.5, color="black")
+    if cell["mean"] is not None:
+        panel.plot([cell["mean"]], [row], linestyle="", marker="o", markersize=7, color=colour, alpha=0.7)
+        at = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": "x-small"}
+        panel.annotate(f"{cell['mean']:.4f}", (max(places), row), **at)
+
+
+def _curved(report: Report) -> list[str]:
+    """Methods that reach some PSNR of the summary on some place: those that promise exactness alone do not."""
+    rates = report.data["summary"]["rates_at_psnr"]
+    reached = {m for m, row in rates.items() for cell in row.values() if any(cell["places"].values())}
+    return [method for method in report.methods if method in reached]
 
 
 def _draw_speed(panel: Axes, report: Report, method: str, field: str) -> None:
     places = (report.at("summary", "at_psnr", AT, method) or {}).values()
     found = [(row["bpppb"], row[field]) for row in places if row and row.get(field)]
-    style = _style(report, method)
-    marker = {"color": style["color"], "linestyle": ""}
-    centre = [tuple(geometric_mean(list(axis)) for axis in zip(*found))] if found else []
-    panel.plot(*_columns(found), marker="x", markersize=4, alpha=0.6, **marker)
-    size = 9 if method in report.codecs else 6
-    panel.plot(
-        *_columns(centre), marker="o", markersize=size, label=_literal(method), **marker
-    )  # empty: in the legend all the same
+    own = method in report.codecs
+    marker = {"color": "#0072B2" if own else "#555555", "linestyle": ""}
+    panel.plot(*_columns(found), marker="x", markersize=4, alpha=0.5, **marker)
+    if found:
+        centre = tuple(geometric_mean(list(axis)) for axis in zip(*found))
+        panel.plot(*_columns([centre]), marker="o", markersize=9 if own else 6, **marker)
+        at = {"xytext": (6, 3), "textcoords": "offset points", "fontsize": "x-small"}
+        panel.annotate(_literal(method), centre, color=marker["color"], **at)
 
 
 def _style(report: Report, method: str) -> dict[str, Any]:
@@ -144,9 +141,20 @@ def _scale(panel: Axes, **scales: str) -> None:
     """Sets scales where something was drawn (a log axis without values cannot be); else says so."""
     if any(len(line.get_xdata()) for line in panel.lines):
         panel.set(**scales)
+        for name in scales:
+            _plain_numbers(getattr(panel, f"{name[0]}axis"))
     else:
         panel.text(0.5, 0.5, "reached by no method", ha="center", transform=panel.transAxes)
         panel.set(xticks=[], yticks=[])
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """0.02, 0.05, 0.1 on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _literal(text: str) -> str:
