@@ -32,14 +32,13 @@ from eozip.inpaint.doubt import LEVEL, NORMAL
 from eozip.inpaint.gallery import Gallery
 from eozip.inpaint.predict import Predictor, make_series
 from eozip.inpaint.run import Journal, Row, run_cases, summary
-from eozip.inpaint.trial import Case, Truth, cases, clear_dates, load_truths
+from eozip.inpaint.trial import COVERS, Case, Truth, cases, clear_dates, load_truths
 
 HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 MEASURED = (0.3, 0.1, 0.5, 1.0)  # what is interrupted has the middle first
 LEARNED = ("tec-tt-small", DEFAULT)
-LEARNT_AT = (0.075, 0.25, 0.5, 0.8, 1.0)  # covers: the middles of the classes
 _SHARE = 0.02  # of the errors of a case are enough
 
 
@@ -67,9 +66,10 @@ def _options() -> argparse.Namespace:
 def calibrate(options: argparse.Namespace) -> None:
     """Factors so that 90 % of true values lie within 1.645 sigma, per predictor and class of cover."""
     ratios: dict[str, list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in CLASSES])
-    predictors = [get_predictor(name) for name in options.predictors.split(",")]
+    names = [name for name in options.predictors.split(",") if name != DEFAULT]  # it has the regression's
+    predictors = [get_predictor(name) for name in names]
     for truth in training(options.data[0]):
-        for case in cases(truth, LEARNT_AT, options.repeats, seed=1):
+        for case in cases(truth, COVERS, options.repeats, seed=1):
             for predictor in predictors:
                 found = _ratios(case, predictor)
                 if found is not None:
@@ -110,10 +110,26 @@ def weights_of(predictors: Sequence[Predictor]) -> dict[str, str]:
 
 
 def _factors(classes: list[list[np.ndarray]]) -> list[float]:
-    """A class without cases takes its neighbour's factor."""
-    found = [np.quantile(np.concatenate(values), LEVEL) / NORMAL if values else None for values in classes]
-    known = [i for i, factor in enumerate(found) if factor is not None]
-    return [float(found[min(known, key=lambda k, i=i: abs(k - i))]) for i in range(len(found))]
+    """One factor per class of cover, never falling: with more hidden, less is known.
+
+    Where a sample says otherwise, neighbouring classes are taken together (pool adjacent violators). A class without cases
+    takes its neighbour's factor.
+    """
+    pools = [([i], np.concatenate(values)) for i, values in enumerate(classes) if values]
+    k = 0
+    while k < len(pools) - 1:
+        if _factor(pools[k][1]) > _factor(pools[k + 1][1]):
+            (here, mine), (there, theirs) = pools[k], pools.pop(k + 1)
+            pools[k] = here + there, np.concatenate([mine, theirs])
+            k = max(k - 1, 0)
+        else:
+            k += 1
+    found = {i: _factor(values) for members, values in pools for i in members}
+    return [found[min(found, key=lambda known, i=i: abs(known - i))] for i in range(len(classes))]
+
+
+def _factor(values: np.ndarray) -> float:
+    return float(np.quantile(values, LEVEL) / NORMAL)
 
 
 def training(pack: Path) -> list[Truth]:
@@ -197,7 +213,9 @@ def table(groups: list[Row], commands: dict[str, str]) -> str:
 def renew(options: argparse.Namespace) -> None:
     """Calibrates and measures what has weights; nothing of the others is touched."""
     options = argparse.Namespace(**vars(options) | {"predictors": ",".join(LEARNED), "out": None})
-    calibrate(options)
+    calibrate(
+        argparse.Namespace(**vars(options) | {"predictors": LEARNED[0]})
+    )  # the default has the regression's
     measure(options)
 
 

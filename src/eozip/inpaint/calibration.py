@@ -8,7 +8,7 @@ from importlib import resources
 
 import numpy as np
 
-JOINT = ", "
+JOINT, REGRESSION = ", ", "regression"
 CLASSES = (0.1, 0.3, 0.5, 0.9, 1.0)
 """Upper ends of the classes of cloud cover."""
 _CENTRES = (0.075, 0.25, 0.5, 0.8, 1.0)  # means of the covers that the factors of each class were learnt at
@@ -22,7 +22,9 @@ def class_of(cover: float) -> int:
 def factor_of(method: str, cover: float) -> float | None:
     """What to multiply sigma by, interpolated between classes.
 
-    Codecs are named by their full id: what was learnt for other weights is never used for these.
+    Codecs are named by their full id: what was learnt for other weights is never used for these. A codec behind the
+    regression has the regression's factors: its sigma comes from pixels held out in the scene at hand, with whatever
+    weights; corrected is how much farther from clear pixels hidden ones lie than those.
 
     Args:
         method: of a `Prediction`; of several joined by `JOINT` (windows of one date) the largest factor counts.
@@ -31,7 +33,8 @@ def factor_of(method: str, cover: float) -> float | None:
     Returns:
         the factor; None if one of the methods was never calibrated.
     """
-    found = [_factors().get(name) for name in method.split(JOINT)]
+    names = [REGRESSION if name.endswith("+" + REGRESSION) else name for name in method.split(JOINT)]
+    found = [_factors().get(name) for name in names]
     known = [float(np.interp(cover, _CENTRES, factors)) for factors in found if factors is not None]
     return max(known) if known and len(known) == len(found) else None
 
