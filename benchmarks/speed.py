@@ -41,9 +41,10 @@ from eozip.evaluate.rate import bpppb
 from eozip.evaluate.stages import offers_stages, watched
 from eozip.evaluate.videos import hevc
 from eozip.pixels import psnr
-from eozip.raster import open_scene
+from eozip.raster import GeoTiffWriter, SceneReader, open_scene
 from eozip.simulate import render, season
 from eozip.store import EozipChunkCodec, decode_store, encode_store
+from eozip.store.container import StoreFiles, ZipContainer
 from eozip.train.recipe import data_root
 
 SIZE, DATES = 256, 4
@@ -51,6 +52,13 @@ NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's 
 SEARCH_STEPS = 10
 MATRIX = 2048
 TIMED_PRODUCTS = 5
+FILES = (
+    (SceneReader, "read", "I/O"),
+    (GeoTiffWriter, "write", "I/O"),
+    (ZipContainer, "put", "I/O"),
+    (StoreFiles, "get", "I/O"),
+    (StoreFiles, "read", "I/O"),
+)
 BUSY_ABOVE = 0.5  # load average of one minute before the first measurement
 
 
@@ -203,7 +211,10 @@ def cost(dn: np.ndarray, codec: str, timing: Timing, threads: int, peak: float, 
 def staged(codec: str, dn: np.ndarray, quality: float, repeats: int) -> dict[str, dict[str, float]]:
     """Median seconds by stage, in memory and through files."""
     found: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder, watched(registry.get(registry.resolve(codec))) as watch:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        watched(registry.get(registry.resolve(codec)), FILES) as watch,
+    ):
         ways = _ways(codec, dn, quality, Path(folder))
         for _ in range(repeats):
             for way, run in ways.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,16 @@ def test_bad_input_is_named_and_measures_nothing(tmp_path, monkeypatch, argument
     assert done.exit_code in (1, 2)
     assert said in done.output
     assert finished(Path("r")) == []
+
+
+def test_a_report_without_its_points_is_made_anew(report, data, tmp_path):
+    shutil.copy(report[1] / "report.json", tmp_path / "report.json")
+    found = evaluate(plan(data, codecs=(), baselines=("sz3",), crops=0), tmp_path)
+    assert found["run"]["resumed"] == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "report.json").write_text("{}")
+    with pytest.raises(OutputError, match="a new folder or an earlier run's"):
+        evaluate(plan(data, codecs=()), tmp_path / "other")
 
 
 def test_a_folder_with_something_else_is_left_alone(data, tmp_path):

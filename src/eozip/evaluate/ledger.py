@@ -118,19 +118,25 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def claim(folder: Path) -> None:
-    """Makes the folder, or accepts one that holds an earlier run.
+    """Makes the folder, or accepts one that holds an earlier run or its report.
 
     Raises:
         OutputError: it holds something else, or cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder, got a file; choose another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FOLDER).is_dir():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise OutputError(f"{folder}: expected a new folder or an earlier run's; choose another --out")
     try:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error}); choose another --out") from error
+
+
+def _is_ours(folder: Path) -> bool:
+    """Points, or a report whose points were not kept."""
+    report = folder / "report.json"
+    return (folder / FOLDER).is_dir() or (report.is_file() and SCHEMA in report.read_text(errors="replace"))
 
 
 def _per_second(pixels: int, seconds: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -64,16 +64,19 @@ def offers_stages(codec: Any) -> bool:
 
 
 @contextmanager
-def watched(codec: Any) -> Iterator[Stopwatch]:
+def watched(codec: Any, more: Sequence[tuple[Any, str, str]] = ()) -> Iterator[Stopwatch]:
     """Times the stages of a codec for which `offers_stages`, while inside.
 
     "g_a" and "g_s" are the transforms; "entropy model" is h_a, the networks that predict, table look-up and
-    quantisation; "coder" is the range coder alone; "I/O" reads and writes GeoTIFFs and stores, where those are used;
-    "rest" is what the API does around them.
+    quantisation; "coder" is the range coder alone; "rest" is what the API does around them.
+
+    Args:
+        codec: loaded.
+        more: owner, function and stage of what else is to be timed, such as reading and writing files.
     """
     watch = Stopwatch()
     with ExitStack() as stack:
-        for owner, name, stage in [*_parts(codec), *_files()]:
+        for owner, name, stage in [*_parts(codec), *more]:
             if hasattr(owner, name):
                 stack.enter_context(mock.patch.object(owner, name, watch.timed(stage, getattr(owner, name))))
         yield watch
@@ -95,18 +98,4 @@ def _parts(codec: Any) -> list[tuple[Any, str, str]]:
         (coder.EncodePort, "finish", "coder"),
         (coder.DecodePort, "code", "coder"),
         (coder.DecodePort, "finish", "coder"),
-    ]
-
-
-def _files() -> list[tuple[Any, str, str]]:
-    from eozip.raster.read import SceneReader
-    from eozip.raster.write import GeoTiffWriter
-    from eozip.store.container import StoreFiles, ZipContainer
-
-    return [
-        (SceneReader, "read", "I/O"),
-        (GeoTiffWriter, "write", "I/O"),
-        (ZipContainer, "put", "I/O"),
-        (StoreFiles, "get", "I/O"),
-        (StoreFiles, "read", "I/O"),
     ]
