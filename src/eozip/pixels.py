@@ -165,7 +165,8 @@ def to_dn(x_hat: np.ndarray, header: Header) -> np.ndarray:
         raise FormatError("chunk: decoded pixels are not finite; the data are damaged")
     limits = np.iinfo(header.dtype)
     shifted = x_hat + np.float32(header.offset)
-    dn = np.clip(np.rint(shifted), limits.min, limits.max).astype(header.dtype)
+    whole = np.rint(shifted)
+    dn = np.clip(whole, limits.min, limits.max, out=whole).astype(header.dtype)
     if header.nodata is not None:
         taken = dn == header.nodata
         dn[taken] = _beside(header.nodata, shifted[taken], limits)

@@ -125,7 +125,8 @@ class GroupContext(LinearGroup):
 
     def context(self, hyper: Tensor, y_hat: Tensor, a: Arithmetic) -> Tensor:
         with training_precision(y_hat, self.training):
-            return rows(a.fine(self.hyper(hyper)) + a.fine(self.earlier(a.squash(y_hat))))
+            features = a.fine(self.hyper(hyper)) + a.fine(self.earlier(a.squash(y_hat)))
+            return rows(features).contiguous()  # gathered cell by cell
 
     def forward(self, known: Known, t: Tensor, a: Arithmetic) -> tuple[Tensor, Tensor]:
         line, base = self.mean(known, t, a), self.log_scale(known, t, a)
