@@ -21,6 +21,11 @@ def small_s2l2a_v2() -> SmallCodec:
     return load_small(hub.shipped_path("tec-elic-small-s2l2a-v2"))
 
 
+def small_s2l2a_v3() -> SmallCodec:
+    """tec-elic-small-s2l2a-v3, shipped: trained longer again, and closing fits."""
+    return load_small(hub.shipped_path("tec-elic-small-s2l2a-v3"))
+
+
 def small_s2l1c_v1() -> WithCompanion:
     """tec-elic-small-s2l1c-v1: the same weights on the twelve bands that Level-1C shares with Level-2A, B10 beside them."""
     return with_cirrus("tec-elic-small-s2l1c-v1", small_s2l2a_v1())
@@ -29,6 +34,11 @@ def small_s2l1c_v1() -> WithCompanion:
 def small_s2l1c_v2() -> WithCompanion:
     """tec-elic-small-s2l1c-v2: likewise with the second weights."""
     return with_cirrus("tec-elic-small-s2l1c-v2", small_s2l2a_v2())
+
+
+def small_s2l1c_v3() -> WithCompanion:
+    """tec-elic-small-s2l1c-v3: likewise with the third weights."""
+    return with_cirrus("tec-elic-small-s2l1c-v3", small_s2l2a_v3())
 
 
 def with_cirrus(full_id: str, codec: SmallCodec) -> WithCompanion:
