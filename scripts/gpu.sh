@@ -132,7 +132,7 @@ find_pack() {
 
 # Pieces under other names first: a call that is cut off leaves either the old checkpoint or the new one.
 hand_over() {
-  local folder=$1 fresh
+  local folder=$1 fresh piece
   [ -f "$folder/checkpoint.pt" ] || return 0
   fresh=$(mktemp -d)
   if [ "$(stat -c %s "$folder/checkpoint.pt")" -le $((BACK_MIB * 1048576)) ]; then
@@ -144,6 +144,9 @@ hand_over() {
   cp "$folder/log.jsonl" "$fresh/" 2>/dev/null || true
   cp "$folder/curve.png" "$fresh/" 2>/dev/null || true
   cp "$fresh"/* "$OUT/"
+  for piece in "$OUT"/checkpoint.part-*; do # a smaller checkpoint has fewer of them
+    [ -e "$fresh/$(basename "$piece")" ] || rm "$piece"
+  done
   rm -r "$fresh"
 }
 

@@ -189,6 +189,7 @@ def test_a_pack_in_pieces_and_a_checkpoint_too_large_for_the_way_back(folder):
     assert "a piece of the pack is missing" in missing.stderr
     (folder / "late").rename(folder / "box-2")
     assert "pack.part-2" in gpu_script(folder, "keep").stdout
+    (folder / "back" / "checkpoint.part-07").write_bytes(b"of a larger one before")
     done = gpu_script(folder, "train", recipe, 0.01, BACK_MIB=0)
     assert done.returncode == 0, done.stderr
     away = folder / "runs" / "tiny" / states.CHECKPOINT
