@@ -38,6 +38,7 @@ HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 MEASURED = (0.3, 0.1, 0.5, 1.0)  # what is interrupted has the middle first
+LONG = 3  # there are three series of 4 dates and one of 12: as many cases of each
 LEARNED = ("tec-tt-small", DEFAULT)
 _SHARE = 0.02  # of the errors of a case are enough
 
@@ -59,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="default: the file that the package or the results folder holds"
     )
+    parser.add_argument("--anew", action="store_true", help="measure what has been measured, too")
     parser.add_argument("--predictors", default=",".join((*NAMES, *LEARNED)))
     return parser.parse_args()
 
@@ -155,30 +157,34 @@ def _thinned(truth: Truth) -> list[Truth]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Predictors on the validation series, 4 and 12 dates; rows of others in an earlier result stay."""
+    """Predictors on the validation series, 4 and 12 dates; rows that an earlier result has stay (but see --anew)."""
     truths = validation(options.data[-1])
     out = options.out or HOME / "results/inpainting.json"
-    journal = Journal(out.with_suffix(".rows.jsonl"))
-    found = (
-        case for cover in MEASURED for truth in truths for case in cases(truth, (cover,), options.repeats)
-    )
+    held = json.loads(out.read_text()) if out.exists() else {}
     predictors = [get_predictor(name) for name in options.predictors.split(",")]
+    stale = {p.name for p in predictors} if options.anew else set()
+    journal = Journal(out.with_suffix(".rows.jsonl"))
+    for row in held.get("rows", []):
+        if row["predictor"] not in stale and not journal.has(row["key"], row["predictor"]):
+            journal.add(row)
+    found = (
+        case
+        for cover in MEASURED
+        for truth in truths
+        for case in cases(truth, (cover,), options.repeats * (LONG if len(truth.x) > 4 else 1))
+    )
     run_cases(found, predictors, journal, lambda key: print(key, file=sys.stderr, flush=True))
-    rows, weights, commands = journal.rows, weights_of(predictors), {}
-    if out.exists():
-        held = json.loads(out.read_text())
-        new = {p.name for p in predictors}
-        rows = [row for row in held["rows"] if row["predictor"] not in new] + rows
-        weights, commands = held.get("weights", {}) | weights, held.get("commands", {})
     about = provenance()
-    commands |= {p.name: f"{about['command']}` at {about['commit']}" for p in predictors}
+    commands = held.get("commands", {}) | {
+        p.name: f"{about['command']}` at {about['commit']}" for p in predictors
+    }
     document = {
         "provenance": about,
         "commands": commands,
-        "weights": weights,
+        "weights": held.get("weights", {}) | weights_of(predictors),
         "default": get_predictor(DEFAULT).name,
-        "summary": summary(rows),
-        "rows": rows,
+        "summary": summary(journal.rows),
+        "rows": journal.rows,
     }
     write_text(out, as_json(document))
     write_text(out.with_suffix(".md"), table(document["summary"], commands))
@@ -213,9 +219,7 @@ def table(groups: list[Row], commands: dict[str, str]) -> str:
 def renew(options: argparse.Namespace) -> None:
     """Calibrates and measures what has weights; nothing of the others is touched."""
     options = argparse.Namespace(**vars(options) | {"predictors": ",".join(LEARNED), "out": None})
-    calibrate(
-        argparse.Namespace(**vars(options) | {"predictors": LEARNED[0]})
-    )  # the default has the regression's
+    calibrate(options)
     measure(options)
 
 
