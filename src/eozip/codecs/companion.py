@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eozip import lossless
+from eozip import lossless, sensors
 from eozip.codecs.base import Encoded
 from eozip.codecs.small_codec import SmallCodec
 from eozip.errors import FormatError
@@ -80,3 +80,8 @@ class WithCompanion:
         step = int.from_bytes(companion[:STEP_BYTES], "little")
         levels = lossless.decode_array(companion[STEP_BYTES:], (frames, 1, height, width), "int16")
         return np.insert(x, self.band, levels[:, 0].astype(np.float32) * step, axis=1)
+
+
+def with_cirrus(full_id: str, codec: SmallCodec) -> WithCompanion:
+    """A codec of twelve bands for Level-1C, with B10 beside them."""
+    return WithCompanion(full_id, codec, "s2-l1c", sensors.get("s2-l1c").band_names.index("B10"))

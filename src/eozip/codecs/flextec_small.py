@@ -13,3 +13,8 @@ from eozip.codecs.flex_files import load_flex
 def small_s2l2a_v1() -> FlexCodec:
     """flextec-small-s2l2a-v1, shipped."""
     return load_flex(hub.shipped_path("flextec-small-s2l2a-v1"))
+
+
+def small_s2l2a_v2() -> FlexCodec:
+    """flextec-small-s2l2a-v2, shipped: on tec-tt-small's second weights."""
+    return load_flex(hub.shipped_path("flextec-small-s2l2a-v2"))

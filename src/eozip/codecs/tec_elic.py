@@ -5,8 +5,8 @@ The published TEC-ELIC checkpoints are codecs of `eozip.codecs.published`.
 
 from __future__ import annotations
 
-from eozip import hub, sensors
-from eozip.codecs.companion import WithCompanion
+from eozip import hub
+from eozip.codecs.companion import WithCompanion, with_cirrus
 from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.small_files import load_small
 
@@ -39,7 +39,3 @@ def small_s2l1c_v2() -> WithCompanion:
 def small_s2l1c_v3() -> WithCompanion:
     """tec-elic-small-s2l1c-v3: likewise with the third weights."""
     return with_cirrus("tec-elic-small-s2l1c-v3", small_s2l2a_v3())
-
-
-def with_cirrus(full_id: str, codec: SmallCodec) -> WithCompanion:
-    return WithCompanion(full_id, codec, "s2-l1c", sensors.get("s2-l1c").band_names.index("B10"))

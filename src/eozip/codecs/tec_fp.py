@@ -5,8 +5,8 @@ The published TEC-FP checkpoints are codecs of `eozip.codecs.published`.
 
 from __future__ import annotations
 
-from eozip import hub, sensors
-from eozip.codecs.companion import WithCompanion
+from eozip import hub
+from eozip.codecs.companion import WithCompanion, with_cirrus
 from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.small_files import load_small
 
@@ -16,7 +16,16 @@ def small_s2l2a_v1() -> SmallCodec:
     return load_small(hub.shipped_path("tec-fp-small-s2l2a-v1"))
 
 
+def small_s2l2a_v2() -> SmallCodec:
+    """tec-fp-small-s2l2a-v2, shipped: on the transforms of tec-elic-small's third weights, and with closing fits."""
+    return load_small(hub.shipped_path("tec-fp-small-s2l2a-v2"))
+
+
 def small_s2l1c_v1() -> WithCompanion:
     """tec-fp-small-s2l1c-v1: the same weights on the twelve bands that Level-1C shares with Level-2A, B10 beside them."""
-    cirrus = sensors.get("s2-l1c").band_names.index("B10")
-    return WithCompanion("tec-fp-small-s2l1c-v1", small_s2l2a_v1(), "s2-l1c", cirrus)
+    return with_cirrus("tec-fp-small-s2l1c-v1", small_s2l2a_v1())
+
+
+def small_s2l1c_v2() -> WithCompanion:
+    """tec-fp-small-s2l1c-v2: likewise with the second weights."""
+    return with_cirrus("tec-fp-small-s2l1c-v2", small_s2l2a_v2())

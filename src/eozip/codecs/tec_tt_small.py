@@ -12,12 +12,16 @@ from eozip.errors import WeightsError
 
 
 def small_s2l2a_v1() -> SeriesCodec:
-    """tec-tt-small-s2l2a-v1, shipped.
+    """tec-tt-small-s2l2a-v1, shipped."""
+    return _shipped("tec-tt-small-s2l2a-v1")
 
-    Raises:
-        WeightsError: the folder holds another kind of network.
-    """
-    name = "tec-tt-small-s2l2a-v1"
+
+def small_s2l2a_v2() -> SeriesCodec:
+    """tec-tt-small-s2l2a-v2, shipped: on tec-elic-small's third weights, and with closing fits."""
+    return _shipped("tec-tt-small-s2l2a-v2")
+
+
+def _shipped(name: str) -> SeriesCodec:
     codec = load_small(hub.shipped_path(name))
     if not isinstance(codec, SeriesCodec):
         raise WeightsError(f"{name}: expected a network over dates, got {codec.model.config.entropy!r}")
