@@ -133,10 +133,10 @@ def decode(m: Model, chunk: Chunk) -> Decoded:
 
 def read_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:
     """Passes over the closing fits, which say nothing about latents: 5 kinds of coefficients a date, 6 with a past."""
-    frames, bands, *_ = chunk.header.shape
+    bands = m.network["bands"]  # a companion band has no part in them
     if not m.network.get("fit"):
         return
-    for k in range(frames):
+    for k in range(chunk.header.shape[0]):
         has_past = k > 0 and m.network["entropy"] == "time"
         for count in (1, *[bands] * (4 + has_past)):
             choice = 8 + int(port.code(None, np.array([48]), m.tables)[0])
