@@ -14,7 +14,7 @@ from eozip.codecs.registry import REGISTRY
 from eozip.entropy.gaussian import gaussian_likelihood
 from eozip.errors import InputError
 from eozip.networks.transformer import TOKENS
-from eozip.train import kinds_temporal, run, validate
+from eozip.train import kinds_temporal, loop, run, validate
 from eozip.train import state as states
 from eozip.train.kinds import kind_of
 from eozip.train.kinds_temporal import TemporalConfig, gaussian_bits, sampled_tokens, temporal_loss
@@ -227,8 +227,9 @@ def check_bytes(codec, dn: np.ndarray) -> None:
     assert abs(size - estimate) <= 0.01 * estimate + slack
 
 
-def test_stages_follow_each_other_by_init_and_train_only(tmp_path, folder):
+def test_stages_follow_each_other_by_init_and_train_only(tmp_path, folder, monkeypatch):
     """Frames alone, then the transformer on transforms that stay as they are."""
+    monkeypatch.setattr(loop, "draw_curve", lambda *_: None)  # a second each
     frames = run(dry_recipe(folder, "tec-tt", dates=1), out=tmp_path / "1", **QUIET)
     top = f'init = "{frames.out / states.CHECKPOINT}"\ntrain_only = ["network.entropy_model."]\nema = 0.0'
     second = run(dry_recipe(folder, "tec-tt", top, dates=3), out=tmp_path / "2", **QUIET)
