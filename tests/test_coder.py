@@ -122,22 +122,6 @@ def test_bytes_are_those_of_the_specification():
     assert reference_decoder(data, rows, tables) == entries.tolist()
 
 
-@pytest.mark.parametrize("width", [2, 3, 4])
-@pytest.mark.parametrize("table_rows", [4, 50])
-def test_scattered_rows_take_the_same_bytes(width, table_rows):
-    """Short runs of narrow rows go to constriction in one call (50 rows here, not 4)."""
-    rng = np.random.default_rng(width)
-    freqs = rng.integers(1, 16_000, (table_rows, width))
-    freqs[:, 0] += TOTAL - freqs.sum(axis=1)
-    tables = Tables(freqs, rng.integers(-9, 9, table_rows), np.full(table_rows, width))
-    rows = rng.integers(0, table_rows, 700)
-    entries = rng.integers(0, width - 1, 700)
-    data = encoded((entries + tables.first[rows]).astype(np.int32), rows, tables)
-    order = np.argsort(rows, kind="stable")
-    assert reference_decoder(data, rows[order], tables) == entries[order].tolist()
-    assert (decoded(data, rows, tables) == entries + tables.first[rows]).all()
-
-
 def test_golden_bytes():
     tables = Tables(np.array([[1, 2, 65532, 1], [30000, 35535, 1, 0]]), np.array([-1, 5]), np.array([4, 3]))
     symbols = np.array([1, 5, -1, 6, 0, 70000, 1, -70000], np.int32)

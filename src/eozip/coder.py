@@ -107,8 +107,6 @@ _GAMMA = np.array(_gamma_freqs(), np.uint32)
 _GAMMA_BITS = PRECISION - np.log2(_GAMMA)
 _GAMMA_MODEL = _Categorical(_GAMMA.astype(np.float64), perfect=False)
 _BIT_MODEL = _Categorical(np.array([TOTAL / 2, TOTAL / 2]), perfect=False)
-_ROW_MODELS = _Categorical(perfect=False)  # takes a row of frequencies for every symbol
-_FEW_ENTRIES, _SHORT_RUN = 4, 64
 # A section ends in one known byte, so that a decoder that lost its way notices.
 _SENTINEL_MODEL = _Categorical(np.full(256, 256.0), perfect=False)
 _SENTINEL = 0xA5
@@ -162,11 +160,8 @@ class EncodePort:
         symbols, rows = _checked(symbols, rows, tables)
         rows, order = _by_row(rows)
         entries, distances = _to_entries(symbols[order], rows, tables)
-        if _is_scattered(rows, tables):
-            self._encoder.encode(entries, _ROW_MODELS, tables.freqs[rows].astype(np.float64))
-        else:
-            for row, start, stop in _runs(rows):
-                self._encoder.encode(entries[start:stop], tables.model(row))
+        for row, start, stop in _runs(rows):
+            self._encoder.encode(entries[start:stop], tables.model(row))
         if len(distances):
             self._write_escapes(distances)
         return symbols
@@ -213,10 +208,7 @@ class DecodePort:
         self._spend(float(tables.least_bits[rows].sum()))
         self._started = True
         rows, order = _by_row(rows)
-        if _is_scattered(rows, tables):
-            entries = self._read(_ROW_MODELS, tables.freqs[rows].astype(np.float64))
-        else:
-            entries = np.concatenate([self._read(tables.model(r), b - a) for r, a, b in _runs(rows)])
+        entries = np.concatenate([self._read(tables.model(r), b - a) for r, a, b in _runs(rows)])
         values = entries.astype(np.int64) + tables.first[rows]
         escaped = np.flatnonzero(entries == tables.size[rows] - 1)
         if len(escaped):
@@ -225,7 +217,7 @@ class DecodePort:
         out[order] = values
         return out
 
-    def _read(self, model: Any, count: int | np.ndarray) -> np.ndarray:
+    def _read(self, model: Any, count: int) -> np.ndarray:
         try:
             return self._decoder.decode(model, count)
         except AssertionError as error:  # how constriction reports impossible bytes
@@ -296,19 +288,6 @@ def _runs(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
     there = np.flatnonzero(counts)
     stops = np.cumsum(counts[there]).tolist()
     return zip(there.tolist(), [0, *stops], stops)
-
-
-def _is_scattered(rows: np.ndarray, tables: Tables) -> bool:
-    """Whether one call with a row for every symbol beats a call per run: rows of a few entries, in short runs.
-
-    Both ways write the same bytes. Rows must all be as long as the table is wide, for padding would count as an entry.
-    """
-    width = tables.freqs.shape[1]
-    return (
-        width <= _FEW_ENTRIES
-        and len(rows) < _SHORT_RUN * len(tables.size)
-        and bool((tables.size == width).all())
-    )
 
 
 def _to_entries(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
