@@ -26,7 +26,9 @@ ENTRIES: dict[str, str] = {
     "tec-elic-small-s2l2a-v2": "eozip.codecs.tec_elic:small_s2l2a_v2",
     "tec-elic-small-s2l2a-v3": "eozip.codecs.tec_elic:small_s2l2a_v3",
     "tec-tt-small-s2l2a-v1": "eozip.codecs.tec_tt_small:small_s2l2a_v1",
+    "tec-tt-small-s2l2a-v2": "eozip.codecs.tec_tt_small:small_s2l2a_v2",
     "flextec-small-s2l2a-v1": "eozip.codecs.flextec_small:small_s2l2a_v1",
+    "flextec-small-s2l2a-v2": "eozip.codecs.flextec_small:small_s2l2a_v2",
     "tec-fp-small-s2l2a-v1": "eozip.codecs.tec_fp:small_s2l2a_v1",
 }
 
