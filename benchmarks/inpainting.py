@@ -38,7 +38,6 @@ HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 MEASURED = (0.3, 0.1, 0.5, 1.0)  # what is interrupted has the middle first
-LONG = 3  # there are three series of 4 dates and one of 12: as many cases of each
 LEARNED = ("tec-tt-small", DEFAULT)
 _SHARE = 0.02  # of the errors of a case are enough
 
@@ -168,10 +167,7 @@ def measure(options: argparse.Namespace) -> None:
         if row["predictor"] not in stale and not journal.has(row["key"], row["predictor"]):
             journal.add(row)
     found = (
-        case
-        for cover in MEASURED
-        for truth in truths
-        for case in cases(truth, (cover,), options.repeats * (LONG if len(truth.x) > 4 else 1))
+        case for cover in MEASURED for truth in truths for case in cases(truth, (cover,), options.repeats)
     )
     run_cases(found, predictors, journal, lambda key: print(key, file=sys.stderr, flush=True))
     about = provenance()
