@@ -94,6 +94,11 @@ prepare() {
   further=$((TRAVEL_MIB - tree / 1048576 - 2))
   first=$((TRAVEL_MIB - (tree + $(bytes_of "$SITE")) / 1048576 - 2))
   echo "room for the pack: $first MiB, and $further MiB in each further journey" >&2
+  if ((first < 1)); then
+    echo "tracked files ($((tree / 1048576)) MiB) leave no room. Take weights that $recipe does not name out of src/eozip/weights while" \
+      "the machine is lent (git restore src/eozip/weights brings them back), and prepare again." >&2
+    exit 1
+  fi
   # not eozip_train: what lies in SITE is for the Python there
   PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m eozip train "$recipe" --pack "$PACK" \
     --limit-mib $((first + (JOURNEYS - 1) * further))
