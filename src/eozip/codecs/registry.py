@@ -29,7 +29,9 @@ ENTRIES: dict[str, str] = {
     "tec-tt-small-s2l2a-v2": "eozip.codecs.tec_tt_small:small_s2l2a_v2",
     "flextec-small-s2l2a-v1": "eozip.codecs.flextec_small:small_s2l2a_v1",
     "flextec-small-s2l2a-v2": "eozip.codecs.flextec_small:small_s2l2a_v2",
+    "tec-fp-small-s2l1c-v2": "eozip.codecs.tec_fp:small_s2l1c_v2",
     "tec-fp-small-s2l2a-v1": "eozip.codecs.tec_fp:small_s2l2a_v1",
+    "tec-fp-small-s2l2a-v2": "eozip.codecs.tec_fp:small_s2l2a_v2",
 }
 
 _FULL_ID = re.compile(r"(?P<short>.+)-(?P<sensor>[a-z0-9]+)-v(?P<version>[0-9]+)")
