@@ -59,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="default: the file that the package or the results folder holds"
     )
+    parser.add_argument("--covers", type=float, nargs="+", default=COVERS, help="of calibrate")
     parser.add_argument("--anew", action="store_true", help="measure what has been measured, too")
     parser.add_argument("--predictors", default=",".join((*NAMES, *LEARNED)))
     return parser.parse_args()
@@ -67,10 +68,9 @@ def _options() -> argparse.Namespace:
 def calibrate(options: argparse.Namespace) -> None:
     """Factors so that 90 % of true values lie within 1.645 sigma, per predictor and class of cover."""
     ratios: dict[str, list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in CLASSES])
-    names = [name for name in options.predictors.split(",") if name != DEFAULT]  # it has the regression's
-    predictors = [get_predictor(name) for name in names]
+    predictors = [get_predictor(name) for name in options.predictors.split(",")]
     for truth in training(options.data[0]):
-        for case in cases(truth, COVERS, options.repeats, seed=1):
+        for case in cases(truth, options.covers, options.repeats, seed=1):
             for predictor in predictors:
                 found = _ratios(case, predictor)
                 if found is not None:
@@ -78,7 +78,7 @@ def calibrate(options: argparse.Namespace) -> None:
         print(truth.name, truth.x.shape, file=sys.stderr, flush=True)
     factors = {method: _factors(classes) for method, classes in sorted(ratios.items())}
     out = options.out or HOME / "src/eozip/inpaint/calibration.json"
-    weights = weights_of(predictors)
+    weights = {name: digest for name, digest in weights_of(predictors).items() if name in factors}
     if out.exists():  # others keep theirs: one predictor can be calibrated alone, with --predictors
         held = json.loads(out.read_text())
         factors, weights = held["factors"] | factors, held.get("weights", {}) | weights
@@ -91,7 +91,9 @@ def _ratios(case: Case, predictor: Predictor) -> np.ndarray | None:
     if not case.scored.any() or not takes(predictor, case.series.x.shape[1]):
         return None
     found = predictor.predict(case.series, case.date)
-    if found.method != predictor.name:  # its fallback, which has factors of its own
+    if (
+        found.calibration != predictor.name
+    ):  # its fallback, or one whose sigma was learnt from the date itself
         return None
     values = (np.abs(case.truth - found.x_hat) / found.sigma)[:, case.scored].ravel()
     # every pixel counts alike: a small image has few clear ones to say how far off a prediction is
@@ -214,7 +216,9 @@ def table(groups: list[Row], commands: dict[str, str]) -> str:
 
 def renew(options: argparse.Namespace) -> None:
     """Calibrates and measures what has weights; nothing of the others is touched."""
-    options = argparse.Namespace(**vars(options) | {"predictors": ",".join(LEARNED), "out": None})
+    # with fewer pixels hidden than all, their sigma is learnt from those that are not
+    changed = {"predictors": ",".join(LEARNED), "out": None, "covers": (1.0,)}
+    options = argparse.Namespace(**vars(options) | changed)
     calibrate(options)
     measure(options)
 

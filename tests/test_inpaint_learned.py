@@ -16,7 +16,6 @@ from eozip.codecs.forecast import forecast
 from eozip.errors import InputError
 from eozip.inpaint import get_predictor, inpaint, learned
 from eozip.inpaint.calibration import factor_of
-from eozip.inpaint.choose import DEFAULT
 from eozip.inpaint.learned import ForecastPredictor, Polished, TokenPredictor, cells, predictor_of
 from eozip.inpaint.predict import make_series
 from eozip.inpaint.regression import Regression, mapped_references
@@ -158,6 +157,7 @@ def test_sigma_of_a_forecast_is_as_high_as_its_errors_on_pixels_hidden_from_it()
     assert 0.8 < inside < 0.98
     whole = ForecastPredictor(Echo()).predict(series(np.ones((SIDE, SIDE), bool)), 1)
     assert (whole.sigma == 25).all()  # nothing to learn from
+    assert (found.calibration, whole.calibration) == ("regression", Echo.id)
 
 
 def test_references_are_mapped_to_the_light_of_the_date():
@@ -244,7 +244,7 @@ def test_polishing_is_kept_where_held_out_pixels_gain_by_it(shipped, monkeypatch
     plain = Regression().predict(given, 1)
     monkeypatch.setattr(learned, "through_transforms", Mean(clear[1], 0.5))  # half of the truth
     better = Polished(shipped).predict(given, 1)
-    assert better.method == f"{shipped.id}+regression"
+    assert (better.method, better.calibration) == (f"{shipped.id}+regression", "regression")
     at = given.hidden[1]
     assert np.abs(better.x_hat - clear[1])[:, at].mean() < 0.7 * np.abs(plain.x_hat - clear[1])[:, at].mean()
     assert better.sigma.mean() < plain.sigma.mean()
@@ -270,9 +270,12 @@ def test_tool_takes_a_codec_by_name_and_says_that_sigma_is_not_calibrated():
         assert isinstance(get_predictor("echo-small"), ForecastPredictor)
         dn, mask = season(), masks()
         filled = inpaint(dn, mask, predictor="echo-small")
+        mask[0] = True
+        blind = inpaint(dn, mask, predictor="echo-small")
     finally:
         registry.REGISTRY.remove(Echo.id)
-    assert not filled.calibrated
+    assert filled.calibrated  # by pixels held out of each date
+    assert not blind.calibrated
     assert set(filled.methods) == {Echo.id}
     assert (filled.dn == dn)[np.broadcast_to(~mask[:, None], dn.shape)].all()
 
@@ -297,8 +300,7 @@ def test_only_small_codecs_polish(token_codec):
 def test_what_was_learnt_for_other_weights_is_not_used(shipped):
     known = json.loads(resources.files("eozip.inpaint").joinpath("calibration.json").read_text())
     assert set(known["weights"]) == {name for name in known["factors"] if name.startswith("tec-")}
-    assert factor_of(shipped.id, 0.3) is not None  # else: benchmarks/inpainting.py renew
+    assert factor_of(shipped.id, 1.0) is not None  # else: benchmarks/inpainting.py renew
     assert known["weights"][shipped.id] == shipped.weights_hash.hex()
-    assert factor_of(get_predictor(DEFAULT).name, 0.3) == factor_of("regression", 0.3)
     assert factor_of("tec-tt-small", 0.3) is None
     assert factor_of("tec-tt-small-s2l2a-v999", 0.3) is None

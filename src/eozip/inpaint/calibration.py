@@ -8,7 +8,10 @@ from importlib import resources
 
 import numpy as np
 
-JOINT, REGRESSION = ", ", "regression"
+JOINT = ", "
+HELD_OUT = "regression"
+"""Whose factors serve where sigma was learnt from pixels held out of the date at hand, whatever predicted them: corrected is
+how much farther from clear pixels the hidden ones lie than those."""
 CLASSES = (0.1, 0.3, 0.5, 0.9, 1.0)
 """Upper ends of the classes of cloud cover."""
 _CENTRES = (0.075, 0.25, 0.5, 0.8, 1.0)  # means of the covers that the factors of each class were learnt at
@@ -22,19 +25,16 @@ def class_of(cover: float) -> int:
 def factor_of(method: str, cover: float) -> float | None:
     """What to multiply sigma by, interpolated between classes.
 
-    Codecs are named by their full id: what was learnt for other weights is never used for these. A codec behind the
-    regression has the regression's factors: its sigma comes from pixels held out in the scene at hand, with whatever
-    weights; corrected is how much farther from clear pixels hidden ones lie than those.
+    Codecs are named by their full id: what was learnt for other weights is never used for these.
 
     Args:
-        method: of a `Prediction`; of several joined by `JOINT` (windows of one date) the largest factor counts.
+        method: `Prediction.calibration`; of several joined by `JOINT` (windows of one date) the largest factor counts.
         cover: 0..1.
 
     Returns:
         the factor; None if one of the methods was never calibrated.
     """
-    names = [REGRESSION if name.endswith("+" + REGRESSION) else name for name in method.split(JOINT)]
-    found = [_factors().get(name) for name in names]
+    found = [_factors().get(name) for name in method.split(JOINT)]
     known = [float(np.interp(cover, _CENTRES, factors)) for factors in found if factors is not None]
     return max(known) if known and len(known) == len(found) else None
 

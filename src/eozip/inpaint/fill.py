@@ -94,7 +94,7 @@ def inpaint(
     for done, t in enumerate(wanted):
         start = done * len(windows)
         date = _date(series, mask[t], t, chosen, windows, lambda n, start=start: progress(start + n, steps))
-        factor = factor_of(date.method, series.cover(t))
+        factor = factor_of(date.calibration, series.cover(t))
         known = known and factor is not None
         at = mask[t] & (date.references != UNFILLED)
         out[t][:, at] = _to_dn(date.x_hat[:, at] + np.float32(offset), dn.dtype, nodata)
@@ -151,6 +151,7 @@ def _date(
     weight = np.zeros(shape[1:], np.float32)
     provenance = np.full(shape[1:], UNFILLED, np.uint8)
     methods: list[str] = []
+    factors: list[str] = []
     for done, (rows, columns) in enumerate(windows, start=1):
         part = _window(series, rows, columns)
         if wanted[rows, columns].any() and not part.hidden[np.arange(len(part.x)) != date].all():
@@ -161,9 +162,12 @@ def _date(
             weight[rows, columns] += fade
             provenance[rows, columns] = 1 + np.minimum(found.references, 250)
             methods += [found.method] * (found.method not in methods)
+            factors += [found.calibration] * (found.calibration not in factors)
         progress(done)
     weight = np.maximum(weight, 1e-6)
-    return Prediction(x_hat / weight, sigma / weight, provenance, JOINT.join(methods))
+    return Prediction(
+        x_hat / weight, sigma / weight, provenance, JOINT.join(methods), factors=JOINT.join(factors)
+    )
 
 
 def _seamless(series: Series, date: int, found: Prediction) -> Prediction:

@@ -24,6 +24,7 @@ from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.tec_tt import TemporalCodec, grid_of, latents
 from eozip.codecs.temporal import TemporalModel
 from eozip.errors import InputError
+from eozip.inpaint.calibration import HELD_OUT
 from eozip.inpaint.doubt import LEAST, enough, height_of, sigma_of_errors
 from eozip.inpaint.predict import Prediction, Predictor, Series
 from eozip.inpaint.regression import Draft, Regression, WeightedFilled, held_out, mapped_references
@@ -95,7 +96,8 @@ class ForecastPredictor:
         sigma = np.maximum(sigma, np.float32(LEAST))
         height = height_of(series.x[date] - x_hat[1], sigma[1], held)
         count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
-        return Prediction(x_hat[0], np.maximum(height * sigma[0], np.float32(LEAST)), count, self.name)
+        sigma = np.maximum(height * sigma[0], np.float32(LEAST))
+        return Prediction(x_hat[0], sigma, count, self.name, factors=HELD_OUT if held.any() else "")
 
     def _forecasts(self, x: np.ndarray, past: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The date [C, H, W] as forecast from what each of `shown` [2, H, W] leaves of it."""
@@ -135,7 +137,7 @@ class Polished:
         if _error(tried, series.x[date], draft.judged) >= _error(draft.tried, series.x[date], draft.judged):
             return self.draft.settled(series, date, draft)
         sigma = sigma_of_errors(series.x[date] - tried, draft.judged)
-        return Prediction(x_hat, sigma, draft.references, self.name, seamless=True)
+        return Prediction(x_hat, sigma, draft.references, self.name, seamless=True, factors=HELD_OUT)
 
     def _polished(self, x: np.ndarray, draft: Draft, clear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both pictures of the draft, each beside the pixels it was shown, through the transforms."""

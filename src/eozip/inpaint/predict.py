@@ -40,6 +40,7 @@ class Prediction:
         references: uint8 [H, W], dates measured at this pixel that entered.
         method: which predictor it came from in the end.
         seamless: it already meets the clear pixels at the border of the hidden ones.
+        factors: under which name calibration holds what sigma is to be multiplied by; "": under `method`.
     """
 
     x_hat: np.ndarray
@@ -47,6 +48,12 @@ class Prediction:
     references: np.ndarray
     method: str
     seamless: bool = False
+    factors: str = ""
+
+    @property
+    def calibration(self) -> str:
+        """Name for `eozip.inpaint.calibration.factor_of`."""
+        return self.factors or self.method
 
 
 @runtime_checkable

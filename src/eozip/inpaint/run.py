@@ -87,7 +87,7 @@ def _row(case: Case, predictor: Predictor, seen: Callable[[Case, Predictor, np.n
     started = time.perf_counter()
     found = predictor.predict(case.series, case.date)
     seconds = time.perf_counter() - started
-    factor = factor_of(found.method, case.series.cover(case.date))
+    factor = factor_of(found.calibration, case.series.cover(case.date))
     sigma = found.sigma * np.float32(1 if factor is None else factor)
     seen(case, predictor, found.x_hat)
     return {
