@@ -1,9 +1,11 @@
-"""Writes the rate-distortion part of README.md, sentences, table and picture, from results/rd.json.
+"""Writes the rate-distortion part of README.md, sentences, table and picture, from the report in results/report.
 
-    python benchmarks/readme.py [--results results/rd.json] [--readme README.md] [--check]
+    python benchmarks/readme.py [--results results/report/report.json] [--readme README.md] [--check]
 
-Replaces what stands between the two markers, and draws results/readme.png, which carries the SHA-256 of the JSON it was
-drawn from. `--check` writes nothing; exit code 1 if the README or the picture does not agree with the JSON.
+Replaces what stands between the two markers, and draws readme.png beside the report's folder, which carries the SHA-256 of
+the JSON it was drawn from. The report has every method; shown are all codecs, the baselines of `SHOWN`, and every baseline
+that is the best of them at some PSNR. `--check` writes nothing; exit code 1 if the README or the picture does not agree
+with the JSON.
 """
 
 from __future__ import annotations
@@ -17,26 +19,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eozip.errors import InputError
 from eozip.evaluate.figure import BASELINE_STYLE, COLOURS, MEANS, OWN_STYLE
 from eozip.evaluate.provenance import write_bytes, write_text
 from eozip.evaluate.rate import mean_rate_at
-from eozip.evaluate.report_words import verdicts
+from eozip.evaluate.report_words import best, bound_verdicts, place_losses, verdicts
 from eozip.evaluate.tables import markdown
 
 BEGIN = "<!-- results: written by benchmarks/readme.py, do not edit -->"
 END = "<!-- end of results -->"
 KEY = "eozip-source-sha256"
 AT = "40"  # dB at which the last column compares
+DBS = ("36", "40", "44", "48")
+SHOWN = (
+    "jpeg2000",
+    "klt+jpeg2000",
+    "jpegxl",
+    "avif",
+    "hevc",
+    "klt-t+jpeg2000-lean",
+    "klt-t+hevc",
+    "klt-t+av1",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrites or checks; arguments of the command line, by default its own."""
     options = _options(arguments)
     data = options.results.read_bytes()
-    picture = options.results.with_name("readme.png")
+    picture = options.results.parent.with_name("readme.png")
     text = options.readme.read_text()
     wanted = replaced(text, section(json.loads(data), _link(picture, options.readme)))
     if options.check:
@@ -50,16 +61,19 @@ def section(results: Mapping[str, Any], picture: str) -> str:
     """Markdown of the part, every number from `results`.
 
     Args:
-        results: what results/rd.json holds.
+        results: what report.json holds.
         picture: address of the picture from the README.
     """
     made, own = results["provenance"], own_names(results)
-    count = len(next(iter(results["rates"].values()))[AT]["places"])
+    rates, bounded = results["summary"]["rates_at_psnr"], results["summary"]["at_bound"]
+    losses = place_losses(rates, own)
     parts = [
-        f"![rate-distortion, mean over {count} places]({picture})\n",
-        table(results["rates"], own),
-        f"Mean over {count} places, bits per pixel per band of all bytes at equal PSNR; **bold**: codecs of eozip.\n",
-        "\n".join(f"- {sentence}" for sentence in verdicts(results["rates"], own)) + "\n",
+        f"![rate-distortion, mean over {len(results['places'])} places]({picture})\n",
+        table(rates, own),
+        f"Mean over {_places(results)}: bits per pixel per band of all bytes at equal PSNR; **bold**: codecs of eozip. "
+        f"The report has {len(rates)} methods, all of them real encoders.\n",
+        _bullets([*verdicts(rates, own), *bound_verdicts(bounded, own)]),
+        *(["Place by place, a baseline wins here:\n", _bullets(losses)] if losses else []),
         f"Made by `{made['command']}`, commit {made['commit']}, {made['when'][:10]}.\n",
     ]
     return "\n".join(parts)
@@ -70,21 +84,31 @@ def table(rates: Mapping[str, Any], own: list[str]) -> str:
     least = min(
         (rates[name][AT]["mean"] for name in own if rates[name][AT]["mean"] is not None), default=None
     )
-    head = ["bpppb at", *(f"{db} dB" for db in next(iter(rates.values()))), f"bits at {AT} dB"]
+    head = ["bpppb at", *(f"{db} dB" for db in DBS), f"bits at {AT} dB"]
     rows = [
         [
             f"**{name}**" if name in own else name,
-            *("-" if cell["mean"] is None else f"{cell['mean']:.4f}" for cell in row.values()),
-            _multiple(row[AT]["mean"], least),
+            *("-" if (mean := rates[name][db]["mean"]) is None else f"{mean:.4f}" for db in DBS),
+            _multiple(rates[name][AT]["mean"], least),
         ]
-        for name, row in rates.items()
+        for name in shown(rates, own)
     ]
     return markdown(head, rows)
 
 
+def shown(rates: Mapping[str, Any], own: list[str]) -> list[str]:
+    """Codecs that reach 40 dB everywhere, then baselines: `SHOWN`, and the best at any PSNR of the report."""
+    others = [name for name in rates if name not in own]
+    dbs = next(iter(rates.values()), {})
+    winners = {found[0] for db in dbs if (found := best(rates, others, db))}
+    codecs = [name for name in own if rates[name][AT]["mean"] is not None]
+    return [*codecs, *(name for name in others if name in {*SHOWN, *winners})]
+
+
 def own_names(results: Mapping[str, Any]) -> list[str]:
-    """Contenders that are codecs of eozip, by the settings the results name."""
-    return [name for name, text in results["settings"].items() if text.startswith("eozip.encode(")]
+    """Methods measured that are codecs of eozip."""
+    codecs = [method["id"] for method in results["methods"] if method["kind"] == "codec"]
+    return [name for name in codecs if name in results["summary"]["rates_at_psnr"]]
 
 
 def replaced(text: str, part: str) -> str:
@@ -108,8 +132,9 @@ def drawn(results: Mapping[str, Any], source: str) -> bytes:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
-    own = own_names(results)
-    for number, (name, curves) in enumerate(_curves(results).items()):
+    rates, own, curves_of = results["summary"]["rates_at_psnr"], own_names(results), _curves(results)
+    for number, name in enumerate(shown(rates, own)):
+        curves = curves_of[name]
         style = {"color": COLOURS[number % len(COLOURS)], **(OWN_STYLE if name in own else BASELINE_STYLE)}
         found = [(rate, db) for db in MEANS if (rate := mean_rate_at(curves, float(db))) is not None]
         panel.plot([rate for rate, _ in found], [db for _, db in found], label=name, **style)
@@ -138,13 +163,29 @@ def source_of(picture: Path) -> str | None:
 
 
 def _curves(results: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:
-    """Contender > one curve a place."""
+    """Method > one curve a place; exact points have no PSNR and are left out."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for point in results["points"]:
-        db = point["quality"]["psnr"]
-        curve = found.setdefault(point["contender"], {}).setdefault(point["place"], [])
-        curve.append((point["bpppb"], np.inf if db is None else db))
+        if point["psnr"] is not None:
+            curve = found.setdefault(point["method"], {}).setdefault(point["place"], [])
+            curve.append((point["bpppb"], point["psnr"]))
     return {name: list(places.values()) for name, places in found.items()}
+
+
+def _places(results: Mapping[str, Any]) -> str:
+    """Such as "2 places of 4 dates", in the order measured."""
+    counted: dict[int, int] = {}
+    for place in results["places"]:
+        counted[place["shape"][0]] = counted.get(place["shape"][0], 0) + 1
+    each = [
+        f"{count} place{'s' * (count > 1)} of {dates} date{'s' * (dates > 1)}"
+        for dates, count in counted.items()
+    ]
+    return " and ".join(each)
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
 def _multiple(mean: float | None, least: float | None) -> str:
@@ -169,7 +210,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=root / "results" / "rd.json")
+    parser.add_argument("--results", type=Path, default=root / "results" / "report" / "report.json")
     parser.add_argument(
         "--readme", type=Path, default=root / "README.md", help="in or above the results' folder"
     )

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +38,7 @@ def provenance() -> dict[str, Any]:
     import eozip
 
     return {
-        "command": shlex.join(["python", *map(_short, sys.orig_argv[1:])]),
+        "command": _command(sys.orig_argv[1:]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": {
@@ -107,6 +107,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """A command line that can be given again: the installed command by its name, scripts behind `python`."""
+    installed = bool(arguments) and Path(arguments[0]).name == "eozip"
+    first = ["eozip"] if installed else ["python"]
+    return shlex.join([*first, *map(_short, arguments[installed:])])
 
 
 def _short(argument: str) -> str:
