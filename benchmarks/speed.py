@@ -1,6 +1,6 @@
 """Encode and decode seconds of the shipped codecs against OpenJPEG and x265 at the same PSNR, in the same run, as ratios.
 
-    python benchmarks/speed.py [--sizes 256 512] [--psnr 40] [--threads 1 2] [--repeats 5] [--out results]
+    python benchmarks/speed.py [--sizes 256 512] [--psnr 40] [--threads 1 2] [--repeats 3] [--out results]
 
 One stack of 4 x 12 bands from memory to bytes and back as one chunk, models loaded; 512 is the 256 x 256 stack mirrored.
 Every contender is set to the PSNR first. OpenJPEG codes each band alone: on 1 thread, and with bands spread over a pool
@@ -361,7 +361,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="sides of a chunk, pixels")
     parser.add_argument("--psnr", nargs="+", type=float, default=[40.0], help="dB that all are set to")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=root / "results")
     return parser.parse_args()
 
