@@ -25,10 +25,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from eozip.codecs.thrift import BITS_PER_SQUARED_STEP, thrifty
-from eozip.coder import EstimatePort, Port, Tables
+from eozip.coder import Port, Tables
 from eozip.errors import FormatError, InputError
 
 SMOOTHINGS = 3
@@ -36,6 +35,7 @@ CHOICES = (
     16  # choice 0: none of a kind's coefficients is sent; others: in row choice * STRIDE, scales 0.08 to 200
 )
 CHOICE_ROW, STRIDE = 48, 6  # the choices' own row, of scale 4; distance of the rows to choose from
+ESCAPE_BITS = 12  # about what an escaped coefficient costs besides its escape
 ROUNDS = 2  # of choosing a row, then symbols
 RIDGE = 0.25  # DN**2: functions far weaker are noise, which other machines compute otherwise
 SAMPLE, MANY = (
@@ -50,11 +50,13 @@ class Basis:
 
     Attributes:
         parts: float32 [C, N] each, F rows in all, not yet orthogonal.
-        mean: float64 [F, 1], over the sample.
+        sample: float64 [F, n], some of their pixels, the mean taken off.
+        mean: float64 [F, 1], that mean.
         factor: float64 [F, F], lower triangular; inv(factor) @ (parts - mean) is orthonormal up to sqrt(N).
     """
 
     parts: tuple[Tensor, ...]
+    sample: Tensor
     mean: Tensor
     factor: Tensor
 
@@ -84,12 +86,12 @@ def basis_of(x_hat: Tensor, past: Tensor | None = None) -> Basis | None:
         parts.append(rough - smooth)
     parts += [] if past is None else [past]
     flat = tuple(part.flatten(1) for part in parts)
-    values = sampled(flat)
-    mean = values.mean(1, keepdim=True)
-    values = values - mean
-    gram = values @ values.T / values.shape[1]
+    sample = sampled(flat)
+    mean = sample.mean(1, keepdim=True)
+    sample -= mean
+    gram = sample @ sample.T / sample.shape[1]
     factor, failed = torch.linalg.cholesky_ex(gram + RIDGE * torch.eye(len(gram), dtype=gram.dtype))
-    return None if int(failed) or not bool(factor.isfinite().all()) else Basis(flat, mean, factor)
+    return None if int(failed) or not bool(factor.isfinite().all()) else Basis(flat, sample, mean, factor)
 
 
 def sampled(parts: tuple[Tensor, ...]) -> Tensor:
@@ -100,9 +102,18 @@ def sampled(parts: tuple[Tensor, ...]) -> Tensor:
 
 def smoothed(x: Tensor) -> Tensor:
     """Means of 3 x 3 pixels, [C, H, W]; the border is repeated."""
-    wide = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
-    across = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
-    return (across[:, :-2] + across[:, 1:-1] + across[:, 2:]) / 9
+    return three(three(x, 1), 2) / 9
+
+
+def three(x: Tensor, axis: int) -> Tensor:
+    """Sums of each pixel and its two neighbours along an axis."""
+    size = x.shape[axis]
+    total = x.clone()
+    for here, there in ((1, 0), (0, 1)):
+        total.narrow(axis, here, size - 1).add_(x.narrow(axis, there, size - 1))
+    for end in (0, size - 1):
+        total.narrow(axis, end, 1).add_(x.narrow(axis, end, 1))
+    return total
 
 
 def kinds(bands: int, has_past: bool) -> Iterator[slice]:
@@ -145,18 +156,20 @@ def chosen(wanted: np.ndarray, tables: Tables) -> tuple[int, np.ndarray]:
     nearest = np.clip(np.round(wanted), -(2**15), 2**15).astype(np.int32)
     symbols = nearest
     for _ in range(ROUNDS):
-        choice = 1 + int(np.argmin([costs(symbols, c * STRIDE, tables) for c in range(1, CHOICES)]))
+        choice = 1 + int(np.argmin(costs(symbols, tables)))
         rows = np.full(len(wanted), choice * STRIDE)
         symbols = thrifty(nearest, wanted, rows, tables, BITS_PER_SQUARED_STEP)
     saved = BITS_PER_SQUARED_STEP * float(np.square(wanted).sum() - np.square(wanted - symbols).sum())
-    return (choice, symbols) if saved > costs(symbols, choice * STRIDE, tables) else (0, symbols)
+    return (choice, symbols) if saved > costs(symbols, tables)[choice - 1] else (0, symbols)
 
 
-def costs(symbols: np.ndarray, row: int, tables: Tables) -> float:
-    """Bits."""
-    port = EstimatePort()
-    port.code(symbols, np.full(len(symbols), row), tables)
-    return port.bits
+def costs(symbols: np.ndarray, tables: Tables) -> np.ndarray:
+    """Bits of symbols [n] under the row of each choice but 0; an escape counts as a fixed number, enough to choose by."""
+    rows = STRIDE * np.arange(1, CHOICES)[:, None]
+    entry, escape = symbols - tables.first[rows], tables.size[rows] - 1
+    is_inside = (entry >= 0) & (entry < escape)
+    bits = tables.bits[rows, np.where(is_inside, entry, escape)]
+    return (bits + np.where(is_inside, 0, ESCAPE_BITS)).sum(1)
 
 
 def read_fit(port: Port, tables: Tables, x_hat: Tensor, step: float, past: Tensor | None = None) -> Tensor:
