@@ -247,7 +247,8 @@ def test_results_hold_what_the_tool_says_about_its_default():
         best = group["predictors"][group["best_baseline"]]
         assert default["mae"] < 0.5 * best["mae"]
         assert default["sam"] < best["sam"]
-        assert 0.85 <= round(default["inside"], 2) <= 0.95  # to the hundredth: a class of 12 dates is three cases
+        # to the hundredth: a class of 12 dates is three cases
+        assert 0.85 <= round(default["inside"], 2) <= 0.95
         mine = group["predictors"][get_predictor("tec-tt-small").name]
         assert mine["mae"] < best["mae"]
         assert mine["sam"] < best["sam"]
