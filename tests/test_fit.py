@@ -83,7 +83,7 @@ def test_constant_pictures(value, step):
     x = torch.full((12, 9, 11), value)
     sent, received, _ = there_and_back(x, x + 50, step)
     assert torch.equal(sent, received)
-    assert mse(received, x) <= 50**2
+    assert mse(received, x) <= 50**2 + 0.1  # rounding
 
 
 def test_functions_are_orthonormal():

@@ -7,7 +7,7 @@
 A network learns what scenes have in common. What this one scene has besides - how its bands go together, how sharp it
 is - takes a few hundred numbers, and saves 8 to 15 % of the bits at equal PSNR (docs/training-log.md). The functions
 follow from x_hat, which a decoder has too. They are orthonormal, so that every coefficient can be quantised by itself,
-with the step that the latents have. Sums over a date are taken over every fifth pixel, in both directions.
+with the step that the latents have. Sums over a date are taken over every fifth pixel.
 
 Pixels, not symbols, depend on floats here; rows and symbols are integers as everywhere.
 
@@ -31,17 +31,13 @@ from eozip.coder import Port, Tables
 from eozip.errors import FormatError, InputError
 
 SMOOTHINGS = 3
-CHOICES = (
-    16  # choice 0: none of a kind's coefficients is sent; others: in row choice * STRIDE, scales 0.08 to 200
-)
+CHOICES = 16  # 0: none of a kind's coefficients is sent; others: in row choice * STRIDE, scales 0.08 to 200
 CHOICE_ROW, STRIDE = 48, 6  # the choices' own row, of scale 4; distance of the rows to choose from
 ESCAPE_BITS = 12  # about what an escaped coefficient costs besides its escape
 ROUNDS = 2  # of choosing a row, then symbols
 RIDGE = 0.25  # DN**2: functions far weaker are noise, which other machines compute otherwise
-SAMPLE, MANY = (
-    5,
-    1 << 14,
-)  # of that many pixels, every fifth is enough; an odd distance meets every phase of coarse bands
+# of so many pixels every fifth is enough; an odd distance meets every phase of coarse bands
+SAMPLE, MANY = 5, 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +58,9 @@ class Basis:
 
     def coefficients(self, error: Tensor) -> Tensor:
         """Of what is to be added, [C, N] DN -> float64 [C, 1 + F], in DN of an orthonormal function; the constant first."""
-        values, wanted = sampled(self.parts) - self.mean, sampled((error,))
-        solved = torch.linalg.solve_triangular(
-            self.factor, values @ wanted.T / values.shape[1], upper=False
-        ).T
+        wanted = sampled((error,))
+        products = self.sample @ wanted.T / wanted.shape[1]
+        solved = torch.linalg.solve_triangular(self.factor, products, upper=False).T
         return torch.cat([wanted.mean(1, keepdim=True), solved], 1) * math.sqrt(error.shape[1])
 
     def sum(self, coefficients: Tensor) -> Tensor:
