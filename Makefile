@@ -28,7 +28,7 @@ demo: demo/scene $(READY)  ## simulate four dates, encode, decode, verify, and d
 	$(BIN)/eozip encode demo/scene demo/scene.zarr.zip --quality 60 --overwrite
 	$(BIN)/eozip decode demo/scene.zarr.zip demo/back --overwrite
 	$(BIN)/eozip verify demo/scene.zarr.zip
-	$(BIN)/eozip picture demo/scene demo/scene.zarr.zip demo/demo.png
+	$(BIN)/eozip picture demo/scene demo/scene.zarr.zip demo/demo.png --overwrite
 	@echo "Look at demo/demo.png: original, reconstruction, error."
 
 demo/scene: | $(READY)
