@@ -33,7 +33,7 @@ def worsened(x: torch.Tensor) -> torch.Tensor:
 
 def there_and_back(x, x_hat, step=STEP, past=None):
     port = EncodePort()
-    sent = send_fit(port, TABLES, x, x_hat, step, past)
+    sent = send_fit(port, TABLES, x, x_hat, step, past).applied(x_hat)
     data = port.finish()
     read = DecodePort(data)
     received = read_fit(read, TABLES, x_hat, step, past)

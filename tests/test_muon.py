@@ -23,12 +23,8 @@ RATES = Rates(lr=0.02, slow=0.1, logarithms=0.005, matrices=1.5)
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seeded(one_thread):
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 96), (96, 12), (1, 40)])

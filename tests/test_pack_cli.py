@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from eozip.cli import cli
@@ -27,12 +26,8 @@ QUIET = {"progress": False, "device": "cpu"}
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch, tmp_path):
+def own_cache(one_thread, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

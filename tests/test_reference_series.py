@@ -26,6 +26,7 @@ from eozip.coder import DecodePort
 from eozip.entropy.exact import ExactArithmetic
 from reference import flex, model, series, small
 from smallmodels import FOUR_GROUPS, series_scene, tiny_flex_codec, tiny_series_codec
+from test_reference import Given
 
 TESTS = Path(__file__).parent
 
@@ -40,12 +41,7 @@ def shipped(kind: str, entropy: str | None = None) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -166,18 +162,6 @@ def test_golden_planes(name, monkeypatch):
     folder, chunk = hub.shipped_path(name), golden(name)
     coded = Encoded(chunk.sections, chunk.header.checks, chunk.header.budgets)
     agree_flex(load_flex(folder), folder, coded, chunk.header.shape, monkeypatch)
-
-
-class Given:
-    """A port that gives symbols of all sizes up to `most`, the same whoever asks, and keeps the table rows asked for."""
-
-    def __init__(self, most: int) -> None:
-        self.random, self.most, self.rows = np.random.default_rng(11), most, []
-
-    def code(self, symbols, rows, tables):
-        self.rows.append(np.asarray(rows, np.int64))
-        size = np.exp2(self.random.uniform(-1, np.log2(self.most), len(rows)))
-        return np.rint(size * self.random.choice([-1, 1], len(rows))).astype(np.int32)
 
 
 def torch_walk(codec: SeriesCodec, carrier: torch.dtype, port: Given, dates: int) -> np.ndarray:

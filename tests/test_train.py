@@ -24,12 +24,7 @@ QUIET = {"progress": False, "device": "cpu"}
 NO_BYTES = "real_bytes = false"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

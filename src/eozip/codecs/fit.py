@@ -73,6 +73,18 @@ class Basis:
         return total
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What was sent for one date: float64 coefficients [C, 1 + F], DN of orthonormal functions."""
+
+    basis: Basis
+    coefficients: Tensor
+
+    def applied(self, x_hat: Tensor) -> Tensor:
+        """The date [C, H, W] whose basis this is, with its fit."""
+        return x_hat + self.basis.sum(self.coefficients).reshape(x_hat.shape)
+
+
 def basis_of(x_hat: Tensor, past: Tensor | None = None) -> Basis | None:
     """Of one date [C, H, W] DN, and the one before it; None where numbers are not finite, which takes damaged bytes."""
     parts, smooth = [x_hat], x_hat
@@ -119,8 +131,8 @@ def kinds(bands: int, has_past: bool) -> Iterator[slice]:
 
 def send_fit(
     port: Port, tables: Tables, x: Tensor, x_hat: Tensor, step: float, past: Tensor | None = None
-) -> Tensor:
-    """Fits one date, and codes what is worth its bits -> the date with it.
+) -> Fit:
+    """Fits one date, and codes what is worth its bits.
 
     Args:
         port: counts or writes.
@@ -143,7 +155,7 @@ def send_fit(
         if choice:
             port.code(symbols, np.full(len(symbols), choice * STRIDE), tables)
             sent[:, kind] = symbols.reshape(len(x), -1)
-    return x_hat + basis.sum(torch.from_numpy(sent * step)).reshape(x_hat.shape)
+    return Fit(basis, torch.from_numpy(sent * step))
 
 
 def chosen(wanted: np.ndarray, tables: Tables) -> tuple[int, np.ndarray]:
@@ -189,4 +201,4 @@ def read_fit(port: Port, tables: Tables, x_hat: Tensor, step: float, past: Tenso
     basis = basis_of(x_hat, past)
     if basis is None:
         raise FormatError("closing fit: sent for a picture that is not finite; the bytes are damaged")
-    return x_hat + basis.sum(torch.from_numpy(sent * step)).reshape(x_hat.shape)
+    return Fit(basis, torch.from_numpy(sent * step)).applied(x_hat)

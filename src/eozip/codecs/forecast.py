@@ -94,11 +94,8 @@ def forecast(
     y_hat, deviation = walked(codec, y, grown(hidden, tuple(y.shape[2:])), t, given)
     pictures, sigma = x.copy(), np.zeros_like(x)
     if some.any():
-        found = (
-            model.restore(model.synthesise(y_hat, t[some])),
-            in_pixels(codec, deviation, t[some]) * model.unit,
-        )
-        pictures[some], sigma[some] = (v[:, :, :height, :width].numpy() for v in found)
+        pictures[some] = codec.picture(y_hat, x[some].shape, quality)
+        sigma[some] = (in_pixels(codec, deviation, t[some]) * model.unit)[:, :, :height, :width]
     return pictures, sigma
 
 
@@ -152,7 +149,7 @@ def through_transforms(codec: SmallCodec, x: np.ndarray, quality: float) -> np.n
 
     def seen(pictures: Tensor) -> Tensor:
         y = model.analyse(model.standardise(padded(pictures)), t)
-        return model.restore(model.synthesise(y, t))[..., : pictures.shape[2], : pictures.shape[3]]
+        return codec.picture(y, pictures.shape, quality)
 
     pictures = torch.from_numpy(x)
     shifted = seen(F.pad(pictures, (HALF, 0, HALF, 0), mode="replicate"))[..., HALF:, HALF:]

@@ -164,8 +164,8 @@ class SmallCodec:
                 wanted = torch.where(torch.from_numpy(hidden)[:, None], x_hat, wanted)
             past = None
             for one, decoded in zip(wanted, x_hat, strict=True):
-                fitted = send_fit(port, self.tables, one, decoded, self.step(quality), past)
-                past = fitted if self.has_past else None
+                fit = send_fit(port, self.tables, one, decoded, self.step(quality), past)
+                past = fit.applied(decoded) if self.has_past else None
                 ends.append(port.bits)
         return np.diff(ends) if self.model.config.fit else np.zeros(len(x))
 
