@@ -34,6 +34,8 @@ TINY = {
     "hyper_latent": 4,
     "context": 12,
     "fit": True,
+    "fit_classes": (7, 3),
+    "native": True,
 }
 KINDS = {"tec-elic-tiny": "context", "tec-fp-tiny": "linear"}
 NOISE = 0.02
@@ -75,9 +77,9 @@ def begun(config: SmallConfig, noise: float) -> SmallImageModel:
 
 
 def unfitted(codec: SmallCodec) -> SmallCodec:
-    """The same without a closing fit: what the networks say."""
+    """The same without a closing fit and native grids: what the networks say."""
     model = copy.copy(codec.model)
-    model.config = replace(model.config, fit=False)
+    model.config = replace(model.config, fit=False, native=False)
     return replace(codec, model=model)
 
 

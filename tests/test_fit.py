@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eozip.codecs.fit import CHOICE_ROW, basis_of, chosen, kinds, read_fit, send_fit
+from eozip.codecs.fit import CHOICE_ROW, basis_of, chosen, kinds, read_fit, send_fit, soft_class
 from eozip.codecs.thrift import BITS_PER_SQUARED_STEP
 from eozip.coder import DecodePort, EncodePort, EstimatePort
 from eozip.entropy.logistic_tables import logistic_tables
@@ -31,12 +31,12 @@ def worsened(x: torch.Tensor) -> torch.Tensor:
     return mixed + 5 * torch.randn(x.shape, generator=torch.manual_seed(1))
 
 
-def there_and_back(x, x_hat, step=STEP, past=None):
+def there_and_back(x, x_hat, step=STEP, past=None, classes=()):
     port = EncodePort()
-    sent = send_fit(port, TABLES, x, x_hat, step, past).applied(x_hat)
+    sent = send_fit(port, TABLES, x, x_hat, step, past, classes).applied(x_hat)
     data = port.finish()
     read = DecodePort(data)
-    received = read_fit(read, TABLES, x_hat, step, past)
+    received = read_fit(read, TABLES, x_hat, step, past, classes)
     read.finish()
     return sent, received, data
 
@@ -61,6 +61,26 @@ def test_a_past_date_helps_where_it_knows_more():
     _, alone, _ = there_and_back(x, x_hat)
     _, after, _ = there_and_back(x, x_hat, past=past)
     assert mse(after, x) < 0.2 * mse(alone, x)
+
+
+def test_classes_help_where_kinds_of_pixels_differ():
+    """Plants lost another share of a band than bare land did."""
+    x = picture(64, 64)
+    x[7, :, 32:] += 3000
+    x_hat = x.clone()
+    x_hat[5, :, 32:] *= 0.9
+    (_, alone, _), (sent, told, data) = (there_and_back(x, x_hat, classes=c) for c in ((), (7, 3)))
+    assert torch.equal(sent, told)
+    assert mse(told, x) < 0.3 * mse(alone, x)
+    assert len(data) < 500
+
+
+def test_soft_classes_stay_within_bounds():
+    x = picture()
+    x[3], x[7] = x[3] - 4000, -x[3]  # sums of 0 and below
+    inside = soft_class(x, 7, 3)
+    assert inside.isfinite().all()
+    assert inside.abs().max() <= 1
 
 
 def test_an_exact_picture_is_left_alone():
@@ -95,10 +115,10 @@ def test_functions_are_orthonormal():
 
 
 def test_every_coefficient_is_of_one_kind():
-    for has_past in (False, True):
-        columns = list(kinds(12, has_past))
+    for more in range(3):
+        columns = list(kinds(12, more))
         assert columns[0] == slice(0, 1)
-        assert [c.stop - c.start for c in columns] == [1] + [12] * (4 + has_past)
+        assert [c.stop - c.start for c in columns] == [1] + [12] * (4 + more)
         assert all(a.stop == b.start for a, b in zip(columns, columns[1:]))  # noqa: RUF007
 
 

@@ -16,7 +16,9 @@ from eozip.codecs.small_files import load_small, save_small, trained_tensors
 from eozip.entropy import exact
 from eozip.errors import DesyncError, FormatError, WeightsError
 from eozip.networks.lattice import PASSES, colours, pass_of_cells, pyramid
+from eozip.networks.small import SmallConfig
 from eozip.train.calibrate import calibrate
+from eozip.train.objective import LOSS_EXPONENT, loss_of
 from smallmodels import KINDS, TINY, scene, tiny_codec, tiny_model, unfitted
 
 
@@ -186,3 +188,32 @@ def test_coding_leaves_nothing_that_training_cannot_use(codec, kind):
     x = model.standardise(torch.from_numpy(scene(1, 160, 32)))
     x_hat, bits = model(x, torch.ones(1))
     (bits.sum() + x_hat.square().sum()).backward()
+
+
+def test_emphasis_fades_with_the_rate():
+    """At the lowest level as asked, at the highest all bands alike; the mean weight is always 1."""
+    plain, config = SmallConfig(), SmallConfig(emphasis=(4.0,) * 3 + (1.0,) * 9)
+    t = torch.tensor([0.0, 2.5, 5.0])
+    assert (plain.band_weights(t) == 1).all()
+    weights = config.band_weights(t)
+    torch.testing.assert_close(weights.mean(1), torch.ones(3))
+    torch.testing.assert_close(weights[:, 0] / weights[:, 11], torch.tensor([4.0, 2.5, 1.0]))
+
+
+def test_the_loss_has_the_emphasis():
+    model = copy.copy(tiny_model("tec-fp-tiny"))
+    x, t = torch.from_numpy(scene(1, 32, 32)), torch.tensor([0.0])
+    losses = []
+    for emphasis in ((), (1e-6,) * 11 + (1.0,), (1e-6,) * 3 + (1.0,) + (1e-6,) * 8):
+        model.config = replace(model.config, emphasis=emphasis)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            losses.append([v.item() for v in loss_of(model, x, t)])
+            error = (model(model.standardise(x), t)[0] - model.standardise(x)).square().mean((0, 2, 3))
+    (alike, rate, mse), (one, *same), (other, *_) = losses
+    assert same == [rate, mse]  # what is reported counts bands alike
+    lmbda = float(model.config.lmbda(t))
+    assert (one - other) == pytest.approx(
+        float(error[11] - error[3]) * lmbda * lmbda**LOSS_EXPONENT, rel=0.02, abs=1e-4
+    )
+    assert alike == pytest.approx((rate + lmbda * mse) * lmbda**LOSS_EXPONENT, rel=1e-5)

@@ -76,6 +76,12 @@ def test_wrong_tables(tmp_path, old, new, message):
         ('kind = "tec-xy"', "", "kind: expected one of tec-elic-small"),
         ("", "width = 3", "network: unknown key 'width'"),
         ("", "bands = 4", "network: bands: expected 12"),
+        ("", "emphasis = [1.0, 2.0]", "network: emphasis: expected 12 numbers above 0"),
+        (
+            "",
+            "emphasis = [0.0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
+            "network: emphasis: expected 12 numbers above 0",
+        ),
         ('name = "../x"', "", "name: expected an id"),
     ],
 )

@@ -15,7 +15,7 @@ from eozip.bitstream import Chunk, frame_check
 from eozip.coder import DecodePort, Tables
 from reference.model import PLACE, Model, read_tables, stored_model, table_row
 from reference.series import Past
-from reference.small import Step, compare, latent_shape
+from reference.small import Step, compare, latent_shape, pass_grids
 
 PLANES = (
     ((0, 1),),
@@ -225,6 +225,7 @@ def decode(flex: Flex, chunk: Chunk) -> np.ndarray:
     """
     frames, *size = latent_shape(chunk)
     ports = [DecodePort(section) for section in chunk.sections]
+    pass_grids(flex.m, ports[0])
     states = [DateState() for _ in range(frames)]
     first = 0
     for plane, groups in enumerate(PLANES):

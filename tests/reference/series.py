@@ -33,8 +33,9 @@ from reference.small import (
     compare,
     latent_shape,
     latents,
+    pass_fits,
+    pass_grids,
     passes,
-    read_fits,
     seen_at,
 )
 
@@ -225,7 +226,8 @@ def decode(m: Model, chunk: Chunk) -> list[Decoded]:
     port = DecodePort(chunk.sections[0])
     dates = list(decoded_dates(m, port, chunk))
     compare(chunk, tuple(frame_check(date.symbols[0]) for date in dates))
-    read_fits(m, port, chunk)
+    pass_grids(m, port)
+    pass_fits(m, port, chunk)
     port.finish()
     return dates
 

@@ -126,19 +126,28 @@ def decode(m: Model, chunk: Chunk) -> Decoded:
     y_hat = latents(read, shape)
     symbols = np.concatenate(read.steps, 1)
     compare(chunk, tuple(frame_check(frame) for frame in symbols))
-    read_fits(m, read.port, chunk)
+    pass_grids(m, read.port)
+    pass_fits(m, read.port, chunk)
     read.port.finish()
     return Decoded(symbols, y_hat.transpose(0, 3, 1, 2))
 
 
-def read_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:
-    """Passes over the closing fits, which say nothing about latents: 5 kinds of coefficients a date, 6 with a past."""
+def pass_grids(m: Model, port: DecodePort) -> None:
+    """Passes over the native grids of the 20 and 60 m bands, which say nothing about latents."""
+    for _ in range(2 if m.network.get("native") else 0):
+        kernel = 8 + int(port.code(None, np.array([48]), m.tables)[0])
+        for _ in range(2 if kernel else 0):
+            port.code(None, np.array([48]), m.tables)
+
+
+def pass_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:
+    """Passes over the closing fits: 5 kinds of coefficients a date, one more with a past, one more with classes."""
     bands = m.network["bands"]  # a companion band has no part in them
     if not m.network.get("fit"):
         return
     for k in range(chunk.header.shape[0]):
-        has_past = k > 0 and m.network["entropy"] == "time"
-        for count in (1, *[bands] * (4 + has_past)):
+        more = (k > 0 and m.network["entropy"] == "time") + bool(m.network.get("fit_classes"))
+        for count in (1, *[bands] * (4 + more)):
             choice = 8 + int(port.code(None, np.array([48]), m.tables)[0])
             if choice:
                 port.code(None, np.full(bands * count, 6 * choice), m.tables)

@@ -1,6 +1,7 @@
 """The closing fit: per date, a linear map from the decoded picture to a better one, which the encoder fits and sends.
 
-    x_hat > bands, what is lost by smoothing them once, twice, three times, and with a past the bands of the date before
+    x_hat > bands, what is lost by smoothing them once, twice, three times, with a past the bands of the date before, and
+            bands times a soft class
           > made orthonormal over the date
     x_hat + symbols * step @ those functions
 
@@ -38,6 +39,7 @@ ROUNDS = 2  # of choosing a row, then symbols
 RIDGE = 0.25  # DN**2: functions far weaker are noise, which other machines compute otherwise
 # of so many pixels every fifth is enough; an odd distance meets every phase of coarse bands
 SAMPLE, MANY = 5, 1 << 14
+DARK = 200  # DN: sums of two bands below it say nothing of their ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +87,23 @@ class Fit:
         return x_hat + self.basis.sum(self.coefficients).reshape(x_hat.shape)
 
 
-def basis_of(x_hat: Tensor, past: Tensor | None = None) -> Basis | None:
-    """Of one date [C, H, W] DN, and the one before it; None where numbers are not finite, which takes damaged bytes."""
+def basis_of(x_hat: Tensor, past: Tensor | None = None, classes: tuple[int, ...] = ()) -> Basis | None:
+    """Functions of a decoded date.
+
+    Args:
+        x_hat: [C, H, W] DN.
+        past: the date before, likewise.
+        classes: two bands, by which pixels are told apart; or none.
+
+    Returns:
+        None where numbers are not finite, which takes damaged bytes.
+    """
     parts, smooth = [x_hat], x_hat
     for _ in range(SMOOTHINGS):
         rough, smooth = smooth, smoothed(smooth)
         parts.append(rough - smooth)
     parts += [] if past is None else [past]
+    parts += [x_hat * soft_class(x_hat, *classes)] if classes else []
     flat = tuple(part.flatten(1) for part in parts)
     sample = sampled(flat)
     mean = sample.mean(1, keepdim=True)
@@ -99,6 +111,13 @@ def basis_of(x_hat: Tensor, past: Tensor | None = None) -> Basis | None:
     gram = sample @ sample.T / sample.shape[1]
     factor, failed = torch.linalg.cholesky_ex(gram + RIDGE * torch.eye(len(gram), dtype=gram.dtype))
     return None if int(failed) or not bool(factor.isfinite().all()) else Basis(flat, sample, mean, factor)
+
+
+def soft_class(x: Tensor, a: int, b: int) -> Tensor:
+    """From -1 to 1 by the normalised difference of two bands, [H, W]: with near infrared and red, bare land to plants."""
+    index = (x[a] - x[b]) / (x[a] + x[b]).clamp_min(DARK)
+    away = index - index.mean()
+    return torch.tanh(away / (away.square().mean().sqrt() + 1e-3))
 
 
 def sampled(parts: tuple[Tensor, ...]) -> Tensor:
@@ -123,14 +142,20 @@ def three(x: Tensor, axis: int) -> Tensor:
     return total
 
 
-def kinds(bands: int, has_past: bool) -> Iterator[slice]:
-    """Columns of the coefficients of each kind: the constant, the bands, details of each size, the past."""
-    edges = range(1, 2 + (1 + SMOOTHINGS + has_past) * bands, bands)
+def kinds(bands: int, more: int) -> Iterator[slice]:
+    """Columns of the coefficients of each kind: the constant, the bands, details of each size, and so many more."""
+    edges = range(1, 2 + (1 + SMOOTHINGS + more) * bands, bands)
     return (slice(*edge) for edge in pairwise([0, *edges]))
 
 
 def send_fit(
-    port: Port, tables: Tables, x: Tensor, x_hat: Tensor, step: float, past: Tensor | None = None
+    port: Port,
+    tables: Tables,
+    x: Tensor,
+    x_hat: Tensor,
+    step: float,
+    past: Tensor | None = None,
+    classes: tuple[int, ...] = (),
 ) -> Fit:
     """Fits one date, and codes what is worth its bits.
 
@@ -141,15 +166,16 @@ def send_fit(
         x_hat: the same decoded; may be rougher than the decoder's, which costs a little quality and no agreement.
         step: of orthonormal coefficients, DN.
         past: the date before with its fit, likewise.
+        classes: see `basis_of`.
     """
-    basis = basis_of(x_hat, past)
+    basis = basis_of(x_hat, past, classes)
     if basis is None:
         raise InputError(
             "closing fit: pixels of this date are too far out of range; expected DN of about 0..20,000"
         )
     wanted = (basis.coefficients((x - x_hat).flatten(1)) / step).numpy()
     sent = np.zeros_like(wanted)
-    for kind in kinds(len(x), past is not None):
+    for kind in kinds(len(x), (past is not None) + bool(classes)):
         choice, symbols = chosen(wanted[:, kind].ravel(), tables)
         port.code(np.array([choice - CHOICES // 2], np.int32), np.array([CHOICE_ROW]), tables)
         if choice:
@@ -179,13 +205,20 @@ def costs(symbols: np.ndarray, tables: Tables) -> np.ndarray:
     return (bits + np.where(is_inside, 0, ESCAPE_BITS)).sum(1)
 
 
-def read_fit(port: Port, tables: Tables, x_hat: Tensor, step: float, past: Tensor | None = None) -> Tensor:
+def read_fit(
+    port: Port,
+    tables: Tables,
+    x_hat: Tensor,
+    step: float,
+    past: Tensor | None = None,
+    classes: tuple[int, ...] = (),
+) -> Tensor:
     """What `send_fit` coded, applied: one date [C, H, W] -> the same, better.
 
     Raises:
         FormatError: bytes that no encoder writes.
     """
-    columns = list(kinds(len(x_hat), past is not None))
+    columns = list(kinds(len(x_hat), (past is not None) + bool(classes)))
     sent = np.zeros((len(x_hat), columns[-1].stop))
     for kind in columns:
         choice = int(port.code(None, np.array([CHOICE_ROW]), tables)[0]) + CHOICES // 2
@@ -198,7 +231,7 @@ def read_fit(port: Port, tables: Tables, x_hat: Tensor, step: float, past: Tenso
             part[:] = port.code(None, np.full(part.size, choice * STRIDE), tables).reshape(part.shape)
     if not sent.any():
         return x_hat
-    basis = basis_of(x_hat, past)
+    basis = basis_of(x_hat, past, classes)
     if basis is None:
         raise FormatError("closing fit: sent for a picture that is not finite; the bytes are damaged")
     return Fit(basis, torch.from_numpy(sent * step)).applied(x_hat)

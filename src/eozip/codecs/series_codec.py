@@ -89,8 +89,8 @@ class SeriesCodec(SmallCodec):
             found.append(y_hat)
             ends.append(port.bits)
         hidden = None if dropped is None else dropping.pixels_of(dropped, x.shape[2:])
-        fits = self.send_fits(port, x, torch.cat(found), quality, hidden)
-        return tuple(checks), tuple((np.diff(ends) + fits).tolist())
+        rest = self.send_end(port, x, torch.cat(found), quality, hidden)
+        return tuple(checks), tuple((np.diff(ends) + rest).tolist())
 
     def traverse(
         self,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
 from eozip.codecs.fit import read_fit, send_fit
+from eozip.codecs.native import Grid, Group, found, groups_of, on_grids, read_grids, send_grids
 from eozip.codecs.small_model import SmallImageModel
 from eozip.codecs.thrift import BITS_PER_SQUARED_STEP, thrifty
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
@@ -135,10 +136,30 @@ class SmallCodec:
         t = self.level(quality, len(x))
         y = self.model.analyse(self.model.standardise(padded(torch.from_numpy(x))), t)
         checks, y_hat = self.traverse(port, t, tuple(y.shape[2:]), y, self.model.entropy.hyper_latent(y))
-        self.send_fits(port, x, y_hat, quality)
+        self.send_end(port, x, y_hat, quality)
         return checks, ()
 
-    def send_fits(
+    def grids(self, port: Port, x: np.ndarray | None, tell: bool = True) -> list[Grid | None]:
+        """Codes the native grids of interpolated bands, where these weights put bands back onto them.
+
+        Args:
+            port: any.
+            x: DN [T, C, H, W]; None when decoding.
+            tell: False: there is no telling, so none is named.
+        """
+        if x is None:
+            return read_grids(port, self.tables, self.groups)
+        pixels = torch.from_numpy(x)
+        grids = [found(pixels, group) if tell else None for group in self.groups]
+        send_grids(port, self.tables, grids)
+        return grids
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Bands that may lie on a native grid."""
+        return groups_of(self.sensor, self.bands) if self.model.config.native else ()
+
+    def send_end(
         self,
         port: EncodePort | EstimatePort,
         x: np.ndarray,
@@ -146,7 +167,7 @@ class SmallCodec:
         quality: float,
         hidden: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The closing fit of every date, where these weights have one -> bits [T].
+        """The native grids, and the closing fit of every date, as far as these weights have them -> bits [T].
 
         Args:
             port: counts or writes.
@@ -156,18 +177,20 @@ class SmallCodec:
             hidden: bool [T, H, W], pixels that do not count.
         """
         ends = [port.bits]
-        if self.model.config.fit:
-            # the encoder's choice needs no agreement, so low precision is safe here
-            x_hat = self.picture(y_hat, x.shape, quality, draft=True)
-            wanted = torch.from_numpy(x)
-            if hidden is not None:
-                wanted = torch.where(torch.from_numpy(hidden)[:, None], x_hat, wanted)
-            past = None
-            for one, decoded in zip(wanted, x_hat, strict=True):
-                fit = send_fit(port, self.tables, one, decoded, self.step(quality), past)
-                past = fit.applied(decoded) if self.has_past else None
-                ends.append(port.bits)
-        return np.diff(ends) if self.model.config.fit else np.zeros(len(x))
+        self.grids(port, x, tell=hidden is None)
+        if not self.model.config.fit:
+            return np.diff([*ends, *[port.bits] * len(x)])
+        # the encoder's choice needs no agreement, so low precision is safe here
+        x_hat = self.picture(y_hat, x.shape, quality, draft=True)
+        wanted = torch.from_numpy(x)
+        if hidden is not None:
+            wanted = torch.where(torch.from_numpy(hidden)[:, None], x_hat, wanted)
+        step, classes, past = self.step(quality), self.model.config.fit_classes, None
+        for one, decoded in zip(wanted, x_hat, strict=True):
+            fit = send_fit(port, self.tables, one, decoded, step, past, classes)
+            past = fit.applied(decoded) if self.has_past else None
+            ends.append(port.bits)
+        return np.diff(ends)
 
     def picture(self, y_hat: Tensor, shape: Sequence[int], quality: float, draft: bool = False) -> Tensor:
         """Latents -> DN [T, C, H, W] by the network alone."""
@@ -199,12 +222,14 @@ class SmallCodec:
         checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, *more)
         compare(coded.checks, checks)
         x_hat = self.picture(y_hat, shape, quality)
+        grids = self.grids(port, None)
         if self.model.config.fit:
+            step, classes = self.step(quality), self.model.config.fit_classes
             for k, one in enumerate(x_hat):
                 past = x_hat[k - 1] if self.has_past and k else None
-                x_hat[k] = read_fit(port, self.tables, one, self.step(quality), past)
+                x_hat[k] = read_fit(port, self.tables, one, step, past, classes)
         port.finish()
-        return x_hat.numpy()
+        return on_grids(x_hat, self.groups, grids).numpy()
 
     def traverse(
         self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None

@@ -29,7 +29,7 @@ from eozip.errors import WeightsError
 from eozip.networks.small import SmallConfig
 
 KIND = "small-image"
-LATER = {"time", "fit"}  # sizes that older weights do not name, nor need
+LATER = {"time", "fit", "fit_classes", "native", "emphasis"}  # sizes that older weights do not name, nor need
 HALF = ("g_a.", "g_s.", "entropy.h_a.")
 
 
@@ -114,7 +114,8 @@ def small_config(config: Mapping[str, Any], source: str) -> SmallConfig:
             f"{source}: expected kind {KIND!r} with the sizes {sorted(known)}, got {config.get('kind')!r} "
             f"with {sorted(network)}"
         )
-    return SmallConfig(**{**network, "groups": tuple(network["groups"])})
+    listed = {key: tuple(network.get(key, ())) for key in ("groups", "fit_classes", "emphasis")}
+    return SmallConfig(**{**network, **listed})
 
 
 def parts(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -41,6 +41,12 @@ class SmallConfig:
     context: int = 128
     time: int = 128  # of the networks over past dates
     fit: bool = False  # whether a linear map from the decoded picture to a better one ends every date
+    fit_classes: tuple[
+        int, ...
+    ] = ()  # two bands that tell soft classes apart in that map; none: it has no classes
+    native: bool = False  # whether interpolated bands are put back onto their grid at the end
+    # what a squared error of each band weighs in training at the lowest rate (all alike at the highest); empty: alike
+    emphasis: tuple[float, ...] = ()
 
     @property
     def latent(self) -> int:
@@ -50,6 +56,12 @@ class SmallConfig:
         """Lagrangian of level t (0 .. levels-1): bits per pixel per band against MSE of standardised pixels."""
         ratio = self.lmbda_max / self.lmbda_min
         return self.lmbda_min * ratio ** (t / (self.levels - 1))
+
+    def band_weights(self, t: Tensor) -> Tensor:
+        """What a squared error of each band weighs at level t [B], mean 1 -> [B, C]."""
+        most = torch.tensor(self.emphasis or (1.0,) * self.bands, device=t.device)
+        weights = most.expand(len(t), -1).lerp(torch.ones_like(most), t[:, None] / (self.levels - 1))
+        return weights / weights.mean(1, keepdim=True)
 
 
 def at_level(table: Tensor, t: Tensor) -> Tensor:
@@ -80,6 +92,11 @@ def blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
+def of_blocks(layer: nn.Conv2d, x: Tensor, side: int) -> Tensor:
+    """layer(pixel_unshuffle(x, side)), in one pass over the pixels; the layer is 1x1."""
+    return F.conv2d(x, layer.weight.unflatten(1, (-1, side, side))[..., 0, 0], layer.bias, stride=side)
+
+
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -100,10 +117,10 @@ class SmallAnalysis(nn.Module):
         self.leave = zeroed(nn.Conv2d(c.coarse, c.latent, 1))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        y = self.linear(F.pixel_unshuffle(x, PATCH))
+        y = of_blocks(self.linear, x, PATCH)
         # which symbols to send is the encoder's own choice, so low precision is safe here
         with training_precision(x, self.training or fast_bfloat16(x.device)):
-            v = self.fine(self.enter(F.pixel_unshuffle(x, 4)))
+            v = self.fine(of_blocks(self.enter, x, 4))
             v = F.relu(self.descend(F.pixel_unshuffle(v, 2)) + at_level(self.level, t))
             v = self.leave(F.relu(self.coarse(v)))
         return y + v.float()
@@ -132,7 +149,7 @@ class SmallSynthesis(nn.Module):
             v = self.coarse(F.relu(self.enter(y) + at_level(self.level, t)))
             v = self.fine(F.pixel_shuffle(self.rise4(v), 2))
             v = F.pixel_shuffle(self.rise2(v), 2)
-            v = self.pixel(F.relu(v + self.look(F.pixel_unshuffle(x, 2))))
+            v = self.pixel(F.relu(v + of_blocks(self.look, x, 2)))
             v = self.leave(F.relu(v))
         return x + F.pixel_shuffle(v.float(), 2)
 

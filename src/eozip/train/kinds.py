@@ -69,6 +69,11 @@ class Kind:
             InputError: an unknown size, or another band count than the sensor's.
         """
         config = from_table(self.config, {**overrides, **self.fixed}, "network")
+        emphasis = getattr(config, "emphasis", ())
+        if emphasis and (len(emphasis) != len(self.band_names) or min(emphasis) <= 0):
+            raise InputError(
+                f"network: emphasis: expected {len(self.band_names)} numbers above 0, one per band, got {emphasis}"
+            )
         if config.bands != len(self.band_names):
             raise InputError(
                 f"network: bands: expected {len(self.band_names)} of {self.sensor}, got {config.bands}"

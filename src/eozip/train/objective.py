@@ -22,7 +22,7 @@ def sampled_levels(levels: int, count: int, rng: np.random.Generator) -> Tensor:
 
 
 def loss_of(model: nn.Module, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """R + lambda D of a batch, weighted by lambda**-0.45.
+    """R + lambda D of a batch, weighted by lambda**-0.45; D is the squared error with the emphasis that bands have.
 
     Args:
         model: `forward(x, t)` gives x_hat and bits [B].
@@ -30,14 +30,15 @@ def loss_of(model: nn.Module, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Te
         t: levels [B].
 
     Returns:
-        loss, bpppb [B], MSE [B] of standardised pixels.
+        loss, bpppb [B], MSE [B] of standardised pixels (all bands alike).
     """
     x = model.standardise(dn)
     x_hat, bits = model(x, t)
     rate = bits / x[0].numel()
-    mse = (x_hat - x).square().flatten(1).mean(1)
+    of_bands = (x_hat - x).square().mean((2, 3))
     lmbda = model.config.lmbda(t)
-    return ((rate + lmbda * mse) * lmbda**LOSS_EXPONENT).mean(), rate, mse
+    distortion = (of_bands * model.config.band_weights(t)).mean(1)
+    return ((rate + lmbda * distortion) * lmbda**LOSS_EXPONENT).mean(), rate, of_bands.mean(1)
 
 
 def series_loss(model: nn.Module, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
