@@ -222,6 +222,20 @@ def test_init_takes_what_fits_and_closed_forms_fill_the_rest(folder):
     assert [p["bpppb"] for p in after] != [p["bpppb"] for p in before]
 
 
+def test_again_goes_on_with_what_is_trained_on_newer_transforms(folder):
+    newer, older = (
+        run(write_recipe(folder, f"steps = 2\nseed = {seed}", NO_BYTES), out=folder / str(seed), **QUIET).out
+        for seed in (1, 2)
+    )
+    keys = f'init = "1/{states.CHECKPOINT}"\nagain = "2/{states.CHECKPOINT}"\ntrain_only = ["entropy."]'
+    recipe = load(write_recipe(folder, keys))
+    given = loop.given_tensors(recipe, kind_of(recipe.kind))
+    for name, value in given.items():
+        assert torch.equal(value, averages(older if name.startswith("entropy.") else newer)[name]), name
+    with pytest.raises(InputError, match="again: expected init and train_only"):
+        load(write_recipe(folder, f'again = "2/{states.CHECKPOINT}"'))
+
+
 def test_train_only_must_leave_something(folder):
     with pytest.raises(InputError, match="train_only: no parameter begins with any of nothing"):
         run(write_recipe(folder, 'train_only = ["nothing"]', NO_BYTES), out=folder / "out", **QUIET)
