@@ -12,15 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eozip.codecs.native import (
+    FLAG_ROW,
     KERNELS,
+    LARGEST,
     LEAST,
-    MIDDLE,
-    ROW,
+    NARROW_ROW,
     Grid,
-    found,
+    Placing,
     groups_of,
+    guessed,
     interpolation,
     on_grids,
+    placings_by_draft,
+    placings_by_pixels,
     projected,
     read_grids,
     send_grids,
@@ -32,7 +36,7 @@ from smallmodels import scene, tiny_codec, tiny_flex_codec, tiny_series_codec
 
 TABLES = logistic_tables()
 GROUPS = groups_of("s2-l2a", 12)
-NEAREST, BILINEAR, CUBIC = range(len(KERNELS))
+BILINEAR, NEAREST, CUBIC = range(len(KERNELS))
 
 
 def interpolated(grids: list[Grid | None], dates: int = 2, height: int = 72, width: int = 80) -> torch.Tensor:
@@ -89,26 +93,72 @@ def test_bilinear_is_what_torch_interpolates():
 )
 def test_grids_are_found(grids):
     x = interpolated(grids)
-    assert [found(x, group) for group in GROUPS] == grids
+    found = {p.group: p for p in placings_by_pixels(x, GROUPS)}
+    assert [found[g].grid if g in found else None for g in GROUPS] == grids
+    assert all(p.kept.all() for p in found.values())
 
 
 def test_cubic_by_two_makes_the_pictures_of_bilinear():
     x = interpolated([Grid(CUBIC, 2, 1, 0), None])
-    assert found(x, GROUPS[0]) == Grid(BILINEAR, 2, 1, 0)
+    assert guessed(x, GROUPS[0]) == Grid(BILINEAR, 2, 1, 0)
 
 
-@pytest.mark.parametrize("fault", ["one date", "a corner", "noise", "too small"])
-def test_none_is_named_where_not_all_lies_on_it(fault):
+def noise(x: torch.Tensor, strength: float) -> torch.Tensor:
+    return strength * torch.randn(x.shape, generator=torch.manual_seed(1))
+
+
+@pytest.mark.parametrize("by", ["draft", "pixels"])
+@pytest.mark.parametrize("fault", ["a date", "a corner", "the last columns", "an island"])
+def test_what_lies_on_no_grid_is_left_out(fault, by):
+    """Wherever the fault is, also where no whole tile lies."""
     x = interpolated([Grid(BILINEAR, 2, 0, 1), None])
-    if fault == "one date":
-        x[1] = x[1].roll(1, 1)
+    bad = np.s_[1, 5]
+    if fault == "a date":
+        x[bad] = x[bad].roll(1, 0)
     elif fault == "a corner":
-        x[0, 5, :20, :20] = 700
-    elif fault == "noise":
-        x += 3 * torch.randn(x.shape, generator=torch.manual_seed(1))
+        x[bad][:20, :20] = 700
+    elif fault == "the last columns":
+        x[bad][:, -6:] = x[bad][:, -6:].roll(1, 1)
     else:
+        x[bad][:] = 700
+        x[bad][30:40, 30:40] = 3000
+        x[bad][33, 33] = 0
+    x_hat = x + noise(x, 3)
+    if by == "draft":
+        (placing,) = placings_by_draft(x, x_hat, GROUPS, 1.0)
+    else:
+        (placing,) = placings_by_pixels(x, GROUPS)
+    assert placing.grid == Grid(BILINEAR, 2, 0, 1)
+    left_out = [(int(d), int(b)) for d, b in (~placing.kept).nonzero()]
+    assert left_out == [(1, 1)]
+    assert torch.equal(on_grids(x_hat, [placing])[bad], x_hat[bad])
+
+
+@pytest.mark.parametrize("fault", ["noise", "too small", "too large"])
+def test_none_is_named_where_there_is_none(fault):
+    x = interpolated([Grid(BILINEAR, 2, 0, 1), None])
+    if fault == "noise":
+        x += noise(x, 10)
+    elif fault == "too small":
         x = x[:, :, : LEAST - 1]
-    assert found(x, GROUPS[0]) is None
+    else:
+        x = x.repeat(1, 1, 1, LARGEST // x.shape[3] + 1)
+    assert placings_by_pixels(x, GROUPS) == []
+    assert placings_by_draft(x, x + noise(x, 3), GROUPS, 1.0) == []
+
+
+def test_a_draft_without_errors_to_take_away_names_none():
+    x = interpolated([Grid(BILINEAR, 2, 0, 1), None])
+    assert placings_by_draft(x, x + 0.1, GROUPS, 1e-3) == []
+
+
+def test_pixels_that_do_not_count_keep_no_picture_from_its_grid():
+    x = interpolated([Grid(BILINEAR, 2, 0, 1), None])
+    x_hat, seen = x + noise(x, 3), torch.ones(2, 72, 80, dtype=torch.bool)
+    x[0, :, 10:20, 10:20], seen[0, 8:24, 8:24] = 9000, False
+    (placing,) = placings_by_draft(x, x_hat, GROUPS, 1.0, seen)
+    assert placing.kept.all()
+    assert not placings_by_draft(x, x_hat, GROUPS, 1.0)[0].kept.all()
 
 
 @given(
@@ -128,48 +178,86 @@ def test_projection_is_one(kernel, size, phases):
     torch.testing.assert_close(projected(put, grid), put, rtol=1e-4, atol=0.5)
 
 
-def test_only_bands_of_a_group_with_a_grid_move():
-    x = torch.from_numpy(scene(1, 30, 31))
-    assert on_grids(x, GROUPS, [None, None]) is x
-    put = on_grids(x, GROUPS, [None, Grid(BILINEAR, 6, 1, 2)])
-    moved = (put != x).flatten(2).any(2)[0].nonzero().flatten().tolist()
-    assert moved == [0, 9]
+def placing(grid: Grid, dates: int, out: tuple[tuple[int, int], ...] = ()) -> Placing:
+    group = next(g for g in GROUPS if g.factor == grid.factor)
+    kept = torch.ones(dates, len(group.bands), dtype=torch.bool)
+    for date, band in out:
+        kept[date, band] = False
+    return Placing(group, grid, kept)
 
 
-@given(
-    st.tuples(
-        *(
-            st.none() | st.builds(Grid, st.integers(0, 2), st.just(f), *[st.integers(0, f - 1)] * 2)
-            for f in (2, 6)
-        )
-    )
-)
-def test_there_and_back(grids):
+def test_only_what_is_placed_moves():
+    x = torch.from_numpy(scene(2, 30, 31))
+    assert on_grids(x, []) is x
+    put = on_grids(x, [placing(Grid(BILINEAR, 6, 1, 2), 2, ((1, 0),))])
+    moved = (put != x).flatten(2).any(2).nonzero().tolist()
+    assert moved == [[0, 0], [0, 9], [1, 9]]
+
+
+@st.composite
+def placings(draw, dates: int = 3) -> list[Placing]:
+    found = []
+    for group in GROUPS:
+        if draw(st.booleans()):
+            phases = (draw(st.integers(0, group.factor - 1)) for _ in range(2))
+            grid = Grid(draw(st.integers(0, len(KERNELS) - 1)), group.factor, *phases)
+            cells = st.tuples(st.integers(0, dates - 1), st.integers(0, len(group.bands) - 1))
+            found.append(placing(grid, dates, tuple(draw(st.lists(cells, max_size=4)))))
+    return found
+
+
+@given(placings())
+def test_there_and_back(sent):
     port = EncodePort()
-    send_grids(port, TABLES, grids)
+    send_grids(port, TABLES, GROUPS, sent)
     data = port.finish()
     read = DecodePort(data)
-    assert tuple(read_grids(read, TABLES, GROUPS)) == grids
+    got = read_grids(read, TABLES, GROUPS, (3, 12, 64, 64))
     read.finish()
-    assert len(data) <= 8
+    assert [(p.group, p.grid) for p in got] == [(p.group, p.grid) for p in sent]
+    assert all(torch.equal(a.kept, b.kept) for a, b in zip(got, sent, strict=True))
+    assert len(data) <= 6 + 1.3 * sum(int((~p.kept).sum()) for p in sent)
 
 
-@pytest.mark.parametrize("values", [[4], [-1], [2, 2], [2, 0, -1]])
-def test_what_no_encoder_writes_is_refused(values):
+def written(*values: tuple[int, int]) -> DecodePort:
+    """Symbols under rows."""
     port = EncodePort()
-    for value in values:
-        port.code(np.array([value - MIDDLE], np.int32), np.array([ROW]), TABLES)
+    for value, row in values:
+        port.code(np.array([value], np.int32), np.array([row]), TABLES)
+    return DecodePort(port.finish())
+
+
+KERNEL = (0, NARROW_ROW)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [(3, NARROW_ROW)],
+        [(-2, NARROW_ROW)],
+        [KERNEL, (2, NARROW_ROW)],
+        [KERNEL, KERNEL, (-1, NARROW_ROW)],
+        [KERNEL, KERNEL, KERNEL, (2, FLAG_ROW)],
+        [KERNEL, KERNEL, KERNEL, (-1, FLAG_ROW)],
+    ],
+)
+def test_what_no_encoder_writes_is_refused(values):
     with pytest.raises(FormatError, match="native grid"):
-        read_grids(DecodePort(port.finish()), TABLES, GROUPS)
+        read_grids(written(*values), TABLES, GROUPS, (1, 12, 64, 64))
+
+
+def test_no_grid_may_ask_for_hours():
+    with pytest.raises(FormatError, match="above 2048 pixels"):
+        read_grids(written(KERNEL), TABLES, GROUPS, (1, 12, 32, LARGEST + 1))
 
 
 @given(data=st.binary(max_size=60))
 def test_any_bytes_give_grids_or_a_named_error(data):
     try:
-        grids = read_grids(DecodePort(data), TABLES, GROUPS)
+        found = read_grids(DecodePort(data), TABLES, GROUPS, (1, 12, 7, 5))
     except EozipError:
         return
-    assert on_grids(torch.zeros(1, 12, 7, 5), GROUPS, grids).shape == (1, 12, 7, 5)
+    assert on_grids(torch.zeros(1, 12, 7, 5), found).shape == (1, 12, 7, 5)
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +291,15 @@ def test_codecs_gain_by_it(codecs, kind):
     assert size - size_before <= 6
 
 
-def test_dropped_pixels_tell_no_grid(codecs):
+def test_dropped_pixels_keep_no_picture_from_its_grid(codecs):
+    """Whatever stands where cells are dropped, the bytes are the same."""
     x = interpolated([Grid(BILINEAR, 2, 0, 1), None]).numpy()
     cells = np.zeros((2, 9, 10), bool)
     cells[1, 2:4, 3:6] = True
-    other = x.copy()
-    other[1, :, 16:32, 24:48] = 9000
-    a, b = (codecs["series"].encode_without(v, 60, cells) for v in (x, other))
-    assert codecs["series"].decode(a, x.shape, 60).shape == codecs["series"].decode(b, x.shape, 60).shape
+    codec = codecs["series"]
+    with_grid, plain = (
+        c.decode(c.encode_without(x, 80, cells), x.shape, 80) for c in (codec, without(codec))
+    )
+    clear = ~cells.repeat(8, 1).repeat(8, 2)
+    error, before = (np.square(v - x).transpose(0, 2, 3, 1)[clear].mean(0) for v in (with_grid, plain))
+    assert (error[list(GROUPS[0].bands)] < before[list(GROUPS[0].bands)]).all()

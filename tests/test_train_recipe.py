@@ -76,6 +76,7 @@ def test_wrong_tables(tmp_path, old, new, message):
         ('kind = "tec-xy"', "", "kind: expected one of tec-elic-small"),
         ("", "width = 3", "network: unknown key 'width'"),
         ("", "bands = 4", "network: bands: expected 12"),
+        ("", "fit_classes = [7, 12]", "network: fit_classes: expected two of the bands"),
         ("", "emphasis = [1.0, 2.0]", "network: emphasis: expected 12 numbers above 0"),
         (
             "",

@@ -225,7 +225,7 @@ def decode(flex: Flex, chunk: Chunk) -> np.ndarray:
     """
     frames, *size = latent_shape(chunk)
     ports = [DecodePort(section) for section in chunk.sections]
-    pass_grids(flex.m, ports[0])
+    pass_grids(flex.m, ports[0], chunk)
     states = [DateState() for _ in range(frames)]
     first = 0
     for plane, groups in enumerate(PLANES):

@@ -226,7 +226,7 @@ def decode(m: Model, chunk: Chunk) -> list[Decoded]:
     port = DecodePort(chunk.sections[0])
     dates = list(decoded_dates(m, port, chunk))
     compare(chunk, tuple(frame_check(date.symbols[0]) for date in dates))
-    pass_grids(m, port)
+    pass_grids(m, port, chunk)
     pass_fits(m, port, chunk)
     port.finish()
     return dates

@@ -126,18 +126,21 @@ def decode(m: Model, chunk: Chunk) -> Decoded:
     y_hat = latents(read, shape)
     symbols = np.concatenate(read.steps, 1)
     compare(chunk, tuple(frame_check(frame) for frame in symbols))
-    pass_grids(m, read.port)
+    pass_grids(m, read.port, chunk)
     pass_fits(m, read.port, chunk)
     read.port.finish()
     return Decoded(symbols, y_hat.transpose(0, 3, 1, 2))
 
 
-def pass_grids(m: Model, port: DecodePort) -> None:
+def pass_grids(m: Model, port: DecodePort, chunk: Chunk) -> None:
     """Passes over the native grids of the 20 and 60 m bands, which say nothing about latents."""
-    for _ in range(2 if m.network.get("native") else 0):
-        kernel = 8 + int(port.code(None, np.array([48]), m.tables)[0])
-        for _ in range(2 if kernel else 0):
-            port.code(None, np.array([48]), m.tables)
+    if not m.network.get("native"):
+        return
+    for phase_row, bands in ((30, 6), (36, 2)):
+        if port.code(None, np.array([30]), m.tables)[0] >= 0:
+            port.code(None, np.array([phase_row]), m.tables)
+            port.code(None, np.array([phase_row]), m.tables)
+            port.code(None, np.full(chunk.header.shape[0] * bands, 6), m.tables)
 
 
 def pass_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from eozip.codecs.base import Encoded
 from eozip.codecs.budgets import budget_of, check_asked, check_stream
 from eozip.codecs.intervals import DateState, PlaneCode, SectionPort
-from eozip.codecs.native import Grid, on_grids
+from eozip.codecs.native import Placing, on_grids, placings_by_pixels, read_grids, send_grids
 from eozip.codecs.series_codec import SeriesCodec, walked
 from eozip.codecs.small_codec import compare, padded, padded_size
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
@@ -132,7 +132,7 @@ class FlexCodec(SeriesCodec):
         """Plane by plane, date by date. -> check values, pixels (decoding only), bits of every date (encoding only)."""
         frames, _, height, width = shape
         size = padded_size(shape)
-        grids = self.grids(ports[0], x)
+        placings = self.placings(ports[0], x, shape)
         y = None if x is None else self.analysed(x)
         states = [DateState() for _ in range(frames)]
         spent = np.zeros(frames)
@@ -141,8 +141,16 @@ class FlexCodec(SeriesCodec):
         while section < len(ports):
             y_hat = self.one_plane(plane, section, ports, budgets, states, y, size, spent)
             section, plane = section + len(PLANES[plane]), plane + 1
-        pixels = np.empty(0) if x is not None else self.pixels(y_hat, plane - 1, height, width, grids)
+        pixels = np.empty(0) if x is not None else self.pixels(y_hat, plane - 1, height, width, placings)
         return tuple(state.check for state in states), pixels, tuple(spent.tolist())
+
+    def placings(self, port: Port, x: np.ndarray | None, shape: Sequence[int]) -> list[Placing]:
+        """The native grids: found where x is given, else read."""
+        if x is None:
+            return read_grids(port, self.tables, self.groups, shape)
+        placings = placings_by_pixels(torch.from_numpy(x), self.groups)
+        send_grids(port, self.tables, self.groups, placings)
+        return placings
 
     def one_plane(
         self,
@@ -220,11 +228,11 @@ class FlexCodec(SeriesCodec):
         return (middle + math.log(2) * away).exp()
 
     def pixels(
-        self, y_hat: Tensor, plane: int, height: int, width: int, grids: Sequence[Grid | None]
+        self, y_hat: Tensor, plane: int, height: int, width: int, placings: Sequence[Placing]
     ) -> np.ndarray:
         t = plane_level(plane, self.model.config.lmbda).expand(len(y_hat))
         x = self.model.g_s(y_hat / self.gain(plane), t)
-        return on_grids(self.model.restore(x)[:, :, :height, :width], self.groups, grids).numpy()
+        return on_grids(self.model.restore(x)[:, :, :height, :width], placings).numpy()
 
 
 def bits_of(ports: Sequence[Port]) -> float:

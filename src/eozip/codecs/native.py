@@ -8,6 +8,8 @@ of the bits at 48 dB, 1 % at 36 (docs/training-log.md).
 
     x_hat > U (U^T U)^-1 U^T x_hat V (V^T V)^-1 V^T
 
+Every date of every band may be left out, where its pixels lie on no grid (holes that were filled, another archive).
+
 Pixels, not symbols, depend on floats here, as in the closing fit.
 """
 
@@ -25,23 +27,26 @@ from eozip import sensors
 from eozip.coder import Port, Tables
 from eozip.errors import FormatError
 
-ROW, MIDDLE = 48, 8  # the tables' row of the symbols (scale 4), and what they stand around
-TILE = 36  # pixels; grids are looked for in tiles, in which each of them begins alike
-TILES = 512  # are enough
+LARGEST = 2048  # pixels a side: projecting takes time like its third power
 LEAST = 24  # pixels a side: with fewer there is no telling
+TILE = 36  # pixels; grids are looked for in tiles, in which each of them begins alike
+TILES, LIVELY = 512, 16  # so many are drawn, and of the livelier half so many looked at
+NEAR = 3.0  # DN: left in most of them on a grid that is worth trying
 TOLERANCE = 0.6  # DN: rounding once leaves 0.29, twice 0.41
 TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
 RIDGE = 1e-9  # of cells that the border nearly cuts off
-CACHED = 256
-
-
-def nearest(distance: np.ndarray) -> np.ndarray:
-    """Half open, so that a pixel between two cells has one."""
-    return ((distance >= -0.5) & (distance < 0.5)).astype(np.float64)
+CACHED = 32
+NARROW_ROW, WIDE_ROW = 30, 36  # the tables' rows of kernels and phases 0..1, and of phases 0..5
+FLAG_ROW, FLAG_BITS = 6, 9.2  # of what is left out: 0.01 bits if not, so many if so
+GRID_BITS = 9.0  # about what the rest costs
 
 
 def bilinear(distance: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(distance))
+
+
+def nearest(distance: np.ndarray) -> np.ndarray:
+    return (np.abs(distance) < 0.5).astype(np.float64)
 
 
 def cubic(distance: np.ndarray) -> np.ndarray:
@@ -51,7 +56,7 @@ def cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(d <= 1, near, np.where(d < 2, far, 0))
 
 
-KERNELS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (nearest, bilinear, cubic)
+KERNELS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (bilinear, nearest, cubic)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Group:
-    """Bands that share a grid.
+    """Bands of one resolution.
 
     Attributes:
         bands: positions.
@@ -81,6 +86,20 @@ class Group:
 
     bands: tuple[int, ...]
     factor: int
+
+
+@dataclass(frozen=True, eq=False)
+class Placing:
+    """What lies on a grid: of a group's bands the dates `kept`, bool [T, bands]."""
+
+    group: Group
+    grid: Grid
+    kept: Tensor
+
+    def applied(self, x: Tensor) -> Tensor:
+        """Pictures [T, C, H, W] > those of the group [T, bands, H, W], put onto the grid where kept."""
+        own = x[:, list(self.group.bands)]
+        return torch.where(self.kept[:, :, None, None], projected(own, self.grid), own)
 
 
 def groups_of(sensor: str, bands: int) -> tuple[Group, ...]:
@@ -118,54 +137,96 @@ def projected(x: Tensor, grid: Grid) -> Tensor:
     return up_rows @ (down_rows @ x @ down_columns.T @ up_columns.T)
 
 
-def on_grids(x: Tensor, groups: Sequence[Group], grids: Sequence[Grid | None]) -> Tensor:
-    """Pictures [T, C, H, W] with the bands of each group on their grid; a group without one stays."""
-    if not any(grids):
+def on_grids(x: Tensor, placings: Sequence[Placing]) -> Tensor:
+    """Pictures [T, C, H, W] with the bands that have one on their grid."""
+    if not placings:
         return x
     x = x.clone()
-    for group, grid in zip(groups, grids, strict=True):
-        if grid:
-            x[:, list(group.bands)] = projected(x[:, list(group.bands)], grid)
+    for placing in placings:
+        x[:, list(placing.group.bands)] = placing.applied(x)
     return x
 
 
-def found(x: Tensor, group: Group) -> Grid | None:
-    """The grid on which all dates of a group's bands lie, [T, C, H, W] DN; None: none that is known, or too small."""
-    if min(x.shape[2:]) < LEAST:
+def placings_by_draft(
+    x: Tensor, x_hat: Tensor, groups: Sequence[Group], bits_per_square: float, seen: Tensor | None = None
+) -> list[Placing]:
+    """What is better on a grid than off it.
+
+    Args:
+        x: pixels [T, C, H, W], DN.
+        x_hat: the same decoded.
+        groups: bands that may lie on one.
+        bits_per_square: what a squared DN of error is worth.
+        seen: bool [T, H, W], pixels that count; None: all.
+    """
+    placings = []
+    for group in groups:
+        if (grid := guessed(x, group)) is None:
+            continue
+        bands = list(group.bands)
+        off, on = ((v - x[:, bands]).square() for v in (x_hat[:, bands], projected(x_hat[:, bands], grid)))
+        gain = bits_per_square * ((off - on) if seen is None else (off - on) * seen[:, None]).sum((2, 3))
+        kept = gain > -FLAG_BITS
+        if float(gain[kept].sum()) > GRID_BITS + FLAG_BITS * int((~kept).sum()):
+            placings.append(Placing(group, grid, kept))
+    return placings
+
+
+def placings_by_pixels(x: Tensor, groups: Sequence[Group]) -> list[Placing]:
+    """What lies on a grid to the rounding, [T, C, H, W] DN, where no draft says what it gains."""
+    placings = []
+    for group in groups:
+        if (grid := guessed(x, group)) is None:
+            continue
+        own = x[:, list(group.bands)]
+        kept = (own - projected(own, grid)).square().mean((2, 3)) < TOLERANCE**2
+        if 2 * int(kept.sum()) > kept.numel():
+            placings.append(Placing(group, grid, kept))
+    return placings
+
+
+def guessed(x: Tensor, group: Group) -> Grid | None:
+    """The grid of most of a group's pictures, [T, C, H, W] DN; None: none that is known, or sides that forbid one."""
+    if min(x.shape[2:]) < LEAST or max(x.shape[2:]) > LARGEST:
         return None
-    tiles = tiled(x, group.bands)
-    # where most happens, other grids fit worst
-    liveliest = tiles[int((tiles.amax((1, 2)) - tiles.amin((1, 2))).argmax())]
-    grids = [_best_phases(liveliest, kernel, group.factor) for kernel in range(len(KERNELS))]
-    best = min(grids, key=lambda grid: _left(liveliest[None], grid) + grid.kernel * TIE)
-    return best if _left(tiles, best) < TOLERANCE**2 else None
+    tiles = lively(x, group.bands)
+    grids = [_best_phases(tiles, kernel, group.factor) for kernel in range(len(KERNELS))]
+    best = min(grids, key=lambda grid: _left(tiles, grid) + grid.kernel * TIE)
+    return best if _left(tiles, best) < NEAR**2 else None
 
 
-def tiled(x: Tensor, bands: Sequence[int]) -> Tensor:
-    """[T, C, H, W] > whole tiles [n, h, w] of some bands, drawn if they are many; smaller pictures are one tile."""
+def lively(x: Tensor, bands: Sequence[int]) -> Tensor:
+    """Some of the whole tiles of [T, C, H, W] in which more happens than in others, [n, h, w]: flat ones fit any grid."""
     h, w = (min(TILE, side) for side in x.shape[2:])
     tiles = x.unfold(2, h, TILE).unfold(3, w, TILE)  # a view
-    frames, _, rows, columns = tiles.shape[:4]
-    count = frames * len(bands) * rows * columns
-    drawn = np.random.default_rng(0).permutation(count)[:TILES]
-    date, band, row, column = np.unravel_index(drawn, (frames, len(bands), rows, columns))
-    return tiles[date, np.array(bands)[band], row, column]
+    shape = (len(x), len(bands), *tiles.shape[2:4])
+    drawn = np.random.default_rng(0).permutation(int(np.prod(shape)))[:TILES]
+    date, band, row, column = np.unravel_index(drawn, shape)
+    some = tiles[date, np.array(bands)[band], row, column]
+    order = (some.amax((1, 2)) - some.amin((1, 2))).argsort(descending=True)
+    upper = order[: -(-len(order) // 2)]
+    return some[upper[:: -(-len(upper) // LIVELY)]]
 
 
-def _best_phases(tile: Tensor, kernel: int, factor: int) -> Grid:
+def _best_phases(tiles: Tensor, kernel: int, factor: int) -> Grid:
     """One axis after the other: interpolating along the other one leaves pixels on the grid of this one."""
 
     def phase(along: Tensor) -> int:
-        return min(range(factor), key=lambda phase: _off(along, kernel, factor, phase).square().mean())
+        return min(range(factor), key=lambda phase: _typical(_off(along, kernel, factor, phase)))
 
-    return Grid(kernel, factor, phase(tile.T), phase(tile))
+    return Grid(kernel, factor, phase(tiles.transpose(1, 2)), phase(tiles))
 
 
 def _left(tiles: Tensor, grid: Grid) -> float:
-    """Mean square of what is not on the grid, of tiles [n, h, w]."""
+    """Mean square of what is not on the grid, in most tiles [n, h, w]."""
     columns = _off(tiles, grid.kernel, grid.factor, grid.columns)
     rows = _off((tiles - columns).transpose(1, 2), grid.kernel, grid.factor, grid.rows)
-    return float(columns.square().mean() + rows.square().mean())  # they are orthogonal
+    return _typical(columns) + _typical(rows)  # they are orthogonal
+
+
+def _typical(off: Tensor) -> float:
+    """The median over tiles: some may have holes that were filled."""
+    return float(off.square().mean((1, 2)).median())
 
 
 def _off(x: Tensor, kernel: int, factor: int, phase: int) -> Tensor:
@@ -174,31 +235,55 @@ def _off(x: Tensor, kernel: int, factor: int, phase: int) -> Tensor:
     return x - x @ (up @ down).T
 
 
-def send_grids(port: Port, tables: Tables, grids: Sequence[Grid | None]) -> None:
-    """Codes them: the kernel (0: none), and the phases of both axes."""
-    for grid in grids:
-        said = (grid.kernel + 1, grid.rows, grid.columns) if grid else (0,)
-        for value in said:
-            port.code(np.array([value - MIDDLE], np.int32), np.array([ROW]), tables)
+def phase_code(factor: int) -> tuple[int, int]:
+    """The tables' row of a phase, and the phase that symbol 0 means."""
+    return (NARROW_ROW, 0) if factor == 2 else (WIDE_ROW, factor // 3)
 
 
-def read_grids(port: Port, tables: Tables, groups: Sequence[Group]) -> list[Grid | None]:
-    """What `send_grids` coded.
+def send_grids(port: Port, tables: Tables, groups: Sequence[Group], placings: Sequence[Placing]) -> None:
+    """For each group codes the kernel (-1: no grid), both phases, and what is left out."""
+    for group in groups:
+        placing = next((p for p in placings if p.group == group), None)
+        port.code(
+            np.array([placing.grid.kernel if placing else -1], np.int32), np.array([NARROW_ROW]), tables
+        )
+        if placing:
+            row, middle = phase_code(group.factor)
+            for phase in (placing.grid.rows, placing.grid.columns):
+                port.code(np.array([phase - middle], np.int32), np.array([row]), tables)
+            out = (~placing.kept).flatten().to(torch.int32).numpy()
+            port.code(out, np.full(len(out), FLAG_ROW), tables)
+
+
+def read_grids(port: Port, tables: Tables, groups: Sequence[Group], shape: Sequence[int]) -> list[Placing]:
+    """What `send_grids` coded of pixels [T, C, H, W].
 
     Raises:
         FormatError: bytes that no encoder writes.
     """
 
-    def value(end: int) -> int:
-        got = int(port.code(None, np.array([ROW]), tables)[0]) + MIDDLE
-        if not 0 <= got < end:
-            raise FormatError(f"native grid: expected 0..{end - 1}, got {got}; the bytes are damaged")
-        return got
+    def value(row: int, first: int, end: int) -> int:
+        return int(_checked(port.code(None, np.array([row]), tables), first, end)[0])
 
-    grids: list[Grid | None] = []
+    placings = []
     for group in groups:
-        kernel = value(len(KERNELS) + 1)
-        grids.append(
-            Grid(kernel - 1, group.factor, value(group.factor), value(group.factor)) if kernel else None
-        )
-    return grids
+        kernel = value(NARROW_ROW, -1, len(KERNELS))
+        if kernel < 0:
+            continue
+        if max(shape[2:]) > LARGEST:
+            raise FormatError(
+                f"native grid: expected none above {LARGEST} pixels a side; the bytes are damaged"
+            )
+        row, middle = phase_code(group.factor)
+        rows, columns = (value(row, -middle, group.factor - middle) + middle for _ in range(2))
+        flags = port.code(None, np.full(shape[0] * len(group.bands), FLAG_ROW), tables)
+        kept = torch.from_numpy(_checked(flags, 0, 2) == 0).reshape(shape[0], -1)
+        placings.append(Placing(group, Grid(kernel, group.factor, rows, columns), kept))
+    return placings
+
+
+def _checked(symbols: np.ndarray, first: int, end: int) -> np.ndarray:
+    wrong = symbols[(symbols < first) | (symbols >= end)]
+    if len(wrong):
+        raise FormatError(f"native grid: expected {first}..{end - 1}, got {wrong[0]}; the bytes are damaged")
+    return symbols

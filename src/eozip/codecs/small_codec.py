@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
 from eozip.codecs.fit import read_fit, send_fit
-from eozip.codecs.native import Grid, Group, found, groups_of, on_grids, read_grids, send_grids
+from eozip.codecs.native import Group, groups_of, on_grids, placings_by_draft, read_grids, send_grids
 from eozip.codecs.small_model import SmallImageModel
 from eozip.codecs.thrift import BITS_PER_SQUARED_STEP, thrifty
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
@@ -139,21 +139,6 @@ class SmallCodec:
         self.send_end(port, x, y_hat, quality)
         return checks, ()
 
-    def grids(self, port: Port, x: np.ndarray | None, tell: bool = True) -> list[Grid | None]:
-        """Codes the native grids of interpolated bands, where these weights put bands back onto them.
-
-        Args:
-            port: any.
-            x: DN [T, C, H, W]; None when decoding.
-            tell: False: there is no telling, so none is named.
-        """
-        if x is None:
-            return read_grids(port, self.tables, self.groups)
-        pixels = torch.from_numpy(x)
-        grids = [found(pixels, group) if tell else None for group in self.groups]
-        send_grids(port, self.tables, grids)
-        return grids
-
     @property
     def groups(self) -> tuple[Group, ...]:
         """Bands that may lie on a native grid."""
@@ -176,19 +161,21 @@ class SmallCodec:
             quality: 0 to 100.
             hidden: bool [T, H, W], pixels that do not count.
         """
-        ends = [port.bits]
-        self.grids(port, x, tell=hidden is None)
-        if not self.model.config.fit:
-            return np.diff([*ends, *[port.bits] * len(x)])
+        config, ends = self.model.config, [port.bits]
+        if not (config.fit or config.native):
+            return np.zeros(len(x))
         # the encoder's choice needs no agreement, so low precision is safe here
         x_hat = self.picture(y_hat, x.shape, quality, draft=True)
-        wanted = torch.from_numpy(x)
+        wanted, step = torch.from_numpy(x), self.step(quality)
         if hidden is not None:
             wanted = torch.where(torch.from_numpy(hidden)[:, None], x_hat, wanted)
-        step, classes, past = self.step(quality), self.model.config.fit_classes, None
+        worth, seen = BITS_PER_SQUARED_STEP / step**2, None if hidden is None else torch.from_numpy(~hidden)
+        send_grids(port, self.tables, self.groups, placings_by_draft(wanted, x_hat, self.groups, worth, seen))
+        past = None
         for one, decoded in zip(wanted, x_hat, strict=True):
-            fit = send_fit(port, self.tables, one, decoded, step, past, classes)
-            past = fit.applied(decoded) if self.has_past else None
+            if config.fit:
+                fit = send_fit(port, self.tables, one, decoded, step, past, config.fit_classes)
+                past = fit.applied(decoded) if self.has_past else None
             ends.append(port.bits)
         return np.diff(ends)
 
@@ -222,14 +209,14 @@ class SmallCodec:
         checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, *more)
         compare(coded.checks, checks)
         x_hat = self.picture(y_hat, shape, quality)
-        grids = self.grids(port, None)
+        placings = read_grids(port, self.tables, self.groups, shape)
         if self.model.config.fit:
             step, classes = self.step(quality), self.model.config.fit_classes
             for k, one in enumerate(x_hat):
                 past = x_hat[k - 1] if self.has_past and k else None
                 x_hat[k] = read_fit(port, self.tables, one, step, past, classes)
         port.finish()
-        return on_grids(x_hat, self.groups, grids).numpy()
+        return on_grids(x_hat, placings).numpy()
 
     def traverse(
         self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None

@@ -59,7 +59,7 @@ class SmallConfig:
 
     def band_weights(self, t: Tensor) -> Tensor:
         """What a squared error of each band weighs at level t [B], mean 1 -> [B, C]."""
-        most = torch.tensor(self.emphasis or (1.0,) * self.bands, device=t.device)
+        most = torch.tensor(self.emphasis or (1.0,) * self.bands, dtype=t.dtype, device=t.device)
         weights = most.expand(len(t), -1).lerp(torch.ones_like(most), t[:, None] / (self.levels - 1))
         return weights / weights.mean(1, keepdim=True)
 

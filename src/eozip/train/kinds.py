@@ -78,6 +78,11 @@ class Kind:
             raise InputError(
                 f"network: bands: expected {len(self.band_names)} of {self.sensor}, got {config.bands}"
             )
+        classes = getattr(config, "fit_classes", ())
+        if classes and (len(classes) != 2 or not set(classes) <= set(range(config.bands))):
+            raise InputError(
+                f"network: fit_classes: expected two of the bands 0..{config.bands - 1}, got {classes}"
+            )
         return config
 
 
