@@ -35,7 +35,7 @@ NEAR = 3.0  # DN: left in most of them on a grid that is worth trying
 TOLERANCE = 0.6  # DN: rounding once leaves 0.29, twice 0.41
 TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
 RIDGE = 1e-9  # of cells that the border nearly cuts off
-CACHED = 32
+CACHED, CACHED_TILES = 16, 128  # operators; the former may be large
 NARROW_ROW, WIDE_ROW = 30, 36  # the tables' rows of kernels and phases 0..1, and of phases 0..5
 FLAG_ROW, FLAG_BITS = 6, 9.2  # of what is left out: 0.01 bits if not, so many if so
 GRID_BITS = 9.0  # about what the rest costs
@@ -231,8 +231,14 @@ def _typical(off: Tensor) -> float:
 
 def _off(x: Tensor, kernel: int, factor: int, phase: int) -> Tensor:
     """What is not on the grid along the last axis."""
-    down, up = operators(kernel, factor, phase, x.shape[-1])
-    return x - x @ (up @ down).T
+    return x @ _away(kernel, factor, phase, x.shape[-1])
+
+
+@lru_cache(CACHED_TILES)
+def _away(kernel: int, factor: int, phase: int, size: int) -> Tensor:
+    """1 - U (U^T U)^-1 U^T of a tile, transposed."""
+    down, up = operators.__wrapped__(kernel, factor, phase, size)
+    return torch.eye(size) - (up @ down).T
 
 
 def phase_code(factor: int) -> tuple[int, int]:
