@@ -11,7 +11,8 @@ import torch
 
 import eozip
 from eozip import hub
-from eozip.codecs import registry
+from eozip.codecs import flex_codec, registry, small_codec
+from eozip.codecs.native import Grid, Group, projected
 from eozip.codecs.small_files import trained_tensors
 from eozip.codecs.small_model import SmallImageModel
 from eozip.entropy.logistic_tables import logistic_tables
@@ -30,8 +31,35 @@ def trainable(config, folder):
 
 
 def golden_scene(codec: str) -> np.ndarray:
-    bands = registry.get(codec).bands
-    return scene(2, 24, 40, seed=5, bands=bands).round().astype(np.uint16)
+    """With bands on native grids for a codec that knows such, all but one on its second date."""
+    own = registry.get(codec)
+    dn = torch.from_numpy(scene(2, 24, 40, seed=5, bands=own.bands))
+    at = [k for k in range(own.bands) if k != getattr(own, "band", None)]  # a companion has no grid
+    for group in groups_of_codec(own):
+        bands = [at[k] for k in group.bands]
+        put = projected(dn[:, bands], Grid(0, group.factor, 1, group.factor - 1))
+        put[1, 0] = dn[1, bands[0]]
+        dn[:, bands] = put
+    return dn.numpy().round().astype(np.uint16)
+
+
+def groups_of_codec(codec) -> tuple[Group, ...]:
+    return getattr(codec, "codec", codec).groups
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_golden_streams_name_their_grids(name, monkeypatch):
+    """Of codecs that know such: both groups are on their grids, and what is on none was left out."""
+    named = []
+    for module in (small_codec, flex_codec):
+        put = module.on_grids
+        monkeypatch.setattr(
+            module, "on_grids", lambda x, placings: named.extend(placings) or put(x, placings)
+        )
+    eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    know_grids = bool(groups_of_codec(registry.get(name)))
+    assert [placing.grid for placing in named] == [Grid(0, 2, 1, 1), Grid(0, 6, 1, 5)] * know_grids
+    assert [(~placing.kept).nonzero().tolist() for placing in named] == [[[1, 0]]] * 2 * know_grids
 
 
 def test_codecs_are_shipped_and_small():

@@ -18,3 +18,8 @@ def small_s2l2a_v1() -> FlexCodec:
 def small_s2l2a_v2() -> FlexCodec:
     """flextec-small-s2l2a-v2, shipped: on tec-tt-small's second weights."""
     return load_flex(hub.shipped_path("flextec-small-s2l2a-v2"))
+
+
+def small_s2l2a_v3() -> FlexCodec:
+    """flextec-small-s2l2a-v3, shipped: on tec-tt-small's third weights, with native grids."""
+    return load_flex(hub.shipped_path("flextec-small-s2l2a-v3"))

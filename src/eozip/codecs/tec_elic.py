@@ -26,6 +26,11 @@ def small_s2l2a_v3() -> SmallCodec:
     return load_small(hub.shipped_path("tec-elic-small-s2l2a-v3"))
 
 
+def small_s2l2a_v4() -> SmallCodec:
+    """tec-elic-small-s2l2a-v4, shipped: trained with more weight on visible bands; native grids, and fits with classes."""
+    return load_small(hub.shipped_path("tec-elic-small-s2l2a-v4"))
+
+
 def small_s2l1c_v1() -> WithCompanion:
     """tec-elic-small-s2l1c-v1: the same weights on the twelve bands that Level-1C shares with Level-2A, B10 beside them."""
     return with_cirrus("tec-elic-small-s2l1c-v1", small_s2l2a_v1())
@@ -39,3 +44,8 @@ def small_s2l1c_v2() -> WithCompanion:
 def small_s2l1c_v3() -> WithCompanion:
     """tec-elic-small-s2l1c-v3: likewise with the third weights."""
     return with_cirrus("tec-elic-small-s2l1c-v3", small_s2l2a_v3())
+
+
+def small_s2l1c_v4() -> WithCompanion:
+    """tec-elic-small-s2l1c-v4: likewise with the fourth weights."""
+    return with_cirrus("tec-elic-small-s2l1c-v4", small_s2l2a_v4())

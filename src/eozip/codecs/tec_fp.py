@@ -21,6 +21,11 @@ def small_s2l2a_v2() -> SmallCodec:
     return load_small(hub.shipped_path("tec-fp-small-s2l2a-v2"))
 
 
+def small_s2l2a_v3() -> SmallCodec:
+    """tec-fp-small-s2l2a-v3, shipped: on tec-elic-small's fourth weights; native grids, and fits with classes."""
+    return load_small(hub.shipped_path("tec-fp-small-s2l2a-v3"))
+
+
 def small_s2l1c_v1() -> WithCompanion:
     """tec-fp-small-s2l1c-v1: the same weights on the twelve bands that Level-1C shares with Level-2A, B10 beside them."""
     return with_cirrus("tec-fp-small-s2l1c-v1", small_s2l2a_v1())
@@ -29,3 +34,8 @@ def small_s2l1c_v1() -> WithCompanion:
 def small_s2l1c_v2() -> WithCompanion:
     """tec-fp-small-s2l1c-v2: likewise with the second weights."""
     return with_cirrus("tec-fp-small-s2l1c-v2", small_s2l2a_v2())
+
+
+def small_s2l1c_v3() -> WithCompanion:
+    """tec-fp-small-s2l1c-v3: likewise with the third weights."""
+    return with_cirrus("tec-fp-small-s2l1c-v3", small_s2l2a_v3())

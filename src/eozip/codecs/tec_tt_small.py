@@ -21,6 +21,11 @@ def small_s2l2a_v2() -> SeriesCodec:
     return _shipped("tec-tt-small-s2l2a-v2")
 
 
+def small_s2l2a_v3() -> SeriesCodec:
+    """tec-tt-small-s2l2a-v3, shipped: on tec-elic-small's fourth weights; native grids, and fits with classes."""
+    return _shipped("tec-tt-small-s2l2a-v3")
+
+
 def _shipped(name: str) -> SeriesCodec:
     codec = load_small(hub.shipped_path(name))
     if not isinstance(codec, SeriesCodec):
