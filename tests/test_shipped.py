@@ -52,9 +52,8 @@ def test_golden_streams_name_their_grids(name, monkeypatch):
     """Of codecs that know such: both groups are on their grids, and what is on none was left out."""
     named = []
     for module in (small_codec, flex_codec):
-        put = module.on_grids
         monkeypatch.setattr(
-            module, "on_grids", lambda x, placings: named.extend(placings) or put(x, placings)
+            module, "on_grids", lambda x, placings: named.extend(placings) or on_grids(x, placings)
         )
     eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
     know_grids = bool(groups_of_codec(registry.get(name)))
