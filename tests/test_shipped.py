@@ -12,7 +12,7 @@ import torch
 import eozip
 from eozip import hub
 from eozip.codecs import flex_codec, registry, small_codec
-from eozip.codecs.native import Grid, Group, projected
+from eozip.codecs.native import Grid, Group, on_grids, projected
 from eozip.codecs.small_files import trained_tensors
 from eozip.codecs.small_model import SmallImageModel
 from eozip.entropy.logistic_tables import logistic_tables
