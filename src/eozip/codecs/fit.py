@@ -69,9 +69,9 @@ class Basis:
         """The inverse: float64 [C, 1 + F] -> float32 [C, N] DN."""
         scaled = coefficients / math.sqrt(self.parts[0].shape[1])
         weights = torch.linalg.solve_triangular(self.factor, scaled[:, 1:], upper=False, left=False)
-        total = (scaled[:, :1] - weights @ self.mean).float().expand(-1, self.parts[0].shape[1])
+        total = (scaled[:, :1] - weights @ self.mean).float().repeat(1, self.parts[0].shape[1])
         for own, part in zip(weights.float().split(len(weights), 1), self.parts, strict=True):
-            total = torch.addmm(total, own, part)
+            total.addmm_(own, part)
         return total
 
 
@@ -84,7 +84,7 @@ class Fit:
 
     def applied(self, x_hat: Tensor) -> Tensor:
         """The date [C, H, W] whose basis this is, with its fit."""
-        return x_hat + self.basis.sum(self.coefficients).reshape(x_hat.shape)
+        return self.basis.sum(self.coefficients).reshape(x_hat.shape).add_(x_hat)
 
 
 def basis_of(x_hat: Tensor, past: Tensor | None = None, classes: tuple[int, ...] = ()) -> Basis | None:
@@ -128,7 +128,7 @@ def sampled(parts: tuple[Tensor, ...]) -> Tensor:
 
 def smoothed(x: Tensor) -> Tensor:
     """Means of 3 x 3 pixels, [C, H, W]; the border is repeated."""
-    return three(three(x, 1), 2) / 9
+    return three(three(x, 1), 2).div_(9)
 
 
 def three(x: Tensor, axis: int) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor
 from eozip.codecs.base import Encoded
 from eozip.codecs.budgets import budget_of, check_asked, check_stream
 from eozip.codecs.intervals import DateState, PlaneCode, SectionPort
-from eozip.codecs.native import Placing, on_grids, placings_by_pixels, read_grids, send_grids
+from eozip.codecs.native import Placing, placings_by_pixels, put_on_grids, read_grids, send_grids
 from eozip.codecs.series_codec import SeriesCodec, walked
 from eozip.codecs.small_codec import compare, padded, padded_size
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
@@ -231,8 +231,9 @@ class FlexCodec(SeriesCodec):
         self, y_hat: Tensor, plane: int, height: int, width: int, placings: Sequence[Placing]
     ) -> np.ndarray:
         t = plane_level(plane, self.model.config.lmbda).expand(len(y_hat))
-        x = self.model.g_s(y_hat / self.gain(plane), t)
-        return on_grids(self.model.restore(x)[:, :, :height, :width], placings).numpy()
+        x = self.model.restore(self.model.g_s(y_hat / self.gain(plane), t))[:, :, :height, :width]
+        put_on_grids(x, placings)
+        return x.numpy()
 
 
 def bits_of(ports: Sequence[Port]) -> float:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
 from eozip.codecs.fit import read_fit, send_fit
-from eozip.codecs.native import Group, groups_of, on_grids, placings_by_draft, read_grids, send_grids
+from eozip.codecs.native import Group, groups_of, placings_by_draft, put_on_grids, read_grids, send_grids
 from eozip.codecs.small_model import SmallImageModel
 from eozip.codecs.thrift import BITS_PER_SQUARED_STEP, thrifty
 from eozip.coder import DecodePort, EncodePort, EstimatePort, Port, Tables
@@ -216,7 +216,8 @@ class SmallCodec:
                 past = x_hat[k - 1] if self.has_past and k else None
                 x_hat[k] = read_fit(port, self.tables, one, step, past, classes)
         port.finish()
-        return on_grids(x_hat, placings).numpy()
+        put_on_grids(x_hat, placings)
+        return x_hat.numpy()
 
     def traverse(
         self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None
@@ -261,4 +262,6 @@ def padded_size(shape: Sequence[int]) -> tuple[int, int]:
 def padded(x: Tensor) -> Tensor:
     """Replicate the last row and column until both sides are multiples of 32."""
     height, width = x.shape[2:]
+    if height % MULTIPLE == width % MULTIPLE == 0:
+        return x
     return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")

@@ -39,10 +39,10 @@ class SmallImageModel(nn.Module):
         self.register_buffer("unit", torch.ones(()))
 
     def standardise(self, dn: Tensor) -> Tensor:
-        return (dn - self.mean[:, None, None]) / self.unit
+        return (dn - self.mean[:, None, None]).div_(self.unit)
 
     def restore(self, x: Tensor) -> Tensor:
-        return x * self.unit + self.mean[:, None, None]
+        return (x * self.unit).add_(self.mean[:, None, None])
 
     def analyse(self, x: Tensor, t: Tensor) -> Tensor:
         """x [B, C, H, W] standardised -> y [B, M, H/8, W/8] in quantisation steps of level t [B]."""

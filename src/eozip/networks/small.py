@@ -151,7 +151,7 @@ class SmallSynthesis(nn.Module):
             v = F.pixel_shuffle(self.rise2(v), 2)
             v = self.pixel(F.relu(v + of_blocks(self.look, x, 2)))
             v = self.leave(F.relu(v))
-        return x + F.pixel_shuffle(v.float(), 2)
+        return F.pixel_shuffle(v.float(), 2).add_(x)
 
 
 def training_precision(x: Tensor, training: bool) -> torch.autocast:
