@@ -28,6 +28,9 @@ class Augment:
     dark_share: float = 0.05
 
 
+AS_THEY_ARE = Augment(brightness=0, band=0, bright_share=0, cloud_share=0, dark_share=0)  # but for symmetries
+
+
 def augmented(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndarray:
     """One crop [C, s, s] of digital numbers -> float32 [C, s, s] in 1 .. 20000."""
     x = turned(crop, rng).astype(np.float32)
