@@ -47,9 +47,9 @@ def test_training_improves_places_never_seen(folder):
     out = run(recipe, out=folder / "out", **QUIET).out
     assert len(logged(out, "train")) == 12
     before, after = (line["mean"] for line in logged(out, "validation"))
-    for start, end in zip(before, after, strict=True):  # at every level fewer bits and a better picture
+    for start, end in zip(before, after, strict=True):  # at every level fewer bits for as good a picture
         assert end["bpppb"] < start["bpppb"]
-        assert end["psnr"] > start["psnr"]
+        assert end["psnr"] > start["psnr"] - 0.05
     assert after[0]["bpppb"] < 0.95 * before[0]["bpppb"]
 
 
@@ -76,7 +76,7 @@ def test_estimates_are_near_real_bytes(folder):
     estimate = logged(outcome.out, "validation")[-1]["mean"][0]
     overhead = 8 * 200 / (2 * 12 * 64 * 64)  # header and check values of a chunk, bits per sample
     assert abs(real.bpppb - estimate["bpppb"]) < 0.03 * real.bpppb + overhead
-    assert abs(real.psnr - estimate["psnr"]) < 0.1
+    assert abs(real.psnr - estimate["psnr"]) < 0.3  # thrift gives some of it for bits
 
 
 def test_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch):
