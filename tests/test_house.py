@@ -74,7 +74,9 @@ def test_wheel_holds_weights_recipes_and_licence(wheel: zipfile.ZipFile) -> None
 
 def test_wheel_stays_small(wheel: zipfile.ZipFile) -> None:
     weights = sum(info.file_size for info in wheel.infolist() if "/weights/" in info.filename)
-    assert weights < 90_000_000  # PyPI takes files of 100 MB; each codec has its own limit in tests/test_shipped.py
+    assert (
+        weights < 90_000_000
+    )  # PyPI takes files of 100 MB; each codec has its own limit in tests/test_shipped.py
     assert max(info.file_size for info in wheel.infolist()) < 25_000_000
 
 

@@ -41,9 +41,8 @@ class SmallConfig:
     context: int = 128
     time: int = 128  # of the networks over past dates
     fit: bool = False  # whether a linear map from the decoded picture to a better one ends every date
-    fit_classes: tuple[
-        int, ...
-    ] = ()  # two bands that tell soft classes apart in that map; none: it has no classes
+    # two bands that tell soft classes apart in that map; none: it has no classes
+    fit_classes: tuple[int, ...] = ()
     native: bool = False  # whether interpolated bands are put back onto their grid at the end
     # what a squared error of each band weighs in training at the lowest rate (all alike at the highest); empty: alike
     emphasis: tuple[float, ...] = ()
