@@ -82,12 +82,17 @@ def test_bytes_estimate_and_training_pass_agree(name, quality):
     written = 8 * len(codec.encode(x, quality).sections[0])
     assert written == pytest.approx(codec.estimate(x, quality), rel=0.01, abs=64 * 8)
     model = trainable(codec.model.config, hub.shipped_path(name))
-    with torch.no_grad():
-        _, parallel = model(model.standardise(torch.from_numpy(x)), codec.level(quality, dates), hard=True)
     # the training pass has the logistic law that the shipped tables were fitted from, and no closing fit
     plain = unfitted(replace(codec, tables=logistic_tables()))
-    # 128 bits apart: at the lowest quality there are 2,100, and a latent near a tie falls another way in floats
-    assert plain.estimate(x, quality) == pytest.approx(float(parallel.sum()), rel=0.02, abs=128)
+    exact, parallel = [], []
+    for seed in (1, 2, 3, 4):  # a latent near a tie falls another way in floats, and takes others with it
+        x = scene(dates, 128, 128, seed=seed)
+        exact.append(plain.estimate(x, quality))
+        with torch.no_grad():
+            _, bits = model(model.standardise(torch.from_numpy(x)), codec.level(quality, dates), hard=True)
+        parallel.append(float(bits.sum()))
+    # 64 bits apart: at the lowest quality there are 2,400
+    assert np.mean(exact) == pytest.approx(np.mean(parallel), rel=0.02, abs=64)
 
 
 @pytest.mark.parametrize("name", SMALL)

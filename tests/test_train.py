@@ -43,16 +43,15 @@ def logged(out: Path, event: str) -> list[dict]:
 
 
 def test_training_improves_places_never_seen(folder):
-    recipe = write_recipe(folder, "steps = 60\nlr = 5e-3", NO_BYTES)
+    # closed forms from a few crops leave something to learn
+    recipe = write_recipe(folder, "steps = 60\nlr = 5e-3\nstart_crops = 6", NO_BYTES)
     out = run(recipe, out=folder / "out", **QUIET).out
     assert len(logged(out, "train")) == 12
     before, after = (line["mean"] for line in logged(out, "validation"))
-    # about a bit for 6 dB: fewer bits for as good a picture
-    saved = [
-        0.11 * (end["psnr"] - start["psnr"]) - np.log(end["bpppb"] / start["bpppb"])
-        for start, end in zip(before, after, strict=True)
-    ]
-    assert np.mean(saved) > 0
+    for start, end in zip(before, after, strict=True):  # at every level fewer bits and a better picture
+        assert end["bpppb"] < start["bpppb"]
+        assert end["psnr"] > start["psnr"]
+    assert after[0]["bpppb"] < 0.95 * before[0]["bpppb"]
 
 
 @pytest.mark.parametrize("kind", ["tec-elic-small", "tec-fp-small"])
@@ -73,12 +72,16 @@ def test_exported_weights_encode_with_the_measured_bytes(folder, kind):
 
 
 def test_estimates_are_near_real_bytes(folder):
-    outcome = run(write_recipe(folder, "steps = 3"), out=folder / "out", **QUIET)
-    [real] = [p for p in outcome.points if p.quality == 0]  # at 100 a residual layer keeps the promised 46 dB
+    recipe = write_recipe(folder, "steps = 3")
+    outcome = run(recipe, out=folder / "out", **QUIET)
+    kind = kind_of("tec-elic-small")
+    codec = replace(kind.load(outcome.weights), thrift=np.inf)  # estimates round to nearest
+    stacks = validate.load_places(load(recipe), kind.band_names)
+    [real] = validate.real_bytes(codec, stacks, (0.0,))  # at 100 a residual layer keeps the promised 46 dB
     estimate = logged(outcome.out, "validation")[-1]["mean"][0]
     overhead = 8 * 200 / (2 * 12 * 64 * 64)  # header and check values of a chunk, bits per sample
     assert abs(real.bpppb - estimate["bpppb"]) < 0.03 * real.bpppb + overhead
-    assert abs(real.psnr - estimate["psnr"]) < 0.3  # thrift gives some of it for bits
+    assert abs(real.psnr - estimate["psnr"]) < 0.1
 
 
 def test_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch):
