@@ -125,10 +125,15 @@ def found_in(by_size: Sequence[Case], by_dates: Sequence[Case]) -> dict[str, Any
             "per date": exponents(by_dates, lambda c: c.dates),
         },
         "memory_growth": {
-            "size": memory_growth([c for c in by_size if c.raw_bytes >= CACHE_BYTES]),
+            "size": memory_growth(beyond_cache(by_size)),
             "dates": memory_growth([c for c in by_dates if c.dates >= GOP]),
         },
     }
+
+
+def beyond_cache(cases: Sequence[Case]) -> list[Case]:
+    """Scenes larger than the cache of the raster library: those below hold all of their pixels in it."""
+    return [case for case in cases if case.raw_bytes >= CACHE_BYTES]
 
 
 def measured(size: int, dates: int, codec: str) -> Case:

@@ -20,6 +20,7 @@ import torch
 
 import eozip
 from eozip.codecs import registry
+from eozip.codecs.base import Codec, Encoded
 from eozip.coder import DecodePort
 from eozip.entropy import exact
 
@@ -67,6 +68,18 @@ def decoded(name: str) -> tuple[str, np.ndarray]:
     with witness() as digest:
         pixels = eozip.decode(golden(name).read_bytes())
     return digest.hexdigest(), pixels
+
+
+def seen_with_threads(codec: Codec, coded: Encoded, shape: tuple[int, int, int, int], threads: int) -> str:
+    """Digest of all that decided the symbols of a chunk (at quality 50), decoded by so many threads."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with witness() as digest:
+            codec.decode(coded, shape, 50)
+    finally:
+        torch.set_num_threads(before)
+    return digest.hexdigest()
 
 
 def networks(codec: object) -> Iterator[torch.nn.Module]:

@@ -17,6 +17,7 @@ from eozip.codecs.small_codec import PortCode
 from eozip.coder import EncodePort, EstimatePort
 from eozip.entropy import exact
 from eozip.errors import FormatError
+from golden_decode import witness
 from smallmodels import KINDS, scene, tiny_codec
 
 QUALITY = 72.0
@@ -91,19 +92,27 @@ def test_one_weight_off_by_one_unit_desynchronises(codec, x, part):
         replace(codec, model=model).decode(coded, x.shape, QUALITY)
 
 
+def seen_while_decoding(codec, coded, shape) -> str:
+    """Digest of every row and symbol."""
+    with witness() as digest:
+        codec.decode(coded, shape, QUALITY)
+    return digest.hexdigest()
+
+
 def test_layouts_and_precision_settings_change_nothing(codec, x):
     coded = codec.encode(x, QUALITY)
+    usual = seen_while_decoding(codec, coded, x.shape)
     before = torch.get_float32_matmul_precision()
     try:
         for setting in ("high", "medium"):
             torch.set_float32_matmul_precision(setting)
-            codec.decode(coded, x.shape, QUALITY)
+            assert seen_while_decoding(codec, coded, x.shape) == usual
     finally:
         torch.set_float32_matmul_precision(before)
     with torch.backends.mkldnn.flags(enabled=False):
-        codec.decode(coded, x.shape, QUALITY)
+        assert seen_while_decoding(codec, coded, x.shape) == usual
     model = copy.deepcopy(codec.model).to(memory_format=torch.channels_last)
-    replace(codec, model=model).decode(coded, x.shape, QUALITY)
+    assert seen_while_decoding(replace(codec, model=model), coded, x.shape) == usual
 
 
 def test_frames_alone_and_in_a_batch_have_the_same_symbols(codec, x):

@@ -43,10 +43,8 @@ def test_growth_of_memory_is_noticed(scaling: dict[str, Any]) -> None:
 
 def test_scenes_below_the_cache_are_not_judged(scaling: dict[str, Any]) -> None:
     assert case(scaling, 10980, 1, 1.0, 1.0).raw_bytes == 10980**2 * 24
-    judged = [
-        size for size in (512, 2048, 4096) if case(scaling, size, 1, 1, 1).raw_bytes >= scaling["CACHE_BYTES"]
-    ]
-    assert judged == [4096]
+    judged = scaling["beyond_cache"]([case(scaling, size, 1, 1, 1) for size in (512, 2048, 4096)])
+    assert [one.size for one in judged] == [4096]
 
 
 @pytest.mark.slow

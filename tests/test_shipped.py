@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,8 +70,14 @@ def test_codecs_are_shipped_and_small():
 @pytest.mark.parametrize("name", SMALL)
 def test_the_card_says_how_they_were_made(name):
     card = (hub.shipped_path(name) / "card.md").read_text()
-    for word in ("Data", "minutes", "commit", "bpppb", "PSNR"):
-        assert word.lower() in card.lower()
+    recipe = json.loads(re.search(r"## Recipe\n\n```json\n(.+)\n```", card)[1])
+    places = [place["name"] for place in recipe["validation"]["places"]]
+    measured = {
+        (place, float(quality)) for place, quality in re.findall(r"^\| (\w+) \| ([\d.]+) \|", card, re.M)
+    }
+    assert measured == {(place, q) for place in [*places, "mean"] for q in recipe["validation"]["qualities"]}
+    assert re.search(r"^- commit: [0-9a-f]{7}", card, re.M)
+    assert len(re.findall(r"`[0-9a-f]{64}`", card)) >= len(recipe["data"]), "each source of data by its hash"
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -336,12 +336,27 @@ def test_a_finished_run_is_measured_elsewhere(folder):
     assert "| place | 100 |" in (home.weights / "card.md").read_text()
 
 
-def test_training_on_packs_needs_neither_rasterio_nor_zarr():
-    """What a machine with torch but no geospatial libraries has; see docs/training.md."""
-    code = "import sys; sys.modules.update(rasterio=None, zarr=None, xarray=None); import eozip.train"
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    )
+TRAIN_ALONE = """
+import sys
+from pathlib import Path
+
+sys.modules.update(rasterio=None, zarr=None, xarray=None)
+from eozip.train import run
+
+recipe, out, data = map(Path, sys.argv[1:])
+print(run(recipe, out=out, data=data, progress=False, device="cpu").steps)
+"""
+
+
+def test_training_on_packs_needs_neither_rasterio_nor_zarr(folder):
+    """What a machine with torch but no geospatial libraries has, from the first step to the weights."""
+    recipe = write_recipe(folder, "steps = 2", "real_bytes = false")
+    pack(recipe, folder / "small.zip", 1.0)
+    command = [sys.executable, "-c", TRAIN_ALONE, str(recipe), str(folder / "out"), str(folder / "small.zip")]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "2"
 
 
 def test_pack_holds_real_pixels_and_the_validation_places(folder):
