@@ -310,9 +310,9 @@ def test_single_rate_repository_needs_no_lambda(offline):
 @pytest.mark.parametrize(
     ("name", "lmbda", "expected"),
     [
-        ("embed2scale/TerraCodec-1.0-FP-S2L2A", None, "0.5, 2, 10, 40, 200"),
-        ("embed2scale/TerraCodec-1.0-FP-S2L2A@lambda-3", None, "got 3"),
-        ("embed2scale/TerraCodec-1.0-FP-S2L2A@best", None, "got best"),
+        ("embed2scale/TerraCodec-1.0-FP-S2L2A@best", None, r"lambda-0\.5, .*lambda-200.*got best"),
+        ("embed2scale/TerraCodec-1.0-FP-S2L2A", float("nan"), "got nan"),
+        ("embed2scale/TerraCodec-1.0-FP-S2L2A@lambda-10-lronly", None, "got lambda-10-lronly"),
         ("embed2scale/TerraCodec-1.0-FP-S2L2A@lambda-2", 10, "given twice"),
         ("embed2scale/TerraCodec-9", None, "unknown repository"),
     ],
@@ -320,3 +320,38 @@ def test_single_rate_repository_needs_no_lambda(offline):
 def test_a_wrong_rate_is_named(name, lmbda, expected):
     with pytest.raises(WeightsError, match=expected):
         hub.pull(name, lmbda)
+
+
+@pytest.mark.parametrize(
+    ("name", "lmbda", "file"),
+    [
+        ("FP-S2L2A", None, "TerraCodec_v1_FP_S2L2A_lambda-10.pt"),
+        ("ELIC-S2L2A", None, "TerraCodec_v1_ELIC_S2L2A_lambda-10.pt"),
+        ("TT-S2L2A", None, "TerraCodec_v1_TT_S2L2A_lambda-5.pt"),
+        ("TT-S2L1C", None, "TerraCodec_v1_TT_S2L1C_lambda-20.pt"),
+        ("FlexTEC-S2L2A", None, "FlexTEC_v1_S2L2A_lambda-800.pt"),
+        ("FlexTEC-S2L2A@lambda-800-lronly", None, "FlexTEC_LRonly_v1_S2L2A_lambda-800.pt"),
+        ("FlexTEC-S2L2A", "lambda-800-lronly", "FlexTEC_LRonly_v1_S2L2A_lambda-800.pt"),
+        ("ELIC-S2L2A", "lambda-0.5", "TerraCodec_v1_ELIC_S2L2A_lambda-0.5.pt"),
+        ("ELIC-S2L2A@0.5", None, "TerraCodec_v1_ELIC_S2L2A_lambda-0.5.pt"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_rate_or_its_default_names_a_file(offline, name, lmbda, file):
+    with pytest.raises(WeightsError, match=f"put {file}"):
+        hub.pull(f"embed2scale/TerraCodec-1.0-{name}", lmbda)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(39, "40"), (0.1, "0.5"), ("lambda-1000", "200")])
+def test_the_nearest_rate_is_taken_and_said(offline, asked, taken):
+    with (
+        pytest.warns(UserWarning, match=f"taking the nearest, {taken}"),
+        pytest.raises(WeightsError, match=f"lambda-{taken}.pt"),
+    ):
+        hub.pull("embed2scale/TerraCodec-1.0-FP-S2L2A", asked)
+
+
+def test_every_checkpoint_is_listed():
+    listed = {info.id: info.checkpoints for info in hub.list_models() if not info.shipped}
+    assert sum(map(len, listed.values())) == 22
+    assert "lambda-800-lronly" in listed["embed2scale/TerraCodec-1.0-FlexTEC-S2L2A"]

@@ -100,6 +100,31 @@ def test_what_is_under_a_cloud_has_no_influence(case):
     assert torch.equal(one.y_hat[:, :, 6:], torch.round(y[:, 1])[:, :, 6:])
 
 
+@pytest.mark.parametrize("as_published", [False, True])
+@torch.inference_mode()
+def test_everything_behind_the_first_cloud_of_a_block_is_forecast(case, as_published):
+    model, golden = case
+    y, cloudy = model.g_a(golden.x)[:, 1], torch.zeros(1, 8, 8, dtype=torch.bool)
+    cloudy[:, 1, 2] = True  # the seventh cell of the first block
+    frame = model.inpaint(y, cloudy, [], as_published, propagate_from_first_cloud=True)
+    sent = 0 if model.entropy_model.flexible else 6  # a token of FlexTEC is a part of every cell
+    tokens, known = (model.entropy_model.tokens(v) for v in (frame.y_hat, torch.round(y)))
+    assert torch.equal(tokens[1:], known[1:])
+    assert torch.equal(tokens[0, :sent], known[0, :sent])
+    behind = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    behind[:, :, :4, :4] = False
+    other = torch.where(behind | (model.entropy_model.grid(_numbers(model), (1, 8, 8)) < sent), y, 50.0)
+    again = model.inpaint(other, cloudy, [], propagate_from_first_cloud=True)
+    if not as_published:
+        assert torch.equal(again.y_hat, frame.y_hat)
+
+
+def _numbers(model) -> torch.Tensor:
+    """The index of each token in every value of it."""
+    m = model.entropy_model.learned_zero.sym.shape[0]
+    return torch.arange(16.0)[None, :, None].expand(4, 16, m)
+
+
 @torch.inference_mode()
 def test_cached_walk_equals_the_parallel_pass(case):
     model, golden = case

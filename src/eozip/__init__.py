@@ -36,7 +36,7 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(source: str | Path, lmbda: float | None = None) -> Codec:
+def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     """Loads a codec from shipped weights, a checkpoint, or a published repository; imports torch.
 
     In this process ``encode(dn, codec=codec.id)`` and `decode` know it from then on.

@@ -30,7 +30,7 @@ def _list(as_json: bool) -> None:
     click.echo("\n".join(f"  {name}" for name in registry.names()))
     click.echo("Weights (shipped, or published: `eozip models pull ID@lambda-N`):")
     for info in infos:
-        rates = " ".join(f"{value:g}" for value in info.lambdas)
+        rates = " ".join(name.removeprefix("lambda-") for name in info.checkpoints)
         click.echo(
             f"  {info.id:45} {info.kind:10} {info.sensor:8} "
             + ("shipped" if info.shipped else f"lambda {rates}")
@@ -40,10 +40,12 @@ def _list(as_json: bool) -> None:
 @models.command()
 @click.argument("name", metavar="ID")
 @click.option(
-    "--lmbda", type=float, help="Rate of a published repository, where ID does not end in @lambda-N."
+    "--lmbda",
+    metavar="RATE",
+    help="Rate of a published repository, where ID does not end in @lambda-N; the nearest there is, else a default.",
 )
 @json_option
-def pull(name: str, lmbda: float | None, as_json: bool) -> None:
+def pull(name: str, lmbda: str | None, as_json: bool) -> None:
     """Download published weights into the local cache of huggingface_hub."""
     from eozip.hub import pull as pull_weights
 

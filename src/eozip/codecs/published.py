@@ -216,7 +216,7 @@ class PublishedCodec:
 MODELS = {"tec-fp": (FactorizedModel, FactorizedEntropy), "tec-elic": (ElicModel, ElicEntropy)}
 
 
-def load(source: str | Path, lmbda: float | None = None) -> Codec:
+def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     """A codec from a shipped id, a checkpoint file or folder, or a published repository.
 
     It is registered under its id, so that in this process `encode(dn, codec=codec.id)` and `decode` know it.

@@ -114,17 +114,21 @@ class TokenPath:
             self.code(code_of(i), known[:, i], said.mean[:, 0], said.scale[:, 0])
         return walked
 
-    def inpaint(self, y: Tensor, cloudy: Tensor, finished: Sequence[Tensor]) -> Walked:
+    def inpaint(
+        self, y: Tensor, cloudy: Tensor, finished: Sequence[Tensor], propagate_from_first_cloud: bool = False
+    ) -> Walked:
         """One date whose cloudy cells are forecast as round(mean), from clear ones in their block and from the past.
 
         Args:
             y: Latent [B, M, h, w]; cloudy cells have no influence.
             cloudy: Bool [B, h, w].
             finished: y_hat of the one or two dates before, [B, M, h, w] each, the newest last; may be empty.
+            propagate_from_first_cloud: Forecast all tokens of a block from its first cloudy one on.
         """
         processed = tuple(self.exact.past(y_hat.double()) for y_hat in finished[-2:])
         memories = self.memories(Past(processed), block_count(grid_of(y[:, None])))
-        hidden, known = self.exact.tokens(cloudy[:, None].expand_as(y)), self.known(y)
+        hidden = temporal.hidden_tokens(self.exact, y, cloudy, propagate_from_first_cloud)
+        known = self.known(y)
         return self.exact.walk(
             memories, lambda i, mean, _scale: torch.where(hidden[:, i], torch.round(mean), known[:, i])
         )

@@ -113,7 +113,14 @@ class TemporalModel(nn.Module):
 
         return self._frames(y, quantise, k)
 
-    def inpaint(self, y: Tensor, cloudy: Tensor, past: list[Tensor], as_published: bool = False) -> Frame:
+    def inpaint(
+        self,
+        y: Tensor,
+        cloudy: Tensor,
+        past: list[Tensor],
+        as_published: bool = False,
+        propagate_from_first_cloud: bool = False,
+    ) -> Frame:
         """One frame whose cloudy cells are forecast, from their clear neighbours in the block and the past.
 
         Args:
@@ -122,9 +129,10 @@ class TemporalModel(nn.Module):
             past: y_hat of earlier frames, [B, M, h, w] each, the newest last; may be empty.
             as_published: Take the dequantiser's features of clear cells from a pass over all of y, cloudy
                 cells included, as the published function does; for comparison with it only.
+            propagate_from_first_cloud: Forecast all tokens of a block from its first cloudy one on.
         """
         processed = [self.entropy_model.past(y_hat) for y_hat in self._past(past[-2:], y)]
-        hidden = self.entropy_model.tokens(cloudy[:, None].expand_as(y))
+        hidden = hidden_tokens(self.entropy_model, y, cloudy, propagate_from_first_cloud)
         known = torch.round(self.entropy_model.tokens(y))
 
         def settle(i: int, mean: Tensor, _scale: Tensor) -> Tensor:
@@ -134,9 +142,10 @@ class TemporalModel(nn.Module):
         memories = self.entropy_model.memories(context)
         tokens, prediction = self.entropy_model.walk(memories, settle).stacked()
         if as_published:
-            seen = self.entropy_model.predict(known, memories).features
-            here = self.entropy_model.tokens(cloudy[:, None].expand(-1, seen.shape[-1], -1, -1))
-            prediction = replace(prediction, features=torch.where(here, prediction.features, seen))
+            features, seen = prediction.features, self.entropy_model.predict(known, memories).features
+            like = y.new_zeros(y.shape[0], seen.shape[-1], *y.shape[2:])
+            here = hidden_tokens(self.entropy_model, like, cloudy, propagate_from_first_cloud)
+            prediction = replace(prediction, features=torch.where(here, features, seen))
         return self._frame(tokens, prediction, y, TOKENS)
 
     def _past(self, past: list[Tensor], y: Tensor) -> list[Tensor]:
@@ -167,6 +176,24 @@ class TemporalModel(nn.Module):
         return Frame(y_hat, self._dequantizer(y_hat, features), likelihood)
 
 
+def hidden_tokens(network: TokenModel, y: Tensor, cloudy: Tensor, propagate: bool = False) -> Tensor:
+    """Which values of the tokens of y [B, M, h, w] are to be forecast.
+
+    Args:
+        network: Says what a token is.
+        y: A latent, or features of another width; only its shape counts.
+        cloudy: Bool [B, h, w].
+        propagate: From the first token of a block in which anything is cloudy, all of it and of those after it.
+
+    Returns:
+        Bool [n, 16, M].
+    """
+    hidden = network.tokens(cloudy[:, None].expand_as(y))
+    if not propagate:
+        return hidden
+    return hidden.any(-1, keepdim=True).cummax(1).values.expand_as(hidden)
+
+
 def reconstruct(model: TemporalModel, x: Tensor) -> tuple[Tensor, list[Frame]]:
     """Standardised stack [B, T, C, H, W] of any size > x_hat, the same shape, and every frame."""
     height, width = x.shape[-2:]
@@ -190,10 +217,15 @@ def from_weights(weights: hub.Weights, heads: int = 16) -> TemporalModel:
         raise WeightsError(f"{weights.source}: expected a TEC-TT or FlexTEC network, got {weights.kind}")
     sizes = weights.config
     depths = (sizes["encoder_sep"], sizes["encoder_joint"], sizes["decoder"])
-    with torch.device("meta"):
-        model = TemporalModel(
-            sizes["bands"], sizes["widths"], sizes["d"], depths, heads, weights.kind == "flextec"
+    m, is_flexible = sizes["widths"][-1], weights.kind == "flextec"
+    if sizes["d"] % heads or (is_flexible and m % TOKENS):
+        raise WeightsError(
+            f"{weights.source}: expected a width that {heads} attention heads divide"
+            + f", and latent channels that {TOKENS} tokens divide" * is_flexible
+            + f"; got {sizes['d']} and {m}"
         )
+    with torch.device("meta"):
+        model = TemporalModel(sizes["bands"], sizes["widths"], sizes["d"], depths, heads, is_flexible)
     hub.check_tensors(weights, {name: tuple(t.shape) for name, t in model.state_dict().items()})
     model.load_state_dict(dict(weights.tensors), assign=True)  # no second copy of a gigabyte
     return model.eval().requires_grad_(False)

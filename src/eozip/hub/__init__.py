@@ -41,12 +41,12 @@ def list_models() -> tuple[ModelInfo, ...]:
     return (*infos, *PUBLISHED)
 
 
-def load(source: str | Path, lmbda: float | None = None) -> Weights:
+def load(source: str | Path, lmbda: float | str | None = None) -> Weights:
     """Reads weights from a file, a folder, a shipped id or a published repository.
 
     Args:
         source: A path, a shipped id, or "owner/name" with the rate as "@lambda-40" or as `lmbda`.
-        lmbda: Rate of a published repository.
+        lmbda: Rate of a published repository, if the name does not say it; see `pull`.
 
     Raises:
         WeightsError: Not found, not readable, not reachable, or not a known network.

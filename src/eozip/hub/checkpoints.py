@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,34 @@ from torch import Tensor
 from ..errors import WeightsError
 from .weights import Weights
 
-# Last part of the names of buffers that are computed from parameters: ignored, ours are rebuilt.
-DERIVED = re.compile(
-    r"(^|\.)(_?quantized_cdf|_?cdf|_?(cdf_)?offset|_?cdf_(length|size|shape)|_?scale_table|target|mask|pedestal|bound)$"
+_LIKELIHOOD = r"(_offset|_quantized_cdf|_cdf_length|likelihood_lower_bound\.bound"  # of every entropy model
+_GAUSSIAN = rf"{_LIKELIHOOD}|scale_table|scale_bound|lower_bound_scale\.bound"
+# Buffers that the published package's modules register beside their parameters: ignored, ours are rebuilt.
+_BUFFERS = {
+    "tec-fp": (
+        rf"entropy_bottleneck\.{_LIKELIHOOD}|target)",
+        r"g_[as]\.\d+\.(beta|gamma)_reparam\.(pedestal|lower_bound\.bound)",
+    ),
+    "tec-elic": (
+        rf"latent_codec\.hyper\.entropy_bottleneck\.{_LIKELIHOOD}|target)",
+        rf"latent_codec\.y\.latent_codec\.y\d+\.y\.gaussian_conditional\.{_GAUSSIAN})",
+        r"latent_codec\.y\.latent_codec\.y\d+\.context_prediction\.mask",
+    ),
+    "tec-tt": (
+        rf"entropy_model\.bottleneck\._entropy_model\.{_GAUSSIAN}|_indexes_table|_prior_mean|_prior_scale"
+        r"|lower_bound_zero\.bound|upper_bound_(mean|scale)\.bound)",
+        r"entropy_model\.decoder\.layers\.encoder_layer_\d+\.look_ahead_mask",
+    ),
+}
+_BUFFERS["flextec"] = _BUFFERS["tec-tt"]
+# CompressAI before 1.2.7 numbers the layers of a factorised prior like this; since then "matrices.0" and so on.
+_OLD_PRIOR = re.compile(
+    r"(?P<prior>(?:^|.*\.)entropy_bottleneck\.)_(?P<part>matrix|bias|factor)(?P<layer>\d+)"
 )
+_NEW_PRIOR = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
+_WIDEST = 1 << 14  # of any layer; the published ones are at most 3072 wide
+_ELIC_LEAST = 129  # latent channels: 128 in the first four groups, the rest in the fifth
+_MOST_PACKED = 4  # bytes of tensors for a byte of their file; honest ones have less than one
 ROOTS = (
     "g_a.",
     "g_s.",
@@ -41,18 +66,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pt(path)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: expected plain tensors, got a pickle with other objects, refused because it could run "
             f"code; save its state_dict alone, or as .safetensors ({str(error).splitlines()[0]})"
         ) from error
+    except _UNREADABLE as error:
+        raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
     return _plain(content, path)
 
 
+# what torch.load and safetensors raise on files that are damaged, cut or made up
+_UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, MemoryError, zipfile.BadZipFile, SafetensorError,
+)  # fmt: skip
+
+
 def _read_pt(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            _check_packed(sum(entry.file_size for entry in file.infolist()), path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_packed(size: int, path: Path) -> None:
+    """Refuses content that is far larger than its file, before anything is allocated for it."""
+    most = _MOST_PACKED * path.stat().st_size + (1 << 20)
+    if size > most:
+        raise WeightsError(
+            f"{path}: expected at most {most} bytes of tensors in a file of {path.stat().st_size}, got {size}; "
+            "save the tensors plainly (torch.save of contiguous tensors, or .safetensors)"
+        )
 
 
 def _plain(content: Any, path: Path) -> dict[str, Tensor]:
@@ -60,10 +105,23 @@ def _plain(content: Any, path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path}: expected tensors by name, got {type(content).__name__}")
-    others = sorted(str(name) for name, value in content.items() if not isinstance(value, Tensor))
+    others = sorted(
+        str(name) for name, value in content.items() if not (isinstance(name, str) and _is_plain(value))
+    )
     if others:
-        raise WeightsError(f"{path}: expected only tensors, got others under {', '.join(others[:8])}")
+        raise WeightsError(
+            f"{path}: expected only tensors by name, dense and in memory, got others under "
+            f"{', '.join(others[:8])}"
+        )
+    _check_packed(sum(t.numel() * t.element_size() for t in content.values()), path)
     return dict(content)
+
+
+def _is_plain(value: Any) -> bool:
+    """A dense CPU tensor whose elements are all there; an expanded one (stride 0) holds fewer than it claims."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return not value.is_quantized and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def recognise(tensors: Mapping[str, Tensor], source: str) -> Weights:
@@ -72,10 +130,24 @@ def recognise(tensors: Mapping[str, Tensor], source: str) -> Weights:
     Raises:
         WeightsError: Not a network in the published layout.
     """
-    tensors = {name: t for name, t in strip_prefixes(tensors).items() if not DERIVED.search(name)}
+    tensors = {_modern(name): t for name, t in strip_prefixes(tensors).items()}
     kind = _kind(tensors, source)
+    tensors = {name: t for name, t in tensors.items() if not is_buffer(kind, name)}
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    return Weights(kind, _SIZES[kind](floats, source), floats, source)
+    sizes = _SIZES[kind](floats, source)
+    _check_sizes(sizes, kind, source)
+    return Weights(kind, sizes, floats, source)
+
+
+def is_buffer(kind: str, name: str) -> bool:
+    """Whether the package's modules of this kind register a buffer of this name, which parameters determine."""
+    return any(re.fullmatch(pattern, name) for pattern in _BUFFERS[kind])
+
+
+def _modern(name: str) -> str:
+    """Names of older versions of CompressAI, as newer ones have them."""
+    match = _OLD_PRIOR.fullmatch(name)
+    return name if match is None else f"{match['prior']}{_NEW_PRIOR[match['part']]}.{match['layer']}"
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,6 +188,21 @@ def _image_sizes(last: str) -> Any:
         return {"bands": first[1], "n": first[0], "m": _shape(tensors, last, 4, source)[0]}
 
     return sizes
+
+
+def _check_sizes(sizes: Mapping[str, Any], kind: str, source: str) -> None:
+    """Sizes that a network can have at all, before one is built of them.
+
+    Raises:
+        WeightsError: They are none.
+    """
+    widths = [n for value in sizes.values() for n in (value if isinstance(value, tuple) else (value,))]
+    least = ("m", _ELIC_LEAST) if kind == "tec-elic" else ("bands", 1)
+    if min(widths) < 1 or max(widths) > _WIDEST or sizes[least[0]] < least[1]:
+        raise WeightsError(
+            f"{source}: expected a {kind} network of widths from 1 to {_WIDEST} ({least[0]} at least {least[1]}), "
+            f"got {dict(sizes)}"
+        )
 
 
 def _temporal_sizes(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
