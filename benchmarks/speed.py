@@ -44,7 +44,8 @@ from eozip.pixels import psnr
 from eozip.raster import GeoTiffWriter, SceneReader, open_scene
 from eozip.simulate import render, season
 from eozip.store import EozipChunkCodec, decode_store, encode_store
-from eozip.store.container import StoreFiles, ZipContainer
+from eozip.store.container import ZipContainer
+from eozip.store.files import StoreFiles
 from eozip.train.recipe import data_root
 
 SIZE, DATES = 256, 4

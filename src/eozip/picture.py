@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from eozip.errors import InputError, OutputError
+from eozip.outputs import publish, resolved, temporary
 
 DPI = 100
 PANEL = 5.12  # inches: 512 pixels
@@ -15,7 +15,13 @@ ERROR_GAIN = 10
 
 
 def comparison(
-    original: np.ndarray, decoded: np.ndarray, caption: str, out: str | Path, valid: np.ndarray
+    original: np.ndarray,
+    decoded: np.ndarray,
+    caption: str,
+    out: str | Path,
+    valid: np.ndarray,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Draws original, reconstruction and error.
 
@@ -23,26 +29,27 @@ def comparison(
         original: DN [3, h, w], red, green, blue.
         decoded: the same of the reconstruction.
         caption: written above.
-        out: PNG file; replaced if it exists.
+        out: PNG file.
         valid: bool [h, w]; other pixels are left white and do not set the stretch.
+        overwrite: whether a file that exists may be replaced.
 
     Raises:
         InputError: matplotlib is not installed.
-        OutputError: the file cannot be written.
+        OutputError: the file exists, or cannot be written.
     """
     panels = panels_of(original, decoded, valid)
     figure = _draw(panels, caption)
-    target = Path(out)
-    temporary = target.with_name(f".{target.name}.part")
+    target = resolved(Path(out))
     try:
-        figure.savefig(temporary, format="png", dpi=DPI)
-        os.replace(temporary, target)
+        with temporary(target, folder=False) as part:
+            figure.savefig(part, format="png", dpi=DPI)
+            publish(part, target, overwrite=overwrite)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}; nothing was left there"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> list[np.ndarray]:

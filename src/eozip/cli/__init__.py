@@ -64,8 +64,11 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # a polite kill unwinds like an interrupt, so that temporary files go
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    # a polite kill and a closed terminal unwind like an interrupt, so that temporary files go
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _exit_on_signal)
     cli()
 
 

@@ -76,7 +76,7 @@ def evaluate_inpainting(
         **found,
         "rows": journal.rows,
     }
-    write_text(out, json_text(document))
+    write_text(out, json_text(document), overwrite=options["overwrite"])
     lines.unlink(missing_ok=True)
     if as_json:
         print_json({"output": str(out), **found})

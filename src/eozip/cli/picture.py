@@ -50,7 +50,7 @@ def picture(
     picks = _rgb(names)
     nodata = found.codec.nodata
     valid = np.ones(source.shape[1:], bool) if nodata is None else (source[picks] != nodata).all(axis=0)
-    comparison(source[picks], decoded[picks], _caption(scene, found, date), out, valid)
+    comparison(source[picks], decoded[picks], _caption(scene, found, date), out, valid, overwrite=overwrite)
     click.echo(str(out))
 
 

@@ -11,7 +11,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from eozip.errors import OutputError
+from eozip.outputs import publish, resolved, temporary
 
 _PACKAGES = ("numpy", "torch", "constriction", "imagecodecs", "av", "rasterio", "zarr", "terracodec")
 # name > prefix of imagecodecs' function that tells the version
@@ -75,26 +75,32 @@ def as_json(value: Any) -> str:
     return json.dumps(_plain(value), indent=1) + "\n"
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
     """Writes under a temporary name and renames.
 
+    Args:
+        path: the file; its folder is made where there is none.
+        text: its content.
+        overwrite: whether a file that exists may be replaced.
+
     Raises:
-        OutputError: cannot be written; nothing is left under the name.
+        OutputError: exists, or cannot be written; nothing is left under the name.
     """
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), overwrite=overwrite)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
     """As `write_text`, bytes."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    path = resolved(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with temporary(path, folder=False) as part:
+            part.write_bytes(data)
+            publish(part, path, overwrite=overwrite)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

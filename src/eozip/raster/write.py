@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +19,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from eozip.errors import InputError, OutputError
+from eozip.outputs import publish, resolved, temporary
 from eozip.raster.read import CACHE_BYTES
 from eozip.raster.scene import Profile, Tags
 
@@ -86,7 +85,7 @@ def create_geotiff(
     Raises:
         OutputError: `path` exists, or cannot be written in full; nothing is left under its name.
     """
-    target = Path(path)
+    target = resolved(Path(path))
     _check_free(target, overwrite)
     with _staging(target) as folder:
         staged = folder / target.name
@@ -94,10 +93,7 @@ def create_geotiff(
             yield writer
         _check_free(target, overwrite)
         with _disk_errors(target):
-            # GDAL may put what TIFF tags cannot hold into a file beside it; an old one tells of old pixels.
-            Path(f"{target}.aux.xml").unlink(missing_ok=True)
-            for part in sorted(folder.iterdir(), reverse=True):
-                os.replace(part, target.parent / part.name)
+            _publish_file(staged, target, overwrite)
 
 
 @contextmanager
@@ -126,7 +122,7 @@ def create_geotiffs(
         InputError: two names are equal, or one is no plain file name.
         OutputError: `folder` exists, or cannot be written in full; nothing is left under its name.
     """
-    target = Path(folder)
+    target = resolved(Path(folder))
     _check_names(names)
     _check_free(target, overwrite)
     with _staging(target) as staging:
@@ -140,9 +136,26 @@ def create_geotiffs(
             ]
         _check_free(target, overwrite)
         with _disk_errors(target):
-            if target.exists():
-                os.replace(target, staging / "replaced")
-            os.replace(staged, target)
+            publish(staged, target, overwrite=overwrite)
+
+
+def _publish_file(staged: Path, target: Path, overwrite: bool) -> None:
+    """GDAL may put what TIFF tags cannot hold into a file beside it, which comes first; an old one tells of old pixels."""
+    beside, old = _beside(staged), _beside(target)
+    if overwrite:
+        old.unlink(missing_ok=True)
+    if beside.exists():
+        publish(beside, old, overwrite=overwrite)
+    try:
+        publish(staged, target, overwrite=overwrite)
+    except OSError:
+        if not beside.exists():
+            old.unlink(missing_ok=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    return Path(f"{path}.aux.xml")
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -156,16 +169,16 @@ def _check_names(names: Sequence[str]) -> None:
 def _check_free(target: Path, overwrite: bool) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; make it first")
-    if not target.exists():
-        return
-    if not overwrite:
-        raise OutputError(f"{target} exists already; choose another name or pass --overwrite")
+    for path in (target, _beside(target)):
+        if os.path.lexists(path) and not overwrite:
+            raise OutputError(f"{path} exists already; choose another name or pass --overwrite")
     if target.is_dir():
         _check_replaceable(target)
 
 
 def _check_replaceable(folder: Path) -> None:
-    kept = [p.name for p in folder.iterdir() if not p.name.lower().endswith((".tif", ".tiff", ".aux.xml"))]
+    endings = (".tif", ".tiff", ".aux.xml")
+    kept = [p.name for p in folder.iterdir() if not (p.is_file() and p.name.lower().endswith(endings))]
     if kept:
         raise OutputError(
             f"{folder} holds more than GeoTIFFs ({kept[0]}) and is not replaced; choose another name"
@@ -175,12 +188,10 @@ def _check_replaceable(folder: Path) -> None:
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
     """A folder beside `target`, so that a rename suffices; gone at the end whatever happens."""
-    with _disk_errors(target):
-        folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        with _disk_errors(target):
+            folder = stack.enter_context(temporary(target, folder=True))
+        yield folder
 
 
 @contextmanager

@@ -21,8 +21,9 @@ import numpy as np
 from eozip.errors import FormatError, InputError, WeightsError
 from eozip.raster import Scene, open_reader
 from eozip.raster.masks import MaskReader
-from eozip.store.container import StoreFiles, updating
+from eozip.store.container import changing, updating
 from eozip.store.description import Description, describe
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, regular_groups
 from eozip.store.growth import grown_keys, put_shard
 from eozip.store.pixels import open_pixels
@@ -97,16 +98,33 @@ def append_store(
         InputError: dates that do not lie behind the store's, another grid, other bands, or another encoding.
         FormatError: the store is damaged, or not one that dates can be appended to.
         WeightsError: the store was encoded with other weights than the installed ones.
-        OutputError: the disk refused; the store is as it was.
+        OutputError: another program is changing the store, or the disk refused; the store is as it was.
     """
     started = time.perf_counter()
-    found = describe(store)
+    with changing(Path(store)) as path:
+        found = describe(path)
+        run = _append(found, scene, asked or {}, drop, progress)
+    return _summary(found, run, str(store), scene, time.perf_counter() - started)
+
+
+def _append(
+    found: Description,
+    scene: Scene,
+    asked: Mapping[str, Any],
+    drop: MaskReader | None,
+    progress: Progress,
+) -> Run:
+    """Encodes and writes; the store is locked."""
     scene = in_band_order(scene, found.profile)
-    _check(found, scene, asked or {})
+    _check(found, scene, asked)
     check_drop(found.codec, drop)
     run = _run(found, scene, progress, drop)
     stored = scene.select(_stored_order(found))
-    with updating(found.path) as container, open_pixels(found) as pixels, open_reader(stored) as reader:
+    with (
+        updating(found.path, found.state) as container,
+        open_pixels(found) as pixels,
+        open_reader(stored) as reader,
+    ):
         total, more = run.total, 0
         for shard in run.grid.shards():
             if any(run.windows(shard)):
@@ -114,7 +132,7 @@ def append_store(
         facts = _facts(found, run, more)
         for key, data in grown_keys(pixels.files, scene, facts, run.grid.shape[0]).items():
             container.put(key, data)
-    return _summary(found, run, scene, time.perf_counter() - started)
+    return run
 
 
 # --- what may be appended ---
@@ -231,12 +249,12 @@ def _new_groups(run: Run) -> tuple[int, ...]:
     return regular_groups(run.first, run.grid.shape[0], run.grid.chunk[0])
 
 
-def _summary(found: Description, run: Run, scene: Scene, seconds: float) -> Appended:
+def _summary(found: Description, run: Run, output: str, scene: Scene, seconds: float) -> Appended:
     with StoreFiles(found.path) as files:
         size = files.total_bytes()
     samples = math.prod(scene.shape)
     return Appended(
-        output=str(found.path),
+        output=output,
         codec=run.codec.codec,
         shape=run.grid.shape,
         dates=[None if date is None else date.isoformat() for date in scene.dates],

@@ -13,7 +13,7 @@ from eozip.errors import EozipError, FormatError, InputError, LimitError
 from eozip.raster import Profile
 from eozip.raster.scene import Tags
 from eozip.store.codec import DTYPES, NAME, EozipChunkCodec
-from eozip.store.container import StoreFiles
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Grid, regular_groups
 from eozip.store.metadata import ARRAY
 
@@ -38,6 +38,7 @@ class Description:
         dates: [T] ISO dates, None where unknown.
         bytes: size of everything.
         groups: dates in each group that was encoded together, in order; an append adds groups.
+        state: `StoreFiles.state` when it was read.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Description:
     dates: tuple[str | None, ...]
     bytes: int
     groups: tuple[int, ...]
+    state: bytes
 
 
 def describe(path: str | Path) -> Description:
@@ -65,9 +67,9 @@ def describe(path: str | Path) -> Description:
     with StoreFiles(Path(path)) as files:
         group = _json(files, "zarr.json")
         array = _as_committed(group, _json(files, f"{ARRAY}/zarr.json"))
-        size = files.total_bytes()
+        size, state = files.total_bytes(), files.state()
     try:
-        return _description(Path(path), group["attributes"], array, size)
+        return _description(Path(path), group["attributes"], array, size, state)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, EozipError):
             raise
@@ -101,7 +103,9 @@ def _json(files: StoreFiles, key: str) -> dict[str, Any]:
     return document
 
 
-def _description(path: Path, attributes: dict[str, Any], array: dict[str, Any], size: int) -> Description:
+def _description(
+    path: Path, attributes: dict[str, Any], array: dict[str, Any], size: int, state: bytes
+) -> Description:
     grid, codec = _grid_and_codec(array)
     geotiff = attributes["geotiff"]
     profile = Profile.from_dict(geotiff["profile"])
@@ -128,6 +132,7 @@ def _description(path: Path, attributes: dict[str, Any], array: dict[str, Any], 
         dates=tuple(geotiff["dates"]),
         bytes=size,
         groups=_groups(attributes["eozip"].get("groups"), grid),
+        state=state,
     )
 
 

@@ -14,7 +14,8 @@ from zarr.storage import MemoryStore
 
 from eozip.errors import FormatError
 from eozip.raster import Scene
-from eozip.store.container import Container, StoreFiles
+from eozip.store.container import Container
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.metadata import ARRAY, DIMENSIONS, DROPPED, dropped_keys, seconds_of
 from eozip.store.pixels import StorePixels

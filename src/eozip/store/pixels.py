@@ -13,8 +13,8 @@ import numpy as np
 
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.codec import CHUNKS_AT_ONCE
-from eozip.store.container import StoreFiles
 from eozip.store.description import Description
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.metadata import ARRAY
 from eozip.store.shards import Shard, open_shard

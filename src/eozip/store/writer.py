@@ -20,7 +20,8 @@ from eozip.pixels import PEAK
 from eozip.raster import Scene, open_reader
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
-from eozip.store.container import Container, StoreFiles, check_target, writing
+from eozip.store.container import Container, check_target, writing
+from eozip.store.files import StoreFiles
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
 from eozip.store.metadata import ARRAY, metadata_keys
 from eozip.store.shards import pack_shard

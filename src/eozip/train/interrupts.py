@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def noticing_interrupts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM end the run after the current step; a second Ctrl-C ends it at once.
+    """Ctrl-C, SIGTERM and a closed terminal end the run after the current step; a second Ctrl-C ends it at once.
 
     An exception in the middle of a step would leave half-updated weights for the checkpoint. Only the main
     thread can do so; elsewhere signals keep their meaning.
@@ -25,7 +25,9 @@ def noticing_interrupts() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    known = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    heard = [n for n in known if n is not None and signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield asked.is_set
     finally:

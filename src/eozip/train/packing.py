@@ -9,7 +9,6 @@ choose there as here; or, where files do not say it (series, single arrays, draw
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError, OutputError
+from eozip.outputs import publish, temporary
 from eozip.train import validate
 from eozip.train.data import Draw, Source, Stacks, open_sources
 from eozip.train.guard import check_apart
@@ -242,8 +242,7 @@ class _Archive:
 
 
 def _write(out: Path, tiles: Sequence[Tile], places: Sequence[validate.Stack], limit: int) -> int:
-    part = out.with_name(out.name + ".part")
-    try:
+    with temporary(out, folder=False) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as zf:
             archive = _Archive(zf, limit, jpegxl("encode"))
             for place in places:
@@ -254,9 +253,7 @@ def _write(out: Path, tiles: Sequence[Tile], places: Sequence[validate.Stack], l
             if taken == 0:
                 raise InputError(f"limit {limit / 2**20:.1f} MiB: no tile fits beside the validation places")
             archive.close_index(INDEX)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+        publish(part, out, overwrite=False)
     return taken
 
 

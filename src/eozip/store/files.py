@@ -1,0 +1,138 @@
+"""Keys and bytes of a finished store, read without zarr."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+from eozip.errors import FormatError
+
+LOCAL_HEADER = 30  # bytes of a zip entry's own header, without name and extra field
+SELF = ("zarr.json", "eozip/zarr.json", "reflectance/zarr.json")
+"""Keys by which a store says what it is."""
+
+
+def _read_range(file: Path, start: int, stop: int) -> bytes:
+    with file.open("rb") as source:
+        source.seek(start)
+        return source.read(max(0, stop - start))
+
+
+class StoreFiles:
+    """Keys and bytes of a finished store, read without zarr.
+
+    Args:
+        path: a `.zarr` directory or a `.zarr.zip` file.
+
+    Attributes:
+        bytes_read: bytes of keys read so far.
+
+    Raises:
+        FormatError: there is no store at `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes_read = 0
+        self._zip = self._open_zip() if path.is_file() else None
+        if self._zip is None and not path.is_dir():
+            raise FormatError(f"expected a .zarr directory or .zarr.zip file, got {path}, which is neither")
+
+    def _open_zip(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise FormatError(
+                f"expected a zip file, got {self.path}: {error}; the file is cut short or is no eozip store"
+            ) from error
+
+    def __enter__(self) -> StoreFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def names(self) -> list[str]:
+        """Every key, sorted."""
+        if self._zip is not None:
+            return sorted(set(self._zip.namelist()))
+        files = (file for file in self.path.rglob("*") if file.is_file())
+        return sorted(file.relative_to(self.path).as_posix() for file in files)
+
+    def state(self) -> bytes:
+        """A digest of what the store says about itself: another one after every change by eozip, zarr or xarray."""
+        digest = hashlib.sha256()
+        for key in SELF:
+            data = self.get(key)
+            digest.update(b"-" if data is None else b"+" + hashlib.sha256(data).digest())
+        if self._zip is not None:
+            status = self.path.stat()
+            digest.update(repr((status.st_ino, status.st_size, status.st_mtime_ns)).encode())
+        return digest.digest()
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of one key, or None where the store has no such key.
+
+        Raises:
+            FormatError: the container itself is damaged at this key.
+        """
+        size = self.size(key)
+        if size is None:
+            return None
+        return self.read(key, 0, size) if self._zip is None else self._counted(self._entry(key))
+
+    def size(self, key: str) -> int | None:
+        """Bytes of one key, or None where the store has no such key."""
+        if self._zip is None:
+            file = self.path / key
+            return file.stat().st_size if file.is_file() else None
+        try:
+            return self._zip.getinfo(key).file_size
+        except KeyError:
+            return None
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes of a key there is, from `start` up to `stop`; nothing else of it is read.
+
+        Raises:
+            FormatError: the container itself is damaged at this key.
+        """
+        if self._zip is None:
+            return self._counted(_read_range(self.path / key, start, stop))
+        entry = self._zip.getinfo(key)
+        if entry.compress_type != zipfile.ZIP_STORED:  # packed again by another program
+            return self._counted(self._entry(key)[start:stop])
+        # zipfile seeks by reading; and it holds the CRC of the whole entry, which a part cannot be held against
+        base = entry.header_offset + self._local_header(entry)
+        return self._counted(_read_range(self.path, base + start, base + min(stop, entry.file_size)))
+
+    def _counted(self, data: bytes) -> bytes:
+        self.bytes_read += len(data)
+        return data
+
+    def _entry(self, key: str) -> bytes:
+        try:
+            return self._zip.read(key) if self._zip is not None else b""
+        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            raise FormatError(
+                f"{self.path}, entry {key}: {error}; the file was changed after writing"
+            ) from error
+
+    def _local_header(self, entry: zipfile.ZipInfo) -> int:
+        """Bytes before the entry's data: 30, its name, and a field that only this header tells."""
+        head = _read_range(self.path, entry.header_offset, entry.header_offset + LOCAL_HEADER)
+        if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
+            raise FormatError(
+                f"{self.path}, entry {entry.filename}: expected a zip entry, got {head[:4]!r}; the file was "
+                "changed after writing"
+            )
+        name, extra = (int.from_bytes(head[i : i + 2], "little") for i in (26, 28))
+        return LOCAL_HEADER + name + extra
+
+    def total_bytes(self) -> int:
+        """Bytes of everything: data, metadata, and the zip's own directory."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum((self.path / name).stat().st_size for name in self.names())
