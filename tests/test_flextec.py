@@ -9,7 +9,7 @@ import torch
 import eozip
 import vectors
 from eozip import hub, sensors
-from eozip.codecs import flextec, published, registry, tec_tt
+from eozip.codecs import flextec, registry, tec_tt
 from eozip.codecs.base import Encoded
 from eozip.errors import DesyncError, FormatError, InputError
 from golden_decode import seen_with_threads
@@ -230,7 +230,7 @@ def test_another_thread_count_decodes_the_same_symbols(codec):
 def test_a_stored_chunk_cut_behind_any_section_decodes_through_the_api(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({f"model.{name}": t for name, t in fitting_weights("flextec-small").items()}, path)
-    codec = published.load(path)
+    codec = eozip.load(path)
     try:
         dn = np.random.default_rng(0).integers(900, 1100, (2, 12, 40, 70)).astype(np.uint16)
         blob = eozip.encode(dn, codec=codec.id, quality=99.99)  # 100 promises 46 dB

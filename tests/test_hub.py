@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import eozip
 import vectors
 from eozip import hub
 from eozip.codecs import published
@@ -51,7 +52,7 @@ def test_checkpoint_loads_in_every_wrapping(fp, tmp_path, suffix, prefix):
     assert weights.kind == "tec-fp"
     assert weights.config == {"bands": 12, "n": 24, "m": 32}
     assert set(weights.tensors) == set(fp)
-    assert published.load(path).id == published.from_weights(hub.recognise(fp, "direct")).id
+    assert eozip.load(path).id == published.from_weights(hub.recognise(fp, "direct")).id
 
 
 @pytest.mark.parametrize(

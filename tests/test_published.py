@@ -133,7 +133,7 @@ def test_hash_depends_on_every_tensor():
 def test_a_loaded_checkpoint_encodes_and_decodes_through_the_api(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({f"model.{name}": t for name, t in fitting_weights("fp-small").items()}, path)
-    codec = published.load(path)
+    codec = eozip.load(path)
     dn = np.random.default_rng(0).integers(900, 1100, (2, 12, 20, 30)).astype(np.uint16)
     dn[0, :, :3, :3] = 0
     blob = eozip.encode(dn, codec=codec.id, nodata=0)

@@ -227,7 +227,7 @@ def test_missing_tensors_are_listed():
 def test_a_loaded_checkpoint_encodes_and_decodes_through_the_api(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({f"model.{name}": t for name, t in fitting_weights("tt-small").items()}, path)
-    codec = published.load(path)
+    codec = eozip.load(path)
     try:
         dn = np.random.default_rng(0).integers(900, 1100, (3, 12, 40, 70)).astype(np.uint16)
         dn[1, :, :3, :3] = 0

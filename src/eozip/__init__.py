@@ -37,17 +37,18 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
-    """Loads a codec from shipped weights, a checkpoint, or a published repository; imports torch.
+    """Loads a codec from shipped weights, a weights folder, a checkpoint, or a published repository; imports torch.
 
-    In this process ``encode(dn, codec=codec.id)`` and `decode` know it from then on.
+    In this process ``encode(dn, codec=codec)`` and `decode` know it from then on. Other processes find it where the
+    environment variable EOZIP_CODECS names the folder that it lies in.
 
     Args:
-        source: shipped id, path to a checkpoint, or "owner/name@lambda-40".
-        lmbda: which checkpoint of a repository, instead of "@lambda-...".
+        source: full id or short name, path of a weights folder or checkpoint, or "owner/name@lambda-40".
+        lmbda: which checkpoint of a repository, instead of "@lambda-..."; the nearest there is, with a warning.
 
     Raises:
         WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
     """
-    from eozip.codecs import published
+    from eozip.codecs import sources
 
-    return published.load(source, lmbda)
+    return sources.load(source, lmbda)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from eozip.search import TOLERANCE
 
 DEFAULT_CODEC = "tec-elic-small"
 DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
+DEFAULT_SENSOR = "s2-l2a"
 FLOOR_PSNR = 46.0  # dB that quality 100 reaches on any pixels
 
 # Beyond this rate, or on frames this small, lossless coding may be smaller and is tried.
@@ -70,13 +72,13 @@ def default_codec(dates: int, sensor: str = "s2-l2a") -> str:
 
 def encode(
     dn: np.ndarray,
-    codec: str | None = None,
+    codec: str | Path | Codec | None = None,
     quality: float | None = None,
     *,
     target_psnr: float | None = None,
     max_error: int | None = None,
     nodata: int | None = None,
-    sensor: str = "s2-l2a",
+    sensor: str | None = None,
     offset: int = 0,
     drop: np.ndarray | None = None,
 ) -> bytes:
@@ -84,7 +86,8 @@ def encode(
 
     Args:
         dn: uint16 or int16 [T, C, H, W] or [C, H, W], digital numbers.
-        codec: full id or short name, or ``lossless``; None: see `default_codec`.
+        codec: full id or short name, or ``lossless``; a path of weights, a published "owner/name@lambda-40", or a codec
+            that `eozip.load` gave; None: see `default_codec`.
         quality: 0..100, rounded to hundredths; 60 if neither it nor ``target_psnr`` is given. 100 reaches
             46 dB whatever the pixels: where the network does not, a residual layer is added, or the chunk
             coded without a network.
@@ -93,7 +96,8 @@ def encode(
         max_error: largest absolute error of any pixel, in DN, on every machine; in addition to ``quality`` or
             ``target_psnr``, or alone: then whatever is smallest. 0 is lossless.
         nodata: value of pixels without data; they come back exactly, and no other pixel gets that value.
-        sensor: sensor id; a short codec name means the codec for this sensor.
+        sensor: sensor id; a short codec name means the codec for this sensor. None: the codec's own, s2-l2a for short
+            names.
         offset: radiometric offset contained in ``dn``: 1000 for Sentinel-2 baseline 04.00 and later.
         drop: bool [T, H, W] ([H, W] with [C, H, W] pixels), such as a mask of clouds: nothing is spent on latent
             cells (8 x 8 pixels) of which every pixel is set; they come back as what the network expects there from
@@ -116,27 +120,29 @@ def encode(
 
 def encode_report(
     dn: np.ndarray,
-    codec: str | None = None,
+    codec: str | Path | Codec | None = None,
     quality: float | None = None,
     *,
     target_psnr: float | None = None,
     max_error: int | None = None,
     nodata: int | None = None,
-    sensor: str = "s2-l2a",
+    sensor: str | None = None,
     offset: int = 0,
     drop: np.ndarray | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     asked = _asked_quality(quality, target_psnr)
     promise = _promise(quality, target_psnr, guarantee.checked_error(max_error))
-    source = checked_source(dn, nodata, offset, sensor)
-    full_id = registry.resolve(codec, sensor) if codec else default_codec(len(source.dn), sensor)
+    asked_for = sensor or DEFAULT_SENSOR
+    source = checked_source(dn, nodata, offset, asked_for)
+    full_id = registry.resolve(codec, asked_for) if codec else default_codec(len(source.dn), asked_for)
     if drop is not None:
         check_droppable(full_id)
         drop = dropping.checked_drop(drop, shape_of(source), source.squeezed)
     if full_id == LOSSLESS:
         return _encode_exactly(source, Promise(promise.max_error), target_psnr)
     model = registry.get(full_id)
+    source = replace(source, sensor=sensor or model.sensor)
     _check_bands(model, source)
     if source.masked.all():
         return pack(source, model, asked, Encoded((), ())), Report(full_id, asked)

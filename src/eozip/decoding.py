@@ -12,7 +12,7 @@ from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.dropping import has_dropped
 from eozip.codecs.registry import LOSSLESS
-from eozip.errors import FormatError, InputError, WeightsError
+from eozip.errors import FormatError, InputError
 from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import to_dn
 
@@ -80,12 +80,7 @@ def rounded(chunk: Chunk) -> np.ndarray:
 
 def _decode_learned(chunk: Chunk, budget: int | None) -> np.ndarray:
     header = chunk.header
-    model = registry.get(header.codec)
-    if model.weights_hash != header.weights_hash:
-        raise WeightsError(
-            f"{header.codec}: coded with weights {header.weights_hash.hex()}, installed are "
-            f"{model.weights_hash.hex()}; install the weights it was coded with"
-        )
+    model = registry.get(header.codec, header.weights_hash)
     if model.bands != header.shape[1] or len(header.checks) != header.shape[0]:
         raise FormatError(
             f"chunk: {header.shape[1]} bands and {len(header.checks)} checks do not fit {model.id}"

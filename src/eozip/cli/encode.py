@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 @click.argument("out", type=STORE)
 @click.option(
     "--codec",
-    help="Full id or short name; `eozip models` lists them. Default: tec-tt-small for several dates in a group, if "
-    "there is one for the sensor, else tec-elic-small.",
+    metavar="ID|PATH",
+    help="Full id or short name (`eozip models` lists them), a weights folder or checkpoint, or a published name such as "
+    "embed2scale/TerraCodec-1.0-ELIC-S2L2A@lambda-10. Default: tec-tt-small for several dates in a group, if there is one "
+    "for the sensor, else tec-elic-small.",
 )
 @click.option(
     "--quality", type=click.FloatRange(0, 100), help="One scale for every codec; 60 if nothing is asked for."
@@ -59,7 +61,8 @@ if TYPE_CHECKING:
     "--bands", type=CommaList(), help="Bands to take, by name or position, such as B02,B03,B04 or 1,2,3."
 )
 @click.option(
-    "--sensor", help="Sensor whose bands these are, if the file does not name its bands (s2-l2a, s2-l1c)."
+    "--sensor",
+    help="Sensor whose bands these are, if the file does not name its bands: s2-l2a, s2-l1c, or a TOML file.",
 )
 @click.option("--offset", type=int, help="Radiometric offset in DN (1000 from Sentinel-2 baseline 04.00 on).")
 @click.option("--nodata", type=int, help="DN of missing pixels; default: the file's.")

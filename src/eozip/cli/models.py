@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from eozip.cli.common import json_option, print_json
+from eozip.own import VARIABLE
 
 
 @click.group(invoke_without_command=True)
@@ -20,14 +21,20 @@ def models(ctx: click.Context, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     from eozip.codecs import registry
+    from eozip.codecs.sources import own_codecs
     from eozip.hub import list_models
 
-    infos = list_models()
+    infos, own = list_models(), own_codecs()
     if as_json:
-        print_json({"codecs": list(registry.names()), "models": [asdict(info) for info in infos]})
+        listed = {name: str(path) for name, path in own}
+        models = [asdict(info) for info in infos]
+        print_json({"codecs": list(registry.names()), "own": listed, "models": models})
         return
     click.echo("Codecs for encode --codec:")
     click.echo("\n".join(f"  {name}" for name in registry.names()))
+    if own:
+        click.echo(f"Your own ({VARIABLE}; any path of weights will do for --codec as well):")
+        click.echo("\n".join(f"  {name:45} {path}" for name, path in own))
     click.echo("Weights (shipped, or published: `eozip models pull ID@lambda-N`):")
     for info in infos:
         rates = " ".join(name.removeprefix("lambda-") for name in info.checkpoints)

@@ -17,7 +17,7 @@ from eozip.errors import FormatError, InputError
 CELL = 8  # pixels, each way
 CODECS = ("tec-tt-small",)  # short names of those whose second section holds flags of dropped cells
 _SECTIONS = 2
-_SHORT = re.compile(r"(.+)-[a-z0-9]+-v[0-9]+")
+_SHORT = re.compile(r"(.+)-[a-z0-9]+-v[0-9]+(@[0-9a-f]+)?")
 
 
 def can_drop(codec_id: str) -> bool:

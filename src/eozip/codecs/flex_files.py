@@ -32,7 +32,7 @@ def save_flex(folder: Path, codec_id: str, base: Path, card: str) -> None:
 
 
 def load_flex(folder: Path) -> FlexCodec:
-    """A codec from the files of `save_flex`, and the networks in the folder beside it.
+    """A codec from the files of `save_flex`, and the networks in the folder beside it or shipped.
 
     Raises:
         WeightsError: files missing, of another hash or kind, or networks that are not those it was made for.
@@ -41,7 +41,7 @@ def load_flex(folder: Path) -> FlexCodec:
     config = weights.config
     if weights.kind != KIND:
         raise WeightsError(f"{folder}: expected kind {KIND!r}, got {weights.kind!r}")
-    base = load_small(folder.parent / str(config["base"]))
+    base = load_small(hub.beside(folder, str(config["base"])))
     if base.weights_hash.hex() != config["base_sha256"]:
         raise WeightsError(
             f"{folder}: expected {config['base']} with hash {config['base_sha256']}, got {base.weights_hash.hex()}"

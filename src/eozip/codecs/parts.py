@@ -67,11 +67,13 @@ def statistics(sensor_id: str) -> tuple[Tensor, Tensor]:
 
 
 def sensor_of(weights: hub.Weights) -> str:
-    """The sensor that has as many bands as the network.
+    """The sensor that the weights name, else that of eozip which has as many bands as the network.
 
     Raises:
-        WeightsError: None has.
+        WeightsError: None has, or the one that is named has others.
     """
+    if "sensor" in weights.config:
+        return _named_sensor(weights)
     known = {len(sensors.get(name).bands): name for name in sensors.names()}
     if weights.config["bands"] not in known:
         raise WeightsError(
@@ -79,6 +81,15 @@ def sensor_of(weights: hub.Weights) -> str:
             f"{weights.config['bands']}"
         )
     return known[weights.config["bands"]]
+
+
+def _named_sensor(weights: hub.Weights) -> str:
+    name, bands = str(weights.config["sensor"]), weights.config["bands"]
+    if len(sensors.get(name).bands) != bands:
+        raise WeightsError(
+            f"{weights.source}: expected the {len(sensors.get(name).bands)} bands of sensor {name}, got {bands}"
+        )
+    return name
 
 
 def codec_id(kind: str, sensor: str, digest: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Codecs of published checkpoints: `load`, and TEC-FP and TEC-ELIC in the TerraCodec layout.
+"""Codecs of published checkpoints: `from_weights`, and TEC-FP and TEC-ELIC in the TerraCodec layout.
 
     DN > standardise, pad > g_a > y > traverse(port) > y_hat > g_s > crop, DN
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +24,7 @@ from ..entropy.gaussian import scale_levels
 from ..entropy.tables import factorized_tables, gaussian_tables
 from ..errors import DesyncError, FormatError, WeightsError
 from ..networks.context import ChannelGroups
-from . import flextec, registry, tec_tt
+from . import flextec, tec_tt
 from .base import Codec, Encoded
 from .networks import ElicModel, FactorizedModel
 from .parts import Recorder, codec_id, latent_grid, pad, sensor_of, statistics, weights_hash
@@ -214,25 +213,6 @@ class PublishedCodec:
 
 
 MODELS = {"tec-fp": (FactorizedModel, FactorizedEntropy), "tec-elic": (ElicModel, ElicEntropy)}
-
-
-def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
-    """A codec from a shipped id, a checkpoint file or folder, or a published repository.
-
-    It is registered under its id, so that in this process `encode(dn, codec=codec.id)` and `decode` know it.
-
-    Args:
-        source: A shipped id, a path to .safetensors or .pt, or "owner/name@lambda-40".
-        lmbda: Which checkpoint of a repository, instead of "@lambda-...".
-
-    Raises:
-        WeightsError: Nothing there, not reachable, or tensors that do not fit; the message lists them.
-    """
-    if str(source) in hub.shipped():
-        return registry.get(str(source))
-    codec = from_weights(hub.load(source, lmbda))
-    registry.REGISTRY.add(codec.id, lambda: codec)
-    return codec
 
 
 def from_weights(weights: hub.Weights) -> Codec:

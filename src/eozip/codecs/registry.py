@@ -7,12 +7,16 @@ short name is the id without them (``tec-elic-small``) and means the newest vers
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from eozip.codecs.base import Codec
-from eozip.errors import UnknownCodecError
+from eozip.errors import EozipError, UnknownCodecError, WeightsError
+from eozip.own import VARIABLE, places
 
 LOSSLESS = "lossless"
 
@@ -41,10 +45,15 @@ ENTRIES: dict[str, str] = {
 }
 
 _FULL_ID = re.compile(r"(?P<short>.+)-(?P<sensor>[a-z0-9]+)-v(?P<version>[0-9]+)")
+_HASHED = re.compile(r"(?P<id>.+)@(?P<hash>[0-9a-f]{16})")
+OPEN, FIND = "eozip.codecs.sources:opened", "eozip.codecs.sources:found"
 
 
 class Registry:
     """Codec names, and the codecs loaded so far in this process.
+
+    Codecs of one's own are told apart by their weights: their name here is "id@hash", and bytes that were coded with them
+    say both. Nobody's own weights can take the name of a codec that is listed.
 
     Args:
         entries: full id > "module:callable", or a callable itself; the callable returns a `Codec`.
@@ -53,10 +62,11 @@ class Registry:
     def __init__(self, entries: dict[str, str | Callable[[], Codec]]) -> None:
         self._entries = dict(entries)
         self._loaded: dict[str, Codec] = {}
+        self._own: dict[str, Codec] = {}
         self._lock = threading.RLock()
 
     def add(self, full_id: str, loader: str | Callable[[], Codec]) -> None:
-        """Adds or replaces one codec (plug-ins, checkpoints from elsewhere, tests)."""
+        """Adds or replaces one codec (plug-ins, tests)."""
         with self._lock:
             self._entries[full_id] = loader
             self._loaded.pop(full_id, None)
@@ -66,47 +76,132 @@ class Registry:
         with self._lock:
             self._entries.pop(full_id, None)
             self._loaded.pop(full_id, None)
+            self._own = {name: codec for name, codec in self._own.items() if full_id not in (name, codec.id)}
+
+    def keep(self, codec: Codec) -> str:
+        """Makes a codec from elsewhere known, by its name here: its id where that is a listed one or holds its hash."""
+        digest = codec.weights_hash.hex()
+        with self._lock:
+            if codec.id in self._entries and self.get(codec.id).weights_hash == codec.weights_hash:
+                return codec.id
+            name = codec.id if codec.id.endswith(digest) else f"{codec.id}@{digest}"
+            self._own.pop(name, None)
+            self._own[name] = codec  # the newest comes last
+            return name
 
     def names(self) -> tuple[str, ...]:
-        """Full ids of all learned codecs, sorted, and ``lossless``."""
+        """Full ids of all learned codecs that are listed, sorted, and ``lossless``."""
         return (*sorted(self._entries), LOSSLESS)
 
-    def resolve(self, name: str, sensor: str = "s2-l2a") -> str:
-        """Full id of a full id or short name; of several versions for the sensor, the newest.
+    def resolve(self, codec: str | Path | Codec, sensor: str = "s2-l2a") -> str:
+        """The name here of a codec.
+
+        Args:
+            codec: full id; short name (of several versions for the sensor, the newest); path of weights; published
+                name such as "owner/name@lambda-40"; id of weights in a folder of own codecs; or a codec.
+            sensor: id of the sensor that a short name is meant for.
 
         Raises:
             UnknownCodecError: no such codec; the message lists the known ones.
+            WeightsError: weights that are not there, not reachable or do not fit.
         """
+        if not isinstance(codec, str | Path):
+            return self.keep(codec)
+        name = str(codec)
         if name in self._entries or name == LOSSLESS:
             return name
-        found = [(version, full) for full in self._entries if (version := _version(full, name, sensor)) >= 0]
-        if not found:
-            raise UnknownCodecError(
-                f"unknown codec {name!r} for sensor {sensor!r}; known: {', '.join(self.names())}"
-            )
-        return max(found)[1]
+        versions = [
+            (version, full) for full in self._entries if (version := _version(full, name, sensor)) >= 0
+        ]
+        if versions:
+            return max(versions)[1]
+        with self._lock:
+            if (kept := self._kept(name)) is not None or (kept := _called(FIND, *_parted(name))) is not None:
+                return self.keep(kept)
+            if _is_source(codec):
+                return self.keep(_called(OPEN, codec))
+        raise UnknownCodecError(
+            f"unknown codec {name!r} for sensor {sensor!r}; known: {', '.join(self.names())}; or a path of weights, a "
+            f"published owner/name, or weights in a folder that {VARIABLE} names"
+        )
 
     def knows(self, name: str, sensor: str = "s2-l2a") -> bool:
-        """Whether `resolve` finds a codec of this name."""
+        """Whether a codec of this full id or short name is listed."""
         return name in self.names() or any(_version(full, name, sensor) >= 0 for full in self._entries)
 
-    def get(self, full_id: str) -> Codec:
-        """The codec of a full id, loaded once per process.
+    def is_listed(self, name: str) -> bool:
+        """Whether a codec of this full id or short name is listed, for whatever sensor."""
+        shorts = {match["short"] for full in self._entries if (match := _FULL_ID.fullmatch(full))}
+        return name in self.names() or name in shorts
+
+    def get(self, full_id: str, weights_hash: bytes | None = None) -> Codec:
+        """The codec of a name that `resolve` gives, or of an id and hash in a stream; loaded once per process.
+
+        Args:
+            full_id: the name.
+            weights_hash: of its weights; None: whatever they are.
 
         Raises:
-            UnknownCodecError: no such codec; the message lists the known ones.
-            WeightsError: its weights are missing or damaged.
+            UnknownCodecError: no such codec, here or in a folder of own codecs.
+            WeightsError: its weights are missing or damaged, or there are others under this name.
         """
+        name, digest = _parted(full_id)
+        digest = weights_hash or digest
         with self._lock:
-            if full_id not in self._loaded:
-                self._loaded[full_id] = _load(self._loader(full_id))
-            return self._loaded[full_id]
+            listed = self._listed(name)
+            if listed is not None and digest in (None, listed.weights_hash):
+                return listed
+            kept = self._kept(name, digest) or _called(FIND, name, digest)
+            if kept is not None:
+                self.keep(kept)
+                return kept
+        raise self._missing(name, digest, listed)
 
-    def _loader(self, full_id: str) -> str | Callable[[], Codec]:
-        if full_id not in self._entries:
-            known = ", ".join(self.names())
-            raise UnknownCodecError(f"unknown codec {full_id!r}; known: {known}. A newer eozip may have it.")
-        return self._entries[full_id]
+    def _listed(self, full_id: str) -> Codec | None:
+        if full_id in self._entries and full_id not in self._loaded:
+            self._loaded[full_id] = _load(self._entries[full_id])
+        return self._loaded.get(full_id)
+
+    def _kept(self, name: str, digest: bytes | None = None) -> Codec | None:
+        fitting = [
+            codec
+            for key, codec in self._own.items()
+            if name in (key, codec.id) and digest in (None, codec.weights_hash)
+        ]
+        return fitting[-1] if fitting else None
+
+    def _missing(self, name: str, digest: bytes | None, listed: Codec | None) -> EozipError:
+        folders = ", ".join(map(str, places())) or "none"
+        where = (
+            f"put them (a weights folder or checkpoint) into a folder that {VARIABLE} names (now: {folders}), or load them "
+            "with eozip.load first"
+        )
+        if listed is not None and digest is not None:
+            return WeightsError(
+                f"{name}: coded with weights {digest.hex()}, installed are {listed.weights_hash.hex()}; {where}"
+            )
+        hashed = f" with weights {digest.hex()}" if digest else ""
+        return UnknownCodecError(
+            f"unknown codec {name!r}{hashed}; known: {', '.join(self.names())}. If it is your own or a published one, "
+            f"{where}; else a newer eozip may have it."
+        )
+
+
+def _parted(name: str) -> tuple[str, bytes | None]:
+    """Id and hash of "id@hash"; no hash in other names."""
+    match = _HASHED.fullmatch(name)
+    return (match["id"], bytes.fromhex(match["hash"])) if match else (name, None)
+
+
+def _is_source(codec: str | Path) -> bool:
+    """Whether a name can be meant for a file, a folder or a repository."""
+    return isinstance(codec, Path) or "/" in codec or os.sep in codec or Path(codec).exists()
+
+
+def _called(function: str, *arguments: Any) -> Any:
+    """Calls "module:function"; such modules import torch, and this one."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments)
 
 
 def _version(full_id: str, short: str, sensor: str) -> int:
@@ -116,14 +211,13 @@ def _version(full_id: str, short: str, sensor: str) -> int:
 
 
 def _load(loader: str | Callable[[], Codec]) -> Codec:
-    if not isinstance(loader, str):
-        return loader()
-    module, _, name = loader.partition(":")
-    return getattr(importlib.import_module(module), name)()
+    return _called(loader) if isinstance(loader, str) else loader()
 
 
 REGISTRY = Registry(dict(ENTRIES))
 names = REGISTRY.names
+keep = REGISTRY.keep
 resolve = REGISTRY.resolve
 knows = REGISTRY.knows
+is_listed = REGISTRY.is_listed
 get = REGISTRY.get

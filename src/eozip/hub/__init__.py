@@ -11,17 +11,32 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from .checkpoints import read_tensors, recognise
-from .published import PUBLISHED, ModelInfo, pull
-from .shipped import read_config, read_folder, share, shipped, shipped_path, write_folder
+from .published import PUBLISHED, ModelInfo, cached_checkpoints, pull
+from .shipped import (
+    CONFIG,
+    TENSORS,
+    beside,
+    read_config,
+    read_folder,
+    share,
+    shipped,
+    shipped_path,
+    write_folder,
+)
 from .weights import Weights, check_tensors
 
 __all__ = [
+    "CONFIG",
+    "TENSORS",
     "ModelInfo",
     "Weights",
+    "beside",
+    "cached_checkpoints",
     "check_tensors",
     "list_models",
     "load",
     "pull",
+    "read_config",
     "read_folder",
     "read_tensors",
     "recognise",

@@ -57,6 +57,15 @@ def read_folder(folder: Path) -> Weights:
     return replace(own, tensors={**_of_others(folder), **own.tensors})
 
 
+def beside(folder: Path, name: str) -> Path:
+    """Other weights that a folder refers to: in the folder beside it, else what is shipped.
+
+    Raises:
+        WeightsError: Neither is there.
+    """
+    return other if (other := folder.parent / Path(name).name).is_dir() else shipped_path(name)
+
+
 def _own(folder: Path) -> Weights:
     config = read_config(folder)
     path = folder / TENSORS
@@ -82,7 +91,7 @@ def _of_others(folder: Path) -> dict[str, Tensor]:
     if OTHER not in metadata:
         return {}
     name, names = Path(metadata[OTHER]).name, metadata.get(NAMES, "").split()
-    other = _own(beside if (beside := folder.parent / name).is_dir() else shipped_path(name))
+    other = _own(beside(folder, name))
     missing = [n for n in names if n not in other.tensors]
     if missing or other.config["sha256"] != metadata.get(OTHER_HASH):
         raise WeightsError(

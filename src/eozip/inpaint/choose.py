@@ -61,12 +61,12 @@ def get_predictor(name: str) -> Predictor:
     """
     if name in _CLOSED:
         return _CLOSED[name]()
-    from eozip.codecs import published, registry
+    from eozip.codecs import registry
     from eozip.inpaint.learned import predictor_of
 
     source = name.removesuffix(_POLISHED)
     try:
-        codec = published.load(source) if "/" in source else registry.get(registry.resolve(source))
+        codec = registry.get(registry.resolve(source))
     except UnknownCodecError as error:
         raise InputError(
             f"predictor: expected one of {', '.join(NAMES)}, a codec that forecasts, or {DEFAULT}, got {name!r} ({error})"

@@ -1,5 +1,8 @@
-"""Sensors as data: bands, native resolutions, statistics. A new sensor is one TOML beside this file."""
+"""Sensors as data: bands, native resolutions, statistics.
 
-from eozip.sensors.sensor import Band, Sensor, by_count, get, match_bands, names
+Those of eozip are the TOML files beside this one; a sensor of one's own is a TOML in the same layout, named in a recipe of
+training (`sensor = "path.toml"`), and found again by the weights that were trained for it."""
 
-__all__ = ["Band", "Sensor", "by_count", "get", "match_bands", "names"]
+from eozip.sensors.sensor import Band, Sensor, add, by_count, get, match_bands, named, names, read
+
+__all__ = ["Band", "Sensor", "add", "by_count", "get", "match_bands", "named", "names", "read"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from eozip.errors import InputError
+from eozip.own import VARIABLE, own_files
 
 # "B4", "B04", "Band 4", "B8A", "T32TQM_20250415_B08A_10m", "B2, central wavelength 490 nm" (as GDAL has it).
 _BAND_CODE = re.compile(r"(?<![a-z0-9])b(?:and)?[ _-]?0*([1-9]\d?)(a?)(?![a-z0-9])")
@@ -63,20 +66,97 @@ class Sensor:
 
 @cache
 def names() -> tuple[str, ...]:
-    """Ids of every sensor known, sorted."""
+    """Ids of every sensor that comes with eozip, sorted."""
     folder = resources.files(__package__)
     return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
 
 
-@cache
 def get(sensor_id: str) -> Sensor:
-    """The sensor called `sensor_id`.
+    """The sensor called `sensor_id`: one of eozip's, one that was added, or one in a folder of own codecs.
 
     Raises:
         InputError: no such sensor; the message lists those known.
     """
-    if sensor_id not in names():
-        raise InputError(f"unknown sensor {sensor_id!r}: expected one of {', '.join(names())}")
+    if sensor_id in names():
+        return _shipped(sensor_id)
+    if sensor_id not in _ADDED:
+        for file in own_files():
+            if file.suffix == ".toml" and read(file).id == sensor_id:
+                add(read(file))
+                break
+    if sensor_id not in _ADDED:
+        known = ", ".join((*names(), *sorted(_ADDED)))
+        raise InputError(
+            f"unknown sensor {sensor_id!r}: expected one of {known}, or one whose TOML lies in a folder that "
+            f"{VARIABLE} names"
+        )
+    return _ADDED[sensor_id]
+
+
+def add(sensor: Sensor) -> None:
+    """Makes a sensor known in this process.
+
+    Raises:
+        InputError: another one has its id.
+    """
+    known = _shipped(sensor.id) if sensor.id in names() else _ADDED.setdefault(sensor.id, sensor)
+    if known != sensor:
+        raise InputError(
+            f"sensor {sensor.id!r}: there is another of this id with other bands or statistics; call it otherwise"
+        )
+
+
+def read(path: Path) -> Sensor:
+    """A sensor of one's own, from a TOML file in the layout of those in `eozip/sensors`.
+
+    Raises:
+        InputError: not readable, not TOML, or values that are missing or out of range.
+    """
+    try:
+        return _checked(_from_table(tomllib.loads(path.read_text(encoding="utf-8"))), path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: expected a sensor: id, title, offset, nodata, and [[band]] tables of name, wavelength_nm, "
+            f"native_resolution_m, mean, std; got {error!r}"
+        ) from error
+
+
+def named(text: str) -> Sensor:
+    """A sensor by id, or by the path of its TOML file, which is made known.
+
+    Raises:
+        InputError: see `get` and `read`.
+    """
+    if not text.endswith(".toml"):
+        return get(text)
+    sensor = read(Path(text))
+    add(sensor)
+    return sensor
+
+
+_ADDED: dict[str, Sensor] = {}  # of this process, beside those of the package
+_ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def _checked(sensor: Sensor, path: Path) -> Sensor:
+    faults = []
+    if not _ID.fullmatch(sensor.id):
+        faults.append(f"id: expected small letters, digits and single hyphens, got {sensor.id!r}")
+    if not sensor.bands or len(set(sensor.band_names)) != len(sensor.bands):
+        faults.append(f"band: expected at least one band and no name twice, got {list(sensor.band_names)}")
+    if not all(math.isfinite(v) for v in (*sensor.mean, *sensor.std, sensor.offset)):
+        faults.append("mean, std, offset: expected finite numbers")
+    if not all(v > 0 for v in sensor.std):
+        faults.append(f"std: expected numbers above 0, got {list(sensor.std)}")
+    if faults:
+        raise InputError(f"{path}: {'; '.join(faults)}")
+    return sensor
+
+
+@cache
+def _shipped(sensor_id: str) -> Sensor:
     text = resources.files(__package__).joinpath(f"{sensor_id}.toml").read_text(encoding="utf-8")
     return _from_table(tomllib.loads(text))
 
@@ -93,12 +173,15 @@ def by_count(count: int) -> Sensor:
     raise InputError(f"got {count} bands; {supported()}")
 
 
-def match_bands(descriptions: Sequence[str | None]) -> tuple[Sensor, tuple[int, ...]]:
+def match_bands(
+    descriptions: Sequence[str | None], sensor: Sensor | None = None
+) -> tuple[Sensor, tuple[int, ...]]:
     """Recognise a sensor from the names of the bands at hand.
 
     Args:
         descriptions: [C] names as a GeoTIFF gives them: "B01", "B1", "Band 1", "B08A", "nir", "swir16",
             "coastal aerosol" and the like, in any order and case.
+        sensor: the one it must be, if that is known; its own names and aliases come before all others.
 
     Returns:
         The sensor, and [C] zero-based positions in `descriptions` of its bands in its own order.
@@ -106,14 +189,26 @@ def match_bands(descriptions: Sequence[str | None]) -> tuple[Sensor, tuple[int, 
     Raises:
         InputError: a name is missing, unknown or doubled, or the set is no sensor's; says what is supported.
     """
+    if sensor is not None and (order := _own_order(descriptions, sensor)) is not None:
+        return sensor, order
     found = [_canonical(text, position) for position, text in enumerate(descriptions, start=1)]
     doubled = sorted({name for name in found if found.count(name) > 1})
     if doubled:
         raise InputError(f"band {', '.join(doubled)} occurs more than once; {supported()}")
-    for sensor in _all():
-        if set(sensor.band_names) == set(found):
-            return sensor, tuple(found.index(name) for name in sensor.band_names)
+    for known in _all():
+        if set(known.band_names) == set(found):
+            return known, tuple(found.index(name) for name in known.band_names)
     raise InputError(f"got {len(found)} bands, {' '.join(found)}; {supported()}")
+
+
+def _own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, ...] | None:
+    """Positions of a sensor's bands by its own names and aliases; None where they do not name each once."""
+    spellings = [{_plain(text) for text in (band.name, *band.aliases)} for band in sensor.bands]
+    given = [_plain(text or "") for text in descriptions]
+    found = [[i for i, text in enumerate(given) if text in names] for names in spellings]
+    if len(given) != len(found) or any(len(positions) != 1 for positions in found):
+        return None
+    return tuple(positions[0] for positions in found)
 
 
 def supported() -> str:
@@ -170,12 +265,15 @@ def _from_table(table: dict[str, Any]) -> Sensor:
         bands=tuple(_band(row) for row in rows),
         mean=tuple(float(row["mean"]) for row in rows),
         std=tuple(float(row["std"]) for row in rows),
-        offset=float(table["offset"]),
-        nodata=int(table["nodata"]),
+        offset=float(table.get("offset", 0)),
+        nodata=int(table.get("nodata", 0)),
     )
 
 
 def _band(row: dict[str, Any]) -> Band:
     return Band(
-        row["name"], float(row["wavelength_nm"]), int(row["native_resolution_m"]), tuple(row["aliases"])
+        row["name"],
+        float(row["wavelength_nm"]),
+        int(row["native_resolution_m"]),
+        tuple(row.get("aliases", ())),
     )

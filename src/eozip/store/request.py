@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from eozip.api import DEFAULT_QUALITY, default_codec
 from eozip.codecs import registry
+from eozip.codecs.base import Codec
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
 from eozip.guarantee import checked_error
 from eozip.raster import Scene
-from eozip.sensors import get, match_bands
+from eozip.sensors import get, match_bands, named
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import GOP
 
@@ -33,7 +35,7 @@ class Request:
 
 def make_request(
     scene: Scene,
-    codec: str | None = None,
+    codec: str | Path | Codec | None = None,
     *,
     quality: float | None = None,
     target_psnr: float | None = None,
@@ -47,11 +49,12 @@ def make_request(
 
     Args:
         scene: the source.
-        codec: full id or short name; None: `eozip.api.default_codec` of the dates in a group.
+        codec: full id or short name, a path of weights, a published name, or a codec; None: `eozip.api.default_codec` of the dates in a group.
         quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN for each chunk.
         max_error: largest absolute error of any pixel, DN.
-        sensor: says what the bands are where they have no descriptions; None recognises them.
+        sensor: says what the bands are where they have no descriptions (an id, or a TOML file); None recognises them, and
+            takes the sensor of a codec of one's own.
         nodata: DN of missing pixels; None takes the file's.
         offset: radiometric offset in DN; None takes the scene's.
         gop: most dates in a group, as given to `encode_store`.
@@ -61,6 +64,7 @@ def make_request(
         UnknownCodecError: no such codec for the sensor.
         WeightsError: its weights are missing.
     """
+    sensor = named(sensor).id if sensor else _sensor_of(codec)
     known, order = match_scene(scene, sensor)
     full_id = registry.resolve(codec, known) if codec else default_codec(min(scene.shape[0], gop), known)
     max_error = checked_error(max_error)
@@ -85,7 +89,7 @@ def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]
         InputError: the bands are no sensor's; the message lists what is supported.
     """
     if sensor is None or any(scene.band_names):
-        found, order = match_bands(scene.band_names)
+        found, order = match_bands(scene.band_names, get(sensor) if sensor else None)
         if sensor is not None and found.id != get(sensor).id and found.band_names != get(sensor).band_names:
             raise InputError(
                 f"expected the bands of {sensor}, got those of {found.id}: {' '.join(found.band_names)}"
@@ -98,6 +102,13 @@ def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]
             "choose bands with --bands (bands=)"
         )
     return sensor, tuple(range(len(expected)))
+
+
+def _sensor_of(codec: str | Path | Codec | None) -> str | None:
+    """The sensor of a codec of one's own; None of listed ones, which exist for several."""
+    if codec is None or (isinstance(codec, str) and registry.is_listed(codec)):
+        return None
+    return registry.get(registry.resolve(codec)).sensor
 
 
 def _whole(name: str, value: float | None) -> int | None:

@@ -14,9 +14,9 @@ import numpy as np
 
 from eozip.pixels import psnr
 from eozip.train.data import open_sources
-from eozip.train.kinds import kind_of
+from eozip.train.kinds import kind_for
 from eozip.train.recipe import Recipe
-from eozip.train.validate import Stack, place_files, registered
+from eozip.train.validate import Stack, place_files
 
 WORST = "worst.png"
 QUALITY = 60.0  # at which chunks are compared: the default of `eozip.encode`
@@ -52,16 +52,15 @@ class Chunk:
 
 def worst_chunk(codec: Any, stacks: Sequence[Stack]) -> Chunk:
     """The date with the lowest PSNR of all places, each coded alone."""
-    with registered(codec) as name:
-        chunks = [_coded(name, s, date) for s in stacks for date in range(len(s.dn))]
+    chunks = [_coded(codec, s, date) for s in stacks for date in range(len(s.dn))]
     return min(chunks, key=lambda chunk: chunk.psnr)
 
 
-def _coded(name: str, stack: Stack, date: int) -> Chunk:
+def _coded(codec: Any, stack: Stack, date: int) -> Chunk:
     from eozip import api
 
     dn = np.clip(stack.dn[date], 0, 65535).astype(np.uint16)
-    blob = api.encode(dn, name, QUALITY)
+    blob = api.encode(dn, codec, QUALITY)
     dn_hat = api.decode(blob)
     return Chunk(stack.name, date, 8 * len(blob) / dn.size, psnr(dn, dn_hat), dn, dn_hat)
 
@@ -108,7 +107,7 @@ def _figure(chunk: Chunk, band_names: Sequence[str]) -> Any:
 
 def hash_lines(recipe: Recipe) -> list[str]:
     """SHA-256 of everything that a recipe reads, a line each: training data as one, and every validation file."""
-    sources = open_sources(recipe, kind_of(recipe.kind).band_names)
+    sources = open_sources(recipe, kind_for(recipe).band_names)
     try:
         parts = [(f"data[{k}]", source.files()) for k, source in enumerate(sources)]
     finally:

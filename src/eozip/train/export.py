@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,10 @@ from torch import nn
 
 import eozip
 from eozip.errors import InputError
+from eozip.own import SENSOR_FILE
 from eozip.train import evidence, validate
 from eozip.train import state as states
-from eozip.train.kinds import kind_of
+from eozip.train.kinds import kind_for
 from eozip.train.packing import with_pack
 from eozip.train.recipe import Recipe, load
 from eozip.train.validate import PSNRS, Point, mean_at_psnr, means
@@ -66,9 +68,11 @@ def export(parent: Path, recipe: Recipe, model: nn.Module, facts: Facts, name: s
     Returns:
         The folder written.
     """
-    full_id, kind = name or full_name(recipe), kind_of(recipe.kind)
+    full_id, kind = name or full_name(recipe), kind_for(recipe)
     folder = parent / checked_name(full_id)
     kind.save(folder, model, full_id, kind.sensor, card(full_id, recipe, facts))
+    if recipe.sensor.endswith(".toml"):
+        shutil.copyfile(recipe.sensor, folder / SENSOR_FILE)  # the weights mean nothing without it
     return folder
 
 
@@ -97,7 +101,7 @@ def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
     if not (folder / CARD).is_file():
         raise InputError(f"{folder}: expected a folder of exported weights with {CARD}, got none")
     chosen = load(recipe) if data is None else with_pack(load(recipe), data)
-    kind = kind_of(chosen.kind)
+    kind = kind_for(chosen)
     stacks = validate.load_places(chosen, kind.band_names)
     points = validate.real_bytes(kind.load(folder), stacks, chosen.validation.qualities)
     text = (folder / CARD).read_text(encoding="utf-8")
@@ -110,7 +114,7 @@ def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
 
 def _worst(folder: Path, recipe: Recipe) -> str:
     """Draws the worst chunk of the weights in a folder; says which it is."""
-    kind = kind_of(recipe.kind)
+    kind = kind_for(recipe)
     chunk = evidence.worst_chunk(kind.load(folder), validate.load_places(recipe, kind.band_names))
     evidence.draw_worst(chunk, kind.band_names, folder / evidence.WORST)
     return chunk.text()
@@ -130,7 +134,7 @@ def export_checkpoint(checkpoint: Path, parent: Path, facts: Facts, name: str = 
     """
     content = states.read(checkpoint)
     recipe = states.recipe_of(content)
-    kind = kind_of(recipe.kind)
+    kind = kind_for(recipe)
     model = kind.build(kind.configured(recipe.network))
     model.load_state_dict(content["average"])
     return export(parent, recipe, model.eval(), facts, name)
@@ -138,7 +142,7 @@ def export_checkpoint(checkpoint: Path, parent: Path, facts: Facts, name: str = 
 
 def full_name(recipe: Recipe) -> str:
     """Full id of a recipe's weights."""
-    return recipe.name or f"{recipe.kind}-{kind_of(recipe.kind).sensor.replace('-', '')}-v0"
+    return recipe.name or f"{recipe.kind}-{kind_for(recipe).sensor.replace('-', '')}-v0"
 
 
 def card(full_id: str, recipe: Recipe, facts: Facts) -> str:
@@ -148,7 +152,7 @@ def card(full_id: str, recipe: Recipe, facts: Facts) -> str:
             f"# {full_id}",
             "",
             f"Network `{recipe.kind}` of eozip {eozip.__version__}, trained by `eozip train`. One network",
-            "serves every quality. Contains modified Copernicus Sentinel data.",
+            f"serves every quality. {_credit(recipe)}",
             "",
             *_run_lines(facts),
             "",
@@ -177,6 +181,11 @@ def card(full_id: str, recipe: Recipe, facts: Facts) -> str:
             "",
         ]
     )
+
+
+def _credit(recipe: Recipe) -> str:
+    sensor = kind_for(recipe).sensor
+    return "Contains modified Copernicus Sentinel data." if sensor.startswith("s2-") else f"Sensor: {sensor}."
 
 
 def _run_lines(facts: Facts) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from eozip.errors import InputError
 from eozip.networks.small import SmallConfig
 from eozip.train import start
 from eozip.train.objective import loss_of, series_loss
+from eozip.train.recipe import Recipe
 from eozip.train.start_linear import set_linear_entropy
 from eozip.train.start_series import begin_series
 from eozip.train.tables import from_table
@@ -68,7 +69,9 @@ class Kind:
         Raises:
             InputError: an unknown size, or another band count than the sensor's.
         """
-        config = from_table(self.config, {**overrides, **self.fixed}, "network")
+        knows_sensor = "sensor" in {f.name for f in fields(self.config)}
+        own = {**self.fixed, **({"sensor": self.sensor} if knows_sensor else {})}
+        config = from_table(self.config, {"bands": len(self.band_names), **overrides, **own}, "network")
         emphasis = getattr(config, "emphasis", ())
         if emphasis and (len(emphasis) != len(self.band_names) or min(emphasis) <= 0):
             raise InputError(
@@ -142,7 +145,7 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of a recipe.
+    """A kind by name.
 
     Raises:
         InputError: not a trainable network.
@@ -154,3 +157,13 @@ def kind_of(name: str) -> Kind:
     if name not in known:
         raise InputError(f"kind: expected one of {', '.join(known)}, got {name!r}")
     return known[name]
+
+
+def kind_for(recipe: Recipe) -> Kind:
+    """The kind of a recipe, for the recipe's sensor.
+
+    Raises:
+        InputError: not a trainable network, or a sensor that is not known or not readable.
+    """
+    kind = kind_of(recipe.kind)
+    return replace(kind, sensor=sensors.named(recipe.sensor).id) if recipe.sensor else kind

@@ -10,7 +10,6 @@ Published checkpoints: lambda 0.5, 2, 10, 40, 200 (arXiv 2510.12670); their trai
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from eozip import sensors
+from eozip import hub, sensors
 from eozip.codecs.networks import ElicModel, FactorizedModel
 from eozip.entropy.factorized import FactorizedPrior
 from eozip.entropy.gaussian import LIKELIHOOD_MIN, SCALE_MIN, gaussian_likelihood
@@ -42,6 +41,7 @@ class PublishedConfig:
     m: int = 192
     one_lmbda: float = 40.0
     levels: int = 2  # the loop asks for two or more; they are alike
+    sensor: str = SENSOR
 
     def lmbda(self, t: Tensor) -> Tensor:
         """The same Lagrangian at every level."""
@@ -51,9 +51,9 @@ class PublishedConfig:
 class Standardised(nn.Module):
     """Pixels standardised band by band with the sensor's statistics, as the published networks take them."""
 
-    def __init__(self) -> None:
+    def __init__(self, sensor: str) -> None:
         super().__init__()
-        statistics = sensors.get(SENSOR)
+        statistics = sensors.get(sensor)
         self.register_buffer("mean", torch.tensor(statistics.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(statistics.std, dtype=torch.float32))
 
@@ -75,7 +75,7 @@ class PublishedTraining(Standardised):
     """A published network with its differentiable pass; `network` holds the names of the checkpoints."""
 
     def __init__(self, network: type[FactorizedModel | ElicModel], config: PublishedConfig) -> None:
-        super().__init__()
+        super().__init__(config.sensor)
         self.config = config
         self.network = network(config.bands, config.n, config.m)
         _widen(self.prior)
@@ -206,17 +206,16 @@ def begin(model: nn.Module, crops: Tensor, given: Mapping[str, Tensor]) -> None:
 
 def save(folder: Path, model: nn.Module, full_id: str, sensor: str, card: str) -> None:
     """The layout of published checkpoints, which `eozip.load` takes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{FILE}.part"
-    save_file({name: t.contiguous() for name, t in model.network.state_dict().items()}, part)
-    os.replace(part, folder / FILE)
-    (folder / "card.md").write_text(card, encoding="utf-8")
+    kind = hub.recognise(model.network.state_dict(), full_id).kind
+    hub.write_folder(
+        folder, model.network.state_dict(), {"kind": kind, "name": full_id, "sensor": sensor}, card
+    )
 
 
 def load(folder: Path) -> Any:
-    from eozip.codecs import published
+    from eozip.codecs import sources
 
-    return published.load(folder / FILE)
+    return sources.load(folder)
 
 
 def given_tensors(folder: Path) -> Mapping[str, Tensor]:

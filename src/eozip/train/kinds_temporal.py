@@ -64,6 +64,7 @@ class TemporalConfig:
     one_lmbda: float = 20.0
     levels: int = 2
     flexible: bool = False
+    sensor: str = SENSOR
 
     def __post_init__(self) -> None:
         faults = []
@@ -89,7 +90,7 @@ class TemporalTraining(Standardised):
     """TEC-TT or FlexTEC with its differentiable pass; `network` holds the names of the checkpoints."""
 
     def __init__(self, config: TemporalConfig) -> None:
-        super().__init__()
+        super().__init__(config.sensor)
         self.config = config
         self.network = TemporalModel(
             config.bands, config.widths, config.d, config.depths, HEADS, config.flexible

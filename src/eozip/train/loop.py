@@ -31,7 +31,7 @@ from eozip.train.feed import batch, feeding
 from eozip.train.guard import check_apart
 from eozip.train.interrupts import noticing_interrupts
 from eozip.train.journal import Display, Journal, Tick, displayed, draw_curve
-from eozip.train.kinds import Kind, kind_of
+from eozip.train.kinds import Kind, kind_for
 from eozip.train.objective import sampled_levels, schedule
 from eozip.train.recipe import Recipe, find, load, located
 from eozip.train.setup import configured, picked_device, prepared_folder
@@ -161,7 +161,7 @@ def _begun(
     recipe: Recipe, device: torch.device, out: Path, resume: bool, other_recipe: bool, display: Display
 ) -> Run:
     """A run before its first step of this sitting."""
-    kind = kind_of(recipe.kind)
+    kind = kind_for(recipe)
     content = states.read(out / CHECKPOINT) if resume else None
     display.say("reading data")
     stacks = validate.load_places(recipe, kind.band_names)

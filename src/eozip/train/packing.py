@@ -22,7 +22,7 @@ from eozip.outputs import publish, temporary
 from eozip.train import validate
 from eozip.train.data import Draw, Source, Stacks, open_sources
 from eozip.train.guard import check_apart
-from eozip.train.kinds import kind_of
+from eozip.train.kinds import kind_for
 from eozip.train.packed import INDEX, VALIDATION, jpegxl, mosaics, widest_grid
 from eozip.train.recipe import DataSource, Place, Recipe, load
 from eozip.train.series import REACH, SeriesStacks, twelve_bands
@@ -70,7 +70,7 @@ def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) 
     if limit_mib <= 0:
         raise InputError(f"limit: expected more than 0 MiB, got {limit_mib}")
     chosen = load(recipe)
-    names = kind_of(chosen.kind).band_names
+    names = kind_for(chosen).band_names
     sources = open_sources(chosen, names)
     try:
         check_apart([f for s in sources for f in s.files()], validate.place_files(chosen))

@@ -18,7 +18,7 @@ from eozip.train import loop
 from eozip.train import state as states
 from eozip.train.data import Draw, open_sources
 from eozip.train.feed import batch, feeding
-from eozip.train.kinds import Kind, kind_of
+from eozip.train.kinds import Kind, kind_for
 from eozip.train.objective import sampled_levels
 from eozip.train.recipe import Recipe, find, load
 from eozip.train.setup import configured, picked_device
@@ -109,7 +109,7 @@ def profile(
     chosen = configured(load(recipe), find(recipe), None, steps, None, data)
     if threads is not None:
         torch.set_num_threads(threads)
-    kind, where = kind_of(chosen.kind), picked_device(device)
+    kind, where = kind_for(chosen), picked_device(device)
     model = loop.new_model(chosen, kind, _start_crops(chosen, kind)).to(where).train()
     state = states.fresh(model, chosen, kind.logarithms(model))
     with (

@@ -94,6 +94,8 @@ class Recipe:
     Attributes:
         kind: the network, a key of `eozip.train.kinds.KINDS`.
         name: id of the exported weights; empty: the kind, sensor and v0.
+        sensor: what is trained on: the id of a sensor, or the path of a TOML file in the layout of those in
+            `eozip/sensors`. Empty: Sentinel-2 Level-2A.
         data: sources of crops.
         validation: what is measured.
         network: overrides of the network's sizes; lambda range included.
@@ -127,6 +129,7 @@ class Recipe:
     data: tuple[DataSource, ...]
     validation: Validation
     name: str = ""
+    sensor: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
@@ -255,6 +258,8 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     others = {
         key: _anchor(path, folder) for key in ("init", "again", "share") if (path := getattr(recipe, key))
     }
+    if recipe.sensor.endswith(".toml"):
+        others["sensor"] = _anchor(recipe.sensor, folder)
     return replace(recipe, **others, data=data, validation=replace(recipe.validation, places=places))
 
 

@@ -10,7 +10,7 @@ import torch
 import eozip
 from eozip.errors import InputError, OutputError
 from eozip.train import export, journal
-from eozip.train.kinds import kind_of
+from eozip.train.kinds import kind_for
 from eozip.train.packing import with_pack
 from eozip.train.recipe import Recipe, checked
 from eozip.train.state import CHECKPOINT
@@ -31,7 +31,7 @@ def configured(
     if data is not None:
         recipe = with_pack(recipe, data)
     export.checked_name(export.full_name(recipe))
-    kind_of(recipe.kind).configured(recipe.network)
+    kind_for(recipe).configured(recipe.network)
     journal.need_matplotlib()
     need_coder()
     return checked(recipe, str(file))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,28 +122,13 @@ def real_bytes(
     from eozip import api
 
     points = []
-    with registered(codec) as name:
-        for quality in qualities:
-            for stack in stacks:
-                dn = _as_int16(stack.dn)
-                blob = api.encode(dn, name, quality)
-                points.append(Point(stack.name, quality, 8 * len(blob) / dn.size, psnr(dn, api.decode(blob))))
-                done()
+    for quality in qualities:
+        for stack in stacks:
+            dn = _as_int16(stack.dn)
+            blob = api.encode(dn, codec, quality)
+            points.append(Point(stack.name, quality, 8 * len(blob) / dn.size, psnr(dn, api.decode(blob))))
+            done()
     return points
-
-
-@contextmanager
-def registered(codec: Any) -> Iterator[str]:
-    """Lets `eozip.encode` find a codec that is not (or not in this version) part of the package."""
-    from eozip.codecs.registry import ENTRIES, REGISTRY
-
-    REGISTRY.add(codec.id, lambda: codec)
-    try:
-        yield codec.id
-    finally:
-        REGISTRY.remove(codec.id)
-        if codec.id in ENTRIES:
-            REGISTRY.add(codec.id, ENTRIES[codec.id])
 
 
 def _as_int16(dn: np.ndarray) -> np.ndarray:
