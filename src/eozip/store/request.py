@@ -49,7 +49,8 @@ def make_request(
 
     Args:
         scene: the source.
-        codec: full id or short name, a path of weights, a published name, or a codec; None: `eozip.api.default_codec` of the dates in a group.
+        codec: full id or short name, a path of weights, a published name, or a codec; None:
+            `eozip.api.default_codec` of the dates in a group.
         quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN for each chunk.
         max_error: largest absolute error of any pixel, DN.
