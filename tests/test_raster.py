@@ -112,10 +112,90 @@ def test_offset_comes_from_tags_or_the_argument_never_from_pixels(tmp_path: Path
         ("ssl4eos12_val_0080717_0.tif", {}, None),
         ("x_20251345_0001.tif", {"TIFFTAG_DATETIME": "yesterday"}, None),
         ("id_9202504159.tif", {}, None),
+        ("20210701101559.tif", {}, datetime(2021, 7, 1, 10, 15, 59)),
+        ("x_202107011015.tif", {}, datetime(2021, 7, 1, 10, 15)),
+        ("x_20210701T1015.tif", {}, datetime(2021, 7, 1, 10, 15)),
+        ("x_20210701_0001.tif", {}, datetime(2021, 7, 1)),
+        ("HLS.S30.T33UUP.2021183T101559.v2.0.B04.tif", {}, datetime(2021, 7, 2, 10, 15, 59)),
+        ("a_2021183.tif", {}, datetime(2021, 7, 2)),
+        ("a_2021-183.tif", {}, datetime(2021, 7, 2)),
+        ("a_2021366.tif", {}, None),
+        ("a_2021-07.tif", {}, datetime(2021, 7, 1)),
+        ("a_15Jul2021.tif", {}, datetime(2021, 7, 15)),
+        ("S2B_52SFA_20220126_0_L2A/scene.tif", {}, datetime(2022, 1, 26)),
+        ("S2B_52SFA_20220126_0_L2A/R10m/B04.tif", {}, datetime(2022, 1, 26)),
+        ("S2_20210101/x_20210701.tif", {}, datetime(2021, 7, 1)),
+        ("2022/1/26/0/B04.jp2", {}, datetime(2022, 1, 26)),
+        ("/vsizip//data/S2_20210701.zip/scene.tif", {}, datetime(2021, 7, 1)),
+        ("s3://bucket/2021-07-01/scene.tif", {}, datetime(2021, 7, 1)),
+        ("20210701/scene.tif", {"TIFFTAG_DATETIME": "2024:01:01 00:00:00"}, datetime(2021, 7, 1)),
+        ("20210701/scene.tif", {"TIFFTAG_DATETIME": "2021:07:01 10:15:59"}, datetime(2021, 7, 1, 10, 15, 59)),
+        ("20210701/scene.tif", {"SENSING_TIME": "2021-07-03T10:15:59Z"}, datetime(2021, 7, 3, 10, 15, 59)),
+        (
+            "x.tif",
+            {"SENSING_TIME": "2021-07-02T10:15:59Z; 2021-07-02T10:20:00Z"},
+            datetime(2021, 7, 2, 10, 15, 59),
+        ),
+        ("x.tif", {"TIFFTAG_DATETIME": "2024:01:01 0:0:0", "SENSING_TIME": "2021183"}, datetime(2021, 7, 2)),
+        ("x.tif", {"system:time_start": "1625220959000"}, datetime(2021, 7, 2, 10, 15, 59)),
+        ("roi_20031012_20210701.tif", {"ACQUISITION_DATE": "2021-07-01"}, datetime(2021, 7, 1)),
     ],
 )
-def test_dates_come_from_names_and_tags(name: str, tags: dict, expected: datetime | None) -> None:
+def test_dates_come_from_names_tags_and_folders(name: str, tags: dict, expected: datetime | None) -> None:
     assert date_of(name, tags) == expected
+
+
+def written(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tif(path, pixels())
+    return paths
+
+
+def test_dates_in_folders_put_files_in_time_order(tmp_path: Path) -> None:
+    paths = written(tmp_path, "S2B_52SFA_20220126_0_L2A/scene.tif", "S2B_52SFA_20210105_0_L2A/scene.tif")
+    scene = raster.open_scene(paths)
+    assert scene.dates == (datetime(2021, 1, 5), datetime(2022, 1, 26))
+    assert [Path(p) for p in scene.paths] == paths[::-1]
+    assert "that of the folder" in scene.notes[0]
+
+
+def test_the_date_of_a_folder_of_a_series_is_that_of_no_file(tmp_path: Path) -> None:
+    scene = raster.open_scene(written(tmp_path, "run_20240101/b.tif", "run_20240101/a.tif"))
+    assert scene.dates == (None, None)
+    assert [Path(p).name for p in scene.paths] == ["b.tif", "a.tif"]
+
+
+def test_of_two_dates_in_names_the_one_that_changes_counts(tmp_path: Path) -> None:
+    scene = raster.open_scene(written(tmp_path, "roi_20031012_20210715.tif", "roi_20031012_20210701.tif"))
+    assert scene.dates == (datetime(2021, 7, 1), datetime(2021, 7, 15))
+    assert "several dates in the name; taken: 2021-07-15" in scene.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["a.tif"], "neither its name"),
+        (["a.tif", "b.tif"], "no file tells a date"),
+        (["x_20210701.tif", "b.tif"], "1 of 2 files"),
+        (["roi_20031012_20210701.tif"], "several dates in the name"),
+    ],
+)
+def test_unknown_and_ambiguous_dates_are_said(tmp_path: Path, names: list[str], note: str) -> None:
+    assert any(note in said for said in raster.open_scene(written(tmp_path, *names)).notes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "S2A_MSIL2A_20210105T021101_N0214_R003_T52SFA_20210106T043520.tif",
+        "LC08_L2SP_193026_20210715_20210722_02_T1.tif",
+        "20210105T021101_20210106T021101_T52SFA.tif",
+    ],
+)
+def test_the_second_date_of_a_product_is_not_ambiguous(tmp_path: Path, name: str) -> None:
+    assert raster.open_scene(written(tmp_path, name)).notes == ()
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eozip.cli.common import (
+    RASTER,
     STORE,
     CommaList,
     bytes_text,
     date_table,
     json_option,
+    many,
     print_json,
     progress_bar,
+    say,
     threads_option,
     use_threads,
 )
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("store", type=STORE)
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IN...")
+@click.argument("inputs", nargs=-1, required=True, type=RASTER, metavar="IN...")
 @click.option("--bands", type=CommaList(), help="Bands of the new dates, as given to encode.")
 @click.option("--codec", help="Only checked: the store's codec is used.")
 @click.option("--quality", type=click.FloatRange(0, 100), help="Only checked: the store's is used.")
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 @json_option
 @threads_option
 def append(
-    store: Path, inputs: tuple[Path, ...], bands: list[str | int] | None, as_json: bool, **options: Any
+    store: Path, inputs: tuple[str, ...], bands: list[str | int] | None, as_json: bool, **options: Any
 ) -> None:
     """Add new dates to a store, in groups of their own; what is there stays as it is.
 
@@ -61,7 +64,7 @@ def append(
 
 def _run(
     store: Path,
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     bands: list[str | int] | None,
     quiet: bool,
     options: dict[str, Any],
@@ -72,12 +75,12 @@ def _run(
     check_drop_options(options["mask"], options["drop"])
     use_threads(options["threads"])
     found = describe(store)
-    names = found.profile.band_names
     scene, band = pixels_and_mask(
         options["mask"],
         lambda chosen: open_scene(list(inputs), bands=chosen, offset=found.codec.offset),
-        bands or (list(names) if all(names) else None),
+        bands,
     )
+    say(scene.notes)
     with (
         progress_bar("Appending", "chunks", quiet=quiet) as progress,
         opened_mask(options["mask"], scene, band) as drop,
@@ -98,7 +101,7 @@ def _report(summary: Appended) -> str:
     times, bands, height, width = summary.shape
     groups = ", ".join(map(str, summary.groups))
     lines = [
-        f"{summary.output}: {len(summary.dates)} dates more, in groups of {groups}; now {times}, {summary.codec}",
+        f"{summary.output}: {many(len(summary.dates), 'date')} more, in groups of {groups}; now {times}, {summary.codec}",
         f"  {bytes_text(summary.bytes_before)} > {bytes_text(summary.bytes)}: {summary.bpppb:.4f} bits per new pixel "
         "and band",
         f"  PSNR of the new dates {coded_psnr(summary.psnr, summary.dropped)} (peak 10,000 DN)",

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from eozip.errors import InputError
+
 SHOW_AFTER = 2.0
 """Seconds before a progress bar appears: short runs stay quiet."""
 
-STORE = click.Path(path_type=Path)
+RASTER = click.Path(path_type=str)
+"""A file, a folder, or a name that GDAL resolves (/vsizip//..., https://...): a pathlib path would lose a slash."""
+
+
+class StorePath(click.Path):
+    """A store on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if re.match(r"/vsi[a-z0-9_]+/|[a-z][a-z0-9+.-]+://", str(value)):
+            raise InputError(
+                f"{value}: expected a store on this machine, got a remote name; write or fetch it here and copy it (aws "
+                "s3 cp --recursive, say). xarray.open_zarr reads stores anywhere"
+            )
+        return super().convert(value, param, ctx)
+
+
+STORE = StorePath(path_type=Path)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
 )
@@ -40,6 +59,12 @@ class CommaList(click.ParamType):
         return [int(part) if part.isdigit() else part for part in parts]
 
 
+def say(notes: Iterable[str]) -> None:
+    """Sentences that a person should read, on stderr."""
+    for note in notes:
+        click.echo(f"Note: {note}", err=True)
+
+
 def print_json(document: dict[str, Any]) -> None:
     """One object on stdout."""
     click.echo(json.dumps(document, allow_nan=False))
@@ -51,6 +76,16 @@ def use_threads(count: int | None) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+def many(count: int, noun: str) -> str:
+    """Such as `1 date` or `3 dates`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def speed_text(mpx_per_s: float) -> str:
+    """Such as `0.017 MPx/s`: two digits that say something, however slow it was."""
+    return f"{mpx_per_s:.2g} MPx/s" if mpx_per_s < 1 else f"{mpx_per_s:.1f} MPx/s"
 
 
 def bytes_text(count: int) -> str:

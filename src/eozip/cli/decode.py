@@ -15,6 +15,7 @@ from eozip.cli.common import (
     overwrite_option,
     print_json,
     progress_bar,
+    speed_text,
     threads_option,
     use_threads,
 )
@@ -59,5 +60,5 @@ def decode(
         print_json(asdict(done))
         return
     times, count, height, width = done.shape
-    speed = f"{done.seconds:.1f} s, {done.mpx_per_s:.2f} MPx/s, {bytes_text(done.bytes_read)} read"
+    speed = f"{done.seconds:.1f} s, {speed_text(done.mpx_per_s)}, {bytes_text(done.bytes_read)} read"
     click.echo(f"{done.output}: {times} x {count} x {height} x {width}, {speed}")

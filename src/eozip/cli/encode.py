@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eozip.cli.common import (
+    RASTER,
     STORE,
     CommaList,
     bytes_text,
     json_option,
+    many,
     overwrite_option,
     print_json,
     progress_bar,
+    say,
+    speed_text,
     threads_option,
     use_threads,
 )
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IN...")
+@click.argument("inputs", nargs=-1, required=True, type=RASTER, metavar="IN...")
 @click.argument("out", type=STORE)
 @click.option(
     "--codec",
@@ -58,11 +62,14 @@ if TYPE_CHECKING:
     help="No pixel is further off than this, on any machine; with --quality or --target-psnr, or alone.",
 )
 @click.option(
-    "--bands", type=CommaList(), help="Bands to take, by name or position, such as B02,B03,B04 or 1,2,3."
+    "--bands",
+    type=CommaList(),
+    help="Bands to take, by name or position, such as B02,B03,B04 or 1,2,3. Names that the file has not say what its "
+    "bands are, in file order; 12 or 13 positions stand for the sensor's bands in its order.",
 )
 @click.option(
     "--sensor",
-    help="Sensor whose bands these are, if the file does not name its bands: s2-l2a, s2-l1c, or a TOML file.",
+    help="Sensor whose bands these are, in its order, whatever the file calls them: s2-l2a, s2-l1c, or a TOML file.",
 )
 @click.option("--offset", type=int, help="Radiometric offset in DN (1000 from Sentinel-2 baseline 04.00 on).")
 @click.option("--nodata", type=int, help="DN of missing pixels; default: the file's.")
@@ -81,7 +88,7 @@ if TYPE_CHECKING:
 @json_option
 @threads_option
 def encode(
-    inputs: tuple[Path, ...], out: Path, quality: float | None, target_psnr: float | None, **options: Any
+    inputs: tuple[str, ...], out: Path, quality: float | None, target_psnr: float | None, **options: Any
 ) -> None:
     """Encode GeoTIFFs into a Zarr store.
 
@@ -101,13 +108,13 @@ def encode(
 
 
 def _run(
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     out: Path,
     quality: float | None,
     target_psnr: float | None,
     options: dict[str, Any],
 ) -> Summary:
-    from eozip.raster import open_scene
+    from eozip.raster import open_scene, with_fill
     from eozip.store import encode_store, make_request
     from eozip.store.container import check_target
 
@@ -118,6 +125,8 @@ def _run(
         lambda bands: open_scene(list(inputs), bands=bands, offset=options["offset"]),
         options["bands"],
     )
+    say(scene.notes)
+    scene = with_fill(scene, options["nodata"])
     wanted = make_request(
         scene,
         options["codec"],
@@ -129,6 +138,7 @@ def _run(
         offset=options["offset"],
         gop=options["gop"],
     )
+    say(wanted.notes)
     with (
         progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress,
         opened_mask(options["mask"], scene, band) as drop,
@@ -150,12 +160,12 @@ def _run(
 def _report(summary: Summary) -> str:
     times, bands, height, width = summary.shape
     lines = [
-        f"{summary.output}: {times} dates x {bands} bands x {height} x {width} pixels, {summary.codec}",
+        f"{summary.output}: {many(times, 'date')} x {bands} bands x {height} x {width} pixels, {summary.codec}",
         f"  {bytes_text(summary.raw_bytes)} > {bytes_text(summary.bytes)}: {summary.ratio:.1f} times "
         f"smaller, {summary.bpppb:.4f} bits per pixel and band",
         f"  PSNR {coded_psnr(summary.psnr, summary.dropped)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
         *dropped_lines(summary.dropped),
-        f"  {summary.seconds:.1f} s, {summary.mpx_per_s:.2f} MPx/s, every chunk decoded and compared",
+        f"  {summary.seconds:.1f} s, {speed_text(summary.mpx_per_s)}, every chunk decoded and compared",
     ]
     # zarr-python 3 takes a bare path for a directory; fsspec's prefix says that it is a zip file
     path = f"zip::{summary.output}" if summary.output.lower().endswith(".zip") else summary.output

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eozip.cli.common import (
+    RASTER,
     json_option,
     overwrite_option,
     print_json,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IN...")
+@click.argument("inputs", nargs=-1, required=True, type=RASTER, metavar="IN...")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--mask",
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 @json_option
 @threads_option
 def inpaint(
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     out: Path,
     mask: str,
     predictor: str | None,

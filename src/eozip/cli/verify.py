@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eozip.cli.common import (
+    RASTER,
     STORE,
     CommaList,
     date_table,
@@ -32,7 +33,7 @@ FAILED = 3
 @click.option(
     "--against",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=RASTER,
     metavar="IN",
     help="The source, to compare pixels; may be repeated.",
 )
@@ -49,7 +50,7 @@ FAILED = 3
 def verify(
     ctx: click.Context,
     store: Path,
-    against: tuple[Path, ...],
+    against: tuple[str, ...],
     bands: list[str | int] | None,
     full: bool,
     as_json: bool,
@@ -73,13 +74,14 @@ def verify(
         ctx.exit(FAILED)
 
 
-def _source(store: Path, against: tuple[Path, ...], bands: list[str | int] | None) -> Scene:
+def _source(store: Path, against: tuple[str, ...], bands: list[str | int] | None) -> Scene:
     """The source with the store's own choice of bands, unless another is given."""
     from eozip.raster import open_scene
     from eozip.store import describe
+    from eozip.store.same import in_band_order
 
-    names = describe(store).profile.band_names
-    return open_scene(list(against), bands=bands or (list(names) if all(names) else None))
+    scene = open_scene(list(against), bands=bands)
+    return scene if bands else in_band_order(scene, describe(store))
 
 
 def _text(report: Report, store: Description) -> str:

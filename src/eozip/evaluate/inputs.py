@@ -124,7 +124,7 @@ def _read(one: _Input, reading: Reading) -> list[Place]:
 
 def _from_scene(one: _Input, reading: Reading) -> list[Place]:
     scene = open_scene(one.files, reading.bands, reading.offset)
-    sensor, order = _matched(scene, reading.sensor)
+    sensor, order = sensors.match_bands(scene.meanings, _sensor_of_scene(scene, reading.sensor))
     height, width = scene.shape[2:]
     windows = _windows(height, width, reading)
     _check_size(one.name, (*scene.shape[:2], *windows[0][2:]))
@@ -136,7 +136,8 @@ def _from_scene(one: _Input, reading: Reading) -> list[Place]:
     )
     with open_reader(scene) as reader:
         stacks = [
-            reader.read(slice(None), slice(y, y + h), slice(x, x + w))[:, order] for y, x, h, w in windows
+            reader.read(slice(None), slice(y, y + h), slice(x, x + w))[:, list(order)]
+            for y, x, h, w in windows
         ]
     return [
         replace(common, name=_tile_name(one.name, window, len(windows)), dn=_checked(dn, one.name))
@@ -144,14 +145,11 @@ def _from_scene(one: _Input, reading: Reading) -> list[Place]:
     ]
 
 
-def _matched(scene: Scene, sensor: str | None) -> tuple[sensors.Sensor, list[int]]:
-    if any(scene.band_names):
-        found, order = sensors.match_bands(scene.band_names)
-        return found, list(order)
-    known = sensors.get(sensor) if sensor else sensors.by_count(scene.shape[1])
-    if len(known.bands) != scene.shape[1]:
-        raise InputError(f"expected {len(known.bands)} bands for {known.id}, got {scene.shape[1]}")
-    return known, list(range(scene.shape[1]))
+def _sensor_of_scene(scene: Scene, wanted: str | None) -> sensors.Sensor | None:
+    """As asked for; of bands without any names, by their number; else None: names tell."""
+    if wanted is not None:
+        return sensors.named(wanted)
+    return None if any(scene.meanings) else sensors.by_count(scene.shape[1])
 
 
 def _from_npz(path: Path, reading: Reading) -> list[Place]:

@@ -16,7 +16,7 @@ from eozip.inpaint.fill import LARGEST, UNFILLED, Filled, Progress, inpaint
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.record import PROVENANCE_MEANING, SIGMA_MEANING, date_tags, predicted_pixels, rounded_sigma
 from eozip.inpaint.smooth import grown
-from eozip.raster import Profile, create_geotiffs, open_scene, read_window
+from eozip.raster import Profile, Scene, create_geotiffs, open_scene, read_window, with_fill
 from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
 from eozip.raster.scene import Tags
 
@@ -114,7 +114,7 @@ def inpaint_files(
     target = Path(out)
     _check_target(target, [Path(p) for p in inputs], overwrite)
     spec = parse_mask(mask) if isinstance(mask, str) else mask
-    stack, hidden = _read(inputs, spec, offset)
+    stack, hidden = _read(inputs, spec, offset, nodata)
     hidden = grown(hidden, dilate)
     missing = _missing(stack.profile, nodata)
     output = _output(stack, target, spec, missing, overwrite)  # refuses before anything is predicted
@@ -160,11 +160,13 @@ def _check_target(target: Path, inputs: list[Path], overwrite: bool) -> None:
         raise OutputError(f"{target} exists already; choose another name or pass --overwrite")
 
 
-def _read(inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None) -> tuple[Stack, np.ndarray]:
+def _read(
+    inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None, nodata: int | None
+) -> tuple[Stack, np.ndarray]:
     if len(inputs) == 1 and _is_store(Path(inputs[0])):
         stack, plane = _from_store(Path(inputs[0]), offset), None
     else:
-        stack, plane = _from_files(inputs, spec, offset)
+        stack, plane = _from_files(inputs, spec, offset, nodata)
     if plane is not None:
         return stack, of_band(spec, plane)
     if spec.path is None:
@@ -180,7 +182,7 @@ def _is_store(path: Path) -> bool:
 
 
 def _from_files(
-    inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None
+    inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None, nodata: int | None
 ) -> tuple[Stack, np.ndarray | None]:
     """Pixels of every band but the mask's; and the mask's band, if it is one of them."""
     scene = open_scene(list(inputs), offset=offset)
@@ -188,12 +190,22 @@ def _from_files(
         raise InputError(
             f"series: expected at most {LARGEST} samples, got {scene.shape}; cut the scene in parts"
         )
+    if scene.dtype.name not in ("uint16", "int16"):
+        raise InputError(
+            f"{scene.paths[0]}: expected uint16 or int16 DN, got {scene.dtype}; scale and round to DN"
+        )
     chosen, band = split_mask(scene, spec)
+    chosen = _with_nodata(with_fill(chosen, nodata))
     plane = None if band is None else read_window(band, slice(None), slice(None), slice(None))[:, 0]
     dn = read_window(chosen, slice(None), slice(None), slice(None))
     dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
     names = _names([Path(path).stem for path in scene.paths])
     return Stack(dn, chosen.profile, dates, names, chosen.tags, chosen.band_tags, _whole(scene.offset)), plane
+
+
+def _with_nodata(scene: Scene) -> Scene:
+    """What the files' masks hide is nodata from here on, in the results too."""
+    return scene if scene.fill is None else replace(scene, profile=replace(scene.profile, nodata=scene.fill))
 
 
 def _from_store(path: Path, offset: int | None) -> Stack:

@@ -7,7 +7,7 @@ Memory depends on the window, never on the scene.
 """
 
 from eozip.raster.open import open_scene
-from eozip.raster.read import SceneReader, open_reader, read_window
+from eozip.raster.read import SceneReader, open_reader, read_window, with_fill
 from eozip.raster.scene import Profile, Scene, Source
 from eozip.raster.write import GeoTiffWriter, create_geotiff, create_geotiffs
 
@@ -22,4 +22,5 @@ __all__ = [
     "open_reader",
     "open_scene",
     "read_window",
+    "with_fill",
 ]

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class MaskSpec:
     kind: str
     classes: tuple[int, ...] = ()
     threshold: float = 0.4
-    path: Path | None = None
+    path: str | None = None
 
     @property
     def band(self) -> str | None:
@@ -61,7 +60,7 @@ def parse_mask(text: str) -> MaskSpec:
     """
     head, _, path = text.partition("@")
     kind, _, value = head.partition(":")
-    place = Path(path) if path else None
+    place = path or None
     if kind == "scl" and (found := _classes(value)):
         return MaskSpec("scl", classes=found, path=place)
     if kind in ("prob", "s2cloudless"):
@@ -73,7 +72,7 @@ def parse_mask(text: str) -> MaskSpec:
             f"mask: expected scl:CLASSES[@PATH] such as scl:3,8,9,10, or allclear@PATH, got {text!r}; classes are "
             + ", ".join(f"{number} {name}" for number, name in SCL_CLASSES.items())
         )
-    return MaskSpec("any", path=Path(text))
+    return MaskSpec("any", path=text)
 
 
 def read_mask(spec: MaskSpec, shape: tuple[int, int, int]) -> np.ndarray:
@@ -131,7 +130,8 @@ def open_mask(spec: MaskSpec, shape: tuple[int, int, int], band: Scene | None = 
     Raises:
         InputError: as `read_mask`.
     """
-    scene = open_scene(spec.path or Path()) if band is None else band
+    scene = open_scene(spec.path or "") if band is None else band
+    scene = replace(scene, fill=0)  # what a mask's own mask hides, it does not hide
     files, bands, height, width = scene.shape
     if spec.kind == "allclear" and bands <= _SHADOW:
         raise InputError(f"{spec.path}: expected AllClear's 5 bands, got {bands}")

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import warnings
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from eozip.errors import InputError
-from eozip.raster.dates import date_of
-from eozip.raster.scene import Profile, Scene, Source, Tags
-from eozip.sensors.sensor import by_count, canonical_name, without_band_code
+from eozip.raster.bands import band_file, chosen, without_alpha
+from eozip.raster.dates import Dating, notes_on, settled
+from eozip.raster.files import PathLike, files_of, printable
+from eozip.raster.header import Header, header_of, profile_of, with_masks
+from eozip.raster.scene import Profile, Scene
 
-PathLike = str | os.PathLike[str]
-
-_SUFFIXES = (".tif", ".tiff")
-# What GDAL derives from the pixels or the file's layout says nothing about the copy that we write.
-_DERIVED_NAMESPACES = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE")
-_DERIVED_TAG = "STATISTICS_"
+_MAY_DIFFER = ("colorinterp", "units", "band_names")
+_OFFSET_NOISE = 0.01  # DN: tags of 32 bits say 1000.00004 for 1000
+_WARP = "warp it onto the others' grid (gdalwarp), or leave it out"
+_REMEDIES = {
+    "dtype": "convert it to the others' data type (gdal_translate -ot), or leave it out",
+    "nodata": "give all files one nodata value (gdal_edit.py -a_nodata), or leave it out",
+    "scales": "mixed products? bring all files to one scale, or leave it out",
+    "offsets": "mixed processing baselines? bring all files to one offset, or leave it out",
+    "band_names": "name the bands of all with --bands (bands=), say --sensor, or leave it out",
+}
 
 
 def open_scene(
@@ -35,220 +35,172 @@ def open_scene(
 ) -> Scene:
     """Describe one GeoTIFF, several GeoTIFFs as dates, or every GeoTIFF of a folder; reads no pixels.
 
-    Dates come from file names, else from tags. They are put in time order where all are known; else files
-    keep the order given (a folder's: by name). Files of one band each whose names hold a band code, such as
-    "..._B04.tif", are joined to dates.
+    Dates come from file names, else from tags, else from the names of folders. They are put in time order where
+    all are known; else files keep the order given (a folder's: by name). Files of one band each whose names hold
+    a band, such as "..._B04.tif", are joined to dates. Bands of several dates are matched by what they mean.
 
     Args:
-        paths: a file, a folder, or files.
-        bands: names or 1-based positions of the bands to take, in the order wanted. Where the file describes
-            no band, names say what its bands are, in file order, and 12 or 13 positions stand for the
-            sensor's bands in the sensor's order.
+        paths: a file, a folder, a folder of folders, or files; names that GDAL or rasterio resolves, such as
+            "/vsizip/..." and "https://...", are passed on as they are.
+        bands: names or 1-based positions of the bands to take, in the order wanted. Where names do not fit those in
+            the file, they say what its bands are, in file order; 12 or 13 positions stand for the sensor's
+            bands in the sensor's order, unless the file's own names are a sensor's.
         offset: DN added to the offset-free DN. None takes GDAL's offset tags; pixels are never asked.
 
     Raises:
         InputError: nothing to read, unreadable, dates on different grids (names the file and what differs),
             or bands that do not exist.
     """
-    headers = _in_time_order(_joined_bands([_header(path) for path in _files(paths)]))
-    first = headers[0]
-    for other in headers[1:]:
-        _check_same(first, other)
-    scene = Scene(
-        sources=tuple(h.sources for h in headers),
-        dates=tuple(h.date for h in headers),
+    headers, left_out = _joined_bands([header_of(path) for path in files_of(paths)])
+    datings = settled([h.dating for h in headers])
+    notes = [*left_out, *notes_on(datings, [printable(h.path) for h in headers])]
+    order = _time_order(datings)
+    headers = [headers[i] for i in order]
+    dates, said = _alike([_chosen_date(header, bands) for header in headers])
+    first = dates[0]
+    return Scene(
+        sources=tuple(tuple(band.source for band in d.header.bands) for d in dates),
+        dates=tuple(datings[i].date for i in order),
         profile=first.profile,
-        tags=tuple(h.tags for h in headers),
-        band_tags=first.band_tags,
-        offset=0.0,
-        block_shape=first.block_shape,
+        tags=tuple(d.header.tags for d in dates),
+        band_tags=tuple(band.tags for band in first.header.bands),
+        offset=_radiometric_offset(first.profile) if offset is None else float(offset),
+        block_shape=first.header.block_shape,
+        codes=tuple(band.code for band in first.header.bands),
+        notes=tuple(notes + said),
     )
-    scene = scene if bands is None else _with_bands(scene, bands)
-    return replace(scene, offset=_radiometric_offset(scene.profile) if offset is None else float(offset))
 
 
 @dataclass(frozen=True)
-class _Header:
-    """One date as its file or files describe it."""
+class _Date:
+    """One date with the bands that were chosen, and what a caller should know about the choice."""
 
-    path: Path
-    sources: tuple[Source, ...]
-    date: datetime | None
+    header: Header
     profile: Profile
-    tags: Tags
-    band_tags: tuple[dict[str, str], ...]
-    block_shape: tuple[int, int]
+    notes: list[str]
 
 
-def _files(paths: PathLike | Sequence[PathLike]) -> list[Path]:
-    if not isinstance(paths, (str, os.PathLike)):
-        files = [file for path in paths for file in _files(path)]
-        if not files:
-            raise InputError("no input: expected a GeoTIFF, several GeoTIFFs or a folder of GeoTIFFs")
-        return files
-    path = Path(paths)
-    return _folder(path) if path.is_dir() else [path]
+# --- the bands of one date ---
 
 
-def _folder(folder: Path) -> list[Path]:
-    if folder.suffix.upper() == ".SAFE":
-        raise InputError(
-            f"{folder}: .SAFE products keep bands on grids of 10, 20 and 60 m; expected bands on one grid. "
-            "Resample bilinearly to one GeoTIFF first, for example: gdalbuildvrt -separate -resolution "
-            "highest -r bilinear bands.vrt BAND_FILES, then gdal_translate bands.vrt scene.tif, and name its "
-            "bands with --bands"
-        )
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
-    )
-    if not files:
-        raise InputError(
-            f"{folder}: no GeoTIFF in this folder; expected files ending in {' or '.join(_SUFFIXES)}"
-        )
-    return files
+def _chosen_date(header: Header, wanted: Sequence[str | int] | None) -> _Date:
+    bands, notes = chosen(header.bands, wanted, header.path)
+    bands, more = with_masks(header, bands)
+    dated = replace(header, bands=tuple(bands))
+    return _Date(dated, profile_of(dated), notes + more)
 
 
-def _header(path: Path) -> _Header:
-    with open_dataset(path) as src:
-        if src.count == 0:
+# --- dates of files of one band each ---
+
+
+def _joined_bands(headers: list[Header]) -> tuple[list[Header], list[str]]:
+    """Dates out of files of one band each, told apart by folder and name without the band; and notes."""
+    names = [band_file(h.path) for h in headers]
+    coded = [len(without_alpha(h.bands)) == 1 and n.code is not None for h, n in zip(headers, names)]
+    if sum(coded) < 2:
+        return headers, []
+    rest = [(h.path, n.is_beside) for h, n, is_band in zip(headers, names, coded) if not is_band]
+    for path, is_beside in rest:
+        if not is_beside:
+            example = headers[coded.index(True)].path
             raise InputError(
-                f"{path}: holds no raster bands of its own; expected a GeoTIFF with 12 or 13 bands"
+                f"{path}: is no band that its name tells, among files of one band each such as {example}; leave it out"
             )
-        tags = _tags(src)
-        return _Header(
-            path=path,
-            sources=tuple(Source(str(path), index) for index in src.indexes),
-            date=date_of(path.name, tags.get("", {})),
-            profile=_profile(src, path),
-            tags=tags,
-            band_tags=tuple(_kept(src.tags(index)) for index in src.indexes),
-            block_shape=src.block_shapes[0],
-        )
+    groups: dict[tuple[str, str], list[Header]] = {}
+    for header, name, is_band in zip(headers, names, coded):
+        if is_band:
+            band = replace(
+                with_masks(header, without_alpha(header.bands))[0][0], name=name.code, code=name.code
+            )
+            groups.setdefault(name.date, []).append(replace(header, bands=(band,)))
+    left_out = [f"left out, as no band of the sensor: {', '.join(printable(path) for path, _ in rest)}"]
+    return [_joined(group) for group in groups.values()], left_out if rest else []
 
 
-def open_dataset(path: PathLike) -> rasterio.DatasetReader:
-    """Open a raster for reading; close it after use.
-
-    Raises:
-        InputError: missing, or nothing that GDAL can read.
-    """
-    if not str(path).startswith("/vsi") and not Path(path).exists():
-        raise InputError(f"{path}: no such file; expected a GeoTIFF or a folder of GeoTIFFs")
-    try:
-        with warnings.catch_warnings():
-            # A raster without georeference is compressed like any other.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except RasterioError as error:
-        raise InputError(f"{path}: cannot be read as a raster ({error}); expected a GeoTIFF") from error
-
-
-def _profile(src: rasterio.DatasetReader, path: Path) -> Profile:
-    points, points_crs = src.gcps
-    return Profile(
-        height=src.height,
-        width=src.width,
-        dtype=_the_one(src.dtypes, path, "data type"),
-        crs=_wkt(src.crs),
-        transform=None if src.transform.is_identity else tuple(src.transform)[:6],
-        gcps=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
-        gcp_crs=_wkt(points_crs),
-        nodata=_nodata(_the_one(src.nodatavals, path, "nodata value"), src.dtypes[0], path),
-        band_names=tuple(src.descriptions),
-        scales=tuple(src.scales),
-        offsets=tuple(src.offsets),
-        units=tuple(src.units),
-        colorinterp=tuple(c.name for c in src.colorinterp),
-    )
-
-
-def _wkt(crs: CRS | None) -> str | None:
-    return crs.to_wkt() if crs else None
-
-
-def _the_one(values: Sequence[Any], path: Path, what: str) -> Any:
-    if len({str(value) for value in values}) > 1:
-        raise InputError(f"{path}: bands differ in {what} ({values}); expected one for all bands")
-    return values[0]
-
-
-def _nodata(value: float | None, dtype: str, path: Path) -> float | int | None:
-    if value is None or np.dtype(dtype).kind not in "iu":
-        return value
-    limits = np.iinfo(dtype)
-    if not (float(value).is_integer() and limits.min <= value <= limits.max):
-        raise InputError(
-            f"{path}: nodata {value} is no {dtype} and cannot occur; remove it (gdal_edit.py -unsetnodata "
-            f"{path}) or set the real one (gdal_edit.py -a_nodata 0 {path})"
-        )
-    return int(value)
-
-
-def _tags(src: rasterio.DatasetReader) -> Tags:
-    namespaces = [
-        n for n in src.tag_namespaces() if n not in _DERIVED_NAMESPACES and not n.startswith("xml:")
-    ]
-    found = {"": _kept(src.tags()), **{name: src.tags(ns=name) for name in namespaces}}
-    rpc = src.tags(ns="RPC")
-    return {**found, "RPC": rpc} if rpc else found
-
-
-def _kept(tags: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if not key.startswith(_DERIVED_TAG)}
-
-
-def _joined_bands(headers: list[_Header]) -> list[_Header]:
-    """Dates out of files of one band each, told apart by their names without the band code."""
-    codes = [canonical_name(h.path.stem) for h in headers]
-    if len(headers) < 2 or any(len(h.sources) != 1 for h in headers) or None in codes:
-        return headers
-    groups: dict[str, list[_Header]] = {}
-    for header in headers:
-        groups.setdefault(without_band_code(header.path.stem), []).append(header)
-    return [_joined(group) for group in groups.values()]
-
-
-def _joined(group: list[_Header]) -> _Header:
+def _joined(group: list[Header]) -> Header:
     first = group[0]
+    of_first, seen = profile_of(first), {first.bands[0].code: first.path}
     for other in group[1:]:
-        _check_same(first, other, but=("band_names", "scales", "offsets", "units", "colorinterp"))
-
-    def flat(name: str) -> tuple[Any, ...]:
-        return tuple(value for h in group for value in getattr(h.profile, name))
-
-    names = tuple(canonical_name(h.path.stem) for h in group)
-    profile = replace(
-        first.profile,
-        band_names=names,
-        scales=flat("scales"),
-        offsets=flat("offsets"),
-        units=flat("units"),
-        colorinterp=flat("colorinterp"),
-    )
-    return replace(
-        first,
-        sources=tuple(source for h in group for source in h.sources),
-        profile=profile,
-        band_tags=tuple(tags for h in group for tags in h.band_tags),
-    )
-
-
-def _in_time_order(headers: list[_Header]) -> list[_Header]:
-    dated = [(h.date, h) for h in headers if h.date is not None]
-    if len(dated) < len(headers):
-        return headers
-    return [h for _, h in sorted(dated, key=lambda pair: pair[0])]
-
-
-def _check_same(first: _Header, other: _Header, but: tuple[str, ...] = ()) -> None:
-    for field in fields(Profile):
-        expected, got = getattr(first.profile, field.name), getattr(other.profile, field.name)
-        if field.name not in (*but, "colorinterp", "units") and not same_field(field.name, expected, got):
+        if other.bands[0].code in seen:
+            path = seen[other.bands[0].code]
             raise InputError(
-                f"{other.path}: {field.name} differs from {first.path}: expected {expected}, got {got}. "
-                "Dates of one store share one grid and one set of bands: warp the file onto the others' "
-                "grid, or leave it out"
+                f"{other.path}: band {other.bands[0].code} occurs more than once in one date, see {path}; leave one out"
             )
+        seen[other.bands[0].code] = other.path
+        _check_same(
+            first.path, of_first, other.path, profile_of(other), ("scales", "offsets"), "Bands of one date"
+        )
+    dated = next((h.dating for h in group if h.dating.date is not None), first.dating)
+    return replace(first, bands=tuple(band for h in group for band in h.bands), dating=dated)
+
+
+# --- several dates ---
+
+
+def _time_order(datings: Sequence[Dating]) -> list[int]:
+    days = [one.date for one in datings]
+    known = [day for day in days if day is not None]
+    return (
+        sorted(range(len(days)), key=lambda i: known[i])
+        if len(known) == len(days)
+        else list(range(len(days)))
+    )
+
+
+def _alike(dates: list[_Date]) -> tuple[list[_Date], list[str]]:
+    """Dates with the bands of each in the order of the first; and notes, none twice."""
+    first, *others = dates
+    found = [first, *(_in_order_of(first, other) for other in others)]
+    for other in found[1:]:
+        _check_same(first.header.path, first.profile, other.header.path, other.profile)
+    return found, list(dict.fromkeys(note for date in dates for note in date.notes))
+
+
+def _in_order_of(first: _Date, other: _Date) -> _Date:
+    expected, got = first.header.bands, other.header.bands
+    for name in ("code", "name"):
+        want, have = [getattr(b, name) for b in expected], [getattr(b, name) for b in got]
+        if (
+            None not in want
+            and len(set(want)) == len(want)
+            and sorted(map(str, want)) == sorted(map(str, have))
+        ):
+            header = replace(other.header, bands=tuple(got[have.index(text)] for text in want))
+            return _Date(header, profile_of(header), other.notes)
+    if first.profile.band_names != other.profile.band_names:
+        raise InputError(
+            _differs(
+                first.header.path,
+                first.profile,
+                other.header.path,
+                other.profile,
+                "band_names",
+                "Dates of one store",
+            )
+        )
+    return other
+
+
+def _check_same(
+    first_path: str,
+    first: Profile,
+    other_path: str,
+    other: Profile,
+    but: tuple[str, ...] = (),
+    what: str = "Dates of one store",
+) -> None:
+    for field in fields(Profile):
+        expected, got = getattr(first, field.name), getattr(other, field.name)
+        if field.name not in (*but, *_MAY_DIFFER) and not same_field(field.name, expected, got):
+            raise InputError(_differs(first_path, first, other_path, other, field.name, what))
+
+
+def _differs(first_path: str, first: Profile, other_path: str, other: Profile, name: str, what: str) -> str:
+    remedy = _REMEDIES.get(name, _WARP)
+    return (
+        f"{other_path}: {name} differs from {first_path}: expected {getattr(first, name)}, got {getattr(other, name)}. "
+        f"{what} share one grid and one set of bands: {remedy}"
+    )
 
 
 def same_field(name: str, expected: object, got: object) -> bool:
@@ -258,56 +210,20 @@ def same_field(name: str, expected: object, got: object) -> bool:
     if name == "transform" and isinstance(expected, tuple) and isinstance(got, tuple):
         pixel = abs(expected[0]) + abs(expected[1])
         return bool(np.allclose(expected, got, rtol=0, atol=1e-6 * pixel))
+    if name in ("scales", "offsets") and isinstance(expected, tuple) and isinstance(got, tuple):
+        return len(expected) == len(got) and bool(np.allclose(expected, got, rtol=1e-6, atol=0))
     return expected == got
-
-
-def _with_bands(scene: Scene, bands: Sequence[str | int]) -> Scene:
-    if not any(scene.band_names):
-        scene = _described(scene, bands)
-    return scene.select([_position(scene, band) for band in bands])
-
-
-def _described(scene: Scene, bands: Sequence[str | int]) -> Scene:
-    """Names for bands that the file leaves without any, as the caller's `bands` imply them."""
-    count = len(scene.band_names)
-    by_number = all(isinstance(band, int) for band in bands)
-    if not by_number and len(bands) != count:
-        raise InputError(
-            f"{scene.paths[0]}: its {count} bands have no descriptions, so --bands must name all of them in "
-            f"file order; got {len(bands)} names. Or choose by position, 1 to {count}, in the sensor's order"
-        )
-    named: list[str | None] = [None] * count if by_number else [str(band) for band in bands]
-    if by_number:
-        for band, name in zip(bands, by_count(len(bands)).band_names, strict=True):
-            named[_index(scene, int(band))] = name
-    return replace(scene, profile=replace(scene.profile, band_names=tuple(named)))
-
-
-def _position(scene: Scene, band: str | int) -> int:
-    if isinstance(band, int):
-        return _index(scene, band)
-    wanted = canonical_name(band)
-    for position, name in enumerate(scene.band_names):
-        if name is not None and (name == band or (wanted is not None and canonical_name(name) == wanted)):
-            return position
-    have = ", ".join(str(name) for name in scene.band_names)
-    raise InputError(f"{scene.paths[0]}: no band {band!r}; the file has {have}")
-
-
-def _index(scene: Scene, band: int) -> int:
-    count = len(scene.band_names)
-    if not 1 <= band <= count:
-        raise InputError(f"{scene.paths[0]}: no band {band}; positions run from 1 to {count}")
-    return band - 1
 
 
 def _radiometric_offset(profile: Profile) -> float:
     """DN added, out of GDAL's physical = DN * scale + offset; 0 where the file says nothing."""
-    if 0.0 in profile.scales:
+    odd = [s for s in profile.scales if s == 0 or not math.isfinite(s)]
+    odd += [o for o in profile.offsets if not math.isfinite(o)]
+    if odd:
         raise InputError(
-            "a band has GDAL scale 0; give the radiometric offset with --offset (offset= in Python)"
+            f"a band has GDAL scale or offset {odd[0]}; give the radiometric offset with --offset (offset= in Python)"
         )
-    steps = {round(-o / s, 6) + 0.0 for o, s in zip(profile.offsets, profile.scales)}
+    steps = {_whole_where_near(-o / s) for o, s in zip(profile.offsets, profile.scales)}
     if len(steps) > 1:
         raise InputError(
             f"bands have different radiometric offsets ({sorted(steps)} DN by the file's GDAL tags); "
@@ -315,3 +231,8 @@ def _radiometric_offset(profile: Profile) -> float:
             "and later, else 0"
         )
     return steps.pop()
+
+
+def _whole_where_near(dn: float) -> float:
+    """Rounded to the nearest whole DN where that is what the tag meant."""
+    return float(round(dn)) if abs(dn - round(dn)) <= _OFFSET_NOISE else round(dn, 6)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -13,12 +15,13 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from eozip.errors import InputError
-from eozip.raster.open import open_dataset
+from eozip.raster.header import open_dataset
 from eozip.raster.scene import Scene, Source
 
 # In bytes, as rasterio takes it. GDAL's own default is 5 % of the machine's memory, more than all the rest of
 # a run; but a row of windows must fit, or a file stored by lines is unpacked again for every window.
 CACHE_BYTES = 256 * 2**20
+_ROWS = 256  # read at once when a masked scene is searched for values
 _OPEN_FILES = 128  # common limits are 256 (macOS) and 1024 (Linux)
 
 
@@ -56,20 +59,41 @@ class SceneReader:
 
     def _date(self, sources: tuple[Source, ...], window: Window) -> np.ndarray:
         parts = [
-            self._bands(path, [source.index for source in group], window)
+            self._bands(path, list(group), window)
             for path, group in groupby(sources, key=lambda source: source.path)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _bands(self, path: str, indexes: list[int], window: Window) -> np.ndarray[Any, Any]:
-        try:
-            return self._dataset(path).read(indexes, window=window)
-        except RasterioError as error:
-            where = f"rows {window.row_off}+{window.height}, columns {window.col_off}+{window.width}"
-            raise InputError(
-                f"{path}: cannot read {where} ({error.__cause__ or error}); the file is cut short or "
-                "damaged: fetch it again"
-            ) from error
+    def missing(self, t: int, y: slice, x: slice) -> np.ndarray:
+        """Which pixels of one date the masks of its files hide: bool [C, h, w]."""
+        sources = self.scene.sources[t]
+        window = Window(x.start, y.start, x.stop - x.start, y.stop - y.start)
+        parts = [
+            self._hidden(path, list(group), window)
+            for path, group in groupby(sources, key=lambda source: source.path)
+        ]
+        return np.concatenate(parts)
+
+    def _bands(self, path: str, sources: list[Source], window: Window) -> np.ndarray[Any, Any]:
+        with _damage(path, window):
+            pixels = self._dataset(path).read([source.index for source in sources], window=window)
+        if self.scene.fill is not None and any(source.mask for source in sources):
+            pixels[self._hidden(path, sources, window)] = self.scene.fill
+        return pixels
+
+    def _hidden(self, path: str, sources: list[Source], window: Window) -> np.ndarray[Any, Any]:
+        masks = {source.mask for source in sources}
+        shape = len(sources), window.height, window.width
+        if masks == {""}:
+            return np.zeros(shape, bool)
+        shared = sources[0] if masks == {"dataset"} else None
+        with _damage(path, window):
+            if shared is not None and shared.alpha is not None:
+                hidden = self._dataset(path).read([shared.alpha], window=window) == 0
+            else:
+                indexes = [source.index for source in ([shared] if shared else sources)]
+                hidden = self._dataset(path).read_masks(indexes, window=window) == 0
+        return np.broadcast_to(hidden, shape)
 
     def _dataset(self, path: str) -> rasterio.DatasetReader:
         if path not in self._datasets:
@@ -80,8 +104,100 @@ class SceneReader:
 
 
 @contextmanager
+def _damage(path: str, window: Window) -> Iterator[None]:
+    """Errors of GDAL in the block say where the file is damaged."""
+    try:
+        yield
+    except RasterioError as error:
+        where = f"rows {window.row_off}+{window.height}, columns {window.col_off}+{window.width}"
+        raise InputError(
+            f"{path}: cannot read {where} ({error.__cause__ or error}); the file is cut short or "
+            "damaged: fetch it again"
+        ) from error
+
+
+def with_fill(scene: Scene, nodata: int | None = None) -> Scene:
+    """The scene with a DN for the pixels that its masks hide; the same scene where it has no masks, or one already.
+
+    The value is `nodata`, else the files' nodata value, else one that no valid pixel has: for that, masked scenes are
+    read once. Where bands have masks of their own, the profile gets the value as its nodata.
+
+    Args:
+        scene: what was opened.
+        nodata: DN that a caller wants for missing pixels.
+
+    Raises:
+        InputError: the masks call pixels of that DN valid; or every DN occurs.
+    """
+    if not scene.is_masked or scene.fill is not None:
+        return scene
+    known = scene.profile.nodata if nodata is None else nodata
+    if scene.dtype.kind == "f":
+        return replace(scene, fill=math.nan if known is None else known)
+    fill = _unused(scene) if known is None else int(known)
+    if known is not None and known != scene.profile.nodata:
+        _check_unused(scene, fill)
+    together = all(source.mask in ("", "dataset") for date in scene.sources for source in date)
+    kept = scene.profile.nodata if together and any(scene.masks) else fill
+    return replace(scene, fill=fill, profile=replace(scene.profile, nodata=kept))
+
+
+def _unused(scene: Scene) -> int:
+    """A DN for missing pixels: 0 if no valid pixel has it, else the largest that none has."""
+    used = _values_in_use(scene)
+    limits = np.iinfo(scene.dtype)
+    free = [limits.min + int(i) for i in np.flatnonzero(~used)]
+    if not free:
+        raise InputError(
+            f"{scene.paths[0]}: every DN occurs among valid pixels; name one that means missing: --nodata"
+        )
+    return 0 if 0 in free else free[-1] if limits.min == 0 else free[0]
+
+
+def _check_unused(scene: Scene, fill: int) -> None:
+    limits = np.iinfo(scene.dtype)
+    if not limits.min <= fill <= limits.max:
+        raise InputError(f"nodata: expected a value of {scene.dtype}, got {fill}")
+    if _values_in_use(scene, is_masked_only=True)[fill - limits.min]:
+        raise InputError(
+            f"{scene.paths[0]}: nodata {fill} would stand for what the mask hides, but the mask calls pixels of that DN "
+            "valid; give another --nodata (nodata=), or none to have one chosen"
+        )
+
+
+def _values_in_use(scene: Scene, is_masked_only: bool = False) -> np.ndarray:
+    """Which values valid pixels have: bool, from the dtype's least value on."""
+    if scene.dtype.kind not in "iu" or scene.dtype.itemsize > 2:
+        raise InputError(
+            f"{scene.paths[0]}: a mask of pixels of {scene.dtype} cannot be kept; expected uint16 or int16 DN, or a "
+            "nodata value"
+        )
+    limits = np.iinfo(scene.dtype)
+    used = np.zeros(limits.max - limits.min + 1, bool)
+    height, width = scene.shape[2:]
+    with _opened(scene) as reader:
+        for t, date in enumerate(scene.sources):
+            if is_masked_only and not any(source.mask for source in date):
+                continue
+            for y in range(0, height, _ROWS):
+                rows, columns = slice(y, min(y + _ROWS, height)), slice(0, width)
+                pixels = reader.read(slice(t, t + 1), rows, columns)[0]
+                used[pixels[~reader.missing(t, rows, columns)].astype(np.int64) - limits.min] = True
+    return used
+
+
+@contextmanager
 def open_reader(scene: Scene) -> Iterator[SceneReader]:
-    """A reader whose files are closed at the end; GDAL's block cache is bounded meanwhile."""
+    """A reader whose files are closed at the end; GDAL's block cache is bounded meanwhile.
+
+    What masks hide is read as `Scene.fill`; as `with_fill` chooses it where nobody did.
+    """
+    with _opened(with_fill(scene)) as reader:
+        yield reader
+
+
+@contextmanager
+def _opened(scene: Scene) -> Iterator[SceneReader]:
     reader = SceneReader(scene)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:

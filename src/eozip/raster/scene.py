@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
+from eozip.sensors.sensor import canonical_name
 
 Tags = dict[str, dict[str, str]]  # namespace > key > value; "" is GDAL's default namespace
 
@@ -69,10 +70,20 @@ class Profile:
 
 @dataclass(frozen=True)
 class Source:
-    """One band of one date: a file and a 1-based band index in it."""
+    """One band of one date.
+
+    Attributes:
+        path: file, as GDAL takes it.
+        index: 1-based band index in it.
+        mask: what says which pixels are missing beside the nodata value: "" nothing, "dataset" a mask of all bands of
+            the file (inside it, in a .msk file beside it, or its alpha band), "band" a mask of this band.
+        alpha: 1-based index of the file's alpha band if that is the mask; None: as GDAL knows it.
+    """
 
     path: str
     index: int
+    mask: str = ""
+    alpha: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,9 @@ class Scene:
         band_tags: [C] metadata per band, of the first date.
         offset: DN added to the offset-free DN (1000 for products of baseline 04.00 and later, else 0).
         block_shape: rows, columns of the first file's internal blocks.
+        codes: [C] canonical names of the bands where a caller said what they are; None: as their descriptions say.
+        fill: DN that masked pixels have when they are read; None: nobody chose one yet (`eozip.raster.with_fill`).
+        notes: sentences that a person should read: dates that are unknown, files that were left out, and the like.
     """
 
     sources: tuple[tuple[Source, ...], ...]
@@ -96,6 +110,9 @@ class Scene:
     band_tags: tuple[dict[str, str], ...]
     offset: float
     block_shape: tuple[int, int]
+    codes: tuple[str | None, ...] | None = None
+    fill: float | int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -111,6 +128,31 @@ class Scene:
     def band_names(self) -> tuple[str | None, ...]:
         """[C] descriptions."""
         return self.profile.band_names
+
+    @property
+    def band_codes(self) -> tuple[str | None, ...]:
+        """[C] canonical names of the bands, such as "B8A"; None where nothing tells."""
+        if self.codes is not None:
+            return self.codes
+        return tuple(canonical_name(name) if name else None for name in self.band_names)
+
+    @property
+    def meanings(self) -> tuple[str | None, ...]:
+        """[C] what each band is: its code, else what the file calls it."""
+        return tuple(code or name for code, name in zip(self.band_codes, self.band_names))
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether any file says by a mask which of its pixels are missing."""
+        return any(source.mask for date in self.sources for source in date)
+
+    @property
+    def masks(self) -> tuple[bool, ...]:
+        """[T] whether a date has one mask for all its bands, which a GeoTIFF can hold."""
+        return tuple(
+            all(source.mask == "dataset" for source in date) and len({source.path for source in date}) == 1
+            for date in self.sources
+        )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -132,7 +174,8 @@ class Scene:
             colorinterp=pick(self.profile.colorinterp),
         )
         sources = tuple(pick(bands) for bands in self.sources)
-        return replace(self, sources=sources, profile=profile, band_tags=pick(self.band_tags))
+        codes = None if self.codes is None else pick(self.codes)
+        return replace(self, sources=sources, profile=profile, band_tags=pick(self.band_tags), codes=codes)
 
 
 def _listed(value: Any) -> Any:

@@ -20,18 +20,18 @@ from rasterio.windows import Window
 
 from eozip.errors import InputError, OutputError
 from eozip.outputs import publish, resolved, temporary
+from eozip.raster.files import PathLike, gdal_name
 from eozip.raster.read import CACHE_BYTES
 from eozip.raster.scene import Profile, Tags
-
-PathLike = str | os.PathLike[str]
 
 
 class GeoTiffWriter:
     """One GeoTIFF being written, window by window; `create_geotiff` makes and finishes it."""
 
-    def __init__(self, dataset: Any, target: Path, profile: Profile) -> None:
+    def __init__(self, dataset: Any, target: Path, profile: Profile, missing: int | None = None) -> None:
         self._dataset = dataset
         self._target = target
+        self._missing = missing
         self.profile = profile
 
     def write(self, pixels: np.ndarray, y: int, x: int) -> None:
@@ -58,8 +58,11 @@ class GeoTiffWriter:
                 f"window rows {y}+{height}, columns {x}+{width} reaches outside {self.profile.height} x "
                 f"{self.profile.width}"
             )
+        window = Window(x, y, width, height)
         with _disk_errors(self._target):
-            self._dataset.write(pixels, window=Window(x, y, width, height))
+            self._dataset.write(pixels, window=window)
+            if self._missing is not None:
+                self._dataset.write_mask((pixels != self._missing).any(axis=0), window=window)
 
 
 @contextmanager
@@ -71,6 +74,7 @@ def create_geotiff(
     *,
     overwrite: bool = False,
     block: int = 256,
+    missing: int | None = None,
 ) -> Iterator[GeoTiffWriter]:
     """Write one GeoTIFF by windows; at the end of the block it is renamed to `path`.
 
@@ -81,6 +85,7 @@ def create_geotiff(
         band_tags: [C] metadata per band; empty for none.
         overwrite: replace a file that exists.
         block: edge of the internal tiles, a multiple of 16.
+        missing: DN of missing pixels: a mask inside the file hides those that have it in all bands. None: no mask.
 
     Raises:
         OutputError: `path` exists, or cannot be written in full; nothing is left under its name.
@@ -89,7 +94,7 @@ def create_geotiff(
     _check_free(target, overwrite)
     with _staging(target) as folder:
         staged = folder / target.name
-        with _dataset(staged, target, profile, tags or {}, band_tags, block) as writer:
+        with _dataset(staged, target, profile, tags or {}, band_tags, block, missing) as writer:
             yield writer
         _check_free(target, overwrite)
         with _disk_errors(target):
@@ -106,6 +111,7 @@ def create_geotiffs(
     *,
     overwrite: bool = False,
     block: int = 256,
+    missing: Sequence[int | None] = (),
 ) -> Iterator[list[GeoTiffWriter]]:
     """Write one GeoTIFF per date into a new folder, which is renamed to `folder` at the end of the block.
 
@@ -117,6 +123,7 @@ def create_geotiffs(
         band_tags: [C] metadata per band; empty for none.
         overwrite: replace a folder that holds nothing but GeoTIFFs.
         block: edge of the internal tiles, a multiple of 16.
+        missing: [T] as in `create_geotiff`; empty: no masks.
 
     Raises:
         InputError: two names are equal, or one is no plain file name.
@@ -129,10 +136,10 @@ def create_geotiffs(
         staged = staging / "dates"
         staged.mkdir()
         with ExitStack() as stack:
-            each = [tags[i] if tags else {} for i in range(len(names))]
+            each = [(tags[i] if tags else {}, missing[i] if missing else None) for i in range(len(names))]
             yield [
-                stack.enter_context(_dataset(staged / name, target, profile, own, band_tags, block))
-                for name, own in zip(names, each, strict=True)
+                stack.enter_context(_dataset(staged / name, target, profile, own, band_tags, block, hidden))
+                for name, (own, hidden) in zip(names, each, strict=True)
             ]
         _check_free(target, overwrite)
         with _disk_errors(target):
@@ -202,14 +209,17 @@ def _dataset(
     tags: Tags,
     band_tags: Sequence[Mapping[str, str]],
     block: int,
+    missing: int | None,
 ) -> Iterator[GeoTiffWriter]:
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
         with _disk_errors(target):
             dataset = _opened(staged, profile, block)
         try:
             with _disk_errors(target):
                 _describe(dataset, profile, tags, band_tags)
-            yield GeoTiffWriter(dataset, target, profile)
+                if missing is not None:
+                    dataset.write_mask(True)  # the mask's place in the file comes before the pixels
+            yield GeoTiffWriter(dataset, target, profile, missing)
             with _disk_errors(target):
                 dataset.close()
                 _check_complete(staged, target)
@@ -223,7 +233,7 @@ def _opened(staged: Path, profile: Profile, block: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(
-            staged,
+            gdal_name(staged),
             "w",
             driver="GTiff",
             height=profile.height,
@@ -266,7 +276,7 @@ def _check_complete(staged: Path, target: Path) -> None:
     size = staged.stat().st_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(staged) as written:
+        with rasterio.open(gdal_name(staged)) as written:
             for index in written.indexes:
                 for (row, column), _ in written.block_windows(index):
                     end = _block_end(written, index, row, column)

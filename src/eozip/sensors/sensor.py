@@ -181,16 +181,18 @@ def match_bands(
     Args:
         descriptions: [C] names as a GeoTIFF gives them: "B01", "B1", "Band 1", "B08A", "nir", "swir16",
             "coastal aerosol" and the like, in any order and case.
-        sensor: the one it must be, if that is known; its own names and aliases come before all others.
+        sensor: whose bands these are. Names that are its own decide the order; a single unknown name is that of the
+            band left over; any other names are taken to be its bands in its order.
 
     Returns:
         The sensor, and [C] zero-based positions in `descriptions` of its bands in its own order.
 
     Raises:
         InputError: a name is missing, unknown or doubled, or the set is no sensor's; says what is supported.
+            With `sensor`: no such sensor, or another number of bands.
     """
-    if sensor is not None and (order := _own_order(descriptions, sensor)) is not None:
-        return sensor, order
+    if sensor is not None:
+        return _matched(descriptions, sensor)
     found = [_canonical(text, position) for position, text in enumerate(descriptions, start=1)]
     doubled = sorted({name for name in found if found.count(name) > 1})
     if doubled:
@@ -201,7 +203,7 @@ def match_bands(
     raise InputError(f"got {len(found)} bands, {' '.join(found)}; {supported()}")
 
 
-def _own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, ...] | None:
+def own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, ...] | None:
     """Positions of a sensor's bands by its own names and aliases; None where they do not name each once."""
     spellings = [{_plain(text) for text in (band.name, *band.aliases)} for band in sensor.bands]
     given = [_plain(text or "") for text in descriptions]
@@ -211,10 +213,49 @@ def _own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int,
     return tuple(positions[0] for positions in found)
 
 
+def _matched(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[Sensor, tuple[int, ...]]:
+    names = sensor.band_names
+    if len(descriptions) != len(names):
+        raise InputError(
+            f"expected {len(names)} bands for {sensor.id} ({' '.join(names)}), got {len(descriptions)}; choose bands "
+            "with --bands (bands= in Python)"
+        )
+    order = own_order(descriptions, sensor)
+    if order is not None:
+        return sensor, order
+    found = [canonical_name(text) if text else None for text in descriptions]
+    missing = set(names) - set(found)
+    if found.count(None) == len(missing) == 1:
+        found[found.index(None)] = missing.pop()
+    by_name = sorted(map(str, found)) == sorted(names)
+    return sensor, tuple(found.index(name) for name in names) if by_name else tuple(range(len(names)))
+
+
+def overridden(descriptions: Sequence[str | None], sensor: Sensor, order: Sequence[int]) -> list[str]:
+    """Sentences about bands that are taken for others than their names say."""
+    if own_order(descriptions, sensor) is not None:
+        return []
+    pairs = [(descriptions[position], name) for position, name in zip(order, sensor.band_names)]
+    said = [
+        f"{text!r} is taken for {name}"
+        for text, name in pairs
+        if text and canonical_name(text) not in (None, name)
+    ]
+    return [f"sensor {sensor.id} overrides what the file calls its bands: {', '.join(said)}"] if said else []
+
+
+def is_band_set(codes: Sequence[str | None]) -> bool:
+    """Whether canonical names are those of a sensor's bands, all of them and each once, in any order."""
+    return any(sorted(map(str, codes)) == sorted(sensor.band_names) for sensor in _all())
+
+
 def supported() -> str:
-    """One sentence that lists every sensor with its bands, for error messages."""
+    """What bands may be, for error messages."""
     sets = "; ".join(f"{s.id} ({len(s.bands)} bands: {' '.join(s.band_names)})" for s in _all())
-    return f"supported are {sets}. Choose bands with --bands (bands= in Python)"
+    return (
+        f"supported are {sets}. Choose bands with --bands (bands= in Python); or say whose bands they are, in that "
+        f"order, whatever the file calls them: --sensor {' or --sensor '.join(s.id for s in _all())} (sensor=)"
+    )
 
 
 def _canonical(text: str | None, position: int) -> str:
@@ -237,9 +278,27 @@ def canonical_name(text: str) -> str | None:
     return known.pop() if len(codes) == 1 and known else None
 
 
-def without_band_code(text: str) -> str:
-    """`text` in lower case without the band code in it: equal for files that hold bands of one date."""
-    return _BAND_CODE.sub("", text.lower())
+def file_band(stem: str) -> tuple[str | None, str]:
+    """The band that a file's name tells, and the name in lower case without it.
+
+    The name is that of a band ("blue", "nir08"), or holds one band code ("T32TQM_20250415_B04_10m") or, between
+    separators, one common name ("20250415_blue"). What is left is equal for the files of one date.
+    """
+    text = stem.lower()
+    if _plain(text) in _aliases():
+        return _aliases()[_plain(text)], ""
+    coded = canonical_name(text)
+    if coded is not None:
+        return coded, _BAND_CODE.sub("", text)
+    for words in (3, 2, 1):  # "red_edge_1" before "red"
+        spans = re.finditer(
+            rf"(?<![a-z0-9])(?=([a-z0-9]+(?:[^a-z0-9]+[a-z0-9]+){{{words - 1}}})(?![a-z0-9]))", text
+        )
+        found = [(span.start(1), span.group(1)) for span in spans if _plain(span.group(1)) in _aliases()]
+        if len(found) == 1:
+            start, name = found[0]
+            return _aliases()[_plain(name)], text[:start] + text[start + len(name) :]
+    return None, text
 
 
 @cache

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import FormatError, InputError, WeightsError
-from eozip.raster import Scene, open_reader
+from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.container import changing, updating
 from eozip.store.description import Description, describe
@@ -115,7 +115,7 @@ def _append(
     progress: Progress,
 ) -> Run:
     """Encodes and writes; the store is locked."""
-    scene = in_band_order(scene, found.profile)
+    scene = _filled(in_band_order(scene, found), found)
     _check(found, scene, asked)
     check_drop(found.codec, drop)
     run = _run(found, scene, progress, drop)
@@ -150,6 +150,16 @@ def _check(found: Description, scene: Scene, asked: Mapping[str, Any]) -> None:
             )
     _check_dates(found, scene.dates)
     _check_weights(found)
+
+
+def _filled(scene: Scene, found: Description) -> Scene:
+    """What masks hide takes the store's nodata value."""
+    if scene.is_masked and found.codec.nodata is None:
+        raise InputError(
+            f"{found.path}: expected files without a mask, as the store has no nodata value, got {scene.paths[0]} with "
+            "one; encode all dates into a new store"
+        )
+    return with_fill(scene, found.codec.nodata)
 
 
 def _check_dates(found: Description, dates: Sequence[datetime | None]) -> None:

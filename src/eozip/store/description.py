@@ -36,6 +36,7 @@ class Description:
         tags: [T] metadata by date; `band_tags` [C] by band.
         files: [T] names of the source files.
         dates: [T] ISO dates, None where unknown.
+        masks: [T] whether the source file has a mask, which decoding writes again from the nodata pixels.
         bytes: size of everything.
         groups: dates in each group that was encoded together, in order; an append adds groups.
         state: `StoreFiles.state` when it was read.
@@ -53,6 +54,7 @@ class Description:
     band_tags: tuple[dict[str, str], ...]
     files: tuple[str, ...]
     dates: tuple[str | None, ...]
+    masks: tuple[bool, ...]
     bytes: int
     groups: tuple[int, ...]
     state: bytes
@@ -130,10 +132,19 @@ def _description(
         band_tags=tuple(geotiff["band_tags"]),
         files=tuple(geotiff["files"]),
         dates=tuple(geotiff["dates"]),
+        masks=_masks(geotiff, grid),
         bytes=size,
         groups=_groups(attributes["eozip"].get("groups"), grid),
         state=state,
     )
+
+
+def _masks(geotiff: dict[str, Any], grid: Grid) -> tuple[bool, ...]:
+    """Stores of sources without masks say nothing about them."""
+    masks = tuple(geotiff.get("masks", [False] * grid.shape[0]))
+    if len(masks) != grid.shape[0] or any(not isinstance(mask, bool) for mask in masks):
+        raise FormatError(f"expected masks of {grid.shape[0]} dates, got {masks}; {_NOT_OURS}")
+    return masks
 
 
 def _groups(listed: list[int] | None, grid: Grid) -> tuple[int, ...]:

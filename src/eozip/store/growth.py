@@ -14,6 +14,7 @@ from zarr.storage import MemoryStore
 
 from eozip.errors import FormatError
 from eozip.raster import Scene
+from eozip.raster.files import printable
 from eozip.store.container import Container
 from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
@@ -175,8 +176,10 @@ def _check_arrays(files: StoreFiles, group: dict[str, Any]) -> None:
 
 def _grow_attributes(attributes: dict[str, Any], scene: Scene, facts: Mapping[str, Any]) -> None:
     geotiff = attributes["geotiff"]
+    if "masks" in geotiff or any(scene.masks):
+        geotiff["masks"] = [*geotiff.get("masks", [False] * len(geotiff["files"])), *scene.masks]
     geotiff["tags"] += scene.tags
-    geotiff["files"] += [path.replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths]
+    geotiff["files"] += [printable(path).replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths]
     geotiff["dates"] += [None if date is None else date.isoformat() for date in scene.dates]
     attributes["eozip"] = dict(facts)
 

@@ -19,6 +19,9 @@ import zarr
 from zarr.storage import MemoryStore
 
 from eozip.raster import Scene
+from eozip.raster.files import printable
+from eozip.sensors import get, own_order
+from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid
 
@@ -56,7 +59,7 @@ def metadata_keys(
         attributes = {"Conventions": "CF-1.11", "eozip": dict(facts), "geotiff": _geotiff(scene, order)}
         group = zarr.create_group(memory, attributes=attributes)
         _add_pixels(group, scene, grid, codec)
-        _add_coordinates(group, scene.select(order))
+        _add_coordinates(group, scene.select(order), codec.sensor)
         _add_crs(group, scene)
         if dropped is not None:
             add_dropped(group, dropped)
@@ -79,8 +82,9 @@ def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
         "band_order": [list(order).index(band) for band in range(len(order))],
         "tags": list(scene.tags),
         "band_tags": list(scene.band_tags),
-        "files": [path.replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths],
+        "files": [printable(path).replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths],
         "dates": [None if date is None else date.isoformat() for date in scene.dates],
+        **({"masks": list(scene.masks)} if any(scene.masks) else {}),
     }
 
 
@@ -135,9 +139,25 @@ def dropped_keys(pixels: Sequence[int]) -> dict[str, bytes]:
     return dict(sorted(found.items()))  # "dropped/c/0" before "dropped/zarr.json"
 
 
-def _add_coordinates(group: zarr.Group, scene: Scene) -> None:
+def band_labels(scene: Scene, sensor: str) -> tuple[str, ...]:
+    """[C] what to call the bands of an array: as the source does where its names mean them, else as the sensor does.
+
+    Args:
+        scene: the source, its bands in the order of the array.
+        sensor: id of the sensor whose bands these are.
+    """
+    known = get(sensor).band_names
+    if own_order(scene.band_names, get(sensor)) == tuple(range(len(known))):
+        return tuple(str(name) for name in scene.band_names)
+    codes = tuple(canonical_name(name) if name else None for name in scene.band_names)
+    if len(known) == len(codes) and codes != known:
+        return known
+    return tuple(name or f"band_{i}" for i, name in enumerate(scene.band_names, start=1))
+
+
+def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
     _add_time(group, scene)
-    names = [name or f"band_{i}" for i, name in enumerate(scene.band_names, start=1)]
+    names = band_labels(scene, sensor)
     band = group.create_array("band", shape=(len(names),), dtype=str, dimension_names=["band"])
     band[:] = np.array(names, dtype=object)
     if scene.profile.transform is not None and _is_north_up(scene.profile.transform):

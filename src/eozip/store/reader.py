@@ -139,6 +139,7 @@ def _outputs(
     profile = select_bands(description.profile, picks)
     band_tags = [description.band_tags[i] for i in picks] if description.band_tags else []
     tags = [description.tags[t] for t in times]
+    missing = [description.fill_value if description.masks[t] else None for t in times]
     block = _block(description)
     if out.suffix.lower() in (".tif", ".tiff"):
         if len(times) > 1:
@@ -146,11 +147,15 @@ def _outputs(
                 f"expected a folder for {len(times)} dates, got the file name {out}; name a folder, or "
                 "choose one date with --dates (dates=)"
             )
-        with create_geotiff(out, profile, tags[0], band_tags, overwrite=overwrite, block=block) as writer:
+        with create_geotiff(
+            out, profile, tags[0], band_tags, overwrite=overwrite, block=block, missing=missing[0]
+        ) as writer:
             yield [out.name], [writer]
         return
     names = _file_names(description, times)
-    with create_geotiffs(out, names, profile, tags, band_tags, overwrite=overwrite, block=block) as writers:
+    with create_geotiffs(
+        out, names, profile, tags, band_tags, overwrite=overwrite, block=block, missing=missing
+    ) as writers:
         yield names, writers
 
 

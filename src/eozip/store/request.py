@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from eozip.codecs.base import Codec
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
 from eozip.guarantee import checked_error
-from eozip.raster import Scene
-from eozip.sensors import get, match_bands, named
-from eozip.store.codec import EozipChunkCodec
+from eozip.raster import Scene, with_fill
+from eozip.sensors import get, match_bands, named, overridden, own_order
+from eozip.store.codec import EozipChunkCodec, check_array
 from eozip.store.grid import GOP
 
 
@@ -26,11 +27,13 @@ class Request:
         codec: codec and its configuration.
         order: positions in the scene of the bands in the sensor's order.
         facts: provenance of the weights and of the program.
+        notes: sentences that a person should read: bands that are taken for others than their names say.
     """
 
     codec: EozipChunkCodec
     order: tuple[int, ...]
     facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def make_request(
@@ -54,7 +57,7 @@ def make_request(
         quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN for each chunk.
         max_error: largest absolute error of any pixel, DN.
-        sensor: says what the bands are where they have no descriptions (an id, or a TOML file); None recognises them, and
+        sensor: whose bands these are, whatever the file calls them (an id, or a TOML file); None recognises them, and
             takes the sensor of a codec of one's own.
         nodata: DN of missing pixels; None takes the file's.
         offset: radiometric offset in DN; None takes the scene's.
@@ -65,8 +68,10 @@ def make_request(
         UnknownCodecError: no such codec for the sensor.
         WeightsError: its weights are missing.
     """
+    check_array(scene.shape, scene.dtype)
     sensor = named(sensor).id if sensor else _sensor_of(codec)
     known, order = match_scene(scene, sensor)
+    scene = with_fill(scene, _whole("nodata", nodata))
     full_id = registry.resolve(codec, known) if codec else default_codec(min(scene.shape[0], gop), known)
     max_error = checked_error(max_error)
     if quality is None and target_psnr is None and max_error is None and full_id != LOSSLESS:
@@ -77,10 +82,10 @@ def make_request(
         target_psnr=target_psnr,
         max_error=max_error,
         sensor=known,
-        nodata=_whole("nodata", scene.profile.nodata if nodata is None else nodata),
+        nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
         offset=_whole("offset", scene.offset if offset is None else offset) or 0,
     )
-    return Request(configured, order, _provenance(full_id))
+    return Request(configured, order, _provenance(full_id), tuple(_notes(scene, known, order)))
 
 
 def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]:
@@ -89,20 +94,21 @@ def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]
     Raises:
         InputError: the bands are no sensor's; the message lists what is supported.
     """
-    if sensor is None or any(scene.band_names):
-        found, order = match_bands(scene.band_names, get(sensor) if sensor else None)
-        if sensor is not None and found.id != get(sensor).id and found.band_names != get(sensor).band_names:
-            raise InputError(
-                f"expected the bands of {sensor}, got those of {found.id}: {' '.join(found.band_names)}"
-            )
-        return sensor or found.id, order
-    expected = get(sensor).band_names
-    if len(expected) != scene.shape[1]:
-        raise InputError(
-            f"expected {len(expected)} bands for {sensor} ({' '.join(expected)}), got {scene.shape[1]}; "
-            "choose bands with --bands (bands=)"
-        )
-    return sensor, tuple(range(len(expected)))
+    known = get(sensor) if sensor else None
+    order = None if known is None else own_order(scene.band_names, known)
+    if known is not None and order is not None:
+        return known.id, order
+    found, order = match_bands(scene.meanings, known)
+    return found.id, order
+
+
+def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
+    by_own_names = own_order(scene.band_names, get(sensor)) is not None
+    return [] if by_own_names else overridden(scene.meanings, get(sensor), order)
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _sensor_of(codec: str | Path | Codec | None) -> str | None:
@@ -113,7 +119,7 @@ def _sensor_of(codec: str | Path | Codec | None) -> str | None:
 
 
 def _whole(name: str, value: float | None) -> int | None:
-    if value is not None and value != int(value):
+    if value is not None and not (math.isfinite(value) and value == int(value)):
         raise InputError(f"expected a whole number of DN for {name}, got {value}")
     return None if value is None else int(value)
 

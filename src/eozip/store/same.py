@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from eozip.errors import InputError
 from eozip.raster import Profile, Scene
 from eozip.raster.open import same_field
+from eozip.sensors import get
+from eozip.store.description import Description
 
-_MAY_DIFFER = ("colorinterp", "units")  # say nothing about pixels or place
+_MAY_DIFFER = ("colorinterp", "units", "band_names")  # say nothing about pixels or place
 
 
-def in_band_order(scene: Scene, profile: Profile) -> Scene:
-    """The scene with its bands in the order of a store's source, where names tell and are the same."""
-    names = list(scene.band_names)
-    same = all(names) and len(set(names)) == len(names) and set(names) == set(profile.band_names)
-    return scene.select([names.index(name) for name in profile.band_names]) if same else scene
+def in_band_order(scene: Scene, found: Description) -> Scene:
+    """The bands of a scene that a store has, in the order of the store's source.
+
+    They are matched by what they mean, else by equal names; where neither tells, as many bands as the store has are
+    taken to be its bands in their order.
+
+    Raises:
+        InputError: bands that are others than the store's.
+    """
+    codes, own = band_codes(found), found.profile.band_names
+    for expected, have in ((codes, scene.band_codes), (own, scene.band_names)):
+        if expected and None not in expected and all(have.count(name) == 1 for name in expected):
+            return scene.select([have.index(name) for name in expected])
+    alike = [code in (None, mean) for code, mean in zip(scene.band_codes, codes)]
+    if len(own) != scene.shape[1] or not (own == scene.band_names or all(alike)):
+        raise InputError(
+            f"{found.path}: band_names: expected {_listed(codes or own)} ({len(own)} bands), as the store has them, got "
+            f"{_listed(scene.band_names)} ({scene.shape[1]} bands); choose or name bands with --bands (bands=)"
+        )
+    return scene
+
+
+def band_codes(found: Description) -> tuple[str, ...]:
+    """[C] canonical names of a store's bands in the source's order; empty where its sensor is not known."""
+    known = _sensor_names(found)
+    return tuple(known[i] for i in found.band_order) if len(known) == len(found.band_order) else ()
+
+
+def _sensor_names(found: Description) -> tuple[str, ...]:
+    try:
+        return get(found.codec.sensor).band_names
+    except InputError:  # a sensor of one's own that is not here
+        return ()
 
 
 def check_same_source(expected: Profile, got: Profile, store: Path) -> None:
@@ -38,3 +69,7 @@ def check_same_source(expected: Profile, got: Profile, store: Path) -> None:
                 "one grid and one set of bands: warp the new ones onto the store's grid, or encode them into a store "
                 "of their own"
             )
+
+
+def _listed(names: Sequence[str | None]) -> str:
+    return " ".join(name or "-" for name in names)

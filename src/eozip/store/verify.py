@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,8 @@ def _source(description: Description, scene: Scene | None) -> AbstractContextMan
             f"expected a source of {description.grid.shape} {description.dtype}, got {scene.shape} "
             f"{scene.dtype}; compare with the input that was encoded (choose its bands with --bands)"
         )
-    return open_reader(scene)
+    nodata = description.codec.nodata
+    return open_reader(scene if nodata is None else replace(scene, fill=nodata))
 
 
 @dataclass

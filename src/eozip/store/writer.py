@@ -17,13 +17,13 @@ import numpy as np
 from eozip.codecs.registry import LOSSLESS
 from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import PEAK
-from eozip.raster import Scene, open_reader
+from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, check_target, writing
 from eozip.store.files import StoreFiles
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
-from eozip.store.metadata import ARRAY, metadata_keys
+from eozip.store.metadata import ARRAY, band_labels, metadata_keys
 from eozip.store.shards import pack_shard
 from eozip.store.tally import Tally
 
@@ -188,6 +188,7 @@ def encode_store(
     target = Path(out)
     check_target(target, overwrite)
     check_array(scene.shape, scene.dtype)
+    scene = with_fill(scene, codec.nodata)
     grid = plan(scene.shape, chunk, gop)
     check_drop(codec, drop)
     run = Run(codec, grid, Tally(*scene.shape[:2], codec.offset, codec.nodata), progress, drop=drop)
@@ -315,7 +316,7 @@ def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
         output=str(target),
         codec=run.codec.codec,
         shape=scene.shape,
-        bands=list(scene.band_names),
+        bands=list(band_labels(scene, run.codec.sensor)),
         chunks=run.done,
         empty=run.empty,
         bytes=size,
