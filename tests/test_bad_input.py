@@ -201,8 +201,8 @@ def test_sections_of_rubbish_are_refused(codec, section):
 @every_codec
 def test_a_declared_huge_size_is_refused(codec):
     blob = chunk_of(codec)
-    size = int.from_bytes(blob[6:8], "little")
-    head = blob[:11] + struct.pack("<HH", 32768, 32768) + blob[15 : size - 4]
+    size = int.from_bytes(blob[7:9], "little")
+    head = blob[:12] + struct.pack("<HH", 32768, 32768) + blob[16 : size - 4]
     with pytest.raises(LimitError, match="allowed"):
         eozip.decode(head + struct.pack("<I", google_crc32c.value(head)) + blob[size:])
 

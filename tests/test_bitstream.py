@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eozip import bitstream
-from eozip.bitstream import Header, frame_check, pack, read_header, unpack
+from eozip.bitstream import Header, frame_check, pack, read_header, read_layout, unpack
 from eozip.errors import ChecksumError, EozipError, FormatError, InputError, LimitError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,20 +52,29 @@ def headers(draw) -> Header:
 
 def forged(chunk: bytes, at: int, field: bytes) -> bytes:
     """A chunk with other header bytes and a right checksum, as an attacker would make it."""
-    size = int.from_bytes(chunk[6:8], "little")
+    size = int.from_bytes(chunk[7:9], "little")
     head = chunk[:at] + field + chunk[at + len(field) : size - 4]
     return head + struct.pack("<I", google_crc32c.value(head)) + chunk[size:]
 
 
 @settings(max_examples=60, deadline=None)
-@given(headers(), st.binary(max_size=9), st.binary(max_size=9), st.lists(st.binary(max_size=20), max_size=5))
-def test_every_field_comes_back(header, mask, exceptions, sections):
-    data = pack(header, mask, exceptions, tuple(sections))
+@given(
+    headers(),
+    st.lists(st.binary(max_size=9), min_size=4, max_size=4),
+    st.lists(st.binary(max_size=20), max_size=5),
+)
+def test_every_field_comes_back(header, around, sections):
+    mask, exceptions, skip, residual = around
+    header = replace(header, skip=bool(skip), residual=bool(residual))
+    data = pack(header, mask, exceptions, tuple(sections), residual, skip)
     chunk = unpack(data)
     assert chunk.header == header
-    assert (chunk.mask, chunk.exceptions, chunk.sections) == (mask, exceptions, tuple(sections))
-    lengths = [len(part) for part in (mask, exceptions) if part] + [len(part) for part in sections]
+    assert (chunk.mask, chunk.exceptions, chunk.skip, chunk.residual) == tuple(around)
+    assert chunk.sections == tuple(sections)
+    before = [len(part) for part in (mask, exceptions, skip) if part]
+    lengths = [*before, *map(len, sections), *([len(residual)] if residual else [])]
     assert read_header(data) == (header, tuple(lengths))
+    assert read_layout(data).ends[-1] == len(data)
 
 
 def test_header_of_four_dates_is_small():
@@ -102,7 +111,7 @@ def test_trailing_bytes_are_refused():
         unpack(pack(HEADER, b"", b"", (b"x",)) + b"y")
 
 
-WEIGHTS_HASH = 21  # position in the header
+WEIGHTS_HASH = 22  # position in the header
 
 
 @settings(max_examples=200, deadline=None)
@@ -151,7 +160,7 @@ def test_a_chunk_cut_within_its_mask_is_refused():
 
 @pytest.mark.parametrize(
     ("at", "field"),
-    [(8, "<H"), (10, "<B"), (11, "<H"), (13, "<H")],
+    [(9, "<H"), (11, "<B"), (12, "<H"), (14, "<H")],
     ids=["dates", "bands", "height", "width"],
 )
 @pytest.mark.parametrize("value", ["zero", "most"])
@@ -163,21 +172,21 @@ def test_hostile_sizes_are_refused_before_allocation(at, field, value):
 
 
 def test_hostile_product_of_sizes_is_refused():
-    data = forged(pack(HEADER, b"", b"", (b"x",)), 11, struct.pack("<HH", 32768, 32768))
+    data = forged(pack(HEADER, b"", b"", (b"x",)), 12, struct.pack("<HH", 32768, 32768))
     with pytest.raises(LimitError, match="allowed are 2147483648"):
         unpack(data)
 
 
 def test_hostile_section_lengths_are_refused():
     data = pack(HEADER, b"", b"", (b"x",))
-    entry = int.from_bytes(data[6:8], "little") - 12
+    entry = int.from_bytes(data[7:9], "little") - 12
     with pytest.raises(FormatError, match="truncated"):
         unpack(forged(data, entry, struct.pack("<I", 2**32 - 1)))
 
 
 def test_hostile_section_count_is_refused():
     data = pack(HEADER, b"", b"", (b"x",))
-    count = int.from_bytes(data[6:8], "little") - 14
+    count = int.from_bytes(data[7:9], "little") - 14
     with pytest.raises(LimitError, match="sections"):
         unpack(forged(data, count, struct.pack("<H", 65535)))
 
@@ -187,14 +196,15 @@ def test_hostile_section_count_is_refused():
     [
         (0, b"\x89PNG", "not an eozip chunk"),
         (4, b"\x02", "version 2"),
-        (5, bytes([0x80]), "unknown flags"),
+        (6, b"\x02", "unknown flags"),
+        (6, b"\x80", "unknown flags"),
         (5, bytes([0x09]), r"\[C, H, W\] with 4 dates"),
         (5, bytes([0x08]), "without its flag"),
-        (15, struct.pack("<H", 10001), "quality"),
-        (29, struct.pack("<i", 70000), "does not fit its dtype"),
-        (34, b"A", "name"),
-        (33, b"\x00", "name"),
-        (33, b"\xff", "shorter than its fields"),
+        (16, struct.pack("<H", 10001), "quality"),
+        (30, struct.pack("<i", 70000), "does not fit its dtype"),
+        (35, b"A", "name"),
+        (34, b"\x00", "name"),
+        (34, b"\xff", "shorter than its fields"),
     ],
 )
 def test_forged_fields_are_named(at, field, match):

@@ -155,7 +155,7 @@ def test_wrong_masks_are_refused(codec, dn, mask):
 
 
 def test_codecs_that_cannot_drop_say_so(dn, clouds):
-    with registered() as toy, pytest.raises(InputError, match=r"toy.*expected one of tec-tt-small"):
+    with registered() as toy, pytest.raises(InputError, match=r"toy.*such as tec-tt-small"):
         eozip.encode(dn, toy.id, 60, drop=clouds)
     with pytest.raises(InputError, match=r"lossless.*cannot leave cells out"):
         eozip.encode(dn, "lossless", drop=clouds)
@@ -165,10 +165,10 @@ def test_hostile_flags(codec, dn, clouds):
     chunk = bitstream.unpack(eozip.encode(dn, codec.id, 60, drop=clouds))
     random = np.random.default_rng(0)
     hostile = [random.bytes(n) for n in range(1, 40)]
-    hostile += [b"\x02\xff\xff\xff\xff" + b"\0" * 8, chunk.sections[1][:-1], chunk.sections[1] + b"\0"]
+    hostile += [b"\x02\xff\xff\xff\xff" + b"\0" * 8, chunk.skip[:-1], chunk.skip + b"\0"]
     refused = 0
     for data in hostile:
-        blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, (chunk.sections[0], data))
+        blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=data)
         for read in (eozip.dropped, eozip.decode):
             try:
                 read(blob)
@@ -180,16 +180,23 @@ def test_hostile_flags(codec, dn, clouds):
 def test_other_flags_are_found_out(codec, dn, clouds):
     chunk = bitstream.unpack(eozip.encode(dn, codec.id, 60, drop=clouds))
     flags = dropping.encode_cells(dropping.droppable(~clouds, np.zeros(dn.shape, bool)))
-    blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, (chunk.sections[0], flags))
+    blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=flags)
     with pytest.raises(FormatError):
         eozip.decode(blob)
 
 
-def test_a_budget_without_the_flags_is_refused(codec, dn, clouds):
+def test_a_budget_needs_no_more_than_the_flags_before_it(codec, dn, clouds):
     blob = eozip.encode(dn, codec.id, 60, drop=clouds)
-    assert np.array_equal(eozip.decode(blob, budget=2), eozip.decode(blob))
-    with pytest.raises(InputError, match="left cells out"):
-        eozip.decode(blob, budget=1)
+    assert np.array_equal(eozip.decode(blob, budget=1), eozip.decode(blob))
+
+
+def test_flags_for_a_codec_that_leaves_no_cell_out_are_refused(codec, dn, clouds):
+    with registered() as toy:
+        chunk = bitstream.unpack(eozip.encode(dn, toy.id, 60))
+        header = replace(chunk.header, skip=True)
+        skip = dropping.encode_cells(dropping.droppable(clouds, np.zeros(dn.shape, bool)))
+        with pytest.raises(FormatError, match="codes every cell"):
+            eozip.decode(bitstream.pack(header, chunk.mask, chunk.exceptions, chunk.sections, skip=skip))
 
 
 # --- stores ---

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -32,7 +29,7 @@ from eozip.codecs.native import (
 from eozip.coder import DecodePort, EncodePort
 from eozip.entropy.logistic_tables import logistic_tables
 from eozip.errors import EozipError, FormatError
-from smallmodels import scene, tiny_codec, tiny_flex_codec, tiny_series_codec
+from smallmodels import gridless, scene, tiny_codec, tiny_flex_codec, tiny_series_codec
 
 TABLES = logistic_tables()
 GROUPS = groups_of("s2-l2a", 12)
@@ -276,17 +273,11 @@ def codecs(tmp_path_factory):
     }
 
 
-def without(codec):
-    model = copy.copy(codec.model)
-    model.config = replace(model.config, native=False)
-    return replace(codec, model=model)
-
-
 @pytest.mark.parametrize("kind", ["image", "series", "flex"])
 def test_codecs_gain_by_it(codecs, kind):
     """Fewer errors in the bands that have grids, none more in the others, for a few bytes."""
     codec, x = codecs[kind], interpolated([Grid(BILINEAR, 2, 0, 1), Grid(BILINEAR, 6, 4, 3)]).numpy()
-    plain = without(codec)
+    plain = gridless(codec)
     (error, size), (error_before, size_before) = (
         (np.square(c.decode(coded, x.shape, 60) - x).mean((0, 2, 3)), sum(map(len, coded.sections)))
         for c in (codec, plain)
@@ -305,7 +296,7 @@ def test_dropped_pixels_keep_no_picture_from_its_grid(codecs):
     cells[1, 2:4, 3:6] = True
     codec = codecs["series"]
     with_grid, plain = (
-        c.decode(c.encode_without(x, 80, cells), x.shape, 80) for c in (codec, without(codec))
+        c.decode(c.encode_without(x, 80, cells), x.shape, 80) for c in (codec, gridless(codec))
     )
     clear = ~cells.repeat(8, 1).repeat(8, 2)
     error, before = (np.square(v - x).transpose(0, 2, 3, 1)[clear].mean(0) for v in (with_grid, plain))

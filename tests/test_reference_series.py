@@ -16,6 +16,7 @@ import torch
 
 from eozip import bitstream, hub
 from eozip.bitstream import Chunk, Header
+from eozip.codecs import dropping
 from eozip.codecs.base import Encoded
 from eozip.codecs.flex_codec import FlexCodec
 from eozip.codecs.flex_files import load_flex
@@ -68,8 +69,10 @@ def chunk_of(codec: SeriesCodec, coded: Encoded, shape: tuple[int, ...], quality
         weights_hash=codec.weights_hash,
         checks=coded.checks,
         budgets=coded.budgets,
+        skip=coded.skip is not None,
     )
-    return bitstream.unpack(bitstream.pack(header, b"", b"", coded.sections))
+    skip = dropping.encode_cells(coded.skip) if header.skip else b""
+    return bitstream.unpack(bitstream.pack(header, b"", b"", coded.sections, skip=skip))
 
 
 def in_units(y_hat: torch.Tensor) -> np.ndarray:
@@ -86,9 +89,7 @@ def agree(
     decoded = series.decode(model.read_model(folder, chunk), chunk)
     size, t = tuple(small.latent_shape(chunk)[1:]), codec.level(quality, shape[0])
     with torch.inference_mode():
-        _, y_hat = codec.traverse(
-            DecodePort(coded.sections[0]), t, size, None, None, codec.dropped_cells(coded, shape)
-        )
+        _, y_hat = codec.traverse(DecodePort(coded.sections[0]), t, size, None, None, coded.skip)
     y = np.concatenate([date.y_hat for date in decoded])
     assert np.array_equal(y, in_units(y_hat))
     return y

@@ -25,7 +25,6 @@ from eozip.codecs.base import Encoded
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store import EozipChunkCodec
 from storefiles import Coarse, coarse_codec, write_dates
-from test_bitstream import forged
 from test_lossless import smooth_stack
 from toy_codec import TOY, registered
 
@@ -138,11 +137,10 @@ def test_quality_100_reaches_46_db_whatever_the_pixels(seed, spread, nodata):
     blob, report = eozip.encode_report(dn, KNOWN, 100, nodata=nodata)
     assert eozip.psnr(dn, eozip.decode(blob)) == pytest.approx(report.psnr)
     assert report.psnr >= 46
-    if spread == 5:  # the codec alone is good enough, and readers of version 1 read it
-        assert (report.codec, report.residual, blob[4]) == (KNOWN, 0, 1)
+    if spread == 5:  # the codec alone is good enough
+        assert (report.codec, report.residual) == (KNOWN, 0)
     if spread == 400:  # 33 dB
         assert report.residual
-        assert blob[4] == 2
 
 
 @quick
@@ -159,13 +157,13 @@ def test_below_100_nothing_is_added():
     assert (report.codec, report.residual, report.psnr) == (KNOWN, 0, None)
 
 
-def test_a_layer_comes_with_version_2_and_is_said():
+def test_a_layer_is_said():
     dn = beside(140)
     blob, report = eozip.encode_report(dn, KNOWN, 50, max_error=100)
     info = eozip.inspect(blob)
     assert info.header.residual
     assert info.residual == report.residual == info.sections[-1] > 0
-    assert (info.header.codec, info.header.quality, blob[4]) == (KNOWN, 50, 2)
+    assert (info.header.codec, info.header.quality) == (KNOWN, 50)
     assert worst(dn, eozip.decode(blob)) <= 100
     coarse = eozip.decode(blob[: -info.residual], budget=1)  # without the layer, by choice
     assert worst(dn, coarse) == 140
@@ -269,23 +267,6 @@ def test_a_layer_that_the_header_does_not_announce_is_refused(layered):
         bitstream.pack(replace(chunk.header, residual=False), b"", b"", chunk.sections, chunk.residual)
 
 
-MORE_FLAGS = 33 + 1 + len(KNOWN) + 1 + len("s2-l2a")
-
-
-@pytest.mark.parametrize(
-    ("at", "field", "match"),
-    [
-        (4, b"\x01", "unknown flags 0x88 in version 1"),
-        (5, b"\x08", "unknown flags 0x08 in version 2"),
-        (MORE_FLAGS, b"\x00", "unknown further flags 0x00"),
-        (MORE_FLAGS, b"\x03", "unknown further flags 0x03"),
-    ],
-)
-def test_flags_of_another_version_are_refused(layered, at, field, match):
-    with pytest.raises(FormatError, match=match):
-        bitstream.unpack(forged(layered, at, field))
-
-
 def test_every_truncation_and_flipped_byte_is_noticed(layered):
     for length in range(len(layered)):
         with pytest.raises(FormatError):
@@ -308,14 +289,15 @@ def test_any_bytes_decode_or_give_errors_of_ours(data, what):
 # --- golden, and through a store ---
 
 
-@pytest.mark.parametrize(("name", "bound"), [("near-lossless-v1", 20), ("residual-v2", 100)])
+@pytest.mark.parametrize(("name", "bound"), [("near-lossless-v1", 20), ("residual-v1", 100)])
 def test_golden_chunks_decode_for_ever(name, bound):
     blob = (GOLDEN / f"{name}.bin").read_bytes()
     expected = np.load(GOLDEN / f"{name}.npz")
     assert (eozip.decode(blob) == expected["dn_hat"]).all()
     assert worst(expected["dn"], expected["dn_hat"]) <= bound
-    assert blob[4] == int(name[-1])
-    assert eozip.inspect(blob).header.codec == {"1": "near-lossless", "2": KNOWN}[name[-1]]
+    assert (
+        eozip.inspect(blob).header.codec == {"near-lossless-v1": "near-lossless", "residual-v1": KNOWN}[name]
+    )
 
 
 def test_a_bound_through_zarr(tmp_path):
@@ -323,7 +305,7 @@ def test_a_bound_through_zarr(tmp_path):
     codec = EozipChunkCodec("lossless", max_error=25, nodata=0)
     assert codec.to_dict()["configuration"]["max_error"] == 25
     assert EozipChunkCodec.from_dict(codec.to_dict()) == codec
-    assert "max_error" not in EozipChunkCodec("lossless").to_dict()["configuration"]
+    assert EozipChunkCodec("lossless").to_dict()["configuration"]["max_error"] is None
     array = zarr.create_array(
         tmp_path / "a", shape=dn.shape, dtype=dn.dtype, chunks=dn.shape, serializer=codec, compressors=None
     )

@@ -199,11 +199,11 @@ def test_a_network_over_time_off_by_little_desynchronises_later_dates_only(
 
 def test_a_wrong_number_of_sections_is_refused(codec, x, coded):
     for sections in ((), 3 * coded.sections):
-        with pytest.raises(FormatError, match="one or two sections"):
+        with pytest.raises(FormatError, match="expected 1 section"):
             codec.decode(replace(coded, sections=sections), x.shape, QUALITY)
 
 
-def test_dropped_cells_cost_next_to_nothing_and_damaged_flags_are_refused(codec):
+def test_dropped_cells_cost_next_to_nothing_and_wrong_flags_are_refused(codec):
     x = series_scene(2, 64, 48)
     dropped = np.zeros((2, 8, 6), bool)
     dropped[1] = True
@@ -211,8 +211,6 @@ def test_dropped_cells_cost_next_to_nothing_and_damaged_flags_are_refused(codec)
     decoded = codec.decode(coded, x.shape, QUALITY)
     assert np.array_equal(decoded[0], codec.decode(whole, x.shape, QUALITY)[0])
     assert coded.bits[1] < 0.2 * whole.bits[1]  # the hyper-latent
-    with pytest.raises(FormatError):
-        codec.decode(replace(coded, sections=(coded.sections[0], coded.sections[1][:-1])), x.shape, QUALITY)
     with pytest.raises(InputError, match=r"\(2, 8, 6\)"):
         codec.encode_without(x, QUALITY, dropped[:, :7])
 

@@ -33,7 +33,7 @@ def trainable(config, folder):
 
 
 def golden_scene(codec: str) -> np.ndarray:
-    """With bands on native grids for a codec that knows such, all but one on its second date."""
+    """With bands on native grids, all but one on its second date."""
     own = registry.get(codec)
     dn = torch.from_numpy(scene(2, 24, 40, seed=5, bands=own.bands))
     at = [k for k in range(own.bands) if k != getattr(own, "band", None)]  # a companion has no grid
@@ -51,20 +51,19 @@ def groups_of_codec(codec) -> tuple[Group, ...]:
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_golden_streams_name_their_grids(name, monkeypatch):
-    """Of codecs that know such: both groups are on their grids, and what is on none was left out."""
+    """Both groups are on their grids, and what is on none was left out."""
     named = []
     for module in (small_codec, flex_codec):
         monkeypatch.setattr(module, "put_on_grids", lambda _, placings: named.extend(placings))
     eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
-    know_grids = bool(groups_of_codec(registry.get(name)))
-    assert [placing.grid for placing in named] == [Grid(0, 2, 1, 1), Grid(0, 6, 1, 5)] * know_grids
-    assert [(~placing.kept).nonzero().tolist() for placing in named] == [[[1, 0]]] * 2 * know_grids
+    assert [placing.grid for placing in named] == [Grid(0, 2, 1, 1), Grid(0, 6, 1, 5)]
+    assert [(~placing.kept).nonzero().tolist() for placing in named] == [[[1, 0]]] * 2
 
 
-def test_codecs_are_shipped_and_small():
-    assert {"tec-elic-small-s2l2a-v1", "tec-fp-small-s2l2a-v1", "tec-tt-small-s2l2a-v1"} <= set(SMALL)
-    for name in SMALL:
-        assert sum(f.stat().st_size for f in hub.shipped_path(name).iterdir()) < 25e6
+def test_there_is_one_version_of_every_codec_and_all_are_small():
+    assert LEARNED
+    assert all(name.endswith("-v1") for name in LEARNED)
+    assert sum(f.stat().st_size for f in registry.WEIGHTS.rglob("*") if f.is_file()) < 18e6
 
 
 @pytest.mark.parametrize("name", SMALL)

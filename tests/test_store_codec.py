@@ -38,7 +38,7 @@ def test_configuration_survives_json():
     document = json.loads(json.dumps(codec.to_dict()))
     assert document["name"] == "eozip.chunk"
     assert set(document["configuration"]) == {
-        *("codec", "quality", "target_psnr", "sensor", "nodata", "offset", "bitstream")
+        *("codec", "quality", "target_psnr", "max_error", "sensor", "nodata", "offset", "bitstream")
     }
     assert EozipChunkCodec.from_dict(document) == codec
 

@@ -34,6 +34,8 @@ class ToyCodec:
     sensor: str = "s2-l2a"
     bands: int = 12
 
+    can_skip = False
+
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         levels = np.rint(x / self.step(quality)).astype(np.int32)
         coarse = (levels + 4) >> 3

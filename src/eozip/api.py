@@ -231,10 +231,10 @@ def check_droppable(full_id: str) -> None:
     Raises:
         InputError: this is one; the message names those that can.
     """
-    if not dropping.can_drop(full_id):
+    if full_id == LOSSLESS or not registry.get(full_id).can_skip:
         raise InputError(
-            f"drop: codec {full_id} cannot leave cells out, expected one of {', '.join(dropping.CODECS)}; choose it, "
-            "or encode without drop"
+            f"drop: codec {full_id} cannot leave cells out, expected one that can, such as {DEFAULT_TEMPORAL_CODEC}; "
+            "choose it, or encode without drop"
         )
 
 

@@ -1,12 +1,10 @@
 """Layout of one chunk; ``docs/bitstream.md`` specifies every field.
 
-    fixed part (33 bytes) | codec id | sensor id | [more flags] | [checks] | [budgets] | section table | CRC-32C
-    | sections
+    fixed part (34 bytes) | codec id | sensor id | [checks] | [budgets] | section table | CRC-32C | sections
 
-The sections are the nodata mask and the exceptions (see `eozip.masks`), then the codec's own, then the residual
-layer (see `eozip.residual`); all but the codec's only if their flag is set. Version 2 is version 1 with a byte
-of further flags; it is written only where one of them is needed, so that older readers read all else. All
-integers are little-endian. Sizes are checked before anything is allocated by them.
+The sections are the nodata mask and the exceptions (see `eozip.masks`), the skip mask (see `eozip.codecs.dropping`),
+then the codec's own, then the residual layer (see `eozip.residual`); all but the codec's only if their flag is set.
+All integers are little-endian. Sizes are checked before anything is allocated by them.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from itertools import accumulate
 
 import google_crc32c
 import numpy as np
@@ -22,7 +21,8 @@ from eozip.errors import ChecksumError, FormatError, InputError, LimitError
 
 MAGIC = b"\x89EOZ"
 VERSION = 1
-VERSION_MORE = 2  # with further flags
+
+PREFIX = 9  # bytes that say how long the header is
 
 MAX_DATES = 4096
 MAX_BANDS = 64
@@ -33,15 +33,16 @@ MAX_SECTION_BYTES = (1 << 32) - 1
 MAX_NAME = 64
 QUALITY_STEPS = 100  # quality is stored in hundredths
 
-_FIXED = struct.Struct("<4sBBHHBHHHi8si")  # up to and including nodata
+_FIXED = struct.Struct("<4sBHHHBHHHi8si")  # up to and including nodata
 _ENTRY = struct.Struct("<II")  # length and CRC-32C of a section
 _CRC = struct.Struct("<I")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DTYPES = ("uint16", "int16")
 
-_SQUEEZED, _INT16, _NODATA, _CHECKS, _BUDGETS, _MASK, _EXCEPTIONS = (1 << bit for bit in range(7))
-_MORE = 1 << 7  # version 2: a byte of further flags follows the names
-_RESIDUAL = 1 << 0  # among the further flags
+_SQUEEZED, _INT16, _NODATA, _CHECKS, _BUDGETS, _MASK, _EXCEPTIONS, _SKIP, _RESIDUAL = (
+    1 << bit for bit in range(9)
+)
+_KNOWN = (1 << 9) - 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Header:
         weights_hash: 8 bytes, zero where there are no weights.
         checks: u32 per frame over decoded symbols, or empty.
         budgets: u8 per frame, or empty.
-        residual: a residual layer follows the codec's sections (version 2).
+        skip: some latent cells were not coded; a skip mask before the codec's sections says which.
+        residual: a residual layer follows the codec's sections.
     """
 
     codec: str
@@ -74,6 +76,7 @@ class Header:
     weights_hash: bytes = bytes(8)
     checks: tuple[int, ...] = ()
     budgets: tuple[int, ...] = ()
+    skip: bool = False
     residual: bool = False
 
 
@@ -88,6 +91,7 @@ class Chunk:
         sections: the codec's sections; fewer than ``declared`` if the chunk was cut.
         declared: how many sections the chunk had when it was written.
         residual: coded residual layer; empty if there is none or the chunk was cut before its end.
+        skip: coded skip mask; empty if all cells were coded.
     """
 
     header: Header
@@ -96,14 +100,39 @@ class Chunk:
     sections: tuple[bytes, ...]
     declared: int
     residual: bytes = b""
+    skip: bytes = b""
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
+    """Where the parts of a chunk lie, as its header says.
+
+    Attributes:
+        header: its facts.
+        size: bytes of the header.
+        flags: as stored.
+        table: length and CRC-32C of each section, in the order of the bytes.
+    """
+
     header: Header
+    size: int
     flags: int
     table: tuple[tuple[int, int], ...]
-    size: int
+
+    @property
+    def before(self) -> int:
+        """Number of sections before the codec's own."""
+        return sum(bool(self.flags & flag) for flag in (_MASK, _EXCEPTIONS, _SKIP))
+
+    @property
+    def declared(self) -> int:
+        """Number of the codec's own sections."""
+        return len(self.table) - self.before - self.header.residual
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Position behind the header and behind each section, in bytes from the chunk's start."""
+        return tuple(accumulate((length for length, _ in self.table), initial=self.size))
 
 
 def frame_check(symbols: np.ndarray) -> int:
@@ -131,7 +160,12 @@ def fits(value: int, dtype: str) -> bool:
 
 
 def pack(
-    header: Header, mask: bytes, exceptions: bytes, sections: tuple[bytes, ...], residual: bytes = b""
+    header: Header,
+    mask: bytes,
+    exceptions: bytes,
+    sections: tuple[bytes, ...],
+    residual: bytes = b"",
+    skip: bytes = b"",
 ) -> bytes:
     """One chunk as bytes.
 
@@ -139,16 +173,19 @@ def pack(
         InputError: a field that the format cannot hold.
     """
     _check_packable(header, sections)
-    if header.residual != bool(residual):
-        raise InputError(f"header.residual: expected {bool(residual)}, got {header.residual}")
-    parts = [part for part in (mask, exceptions) if part] + list(sections) + [residual] * header.residual
+    if header.residual != bool(residual) or header.skip != bool(skip):
+        raise InputError(
+            f"expected header.residual = {bool(residual)} and header.skip = {bool(skip)}, as there are such sections, "
+            f"got {header.residual} and {header.skip}"
+        )
+    before, after = [part for part in (mask, exceptions, skip) if part], [residual] * header.residual
+    parts = [*before, *sections, *after]
     if max((len(part) for part in parts), default=0) > MAX_SECTION_BYTES:
         raise InputError(f"a section is longer than {MAX_SECTION_BYTES} bytes; use smaller chunks")
     tail = b"".join(
         [
             _pack_name(header.codec),
             _pack_name(header.sensor),
-            bytes([_RESIDUAL]) if header.residual else b"",
             struct.pack(f"<{len(header.checks)}I", *header.checks),
             bytes(header.budgets),
             struct.pack("<H", len(sections)),
@@ -172,8 +209,8 @@ def unpack(data: bytes, *, allow_truncated: bool = False) -> Chunk:
         ChecksumError: bytes changed after they were written.
     """
     data = bytes(data)
-    layout = _read_layout(data)
-    total = layout.size + sum(length for length, _ in layout.table)
+    layout = read_layout(data)
+    total = layout.ends[-1]
     if len(data) > total:
         raise FormatError(f"chunk: expected {total} bytes, got {len(data)}; remove what follows the chunk")
     if len(data) < total and not allow_truncated:
@@ -189,7 +226,7 @@ def read_header(data: bytes) -> tuple[Header, tuple[int, ...]]:
     Raises:
         FormatError: as `unpack`, for the header.
     """
-    layout = _read_layout(bytes(data))
+    layout = read_layout(data)
     return layout.header, tuple(length for length, _ in layout.table)
 
 
@@ -223,7 +260,8 @@ def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
         | _BUDGETS * bool(header.budgets)
         | _MASK * bool(mask)
         | _EXCEPTIONS * bool(exceptions)
-        | _MORE * header.residual
+        | _SKIP * header.skip
+        | _RESIDUAL * header.residual
     )
 
 
@@ -231,8 +269,7 @@ def _pack_fixed(header: Header, flags: int, size: int) -> bytes:
     t, c, h, w = header.shape
     quality = round(header.quality * QUALITY_STEPS)
     fields = (t, c, h, w, quality, header.offset, header.weights_hash, header.nodata or 0)
-    version = VERSION_MORE if flags & _MORE else VERSION
-    return _FIXED.pack(MAGIC, version, flags, size, *fields)
+    return _FIXED.pack(MAGIC, VERSION, flags, size, *fields)
 
 
 def _pack_name(name: str) -> bytes:
@@ -264,22 +301,27 @@ class _Reader:
             raise FormatError("chunk: the header is longer than its fields")
 
 
-def _read_layout(data: bytes) -> _Layout:
-    size = _header_size(data)
-    _, version, flags, _, t, c, h, w, quality, offset, weights_hash, nodata = _FIXED.unpack_from(data)
+def read_layout(data: bytes) -> Layout:
+    """Parses the header of a chunk; reads nothing behind it.
+
+    Raises:
+        FormatError: as `unpack`, for the header.
+    """
+    data = bytes(data)
+    size = _checked_header_size(data)
+    _, _, flags, _, t, c, h, w, quality, offset, weights_hash, nodata = _FIXED.unpack_from(data)
     shape = (t, c, h, w)
-    if bool(flags & _MORE) != (version == VERSION_MORE):
-        raise FormatError(f"chunk: unknown flags {flags:#04x} in version {version}; install a newer eozip")
+    if flags & ~_KNOWN:
+        raise FormatError(f"chunk: unknown flags {flags:#06x}; install a newer eozip")
     _check_declared(flags, shape, quality)
     reader = _Reader(data, _FIXED.size, size - _CRC.size)
     codec, sensor = reader.name(), reader.name()
-    is_layered = bool(_read_more(reader, flags) & _RESIDUAL)
     checks = struct.unpack(f"<{t}I", reader.take(4 * t)) if flags & _CHECKS else ()
     budgets = tuple(reader.take(t)) if flags & _BUDGETS else ()
     (declared,) = struct.unpack("<H", reader.take(2))
     if declared > MAX_SECTIONS:
         raise LimitError(f"chunk: {declared} sections, allowed are {MAX_SECTIONS}")
-    count = declared + bool(flags & _MASK) + bool(flags & _EXCEPTIONS) + is_layered
+    count = declared + sum(bool(flags & flag) for flag in (_MASK, _EXCEPTIONS, _SKIP, _RESIDUAL))
     table = tuple(_ENTRY.iter_unpack(reader.take(_ENTRY.size * count)))
     reader.finish()
     header = Header(
@@ -294,22 +336,32 @@ def _read_layout(data: bytes) -> _Layout:
         weights_hash=weights_hash,
         checks=checks,
         budgets=budgets,
-        residual=is_layered,
+        skip=bool(flags & _SKIP),
+        residual=bool(flags & _RESIDUAL),
     )
-    return _Layout(header, flags, table, size)
+    return Layout(header, size, flags, table)
 
 
-def _header_size(data: bytes) -> int:
+def header_size(head: bytes) -> int:
+    """Size of a chunk's header in bytes, from its first `PREFIX` bytes.
+
+    Raises:
+        FormatError: not the beginning of a chunk of this version.
+    """
+    if head[: len(MAGIC)] != MAGIC or len(head) < PREFIX:
+        raise FormatError(f"not an eozip chunk: expected it to start with {MAGIC!r}, got {head[:4]!r}")
+    if head[4] != VERSION:
+        raise FormatError(
+            f"chunk: version {head[4]}; this eozip reads version {VERSION}: install a newer one"
+        )
+    return int.from_bytes(head[7:PREFIX], "little")
+
+
+def _checked_header_size(data: bytes) -> int:
     """Size of the header, after its magic, version and checksum were found right."""
-    if data[: len(MAGIC)] != MAGIC:
-        raise FormatError(f"not an eozip chunk: expected it to start with {MAGIC!r}, got {data[:4]!r}")
+    size = header_size(data)
     if len(data) < _FIXED.size:
         raise FormatError(f"chunk: expected at least {_FIXED.size} bytes, got {len(data)}; it is truncated")
-    version, size = data[4], int.from_bytes(data[6:8], "little")
-    if version not in (VERSION, VERSION_MORE):
-        raise FormatError(
-            f"chunk: version {version}; this eozip reads versions {VERSION} and {VERSION_MORE}: install a newer one"
-        )
     if not _FIXED.size + _CRC.size <= size <= len(data):
         raise FormatError(f"chunk: a header of {size} bytes in {len(data)} bytes; it is truncated or damaged")
     (expected,) = _CRC.unpack_from(data, size - _CRC.size)
@@ -329,16 +381,6 @@ def _check_declared(flags: int, shape: tuple[int, int, int, int], quality: int) 
         raise FormatError(f"chunk: [C, H, W] with {shape[0]} dates")
 
 
-def _read_more(reader: _Reader, flags: int) -> int:
-    """The further flags of version 2, of which one at least is set; 0 in version 1."""
-    if not flags & _MORE:
-        return 0
-    more = reader.take(1)[0]
-    if more != _RESIDUAL:
-        raise FormatError(f"chunk: unknown further flags {more:#04x}; install a newer eozip")
-    return more
-
-
 def _read_nodata(raw: int, flags: int) -> int | None:
     if not flags & _NODATA:
         if raw:
@@ -349,7 +391,7 @@ def _read_nodata(raw: int, flags: int) -> int | None:
     return raw
 
 
-def _read_sections(data: bytes, layout: _Layout) -> list[bytes]:
+def _read_sections(data: bytes, layout: Layout) -> list[bytes]:
     parts, at = [], layout.size
     for index, (length, crc) in enumerate(layout.table):
         if at + length > len(data):
@@ -362,13 +404,14 @@ def _read_sections(data: bytes, layout: _Layout) -> list[bytes]:
     return parts
 
 
-def _collect(layout: _Layout, parts: list[bytes]) -> Chunk:
-    has_mask, has_exceptions = bool(layout.flags & _MASK), bool(layout.flags & _EXCEPTIONS)
-    extra = has_mask + has_exceptions
-    if len(parts) < extra:
-        raise FormatError("chunk: cut before its mask and exceptions were whole; nothing can be decoded")
-    mask = parts[0] if has_mask else b""
-    exceptions = parts[extra - 1] if has_exceptions else b""
-    declared = len(layout.table) - extra - layout.header.residual
-    sections, after = parts[extra : extra + declared], parts[extra + declared :]
-    return Chunk(layout.header, mask, exceptions, tuple(sections), declared, after[0] if after else b"")
+def _collect(layout: Layout, parts: list[bytes]) -> Chunk:
+    before, declared = layout.before, layout.declared
+    if len(parts) < before:
+        raise FormatError("chunk: cut before its masks and exceptions were whole; nothing can be decoded")
+    first = iter(parts[:before])
+    mask, exceptions, skip = (
+        next(first) if layout.flags & flag else b"" for flag in (_MASK, _EXCEPTIONS, _SKIP)
+    )
+    sections, after = parts[before : before + declared], parts[before + declared :]
+    residual = after[0] if after else b""
+    return Chunk(layout.header, mask, exceptions, tuple(sections), declared, residual, skip)

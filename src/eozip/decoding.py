@@ -10,9 +10,9 @@ from eozip import lossless, masks, residual
 from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
-from eozip.codecs.dropping import has_dropped
+from eozip.codecs.dropping import decode_cells
 from eozip.codecs.registry import LOSSLESS
-from eozip.errors import FormatError, InputError
+from eozip.errors import FormatError
 from eozip.guarantee import NEAR_LOSSLESS
 from eozip.pixels import to_dn
 
@@ -42,11 +42,6 @@ def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
 
 def check_budget(chunk: Chunk, budget: int | None) -> None:
     """What was asked for must be there: fewer sections would be a worse picture without a word."""
-    if budget is not None and budget < chunk.declared and has_dropped(chunk.header, chunk.declared):
-        raise InputError(
-            f"chunk: {chunk.header.codec} left cells out and needs all {chunk.declared} sections to know which, got a "
-            f"budget of {budget}; decode without one"
-        )
     needed = chunk.declared if budget is None else min(budget, chunk.declared)
     if 0 < len(chunk.sections) < needed:  # codecs refuse 0 by themselves
         raise FormatError(
@@ -56,17 +51,18 @@ def check_budget(chunk: Chunk, budget: int | None) -> None:
 
 
 def _decode_nothing(header: Header, mask: np.ndarray) -> np.ndarray:
-    if not mask.all() or header.residual:
+    if not mask.all() or header.residual or header.skip:
         raise FormatError("chunk: no sections, though not all of it is nodata; the data are damaged")
     return np.zeros(header.shape, header.dtype)
 
 
 def _decode_without_network(chunk: Chunk) -> np.ndarray:
     header = chunk.header
-    if chunk.declared != 1 or not chunk.sections or header.residual:
+    if chunk.declared != 1 or not chunk.sections or header.residual or header.skip:
         raise FormatError(
             f"chunk: expected one {header.codec} section, got {len(chunk.sections)} of {chunk.declared}"
             + ", and a residual layer" * header.residual
+            + ", and a skip mask" * header.skip
         )
     if header.codec == LOSSLESS:
         return lossless.decode_array(chunk.sections[0], header.shape, header.dtype)
@@ -85,5 +81,8 @@ def _decode_learned(chunk: Chunk, budget: int | None) -> np.ndarray:
         raise FormatError(
             f"chunk: {header.shape[1]} bands and {len(header.checks)} checks do not fit {model.id}"
         )
-    coded = Encoded(chunk.sections[:budget], header.checks, header.budgets)
+    if header.skip and not model.can_skip:
+        raise FormatError(f"chunk: a skip mask, but {model.id} codes every cell; the data are damaged")
+    skip = decode_cells(chunk.skip, header.shape) if header.skip else None
+    coded = Encoded(chunk.sections[:budget], header.checks, header.budgets, skip=skip)
     return model.decode(coded, header.shape, header.quality)

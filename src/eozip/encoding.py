@@ -10,7 +10,7 @@ import numpy as np
 from eozip import bitstream, masks
 from eozip.bitstream import Header
 from eozip.codecs import dropping
-from eozip.codecs.base import Codec, DroppingCodec, Encoded
+from eozip.codecs.base import Codec, Encoded, SkippingCodec
 from eozip.pixels import Source, pixels_to_code, psnr, to_dn
 from eozip.search import CAP, TOLERANCE, Try, quality_for
 
@@ -62,7 +62,7 @@ class Work:
         """As the codec's own, without `cells`."""
         if self.cells is None:
             return self.model.encode(x, quality)
-        return cast(DroppingCodec, self.model).encode_without(x, quality, self.cells)
+        return cast(SkippingCodec, self.model).encode_without(x, quality, self.cells)
 
     @property
     def dropped(self) -> float:
@@ -123,6 +123,7 @@ def _header(source: Source, model: Codec, quality: float, coded: Encoded) -> Hea
         weights_hash=model.weights_hash,
         checks=coded.checks,
         budgets=coded.budgets,
+        skip=coded.skip is not None,
     )
 
 
@@ -130,4 +131,5 @@ def pack(source: Source, model: Codec, quality: float, coded: Encoded) -> bytes:
     """The chunk's bytes."""
     mask = masks.encode_mask(source.masked)
     exceptions = masks.encode_exceptions(source.dn, source.beyond)
-    return bitstream.pack(_header(source, model, quality, coded), mask, exceptions, coded.sections)
+    skip = b"" if coded.skip is None else dropping.encode_cells(coded.skip)
+    return bitstream.pack(_header(source, model, quality, coded), mask, exceptions, coded.sections, skip=skip)

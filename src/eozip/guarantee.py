@@ -149,7 +149,7 @@ def _with_layer(source: Source, blob: bytes, base: np.ndarray, promise: Promise)
     chunk, data = bitstream.unpack(blob), residual.encode_layer(steps, step)
     header = replace(chunk.header, residual=True)
     exceptions = masks.encode_exceptions(source.dn, apart & ~source.masked)
-    packed = bitstream.pack(header, chunk.mask, exceptions, chunk.sections, data)
+    packed = bitstream.pack(header, chunk.mask, exceptions, chunk.sections, data, chunk.skip)
     return Kept(packed, _psnr(source, np.where(apart, source.dn, pixels(most))), len(data))
 
 

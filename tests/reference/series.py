@@ -243,9 +243,9 @@ def decoded_dates(m: Model, port: DecodePort, chunk: Chunk) -> Iterator[Decoded]
 
 def dropped_cells(chunk: Chunk) -> np.ndarray | None:
     """bool [T, h, w]; cells of padding are as the last row and column."""
-    if len(chunk.sections) == 1:
+    if not chunk.header.skip:
         return None
     frames, h, w = latent_shape(chunk)
     rows, columns = (-(-n // 8) for n in chunk.header.shape[2:])
-    flags = masks.decode_mask(chunk.sections[1], (frames, 1, rows, columns))[:, 0]
+    flags = masks.decode_mask(chunk.skip, (frames, 1, rows, columns))[:, 0]
     return np.pad(flags, ((0, 0), (0, h - rows), (0, w - columns)), mode="edge")

@@ -134,8 +134,6 @@ def decode(m: Model, chunk: Chunk) -> Decoded:
 
 def pass_grids(m: Model, port: DecodePort, chunk: Chunk) -> None:
     """Passes over the native grids of the 20 and 60 m bands, which say nothing about latents."""
-    if not m.network.get("native"):
-        return
     for phase_row, bands in ((30, 6), (36, 2)):
         if port.code(None, np.array([30]), m.tables)[0] >= 0:
             port.code(None, np.array([phase_row]), m.tables)
@@ -144,12 +142,10 @@ def pass_grids(m: Model, port: DecodePort, chunk: Chunk) -> None:
 
 
 def pass_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:
-    """Passes over the closing fits: 5 kinds of coefficients a date, one more with a past, one more with classes."""
+    """Passes over the closing fits: 5 kinds of coefficients a date, one more with classes, one more with a past."""
     bands = m.network["bands"]  # a companion band has no part in them
-    if not m.network.get("fit"):
-        return
     for k in range(chunk.header.shape[0]):
-        more = (k > 0 and m.network["entropy"] == "time") + bool(m.network.get("fit_classes"))
+        more = 1 + (k > 0 and m.network["entropy"] == "time")
         for count in (1, *[bands] * (4 + more)):
             choice = 8 + int(port.code(None, np.array([48]), m.tables)[0])
             if choice:

@@ -60,16 +60,14 @@ def store_facts(path: Path) -> dict[str, Any]:
 def chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
     from eozip import api
-    from eozip.codecs.dropping import can_drop
 
     data = path.read_bytes()
     found = api.inspect(data)
     header = {key: _plain(value) for key, value in asdict(found.header).items()}
     sections = list(found.sections)
     facts = {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
-    if can_drop(found.header.codec):
-        facts["date_dropped"] = api.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1).tolist()
-    return facts
+    dropped = api.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1)
+    return {**facts, "date_dropped": dropped.tolist()}
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The contract of a codec: pixels of one chunk to sections of bytes, and back.
 
-A codec id names a byte layout and its weights. Two implementations may share an id only if each decodes the
-other's bytes; any change of layout, tables or weights is a new id (``-v2``) and a new golden stream.
+A codec id names a byte layout and its weights. Until a first release there is one version of each codec, and new
+bytes replace old ones; from then on any change of layout, tables or weights is a new id (``-v2``) and a new golden stream.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ class Encoded:
         checks: one u32 per frame, `eozip.bitstream.frame_check` of that frame's decoded symbols.
         budgets: one u8 per frame (token budgets of flexible-rate codecs), or empty.
         bits: estimate of what each frame cost, or empty where the encoder cannot tell; not in the stream.
+        skip: bool [T, h, w], latent cells that were not coded, or None where all were; see `eozip.codecs.dropping`.
     """
 
     sections: tuple[bytes, ...]
     checks: tuple[int, ...]
     budgets: tuple[int, ...] = ()
     bits: tuple[float, ...] = ()
+    skip: np.ndarray | None = None
 
 
 class Codec(Protocol):
@@ -50,6 +52,11 @@ class Codec(Protocol):
     @property
     def bands(self) -> int:
         """Number of bands C it takes."""
+        ...
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether it can leave latent cells out: then it is a `SkippingCodec`."""
         ...
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
@@ -80,11 +87,11 @@ class Codec(Protocol):
         ...
 
 
-class DroppingCodec(Codec, Protocol):
-    """A codec that can leave latent cells out; `eozip.codecs.dropping` names them."""
+class SkippingCodec(Codec, Protocol):
+    """A codec that can leave latent cells out."""
 
     def encode_without(self, x: np.ndarray, quality: float, dropped: np.ndarray) -> Encoded:
-        """As `encode`, but spends nothing on some cells; a second section says which.
+        """As `encode`, but spends nothing on some cells, which the result names as `Encoded.skip`.
 
         Args:
             x: float32 [T, C, H, W]; anything finite where dropped.

@@ -42,6 +42,8 @@ class WithCompanion:
     def weights_hash(self) -> bytes:
         return self.codec.weights_hash
 
+    can_skip = False
+
     @property
     def bands(self) -> int:
         return self.codec.bands + 1

@@ -5,30 +5,15 @@ A latent cell is 8 x 8 pixels of one date, cut at the chunk's edge; cells count 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from eozip import masks
-from eozip.bitstream import Chunk, Header
-from eozip.errors import FormatError, InputError
+from eozip.bitstream import Chunk
+from eozip.errors import InputError
 
 CELL = 8  # pixels, each way
-CODECS = ("tec-tt-small",)  # short names of those whose second section holds flags of dropped cells
-_SECTIONS = 2
-_SHORT = re.compile(r"(.+)-[a-z0-9]+-v[0-9]+(@[0-9a-f]+)?")
-
-
-def can_drop(codec_id: str) -> bool:
-    """Whether the codec of a full id can leave cells out."""
-    found = _SHORT.fullmatch(codec_id)
-    return found is not None and found[1] in CODECS
-
-
-def has_dropped(header: Header, sections: int) -> bool:
-    """Whether a chunk with so many sections of its codec says which cells were dropped."""
-    return can_drop(header.codec) and sections == _SECTIONS
 
 
 def cells_of(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -119,18 +104,16 @@ def dropped_pixels(chunk: Chunk) -> np.ndarray:
     """Which pixels of a chunk are forecast.
 
     Args:
-        chunk: parsed; of a cut one the flags may be missing.
+        chunk: parsed.
 
     Returns:
         bool [T, H, W]: in a dropped cell, and not nodata in every band.
 
     Raises:
-        FormatError: damaged flags, or cut before them.
+        FormatError: damaged flags.
     """
     header = chunk.header
-    if not has_dropped(header, chunk.declared):
+    if not header.skip:
         return np.zeros((header.shape[0], *header.shape[2:]), bool)
-    if len(chunk.sections) < _SECTIONS:
-        raise FormatError("chunk: cut before the flags of its dropped cells; fetch all of it")
-    pixels = pixels_of(decode_cells(chunk.sections[1], header.shape), header.shape[2:])
+    pixels = pixels_of(decode_cells(chunk.skip, header.shape), header.shape[2:])
     return pixels & ~masks.decode_mask(chunk.mask, header.shape).all(axis=1)

@@ -37,7 +37,7 @@ from eozip.coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.entropy.exact import ExactArithmetic, grid_level
 from eozip.entropy.refinement import Refinement
 from eozip.entropy.tables import pack_tables
-from eozip.errors import DesyncError, InputError
+from eozip.errors import DesyncError
 from eozip.networks.small import at_level
 from eozip.networks.small_linear import rows
 
@@ -67,6 +67,7 @@ class FlexCodec(SeriesCodec):
     """
 
     refinement: Refinement | None = None  # dataclasses want a default here; `flex_files` always gives one
+    can_skip = False  # a date without budget is its way to spend nothing
 
     @torch.inference_mode()
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
@@ -96,14 +97,6 @@ class FlexCodec(SeriesCodec):
         ports = tuple(EstimatePort() for _ in range(max(budgets)))
         self.walk(ports, budgets, x, x.shape)
         return tuple(port.bits for port in ports)
-
-    def encode_without(self, x: np.ndarray, quality: float, dropped: np.ndarray) -> Encoded:
-        """Not for this codec: a date without budget is its way to spend nothing.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"{self.id} cannot leave cells out; tec-tt-small can")
 
     def estimate(self, x: np.ndarray, quality: float) -> float:
         """Bits that `encode` would write."""

@@ -26,9 +26,14 @@ def save_flex(folder: Path, codec_id: str, base: Path, card: str) -> None:
         card: Markdown.
     """
     networks = hub.read_folder(base).config
-    config = {"kind": KIND, "id": codec_id, "sensor": networks["sensor"]}
+    config = {"kind": KIND, "id": codec_id, "codecs": [codec_id], "sensor": networks["sensor"]}
     config |= {"base": base.name, "base_sha256": networks["sha256"]}
     hub.write_folder(folder, refinement_tensors(), config, card)
+
+
+def load_codec(folder: Path, full_id: str | None = None) -> FlexCodec:
+    """`load_flex` as the registry calls it; there is one id per folder."""
+    return load_flex(folder)
 
 
 def load_flex(folder: Path) -> FlexCodec:

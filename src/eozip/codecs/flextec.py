@@ -162,6 +162,8 @@ class FlexibleCodec:
     path: TokenPath
     levels: tuple[int, ...]
 
+    can_skip = False
+
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """float32 [T, C, H, W] DN > a section per token; quality 0 to 100 is a budget of 1 to 16 tokens."""
         return self.encode_budgets(x, [tokens_of(quality)] * len(x))

@@ -151,6 +151,8 @@ class PublishedCodec:
     model: nn.Module
     entropy: Entropy
 
+    can_skip = False
+
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """float32 [T, C, H, W] DN > one section and one check value per frame; `quality` has no effect."""
         coded = [self._encode_frame(y) for y in self._latents(x)]

@@ -1,16 +1,19 @@
 """Which codecs there are, by name; each is imported and loaded on first use.
 
-To add a codec, add one line to `ENTRIES`. Full ids say sensor and version (``tec-elic-small-s2l2a-v1``); the
+Every folder in ``eozip/weights`` lists the ids of its codecs in its config.json, and names the kind of its network, for
+which `LOADERS` has the function that loads it. Full ids say sensor and version (``tec-elic-small-s2l2a-v1``); the
 short name is the id without them (``tec-elic-small``) and means the newest version.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +23,15 @@ from eozip.own import VARIABLE, places
 
 LOSSLESS = "lossless"
 
-# Full id > "module:callable without arguments that returns a Codec".
-ENTRIES: dict[str, str] = {
-    "tec-elic-small-s2l1c-v1": "eozip.codecs.tec_elic:small_s2l1c_v1",
-    "tec-fp-small-s2l1c-v1": "eozip.codecs.tec_fp:small_s2l1c_v1",
-    "tec-elic-small-s2l1c-v2": "eozip.codecs.tec_elic:small_s2l1c_v2",
-    "tec-elic-small-s2l1c-v3": "eozip.codecs.tec_elic:small_s2l1c_v3",
-    "tec-elic-small-s2l2a-v1": "eozip.codecs.tec_elic:small_s2l2a_v1",
-    "tec-elic-small-s2l2a-v2": "eozip.codecs.tec_elic:small_s2l2a_v2",
-    "tec-elic-small-s2l2a-v3": "eozip.codecs.tec_elic:small_s2l2a_v3",
-    "tec-elic-small-s2l1c-v4": "eozip.codecs.tec_elic:small_s2l1c_v4",
-    "tec-elic-small-s2l2a-v4": "eozip.codecs.tec_elic:small_s2l2a_v4",
-    "tec-tt-small-s2l2a-v3": "eozip.codecs.tec_tt_small:small_s2l2a_v3",
-    "flextec-small-s2l2a-v3": "eozip.codecs.flextec_small:small_s2l2a_v3",
-    "tec-fp-small-s2l1c-v3": "eozip.codecs.tec_fp:small_s2l1c_v3",
-    "tec-fp-small-s2l2a-v3": "eozip.codecs.tec_fp:small_s2l2a_v3",
-    "tec-tt-small-s2l2a-v1": "eozip.codecs.tec_tt_small:small_s2l2a_v1",
-    "tec-tt-small-s2l2a-v2": "eozip.codecs.tec_tt_small:small_s2l2a_v2",
-    "flextec-small-s2l2a-v1": "eozip.codecs.flextec_small:small_s2l2a_v1",
-    "flextec-small-s2l2a-v2": "eozip.codecs.flextec_small:small_s2l2a_v2",
-    "tec-fp-small-s2l1c-v2": "eozip.codecs.tec_fp:small_s2l1c_v2",
-    "tec-fp-small-s2l2a-v1": "eozip.codecs.tec_fp:small_s2l2a_v1",
-    "tec-fp-small-s2l2a-v2": "eozip.codecs.tec_fp:small_s2l2a_v2",
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+Loader = Callable[[], Codec]
+
+# Kind of network in config.json > "module:function" that takes the folder of its weights and (where the folder lists
+# several) the id wanted, and returns the codec.
+LOADERS = {
+    "small-image": "eozip.codecs.small_files:load_codec",
+    "small-flex": "eozip.codecs.flex_files:load_codec",
 }
 
 _FULL_ID = re.compile(r"(?P<short>.+)-(?P<sensor>[a-z0-9]+)-v(?P<version>[0-9]+)")
@@ -56,16 +46,16 @@ class Registry:
     say both. Nobody's own weights can take the name of a codec that is listed.
 
     Args:
-        entries: full id > "module:callable", or a callable itself; the callable returns a `Codec`.
+        entries: full id > a callable that returns a `Codec`.
     """
 
-    def __init__(self, entries: dict[str, str | Callable[[], Codec]]) -> None:
+    def __init__(self, entries: Mapping[str, Loader]) -> None:
         self._entries = dict(entries)
         self._loaded: dict[str, Codec] = {}
         self._own: dict[str, Codec] = {}
         self._lock = threading.RLock()
 
-    def add(self, full_id: str, loader: str | Callable[[], Codec]) -> None:
+    def add(self, full_id: str, loader: Loader) -> None:
         """Adds or replaces one codec (plug-ins, tests)."""
         with self._lock:
             self._entries[full_id] = loader
@@ -159,7 +149,7 @@ class Registry:
 
     def _listed(self, full_id: str) -> Codec | None:
         if full_id in self._entries and full_id not in self._loaded:
-            self._loaded[full_id] = _load(self._entries[full_id])
+            self._loaded[full_id] = self._entries[full_id]()
         return self._loaded.get(full_id)
 
     def _kept(self, name: str, digest: bytes | None = None) -> Codec | None:
@@ -210,11 +200,32 @@ def _version(full_id: str, short: str, sensor: str) -> int:
     return int(match["version"]) if match and fits else -1
 
 
-def _load(loader: str | Callable[[], Codec]) -> Codec:
-    return _called(loader) if isinstance(loader, str) else loader()
+def load_folder(folder: Path, kind: str, full_id: str | None = None) -> Codec:
+    """The codec of a weights folder whose config.json says this kind, one of `LOADERS`.
+
+    Args:
+        folder: with model.safetensors and config.json.
+        kind: kind of network.
+        full_id: which of the codecs that config.json lists; None: the first.
+
+    Raises:
+        WeightsError: weights that are missing, damaged or do not fit.
+    """
+    codec: Codec = _called(LOADERS[kind], folder, full_id)
+    return codec
 
 
-REGISTRY = Registry(dict(ENTRIES))
+def shipped_codecs() -> dict[str, Loader]:
+    """The codecs of the weights in this package: full id > what loads it."""
+    found: dict[str, Loader] = {}
+    for path in sorted(WEIGHTS.glob("*/config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for full_id in config["codecs"]:
+            found[full_id] = partial(load_folder, path.parent, config["kind"], full_id)
+    return found
+
+
+REGISTRY = Registry(shipped_codecs())
 names = REGISTRY.names
 keep = REGISTRY.keep
 resolve = REGISTRY.resolve

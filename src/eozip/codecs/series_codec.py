@@ -15,7 +15,6 @@ from eozip.codecs.base import Encoded
 from eozip.codecs.small_codec import PortCode, SmallCodec, padded
 from eozip.coder import EncodePort, EstimatePort, Port
 from eozip.entropy.exact import ExactArithmetic
-from eozip.errors import FormatError
 from eozip.networks.small_linear import Code
 from eozip.networks.small_time import Date, TimeEntropy
 
@@ -28,9 +27,10 @@ DateCode = TypeVar("DateCode", bound=Code)
 class SeriesCodec(SmallCodec):
     """tec-tt-small as a `Codec`: one section per chunk, in which the dates follow each other.
 
-    A second section, where there is one, says which latent cells were dropped: nothing was spent on them, and they come
-    back as what the network expects there.
+    Skipped latent cells come back as what the network expects there.
     """
+
+    can_skip = True
 
     @torch.inference_mode()
     def encode_without(self, x: np.ndarray, quality: float, dropped: np.ndarray) -> Encoded:
@@ -47,8 +47,7 @@ class SeriesCodec(SmallCodec):
         dropping.check_cells("dropped", dropped, x.shape)
         port = EncodePort()
         checks, bits = self.send(port, x, quality, dropped)
-        sections = port.finish(), dropping.encode_cells(dropped)
-        return Encoded(sections, checks, bits=bits)
+        return Encoded((port.finish(),), checks, bits=bits, skip=dropped)
 
     @torch.inference_mode()
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -56,21 +55,10 @@ class SeriesCodec(SmallCodec):
 
         Raises:
             DesyncError: a frame's symbols are not those that were encoded.
-            FormatError: not one or two sections, or bytes that no encoder writes.
+            FormatError: not exactly one section, or bytes that no encoder writes.
         """
-        if len(coded.sections) not in (1, 2):
-            raise FormatError(f"{self.id}: expected one or two sections, got {len(coded.sections)}")
-        return self.read(coded, shape, quality, self.dropped_cells(coded, shape))
-
-    def dropped_cells(self, coded: Encoded, shape: tuple[int, int, int, int]) -> np.ndarray | None:
-        """bool [T, h, w] of the unpadded cells, or None.
-
-        Raises:
-            FormatError: not flags.
-        """
-        if len(coded.sections) == 1:
-            return None
-        return dropping.decode_cells(coded.sections[1], shape)
+        self.check_sections(coded)
+        return self.read(coded, shape, quality, coded.skip)
 
     def send(
         self,

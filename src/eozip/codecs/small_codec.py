@@ -106,6 +106,8 @@ class SmallCodec:
     sensor: str = "s2-l2a"
     thrift: float = THRIFT
 
+    can_skip = False
+
     @property
     def has_past(self) -> bool:
         """Whether a date may be foreseen from the one before it."""
@@ -142,7 +144,7 @@ class SmallCodec:
     @property
     def groups(self) -> tuple[Group, ...]:
         """Bands that may lie on a native grid."""
-        return groups_of(self.sensor, self.bands) if self.model.config.native else ()
+        return groups_of(self.sensor, self.bands)
 
     def send_end(
         self,
@@ -152,7 +154,7 @@ class SmallCodec:
         quality: float,
         hidden: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The native grids, and the closing fit of every date, as far as these weights have them -> bits [T].
+        """The native grids, and the closing fit of every date -> bits [T].
 
         Args:
             port: counts or writes.
@@ -161,9 +163,7 @@ class SmallCodec:
             quality: 0 to 100.
             hidden: bool [T, H, W], pixels that do not count.
         """
-        config, ends = self.model.config, [port.bits]
-        if not (config.fit or config.native):
-            return np.zeros(len(x))
+        ends = [port.bits]
         # the encoder's choice needs no agreement, so low precision is safe here
         x_hat = self.picture(y_hat, x.shape, quality, draft=True)
         wanted, step = torch.from_numpy(x), self.step(quality)
@@ -173,9 +173,8 @@ class SmallCodec:
         send_grids(port, self.tables, self.groups, placings_by_draft(wanted, x_hat, self.groups, worth, seen))
         past = None
         for one, decoded in zip(wanted, x_hat, strict=True):
-            if config.fit:
-                fit = send_fit(port, self.tables, one, decoded, step, past, config.fit_classes)
-                past = fit.applied(decoded) if self.has_past else None
+            fit = send_fit(port, self.tables, one, decoded, step, past, self.model.config.fit_classes)
+            past = fit.applied(decoded) if self.has_past else None
             ends.append(port.bits)
         return np.diff(ends)
 
@@ -192,9 +191,17 @@ class SmallCodec:
             DesyncError: a frame's symbols are not those that were encoded.
             FormatError: not exactly one section, or bytes that no encoder writes.
         """
+        self.check_sections(coded)
+        return self.read(coded, shape, quality)
+
+    def check_sections(self, coded: Encoded) -> None:
+        """Refuses streams of another number of sections.
+
+        Raises:
+            FormatError: see above.
+        """
         if len(coded.sections) != SECTIONS:
             raise FormatError(f"{self.id}: expected {SECTIONS} section, got {len(coded.sections)}")
-        return self.read(coded, shape, quality)
 
     def read(
         self,
@@ -208,16 +215,19 @@ class SmallCodec:
         port = DecodePort(coded.sections[0])
         checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, *more)
         compare(coded.checks, checks)
-        x_hat = self.picture(y_hat, shape, quality)
-        placings = read_grids(port, self.tables, self.groups, shape)
-        if self.model.config.fit:
-            step, classes = self.step(quality), self.model.config.fit_classes
-            for k, one in enumerate(x_hat):
-                past = x_hat[k - 1] if self.has_past and k else None
-                x_hat[k] = read_fit(port, self.tables, one, step, past, classes)
+        x_hat = self.read_end(port, self.picture(y_hat, shape, quality), quality)
         port.finish()
-        put_on_grids(x_hat, placings)
         return x_hat.numpy()
+
+    def read_end(self, port: Port, x_hat: Tensor, quality: float) -> Tensor:
+        """What `send_end` sent, applied to decoded pixels [T, C, H, W], which it changes."""
+        placings = read_grids(port, self.tables, self.groups, x_hat.shape)
+        step, classes = self.step(quality), self.model.config.fit_classes
+        for k, one in enumerate(x_hat):
+            past = x_hat[k - 1] if self.has_past and k else None
+            x_hat[k] = read_fit(port, self.tables, one, step, past, classes)
+        put_on_grids(x_hat, placings)
+        return x_hat
 
     def traverse(
         self, port: Port, t: Tensor, size: tuple[int, int], y: Tensor | None, z: Tensor | None

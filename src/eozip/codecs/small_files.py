@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from eozip import hub
+from eozip.codecs.companion import WithCompanion, with_cirrus
 from eozip.codecs.series_codec import SeriesCodec
 from eozip.codecs.small_codec import SmallCodec
 from eozip.codecs.small_model import SmallImageModel
@@ -29,7 +30,7 @@ from eozip.errors import WeightsError
 from eozip.networks.small import SmallConfig
 
 KIND = "small-image"
-LATER = {"time", "fit", "fit_classes", "native", "emphasis"}  # sizes that older weights do not name, nor need
+SENSOR, SENSOR_WITH_CIRRUS = "-s2l2a-", "-s2l1c-"  # in codec ids
 HALF = ("g_a.", "g_s.", "entropy.h_a.")
 
 
@@ -43,7 +44,15 @@ def save_small(folder: Path, model: SmallImageModel, codec_id: str, sensor: str,
     tensors = {name: stored(name, v, twin) for name, v in model.state_dict().items()}
     tensors |= {f"tables.{n}": integers(v) for n, v in packed(logistic_tables()).items()}
     tensors |= {f"functions.{n}": v for n, v in exact.function_steps().items()}
-    config = {"kind": KIND, "id": codec_id, "sensor": sensor, "network": asdict(model.config)}
+    config = {
+        "kind": KIND,
+        "id": codec_id,
+        "codecs": [codec_id],
+        "sensor": sensor,
+        "network": asdict(model.config),
+    }
+    if model.config.entropy != "time" and SENSOR in codec_id:
+        config["codecs"] += [codec_id.replace(SENSOR, SENSOR_WITH_CIRRUS)]
     hub.write_folder(folder, tensors, config, card)
 
 
@@ -53,6 +62,16 @@ def stored(name: str, v: Tensor, exact_values: Mapping[str, Tensor]) -> Tensor:
     if name.startswith("entropy."):
         return (exact_values[name.removeprefix("entropy.")] * exact.WEIGHT).to(torch.int32)
     return v.float()
+
+
+def load_codec(folder: Path, full_id: str | None = None) -> SmallCodec | WithCompanion:
+    """The codec of one of the ids that the config.json of a folder lists: the network's own, or with B10 beside its bands.
+
+    Raises:
+        WeightsError: as `load_small`.
+    """
+    codec = load_small(folder)
+    return codec if full_id in (None, codec.id) else with_cirrus(full_id, codec)
 
 
 def load_small(folder: Path) -> SmallCodec:
@@ -109,12 +128,12 @@ def small_config(config: Mapping[str, Any], source: str) -> SmallConfig:
     """
     network = dict(config.get("network", {}))
     known = {f.name for f in fields(SmallConfig)}
-    if config.get("kind") != KIND or not known - LATER <= set(network) <= known:
+    if config.get("kind") != KIND or set(network) != known:
         raise WeightsError(
             f"{source}: expected kind {KIND!r} with the sizes {sorted(known)}, got {config.get('kind')!r} "
             f"with {sorted(network)}"
         )
-    listed = {key: tuple(network.get(key, ())) for key in ("groups", "fit_classes", "emphasis")}
+    listed = {key: tuple(network[key]) for key in ("groups", "fit_classes", "emphasis")}
     return SmallConfig(**{**network, **listed})
 
 

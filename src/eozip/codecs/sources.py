@@ -1,12 +1,11 @@
 """From a path, a published name, or the id and hash in a stream to a codec.
 
-Weights folders say in their config.json what kind of network they hold; `LOADERS` says who reads it. To make another kind
-usable from a folder, give it a line there. Everything else is taken for a checkpoint in the published layout.
+Weights folders say in their config.json what kind of network they hold; `registry.LOADERS` says who reads it. Everything
+else is taken for a checkpoint in the published layout.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,11 +18,6 @@ from eozip.codecs.base import Codec
 from eozip.errors import EozipError, WeightsError
 from eozip.own import SENSOR_FILE, own_files
 
-# kind in config.json > "module:function of the folder that returns a Codec"
-LOADERS = {
-    "small-image": "eozip.codecs.small_files:load_small",
-    "small-flex": "eozip.codecs.flex_files:load_flex",
-}
 _CHECKPOINTS = (".pt", ".safetensors")
 _PUBLISHED_ID = re.compile(
     r"(?P<kind>tec-fp|tec-elic|tec-tt|flextec)-base-(?P<sensor>[a-z0-9]+)-[0-9a-f]{16}"
@@ -93,9 +87,8 @@ def _of_folder(folder: Path) -> Codec:
     if (folder / SENSOR_FILE).is_file():
         sensors.add(sensors.read(folder / SENSOR_FILE))
     config = _config(folder)
-    if (kind := config.get("kind")) in LOADERS:
-        module, _, name = LOADERS[str(kind)].partition(":")
-        return getattr(importlib.import_module(module), name)(folder)
+    if (kind := config.get("kind")) in registry.LOADERS:
+        return registry.load_folder(folder, str(kind))
     weights = hub.load(folder / hub.TENSORS)
     return published.from_weights(replace(weights, config={**weights.config, **_sensor(config)}))
 

@@ -197,6 +197,8 @@ class TemporalCodec:
     model: TemporalModel
     path: TokenPath
 
+    can_skip = False
+
     @torch.inference_mode()
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """float32 [T, C, H, W] DN > one section, and one check value per date; `quality` has no effect."""

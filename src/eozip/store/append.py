@@ -213,12 +213,13 @@ def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         more: chunks that are stored now and were not.
     """
     old = found.facts
-    for name in ("valid_pixels", "band_psnr", "chunks", "empty_chunks"):
-        if name not in old:
-            raise FormatError(
-                f"{found.path}: expected the attribute eozip.{name}, got none; it was written by an older eozip or "
-                "changed: encode it into a new store"
-            )
+    needed = ("valid_pixels", "band_psnr", "chunks", "empty_chunks", "date_psnr", "date_bits", *_counts(run))
+    missing = [name for name in needed if name not in old]
+    if missing:
+        raise FormatError(
+            f"{found.path}: expected the attributes eozip.{', eozip.'.join(missing)}, got none; the store was changed: "
+            "encode it into a new one"
+        )
     counts = np.array(old["valid_pixels"]) + run.tally.counts.sum(0)
     squares = squares_of(old["band_psnr"], np.array(old["valid_pixels"])) + run.tally.squares.sum(0)
     chunks = run.grid.chunk_count
@@ -229,12 +230,12 @@ def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         "quality_used": [min(used), max(used)] if used else None,
         "psnr": psnr_of(float(squares.sum()), int(counts.sum())),
         "band_psnr": [psnr_of(float(s), int(n)) for s, n in zip(squares, counts)],
-        **{name: [*old[name], *new] for name, new in by_date.items() if name in old},
+        **{name: [*old[name], *new] for name, new in by_date.items()},
         **_dropped(found, run),
         "valid_pixels": counts.tolist(),
         "chunks": chunks,
         "empty_chunks": chunks - (old["chunks"] - old["empty_chunks"] + more),
-        **{name: old[name] + more for name, more in _counts(run).items() if name in old},
+        **{name: old[name] + more for name, more in _counts(run).items()},
         "groups": [*found.groups, *_new_groups(run)],
     }
 

@@ -3,9 +3,8 @@
 Found by zarr through the entry point group `zarr.codecs`. The pixels go through `eozip.api`, imported at
 the first chunk: opening a store and reading its coordinates needs no torch.
 
-    configuration: {"codec": "tec-elic-small-s2l2a-v1", "quality": 60.0, "target_psnr": null,
+    configuration: {"codec": "tec-elic-small-s2l2a-v1", "quality": 60.0, "target_psnr": null, "max_error": null,
                     "sensor": "s2-l2a", "nodata": 0, "offset": 0, "bitstream": 1}
-    and "max_error": 20 where there is such a bound
 
 A stream may be smaller than its chunk in T, H and W (the edge of the scene, the last dates): it then fills
 the leading corner and the rest of the chunk is `fill_value`. Several streams one after the other are dates that
@@ -116,11 +115,10 @@ class EozipChunkCodec(ArrayBytesCodec):
         return cls(**configuration)
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr.json, every parameter explicit; `budget`, a reader's, and `max_error` only where set."""
+        """The codec's entry in zarr.json, every parameter explicit; but `budget`, a reader's, only where set."""
         configuration = asdict(self)
-        for name in ("budget", "max_error"):  # an older eozip reads stores without them
-            if configuration[name] is None:
-                del configuration[name]
+        if self.budget is None:
+            del configuration["budget"]
         return {"name": NAME, "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:

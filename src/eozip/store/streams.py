@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from eozip.bitstream import MAGIC, Header, read_header
+from eozip.bitstream import Header, header_size, read_layout
 from eozip.errors import FormatError
 
 HEAD = 512
 """Bytes fetched at once for a header; that of 16 sections and 4 dates with long names takes about 260."""
-
-_FLAGS, _SIZE = 5, slice(6, 8)  # of the header's fields
-_START = 8
-_MASK, _EXCEPTIONS = 1 << 5, 1 << 6
 
 Read = Callable[[int, int], bytes]
 """Bytes from start up to stop; fewer where the source ends."""
@@ -33,7 +28,7 @@ class Stream:
         first: its first date, counted from the chunk's.
         header: its facts.
         start: position of its first byte.
-        exact: end of header, mask and exceptions, in bytes from its start.
+        exact: end of header, masks and exceptions, in bytes from its start.
         ends: ends of the codec's own sections, likewise.
         total: bytes of all of it.
         head: its first bytes, at least the header.
@@ -135,16 +130,13 @@ def split(data: bytes, budget: int | None = None) -> list[Piece]:
 
 def _stream(read: Read, first: int, start: int, stop: int) -> Stream:
     head = _head(read, start, stop)
-    header, lengths = read_header(head)
-    ends = list(accumulate(lengths, initial=int.from_bytes(head[_SIZE], "little")))
-    extra = bool(head[_FLAGS] & _MASK) + bool(head[_FLAGS] & _EXCEPTIONS)
-    sections = ends[extra + 1 : len(ends) - header.residual]
-    return Stream(first, header, start, ends[extra], tuple(sections), ends[-1], head)
+    layout = read_layout(head)
+    ends, before = layout.ends, layout.before
+    sections = ends[before + 1 : before + 1 + layout.declared]
+    return Stream(first, layout.header, start, ends[before], sections, ends[-1], head)
 
 
 def _head(read: Read, start: int, stop: int) -> bytes:
     head = read(start, min(start + HEAD, stop))
-    if head[: len(MAGIC)] != MAGIC or len(head) < _START:
-        raise FormatError(f"not an eozip chunk: expected it to start with {MAGIC!r}, got {head[:4]!r}")
-    size = int.from_bytes(head[_SIZE], "little")
+    size = header_size(head)
     return head if size <= len(head) else head + read(start + len(head), min(start + size, stop))

@@ -216,14 +216,10 @@ def new_model(recipe: Recipe, kind: Kind, crops: Tensor | None) -> nn.Module:
 
 
 def given_tensors(recipe: Recipe, kind: Kind) -> Mapping[str, Tensor]:
-    """Tensors of the recipe's `init`, and of `again` those to be trained: a checkpoint's averages, or exported weights."""
-    given = _tensors(recipe.init, kind) if recipe.init else {}
-    own = _tensors(recipe.again, kind) if recipe.again else {}
-    return {**given, **{name: v for name, v in own.items() if name.startswith(recipe.train_only)}}
-
-
-def _tensors(place: str, kind: Kind) -> Mapping[str, Tensor]:
-    path = located(place)
+    """Tensors of the recipe's `init`: a checkpoint's averages, or exported weights."""
+    if not recipe.init:
+        return {}
+    path = located(recipe.init)
     return kind.given(path) if path.is_dir() else states.read(path)["average"]
 
 

@@ -105,8 +105,6 @@ class Recipe:
         steps: step budget; with both, whatever is spent first.
         init: checkpoint or folder of exported weights to take fitting tensors from; the rest starts at closed
             forms. Empty: all does.
-        again: checkpoint or folder likewise, for the parameters of `train_only` alone: earlier weights of this kind, where
-            `init` are the newer ones that it stands on. Empty: `init` gives all.
         share: folder of weights that ship beside the exported ones, which leave out what is the same there. Empty:
             they hold everything.
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
@@ -136,7 +134,6 @@ class Recipe:
     minutes: float | None = None
     steps: int | None = None
     init: str = ""
-    again: str = ""
     share: str = ""
     train_only: tuple[str, ...] = ()
     optimiser: str = "adamw"
@@ -213,8 +210,6 @@ def _run_faults(r: Recipe) -> list[str]:
         faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
     if not 0 < r.warm_up < 1:
         faults.append(f"warm_up: expected more than 0 and less than 1, got {r.warm_up}")
-    if r.again and not (r.init and r.train_only):
-        faults.append("again: expected init and train_only beside it")
     if not 0 <= r.slow <= 1:
         faults.append(f"slow: expected 0 to 1, got {r.slow}")
     if r.seed < 0:
@@ -255,9 +250,7 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     places = tuple(
         replace(p, paths=tuple(_anchor(path, folder) for path in p.paths)) for p in recipe.validation.places
     )
-    others = {
-        key: _anchor(path, folder) for key in ("init", "again", "share") if (path := getattr(recipe, key))
-    }
+    others = {key: _anchor(path, folder) for key in ("init", "share") if (path := getattr(recipe, key))}
     if recipe.sensor.endswith(".toml"):
         others["sensor"] = _anchor(recipe.sensor, folder)
     return replace(recipe, **others, data=data, validation=replace(recipe.validation, places=places))
