@@ -33,6 +33,7 @@ TINY = {
     "hyper": 8,
     "hyper_latent": 4,
     "context": 12,
+    "fit_classes": (7, 3),
 }
 KINDS = {"tec-elic-tiny": "context", "tec-fp-tiny": "linear"}
 NOISE = 0.02

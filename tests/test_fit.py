@@ -70,7 +70,7 @@ def test_classes_help_where_kinds_of_pixels_differ():
     x[7, :, 32:] += 3000
     x_hat = x.clone()
     x_hat[5, :, 32:] *= 0.9
-    (_, alone, _), (sent, told, data) = (there_and_back(x, x_hat, classes=c) for c in ((1, 2), CLASSES))
+    (_, alone, _), (sent, told, data) = (there_and_back(x, x_hat, classes=c) for c in ((), CLASSES))
     assert torch.equal(sent, told)
     assert mse(told, x) < 0.3 * mse(alone, x)
     assert len(data) < 500
@@ -116,7 +116,7 @@ def test_functions_are_orthonormal():
 
 
 def test_every_coefficient_is_of_one_kind():
-    for more in (1, 2):
+    for more in range(3):
         columns = list(kinds(12, more))
         assert columns[0] == slice(0, 1)
         assert [c.stop - c.start for c in columns] == [1] + [12] * (4 + more)

@@ -145,7 +145,7 @@ def pass_fits(m: Model, port: DecodePort, chunk: Chunk) -> None:
     """Passes over the closing fits: 5 kinds of coefficients a date, one more with classes, one more with a past."""
     bands = m.network["bands"]  # a companion band has no part in them
     for k in range(chunk.header.shape[0]):
-        more = 1 + (k > 0 and m.network["entropy"] == "time")
+        more = (k > 0 and m.network["entropy"] == "time") + bool(m.network["fit_classes"])
         for count in (1, *[bands] * (4 + more)):
             choice = 8 + int(port.code(None, np.array([48]), m.tables)[0])
             if choice:

@@ -87,13 +87,13 @@ class Fit:
         return self.basis.sum(self.coefficients).reshape(x_hat.shape).add_(x_hat)
 
 
-def basis_of(x_hat: Tensor, past: Tensor | None, classes: tuple[int, int]) -> Basis | None:
+def basis_of(x_hat: Tensor, past: Tensor | None, classes: tuple[int, ...]) -> Basis | None:
     """Functions of a decoded date.
 
     Args:
         x_hat: [C, H, W] DN.
         past: the date before, likewise.
-        classes: two bands, by which pixels are told apart.
+        classes: two bands, by which pixels are told apart; or none.
 
     Returns:
         None where numbers are not finite, which takes damaged bytes.
@@ -103,7 +103,7 @@ def basis_of(x_hat: Tensor, past: Tensor | None, classes: tuple[int, int]) -> Ba
         rough, smooth = smooth, smoothed(smooth)
         parts.append(rough - smooth)
     parts += [] if past is None else [past]
-    parts.append(x_hat * soft_class(x_hat, *classes))
+    parts += [x_hat * soft_class(x_hat, *classes)] if classes else []
     flat = tuple(part.flatten(1) for part in parts)
     sample = sampled(flat)
     mean = sample.mean(1, keepdim=True)
@@ -155,7 +155,7 @@ def send_fit(
     x_hat: Tensor,
     step: float,
     past: Tensor | None,
-    classes: tuple[int, int],
+    classes: tuple[int, ...],
 ) -> Fit:
     """Fits one date, and codes what is worth its bits.
 
@@ -175,7 +175,7 @@ def send_fit(
         )
     wanted = (basis.coefficients((x - x_hat).flatten(1)) / step).numpy()
     sent = np.zeros_like(wanted)
-    for kind in kinds(len(x), 1 + (past is not None)):
+    for kind in kinds(len(x), (past is not None) + bool(classes)):
         choice, symbols = chosen(wanted[:, kind].ravel(), tables)
         port.code(np.array([choice - CHOICES // 2], np.int32), np.array([CHOICE_ROW]), tables)
         if choice:
@@ -211,14 +211,14 @@ def read_fit(
     x_hat: Tensor,
     step: float,
     past: Tensor | None,
-    classes: tuple[int, int],
+    classes: tuple[int, ...],
 ) -> Tensor:
     """What `send_fit` coded, applied: one date [C, H, W] -> the same, better.
 
     Raises:
         FormatError: bytes that no encoder writes.
     """
-    columns = list(kinds(len(x_hat), 1 + (past is not None)))
+    columns = list(kinds(len(x_hat), (past is not None) + bool(classes)))
     sent = np.zeros((len(x_hat), columns[-1].stop))
     for kind in columns:
         choice = int(port.code(None, np.array([CHOICE_ROW]), tables)[0]) + CHOICES // 2

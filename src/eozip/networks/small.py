@@ -40,10 +40,8 @@ class SmallConfig:
     hyper_latent: int = 32
     context: int = 128
     time: int = 128  # of the networks over past dates
-    fit_classes: tuple[int, int] = (
-        7,
-        3,
-    )  # two bands that tell soft classes apart in the map that ends every date
+    # two bands that tell soft classes apart in the map that ends every date; none: it has no classes
+    fit_classes: tuple[int, ...] = ()
     # what a squared error of each band weighs in training at the lowest rate (all alike at the highest); empty: alike
     emphasis: tuple[float, ...] = ()
 
