@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -51,22 +50,14 @@ def lossless(folder: Path, *inputs, out: str = "s.zarr") -> Path:
 # --- start ---
 
 
-def test_help_is_quick_and_light():
+def test_help_loads_nothing_heavy():
     code = f"import sys\nsys.argv[1:] = ['--help']\ntry:\n    {MAIN.replace('; ', chr(10) + '    ')}\n" + (
         "except SystemExit:\n    heavy = {'torch', 'zarr', 'xarray', 'rasterio', 'rich'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess_of(code)
-        seconds.append(time.perf_counter() - started)
-        assert done.returncode == 0, done.stderr
-        assert "Learned compression" in done.stdout
-    bare = time.perf_counter()
-    subprocess_of("import numpy")
-    # 0.3 s on an idle core; where Python itself starts slowly, as much on top of it
-    assert min(seconds) < 0.3 + (time.perf_counter() - bare)
+    done = subprocess_of(code)
+    assert done.returncode == 0, done.stderr
+    assert "Learned compression" in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -245,6 +236,52 @@ def test_existing_outputs_need_overwrite(tmp_path):
     run("decode", store, path.with_suffix(".TIF"))
 
 
+@pytest.mark.parametrize("ending", ["nc", "vrt", "jp2", "NC", "h5", "zarr", "png", "grib2"])
+def test_decode_makes_no_folder_named_like_a_file(tmp_path, ending):
+    store = lossless(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    assert "another format" in run("decode", store, tmp_path / f"out.{ending}", code=1).stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert (
+        "another format"
+        in run("simulate", tmp_path / f"sim.{ending}", "--dates", 1, "--size", 16, code=1).stderr
+    )
+
+
+def test_one_call_of_python_encodes_files(tmp_path):
+    import eozip
+
+    paths = write_dates(tmp_path)
+    eozip.encode_store(paths[1], tmp_path / "s.zarr", "coarse", quality=60)
+    eozip.append_store(tmp_path / "s.zarr", paths[2])
+    eozip.decode_store(tmp_path / "s.zarr", tmp_path / "back")
+    assert sorted(p.name for p in (tmp_path / "back").iterdir()) == sorted(
+        p.name for p in (paths[1], paths[2])
+    )
+
+
+def test_python_is_warned_of_what_the_command_line_notes(tmp_path):
+    import eozip
+
+    write_tif(tmp_path / "a.tif", scene_pixels(), NAMES)
+    with pytest.warns(UserWarning, match="date"):
+        eozip.encode_store(tmp_path / "a.tif", tmp_path / "s.zarr", "lossless")
+    assert "Note: " in run("encode", tmp_path / "a.tif", tmp_path / "t.zarr", "--codec", "lossless").stderr
+
+
+def test_numbers_for_people_say_something(tmp_path):
+    from eozip.cli.common import many, speed_text
+
+    assert (many(1, "date"), many(2, "date")) == ("1 date", "2 dates")
+    assert [speed_text(speed) for speed in (0.00213, 0.42, 3.14159)] == [
+        "0.0021 MPx/s",
+        "0.42 MPx/s",
+        "3.1 MPx/s",
+    ]
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    assert "1 date x 12 bands" in run("encode", path, tmp_path / "s.zarr", "--codec", "lossless").stdout
+
+
 def test_failed_verification_is_3(tmp_path):
     store = lossless(tmp_path)
     shard = store / "reflectance" / "c" / "0" / "0" / "0" / "0"
@@ -306,6 +343,51 @@ def test_a_picture(tmp_path):
     assert np.unique(image.reshape(-1, image.shape[2]), axis=0).shape[0] > 50
     run("picture", *paths, tmp_path / "s.zarr", tmp_path / "p.png", code=1)
     run("picture", *paths, tmp_path / "s.zarr", tmp_path / "q.png", "--date", 9, code=1)
+
+
+def written_picture(*arguments) -> np.ndarray:
+    from matplotlib.image import imread
+
+    run("picture", *arguments)
+    return imread(arguments[-1])
+
+
+def test_a_picture_of_a_store_alone(tmp_path):
+    store = lossless(tmp_path)
+    image = written_picture(store, tmp_path / "p.png")
+    assert np.unique(image.reshape(-1, image.shape[2]), axis=0).shape[0] > 50
+    assert image.shape[1] < 2 * image.shape[0]
+
+
+def test_a_picture_takes_dates_as_decode_does(tmp_path):
+    paths = write_dates(tmp_path)
+    store = lossless(tmp_path, *paths)
+    run("picture", store, tmp_path / "p.png", "--date", "2021-08")
+    error = run("picture", store, tmp_path / "q.png", "--date", "2021-07", code=1).stderr
+    assert "2021-07-01" in error
+    assert "2021-07-15" in error
+    assert not (tmp_path / "q.png").exists()
+
+
+def test_a_picture_needs_only_the_original_of_its_date(tmp_path):
+    paths = write_dates(tmp_path)
+    store = lossless(tmp_path, *paths)
+    run("picture", paths[2], store, tmp_path / "p.png", "--date", "2021-08-02")
+    assert "2021-07-01" in run("picture", paths[2], store, tmp_path / "q.png", "--date", 1, code=1).stderr
+
+
+def test_a_picture_refuses_an_original_that_is_not_the_stores(tmp_path):
+    paths = write_dates(tmp_path, dates=DATES[:1])
+    store = lossless(tmp_path, *paths)
+    write_tif(tmp_path / "f.tif", scene_pixels().astype("float32"), NAMES)
+    assert "dtype" in run("picture", tmp_path / "f.tif", store, tmp_path / "p.png", code=1).stderr
+    write_tif(tmp_path / "w.tif", scene_pixels()[:, :, :40], NAMES)
+    assert "width" in run("picture", tmp_path / "w.tif", store, tmp_path / "p.png", code=1).stderr
+
+
+def test_a_picture_is_a_png(tmp_path):
+    store = lossless(tmp_path)
+    assert ".png" in run("picture", store, tmp_path / "p.jpg", code=1).stderr
 
 
 def test_panels_show_what_they_say():

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from eozip.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
 from eozip.codecs.base import Codec
+from eozip.errors import InputError
 from eozip.pixels import psnr
+
+if TYPE_CHECKING:
+    from eozip.store.convert import append_files as append_store
+    from eozip.store.convert import encode_files as encode_store
+    from eozip.store.reader import decode_store
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Info",
     "Report",
+    "append_store",
     "check",
     "decode",
+    "decode_store",
     "dropped",
     "encode",
     "encode_report",
+    "encode_store",
     "inpaint",
     "inspect",
     "load",
@@ -30,7 +39,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+_FILES = {"append_store": "append_files", "decode_store": "decode_store", "encode_store": "encode_files"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILES:  # needs rasterio and zarr, which importing eozip does not
+        return getattr(importlib.import_module("eozip.store"), _FILES[name])
     if name == "inpaint":  # a package that can be called, loaded on first use: `eozip.inpaint(dn, mask)`
         return importlib.import_module("eozip.inpaint")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -51,4 +65,6 @@ def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     """
     from eozip.codecs import sources
 
+    if not isinstance(source, str | Path):
+        raise InputError(f"expected the name or path of a codec, got {source!r}")
     return sources.load(source, lmbda)

@@ -22,8 +22,7 @@ from eozip.decoding import check_budget, decode_stack, rounded
 from eozip.encoding import DEFAULT_QUALITY, Report, Work, encode_learned, pack, shape_of, work_on
 from eozip.errors import InputError
 from eozip.guarantee import Kept, Promise
-from eozip.pixels import Source, checked_source
-from eozip.search import TOLERANCE
+from eozip.pixels import Source, checked_source, real
 
 DEFAULT_CODEC = "tec-elic-small"
 DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
@@ -133,9 +132,12 @@ def encode_report(
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     asked = _asked_quality(quality, target_psnr)
     promise = _promise(quality, target_psnr, guarantee.checked_error(max_error))
+    _check_names(codec, sensor)
     asked_for = sensor or DEFAULT_SENSOR
     source = checked_source(dn, nodata, offset, asked_for)
-    full_id = registry.resolve(codec, asked_for) if codec else default_codec(len(source.dn), asked_for)
+    full_id = (
+        default_codec(len(source.dn), asked_for) if codec is None else registry.resolve(codec, asked_for)
+    )
     if drop is not None:
         check_droppable(full_id)
         drop = dropping.checked_drop(drop, shape_of(source), source.squeezed)
@@ -176,9 +178,9 @@ def decode(blob: bytes, *, budget: int | None = None) -> np.ndarray:
         UnknownCodecError: coded by a codec that this eozip does not have.
         WeightsError: coded with other weights.
     """
-    if budget is not None and budget < 1:
+    if budget is not None and not (real("budget", budget) >= 1 and budget == int(budget)):
         raise InputError(f"budget: expected at least 1 section, got {budget}")
-    chunk = bitstream.unpack(blob, allow_truncated=budget is not None)
+    chunk = bitstream.unpack(_bytes(blob), allow_truncated=budget is not None)
     check_budget(chunk, budget)
     dn = decode_stack(chunk, budget)
     return dn[0] if chunk.header.squeezed else dn
@@ -190,7 +192,7 @@ def inspect(blob: bytes) -> Info:
     Raises:
         FormatError: not a chunk, or a damaged header.
     """
-    header, sections = bitstream.read_header(blob)
+    header, sections = bitstream.read_header(_bytes(blob))
     layer = sections[-1] if header.residual else 0
     return Info(header, len(blob), 8.0 * len(blob) / math.prod(header.shape), sections, layer)
 
@@ -201,7 +203,7 @@ def check(blob: bytes) -> Info:
     Raises:
         FormatError: not a chunk, damaged or truncated.
     """
-    bitstream.unpack(blob)
+    bitstream.unpack(_bytes(blob))
     return inspect(blob)
 
 
@@ -217,12 +219,34 @@ def dropped(blob: bytes) -> np.ndarray:
     Raises:
         FormatError: not a chunk, damaged or cut.
     """
-    chunk = bitstream.unpack(blob)
+    chunk = bitstream.unpack(_bytes(blob))
     pixels = dropping.dropped_pixels(chunk)
     return pixels[0] if chunk.header.squeezed else pixels
 
 
 # --- checking the input ---
+
+
+def _bytes(blob: object) -> bytes:
+    """A chunk as a caller gave it.
+
+    Raises:
+        InputError: it is no bytes; a path, say.
+    """
+    if not isinstance(blob, bytes | bytearray | memoryview):
+        raise InputError(
+            f"expected the bytes of a chunk, got {type(blob).__name__}; read the file first, or decode a store with "
+            "eozip.decode_store"
+        )
+    return bytes(blob)
+
+
+def _check_names(codec: object, sensor: object) -> None:
+    is_codec = codec is None or isinstance(codec, str | Path) or hasattr(codec, "weights_hash")
+    if not is_codec:
+        raise InputError(f"codec: expected a name, a path or a codec of eozip.load, got {codec!r}")
+    if not (sensor is None or isinstance(sensor, str)):
+        raise InputError(f"sensor: expected an id such as {DEFAULT_SENSOR}, got {sensor!r}")
 
 
 def check_droppable(full_id: str) -> None:
@@ -241,9 +265,9 @@ def check_droppable(full_id: str) -> None:
 def _asked_quality(quality: float | None, target_psnr: float | None) -> float:
     if quality is not None and target_psnr is not None:
         raise InputError("give quality or target_psnr, not both")
-    if target_psnr is not None and not (math.isfinite(target_psnr) and target_psnr > 0):
+    if target_psnr is not None and not (math.isfinite(real("target_psnr", target_psnr)) and target_psnr > 0):
         raise InputError(f"target_psnr: expected dB above 0, got {target_psnr}")
-    asked = DEFAULT_QUALITY if quality is None else float(quality)
+    asked = DEFAULT_QUALITY if quality is None else real("quality", quality)
     if not 0 <= asked <= 100:  # also NaN
         raise InputError(f"quality: expected 0..100, got {quality}")
     return round(asked, 2)
@@ -252,7 +276,7 @@ def _asked_quality(quality: float | None, target_psnr: float | None) -> float:
 def _promise(quality: float | None, target_psnr: float | None, max_error: int | None) -> Promise:
     """What decoded pixels must fulfil, the codec's own working aside."""
     if target_psnr is not None:
-        return Promise(max_error, target_psnr - TOLERANCE)
+        return Promise(max_error, target_psnr)
     return Promise(max_error, FLOOR_PSNR if quality == 100 else None)
 
 
@@ -290,7 +314,7 @@ def _keeping(
 
 
 def _kept_report(report: Report, kept: Kept, target_psnr: float | None) -> Report:
-    reached = None if target_psnr is None else kept.psnr >= target_psnr - TOLERANCE
+    reached = None if target_psnr is None else kept.psnr >= target_psnr
     return replace(report, psnr=kept.psnr, reached=reached, residual=kept.residual)
 
 

@@ -12,7 +12,7 @@ from eozip.bitstream import Header
 from eozip.codecs import dropping
 from eozip.codecs.base import Codec, Encoded, SkippingCodec
 from eozip.pixels import Source, pixels_to_code, psnr, to_dn
-from eozip.search import CAP, TOLERANCE, Try, quality_for
+from eozip.search import CAP, Try, quality_for
 
 DEFAULT_QUALITY = 60.0
 
@@ -86,7 +86,7 @@ def encode_learned(work: Work, asked: float, target_psnr: float | None) -> tuple
         return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded), dropped=work.dropped)
     found = quality_for(target_psnr, lambda quality: _try(work, x, quality), DEFAULT_QUALITY)
     blob = pack(source, model, found.quality, found.coded)
-    report = Report(model.id, found.quality, found.psnr, found.psnr >= target_psnr - TOLERANCE)
+    report = Report(model.id, found.quality, found.psnr, found.psnr >= target_psnr)
     return blob, replace(report, date_bits=_date_bits(blob, found.coded), dropped=work.dropped)
 
 

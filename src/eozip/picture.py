@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eozip.errors import InputError, OutputError
 from eozip.outputs import publish, resolved, temporary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 100
 PANEL = 5.12  # inches: 512 pixels
@@ -15,7 +19,7 @@ ERROR_GAIN = 10
 
 
 def comparison(
-    original: np.ndarray,
+    original: np.ndarray | None,
     decoded: np.ndarray,
     caption: str,
     out: str | Path,
@@ -23,10 +27,10 @@ def comparison(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Draws original, reconstruction and error.
+    """Draws original, reconstruction and error; without an original the reconstruction alone.
 
     Args:
-        original: DN [3, h, w], red, green, blue.
+        original: DN [3, h, w], red, green, blue; None where there is none.
         decoded: the same of the reconstruction.
         caption: written above.
         out: PNG file.
@@ -37,8 +41,11 @@ def comparison(
         InputError: matplotlib is not installed.
         OutputError: the file exists, or cannot be written.
     """
-    panels = panels_of(original, decoded, valid)
-    figure = _draw(panels, caption)
+    if original is None:
+        figure = _draw({"reconstruction": _alone(decoded, valid)}, caption)
+    else:
+        titles = ("original", "reconstruction", f"error, {ERROR_GAIN} times")
+        figure = _draw(dict(zip(titles, panels_of(original, decoded, valid))), caption)
     target = resolved(Path(out))
     try:
         with temporary(target, folder=False) as part:
@@ -61,6 +68,11 @@ def panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> l
     return [_as_picture(image, valid) for image in images]
 
 
+def _alone(dn: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    low, high = _stretch(dn, valid)
+    return _as_picture((dn - low) / (high - low), valid)
+
+
 def _stretch(dn: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
     """2nd and 98th percentile over the valid pixels of all three bands, at least one DN apart."""
     if not valid.any():
@@ -74,18 +86,19 @@ def _as_picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid[..., None], picture, 1.0)
 
 
-def _draw(panels: list[np.ndarray], caption: str):
+def _draw(panels: dict[str, np.ndarray], caption: str) -> Figure:
+    """Panels side by side under their titles."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
-    height, width = panels[0].shape[:2]
-    figure = Figure(figsize=(3 * PANEL, PANEL * height / width + 0.8), layout="constrained")
+    height, width = next(iter(panels.values())).shape[:2]
+    figure = Figure(figsize=(len(panels) * PANEL, PANEL * height / width + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(caption)
-    titles = ("original", "reconstruction", f"error, {ERROR_GAIN} times")
-    for axes, panel, title in zip(figure.subplots(1, 3), panels, titles):
+    rows = figure.subplots(1, len(panels), squeeze=False)
+    for axes, (title, panel) in zip(rows[0], panels.items()):
         axes.imshow(panel, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")

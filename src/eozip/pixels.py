@@ -69,6 +69,8 @@ def checked_source(dn: np.ndarray, nodata: int | None, offset: int, sensor: str)
     stack, squeezed = _checked_stack(dn)
     nodata = _checked_nodata(nodata, stack.dtype)
     try:
+        if isinstance(offset, bool):
+            raise TypeError("a truth value")
         offset = operator.index(offset)
     except TypeError as error:
         raise InputError(f"offset: expected an integer, got {offset!r}") from error
@@ -108,9 +110,25 @@ def _checked_stack(dn: np.ndarray) -> tuple[np.ndarray, bool]:
 def _checked_nodata(nodata: float | None, dtype: np.dtype) -> int | None:
     if nodata is None:
         return None
-    if not math.isfinite(nodata) or int(nodata) != nodata or not bitstream.fits(int(nodata), dtype.name):
+    value = real("nodata", nodata)
+    if not math.isfinite(value) or int(value) != value or not bitstream.fits(int(value), dtype.name):
         raise InputError(f"nodata: expected a value of {dtype}, got {nodata}")
-    return int(nodata)
+    return int(value)
+
+
+def real(name: str, value: object) -> float:
+    """A number that a caller gave.
+
+    Raises:
+        InputError: it is something else; text, truth values and arrays among them.
+    """
+    is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"  # type: ignore[arg-type]
+    if (not is_number and not isinstance(value, int | float)) or isinstance(value, bool):
+        raise InputError(f"{name}: expected a number, got {value!r}")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def pixels_to_code(source: Source) -> np.ndarray:

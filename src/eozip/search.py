@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eozip.codecs.base import Encoded
 
-TOLERANCE = 0.15  # dB
+TOLERANCE = 0.15  # dB above a target that a search is content with; it never falls short
 STEPS = 8
 CAP = 200.0  # dB; what an exact reconstruction counts as
 
@@ -22,7 +22,7 @@ class Try:
 
 
 def quality_for(target: float, try_at: Callable[[float], Try], start: float) -> Try:
-    """The try whose PSNR is nearest the target; the one at 100 if none reaches it.
+    """The try that reaches the target with the least to spare; the one at 100 if none reaches it.
 
     Args:
         target: dB.
@@ -36,16 +36,15 @@ def quality_for(target: float, try_at: Callable[[float], Try], start: float) -> 
     while len(tries) < STEPS and not _near(tries[-1], target) and low.psnr < target < high.psnr:
         tries.append(try_at(_between(low, high, target)))
         low, high = (tries[-1], high) if tries[-1].psnr < target else (low, tries[-1])
-    if tries[-1].quality == 100.0:  # it stayed the last one, so even it falls short
-        return tries[-1]
-    return min(tries, key=lambda one: abs(one.psnr - target))
+    reached = [one for one in tries if one.psnr >= target]
+    return min(reached, key=lambda one: one.psnr) if reached else max(tries, key=lambda one: one.quality)
 
 
 def _near(one: Try, target: float) -> bool:
-    return abs(one.psnr - target) <= TOLERANCE
+    return target <= one.psnr <= target + TOLERANCE
 
 
 def _between(low: Try, high: Try, target: float) -> float:
-    """Where a straight line meets the target, kept off the ends so that the bracket always shrinks."""
-    share = min(0.85, max(0.15, (target - low.psnr) / (high.psnr - low.psnr)))
+    """Where a straight line meets the middle of what is near, kept off the ends so that the bracket always shrinks."""
+    share = min(0.85, max(0.15, (target + TOLERANCE / 2 - low.psnr) / (high.psnr - low.psnr)))
     return round(low.quality + share * (high.quality - low.quality), 2)

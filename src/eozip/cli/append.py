@@ -27,8 +27,6 @@ from eozip.cli.drop import (
     coded_psnr,
     drop_options,
     dropped_lines,
-    opened_mask,
-    pixels_and_mask,
     shares,
 )
 
@@ -69,23 +67,20 @@ def _run(
     quiet: bool,
     options: dict[str, Any],
 ) -> Appended:
-    from eozip.raster import open_scene
-    from eozip.store import append_store, describe
+    from eozip.store import append_files, describe
 
     check_drop_options(options["mask"], options["drop"])
     use_threads(options["threads"])
-    found = describe(store)
-    scene, band = pixels_and_mask(
-        options["mask"],
-        lambda chosen: open_scene(list(inputs), bands=chosen, offset=found.codec.offset),
-        bands,
-    )
-    say(scene.notes)
-    with (
-        progress_bar("Appending", "chunks", quiet=quiet) as progress,
-        opened_mask(options["mask"], scene, band) as drop,
-    ):
-        return append_store(store, scene, asked=_asked(found, options), drop=drop, progress=progress)
+    with progress_bar("Appending", "chunks", quiet=quiet) as progress:
+        return append_files(
+            store,
+            list(inputs),
+            bands=bands,
+            mask=options["mask"],
+            asked=_asked(describe(store), options),
+            progress=progress,
+            note=say,
+        )
 
 
 def _asked(found: Description, options: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,9 @@ class CommaList(click.ParamType):
         return [int(part) if part.isdigit() else part for part in parts]
 
 
-def say(notes: Iterable[str]) -> None:
-    """Sentences that a person should read, on stderr."""
-    for note in notes:
-        click.echo(f"Note: {note}", err=True)
+def say(note: str) -> None:
+    """A sentence that a person should read, on stderr."""
+    click.echo(f"Note: {note}", err=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

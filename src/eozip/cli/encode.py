@@ -23,14 +23,7 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
-from eozip.cli.drop import (
-    check_drop_options,
-    coded_psnr,
-    drop_options,
-    dropped_lines,
-    opened_mask,
-    pixels_and_mask,
-)
+from eozip.cli.drop import check_drop_options, coded_psnr, drop_options, dropped_lines
 
 if TYPE_CHECKING:
     from eozip.store import Summary
@@ -114,46 +107,19 @@ def _run(
     target_psnr: float | None,
     options: dict[str, Any],
 ) -> Summary:
-    from eozip.raster import open_scene, with_fill
-    from eozip.store import encode_store, make_request
-    from eozip.store.container import check_target
+    from eozip.store import encode_files
 
-    check_target(out, options["overwrite"])  # before weights are loaded
     use_threads(options["threads"])
-    scene, band = pixels_and_mask(
-        options["mask"],
-        lambda bands: open_scene(list(inputs), bands=bands, offset=options["offset"]),
-        options["bands"],
-    )
-    say(scene.notes)
-    scene = with_fill(scene, options["nodata"])
-    wanted = make_request(
-        scene,
-        options["codec"],
-        quality=quality,
-        target_psnr=target_psnr,
-        max_error=options["max_error"],
-        sensor=options["sensor"],
-        nodata=options["nodata"],
-        offset=options["offset"],
-        gop=options["gop"],
-    )
-    say(wanted.notes)
-    with (
-        progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress,
-        opened_mask(options["mask"], scene, band) as drop,
-    ):
-        return encode_store(
-            scene,
+    settings = {name: value for name, value in options.items() if name not in ("as_json", "drop", "threads")}
+    with progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress:
+        return encode_files(
+            list(inputs),
             out,
-            wanted.codec,
-            order=wanted.order,
-            chunk=options["chunk"],
-            gop=options["gop"],
-            overwrite=options["overwrite"],
-            drop=drop,
-            facts=wanted.facts,
+            quality=quality,
+            target_psnr=target_psnr,
+            **settings,
             progress=progress,
+            note=say,
         )
 
 

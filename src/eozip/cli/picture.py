@@ -1,4 +1,4 @@
-"""`eozip picture ORIGINAL STORE OUT.png`."""
+"""`eozip picture [ORIGINAL...] STORE OUT.png`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from eozip.cli.common import STORE, decibels
+from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say
+from eozip.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from eozip.raster import Scene
@@ -18,11 +19,14 @@ RGB = ("B04", "B03", "B02")
 
 
 @click.command()
-@click.argument("original", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ORIGINAL...")
+@click.argument("original", nargs=-1, type=RASTER, metavar="[ORIGINAL...]")
 @click.argument("store", type=STORE)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--date", default=1, show_default=True, type=click.IntRange(min=1), help="Position of the date."
+    "--date",
+    default="1",
+    show_default=True,
+    help="Date to draw: 2021-07-15, its beginning where one date has it, or a position.",
 )
 @click.option(
     "--size",
@@ -31,44 +35,74 @@ RGB = ("B04", "B03", "B02")
     type=click.IntRange(min=1),
     help="Side in pixels, cut from the middle.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing picture.")
-def picture(
-    original: tuple[Path, ...], store: Path, out: Path, date: int, size: int, overwrite: bool
-) -> None:
-    """Draw original, reconstruction and error (10 times) side by side."""
-    from eozip.errors import OutputError
-    from eozip.picture import comparison
-    from eozip.raster import open_scene
-    from eozip.store import describe
+@overwrite_option
+def picture(original: tuple[str, ...], store: Path, out: Path, date: str, size: int, overwrite: bool) -> None:
+    """Draw original, reconstruction and error (10 times) side by side; without ORIGINAL the reconstruction.
 
+    ORIGINAL is what was encoded, or the file of the date that is drawn.
+    """
+    from eozip.picture import comparison
+    from eozip.store import describe
+    from eozip.store.pixels import read_pixels
+
+    if out.suffix.lower() != ".png":
+        raise OutputError(
+            f"{out}: expected a name ending in .png, as that is what is drawn; rename the output"
+        )
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists already; choose another name, or pass --overwrite")
     found = describe(store)
-    names = found.profile.band_names
-    scene = open_scene(list(original), bands=list(names) if all(names) else None)
-    source, decoded = _same_window(scene, found, date, size)
-    picks = _rgb(names)
+    t = _one_date(found, date)
+    window = tuple(_middle(length, size) for length in found.grid.shape[2:])
+    source = _original(original, found, t, window) if original else None
+    picks = _rgb(found)
+    decoded = read_pixels(found, slice(t, t + 1), *window)[0][list(found.band_order)][picks]
+    seen = decoded if source is None else source[picks]
     nodata = found.codec.nodata
-    valid = np.ones(source.shape[1:], bool) if nodata is None else (source[picks] != nodata).all(axis=0)
-    comparison(source[picks], decoded[picks], _caption(scene, found, date), out, valid, overwrite=overwrite)
+    valid = np.ones(seen.shape[1:], bool) if nodata is None else (seen != nodata).all(axis=0)
+    reference = None if source is None else source[picks]
+    comparison(reference, decoded, _caption(found, t), out, valid, overwrite=overwrite)
     click.echo(str(out))
 
 
-def _same_window(scene: Scene, found: Description, date: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """DN [C, h, w] of source and store from the middle of one date, bands in the source's order."""
-    from eozip.errors import InputError
-    from eozip.raster import read_window
-    from eozip.store.pixels import read_pixels
+def _one_date(found: Description, wanted: str) -> int:
+    from eozip.store.description import choose_dates
 
-    times, _, height, width = found.grid.shape
-    if scene.shape != found.grid.shape or date > times:
-        raise InputError(
-            f"expected a source of {found.grid.shape} and a date up to {times}, got {scene.shape}, {date}"
-        )
-    rows, columns = _middle(height, size), _middle(width, size)
-    when = slice(date - 1, date)
-    decoded = read_pixels(found, when, rows, columns)[0]
-    return read_window(scene, when, rows, columns)[0], decoded[list(found.band_order)]
+    chosen = choose_dates(found, [wanted])
+    if len(chosen) > 1:
+        known = ", ".join(str(found.dates[t]) for t in chosen)
+        raise InputError(f"date: expected one date, got {wanted!r}, with which several begin: {known}")
+    return chosen[0]
+
+
+def _original(paths: tuple[str, ...], found: Description, t: int, window: tuple[slice, ...]) -> np.ndarray:
+    """DN [C, h, w] of the source, bands in the source's order."""
+    from eozip.raster import open_scene, read_window
+    from eozip.store.same import check_same_pixels, in_band_order
+
+    opened = open_scene(list(paths))
+    for note in opened.notes:
+        say(note)
+    scene = in_band_order(opened, found)
+    check_same_pixels(found, scene)
+    at = _same_date(scene, found, t)
+    return read_window(scene, slice(at, at + 1), *window)[0]
+
+
+def _same_date(scene: Scene, found: Description, t: int) -> int:
+    """Position in the original of a date of the store: by its time, else by its place among as many, or the only one."""
+    times = [None if date is None else date.isoformat() for date in scene.dates]
+    wanted = found.dates[t]
+    if wanted is not None and wanted in times:
+        return times.index(wanted)
+    if len(times) == found.grid.shape[0]:
+        return t
+    if times == [None]:
+        return 0
+    raise InputError(
+        f"expected an original of {wanted or f'date {t + 1}'}, got {', '.join(str(time) for time in times)}; give the "
+        "file of that date, or all that were encoded"
+    )
 
 
 def _middle(length: int, size: int) -> slice:
@@ -76,18 +110,23 @@ def _middle(length: int, size: int) -> slice:
     return slice(start, min(length, start + size))
 
 
-def _rgb(names: tuple[str | None, ...]) -> list[int]:
-    """Positions of red, green and blue; the first three bands where they are not known."""
-    from eozip.sensors.sensor import canonical_name
+def _rgb(found: Description) -> list[int]:
+    """Positions in the source's order of red, green and blue; the first three bands where they are not known."""
+    from eozip.store.same import band_codes
 
-    codes = [canonical_name(name) if name else None for name in names]
-    return [codes.index(code) for code in RGB] if set(RGB) <= set(codes) else [0, 1, 2][: len(names)]
+    codes = band_codes(found)
+    return [codes.index(code) for code in RGB] if set(RGB) <= set(codes) else _first_three(found)
 
 
-def _caption(scene: Scene, found: Description, date: int) -> str:
-    raw = int(np.prod(found.grid.shape, dtype=np.int64)) * scene.dtype.itemsize
-    when = found.dates[date - 1] or f"date {date}"
+def _first_three(found: Description) -> list[int]:
+    count = found.grid.shape[1]
+    return [min(i, count - 1) for i in range(3)]
+
+
+def _caption(found: Description, t: int) -> str:
+    raw = int(np.prod(found.grid.shape, dtype=np.int64)) * np.dtype(found.dtype).itemsize
+    when = (found.dates[t] or f"date {t + 1}")[:10]
     return (
-        f"{when[:10]}, {found.codec.codec}: {raw / found.bytes:.1f} times smaller, "
+        f"{when}, {found.codec.codec}: {raw / found.bytes:.1f} times smaller, "
         f"PSNR {decibels(found.facts.get('psnr'))} (peak {found.facts.get('peak', 0):,.0f} DN, whole store)"
     )

@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.drivers import raster_driver_extensions
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
@@ -23,6 +24,12 @@ from eozip.outputs import publish, resolved, temporary
 from eozip.raster.files import PathLike, gdal_name
 from eozip.raster.read import CACHE_BYTES
 from eozip.raster.scene import Profile, Tags
+
+# beside the formats that this machine's GDAL can write
+_OTHER_FILES = (
+    "nc", "nc4", "cdf", "h5", "hdf", "hdf5", "he5", "zarr", "zip", "tar", "gz", "json", "html", "npy", "npz", "csv", "txt",
+    "jp2", "j2k", "jxl", "avif", "heic", "safe", "cog", "kea", "gta", "parquet", "feather",
+)  # fmt: skip
 
 
 class GeoTiffWriter:
@@ -130,6 +137,7 @@ def create_geotiffs(
         OutputError: `folder` exists, or cannot be written in full; nothing is left under its name.
     """
     target = resolved(Path(folder))
+    check_folder_name(target)
     _check_names(names)
     _check_free(target, overwrite)
     with _staging(target) as staging:
@@ -163,6 +171,20 @@ def _publish_file(staged: Path, target: Path, overwrite: bool) -> None:
 
 def _beside(path: Path) -> Path:
     return Path(f"{path}.aux.xml")
+
+
+def check_folder_name(folder: Path) -> None:
+    """Refuses the name of a file for a folder: who writes `out.nc` wants that format.
+
+    Raises:
+        OutputError: see above.
+    """
+    ending = folder.suffix.lower().removeprefix(".")
+    if ending in {*raster_driver_extensions(), *_OTHER_FILES}:
+        raise OutputError(
+            f"{folder}: expected the name of a folder, got one that means a file of another format, .{ending}; GeoTIFFs "
+            "are written: convert them afterwards (gdal_translate, say)"
+        )
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -50,6 +50,21 @@ def _sensor_names(found: Description) -> tuple[str, ...]:
         return ()
 
 
+def check_same_pixels(found: Description, scene: Scene) -> None:
+    """Compares what pixels to be held against each other must share: size, data type, place.
+
+    Raises:
+        InputError: they differ; the message names what.
+    """
+    for name in ("height", "width", "dtype", "crs", "transform"):
+        expected, got = getattr(found.profile, name), getattr(scene.profile, name)
+        if not same_field(name, expected, got):
+            raise InputError(
+                f"{scene.paths[0]}: {name}: expected {expected}, as {found.path} has it, got {got}; give the files that "
+                "were encoded"
+            )
+
+
 def check_same_source(expected: Profile, got: Profile, store: Path) -> None:
     """Compares what all dates of one store share.
 
