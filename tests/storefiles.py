@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -85,6 +87,17 @@ def make_store(inputs, out: Path, codec: str = "lossless", *, quality=None, targ
     wanted = make_request(scene, codec, quality=quality, target_psnr=target_psnr)
     settings = {"chunk": 16, "gop": 2, **options}
     return encode_store(scene, out, wanted.codec, order=wanted.order, facts=wanted.facts, **settings)
+
+
+def change_record(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes what eozip recorded of a store in a directory, in both places."""
+    own, group = store / "eozip" / "zarr.json", store / "zarr.json"
+    document = json.loads(own.read_text())
+    change(document["attributes"])
+    own.write_text(json.dumps(document))
+    root = json.loads(group.read_text())
+    root["consolidated_metadata"]["metadata"]["eozip"]["attributes"] = document["attributes"]
+    group.write_text(json.dumps(root))
 
 
 def opened(path: Path) -> xr.Dataset:

@@ -33,7 +33,17 @@ from eozip.store import (
 from eozip.store.pixels import open_pixels, read_pixels
 from eozip.store.streams import HEAD
 from rasterfiles import everything, write_tif
-from storefiles import ENDINGS, NAMES, Coarse, coarse_codec, listed, make_store, opened, scene_pixels
+from storefiles import (
+    ENDINGS,
+    NAMES,
+    Coarse,
+    change_record,
+    coarse_codec,
+    listed,
+    make_store,
+    opened,
+    scene_pixels,
+)
 
 DAYS = [f"202107{day:02}" for day in range(1, 13)]
 
@@ -193,7 +203,7 @@ def test_a_short_group_grows_without_its_neighbours_being_touched(tmp_path):
     summary = grow(store, dates(tmp_path, 5, 10))
     assert summary.groups == [3, 2]
     changed = {key for key, at in times.items() if (store / key).stat().st_mtime_ns != at}
-    documents = {"zarr.json", "reflectance/zarr.json", "time/zarr.json", "time/c/0"}
+    documents = {"zarr.json", "eozip/zarr.json", "reflectance/zarr.json", "time/zarr.json", "time/c/0"}
     assert changed == {"reflectance/c/1/0/0/0", *documents}
     assert set(snapshot(store)) - set(before) == {"reflectance/c/2/0/0/0"}
 
@@ -321,10 +331,7 @@ def test_no_store_and_old_stores_are_named(tmp_path):
     with pytest.raises(FormatError, match="neither"):
         grow(tmp_path / "none.zarr", files)
     make_store(files[:2], tmp_path / "s.zarr")
-    path = tmp_path / "s.zarr" / "zarr.json"
-    document = json.loads(path.read_text())
-    del document["attributes"]["eozip"]["valid_pixels"]
-    path.write_text(json.dumps(document))
+    change_record(tmp_path / "s.zarr", lambda record: record["eozip"].pop("valid_pixels"))
     with pytest.raises(FormatError, match="valid_pixels"):
         grow(tmp_path / "s.zarr", files[2:])
 

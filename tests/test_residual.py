@@ -194,6 +194,16 @@ def test_lossless_stays_lossless_at_quality_100_and_under_a_target():
         assert eozip.encode_report(dn, "lossless", **asked)[1].codec == "lossless"
 
 
+def test_lossless_with_a_bound_and_a_target_keeps_both():
+    dn = smooth_stack(shape=(1, 12, 32, 32))
+    for target in (50.0, 70.0):
+        blob, report = eozip.encode_report(dn, "lossless", max_error=50, target_psnr=target)
+        back = eozip.decode(blob)
+        assert report.reached
+        assert eozip.psnr(dn, back) >= target - 0.15
+        assert np.abs(back.astype(int) - dn).max() <= 50
+
+
 def test_a_target_is_reached_on_any_pixels():
     dn = beside(300)
     blob, report = eozip.encode_report(dn, KNOWN, target_psnr=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_coordinates_and_facts(tmp_path):
     assert ds.spatial_ref.attrs["GeoTransform"] == "399960.0 10.0 0.0 5300040.0 0.0 -10.0"
     assert "UTM zone 33N" in ds.spatial_ref.attrs["crs_wkt"]
     assert "spatial_ref" in ds.coords
-    facts = ds.attrs["eozip"]
+    facts = json.loads(ds.attrs["eozip"])
     assert facts["psnr"] == summary.psnr
     assert facts["weights_hash"] == Coarse.weights_hash.hex()
     assert (facts["codec"], facts["quality"]) == (Coarse.id, 50.0)

@@ -161,6 +161,20 @@ def test_verify_finds_swapped_chunks(tmp_path):
     assert any("PSNR" in line for line in report.failures)
 
 
+@pytest.mark.parametrize(("change", "is_kept"), [(0, True), (60, False)])
+def test_verify_checks_the_largest_error_that_was_promised(tmp_path, change, is_kept):
+    dn = scene_pixels(shape=(12, 32, 32))
+    write_tif(tmp_path / "a.tif", dn, NAMES)
+    scene = open_scene(tmp_path / "a.tif")
+    wanted = make_request(scene, Coarse.id, quality=90, max_error=20)
+    encode_store(scene, tmp_path / "s.zarr", wanted.codec, order=wanted.order, facts=wanted.facts)
+    dn[3, 20, 20] += change
+    write_tif(tmp_path / "b.tif", dn, NAMES)
+    report = verify_store(tmp_path / "s.zarr", against=open_scene(tmp_path / "b.tif"))
+    assert report.ok == is_kept
+    assert is_kept or "more than 20 DN" in report.failures[0]
+
+
 def test_verify_wants_the_same_kind_of_source(tmp_path):
     paths = write_dates(tmp_path)
     make_store(paths, tmp_path / "s.zarr")

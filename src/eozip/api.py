@@ -142,7 +142,9 @@ def encode_report(
         check_droppable(full_id)
         drop = dropping.checked_drop(drop, shape_of(source), source.squeezed)
     if full_id == LOSSLESS:
-        return _encode_exactly(source, Promise(promise.max_error), target_psnr)
+        # a target alone is kept by exact coding; beside a bound on the error it limits how coarse that may be
+        target = None if target_psnr is None or max_error is None else promise.min_psnr
+        return _encode_exactly(source, Promise(promise.max_error, target), target_psnr)
     model = registry.get(full_id)
     source = replace(source, sensor=sensor or model.sensor)
     _check_bands(model, source)

@@ -49,6 +49,11 @@ def store_facts(path: Path) -> dict[str, Any]:
         "bands": list(found.profile.band_names),
         "dates": list(found.dates),
         "groups": list(found.groups),
+        **(
+            {"unrecorded_dates": found.shown - found.grid.shape[0]}
+            if found.shown > found.grid.shape[0]
+            else {}
+        ),
         "crs": found.profile.crs,
         "transform": found.profile.transform and list(found.profile.transform),
         **found.codec.to_dict()["configuration"],

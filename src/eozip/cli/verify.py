@@ -23,7 +23,7 @@ from eozip.cli.drop import coded_psnr, shares
 
 if TYPE_CHECKING:
     from eozip.raster import Scene
-    from eozip.store import Description, Report
+    from eozip.store import Description, Repaired, Report
 
 FAILED = 3
 
@@ -44,6 +44,12 @@ FAILED = 3
     show_default=True,
     help="Decode every chunk, or read checksums alone.",
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="First bring the metadata back that another program (xarray, zarr) changed or left half changed: dates that it "
+    "wrote whole are taken into the store, others are cut off. No pixel is touched.",
+)
 @json_option
 @threads_option
 @click.pass_context
@@ -53,6 +59,7 @@ def verify(
     against: tuple[str, ...],
     bands: list[str | int] | None,
     full: bool,
+    repair: bool,
     as_json: bool,
     threads: int | None,
 ) -> None:
@@ -60,16 +67,18 @@ def verify(
 
     Exit code 3 if any check fails.
     """
-    from eozip.store import describe, verify_store
+    from eozip.store import describe, repair_store, verify_store
 
     use_threads(threads)
+    repaired = repair_store(store) if repair else None
     scene = _source(store, against, bands) if against else None
     with progress_bar("Verifying", "chunks", quiet=as_json) as progress:
         report = verify_store(store, full=full, against=scene, progress=progress)
     if as_json:
-        print_json({"ok": report.ok, **asdict(report)})
+        done = {} if repaired is None else {"repaired": asdict(repaired)}
+        print_json({"ok": report.ok, **done, **asdict(report)})
     else:
-        click.echo(_text(report, describe(store)))
+        click.echo("\n".join([_text(report, describe(store)), *_repaired(repaired)]))
     if not report.ok:
         ctx.exit(FAILED)
 
@@ -82,6 +91,16 @@ def _source(store: Path, against: tuple[str, ...], bands: list[str | int] | None
 
     scene = open_scene(list(against), bands=bands)
     return scene if bands else in_band_order(scene, describe(store))
+
+
+def _repaired(done: Repaired | None) -> list[str]:
+    if done is None:
+        return []
+    if not done.keys:
+        return ["  repair: nothing to do"]
+    taken = [f"{done.taken} dates of another program taken into the store"] if done.taken else []
+    cut = [f"{done.cut} dates without pixels cut off"] if done.cut else []
+    return [f"  repaired: {', '.join([*taken, *cut, f'{len(done.keys)} documents written again'])}"]
 
 
 def _text(report: Report, store: Description) -> str:

@@ -140,7 +140,7 @@ def _run(wanted: Plan, progress: Progress) -> Run:
 
 
 def _facts(filled: Filled, spec: MaskSpec) -> dict[str, Any]:
-    """For the group's attribute `eozip`."""
+    """For the store's record."""
     return {
         "inpainted": {
             "mask": spec.kind,

@@ -18,6 +18,7 @@ _HOMES = {
     "BudgetStore": "budget",
     "Decoded": "reader",
     "Description": "description",
+    "Repaired": "repair",
     "Report": "verify",
     "Request": "request",
     "SectionSizes": "sections",
@@ -31,6 +32,7 @@ _HOMES = {
     "encode_store": "writer",
     "make_request": "request",
     "read_dropped": "pixels",
+    "repair_store": "repair",
     "section_sizes": "sections",
     "verify_store": "verify",
 }

@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from eozip.errors import FormatError, InputError, WeightsError
+from eozip.errors import InputError, WeightsError
 from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.container import changing, updating
 from eozip.store.description import Description, describe
 from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, regular_groups
-from eozip.store.growth import grown_keys, put_shard
+from eozip.store.growth import put_shard
 from eozip.store.pixels import open_pixels
+from eozip.store.repair import check_foreign
+from eozip.store.rewriting import check_arrays, grown_record, rewritten_keys
 from eozip.store.same import check_same_source, in_band_order
 from eozip.store.tally import Tally, psnr_of, squares_of
 from eozip.store.writer import Progress, Run, check_drop, encode_shard, quality_range
@@ -129,8 +131,8 @@ def _append(
         for shard in run.grid.shards():
             if any(run.windows(shard)):
                 more += put_shard(run, pixels, container, shard, encode_shard(run, reader, shard, total))
-        facts = _facts(found, run, more)
-        for key, data in grown_keys(pixels.files, scene, facts, run.grid.shape[0]).items():
+        record = grown_record(found, scene, _facts(found, run, more))
+        for key, data in rewritten_keys(pixels.files, record).items():
             container.put(key, data)
     return run
 
@@ -148,7 +150,10 @@ def _check(found: Description, scene: Scene, asked: Mapping[str, Any]) -> None:
                 f"{found.path}: {name}: expected {have[name]!r}, as the store was encoded, got {value!r}; leave it "
                 "out, or encode the dates into a store of their own"
             )
+    check_foreign(found)
     _check_dates(found, scene.dates)
+    with StoreFiles(found.path) as files:
+        check_arrays(files)
     _check_weights(found)
 
 
@@ -205,7 +210,7 @@ def _run(found: Description, scene: Scene, progress: Progress, drop: MaskReader 
 
 
 def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
-    """The attribute `eozip` of the store with its new dates.
+    """What the store knows with its new dates.
 
     Args:
         found: the store before.
@@ -213,13 +218,6 @@ def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         more: chunks that are stored now and were not.
     """
     old = found.facts
-    needed = ("valid_pixels", "band_psnr", "chunks", "empty_chunks", "date_psnr", "date_bits", *_counts(run))
-    missing = [name for name in needed if name not in old]
-    if missing:
-        raise FormatError(
-            f"{found.path}: expected the attributes eozip.{', eozip.'.join(missing)}, got none; the store was changed: "
-            "encode it into a new one"
-        )
     counts = np.array(old["valid_pixels"]) + run.tally.counts.sum(0)
     squares = squares_of(old["band_psnr"], np.array(old["valid_pixels"])) + run.tally.squares.sum(0)
     chunks = run.grid.chunk_count

@@ -20,7 +20,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from eozip.errors import FormatError, InputError
-from eozip.store.codec import NAME
+from eozip.store.codec import NAME, budget_entry
 from eozip.store.container import is_zip_name
 from eozip.store.pixels import check_budget
 from eozip.store.shards import MISSING, Shard, index_bytes, read_index
@@ -155,7 +155,7 @@ def _tell(document: Any, budget: int) -> None:
     """Puts the budget into every configuration of our codec within a document."""
     if isinstance(document, dict):
         if document.get("name") == NAME and isinstance(document.get("configuration"), dict):
-            document["configuration"]["budget"] = budget
+            document["configuration"]["budget"] = budget_entry(budget)
         for value in document.values():
             _tell(value, budget)
     elif isinstance(document, list):

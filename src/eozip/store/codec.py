@@ -15,6 +15,8 @@ calls by keyword, so parameter names are part of the contract.
 from __future__ import annotations
 
 import asyncio
+import math
+import secrets
 import threading
 from dataclasses import asdict, dataclass, fields
 from types import NoneType
@@ -44,6 +46,17 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "budget": (int, NoneType),
     "max_error": (int, NoneType),
 }
+_RANGES: dict[str, tuple[float, float]] = {
+    "quality": (0, 100),
+    "target_psnr": (0, 1000),
+    "nodata": (-32768, 65535),
+    "offset": (-(1 << 31), (1 << 31) - 1),
+    "budget": (1, 4096),
+    "max_error": (0, 65535),
+}
+_MAX_NAME = 256
+_OWN = secrets.token_hex(8)
+"""Marks what this process wrote into metadata for itself: a budget that is read without it came from a file."""
 _SLOTS = threading.BoundedSemaphore(CHUNKS_AT_ONCE)
 
 
@@ -87,8 +100,7 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     def __post_init__(self) -> None:
         for name, kinds in _KINDS.items():
-            if not isinstance(getattr(self, name), kinds) or isinstance(getattr(self, name), bool):
-                raise FormatError(f"{NAME}: {name} has the wrong type, got {getattr(self, name)!r}")
+            _check_field(name, getattr(self, name), kinds)
         if self.quality is not None and self.target_psnr is not None:
             raise InputError("expected quality or target_psnr, got both; give one of them")
         if self.bitstream != BITSTREAM:
@@ -112,11 +124,18 @@ class EozipChunkCodec(ArrayBytesCodec):
                 f"{NAME}: expected a 'codec' id and known fields, got {configuration!r} "
                 f"(unknown: {sorted(unknown)}); install a newer eozip if a newer one wrote this"
             )
-        return cls(**configuration)
+        budget = configuration.get("budget")
+        if budget is not None and not (isinstance(budget, dict) and budget.get("reader") == _OWN):
+            raise FormatError(
+                f"{NAME}: expected no budget, which only a reader may ask for (eozip.store.budget_store), got "
+                f"{budget!r:.80}; a worse picture must not come unasked: take it out of zarr.json"
+            )
+        return cls(**{**configuration, "budget": budget and budget.get("sections")})
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's entry in zarr.json, every parameter explicit; but `budget`, a reader's, only where set."""
         configuration = asdict(self)
+        configuration["budget"] = None if self.budget is None else budget_entry(self.budget)
         if self.budget is None:
             del configuration["budget"]
         return {"name": NAME, "configuration": configuration}
@@ -179,6 +198,22 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+
+
+def budget_entry(sections: int) -> dict[str, Any]:
+    """A budget as this process, and no file, may put it into a configuration."""
+    return {"sections": sections, "reader": _OWN}
+
+
+def _check_field(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise FormatError(f"{NAME}: {name} has the wrong type, got {value!r:.80}")
+    if isinstance(value, str) and not 0 < len(value) <= _MAX_NAME:
+        raise FormatError(f"{NAME}: {name}: expected 1 to {_MAX_NAME} characters, got {len(value)}")
+    if name in _RANGES and value is not None:
+        low, high = _RANGES[name]
+        if not (math.isfinite(value) and low <= value <= high):
+            raise FormatError(f"{NAME}: {name}: expected {low:g} to {high:g}, got {value:g}")
 
 
 def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:

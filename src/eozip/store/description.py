@@ -1,23 +1,35 @@
-"""What a store says about itself, read from zarr.json with the standard library: quick and torch-free."""
+"""What a store says about itself, read from its metadata alone: quick and torch-free."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from eozip.bitstream import size_problem
-from eozip.errors import EozipError, FormatError, InputError, LimitError
+from eozip.bitstream import fits, size_problem
+from eozip.errors import FormatError, InputError, LimitError
 from eozip.raster import Profile
 from eozip.raster.scene import Tags
-from eozip.store.codec import DTYPES, NAME, EozipChunkCodec
+from eozip.store.codec import NAME, EozipChunkCodec
+from eozip.store.documents import (
+    ARRAY,
+    GROUP,
+    NOT_OURS,
+    RECORD,
+    ArrayDocument,
+    GroupDocument,
+    Record,
+    RecordDocument,
+    checked,
+    read,
+)
 from eozip.store.files import StoreFiles
-from eozip.store.grid import Grid, regular_groups
-from eozip.store.metadata import ARRAY
+from eozip.store.grid import Grid, Shape, regular_groups
 
-_NOT_OURS = "the store was not written by eozip, or was changed after writing"
+MAX_CHUNKS = 1 << 26  # of a store: every one is looked at
+MAX_PER_SHARD = 1 << 20  # chunks
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Description:
         dtype: numpy name.
         fill_value: DN of chunks that are not stored.
         codec: codec and configuration.
-        facts: provenance, as the writer left it in the attribute `eozip`.
+        facts: what the writer measured and promised, ready for JSON; docs/store.md says what each is.
         profile: the source's raster profile, its bands in the source's order.
         band_order: [C] for each band of the source its position in the array.
         tags: [T] metadata by date; `band_tags` [C] by band.
@@ -39,6 +51,7 @@ class Description:
         masks: [T] whether the source file has a mask, which decoding writes again from the nodata pixels.
         bytes: size of everything.
         groups: dates in each group that was encoded together, in order; an append adds groups.
+        shown: dates that readers of plain Zarr see; more than there are here where another program added some, or began to.
         state: `StoreFiles.state` when it was read.
     """
 
@@ -57,126 +70,151 @@ class Description:
     masks: tuple[bool, ...]
     bytes: int
     groups: tuple[int, ...]
+    shown: int
     state: bytes
 
 
 def describe(path: str | Path) -> Description:
     """Reads a store's metadata.
 
+    Dates that another program added, or began to add, are not among those described: see `eozip.store.repair_store`.
+
     Raises:
         FormatError: no store, or metadata that this version cannot read.
     """
     with StoreFiles(Path(path)) as files:
-        group = _json(files, "zarr.json")
-        array = _as_committed(group, _json(files, f"{ARRAY}/zarr.json"))
-        size, state = files.total_bytes(), files.state()
-    try:
-        return _description(Path(path), group["attributes"], array, size, state)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, EozipError):
-            raise
-        raise FormatError(f"{path}: metadata lacks or misstates {error}; {_NOT_OURS}") from error
+        return described(files)
 
 
-def _as_committed(group: dict[str, Any], array: dict[str, Any]) -> dict[str, Any]:
-    """The array with as many dates as the group's own document says.
-
-    An append replaces that document last: if it was killed before, the array's own may be ahead.
-    """
-    try:
-        committed = group["consolidated_metadata"]["metadata"][ARRAY]["shape"]
-        return {**array, "shape": [min(committed[0], array["shape"][0]), *array["shape"][1:]]}
-    except (KeyError, TypeError, IndexError):
-        return array  # metadata that nobody consolidated
-
-
-def _json(files: StoreFiles, key: str) -> dict[str, Any]:
-    data = files.get(key)
-    if data is None:
-        raise FormatError(f"{files.path}: expected the key {key}, got none; {_NOT_OURS}")
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise FormatError(f"{files.path}, {key}: expected JSON, got {error}; {_NOT_OURS}") from error
-    if not isinstance(document, dict):
-        raise FormatError(
-            f"{files.path}, {key}: expected a JSON object, got {type(document).__name__}; {_NOT_OURS}"
-        )
-    return document
-
-
-def _description(
-    path: Path, attributes: dict[str, Any], array: dict[str, Any], size: int, state: bytes
-) -> Description:
-    grid, codec = _grid_and_codec(array)
-    geotiff = attributes["geotiff"]
-    profile = Profile.from_dict(geotiff["profile"])
-    order = tuple(int(i) for i in geotiff["band_order"])
-    counts = (len(geotiff["tags"]), len(order), profile.height, profile.width)
-    if (
-        counts != grid.shape
-        or sorted(order) != list(range(grid.shape[1]))
-        or array["data_type"] not in DTYPES
-    ):
-        raise FormatError(f"{path}: expected GeoTIFF facts for {grid.shape}, got {counts}; {_NOT_OURS}")
+def described(files: StoreFiles) -> Description:
+    """As `describe`, of an open store."""
+    group = read(files, GROUP, GroupDocument)
+    array = read(files, f"{ARRAY}/{GROUP}", ArrayDocument)
+    record = _record(files, group)
+    geotiff, facts = record.geotiff, record.eozip
+    grid = _grid(files.path, array, len(geotiff.dates))
+    _check_record(files.path, record, grid, array.data_type)
+    codec = EozipChunkCodec.from_dict(array.codecs[0].configuration.codecs[0])
+    for name in ("nodata", "fill_value"):
+        value = codec.nodata if name == "nodata" else array.fill_value
+        if value is not None and not fits(value, array.data_type):
+            raise FormatError(
+                f"{files.path}: expected {name} to be a value of {array.data_type}, got {value}; {NOT_OURS}"
+            )
     return Description(
-        path=path,
+        path=files.path,
         grid=grid,
-        dtype=array["data_type"],
-        fill_value=int(array["fill_value"]),
+        dtype=array.data_type,
+        fill_value=array.fill_value,
         codec=codec,
-        facts=dict(attributes["eozip"]),
-        profile=profile,
-        band_order=order,
-        tags=tuple(geotiff["tags"]),
-        band_tags=tuple(geotiff["band_tags"]),
-        files=tuple(geotiff["files"]),
-        dates=tuple(geotiff["dates"]),
-        masks=_masks(geotiff, grid),
-        bytes=size,
-        groups=_groups(attributes["eozip"].get("groups"), grid),
-        state=state,
+        facts=facts.model_dump(mode="json", exclude_unset=True),
+        profile=Profile(**{field.name: getattr(geotiff.profile, field.name) for field in fields(Profile)}),
+        band_order=geotiff.band_order,
+        tags=geotiff.tags,
+        band_tags=geotiff.band_tags,
+        files=geotiff.files,
+        dates=geotiff.dates,
+        masks=geotiff.masks or (False,) * grid.shape[0],
+        bytes=files.total_bytes(),
+        groups=facts.groups or regular_groups(0, grid.shape[0], grid.chunk[0]),
+        shown=_shown(files.path, group, array),
+        state=files.state(),
     )
 
 
-def _masks(geotiff: dict[str, Any], grid: Grid) -> tuple[bool, ...]:
-    """Stores of sources without masks say nothing about them."""
-    masks = tuple(geotiff.get("masks", [False] * grid.shape[0]))
-    if len(masks) != grid.shape[0] or any(not isinstance(mask, bool) for mask in masks):
-        raise FormatError(f"expected masks of {grid.shape[0]} dates, got {masks}; {_NOT_OURS}")
-    return masks
+def _record(files: StoreFiles, group: GroupDocument) -> Record:
+    """The record that the group's document commits; its own file where that was replaced by another program.
+
+    An append replaces the group's document last: if it was killed before, the record's own file may be ahead.
+    """
+    key = f"{RECORD}/{GROUP}"
+    committed = group.consolidated_metadata.metadata.get(RECORD) if group.consolidated_metadata else None
+    if committed is None:
+        return read(files, key, RecordDocument).attributes
+    return checked(RecordDocument, committed, f"{files.path}, {key} within {GROUP}").attributes
 
 
-def _groups(listed: list[int] | None, grid: Grid) -> tuple[int, ...]:
-    groups = regular_groups(0, grid.shape[0], grid.chunk[0]) if listed is None else tuple(map(int, listed))
-    if sum(groups) != grid.shape[0] or min(groups) < 1:
-        raise FormatError(f"expected groups of {grid.shape[0]} dates in all, got {listed}; {_NOT_OURS}")
-    return groups
+def _shown(path: Path, group: GroupDocument, array: ArrayDocument) -> int:
+    consolidated = group.consolidated_metadata.metadata if group.consolidated_metadata else {}
+    if ARRAY not in consolidated:
+        return array.shape[0]
+    return checked(ArrayDocument, consolidated[ARRAY], f"{path}, {ARRAY}/{GROUP} within {GROUP}").shape[0]
 
 
-def _grid_and_codec(array: dict[str, Any]) -> tuple[Grid, EozipChunkCodec]:
-    sharding = array["codecs"][0]
-    inner = sharding["configuration"]
-    if sharding["name"] != "sharding_indexed" or [codec["name"] for codec in inner["codecs"]] != [NAME]:
-        raise FormatError(f"expected shards of {NAME} chunks, got codecs {array['codecs']}; {_NOT_OURS}")
-    shape, chunk = _four(array["shape"]), _four(inner["chunk_shape"])
-    shard = _four(array["chunk_grid"]["configuration"]["chunk_shape"])
-    if any(s % c for s, c in zip(shard, chunk)):
+def _grid(path: Path, array: ArrayDocument, dates: int) -> Grid:
+    """Chunks and shards of so many dates: those that the record knows.
+
+    Raises:
+        FormatError: shapes that contradict each other.
+        LimitError: more than any store has.
+    """
+    inner = array.codecs[0].configuration
+    chunk, shard = inner.chunk_shape, array.chunk_grid.configuration.chunk_shape
+    if [codec.get("name") for codec in inner.codecs] != [NAME]:
+        raise FormatError(f"{path}: expected chunks of {NAME}, got {inner.codecs!r:.80}; {NOT_OURS}")
+    if [codec.get("name") for codec in inner.index_codecs] != ["bytes", "crc32c"]:
         raise FormatError(
-            f"expected shards that are multiples of chunks, got {shard} and {chunk}; {_NOT_OURS}"
+            f"{path}: expected an index of bytes and crc32c, got {inner.index_codecs!r:.80}; {NOT_OURS}"
         )
+    if any(s % c for s, c in zip(shard, chunk)) or not array.shape[1] == chunk[1] == shard[1]:
+        raise FormatError(
+            f"{path}: expected shards that are multiples of chunks, with all {array.shape[1]} bands, got {shard} and "
+            f"{chunk}; {NOT_OURS}"
+        )
+    if array.shape[0] < dates:
+        raise FormatError(f"{path}: expected {dates} dates, got {array.shape[0]}; {NOT_OURS}")
+    grid = Grid((dates, *array.shape[1:]), chunk, _divided(shard, chunk))
     problem = size_problem(chunk)
     if problem:
-        raise LimitError(f"chunks of {chunk}: {problem}; {_NOT_OURS}")
+        raise LimitError(f"{path}: chunks of {chunk}: {problem}; {NOT_OURS}")
+    if grid.chunk_count > MAX_CHUNKS or math.prod(grid.per_shard) > MAX_PER_SHARD:
+        raise LimitError(
+            f"{path}: expected at most {MAX_CHUNKS} chunks, {MAX_PER_SHARD} in a shard, got {grid.chunk_count}, "
+            f"{math.prod(grid.per_shard)}; {NOT_OURS}"
+        )
+    return grid
+
+
+def _divided(shard: Shape, chunk: Shape) -> Shape:
     t, c, h, w = (s // n for s, n in zip(shard, chunk))
-    return Grid(shape, chunk, (t, c, h, w)), EozipChunkCodec.from_dict(inner["codecs"][0])
-
-
-def _four(numbers: Sequence[Any]) -> tuple[int, int, int, int]:
-    t, c, h, w = (int(n) for n in numbers)
-    if min(t, c, h, w) < 1:
-        raise FormatError(f"expected four lengths of at least 1, got {list(numbers)}; {_NOT_OURS}")
     return t, c, h, w
+
+
+def _check_record(path: Path, record: Record, grid: Grid, dtype: str) -> None:
+    """Lists as long as there are dates or bands, on the array's grid."""
+    dates, bands, height, width = grid.shape
+    geotiff, facts, profile = record.geotiff, record.eozip, record.geotiff.profile
+    expected = {"height": height, "width": width, "dtype": dtype}
+    wrong = [
+        f"{name}: expected {value}" for name, value in expected.items() if getattr(profile, name) != value
+    ]
+    by_band = ("band_names", "scales", "offsets", "units", "colorinterp")
+    lists = [(name, getattr(profile, name), bands) for name in by_band]
+    lists += [(name, getattr(facts, name), bands) for name in ("band_psnr", "valid_pixels")]
+    lists += [(name, getattr(facts, name), dates) for name in ("date_psnr", "date_bits")]
+    lists += [(name, getattr(geotiff, name), dates) for name in ("tags", "files")]
+    lists += [(name, found, count) for name, found, count in _optional(record, dates, bands) if found]
+    wrong += [
+        f"{name}: expected {count} of them, got {len(found)}"
+        for name, found, count in lists
+        if len(found) != count
+    ]
+    if sorted(geotiff.band_order) != list(range(bands)):
+        wrong.append(f"band_order: expected the numbers below {bands}, got {geotiff.band_order}")
+    if facts.groups and sum(facts.groups) != dates:
+        wrong.append(f"groups: expected {dates} dates in all, got {facts.groups}")
+    if profile.nodata is not None and not fits(profile.nodata, dtype):
+        wrong.append(f"nodata: expected a value of {dtype}, got {profile.nodata}")
+    if wrong:
+        raise FormatError(f"{path}, {RECORD}/{GROUP}: {'; '.join(wrong[:3])}; {NOT_OURS}")
+
+
+def _optional(record: Record, dates: int, bands: int) -> list[tuple[str, Sequence[Any] | None, int]]:
+    return [
+        ("band_tags", record.geotiff.band_tags, bands),
+        ("masks", record.geotiff.masks, dates),
+        ("date_dropped", record.eozip.date_dropped, dates),
+    ]
 
 
 def choose_dates(description: Description, wanted: Sequence[str | int] | None) -> list[int]:

@@ -9,6 +9,7 @@ Values are never scaled on opening: nodata and radiometric offset are attributes
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,12 +24,23 @@ from eozip.raster.files import printable
 from eozip.sensors import get, own_order
 from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import EozipChunkCodec
+from eozip.store.documents import ARRAY, RECORD, TIME
 from eozip.store.grid import Grid
 
-ARRAY = "reflectance"
 DROPPED = "dropped"
 TIME_CHUNK = 512  # appended dates stay within one small key
 DIMENSIONS = ("time", "band", "y", "x")
+_SHOWN = (
+    "codec",
+    "quality",
+    "target_psnr",
+    "max_error",
+    "psnr",
+    "peak",
+    "weights_hash",
+    "eozip_version",
+    "inpainted",
+)
 
 
 def metadata_keys(
@@ -47,7 +59,7 @@ def metadata_keys(
         order: positions in the source of the bands in the array.
         grid: chunks and shards.
         codec: codec with its configuration.
-        facts: provenance for the group's attribute `eozip`, ready for JSON.
+        facts: what the writer measured and promised, ready for JSON.
         dropped: [T] forecast pixels of each date, for the array `dropped`; None: no such array.
         beside: adds arrays of its own to the group.
 
@@ -56,8 +68,8 @@ def metadata_keys(
     """
     with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
         memory = MemoryStore()
-        attributes = {"Conventions": "CF-1.11", "eozip": dict(facts), "geotiff": _geotiff(scene, order)}
-        group = zarr.create_group(memory, attributes=attributes)
+        group = zarr.create_group(memory, attributes=group_attributes(facts))
+        group.create_group(RECORD, attributes={"eozip": dict(facts), "geotiff": _geotiff(scene, order)})
         _add_pixels(group, scene, grid, codec)
         _add_coordinates(group, scene.select(order), codec.sensor)
         _add_crs(group, scene)
@@ -75,6 +87,12 @@ def _consolidated(memory: MemoryStore) -> dict[str, bytes]:
     return {key: value.to_bytes() for key, value in memory._store_dict.items()}
 
 
+def group_attributes(facts: Mapping[str, Any]) -> dict[str, str]:
+    """For people: xarray may replace them, and NetCDF can hold them."""
+    shown = {name: facts[name] for name in _SHOWN if facts.get(name) is not None}
+    return {"Conventions": "CF-1.11", "eozip": json.dumps(shown)}
+
+
 def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
     """All that is needed to write the source's GeoTIFFs again."""
     return {
@@ -82,10 +100,15 @@ def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
         "band_order": [list(order).index(band) for band in range(len(order))],
         "tags": list(scene.tags),
         "band_tags": list(scene.band_tags),
-        "files": [printable(path).replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths],
+        "files": file_names(scene),
         "dates": [None if date is None else date.isoformat() for date in scene.dates],
         **({"masks": list(scene.masks)} if any(scene.masks) else {}),
     }
+
+
+def file_names(scene: Scene) -> list[str]:
+    """[T] names without folders, as text that JSON can hold."""
+    return [printable(path).replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths]
 
 
 def _add_pixels(group: zarr.Group, scene: Scene, grid: Grid, codec: EozipChunkCodec) -> None:
@@ -106,7 +129,7 @@ def _add_pixels(group: zarr.Group, scene: Scene, grid: Grid, codec: EozipChunkCo
 
 def _pixel_attributes(codec: EozipChunkCodec) -> dict[str, Any]:
     attributes: dict[str, Any] = {
-        "long_name": "digital numbers, as in the source",
+        "comment": "digital numbers, as in the source",  # not long_name: rioxarray names bands by that
         "grid_mapping": "spatial_ref",
         "coordinates": "spatial_ref",
         "radiometric_offset": codec.offset,
@@ -155,8 +178,17 @@ def band_labels(scene: Scene, sensor: str) -> tuple[str, ...]:
     return tuple(name or f"band_{i}" for i, name in enumerate(scene.band_names, start=1))
 
 
+def time_keys(dates: Sequence[datetime | None], room: int) -> dict[str, bytes]:
+    """The coordinate `time` alone, by key of the store, in chunks of `room` dates; its zarr.json last."""
+    memory = MemoryStore()
+    with zarr.config.set({"json_indent": None}):
+        _add_time(zarr.create_group(memory), dates, room)
+    found = {key: value.to_bytes() for key, value in memory._store_dict.items() if key.startswith(f"{TIME}/")}
+    return dict(sorted(found.items()))  # "time/c/0" before "time/zarr.json"
+
+
 def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
-    _add_time(group, scene)
+    _add_time(group, scene.dates, max(TIME_CHUNK, len(scene.dates)))
     names = band_labels(scene, sensor)
     band = group.create_array("band", shape=(len(names),), dtype=str, dimension_names=["band"])
     band[:] = np.array(names, dtype=object)
@@ -164,19 +196,19 @@ def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
         _add_pixel_centres(group, scene)
 
 
-def _add_time(group: zarr.Group, scene: Scene) -> None:
-    """Seconds since 1970 by CF; plain indices where any date is unknown (`geotiff` keeps the others)."""
-    known = [date for date in scene.dates if date is not None]
+def _add_time(group: zarr.Group, dates: Sequence[datetime | None], room: int) -> None:
+    """Seconds since 1970 by CF; plain indices where any date is unknown (the record keeps the others)."""
+    known = [date for date in dates if date is not None]
     attributes: dict[str, Any] = {"long_name": "index of the date, as not every date is known"}
-    values = list(range(len(scene.dates)))
-    if len(known) == len(scene.dates):
+    values = list(range(len(dates)))
+    if len(known) == len(dates):
         attributes = {
             "units": "seconds since 1970-01-01",
             "calendar": "proleptic_gregorian",
             "standard_name": "time",
         }
         values = [seconds_of(date) for date in known]
-    _add_array(group, "time", np.array(values, dtype=np.int64), ["time"], attributes, TIME_CHUNK)
+    _add_array(group, TIME, np.array(values, dtype=np.int64), [TIME], attributes, room)
 
 
 def seconds_of(date: datetime) -> int:
@@ -223,13 +255,13 @@ def _add_array(
     values: np.ndarray,
     dimensions: list[str],
     attributes: dict[str, Any],
-    room: int = 0,
+    room: int | None = None,
 ) -> None:
-    # one chunk each, with room to grow: opening a store reads every coordinate
+    """Adds a small array, in one chunk (opening a store reads every coordinate) or in chunks of `room` values."""
     array = group.create_array(
         name,
         shape=values.shape,
-        chunks=tuple(max(length, room) for length in values.shape),
+        chunks=values.shape if room is None else (room,),
         dtype=values.dtype,
         dimension_names=dimensions or None,
         attributes=attributes,

@@ -14,9 +14,9 @@ import numpy as np
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.codec import CHUNKS_AT_ONCE
 from eozip.store.description import Description
+from eozip.store.documents import ARRAY
 from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
-from eozip.store.metadata import ARRAY
 from eozip.store.shards import Shard, open_shard
 from eozip.store.streams import Piece
 

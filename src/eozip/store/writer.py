@@ -21,9 +21,10 @@ from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, check_target, writing
+from eozip.store.documents import ARRAY
 from eozip.store.files import StoreFiles
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
-from eozip.store.metadata import ARRAY, band_labels, metadata_keys
+from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.shards import pack_shard
 from eozip.store.tally import Tally
 
@@ -174,7 +175,7 @@ def encode_store(
         gop: most dates in one chunk.
         overwrite: whether an existing output may be replaced.
         drop: mask on the scene's grid (`eozip.raster.masks.open_mask`); see `eozip.encode`.
-        facts: provenance added to the group's attribute `eozip`.
+        facts: provenance added to what the store records.
         progress: see `Progress`.
 
     Returns:
@@ -277,7 +278,7 @@ def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarra
 
 
 def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
-    """The group's attribute `eozip` of a store that a run wrote."""
+    """What a store knows of the run that wrote it."""
     return {
         **extra,
         "codec": run.codec.codec,

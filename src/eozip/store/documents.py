@@ -1,0 +1,291 @@
+"""The zarr.json documents of a store: everything that is read from one passes through a model here, or is refused by name.
+
+zarr.json               `GroupDocument`   commits dates: what an append replaces last
+eozip/zarr.json         `RecordDocument`  what eozip knows of the store; no other program replaces it
+reflectance/zarr.json   `ArrayDocument`   pixels
+time/zarr.json          `TimeDocument`    the coordinate that an append writes again
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+from rasterio.enums import ColorInterp
+
+from eozip.bitstream import MAX_BANDS, MAX_DATES
+from eozip.errors import FormatError, LimitError
+from eozip.store.files import StoreFiles
+
+NOT_OURS = "the store was not written by eozip, or was changed after writing"
+GROUP, RECORD, ARRAY, TIME = "zarr.json", "eozip", "reflectance", "time"
+MAX_DOCUMENT = 1 << 25  # bytes; ten years of daily scenes with 2 kB of tags take 8 MB
+_MAX_INTEGER = (1 << 63) - 1
+_FAULTS_SHOWN = 3
+_MAX_TIME_CHUNK = 1 << 20
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("text must not hold a zero byte")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if not value.strip(".") or "/" in value:
+        raise ValueError("a plain file name is expected")
+    return value
+
+
+def _date(value: str) -> str:
+    if datetime.fromisoformat(value).tzinfo is not None:
+        raise ValueError("an ISO date without a time zone is expected")
+    return value
+
+
+def _colour(value: str) -> str:
+    if value not in ColorInterp.__members__:
+        raise ValueError(f"one of {', '.join(ColorInterp.__members__)} is expected")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = int | Finite  # stays what it was written as
+Count = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
+Length = Annotated[int, Field(ge=1, le=1 << 31)]
+Lengths = tuple[Length, Length, Length, Length]
+Tags = dict[Text, Text]
+
+
+class _Document(BaseModel):
+    """Fields of ours are checked strictly; what else a document holds is not looked at."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class RasterProfile(_Document):
+    """See `eozip.raster.Profile`."""
+
+    height: Annotated[int, Field(ge=1, le=1 << 24)]
+    width: Annotated[int, Field(ge=1, le=1 << 24)]
+    dtype: Literal["uint16", "int16"]
+    crs: Text | None
+    transform: tuple[Finite, Finite, Finite, Finite, Finite, Finite] | None
+    gcps: tuple[tuple[Finite, Finite, Finite, Finite, Finite], ...]
+    gcp_crs: Text | None
+    nodata: Number | None
+    band_names: tuple[Text | None, ...]
+    scales: tuple[Finite, ...]
+    offsets: tuple[Finite, ...]
+    units: tuple[Text | None, ...]
+    colorinterp: tuple[Annotated[str, AfterValidator(_colour)], ...]
+
+
+class GeoTiff(_Document):
+    """What is needed to write the source's GeoTIFFs again; see `eozip.store.description.Description`."""
+
+    profile: RasterProfile
+    band_order: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_BANDS)]
+    tags: Annotated[tuple[dict[Text, Tags], ...], Field(min_length=1)]
+    band_tags: tuple[Tags, ...]
+    files: tuple[Annotated[Text, AfterValidator(_file_name)], ...]
+    dates: tuple[Annotated[str, AfterValidator(_date)] | None, ...]
+    masks: tuple[bool, ...] = ()
+
+
+class Facts(_Document):
+    """What the writer measured and promised; docs/store.md says what each is. Others than these may be added."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    codec: Text
+    eozip_version: Text
+    weights_hash: Text | None
+    quality: Number | None
+    target_psnr: Number | None
+    max_error: Count | None
+    quality_used: tuple[Number, Number] | None
+    psnr: Finite | None
+    peak: Number
+    band_psnr: tuple[Finite | None, ...]
+    date_psnr: tuple[Finite | None, ...]
+    date_bits: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, ...]
+    valid_pixels: tuple[Count, ...]
+    chunks: Count
+    empty_chunks: Count
+    chunks_below_target: Count
+    chunks_with_residual_layer: Count
+    chunks_without_network: Count
+    date_dropped: tuple[Count, ...] | None = None
+    groups: tuple[Annotated[int, Field(ge=1, le=MAX_DATES)], ...] | None = None
+    unmeasured: tuple[Count, ...] = ()
+
+
+class Record(_Document):
+    """All that eozip knows of a store beside its pixels."""
+
+    eozip: Facts
+    geotiff: GeoTiff
+
+
+class RecordDocument(_Document):
+    """eozip/zarr.json, a group without arrays."""
+
+    node_type: Literal["group"]
+    attributes: Record
+
+
+class _ChunkShape(_Document):
+    chunk_shape: Lengths
+
+
+class _ChunkGrid(_Document):
+    name: Literal["regular"]
+    configuration: _ChunkShape
+
+
+class _Separator(_Document):
+    separator: Literal["/"] = "/"
+
+
+class _ChunkKeys(_Document):
+    name: Literal["default"]
+    configuration: _Separator = _Separator()
+
+
+class _Shards(_Document):
+    chunk_shape: Lengths
+    codecs: Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=1)]
+    index_codecs: tuple[dict[str, Any], ...]
+    index_location: Literal["end"] = "end"
+
+
+class _Sharding(_Document):
+    name: Literal["sharding_indexed"]
+    configuration: _Shards
+
+
+class ArrayDocument(_Document):
+    """reflectance/zarr.json."""
+
+    node_type: Literal["array"]
+    shape: Lengths
+    data_type: Literal["uint16", "int16"]
+    chunk_grid: _ChunkGrid
+    chunk_key_encoding: _ChunkKeys
+    fill_value: Annotated[int, Field(ge=-32768, le=65535)]
+    codecs: Annotated[tuple[_Sharding, ...], Field(min_length=1, max_length=1)]
+    dimension_names: tuple[Literal["time"], Literal["band"], Literal["y"], Literal["x"]]
+    storage_transformers: Annotated[tuple[Any, ...], Field(max_length=0)] = ()
+
+
+class _TimeChunk(_Document):
+    chunk_shape: tuple[Annotated[int, Field(ge=1, le=_MAX_TIME_CHUNK)]]
+
+
+class _TimeGrid(_Document):
+    name: Literal["regular"]
+    configuration: _TimeChunk
+
+
+class TimeDocument(_Document):
+    """time/zarr.json, as far as writing it again needs to trust it."""
+
+    node_type: Literal["array"]
+    shape: tuple[Length]
+    data_type: Literal["int64"]
+    chunk_grid: _TimeGrid
+    chunk_key_encoding: _ChunkKeys
+    attributes: dict[str, Any] = {}
+    dimension_names: tuple[Literal["time"]]
+
+
+class _Consolidated(_Document):
+    metadata: dict[str, dict[str, Any]]
+
+
+class GroupDocument(_Document):
+    """zarr.json of the store."""
+
+    node_type: Literal["group"]
+    attributes: dict[str, Any] = {}
+    consolidated_metadata: _Consolidated | None = None
+
+
+def read_raw(files: StoreFiles, key: str) -> dict[str, Any]:
+    """One document as it is: JSON, not too large, without infinities or numbers beyond 64 bits.
+
+    Raises:
+        FormatError: it is missing or no such document.
+        LimitError: it is larger than any store needs.
+    """
+    where = f"{files.path}, {key}"
+    size = files.size(key)
+    if size is None:
+        raise FormatError(f"{where}: expected this key, got none; {NOT_OURS}")
+    if size > MAX_DOCUMENT:
+        raise LimitError(
+            f"{where}: expected at most {MAX_DOCUMENT} bytes of metadata, got {size}; {NOT_OURS}"
+        )
+    try:
+        document = from_json(files.get(key) or b"", allow_inf_nan=False)
+    except ValueError as error:
+        raise FormatError(f"{where}: expected JSON, got {error}; {NOT_OURS}") from error
+    if not isinstance(document, dict):
+        raise FormatError(f"{where}: expected a JSON object, got {type(document).__name__}; {NOT_OURS}")
+    _check_numbers(document, where)
+    return document
+
+
+def checked(model: type[Model], document: Mapping[str, Any], where: str) -> Model:
+    """A document as its model.
+
+    Raises:
+        FormatError: it does not fit; the message names the fields.
+    """
+    try:
+        return model.model_validate(_tupled(document))
+    except ValidationError as error:
+        faults = [_fault(fault) for fault in error.errors(include_url=False)]
+        rest = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        raise FormatError(f"{where}: {'; '.join(faults[:_FAULTS_SHOWN])}{rest}; {NOT_OURS}") from error
+
+
+def read(files: StoreFiles, key: str, model: type[Model]) -> Model:
+    """Reads and checks one document; see `read_raw` and `checked`."""
+    return checked(model, read_raw(files, key), f"{files.path}, {key}")
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, fault["loc"])) or "document"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{place}: expected, got none"
+    return f"{place}: {message[:1].lower()}{message[1:]}, got {fault['input']!r:.80}"
+
+
+def _tupled(value: Any) -> Any:
+    """Lists as tuples: nothing that was read is changed later."""
+    if isinstance(value, list):
+        return tuple(_tupled(item) for item in value)
+    return {key: _tupled(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Numbers that a document may spell, but that no number of a store is."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FormatError(f"{where}: expected finite numbers, got {value}; {NOT_OURS}")
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        raise FormatError(
+            f"{where}: expected integers of 64 bits, got one of {value.bit_length()}; {NOT_OURS}"
+        )
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        _check_numbers(item, where)

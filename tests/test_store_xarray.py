@@ -1,0 +1,224 @@
+"""What xarray and zarr do to a store, and what eozip makes of it: nothing that it needs is lost, nothing comes worse."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from click.testing import CliRunner
+
+from eozip.cli import cli
+from eozip.errors import FormatError, InputError
+from eozip.raster import open_scene
+from eozip.store import append_store, decode_store, describe, repair_store, verify_store
+from rasterfiles import everything, write_tif
+from storefiles import ENDINGS, NAMES, Coarse, coarse_codec, listed, make_store, opened, scene_pixels
+
+DAYS = [f"202107{day:02}" for day in range(1, 13)]
+
+
+@pytest.fixture(autouse=True)
+def _coarse():
+    with coarse_codec(), warnings.catch_warnings(action="ignore"):
+        yield
+
+
+def dates(folder: Path, start: int, stop: int) -> list[Path]:
+    paths = [folder / f"tile_{day}.tif" for day in DAYS[start:stop]]
+    for number, path in enumerate(paths, start=start):
+        write_tif(path, scene_pixels(number, (12, 16, 24)), NAMES)
+    return paths
+
+
+def a_store(folder: Path, count: int, **options) -> Path:
+    store = folder / "s.zarr"
+    make_store(dates(folder, 0, count), store, Coarse.id, quality=50, **{"gop": 4, **options})
+    return store
+
+
+def decoded(store: Path, out: Path) -> np.ndarray:
+    done = decode_store(store, out, overwrite=True)
+    names = [out] if out.suffix == ".tif" else [out / name for name in done.files]
+    return np.stack([everything(name)["pixels"] for name in names])
+
+
+def try_to_append(store: Path, count: int, start: int = 20, ds: xr.Dataset | None = None) -> None:
+    """As a user of xarray does it, with dates behind the store's."""
+    ds = opened(store).load() if ds is None else ds
+    ds = ds.isel(time=slice(0, count)).drop_vars(["spatial_ref", "x", "y", "band"])
+    days = np.datetime64("2021-07-01", "s") + np.arange(start, start + count).astype("timedelta64[D]")
+    ds.assign_coords(time=days).to_zarr(store, append_dim="time")
+
+
+def refused_appends(store: Path, tries: int) -> None:
+    """Single dates into a group that is not full; xarray opens the store for the later ones, or cannot any more."""
+    ds = opened(store).load()
+    for number in range(tries):
+        with pytest.raises(ValueError):
+            try_to_append(store, 1, 20 + number, ds)
+
+
+# --- appends by xarray ---
+
+
+@pytest.mark.parametrize(("have", "tries"), [(3, 1), (5, 3)])
+def test_a_refused_append_leaves_what_eozip_recorded(tmp_path, have, tries):
+    store = a_store(tmp_path, have)
+    before = decoded(store, tmp_path / "before")
+    refused_appends(store, tries)
+    assert describe(store).grid.shape[0] == have
+    np.testing.assert_array_equal(decoded(store, tmp_path / "after"), before)
+    report = verify_store(store)
+    assert len(report.failures) == 1
+    assert "eozip append" in report.failures[0]
+    text = CliRunner().invoke(cli, ["info", str(store)]).output
+    assert "unrecorded_dates" in text
+
+
+@pytest.mark.parametrize("by", ["repair", "append"])
+def test_a_refused_append_is_mended(tmp_path, by):
+    store, same = a_store(tmp_path, 5), tmp_path / "same.zarr"
+    make_store(dates(tmp_path, 0, 5), same, Coarse.id, quality=50, gop=4)
+    refused_appends(store, 2)
+    if by == "repair":
+        done = repair_store(store)
+        assert done.taken == 0
+        assert 1 <= done.cut <= 2
+        assert repair_store(store).keys == ()
+    else:
+        append_store(store, open_scene(dates(tmp_path, 5, 8)))
+        append_store(same, open_scene(dates(tmp_path, 5, 8)))
+    assert verify_store(store).failures == []
+    xr.testing.assert_identical(opened(store).load(), opened(same).load())
+    with warnings.catch_warnings(action="error"):
+        assert xr.open_zarr(store, consolidated=True).time.size == (5 if by == "repair" else 8)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_good_store_needs_no_repair(tmp_path, ending):
+    store = tmp_path / f"s{ending}"
+    make_store(dates(tmp_path, 0, 3), store, Coarse.id, quality=50, gop=2)
+    assert repair_store(store).keys == ()
+    append_store(store, open_scene(dates(tmp_path, 3, 6)))
+    assert repair_store(store).keys == ()
+
+
+def test_repair_by_the_command_line(tmp_path):
+    store = a_store(tmp_path, 3)
+    with pytest.raises(ValueError):
+        try_to_append(store, 1)
+    runner = CliRunner()
+    assert runner.invoke(cli, ["verify", str(store)]).exit_code == 3
+    result = runner.invoke(cli, ["verify", str(store), "--repair"])
+    assert result.exit_code == 0
+    assert "1 dates without pixels cut off" in result.output
+    again = json.loads(runner.invoke(cli, ["verify", str(store), "--repair", "--json"]).stdout)
+    assert again["repaired"] == {"keys": [], "taken": 0, "cut": 0}
+
+
+def test_pixels_behind_a_gap_are_not_written_over_unasked(tmp_path):
+    """The first try is refused within the last group; the second begins a chunk, which xarray may write."""
+    store = a_store(tmp_path, 3)
+    refused_appends(store, 1)
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    for name in ("time", "reflectance"):
+        group[name].resize((5, *group[name].shape[1:]))
+    group["reflectance"][4] = scene_pixels(4, (12, 16, 24))
+    with pytest.raises(InputError, match="cuts them off"):
+        append_store(store, open_scene(dates(tmp_path, 3, 4)))
+    done = repair_store(store)
+    assert (done.taken, done.cut) == (0, 2)
+    append_store(store, open_scene(dates(tmp_path, 3, 6)))
+    assert verify_store(store).failures == []
+    assert opened(store).time.size == 6
+
+
+def test_an_append_of_a_whole_group_is_kept(tmp_path):
+    store = a_store(tmp_path, 4)
+    first = decoded(store, tmp_path / "first")
+    try_to_append(store, 4)
+    shown = opened(store).reflectance.values
+    assert shown.shape[0] == 8
+    np.testing.assert_array_equal(decoded(store, tmp_path / "four"), first)
+    with pytest.raises(InputError, match="--repair"):
+        append_store(store, open_scene(dates(tmp_path, 4, 5)))
+    assert repair_store(store).taken == 4
+    assert verify_store(store).failures == []
+    np.testing.assert_array_equal(decoded(store, tmp_path / "eight"), shown)
+    np.testing.assert_array_equal(opened(store).reflectance.values, shown)
+    write_tif(tmp_path / "tile_20210901.tif", scene_pixels(9, (12, 16, 24)), NAMES)
+    append_store(store, open_scene(tmp_path / "tile_20210901.tif"))
+    assert verify_store(store).failures == []
+    assert describe(store).grid.shape[0] == 9
+    assert listed(tmp_path / "eight")[4:] == [f"tile_{day}.tif" for day in DAYS[:4]]
+
+
+# --- other variables, attributes ---
+
+
+def test_another_variable_costs_eozip_nothing(tmp_path):
+    store = a_store(tmp_path, 3)
+    before = decoded(store, tmp_path / "before")
+    ds = opened(store)
+    index = (ds.reflectance.isel(band=0) / 1e4).drop_encoding().rename("index").drop_vars("band")
+    index.to_dataset().to_zarr(store, mode="a")
+    assert "eozip" not in opened(store).attrs
+    np.testing.assert_array_equal(decoded(store, tmp_path / "after"), before)
+    assert verify_store(store).failures == []
+    assert describe(store).facts["codec"] == Coarse.id
+
+
+@pytest.mark.parametrize("where", ["", "reflectance", "spatial_ref"])
+def test_attributes_may_be_replaced(tmp_path, where):
+    store = a_store(tmp_path, 1)
+    before = everything_of(store, tmp_path / "before.tif")
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    (group[where] if where else group).attrs.put({"mine": 1})
+    assert everything_of(store, tmp_path / "after.tif") == before
+    append_store(store, open_scene(dates(tmp_path, 1, 2)))
+    node = zarr.open_group(store, mode="r", use_consolidated=False)
+    assert (node[where] if where else node).attrs["mine"] == 1
+
+
+def everything_of(store: Path, out: Path) -> dict:
+    decode_store(store, out)
+    return everything(out)
+
+
+def test_attributes_are_what_netcdf_can_hold(tmp_path):
+    ds = opened(a_store(tmp_path, 2))
+    for attributes in (ds.attrs, *(variable.attrs for variable in ds.variables.values())):
+        for name, value in attributes.items():
+            assert isinstance(value, (str, int, float)), name
+    assert json.loads(ds.attrs["eozip"])["codec"] == Coarse.id
+    pytest.importorskip("scipy")
+    ds.isel(band=slice(0, 2)).drop_vars("band").to_netcdf(tmp_path / "a.nc", engine="scipy")
+
+
+def test_no_array_gives_bands_a_long_name(tmp_path):
+    """rioxarray would write it as the name of every band."""
+    assert "long_name" not in opened(a_store(tmp_path, 1)).reflectance.attrs
+
+
+# --- what a file may ask of its reader ---
+
+
+def test_a_budget_in_a_file_is_refused(tmp_path):
+    store = a_store(tmp_path, 1)
+    for budget in (1, {"sections": 1, "reader": "0" * 16}):
+        for key in ("zarr.json", "reflectance/zarr.json"):
+            document = json.loads((store / key).read_text())
+            array = document
+            if key == "zarr.json":
+                array = document["consolidated_metadata"]["metadata"]["reflectance"]
+            array["codecs"][0]["configuration"]["codecs"][0]["configuration"]["budget"] = budget
+            (store / key).write_text(json.dumps(document))
+        with pytest.raises(FormatError, match="budget"):
+            opened(store)
+        with pytest.raises(FormatError, match="budget"):
+            describe(store)
