@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eozip.evaluate.baselines import contender, sweep_of
-from eozip.evaluate.methods import learned
-from eozip.evaluate.places import Place, load_places
-from eozip.evaluate.provenance import as_json, provenance, write_text
-from eozip.evaluate.rate import bpppb, rate_at
-from eozip.evaluate.report_data import Report, load_report
-from eozip.evaluate.tables import markdown
-from eozip.pixels import psnr
-from eozip.train.recipe import data_root
+from eozip.chunk.pixels import psnr
+from eozip_lab.evaluate.baselines import contender, sweep_of
+from eozip_lab.evaluate.methods import learned
+from eozip_lab.evaluate.places import Place, load_places
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.evaluate.rate import bpppb, rate_at
+from eozip_lab.evaluate.report_data import Report, load_report
+from eozip_lab.evaluate.tables import markdown
+from eozip_lab.train.recipe import data_root
 
 SIZE = 256
 PLACES = ("ssl4eos12_val_0080717", "ssl4eos12_val_0181476")

@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from eozip.errors import InputError
-from eozip.evaluate.methods import learned
-from eozip.evaluate.metrics import outermost, reflected, to_db
-from eozip.evaluate.places import place_files
-from eozip.evaluate.provenance import as_json, provenance, write_text
 from eozip.raster import Scene, create_geotiffs, open_scene, read_window
 from eozip.sensors import get
-from eozip.simulate import simulate
 from eozip.store import describe, encode_store, make_request
 from eozip.store.pixels import read_pixels
-from eozip.train.recipe import data_root
+from eozip_lab.evaluate.methods import learned
+from eozip_lab.evaluate.metrics import outermost, reflected, to_db
+from eozip_lab.evaluate.places import place_files
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.simulate import simulate
+from eozip_lab.train.recipe import data_root
 
 DEPTH = 4  # pixels
 CROP = 256

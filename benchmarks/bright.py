@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from eozip import api
-from eozip.evaluate.methods import learned
-from eozip.evaluate.provenance import as_json, provenance, write_text
-from eozip.evaluate.rate import bpppb
-from eozip.evaluate.tables import markdown
-from eozip.pixels import psnr
-from eozip.train.packed import packed_arrays
-from eozip.train.recipe import data_root
+from eozip.chunk import api
+from eozip.chunk.pixels import psnr
+from eozip_lab.evaluate.methods import learned
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.evaluate.rate import bpppb
+from eozip_lab.evaluate.tables import markdown
+from eozip_lab.train.packed import packed_arrays
+from eozip_lab.train.recipe import data_root
 
 SOURCE, BRIGHTENED = "sen12mscr", 4
 

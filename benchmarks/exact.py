@@ -27,15 +27,16 @@ import torch
 from torch import Tensor
 
 from eozip import hub
-from eozip.codecs import registry, tec_tt
-from eozip.codecs.small_files import trained_tensors
-from eozip.coder import EstimatePort
+from eozip.codecs import registry
+from eozip.codecs.small.arithmetic import FloatArithmetic
+from eozip.codecs.small.weight_files import trained_tensors
+from eozip.codecs.terracodec import tec_tt
 from eozip.entropy.logistic import LOG_SCALE_MIN, bounded
 from eozip.entropy.logistic_tables import ROWS, STEP
-from eozip.evaluate.places import load_places
-from eozip.evaluate.provenance import as_json, provenance, write_text
-from eozip.networks.arithmetic import FloatArithmetic
-from eozip.simulate import render, season
+from eozip.entropy.range_coder import EstimatePort
+from eozip_lab.evaluate.places import load_places
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.simulate import render, season
 from temporal import full_size
 from temporal import scene as formula_scene
 
@@ -210,7 +211,7 @@ def _stack(options: argparse.Namespace) -> tuple[np.ndarray, str]:
         dn = place.dn[:dates]
         return dn, f"{place.name} {dn.shape}"
     print(f"no {options.data / 'val'}: measuring a simulated scene", file=sys.stderr)
-    return render(0, season(dates, 0), range(size), range(size)), "simulated (eozip.simulate, seed 0)"
+    return render(0, season(dates, 0), range(size), range(size)), "simulated (eozip_lab.simulate, seed 0)"
 
 
 def _options() -> argparse.Namespace:

@@ -17,8 +17,8 @@ import numpy as np
 import rasterio
 
 import eozip
-from eozip.train.packed import packed_arrays
-from eozip.train.recipe import data_root
+from eozip_lab.train.packed import packed_arrays
+from eozip_lab.train.recipe import data_root
 
 SIDE = 256
 GAINS = (2, 4)  # a brightened place stands for snow and sand

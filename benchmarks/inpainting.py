@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 
 import eozip
-from eozip.evaluate.provenance import as_json, provenance, write_text
 from eozip.inpaint.calibration import CLASSES, class_of
 from eozip.inpaint.choose import DEFAULT, NAMES, get_predictor
-from eozip.inpaint.clouds import cloud_mask
 from eozip.inpaint.doubt import LEVEL, NORMAL
-from eozip.inpaint.gallery import Gallery
 from eozip.inpaint.predict import Predictor, make_series
-from eozip.inpaint.run import Journal, Row, run_cases, summary
-from eozip.inpaint.trial import COVERS, Case, Truth, cases, clear_dates, load_truths
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.inpainting.clouds import cloud_mask
+from eozip_lab.inpainting.gallery import Gallery
+from eozip_lab.inpainting.run import Journal, Row, run_cases, summary
+from eozip_lab.inpainting.trial import COVERS, Case, Truth, cases, clear_dates, load_truths
 
 HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from eozip.errors import InputError
-from eozip.evaluate.figure import BASELINE_STYLE, COLOURS, MEANS, OWN_STYLE
-from eozip.evaluate.provenance import write_bytes, write_text
-from eozip.evaluate.rate import mean_rate_at
-from eozip.evaluate.report_words import best, bound_verdicts, place_losses, verdicts
-from eozip.evaluate.tables import markdown
+from eozip_lab.evaluate.figure import BASELINE_STYLE, COLOURS, MEANS, OWN_STYLE
+from eozip_lab.evaluate.provenance import write_bytes, write_text
+from eozip_lab.evaluate.rate import mean_rate_at
+from eozip_lab.evaluate.report_words import best, bound_verdicts, place_losses, verdicts
+from eozip_lab.evaluate.tables import markdown
 
 BEGIN = "<!-- results: written by benchmarks/readme.py, do not edit -->"
 END = "<!-- end of results -->"

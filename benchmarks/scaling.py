@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from eozip.evaluate.provenance import as_json, provenance, write_bytes, write_text
 from eozip.raster.read import CACHE_BYTES
+from eozip_lab.evaluate.provenance import as_json, provenance, write_bytes, write_text
 
 SIZES, DATES = (512, 1024, 2048, 4096, 10980), (1, 2, 4, 8, 16, 24)
 GOP = 4  # dates of one chunk, `eozip encode`'s default: fewer dates need less memory, more must not need more

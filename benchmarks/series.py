@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from eozip import api, bitstream
+from eozip import bitstream
+from eozip.chunk import api
+from eozip.chunk.pixels import psnr
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
-from eozip.evaluate.places import load_places
-from eozip.evaluate.provenance import as_json, provenance, write_text
-from eozip.evaluate.rate import bpppb, rate_at
-from eozip.evaluate.tables import markdown
-from eozip.pixels import psnr
-from eozip.train.recipe import data_root
+from eozip_lab.evaluate.places import load_places
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.evaluate.rate import bpppb, rate_at
+from eozip_lab.evaluate.tables import markdown
+from eozip_lab.train.recipe import data_root
 
 IMAGE, SERIES, FLEXIBLE, FACTORISED = "tec-elic-small", "tec-tt-small", "flextec-small", "tec-fp-small"
 PSNRS = (36.0, 40.0, 44.0, 48.0)

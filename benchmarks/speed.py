@@ -30,23 +30,24 @@ import rasterio
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eozip import api, sensors
+from eozip import sensors
+from eozip.chunk import api
+from eozip.chunk.pixels import psnr
 from eozip.codecs import registry
-from eozip.evaluate.baselines import Contender, Learned
-from eozip.evaluate.methods import learned
-from eozip.evaluate.openjpeg import Jpeg2000
-from eozip.evaluate.places import load_places
-from eozip.evaluate.provenance import as_json, provenance, write_text
-from eozip.evaluate.rate import bpppb
-from eozip.evaluate.stages import offers_stages, watched
-from eozip.evaluate.videos import hevc
-from eozip.pixels import psnr
 from eozip.raster import GeoTiffWriter, SceneReader, open_scene
-from eozip.simulate import render, season
 from eozip.store import EozipChunkCodec, decode_store, encode_store
 from eozip.store.container import ZipContainer
 from eozip.store.files import StoreFiles
-from eozip.train.recipe import data_root
+from eozip_lab.evaluate.baselines import Contender, Learned
+from eozip_lab.evaluate.methods import learned
+from eozip_lab.evaluate.openjpeg import Jpeg2000
+from eozip_lab.evaluate.places import load_places
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from eozip_lab.evaluate.rate import bpppb
+from eozip_lab.evaluate.stages import offers_stages, watched
+from eozip_lab.evaluate.videos import hevc
+from eozip_lab.simulate import render, season
+from eozip_lab.train.recipe import data_root
 
 SIZE, DATES = 256, 4
 NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's settings are that fine
@@ -345,7 +346,7 @@ def _stack(data: Path) -> tuple[np.ndarray, str]:
         place = load_places(data / "val", SIZE)[0]
         return place.dn, f"{place.name} {place.dn.shape}"
     _note(f"no {data / 'val'}: measuring a simulated scene")
-    return render(0, season(DATES, 0), range(SIZE), range(SIZE)), "simulated (eozip.simulate, seed 0)"
+    return render(0, season(DATES, 0), range(SIZE), range(SIZE)), "simulated (eozip_lab.simulate, seed 0)"
 
 
 def _note(text: str) -> None:

@@ -23,9 +23,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eozip import hub, sensors
-from eozip.codecs import flextec, tec_tt
 from eozip.codecs.base import Encoded
-from eozip.codecs.temporal import TemporalModel
+from eozip.codecs.terracodec import flextec, tec_tt
+from eozip.codecs.terracodec.temporal import TemporalModel
 
 SCALE_HEAD = "scale_head.4.bias"
 

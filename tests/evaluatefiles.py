@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from eozip import sensors
-from eozip.evaluate.evaluation import Plan
-from eozip.evaluate.inputs import Reading
-from eozip.simulate import render, season
+from eozip_lab.evaluate.evaluation import Plan
+from eozip_lab.evaluate.inputs import Reading
+from eozip_lab.simulate import render, season
 from rasterfiles import write_tif
 from toy_codec import TOY
 

@@ -21,8 +21,8 @@ import torch
 import eozip
 from eozip.codecs import registry
 from eozip.codecs.base import Codec, Encoded
-from eozip.coder import DecodePort
-from eozip.entropy import exact
+from eozip.entropy import fixed_point
+from eozip.entropy.range_coder import DecodePort
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,7 +43,7 @@ def witness() -> Iterator[hashlib._Hash]:
     Every table row asked for, every symbol decoded, and every number before it is rounded to its grid: exact
     sums are the same on all machines before rounding too, so a change that rounding would mostly hide is seen.
     """
-    digest, code, on_grid = hashlib.sha256(), DecodePort.code, exact.on_grid
+    digest, code, on_grid = hashlib.sha256(), DecodePort.code, fixed_point.on_grid
 
     def seen_code(self, symbols, rows, tables):
         got = code(self, symbols, rows, tables)
@@ -56,11 +56,11 @@ def witness() -> Iterator[hashlib._Hash]:
         digest.update(np.ascontiguousarray(v.detach().double().cpu().numpy() + 0.0, "<f8"))
         return on_grid(v, unit, most)
 
-    DecodePort.code, exact.on_grid = seen_code, seen_on_grid
+    DecodePort.code, fixed_point.on_grid = seen_code, seen_on_grid
     try:
         yield digest
     finally:
-        DecodePort.code, exact.on_grid = code, on_grid
+        DecodePort.code, fixed_point.on_grid = code, on_grid
 
 
 def decoded(name: str) -> tuple[str, np.ndarray]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eozip.inpaint.clouds import cloud_mask
-from eozip.inpaint.trial import Truth
 from eozip.sensors import get
+from eozip_lab.inpainting.clouds import cloud_mask
+from eozip_lab.inpainting.trial import Truth
 from rasterfiles import write_tif
 
 L2A = get("s2-l2a").band_names

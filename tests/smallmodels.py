@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from eozip.codecs.flex_codec import FlexCodec
-from eozip.codecs.flex_files import load_flex, save_flex
-from eozip.codecs.series_codec import SeriesCodec
-from eozip.codecs.series_model import SeriesModel
-from eozip.codecs.small_codec import SmallCodec
-from eozip.codecs.small_files import load_small, save_small
-from eozip.codecs.small_model import SmallImageModel
-from eozip.networks.small import SmallConfig
-from eozip.train import start
-from eozip.train.start_linear import set_linear_entropy
-from eozip.train.start_series import begin_series
+from eozip.codecs.small.image_codec import SmallCodec
+from eozip.codecs.small.image_model import SmallImageModel
+from eozip.codecs.small.networks import SmallConfig
+from eozip.codecs.small.progressive_codec import FlexCodec
+from eozip.codecs.small.progressive_files import load_flex, save_flex
+from eozip.codecs.small.series_codec import SeriesCodec
+from eozip.codecs.small.series_model import SeriesModel
+from eozip.codecs.small.weight_files import load_small, save_small
+from eozip_lab.train import start
+from eozip_lab.train.start_linear import set_linear_entropy
+from eozip_lab.train.start_series import begin_series
 
 TINY = {
     "bands": 12,

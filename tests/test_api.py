@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import eozip
 from eozip import bitstream
+from eozip.chunk.pixels import fill_holes
 from eozip.errors import DesyncError, FormatError, InputError, UnknownCodecError, WeightsError
-from eozip.pixels import fill_holes
 from test_lossless import golden_pixels, smooth_stack
 from toy_codec import TOY, ToyCodec, registered
 

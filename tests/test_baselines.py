@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import eozip
+from eozip.chunk.quality_search import TOLERANCE
 from eozip.errors import EozipError, FormatError, InputError, UnknownCodecError
-from eozip.evaluate import baselines, components, openjpeg, packing, places, sweep, videos
-from eozip.evaluate.openjpeg import Jpeg2000, KltJpeg2000
-from eozip.evaluate.rate import bpppb, rate_at
-from eozip.search import TOLERANCE
-from eozip.simulate import render, season
+from eozip_lab.evaluate import baselines, components, openjpeg, packing, places, sweep, videos
+from eozip_lab.evaluate.openjpeg import Jpeg2000, KltJpeg2000
+from eozip_lab.evaluate.rate import bpppb, rate_at
+from eozip_lab.simulate import render, season
 from toy_codec import TOY, registered
 
 DATA = Path(os.environ.get("EOZIP_DATA") or Path(__file__).parents[2] / "shared") / "data"

@@ -18,9 +18,11 @@ from zarr.abc.store import RangeByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 import eozip
-from eozip import api, bitstream, hub
+from eozip import bitstream, hub
+from eozip.chunk import api
 from eozip.cli import cli
-from eozip.codecs import flextec, registry, tec_tt
+from eozip.codecs import registry
+from eozip.codecs.terracodec import flextec, tec_tt
 from eozip.errors import ChecksumError, DesyncError, FormatError, InputError
 from eozip.raster import open_scene
 from eozip.store import (

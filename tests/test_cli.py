@@ -417,7 +417,7 @@ def test_training_without_a_recipe_lists_those_there_are(tmp_path):
 
 
 def test_training_options_reach_the_loop(tmp_path, monkeypatch):
-    from eozip.train import loop
+    from eozip_lab.train import loop
 
     seen = {}
 

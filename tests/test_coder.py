@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eozip.coder import TOTAL, DecodePort, EncodePort, EstimatePort, Tables
+from eozip.entropy.range_coder import TOTAL, DecodePort, EncodePort, EstimatePort, Tables
 from eozip.errors import FormatError, InputError
 
 INT32 = np.iinfo(np.int32)

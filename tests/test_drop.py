@@ -15,8 +15,8 @@ from click.testing import CliRunner
 import eozip
 from eozip import bitstream
 from eozip.cli import cli
-from eozip.codecs import dropping, registry
-from eozip.codecs.series_codec import SeriesCodec
+from eozip.codecs import registry, skip_mask
+from eozip.codecs.small.series_codec import SeriesCodec
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import open_scene
 from eozip.raster.masks import open_mask, parse_mask
@@ -179,7 +179,7 @@ def test_hostile_flags(codec, dn, clouds):
 
 def test_other_flags_are_found_out(codec, dn, clouds):
     chunk = bitstream.unpack(eozip.encode(dn, codec.id, 60, drop=clouds))
-    flags = dropping.encode_cells(dropping.droppable(~clouds, np.zeros(dn.shape, bool)))
+    flags = skip_mask.encode_cells(skip_mask.droppable(~clouds, np.zeros(dn.shape, bool)))
     blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=flags)
     with pytest.raises(FormatError):
         eozip.decode(blob)
@@ -194,7 +194,7 @@ def test_flags_for_a_codec_that_leaves_no_cell_out_are_refused(codec, dn, clouds
     with registered() as toy:
         chunk = bitstream.unpack(eozip.encode(dn, toy.id, 60))
         header = replace(chunk.header, skip=True)
-        skip = dropping.encode_cells(dropping.droppable(clouds, np.zeros(dn.shape, bool)))
+        skip = skip_mask.encode_cells(skip_mask.droppable(clouds, np.zeros(dn.shape, bool)))
         with pytest.raises(FormatError, match="codes every cell"):
             eozip.decode(bitstream.pack(header, chunk.mask, chunk.exceptions, chunk.sections, skip=skip))
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from skimage import metrics as skimage_metrics
 
-from eozip.codecs.flex_codec import sections_of
-from eozip.evaluate import baselines, summary
-from eozip.evaluate.evaluation import evaluate
-from eozip.evaluate.inputs import Reading, gather
-from eozip.evaluate.methods import Method, default_codecs, methods
-from eozip.evaluate.promised import ERROR
+from eozip.codecs.small.progressive_codec import sections_of
+from eozip_lab.evaluate import baselines, summary
+from eozip_lab.evaluate.evaluation import evaluate
+from eozip_lab.evaluate.inputs import Reading, gather
+from eozip_lab.evaluate.methods import Method, default_codecs, methods
+from eozip_lab.evaluate.promised import ERROR
 from evaluatefiles import NAMES, pixels, plan, write_data
 from rasterfiles import write_tif
 from toy_codec import TOY, registered
@@ -101,7 +101,7 @@ def test_cpu_seconds_are_those_of_the_run(report):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory of a point needs Linux")
 def test_peak_memory_is_that_of_the_point():
-    from eozip.evaluate.memory import watched_memory
+    from eozip_lab.evaluate.memory import watched_memory
 
     big = np.ones(64 << 20, np.uint8)  # over and gone: no part of what follows
     del big

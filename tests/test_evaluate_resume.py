@@ -17,11 +17,11 @@ from click.testing import CliRunner
 
 from eozip.cli import cli
 from eozip.errors import EozipError, OutputError
-from eozip.evaluate import baselines, ledger
-from eozip.evaluate.evaluation import evaluate
-from eozip.evaluate.inputs import gather, pixel_hash
-from eozip.evaluate.methods import Method, methods
-from eozip.evaluate.runner import Failure, run, tasks_of
+from eozip_lab.evaluate import baselines, ledger
+from eozip_lab.evaluate.evaluation import evaluate
+from eozip_lab.evaluate.inputs import gather, pixel_hash
+from eozip_lab.evaluate.methods import Method, methods
+from eozip_lab.evaluate.runner import Failure, run, tasks_of
 from evaluatefiles import finished, pixels, plan, write_data
 from toy_codec import registered
 
@@ -157,7 +157,7 @@ def test_a_damaged_point_is_named(report, data, tmp_path):
 
 
 def test_failing_points_are_listed_and_the_others_kept(data, tmp_path, monkeypatch):
-    from eozip.evaluate.bounded import Lerc
+    from eozip_lab.evaluate.bounded import Lerc
 
     real = Lerc.encode
 

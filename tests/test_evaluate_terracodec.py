@@ -12,8 +12,8 @@ import torch
 
 import eozip
 from eozip.errors import EozipError, FormatError, InputError
-from eozip.evaluate import baselines, packing, terracodec, trees
-from eozip.simulate import render, season
+from eozip_lab.evaluate import baselines, packing, terracodec, trees
+from eozip_lab.simulate import render, season
 
 
 class StubImage:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from eozip.codecs.small_codec import PortCode
-from eozip.coder import EncodePort, EstimatePort
-from eozip.entropy import exact
+from eozip.codecs.small.image_codec import PortCode
+from eozip.entropy import fixed_point
+from eozip.entropy.range_coder import EncodePort, EstimatePort
 from eozip.errors import FormatError
 from golden_decode import witness
 from smallmodels import KINDS, scene, tiny_codec
@@ -53,7 +53,7 @@ class Rows:
 
 def rows_under(codec, latent, carrier, entropy=None):
     t, y, z = latent
-    arithmetic = exact.ExactArithmetic(codec.functions, carrier)
+    arithmetic = fixed_point.ExactArithmetic(codec.functions, carrier)
     port = Rows()
     code = PortCode(port, codec.tables, arithmetic, y, z)
     network = copy.deepcopy(entropy or codec.model.entropy).to(carrier)
@@ -129,12 +129,12 @@ def test_frames_alone_and_in_a_batch_have_the_same_symbols(codec, x):
 
 
 def test_carrier_is_wide_where_float32_products_may_not_be_ieee():
-    assert exact.carrier_for(torch.device("cpu")) == torch.float32
-    assert exact.carrier_for(torch.device("cuda")) == torch.float64
+    assert fixed_point.carrier_for(torch.device("cpu")) == torch.float32
+    assert fixed_point.carrier_for(torch.device("cuda")) == torch.float64
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        assert exact.carrier_for(torch.device("cpu")) == torch.float64
+        assert fixed_point.carrier_for(torch.device("cpu")) == torch.float64
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -145,7 +145,7 @@ torch.set_num_threads(int(sys.argv[1]))
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from eozip.codecs.base import Encoded
-from eozip.codecs.small_files import load_small
+from eozip.codecs.small.weight_files import load_small
 folder = Path(sys.argv[3])
 stored = np.load(folder / "stream.npz")
 codec = load_small(folder)
@@ -173,8 +173,8 @@ def test_function_tables_rise_and_cover(codec):
     assert bool((tables.log.diff() >= 0).all())
     assert int(tables.rows[0]) == 0
     assert int(tables.rows[-1]) == len(codec.tables.size) - 1
-    index = 100 * exact.VALUE
-    assert float(tables.squash[int(index)]) == pytest.approx(np.log1p(100), abs=1 / exact.ACTIVATION)
+    index = 100 * fixed_point.VALUE
+    assert float(tables.squash[int(index)]) == pytest.approx(np.log1p(100), abs=1 / fixed_point.ACTIVATION)
 
 
 def test_encode_port_and_estimate_port_see_the_same_symbols(codec, x):

@@ -17,13 +17,13 @@ from torch import nn
 
 import vectors
 from eozip import hub
-from eozip.codecs import published, tec_tt, temporal
-from eozip.codecs.exact_tokens import exact_tokens, units_hash
-from eozip.coder import EstimatePort
-from eozip.entropy import exact_convolution, gaussian
-from eozip.entropy import exact_transformer as ex
+from eozip.codecs.terracodec import exact_convolution, published, tec_tt, temporal
+from eozip.codecs.terracodec import exact_transformer as ex
+from eozip.codecs.terracodec.exact_tokens import exact_tokens, units_hash
+from eozip.codecs.terracodec.transformer import TokenModel, windows
+from eozip.entropy import gaussian
+from eozip.entropy.range_coder import EstimatePort
 from eozip.errors import WeightsError
-from eozip.networks.transformer import TokenModel, windows
 from golden_decode import witness
 from reference import transformer as reference
 

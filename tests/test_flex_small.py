@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eozip.codecs.base import Encoded
-from eozip.codecs.flex_codec import PLANES, SECTIONS, levels_per_plane, plane_level, sections_of
-from eozip.codecs.flex_files import load_flex
-from eozip.codecs.intervals import DateState, PlaneCode, first_symbols
-from eozip.coder import DecodePort, EncodePort, EstimatePort
-from eozip.entropy.exact import ExactArithmetic
+from eozip.codecs.small.intervals import DateState, PlaneCode, first_symbols
+from eozip.codecs.small.linear_entropy import Step
+from eozip.codecs.small.networks import SmallConfig
+from eozip.codecs.small.progressive_codec import PLANES, SECTIONS, levels_per_plane, plane_level, sections_of
+from eozip.codecs.small.progressive_files import load_flex
+from eozip.codecs.small.refinement import ONE, UNITS, ZERO, refinement, refinement_tensors
+from eozip.entropy.fixed_point import ExactArithmetic
 from eozip.entropy.logistic_tables import LOG_SCALE_MIN, ROWS, STEP
-from eozip.entropy.refinement import ONE, UNITS, ZERO, refinement, refinement_tensors
+from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort
 from eozip.errors import DesyncError, FormatError, InputError, WeightsError
-from eozip.networks.small import SmallConfig
-from eozip.networks.small_linear import Step
 from smallmodels import series_scene, tiny_flex_codec
 
 WIDEST = (

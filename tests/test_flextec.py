@@ -9,8 +9,9 @@ import torch
 import eozip
 import vectors
 from eozip import hub, sensors
-from eozip.codecs import flextec, registry, tec_tt
+from eozip.codecs import registry
 from eozip.codecs.base import Encoded
+from eozip.codecs.terracodec import flextec, tec_tt
 from eozip.errors import DesyncError, FormatError, InputError
 from golden_decode import seen_with_threads
 from test_tec_tt import HEADS, fitting_weights, scene

@@ -20,10 +20,10 @@ import torch
 from eozip import bitstream, hub
 from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
-from eozip.codecs.companion import WithCompanion
-from eozip.codecs.small_codec import SmallCodec
-from eozip.coder import DecodePort, EstimatePort, Port
-from eozip.entropy.exact import WEIGHT
+from eozip.codecs.small.extra_band import WithCompanion
+from eozip.codecs.small.image_codec import SmallCodec
+from eozip.entropy.fixed_point import WEIGHT
+from eozip.entropy.range_coder import DecodePort, EstimatePort, Port
 from eozip.errors import FormatError, WeightsError
 from golden_decode import decoded, golden, golden_codecs, lay_out, networks, witness
 from reference import model, small

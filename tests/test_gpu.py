@@ -13,12 +13,12 @@ import torch
 
 import vectors
 from eozip import hub
-from eozip.codecs import temporal
-from eozip.codecs.exact_tokens import exact_tokens
-from eozip.coder import DecodePort
-from eozip.entropy.exact import ExactArithmetic, FunctionTables, carrier_for
-from eozip.evaluate.provenance import as_json, provenance, write_text
-from eozip.networks.small_linear import Step
+from eozip.codecs.small.linear_entropy import Step
+from eozip.codecs.terracodec import temporal
+from eozip.codecs.terracodec.exact_tokens import exact_tokens
+from eozip.entropy.fixed_point import ExactArithmetic, FunctionTables, carrier_for
+from eozip.entropy.range_coder import DecodePort
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from test_golden_everywhere import LEARNED, golden_chunk, image_codec, latent_size
 from test_tec_tt import fitting_weights
 

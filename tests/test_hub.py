@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import eozip
 import vectors
 from eozip import hub
-from eozip.codecs import published
+from eozip.codecs.terracodec import published
 from eozip.errors import WeightsError
 
 

@@ -11,8 +11,9 @@ import torch
 
 import vectors
 from eozip import hub
-from eozip.codecs import registry, tec_tt
-from eozip.codecs.forecast import forecast
+from eozip.codecs import registry
+from eozip.codecs.small.forecast import forecast
+from eozip.codecs.terracodec import tec_tt
 from eozip.errors import InputError
 from eozip.inpaint import get_predictor, inpaint, learned
 from eozip.inpaint.calibration import factor_of

@@ -14,7 +14,9 @@ from skimage.metrics import structural_similarity
 
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip.inpaint.allclear import (
+from eozip.inpaint.baselines import LeastCloudy, MeanClear, NearestClear
+from eozip.inpaint.choose import DEFAULT, get_predictor
+from eozip_lab.inpainting.allclear import (
     AllClearScore,
     evaluate_sample,
     image,
@@ -24,11 +26,9 @@ from eozip.inpaint.allclear import (
     metrics,
     read_samples,
 )
-from eozip.inpaint.baselines import LeastCloudy, MeanClear, NearestClear
-from eozip.inpaint.choose import DEFAULT, get_predictor
-from eozip.inpaint.run import Journal, run_cases, summary
-from eozip.inpaint.scores import score
-from eozip.inpaint.trial import CLOUDY, Truth, cases, load_truths
+from eozip_lab.inpainting.run import Journal, run_cases, summary
+from eozip_lab.inpainting.scores import score
+from eozip_lab.inpainting.trial import CLOUDY, Truth, cases, load_truths
 from inpaintfiles import L1C, L2A, season, truth, write_allclear
 from rasterfiles import write_tif
 

@@ -12,10 +12,10 @@ import torch
 
 import eozip
 from eozip.errors import InputError
-from eozip.train import run, validate
-from eozip.train.kinds import kind_of
-from eozip.train.kinds_published import LowerBound, PublishedConfig, _bin_mass, published_loss
-from eozip.train.recipe import SHIPPED, load
+from eozip_lab.train import run, validate
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.kinds_published import LowerBound, PublishedConfig, _bin_mass, published_loss
+from eozip_lab.train.recipe import SHIPPED, load
 from test_train_data import write_shard
 from trainfiles import scene
 

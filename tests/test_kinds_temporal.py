@@ -11,14 +11,14 @@ import torch
 
 import eozip
 from eozip.codecs.registry import REGISTRY
+from eozip.codecs.terracodec.transformer import TOKENS
 from eozip.entropy.gaussian import gaussian_likelihood
 from eozip.errors import InputError
-from eozip.networks.transformer import TOKENS
-from eozip.train import kinds_temporal, loop, run, validate
-from eozip.train import state as states
-from eozip.train.kinds import kind_of
-from eozip.train.kinds_temporal import TemporalConfig, gaussian_bits, sampled_tokens, temporal_loss
-from eozip.train.recipe import load
+from eozip_lab.train import kinds_temporal, loop, run, validate
+from eozip_lab.train import state as states
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.kinds_temporal import TemporalConfig, gaussian_bits, sampled_tokens, temporal_loss
+from eozip_lab.train.recipe import load
 from test_train_data import write_shard
 from trainfiles import scene
 

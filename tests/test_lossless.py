@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eozip
-from eozip import lossless
+from eozip.bitstream import lossless
+from eozip.bitstream.integers import pack_numbers, unpack_numbers, unzigzag, zigzag
+from eozip.bitstream.lossless import decode_array, encode_array
+from eozip.bitstream.nodata_mask import decode_exceptions, decode_mask, encode_exceptions, encode_mask
 from eozip.errors import FormatError
-from eozip.lossless import decode_array, encode_array
-from eozip.masks import decode_exceptions, decode_mask, encode_exceptions, encode_mask
-from eozip.numbers import pack_numbers, unpack_numbers, unzigzag, zigzag
 
 GOLDEN = Path(__file__).parent / "golden"
 quick = settings(max_examples=60, deadline=None)

@@ -11,7 +11,7 @@ from skimage import metrics as skimage_metrics
 
 from eozip import sensors
 from eozip.errors import InputError
-from eozip.evaluate import metrics, structure
+from eozip_lab.evaluate import metrics, structure
 
 BANDS = sensors.get("s2-l2a").band_names
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from eozip.errors import InputError
-from eozip.train import loop
-from eozip.train import state as states
-from eozip.train.kinds import kind_of
-from eozip.train.muon import Muon, Together, muon_and_adamw, orthogonalised
-from eozip.train.objective import Rates, loss_of, matrix_names, parameter_groups, schedule
-from eozip.train.recipe import load
+from eozip_lab.train import loop
+from eozip_lab.train import state as states
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.muon import Muon, Together, muon_and_adamw, orthogonalised
+from eozip_lab.train.objective import Rates, loss_of, matrix_names, parameter_groups, schedule
+from eozip_lab.train.recipe import load
 from trainfiles import write_recipe
 
 MUON = 'optimiser = "muon"'

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eozip.codecs.native import (
+from eozip.codecs.small.native_grid import (
     FLAG_ROW,
     KERNELS,
     LARGEST,
@@ -26,8 +26,8 @@ from eozip.codecs.native import (
     read_grids,
     send_grids,
 )
-from eozip.coder import DecodePort, EncodePort
 from eozip.entropy.logistic_tables import logistic_tables
+from eozip.entropy.range_coder import DecodePort, EncodePort
 from eozip.errors import EozipError, FormatError
 from smallmodels import gridless, scene, tiny_codec, tiny_flex_codec, tiny_series_codec
 

@@ -206,7 +206,7 @@ SENSOR = 'id = "landsat-sr"\ntitle = "Landsat 8, surface reflectance"\nnodata = 
 @pytest.fixture(scope="module")
 def landsat(tmp_path_factory) -> tuple[Path, Path]:
     """A folder of weights that were trained, for a few steps, on seven bands of GeoTIFFs; and a scene."""
-    from eozip.train import run
+    from eozip_lab.train import run
 
     folder = tmp_path_factory.mktemp("landsat")
     rng = np.random.default_rng(5)

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip.train import evidence, export, run
-from eozip.train import state as states
-from eozip.train.evidence import Chunk
-from eozip.train.profile import BACKWARD, DATA, ENTROPY, OPTIMISER, profile
+from eozip_lab.train import evidence, export, run
+from eozip_lab.train import state as states
+from eozip_lab.train.evidence import Chunk
+from eozip_lab.train.profile import BACKWARD, DATA, ENTROPY, OPTIMISER, profile
 from trainfiles import write_data, write_recipe
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu.sh"
+SCRIPT = Path(__file__).parents[1] / "tools" / "gpu.sh"
 QUIET = {"progress": False, "device": "cpu"}
 
 

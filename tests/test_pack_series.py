@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,17 +16,18 @@ import pytest
 import torch
 
 from eozip import sensors
-from eozip.train import loop, pack, packed, packing
-from eozip.train import state as states
-from eozip.train.data import Draw, open_sources
-from eozip.train.handover import hand_over
-from eozip.train.kinds import kind_of
-from eozip.train.recipe import DataSource, load
-from eozip.train.series import REACH
+from eozip_lab.train import loop, pack, packed, packing
+from eozip_lab.train import state as states
+from eozip_lab.train.data import Draw
+from eozip_lab.train.data_sources import open_sources
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.recipe import DataSource, load
+from eozip_lab.train.series import REACH
 from test_train_data import write_shard
 from trainfiles import scene, write_data, write_recipe
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu.sh"
+strip = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "strip_checkpoint.py"))["strip"]
+SCRIPT = Path(__file__).parents[1] / "tools" / "gpu.sh"
 NAMES = sensors.get("s2-l2a").band_names
 NETWORK = """
 [network]
@@ -203,7 +205,7 @@ def test_slim_checkpoints_of_two_optimisers_go_on(folder):
     before, after = fresh_state(recipe), fresh_state(recipe)
     step_of(before)
     states.save(before, recipe, folder)
-    hand_over(folder / states.CHECKPOINT, folder / "slim.pt")
+    strip(folder / states.CHECKPOINT, folder / "slim.pt")
     content = states.read(folder / "slim.pt")
     assert [part["state"] for part in content["optimiser"]["parts"]] == [{}, {}]
     states.restore(after, content, recipe, other_recipe=False)

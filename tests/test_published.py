@@ -9,8 +9,9 @@ import torch
 import eozip
 import vectors
 from eozip import hub, sensors
-from eozip.codecs import published, registry
+from eozip.codecs import registry
 from eozip.codecs.base import Encoded
+from eozip.codecs.terracodec import published
 from eozip.errors import DesyncError, FormatError, UnknownCodecError
 from golden_decode import seen_with_threads
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
 from eozip.errors import InputError
-from eozip.evaluate import rate
+from eozip_lab.evaluate import rate
 
 
 def line(

@@ -15,14 +15,14 @@ import torch
 
 from eozip import bitstream, hub
 from eozip.bitstream import Chunk, Header
-from eozip.codecs.small_codec import PortCode, SmallCodec
-from eozip.codecs.small_files import load_small, save_small
-from eozip.codecs.small_model import SmallImageModel
-from eozip.coder import DecodePort
-from eozip.entropy.exact import ExactArithmetic, grid_level
-from eozip.networks.small import SmallConfig
-from eozip.train import start
-from eozip.train.start_linear import set_linear_entropy
+from eozip.codecs.small.image_codec import PortCode, SmallCodec
+from eozip.codecs.small.image_model import SmallImageModel
+from eozip.codecs.small.networks import SmallConfig
+from eozip.codecs.small.weight_files import load_small, save_small
+from eozip.entropy.fixed_point import ExactArithmetic, grid_level
+from eozip.entropy.range_coder import DecodePort
+from eozip_lab.train import start
+from eozip_lab.train.start_linear import set_linear_entropy
 from reference import model, small
 from smallmodels import KINDS, TINY, scene, tiny_codec
 

@@ -16,15 +16,16 @@ import torch
 
 from eozip import bitstream, hub
 from eozip.bitstream import Chunk, Header
-from eozip.codecs import dropping
+from eozip.codecs import skip_mask
 from eozip.codecs.base import Encoded
-from eozip.codecs.flex_codec import FlexCodec
-from eozip.codecs.flex_files import load_flex
-from eozip.codecs.series_codec import PAST, SeriesCodec
-from eozip.codecs.small_codec import PortCode
-from eozip.codecs.small_files import load_small
-from eozip.coder import DecodePort
-from eozip.entropy.exact import ExactArithmetic
+from eozip.codecs.small.image_codec import PortCode
+from eozip.codecs.small.progressive_codec import FlexCodec
+from eozip.codecs.small.progressive_files import load_flex
+from eozip.codecs.small.series_codec import SeriesCodec
+from eozip.codecs.small.series_walk import PAST
+from eozip.codecs.small.weight_files import load_small
+from eozip.entropy.fixed_point import ExactArithmetic
+from eozip.entropy.range_coder import DecodePort
 from reference import flex, model, series, small
 from smallmodels import FOUR_GROUPS, series_scene, tiny_flex_codec, tiny_series_codec
 from test_reference import Given
@@ -71,7 +72,7 @@ def chunk_of(codec: SeriesCodec, coded: Encoded, shape: tuple[int, ...], quality
         budgets=coded.budgets,
         skip=coded.skip is not None,
     )
-    skip = dropping.encode_cells(coded.skip) if header.skip else b""
+    skip = skip_mask.encode_cells(coded.skip) if header.skip else b""
     return bitstream.unpack(bitstream.pack(header, b"", b"", coded.sections, skip=skip))
 
 

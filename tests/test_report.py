@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from browser import Page, chromium, find_browser
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip.evaluate import report_crops, report_findings, report_plots
-from eozip.evaluate.report import write_report
-from eozip.evaluate.report_data import load_report
-from eozip.evaluate.report_words import bound_verdicts, place_losses, verdict
-from eozip.simulate import simulate
+from eozip_lab.evaluate import report_crops, report_findings, report_plots
+from eozip_lab.evaluate.report import write_report
+from eozip_lab.evaluate.report_data import load_report
+from eozip_lab.evaluate.report_words import bound_verdicts, place_losses, verdict
+from eozip_lab.simulate import simulate
 from reportfiles import BANDS, BASELINES, DATES, METHODS, PLACES, SIDE, rate, write_made_up_report
 
 SEA = PLACES[1]

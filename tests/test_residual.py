@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eozip
-from eozip import bitstream, residual
+from eozip import bitstream
+from eozip.bitstream import residual
 from eozip.cli import cli
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded

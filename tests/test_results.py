@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eozip import coder
+from eozip.entropy import range_coder
 from eozip.errors import InputError, OutputError
-from eozip.evaluate import provenance, tables
-from eozip.evaluate.metrics import Quality, measure, outermost
-from eozip.evaluate.places import load_places, place_files
-from eozip.evaluate.stages import offers_stages, watched
-from eozip.evaluate.sweep import Point
 from eozip.raster import create_geotiffs, open_scene
-from eozip.simulate import simulate
+from eozip_lab.evaluate import provenance, tables
+from eozip_lab.evaluate.metrics import Quality, measure, outermost
+from eozip_lab.evaluate.places import load_places, place_files
+from eozip_lab.evaluate.stages import offers_stages, watched
+from eozip_lab.evaluate.sweep import Point
+from eozip_lab.simulate import simulate
 from smallmodels import scene, tiny_codec
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -66,7 +66,7 @@ def test_stages_add_up_and_are_taken_off_again(tmp_path):
     codec = tiny_codec("tec-elic-tiny", tmp_path / "tec-elic-tiny-s2l2a-v1")
     x = scene(1, 64, 64)
     plain = codec.encode(x, 60.0)
-    before = coder.EncodePort.code
+    before = range_coder.EncodePort.code
     with watched(codec) as watch:
         watch.restart()
         watched_bytes = codec.encode(x, 60.0)
@@ -79,12 +79,12 @@ def test_stages_add_up_and_are_taken_off_again(tmp_path):
     assert "I/O" not in encode
     assert set(decode) == {"rest", "entropy model", "coder", "g_s"}
     assert all(seconds > 0 for seconds in [*encode.values(), *decode.values()])
-    assert coder.EncodePort.code is before
+    assert range_coder.EncodePort.code is before
     assert "analyse" not in vars(codec.model)
 
 
 def test_time_in_an_inner_stage_is_not_counted_twice(monkeypatch):
-    from eozip.evaluate import stages
+    from eozip_lab.evaluate import stages
 
     clock = iter(range(100))
     monkeypatch.setattr(stages.time, "perf_counter", lambda: float(next(clock)))

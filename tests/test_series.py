@@ -12,17 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eozip.codecs import series_codec
-from eozip.codecs.series_model import SeriesModel
-from eozip.codecs.small_files import load_small
-from eozip.coder import EncodePort, EstimatePort
+from eozip.codecs.small import series_codec
+from eozip.codecs.small.networks import SmallConfig
+from eozip.codecs.small.series_model import SeriesModel
+from eozip.codecs.small.temporal_entropy import TimeEntropy
+from eozip.codecs.small.weight_files import load_small
+from eozip.entropy.range_coder import EncodePort, EstimatePort
 from eozip.errors import DesyncError, FormatError, InputError
-from eozip.networks.small import SmallConfig
-from eozip.networks.small_time import TimeEntropy
-from eozip.train import run
-from eozip.train.kinds import kind_of
-from eozip.train.recipe import load
-from eozip.train.start_series import begin_series
+from eozip_lab.train import run
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.recipe import load
+from eozip_lab.train.start_series import begin_series
 from smallmodels import (
     TINY,
     scene,

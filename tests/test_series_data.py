@@ -10,12 +10,20 @@ import pytest
 import zarr
 
 from eozip.errors import InputError
-from eozip.train import ssl4eo
-from eozip.train.augment import DN_MAX, DN_MIN, Augment
-from eozip.train.data import Draw, open_source, open_sources
-from eozip.train.feed import feeding
-from eozip.train.recipe import DataSource, load
-from eozip.train.series import augmented_series, chosen_dates, open_series, seasons, smoothed, twelve_bands
+from eozip_lab.train import ssl4eo
+from eozip_lab.train.augment import DN_MAX, DN_MIN, Augment
+from eozip_lab.train.data import Draw
+from eozip_lab.train.data_sources import open_source, open_sources
+from eozip_lab.train.feed import feeding
+from eozip_lab.train.recipe import DataSource, load
+from eozip_lab.train.series import (
+    augmented_series,
+    chosen_dates,
+    open_series,
+    seasons,
+    smoothed,
+    twelve_bands,
+)
 from smallmodels import scene
 from test_train_data import NAMES, crops, write_shard
 from trainfiles import write_data

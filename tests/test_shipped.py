@@ -13,10 +13,10 @@ import torch
 
 import eozip
 from eozip import hub
-from eozip.codecs import flex_codec, registry, small_codec
-from eozip.codecs.native import Grid, Group, projected
-from eozip.codecs.small_files import trained_tensors
-from eozip.codecs.small_model import SmallImageModel
+from eozip.codecs import registry
+from eozip.codecs.small.image_model import SmallImageModel
+from eozip.codecs.small.native_grid import Grid, Group, projected
+from eozip.codecs.small.weight_files import trained_tensors
 from eozip.entropy.logistic_tables import logistic_tables
 from smallmodels import scene, unfitted
 
@@ -53,7 +53,7 @@ def groups_of_codec(codec) -> tuple[Group, ...]:
 def test_golden_streams_name_their_grids(name, monkeypatch):
     """Both groups are on their grids, and what is on none was left out."""
     named = []
-    for module in (small_codec, flex_codec):
+    for module in (image_codec, progressive_codec):
         monkeypatch.setattr(module, "put_on_grids", lambda _, placings: named.extend(placings))
     eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
     assert [placing.grid for placing in named] == [Grid(0, 2, 1, 1), Grid(0, 6, 1, 5)]

@@ -18,7 +18,7 @@ import rasterio
 
 from eozip import raster, sensors
 from eozip.errors import InputError, OutputError
-from eozip.simulate import MAX_DATES, render, season, simulate
+from eozip_lab.simulate import MAX_DATES, render, season, simulate
 
 BANDS = sensors.get("s2-l2a").bands
 B = {band.name: index for index, band in enumerate(BANDS)}
@@ -204,7 +204,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from eozip.simulate import simulate
+from eozip_lab.simulate import simulate
 simulate(Path(sys.argv[1]) / "s", dates=1, size=int(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eozip.codecs.small_files import load_small, save_small, trained_tensors
-from eozip.entropy import exact
+from eozip.codecs.small.checkerboard import PASSES, colours, pass_of_cells, pyramid
+from eozip.codecs.small.networks import SmallConfig
+from eozip.codecs.small.weight_files import load_small, save_small, trained_tensors
+from eozip.entropy import fixed_point
 from eozip.errors import DesyncError, FormatError, WeightsError
-from eozip.networks.lattice import PASSES, colours, pass_of_cells, pyramid
-from eozip.networks.small import SmallConfig
-from eozip.train.calibrate import calibrate
-from eozip.train.objective import LOSS_EXPONENT, loss_of
+from eozip_lab.train.calibrate import calibrate
+from eozip_lab.train.objective import LOSS_EXPONENT, loss_of
 from smallmodels import KINDS, TINY, scene, tiny_codec, tiny_model, unfitted
 
 
@@ -175,7 +175,7 @@ def test_sums_that_could_overflow_are_refused(kind):
         entropy.groups[1].linear[0].weight.fill_(9.0 if kind == "tec-fp-tiny" else 15.0)
         entropy.groups[1].linear[0].weight.mul_(1000)
     with pytest.raises(WeightsError, match=r"groups\.1\.linear\.0"):
-        exact.exact_entropy(entropy)
+        fixed_point.exact_entropy(entropy)
 
 
 def test_tiny_is_the_shape_it_says():

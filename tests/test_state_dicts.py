@@ -13,8 +13,8 @@ from torch import Tensor
 
 import vectors
 from eozip import hub
-from eozip.codecs import published, temporal
-from eozip.codecs.networks import ElicModel, FactorizedModel
+from eozip.codecs.terracodec import published, temporal
+from eozip.codecs.terracodec.models import ElicModel, FactorizedModel
 from eozip.errors import WeightsError
 
 LISTED = vectors.ROOT / "reference" / "state_dicts.json"

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eozip.coder import PRECISION
 from eozip.entropy import gaussian
 from eozip.entropy.factorized import FactorizedPrior
+from eozip.entropy.range_coder import PRECISION
 from eozip.entropy.tables import factorized_tables, gaussian_tables, integer_frequencies
 
 TOTAL = 1 << PRECISION

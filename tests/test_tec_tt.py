@@ -12,13 +12,14 @@ import eozip
 import vectors
 from eozip import bitstream, hub, sensors
 from eozip.bitstream import Header
-from eozip.codecs import published, registry, tec_tt
+from eozip.codecs import registry
 from eozip.codecs.base import Encoded
-from eozip.coder import EstimatePort
+from eozip.codecs.terracodec import published, tec_tt
+from eozip.codecs.terracodec.transformer import TOKENS, Walked
 from eozip.entropy.gaussian import gaussian_likelihood
-from eozip.entropy.grid import GaussianGrid
+from eozip.entropy.gaussian_grid import GaussianGrid
+from eozip.entropy.range_coder import EstimatePort
 from eozip.errors import DesyncError, FormatError, WeightsError
-from eozip.networks.transformer import TOKENS, Walked
 from golden_decode import seen_with_threads
 
 HEADS = 4

@@ -8,9 +8,8 @@ import torch
 
 import vectors
 from eozip import hub
-from eozip.codecs import temporal
+from eozip.codecs.terracodec import temporal, transformer
 from eozip.errors import WeightsError
-from eozip.networks import transformer
 
 SMALL = ("tt-small", "flextec-small")
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from eozip.errors import InputError, OutputError, WeightsError
-from eozip.train import loop, run, validate
-from eozip.train import state as states
-from eozip.train.export import Facts, export_checkpoint
-from eozip.train.kinds import kind_of
-from eozip.train.objective import sampled_levels, schedule
-from eozip.train.recipe import load
+from eozip_lab.train import loop, run, validate
+from eozip_lab.train import state as states
+from eozip_lab.train.export import Facts, export_checkpoint
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.objective import sampled_levels, schedule
+from eozip_lab.train.recipe import load
 from smallmodels import unfitted
 from trainfiles import write_data, write_recipe
 

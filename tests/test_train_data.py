@@ -18,10 +18,11 @@ import zarr
 import eozip
 from eozip import sensors
 from eozip.errors import InputError, OutputError
-from eozip.train import augment, guard, loop, pack, packed, packing, run, stacks, validate
-from eozip.train.data import Draw, Stacks, open_source, open_sources
-from eozip.train.feed import feeding, turns
-from eozip.train.recipe import DataSource, checked, data_root, load
+from eozip_lab.train import augment, guard, loop, pack, packed, packing, run, stacks, validate
+from eozip_lab.train.data import Draw, Stacks
+from eozip_lab.train.data_sources import open_source, open_sources
+from eozip_lab.train.feed import feeding, turns
+from eozip_lab.train.recipe import DataSource, checked, data_root, load
 from trainfiles import scene, write_data, write_recipe
 
 PACKAGE = Path(eozip.__file__).parent
@@ -177,7 +178,7 @@ def test_ssl4eo_crops_are_windows_of_one_season(tmp_path, rows):
 
 
 def test_ssl4eo_bounds_open_shards_and_cache(tmp_path, monkeypatch):
-    from eozip.train import ssl4eo
+    from eozip_lab.train import ssl4eo
 
     monkeypatch.setattr(ssl4eo, "OPEN_SHARDS", 2)
     monkeypatch.setattr(ssl4eo, "CACHE_BYTES", 2 * 4 * 12 * 48 * 48 * 2)
@@ -341,7 +342,7 @@ import sys
 from pathlib import Path
 
 sys.modules.update(rasterio=None, zarr=None, xarray=None)
-from eozip.train import run
+from eozip_lab.train import run
 
 recipe, out, data = map(Path, sys.argv[1:])
 print(run(recipe, out=out, data=data, progress=False, device="cpu").steps)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from eozip.errors import InputError
-from eozip.train import state
-from eozip.train.augment import Augment
-from eozip.train.kinds import kind_of
-from eozip.train.recipe import SHIPPED, DataSource, Place, Recipe, Validation, differences, load, located
-from eozip.train.setup import configured
+from eozip_lab.train import state
+from eozip_lab.train.augment import Augment
+from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.recipe import SHIPPED, DataSource, Place, Recipe, Validation, differences, load, located
+from eozip_lab.train.setup import configured
 from trainfiles import write_recipe
 
 DOCS = Path(__file__).parents[1] / "docs" / "training.md"

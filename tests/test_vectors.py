@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vectors
-from eozip.codecs.networks import ElicModel, FactorizedModel
+from eozip.codecs.terracodec.models import ElicModel, FactorizedModel
 
 SIZES = {"fp-small": (24, 32), "fp-base": (128, 192), "elic-small": (32, 160), "elic-base": (128, 192)}
 SIZES["elic-large"] = (192, 320)

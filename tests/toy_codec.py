@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.bitstream import frame_check
+from eozip.bitstream.integers import normalised
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
-from eozip.coder import DecodePort, EncodePort, Port, Tables
+from eozip.entropy.range_coder import DecodePort, EncodePort, Port, Tables
 from eozip.errors import DesyncError, FormatError
-from eozip.numbers import normalised
 
 TOY = "toy-s2l2a-v1"
 

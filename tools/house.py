@@ -8,7 +8,7 @@ Definitions:
     names of dn         names of arguments and local variables that hold an array of pixels of dn's shape while it is encoded
     climbs              pairs of functions: the called one lies in a file that is further up the stack, another file between
     public names        functions, classes and constants at module level without underscore
-    circles             groups of modules that import each other, imports inside functions and for types alone included
+    circles             groups of modules that import each other, inside functions too, but not under TYPE_CHECKING
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def imported(name: str, tree: ast.Module, known: dict[str, ast.Module]) -> set[s
     """Modules of the project that a module names in any import statement."""
     found: set[str] = set()
     is_package = (SOURCE / Path(*name.split(".")) / "__init__.py").is_file()
-    for node in ast.walk(tree):
+    for node in _walked(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -78,6 +78,18 @@ def imported(name: str, tree: ast.Module, known: dict[str, ast.Module]) -> set[s
             parts = [f"{base}.{alias.name}" for alias in node.names]
             found |= {part if part in known else base for part in parts}
     return {other for other in found if other in known and other != name}
+
+
+def _walked(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
+            yield from _walked(child)
 
 
 def circles(known: dict[str, ast.Module]) -> list[list[str]]:

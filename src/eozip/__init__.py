@@ -9,10 +9,10 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eozip.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
+from eozip.chunk.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
+from eozip.chunk.pixels import psnr
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
-from eozip.pixels import psnr
 
 if TYPE_CHECKING:
     from eozip.store.convert import append_files as append_store

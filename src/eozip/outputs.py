@@ -250,7 +250,7 @@ def _aside(target: Path) -> Path:
 def _rename(source: Path, target: Path, flags: int) -> bool:
     """renameat2 of Linux; False where the system or the file system has no such thing."""
     library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-    if not hasattr(library, "renameat2"):
+    if library is None or not hasattr(library, "renameat2"):
         return False
     if library.renameat2(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flags) == 0:
         return True

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from eozip.bitstream import Chunk, frame_check
-from eozip.coder import DecodePort, Tables
+from eozip.entropy.range_coder import DecodePort, Tables
 from reference.model import PLACE, Model, read_tables, stored_model, table_row
 from reference.series import Past
 from reference.small import Step, compare, latent_shape, pass_grids

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import safe_open
 
 from eozip.bitstream import Chunk
-from eozip.coder import Tables
+from eozip.entropy.range_coder import Tables
 
 # --- 1. Grids ---------------------------------------------------------------------------------------------------------
 

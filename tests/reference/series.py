@@ -8,9 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from eozip import masks
-from eozip.bitstream import Chunk, frame_check
-from eozip.coder import DecodePort
+from eozip.bitstream import Chunk, frame_check, nodata_mask
+from eozip.entropy.range_coder import DecodePort
 from reference.model import (
     FINE,
     NARROW_BITS,
@@ -247,5 +246,5 @@ def dropped_cells(chunk: Chunk) -> np.ndarray | None:
         return None
     frames, h, w = latent_shape(chunk)
     rows, columns = (-(-n // 8) for n in chunk.header.shape[2:])
-    flags = masks.decode_mask(chunk.skip, (frames, 1, rows, columns))[:, 0]
+    flags = nodata_mask.decode_mask(chunk.skip, (frames, 1, rows, columns))[:, 0]
     return np.pad(flags, ((0, 0), (0, h - rows), (0, w - columns)), mode="edge")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eozip.bitstream import Chunk, frame_check
-from eozip.coder import DecodePort
+from eozip.entropy.range_coder import DecodePort
 from reference.model import (
     AT_LEVEL_BITS,
     COARSE,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from importlib.metadata import entry_points
 from types import FrameType
 
 import click
@@ -23,26 +24,17 @@ COMMANDS = {
     "info": "eozip.cli.info:info",
     "verify": "eozip.cli.verify:verify",
     "picture": "eozip.cli.picture:picture",
-    "evaluate": "eozip.cli.evaluate:evaluate",
     "inpaint": "eozip.cli.inpaint:inpaint",
-    "evaluate-inpainting": "eozip.cli.evaluate_inpainting:evaluate_inpainting",
-    "simulate": "eozip.cli.simulate:simulate",
     "models": "eozip.cli.models:models",
-    "train": "eozip.cli.train:train",
 }
 
 
-class LazyGroup(click.Group):
-    """Commands by name; errors raised on purpose become messages and exit codes."""
+OTHERS = "eozip.commands"
+"""Entry point group of commands from elsewhere: those of the workbench, `eozip_lab`, are found by it."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        return getattr(importlib.import_module(module), name)
+class ErrorsAsMessages(click.Group):
+    """Errors raised on purpose become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -54,6 +46,20 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing half-written was left under the output's name.", err=True)
             ctx.exit(130)
+
+
+class LazyGroup(ErrorsAsMessages):
+    """Commands by name, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(entry_points(group=OTHERS).names)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module, _, name = COMMANDS[cmd_name].partition(":")
+            return getattr(importlib.import_module(module), name)
+        found = entry_points(group=OTHERS, name=cmd_name)
+        return next(iter(found)).load() if found else None
 
 
 @click.group(cls=LazyGroup, name="eozip", context_settings={"help_option_names": ["-h", "--help"]})

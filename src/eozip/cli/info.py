@@ -64,7 +64,7 @@ def store_facts(path: Path) -> dict[str, Any]:
 
 def chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
-    from eozip import api
+    from eozip.chunk import api
 
     data = path.read_bytes()
     found = api.inspect(data)

@@ -21,7 +21,7 @@ class Encoded:
         checks: one u32 per frame, `eozip.bitstream.frame_check` of that frame's decoded symbols.
         budgets: one u8 per frame (token budgets of flexible-rate codecs), or empty.
         bits: estimate of what each frame cost, or empty where the encoder cannot tell; not in the stream.
-        skip: bool [T, h, w], latent cells that were not coded, or None where all were; see `eozip.codecs.dropping`.
+        skip: bool [T, h, w], latent cells that were not coded, or None where all were; see `eozip.codecs.skip_mask`.
     """
 
     sections: tuple[bytes, ...]

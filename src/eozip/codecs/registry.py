@@ -30,8 +30,8 @@ Loader = Callable[[], Codec]
 # Kind of network in config.json > "module:function" that takes the folder of its weights and (where the folder lists
 # several) the id wanted, and returns the codec.
 LOADERS = {
-    "small-image": "eozip.codecs.small_files:load_codec",
-    "small-flex": "eozip.codecs.flex_files:load_codec",
+    "small-image": "eozip.codecs.small.weight_files:load_codec",
+    "small-flex": "eozip.codecs.small.progressive_files:load_codec",
 }
 
 _FULL_ID = re.compile(r"(?P<short>.+)-(?P<sensor>[a-z0-9]+)-v(?P<version>[0-9]+)")

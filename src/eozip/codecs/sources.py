@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from eozip import hub, sensors
-from eozip.codecs import published, registry
+from eozip.codecs import registry
 from eozip.codecs.base import Codec
+from eozip.codecs.terracodec import published
 from eozip.errors import EozipError, WeightsError
 from eozip.own import SENSOR_FILE, own_files
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .gaussian import LIKELIHOOD_MIN
+from eozip.entropy.gaussian import LIKELIHOOD_MIN
 
 WIDTHS = (1, 3, 3, 3, 3, 1)
 

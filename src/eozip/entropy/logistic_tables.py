@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from eozip.coder import Tables
-
-from .logistic import LOG_SCALE_MAX, LOG_SCALE_MIN
-from .tables import pack_tables
+from eozip.entropy.logistic import LOG_SCALE_MAX, LOG_SCALE_MIN
+from eozip.entropy.range_coder import Tables
+from eozip.entropy.tables import pack_tables
 
 ROWS = 128
 STEP = (LOG_SCALE_MAX - LOG_SCALE_MIN) / (ROWS - 1)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coder import PRECISION, Tables
-from ..errors import WeightsError
-from .factorized import FactorizedPrior
+from eozip.entropy.factorized import FactorizedPrior
+from eozip.entropy.range_coder import PRECISION, Tables
+from eozip.errors import WeightsError
 
 TOTAL = 1 << PRECISION
 GAUSSIAN_REACH = 4.0  # standard deviations covered by a row; the 6e-5 beyond goes to the escape

@@ -2,17 +2,17 @@
 
 Three sources: weights shipped in the package, checkpoints on disk (.safetensors, or a .pt of plain tensors),
 and repositories on Hugging Face. This layer knows names, shapes and hashes; it builds no network, which
-`eozip.codecs.published` does.
+`eozip.codecs.terracodec.published` does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import WeightsError
-from .checkpoints import read_tensors, recognise
-from .published import PUBLISHED, ModelInfo, cached_checkpoints, pull
-from .shipped import (
+from eozip.errors import WeightsError
+from eozip.hub.checkpoints import read_tensors, recognise
+from eozip.hub.published import PUBLISHED, ModelInfo, cached_checkpoints, pull
+from eozip.hub.shipped import (
     CONFIG,
     TENSORS,
     beside,
@@ -23,7 +23,7 @@ from .shipped import (
     shipped_path,
     write_folder,
 )
-from .weights import Weights, check_tensors
+from eozip.hub.weights import Weights, check_tensors
 
 __all__ = [
     "CONFIG",

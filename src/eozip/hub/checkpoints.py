@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import WeightsError
-from .weights import Weights
+from eozip.errors import WeightsError
+from eozip.hub.weights import Weights
 
 _LIKELIHOOD = r"(_offset|_quantized_cdf|_cdf_length|likelihood_lower_bound\.bound"  # of every entropy model
 _GAUSSIAN = rf"{_LIKELIHOOD}|scale_table|scale_bound|lower_bound_scale\.bound"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import WeightsError
+from eozip.errors import WeightsError
 
 CONNECT_SECONDS = 3.0
 

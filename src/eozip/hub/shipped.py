@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import WeightsError
-from .checkpoints import read_tensors
-from .weights import Weights
+from eozip.errors import WeightsError
+from eozip.hub.checkpoints import read_tensors
+from eozip.hub.weights import Weights
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"

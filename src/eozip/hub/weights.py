@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import WeightsError
+from eozip.errors import WeightsError
 
 
 @dataclass(frozen=True, eq=False)

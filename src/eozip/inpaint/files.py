@@ -14,38 +14,19 @@ from eozip.codecs.base import Codec
 from eozip.errors import InputError, OutputError
 from eozip.inpaint.fill import LARGEST, UNFILLED, Filled, Progress, inpaint
 from eozip.inpaint.predict import Predictor
-from eozip.inpaint.record import PROVENANCE_MEANING, SIGMA_MEANING, date_tags, predicted_pixels, rounded_sigma
+from eozip.inpaint.record import (
+    PROVENANCE_MEANING,
+    SIGMA_MEANING,
+    Stack,
+    date_tags,
+    predicted_pixels,
+    rounded_sigma,
+)
 from eozip.inpaint.smooth import grown
 from eozip.raster import Profile, Scene, create_geotiffs, open_scene, read_window, with_fill
 from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
-from eozip.raster.scene import Tags
 
 PROVENANCE, SIGMA = "PROVENANCE", "SIGMA"
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A series as it lies in files.
-
-    Attributes:
-        dn: [T, C, H, W].
-        profile: of the C bands.
-        dates: [T] ISO texts or None.
-        names: [T] file names for the output.
-        tags: [T] metadata.
-        band_tags: [C] metadata.
-        offset: radiometric offset in DN.
-        sensor: of a store; None where the bands tell.
-    """
-
-    dn: np.ndarray
-    profile: Profile
-    dates: tuple[str | None, ...]
-    names: tuple[str, ...]
-    tags: tuple[Tags, ...]
-    band_tags: tuple[dict[str, str], ...]
-    offset: int
-    sensor: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from eozip.inpaint.fill import MISSING, UNFILLED, Filled
-from eozip.raster.scene import Tags
+from eozip.raster.scene import Profile, Tags
 
 PROVENANCE_MEANING = (
     f"0 measured; 1+n predicted, n dates show this pixel; {UNFILLED} hidden and left; {MISSING} no data"
 )
 SIGMA_MEANING = "root mean square over bands, DN; 0 measured"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A series as it lies in files.
+
+    Attributes:
+        dn: [T, C, H, W].
+        profile: of the C bands.
+        dates: [T] ISO texts or None.
+        names: [T] file names for the output.
+        tags: [T] metadata.
+        band_tags: [C] metadata.
+        offset: radiometric offset in DN.
+        sensor: of a store; None where the bands tell.
+    """
+
+    dn: np.ndarray
+    profile: Profile
+    dates: tuple[str | None, ...]
+    names: tuple[str, ...]
+    tags: tuple[Tags, ...]
+    band_tags: tuple[dict[str, str], ...]
+    offset: int
+    sensor: str | None = None
 
 
 def rounded_sigma(sigma: np.ndarray, dtype: np.dtype | type) -> np.ndarray:

@@ -18,7 +18,14 @@ import eozip
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError, OutputError
 from eozip.inpaint.fill import Filled
-from eozip.inpaint.record import PROVENANCE_MEANING, SIGMA_MEANING, date_tags, predicted_pixels, rounded_sigma
+from eozip.inpaint.record import (
+    PROVENANCE_MEANING,
+    SIGMA_MEANING,
+    Stack,
+    date_tags,
+    predicted_pixels,
+    rounded_sigma,
+)
 from eozip.raster.masks import MaskSpec
 from eozip.raster.scene import Scene, Source
 from eozip.store.codec import EozipChunkCodec
@@ -31,8 +38,6 @@ from eozip.store.writer import Progress, Run, run_facts, write_shards
 
 if TYPE_CHECKING:
     import zarr
-
-    from eozip.inpaint.files import Stack
 
 PROVENANCE, SIGMA = "provenance", "sigma"
 _PLANES = ("time", "y", "x")

@@ -1,6 +1,6 @@
 """The Zarr v3 codec `eozip.chunk`: one chunk [T, C, h, w] of integers to one eozip stream and back.
 
-Found by zarr through the entry point group `zarr.codecs`. The pixels go through `eozip.api`, imported at
+Found by zarr through the entry point group `zarr.codecs`. The pixels go through `eozip.chunk.api`, imported at
 the first chunk: opening a store and reading its coordinates needs no torch.
 
     configuration: {"codec": "tec-elic-small-s2l2a-v1", "quality": 60.0, "target_psnr": null, "max_error": null,
@@ -161,12 +161,12 @@ class EozipChunkCodec(ArrayBytesCodec):
         raise NotImplementedError(f"{NAME} streams have no fixed size")
 
     def encode_options(self) -> dict[str, Any]:
-        """Keyword arguments of `eozip.api.encode` that this configuration stands for."""
+        """Keyword arguments of `eozip.chunk.api.encode` that this configuration stands for."""
         others = ("bitstream", "budget")
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in others}
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
-        from eozip import api
+        from eozip.chunk import api
 
         if isinstance(chunk_array, DecodedBuffer):
             raise InputError(
@@ -182,7 +182,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
-        from eozip import api
+        from eozip.chunk import api
 
         with _SLOTS:
             found = split(chunk_bytes.to_bytes(), self.budget)

@@ -90,7 +90,7 @@ def _old(run: Run, pixels: StorePixels, opened: Shard, shard: Shape, position: S
 
 
 def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
-    from eozip import api
+    from eozip.chunk import api
 
     found = pixels.description
     (y0, y1), (x0, x1) = window.rows, window.columns
@@ -100,7 +100,7 @@ def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
 
 
 def _holds_nothing(pixels: StorePixels, data: bytes) -> bool:
-    from eozip import api
+    from eozip.chunk import api
 
     if api.inspect(data).header.codec != "lossless":
         return False

@@ -139,7 +139,7 @@ class StorePixels:
         Raises:
             FormatError: damaged bytes, or a stream of another size than this place has.
         """
-        from eozip import api
+        from eozip.chunk import api
 
         out = np.full(self._extent(window), self.description.fill_value, np.dtype(self.description.dtype))
         with self.naming(shard, window):
@@ -191,7 +191,7 @@ def dropped_of(fetched: list[Piece], window: Window) -> np.ndarray:
     Raises:
         FormatError: damaged flags, or of another size than this place has.
     """
-    from eozip import api
+    from eozip.chunk import api
 
     height, width = (stop - start for start, stop in (window.rows, window.columns))
     out = np.zeros((window.times[1] - window.times[0], height, width), bool)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eozip.pixels import PEAK
+from eozip.chunk.pixels import PEAK
 
 
 @dataclass

@@ -132,7 +132,7 @@ class _Checker:
             self.report.failures.append(str(error))
 
     def _check(self, shard: Shape, window: Window, opened: Shard | None) -> None:
-        from eozip import api
+        from eozip.chunk import api
 
         fetched = self.pixels.fetch(shard, window, opened)
         with self.pixels.naming(shard, window):

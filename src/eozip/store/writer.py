@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from eozip.chunk.constraints import NEAR_LOSSLESS
+from eozip.chunk.pixels import PEAK
 from eozip.codecs.registry import LOSSLESS
-from eozip.guarantee import NEAR_LOSSLESS
-from eozip.pixels import PEAK
 from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
@@ -210,7 +210,7 @@ def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
     Raises:
         InputError: see above.
     """
-    from eozip import api
+    from eozip.chunk import api
 
     if drop is not None:
         api.check_droppable(codec.codec)
@@ -258,7 +258,7 @@ def _keep_stream(
 
 
 def _encode_chunk(run: Run, dn: np.ndarray, first: int, drop: np.ndarray | None) -> bytes:
-    from eozip import api
+    from eozip.chunk import api
 
     stream, report = api.encode_report(dn, drop=drop, **run.codec.encode_options())
     run.tally.add(dn, api.decode(stream), first, api.dropped(stream) if report.dropped else None)

@@ -1,0 +1,50 @@
+"""The bytes of one chunk: its layout, and the parts that are coded exactly. No torch.
+
+format      header, sections, checksums (docs/bitstream.md)
+nodata_mask  the nodata mask and single out-of-range pixels
+lossless    arrays of integers, exactly
+residual    corrections in steps, near-lossless pixels
+integers    coded lists of integers
+"""
+
+from __future__ import annotations
+
+from eozip.bitstream.format import (
+    MAGIC,
+    MAX_BANDS,
+    MAX_DATES,
+    MAX_SAMPLES,
+    MAX_SECTIONS,
+    MAX_SIDE,
+    Chunk,
+    Header,
+    Layout,
+    fits,
+    frame_check,
+    header_size,
+    pack,
+    read_header,
+    read_layout,
+    size_problem,
+    unpack,
+)
+
+__all__ = [
+    "MAGIC",
+    "MAX_BANDS",
+    "MAX_DATES",
+    "MAX_SAMPLES",
+    "MAX_SECTIONS",
+    "MAX_SIDE",
+    "Chunk",
+    "Header",
+    "Layout",
+    "fits",
+    "frame_check",
+    "header_size",
+    "pack",
+    "read_header",
+    "read_layout",
+    "size_problem",
+    "unpack",
+]

@@ -1,0 +1,417 @@
+"""Layout of one chunk; ``docs/bitstream.md`` specifies every field.
+
+    fixed part (34 bytes) | codec id | sensor id | [checks] | [budgets] | section table | CRC-32C | sections
+
+The sections are the nodata mask and the exceptions (see `eozip.bitstream.nodata_mask`), the skip mask (see
+`eozip.codecs.skip_mask`), then the codec's own, then the residual layer (see `eozip.bitstream.residual`); all but the
+codec's only if their flag is set. All integers are little-endian. Sizes are checked before anything is allocated by them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from itertools import accumulate
+
+import google_crc32c
+import numpy as np
+
+from eozip.errors import ChecksumError, FormatError, InputError, LimitError
+
+MAGIC = b"\x89EOZ"
+VERSION = 1
+
+PREFIX = 9  # bytes that say how long the header is
+
+MAX_DATES = 4096
+MAX_BANDS = 64
+MAX_SIDE = 32768
+MAX_SAMPLES = 1 << 31
+MAX_SECTIONS = 4096
+MAX_SECTION_BYTES = (1 << 32) - 1
+MAX_NAME = 64
+QUALITY_STEPS = 100  # quality is stored in hundredths
+
+_FIXED = struct.Struct("<4sBHHHBHHHi8si")  # up to and including nodata
+_ENTRY = struct.Struct("<II")  # length and CRC-32C of a section
+_CRC = struct.Struct("<I")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DTYPES = ("uint16", "int16")
+
+_SQUEEZED, _INT16, _NODATA, _CHECKS, _BUDGETS, _MASK, _EXCEPTIONS, _SKIP, _RESIDUAL = (
+    1 << bit for bit in range(9)
+)
+_KNOWN = (1 << 9) - 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """Facts about one chunk.
+
+    Attributes:
+        codec: full codec id, such as ``tec-elic-small-s2l2a-v1``, or ``lossless``.
+        dtype: ``uint16`` or ``int16``.
+        shape: T, C, H, W before any padding.
+        squeezed: the caller gave [C, H, W] (then T is 1).
+        sensor: sensor id, such as ``s2-l2a``.
+        offset: radiometric offset of the DN, taken off before coding.
+        nodata: the nodata value, or None.
+        quality: quality used, 0..100 in hundredths.
+        weights_hash: 8 bytes, zero where there are no weights.
+        checks: u32 per frame over decoded symbols, or empty.
+        budgets: u8 per frame, or empty.
+        skip: some latent cells were not coded; a skip mask before the codec's sections says which.
+        residual: a residual layer follows the codec's sections.
+    """
+
+    codec: str
+    dtype: str
+    shape: tuple[int, int, int, int]
+    squeezed: bool = False
+    sensor: str = "s2-l2a"
+    offset: int = 0
+    nodata: int | None = None
+    quality: float = 0.0
+    weights_hash: bytes = bytes(8)
+    checks: tuple[int, ...] = ()
+    budgets: tuple[int, ...] = ()
+    skip: bool = False
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A parsed chunk.
+
+    Attributes:
+        header: its facts.
+        mask: coded nodata mask, empty if no pixel is nodata.
+        exceptions: coded out-of-range pixels, empty if there are none.
+        sections: the codec's sections; fewer than ``declared`` if the chunk was cut.
+        declared: how many sections the chunk had when it was written.
+        residual: coded residual layer; empty if there is none or the chunk was cut before its end.
+        skip: coded skip mask; empty if all cells were coded.
+    """
+
+    header: Header
+    mask: bytes
+    exceptions: bytes
+    sections: tuple[bytes, ...]
+    declared: int
+    residual: bytes = b""
+    skip: bytes = b""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a chunk lie, as its header says.
+
+    Attributes:
+        header: its facts.
+        size: bytes of the header.
+        flags: as stored.
+        table: length and CRC-32C of each section, in the order of the bytes.
+    """
+
+    header: Header
+    size: int
+    flags: int
+    table: tuple[tuple[int, int], ...]
+
+    @property
+    def before(self) -> int:
+        """Number of sections before the codec's own."""
+        return sum(bool(self.flags & flag) for flag in (_MASK, _EXCEPTIONS, _SKIP))
+
+    @property
+    def declared(self) -> int:
+        """Number of the codec's own sections."""
+        return len(self.table) - self.before - self.header.residual
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Position behind the header and behind each section, in bytes from the chunk's start."""
+        return tuple(accumulate((length for length, _ in self.table), initial=self.size))
+
+
+def frame_check(symbols: np.ndarray) -> int:
+    """CRC-32C of one frame's decoded symbols.
+
+    Args:
+        symbols: any shape, values within int32.
+    """
+    return int(google_crc32c.value(np.ascontiguousarray(symbols, dtype="<i4").tobytes()))
+
+
+def size_problem(shape: tuple[int, int, int, int]) -> str | None:
+    """What is wrong with a shape T, C, H, W under the limits of the format; None if nothing is."""
+    for name, value, most in zip("TCHW", shape, (MAX_DATES, MAX_BANDS, MAX_SIDE, MAX_SIDE)):
+        if not 1 <= value <= most:
+            return f"{name} = {value}, allowed are 1..{most}"
+    samples = shape[0] * shape[1] * shape[2] * shape[3]
+    return f"T*C*H*W = {samples}, allowed are {MAX_SAMPLES}" if samples > MAX_SAMPLES else None
+
+
+def fits(value: int, dtype: str) -> bool:
+    """Whether ``value`` is one that pixels of ``dtype`` can have."""
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max)
+
+
+def pack(
+    header: Header,
+    mask: bytes,
+    exceptions: bytes,
+    sections: tuple[bytes, ...],
+    residual: bytes = b"",
+    skip: bytes = b"",
+) -> bytes:
+    """One chunk as bytes.
+
+    Raises:
+        InputError: a field that the format cannot hold.
+    """
+    _check_packable(header, sections)
+    if header.residual != bool(residual) or header.skip != bool(skip):
+        raise InputError(
+            f"expected header.residual = {bool(residual)} and header.skip = {bool(skip)}, as there are such sections, "
+            f"got {header.residual} and {header.skip}"
+        )
+    before, after = [part for part in (mask, exceptions, skip) if part], [residual] * header.residual
+    parts = [*before, *sections, *after]
+    if max((len(part) for part in parts), default=0) > MAX_SECTION_BYTES:
+        raise InputError(f"a section is longer than {MAX_SECTION_BYTES} bytes; use smaller chunks")
+    tail = b"".join(
+        [
+            _pack_name(header.codec),
+            _pack_name(header.sensor),
+            struct.pack(f"<{len(header.checks)}I", *header.checks),
+            bytes(header.budgets),
+            struct.pack("<H", len(sections)),
+            *(_ENTRY.pack(len(part), google_crc32c.value(part)) for part in parts),
+        ]
+    )
+    head = _pack_fixed(header, _flags(header, mask, exceptions), _FIXED.size + len(tail) + _CRC.size) + tail
+    return b"".join([head, _CRC.pack(google_crc32c.value(head)), *parts])
+
+
+def unpack(data: bytes, *, allow_truncated: bool = False) -> Chunk:
+    """Parses one chunk and checks every checksum.
+
+    Args:
+        data: the bytes of `pack`.
+        allow_truncated: accept data that end early, with those of the codec's sections that are whole.
+
+    Raises:
+        FormatError: not a chunk, a newer version, truncated, or trailing bytes.
+        LimitError: a declared size beyond the limits; nothing was allocated.
+        ChecksumError: bytes changed after they were written.
+    """
+    data = bytes(data)
+    layout = read_layout(data)
+    total = layout.ends[-1]
+    if len(data) > total:
+        raise FormatError(f"chunk: expected {total} bytes, got {len(data)}; remove what follows the chunk")
+    if len(data) < total and not allow_truncated:
+        raise FormatError(f"chunk: expected {total} bytes, got {len(data)}; it is truncated")
+    return _collect(layout, _read_sections(data, layout))
+
+
+def read_header(data: bytes) -> tuple[Header, tuple[int, ...]]:
+    """Header of a chunk, and the length of each of its sections (mask and exceptions first, where present).
+
+    Reads nothing behind the header, so the first few hundred bytes of a chunk are enough.
+
+    Raises:
+        FormatError: as `unpack`, for the header.
+    """
+    layout = read_layout(data)
+    return layout.header, tuple(length for length, _ in layout.table)
+
+
+def _check_packable(header: Header, sections: tuple[bytes, ...]) -> None:
+    problem = size_problem(header.shape)
+    dates = header.shape[0]
+    if problem:
+        raise InputError(f"chunk too large or empty: {problem}; use smaller chunks")
+    if header.dtype not in _DTYPES:
+        raise InputError(f"dtype: expected one of {_DTYPES}, got {header.dtype}")
+    if len(header.checks) not in (0, dates) or len(header.budgets) not in (0, dates):
+        raise InputError(f"expected {dates} or no checks and budgets, got {header.checks}, {header.budgets}")
+    if len(sections) > MAX_SECTIONS:
+        raise InputError(f"expected at most {MAX_SECTIONS} sections, got {len(sections)}")
+    if not 0 <= header.quality <= 100 or not -(1 << 31) <= header.offset < 1 << 31:
+        raise InputError(
+            f"expected quality 0..100 and an int32 offset, got {header.quality}, {header.offset}"
+        )
+    if header.nodata is not None and not fits(header.nodata, header.dtype):
+        raise InputError(f"nodata: expected a value of {header.dtype}, got {header.nodata}")
+    if len(header.weights_hash) != 8 or (header.squeezed and dates != 1):
+        raise InputError("expected an 8-byte weights hash, and one date in a [C, H, W] chunk")
+
+
+def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
+    return (
+        _SQUEEZED * header.squeezed
+        | _INT16 * (header.dtype == "int16")
+        | _NODATA * (header.nodata is not None)
+        | _CHECKS * bool(header.checks)
+        | _BUDGETS * bool(header.budgets)
+        | _MASK * bool(mask)
+        | _EXCEPTIONS * bool(exceptions)
+        | _SKIP * header.skip
+        | _RESIDUAL * header.residual
+    )
+
+
+def _pack_fixed(header: Header, flags: int, size: int) -> bytes:
+    t, c, h, w = header.shape
+    quality = round(header.quality * QUALITY_STEPS)
+    fields = (t, c, h, w, quality, header.offset, header.weights_hash, header.nodata or 0)
+    return _FIXED.pack(MAGIC, VERSION, flags, size, *fields)
+
+
+def _pack_name(name: str) -> bytes:
+    if not _NAME.fullmatch(name):
+        raise InputError(f"name: expected 1..{MAX_NAME} of a-z 0-9 . _ -, got {name!r}")
+    return bytes([len(name)]) + name.encode("ascii")
+
+
+class _Reader:
+    """Takes fields off the front of the header, never beyond its end."""
+
+    def __init__(self, data: bytes, start: int, stop: int) -> None:
+        self._data, self._at, self._stop = data, start, stop
+
+    def take(self, size: int) -> bytes:
+        if self._at + size > self._stop:
+            raise FormatError("chunk: the header is shorter than its fields")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def name(self) -> str:
+        text = self.take(self.take(1)[0]).decode("latin-1")
+        if not _NAME.fullmatch(text):
+            raise FormatError(f"chunk: expected a name of a-z 0-9 . _ -, got {text[:80]!r}")
+        return text
+
+    def finish(self) -> None:
+        if self._at != self._stop:
+            raise FormatError("chunk: the header is longer than its fields")
+
+
+def read_layout(data: bytes) -> Layout:
+    """Parses the header of a chunk; reads nothing behind it.
+
+    Raises:
+        FormatError: as `unpack`, for the header.
+    """
+    data = bytes(data)
+    size = _checked_header_size(data)
+    _, _, flags, _, t, c, h, w, quality, offset, weights_hash, nodata = _FIXED.unpack_from(data)
+    shape = (t, c, h, w)
+    if flags & ~_KNOWN:
+        raise FormatError(f"chunk: unknown flags {flags:#06x}; install a newer eozip")
+    _check_declared(flags, shape, quality)
+    reader = _Reader(data, _FIXED.size, size - _CRC.size)
+    codec, sensor = reader.name(), reader.name()
+    checks = struct.unpack(f"<{t}I", reader.take(4 * t)) if flags & _CHECKS else ()
+    budgets = tuple(reader.take(t)) if flags & _BUDGETS else ()
+    (declared,) = struct.unpack("<H", reader.take(2))
+    if declared > MAX_SECTIONS:
+        raise LimitError(f"chunk: {declared} sections, allowed are {MAX_SECTIONS}")
+    count = declared + sum(bool(flags & flag) for flag in (_MASK, _EXCEPTIONS, _SKIP, _RESIDUAL))
+    table = tuple(_ENTRY.iter_unpack(reader.take(_ENTRY.size * count)))
+    reader.finish()
+    header = Header(
+        codec=codec,
+        dtype=_DTYPES[bool(flags & _INT16)],
+        shape=shape,
+        squeezed=bool(flags & _SQUEEZED),
+        sensor=sensor,
+        offset=offset,
+        nodata=_read_nodata(nodata, flags),
+        quality=quality / QUALITY_STEPS,
+        weights_hash=weights_hash,
+        checks=checks,
+        budgets=budgets,
+        skip=bool(flags & _SKIP),
+        residual=bool(flags & _RESIDUAL),
+    )
+    return Layout(header, size, flags, table)
+
+
+def header_size(head: bytes) -> int:
+    """Size of a chunk's header in bytes, from its first `PREFIX` bytes.
+
+    Raises:
+        FormatError: not the beginning of a chunk of this version.
+    """
+    if head[: len(MAGIC)] != MAGIC or len(head) < PREFIX:
+        raise FormatError(f"not an eozip chunk: expected it to start with {MAGIC!r}, got {head[:4]!r}")
+    if head[4] != VERSION:
+        raise FormatError(
+            f"chunk: version {head[4]}; this eozip reads version {VERSION}: install a newer one"
+        )
+    return int.from_bytes(head[7:PREFIX], "little")
+
+
+def _checked_header_size(data: bytes) -> int:
+    """Size of the header, after its magic, version and checksum were found right."""
+    size = header_size(data)
+    if len(data) < _FIXED.size:
+        raise FormatError(f"chunk: expected at least {_FIXED.size} bytes, got {len(data)}; it is truncated")
+    if not _FIXED.size + _CRC.size <= size <= len(data):
+        raise FormatError(f"chunk: a header of {size} bytes in {len(data)} bytes; it is truncated or damaged")
+    (expected,) = _CRC.unpack_from(data, size - _CRC.size)
+    got = google_crc32c.value(data[: size - _CRC.size])
+    if got != expected:
+        raise ChecksumError(f"chunk header: expected CRC-32C {expected:08x}, got {got:08x}; it is damaged")
+    return size
+
+
+def _check_declared(flags: int, shape: tuple[int, int, int, int], quality: int) -> None:
+    problem = size_problem(shape)
+    if problem:
+        raise LimitError(f"chunk: declares {problem}")
+    if quality > 100 * QUALITY_STEPS:
+        raise FormatError(f"chunk: expected a quality of at most 100.00, got {quality / QUALITY_STEPS}")
+    if flags & _SQUEEZED and shape[0] != 1:
+        raise FormatError(f"chunk: [C, H, W] with {shape[0]} dates")
+
+
+def _read_nodata(raw: int, flags: int) -> int | None:
+    if not flags & _NODATA:
+        if raw:
+            raise FormatError("chunk: a nodata value without its flag")
+        return None
+    if not fits(raw, _DTYPES[bool(flags & _INT16)]):
+        raise FormatError(f"chunk: nodata {raw} does not fit its dtype")
+    return raw
+
+
+def _read_sections(data: bytes, layout: Layout) -> list[bytes]:
+    parts, at = [], layout.size
+    for index, (length, crc) in enumerate(layout.table):
+        if at + length > len(data):
+            break
+        part = data[at : at + length]
+        if google_crc32c.value(part) != crc:
+            raise ChecksumError(f"chunk section {index}: its CRC-32C differs; the data are damaged")
+        parts.append(part)
+        at += length
+    return parts
+
+
+def _collect(layout: Layout, parts: list[bytes]) -> Chunk:
+    before, declared = layout.before, layout.declared
+    if len(parts) < before:
+        raise FormatError("chunk: cut before its masks and exceptions were whole; nothing can be decoded")
+    first = iter(parts[:before])
+    mask, exceptions, skip = (
+        next(first) if layout.flags & flag else b"" for flag in (_MASK, _EXCEPTIONS, _SKIP)
+    )
+    sections, after = parts[before : before + declared], parts[before + declared :]
+    residual = after[0] if after else b""
+    return Chunk(layout.header, mask, exceptions, tuple(sections), declared, residual, skip)

@@ -1,0 +1,1 @@
+"""One chunk: numpy pixels to bytes and back, under a quality or a promise about errors."""

@@ -1,0 +1,1 @@
+"""The tec-*-small codecs: networks, entropy models, coding and files."""

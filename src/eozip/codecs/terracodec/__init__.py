@@ -1,0 +1,1 @@
+"""Codecs in the layout of the published TerraCodec checkpoints: networks, entropy models, coding and files."""

@@ -1,0 +1,145 @@
+"""The token model of TEC-TT and FlexTEC on integers: the same network with exact layers in the place of plain ones."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from eozip.codecs.terracodec import exact_transformer as ex
+from eozip.codecs.terracodec.transformer import TOKEN_SCALE, Attention, Layer, TokenModel
+from eozip.entropy.fixed_point import WIDE
+from eozip.errors import WeightsError
+
+ADDS = 4  # a layer adds four times to the stream
+
+
+@torch.no_grad()
+def exact_tokens(model: TokenModel) -> TokenModel:
+    """A twin of a token model whose every step is exact; it gives the same numbers in one pass and token by token.
+
+    Raises:
+        WeightsError: Weights too large, or a network too deep or wide, for exact sums.
+    """
+    check_stream(model)
+    # shells of the modules; tensors that are not replaced below are shared with the model
+    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    for part in ("encoder_sep", "encoder_joint"):
+        for i, layer in enumerate(getattr(twin, part).layers.values()):
+            _encoder(f"{part}.{i}", layer)
+    for i, layer in enumerate(twin.decoder.layers.values()):
+        _decoder(f"decoder.{i}", layer)
+    _embeddings(twin)
+    for head, leaving in (("mean_head", ex.MEAN), ("scale_head", ex.HEAD)):
+        setattr(twin, head, _head(head, getattr(twin, head), leaving))
+    return twin.eval().requires_grad_(False)
+
+
+def check_stream(model: TokenModel) -> None:
+    """The residual stream, which no step clamps, stays within what its LayerNorms hold exactly.
+
+    Raises:
+        WeightsError: Too many layers for such a width.
+    """
+    depths = [len(stack.layers) for stack in (model.encoder_sep, model.encoder_joint, model.decoder)]
+    d = model.post_embedding_layernorm.normalized_shape[0]
+    adds = ADDS * max(depths[0] + depths[1], depths[2]) + 3  # and the embedding, and two positions
+    if d * (adds * ex.STREAM.largest) ** 2 >= WIDE or adds * ex.STREAM.largest >= 2.0**23:
+        raise WeightsError(
+            f"expected a transformer whose width times squared depth stays below {WIDE / ex.STREAM.largest**2 / 16:.3g}, "
+            f"got width {d} and depths {depths}; its sums cannot be computed exactly"
+        )
+
+
+def units_hash(twin: TokenModel) -> str:
+    """Hash of what export chose from float norms: a machine that chose otherwise must have another codec id."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(twin.named_buffers()):
+        if name.endswith(".unit"):
+            digest.update(f"{name}\n".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy(), "<f8"))
+    for table in (ex.gelu_table(), ex.exponential_table()):
+        digest.update(np.array(table, "<i4"))
+    return digest.hexdigest()
+
+
+def _encoder(name: str, layer: Layer) -> None:
+    _attention(f"{name}.self_attention", layer.self_attention, layer.norm1a, layer.norm1a)
+    _mlp(f"{name}.mlp1", layer.mlp1, layer.norm1b)
+    _attention(f"{name}.cross_attention", layer.cross_attention, layer.norm2a, layer.norm2a)
+    _mlp(f"{name}.mlp2", layer.mlp2, layer.norm2b)
+    _norms(layer)
+
+
+def _decoder(name: str, layer: Layer) -> None:
+    _attention(f"{name}.self_attention", layer.self_attention, layer.norm1a, layer.norm1a)
+    _mlp(f"{name}.mlp1", layer.mlp1, layer.norm1b)
+    _attention(f"{name}.cross_attention", layer.cross_attention, layer.norm2a, None)
+    _mlp(f"{name}.mlp2", layer.mlp2, layer.norm2b)
+    _norms(layer)
+
+
+def _norms(layer: Layer) -> None:
+    for norm in ("norm1a", "norm1b", "norm2a", "norm2b"):
+        d = getattr(layer, norm).normalized_shape[0]
+        setattr(layer, norm, ex.ExactNorm(d, ex.STREAM.unit))
+
+
+def _attention(name: str, attention: Attention, before: nn.LayerNorm, context: nn.LayerNorm | None) -> None:
+    """`context`: the LayerNorm before keys and values; None if they read the stream."""
+    d, heads = attention.q.in_features, attention.heads
+    reads = ex.normed(d)
+    query = ex.folded(f"{name}.q", attention.q, before, 1 / math.sqrt(d // heads))
+    attention.q = ex.exact_linear(f"{name}.q", *query, reads, ex.QUERY, torch.float64)
+    remembered = ex.Entering(STREAM_SUM) if context is None else reads
+    for part in ("k", "v"):
+        linear, full = getattr(attention, part), f"{name}.{part}"
+        weights = (linear.weight, linear.bias) if context is None else ex.folded(full, linear, context)
+        setattr(attention, part, ex.exact_linear(full, *weights, remembered, ex.ACTIVATION, torch.float64))
+    attended = ex.attended(attention.v, heads, remembered)
+    proj = attention.proj
+    attention.proj = ex.exact_linear(f"{name}.proj", proj.weight, proj.bias, attended, ex.STREAM)
+    attention.attend = ex.ExactAttend()
+
+
+def _mlp(name: str, mlp: nn.Module, before: nn.LayerNorm) -> None:
+    reads = ex.normed(mlp.fc1.in_features)
+    mlp.fc1 = ex.exact_linear(f"{name}.fc1", *ex.folded(f"{name}.fc1", mlp.fc1, before), reads, ex.HIDDEN)
+    fc2 = mlp.fc2
+    mlp.fc2 = ex.exact_linear(f"{name}.fc2", fc2.weight, fc2.bias, ex.activated(mlp.fc1, reads), ex.STREAM)
+    mlp.act = ex.ExactGelu()
+
+
+def _embeddings(twin: TokenModel) -> None:
+    for name in ("encoder_embedding", "decoder_embedding"):
+        plain = getattr(twin, name)
+        # a division of every element, so no sum
+        weight = plain.weight.double() / torch.full_like(plain.weight, TOKEN_SCALE, dtype=torch.float64)
+        setattr(twin, name, ex.exact_linear(name, weight, plain.bias, ex.Entering(ex.TOKEN), ex.EMBEDDED))
+    norm = twin.post_embedding_layernorm
+    twin.post_embedding_layernorm = ex.ExactAffine(norm.weight, norm.bias, ex.EMBEDDED.unit)
+    for name in ("enc_position_sep", "enc_position_joint", "dec_position"):
+        position = getattr(twin, name)
+        position._pos = nn.Parameter(ex.STREAM.of(position._pos.detach()), requires_grad=False)
+    sym = twin.learned_zero.sym.detach().double()
+    twin.learned_zero.sym = nn.Parameter(ex.TOKEN.of(sym), requires_grad=False)
+
+
+def _head(name: str, head: nn.Sequential, leaving: ex.Grid) -> nn.Sequential:
+    layers, reads = [], ex.Entering(STREAM_SUM)
+    for i, part in enumerate(head):
+        if isinstance(part, nn.Linear):
+            last = i + 1 == len(head)
+            grid = leaving if last else ex.HEAD
+            layers.append(ex.exact_linear(f"{name}.{i}", part.weight, part.bias, reads, grid, torch.float64))
+            reads = ex.Entering(ex.HEAD)
+        else:
+            layers.append(ex.ExactLeaky(part.negative_slope, ex.HEAD))
+    return nn.Sequential(*layers)
+
+
+STREAM_SUM = ex.Grid(ex.STREAM.unit, 2.0**15)  # the residual stream itself: `check_stream` holds it below

@@ -1,0 +1,348 @@
+"""Exact layers for transformers: weights and activations on dyadic grids, so that every sum is exact on every machine.
+
+A sum of products of integers is the same in any order while no partial sum leaves the integers that the carrier
+holds: 2**24 for float32, 2**53 for float64. A partial sum of a row w and an input x is a sum over some of their
+products, so it is at most |w| |x| (Euclidean norms, Cauchy and Schwarz); and behind a LayerNorm the norm of x is known
+beforehand: the square root of its length. So most layers fit float32, without calibration, whatever the pixels.
+
+Between sums there are only operations that IEEE 754 rounds correctly, element by element, and tables. docs/exact.md,
+section 5, defines each step. `eozip.codecs.terracodec.exact_tokens` puts these layers in the place of the plain ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eozip.entropy import fixed_point
+from eozip.entropy.fixed_point import NARROW, WIDE, carrier_for
+from eozip.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Multiples of 1 / unit within -most .. most; both are powers of two."""
+
+    unit: float
+    most: float
+
+    def of(self, v: Tensor) -> Tensor:
+        """The nearest of them, ties to even; exact."""
+        return fixed_point.on_grid(v, self.unit, self.most)
+
+    @property
+    def largest(self) -> float:
+        """In units."""
+        return self.unit * self.most
+
+
+NORMED = Grid(2.0**7, 2.0**10)  # behind a LayerNorm; never reaches its end
+HIDDEN = Grid(2.0**8, 2.0**9)  # before GELU
+ACTIVATION = Grid(2.0**6, 2.0**9)  # behind GELU, keys and values of attention and what it gives
+QUERY = Grid(2.0**8, 2.0**6)  # already divided by the root of the head's width
+STREAM = Grid(2.0**8, 2.0**8)  # what a layer adds to the residual stream
+EMBEDDED = Grid(2.0**16, 2.0**5)  # before the LayerNorm of the embedding: small where tokens are small
+TOKEN = Grid(2.0**10, 2.0**20)  # latents; integers but for the learned tokens
+HEAD = Grid(2.0**10, 2.0**13)  # between the layers of a head, and what enters the scale
+MEAN = Grid(2.0**10, 2.0**22)
+GAIN = Grid(2.0**12, 2.0**10)  # gains and shifts of a LayerNorm
+WEIGHT = 2.0**20  # the finest grid of float32 weights
+WIDE_WEIGHT = 2.0**24  # and of float64 weights
+LEAST_UNITS = 2.0**4  # root mean square of a row of float32 weights in units of its grid; below, float64
+NORM_EPS = 1e-6
+
+TIE = 1e-9
+GELU_REACH = 8  # identity above, zero below its negative
+SOFTMAX_UNIT, SOFTMAX_REACH = 2.0**6, 2.0**4  # differences of logits from the largest
+SOFTMAX_ONE = 2.0**20  # exp(0)
+
+
+@cache
+def gelu_table() -> list[int]:
+    """64 gelu(i / 256), i = -2048 .. 2048, to the nearest integer.
+
+    For large inputs the exact value lies so little below half way that libm would decide on the side: it is rounded
+    down, by a share of a unit that no other entry notices.
+    """
+    reach = int(GELU_REACH * HIDDEN.unit)
+    inputs = [i / HIDDEN.unit for i in range(-reach, reach + 1)]
+    return [round(ACTIVATION.unit * gelu(v) - TIE) for v in inputs]
+
+
+def gelu(v: float) -> float:
+    """v Phi(v)"""
+    return v * 0.5 * math.erfc(-v * math.sqrt(0.5))
+
+
+@cache
+def exponential_table() -> list[int]:
+    """round(2**20 exp(-i / 64)), i = 0 .. 1024."""
+    reach = int(SOFTMAX_REACH * SOFTMAX_UNIT)
+    return [round(SOFTMAX_ONE * math.exp(-i / SOFTMAX_UNIT)) for i in range(reach + 1)]
+
+
+class ExactGelu(nn.Module):
+    """GELU by table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.tensor(gelu_table()).float() / ACTIVATION.unit, persistent=False)
+
+    def forward(self, v: Tensor) -> Tensor:
+        reach = GELU_REACH * HIDDEN.unit
+        index = (v * HIDDEN.unit).clamp_(-reach, reach).add_(reach).int()
+        return ACTIVATION.of(fixed_point.looked_up(self.table, index) + (v - GELU_REACH).clamp_min_(0))
+
+
+class ExactAttend(nn.Module):
+    """Softmax attention: exact logits, an exponential by table, exact sums, one division."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.tensor(exponential_table()).double(), persistent=False)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """q, k, v float64 [n, heads, length, d / heads] > float32 like q."""
+        logits = q @ k.transpose(-1, -2)
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -math.inf)  # as far below as the table reaches, where it is 0
+        below = fixed_point.on_grid(logits.amax(-1, keepdim=True) - logits, SOFTMAX_UNIT, SOFTMAX_REACH)
+        weight = fixed_point.looked_up(self.table, (below * SOFTMAX_UNIT).int())
+        return ACTIVATION.of((weight @ v) / weight.sum(-1, keepdim=True)).float()
+
+
+class ExactNorm(nn.Module):
+    """LayerNorm without gain and shift, which the layers behind it have taken over.
+
+    Args:
+        d: Width.
+        unit: Of the grid of its input.
+    """
+
+    def __init__(self, d: int, unit: float) -> None:
+        super().__init__()
+        self.unit, self.share, self.eps = unit, 1 / d, NORM_EPS * unit**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [..., d] on the grid of `unit` > float32 on `NORMED`."""
+        units = x * self.unit
+        mean = (units.sum(-1, keepdim=True, dtype=torch.float64) * self.share).round_()
+        off = units.sub_(mean.float())  # below 2**24, so exact
+        variance = off.double().square_().sum(-1, keepdim=True) * self.share
+        scale = torch.ones_like(variance) / (variance + self.eps).sqrt_()
+        return NORMED.of(off.mul_(scale.float()))
+
+
+class ExactAffine(nn.Module):
+    """ExactNorm with its gain and shift, for an output that is added to the stream.
+
+    Args:
+        gain: [d].
+        shift: [d].
+        unit: Of the grid of the input.
+    """
+
+    def __init__(self, gain: Tensor, shift: Tensor, unit: float) -> None:
+        super().__init__()
+        self.norm = ExactNorm(len(gain), unit)
+        self.register_buffer("gain", GAIN.of(gain.double()))
+        self.register_buffer("shift", GAIN.of(shift.double()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return STREAM.of(self.norm(x).double() * self.gain + self.shift).float()
+
+
+class ExactLinear(nn.Module):
+    """A linear layer whose sums are exact, and whose output is rounded to a grid.
+
+    Attributes:
+        weight: [out, in], each row on a grid of its own; float32 if its sums fit, else float64.
+        bias: [out], on the grid of its row's sums.
+        unit: float64 [out], units of the rows' grids.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, unit: Tensor, entering: Grid, leaving: Grid, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.entering, self.leaving, self.dtype = entering, leaving, dtype
+        self.narrow = weight.dtype == torch.float32
+        self.register_buffer("unit", unit)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] on `entering` > [..., out] on `leaving`."""
+        carrier = carrier_for(x.device) if self.narrow else torch.float64
+        total = F.linear(x.to(carrier), self.weight.to(carrier), self.bias.to(carrier))
+        return self.leaving.of(total).to(self.dtype)
+
+
+class ExactLeaky(nn.Module):
+    """LeakyReLU: a product that IEEE 754 rounds, then the grid again."""
+
+    def __init__(self, slope: float, grid: Grid) -> None:
+        super().__init__()
+        self.slope, self.grid = slope, grid
+
+    def forward(self, v: Tensor) -> Tensor:
+        return torch.where(v > 0, v, self.grid.of(v * self.slope))
+
+
+@dataclass(frozen=True)
+class Entering:
+    """What a layer reads.
+
+    Attributes:
+        grid: Of its inputs.
+        norm: The largest Euclidean norm of one input vector; infinite if none is known.
+    """
+
+    grid: Grid
+    norm: float = math.inf
+
+
+def normed(d: int) -> Entering:
+    """What an `ExactNorm` of width d gives: its norm is at most the root of d, but for rounding."""
+    return Entering(NORMED, math.sqrt(d) * (1 + 2.0**-10 + 0.5 / NORMED.unit))
+
+
+def activated(layer: ExactLinear, reads: Entering) -> Entering:
+    """What GELU gives behind a layer: GELU enlarges nothing, so the norm of the layer's output bounds it."""
+    rounding = (
+        math.sqrt(len(layer.bias)) / ACTIVATION.unit
+    )  # half a unit in the layer, half a unit in the table
+    bias = float(layer.bias.double().norm())
+    return Entering(ACTIVATION, spectral_bound(layer.weight.double()[None]) * reads.norm + bias + rounding)
+
+
+def attended(values: ExactLinear, heads: int, reads: Entering) -> Entering:
+    """What attention gives: per head a mean of values, which is no longer than the longest of them."""
+    weight = values.weight.double().unflatten(0, (heads, -1))
+    rounding = math.sqrt(weight.shape[1]) / ACTIVATION.unit
+    longest = spectral_bounds(weight) * reads.norm + values.bias.double().unflatten(0, (heads, -1)).norm(
+        dim=1
+    )
+    return Entering(ACTIVATION, float((longest + rounding).norm()))
+
+
+def spectral_bounds(weight: Tensor) -> Tensor:
+    """At least the spectral norm of each matrix of float64 [k, rows, columns]: the Schatten norm of order 32."""
+    gram = (
+        weight @ weight.transpose(-1, -2)
+        if weight.shape[-2] < weight.shape[-1]
+        else weight.transpose(-1, -2) @ weight
+    )
+    size = gram.diagonal(dim1=-1, dim2=-2).sum(-1).clamp_min(2.0**-60)
+    power = gram / size[:, None, None]
+    for _ in range(4):
+        power = power @ power
+    return (size * power.diagonal(dim1=-1, dim2=-2).sum(-1) ** (1 / 16)).sqrt() * (1 + 2.0**-20)
+
+
+def spectral_bound(weight: Tensor) -> float:
+    """The same of one matrix [1, rows, columns]."""
+    return float(spectral_bounds(weight)[0])
+
+
+def exact_linear(
+    name: str,
+    weight: Tensor,
+    bias: Tensor,
+    reads: Entering,
+    leaving: Grid,
+    dtype: torch.dtype = torch.float32,
+) -> ExactLinear:
+    """Float weights > a layer whose sums are exact: in float32 where a fine enough grid allows it, else in float64.
+
+    Args:
+        name: For messages.
+        weight: [out, in].
+        bias: [out].
+        reads: What enters.
+        leaving: Grid of what leaves.
+        dtype: Of what leaves.
+
+    Raises:
+        WeightsError: Weights so large that float64 cannot hold the sums.
+    """
+    weight, bias = weight.double(), bias.double()
+    unit = narrow_units(weight, bias, reads)
+    if unit is not None:
+        return ExactLinear(
+            *placed(weight, bias, unit, reads, torch.float32), unit, reads.grid, leaving, dtype
+        )
+    unit = wide_units(name, weight, bias, reads)
+    return ExactLinear(*placed(weight, bias, unit, reads, torch.float64), unit, reads.grid, leaving, dtype)
+
+
+def placed(
+    weight: Tensor, bias: Tensor, unit: Tensor, reads: Entering, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Weights on the grids of their rows, the bias on that of their products."""
+    products = unit * reads.grid.unit
+    return (torch.round(weight * unit[:, None]) / unit[:, None]).to(dtype), (
+        torch.round(bias * products) / products
+    ).to(dtype)
+
+
+def narrow_units(weight: Tensor, bias: Tensor, reads: Entering) -> Tensor | None:
+    """Per row the finest grid on which no partial sum reaches 2**24 units; None if that is too coarse."""
+    columns, norm = weight.shape[1], reads.norm * reads.grid.unit
+    # rounding lengthens a row by at most half a unit in each column, and the bias by half a unit
+    room = NARROW * (1 - 2.0**-10) - 0.5 * math.sqrt(columns) * norm - 1
+    if room < LEAST_UNITS * math.sqrt(columns) * norm:
+        return None
+    return powers(
+        room / (weight.norm(dim=1) * norm + bias.abs() * reads.grid.unit).clamp_min(2.0**-20), WEIGHT
+    )
+
+
+def wide_units(name: str, weight: Tensor, bias: Tensor, reads: Entering) -> Tensor:
+    """Per row the finest grid on which no partial sum reaches 2**53 units, whatever enters within its grid.
+
+    Raises:
+        WeightsError: Coarser than 2**-10.
+    """
+    largest = weight.abs().sum(1) * reads.grid.largest + bias.abs() * reads.grid.unit
+    unit = powers(WIDE / 4 / largest.clamp_min(2.0**-20), WIDE_WEIGHT)
+    if not bool(torch.isfinite(largest).all()) or float(unit.min()) < 2.0**10:
+        raise WeightsError(
+            f"{name}: expected rows of finite weights whose absolute sum allows a grid of 1/1024, got one of "
+            f"{float(weight.abs().sum(1).max()):.3g}; these weights cannot be computed exactly"
+        )
+    return unit
+
+
+def powers(v: Tensor, most: float) -> Tensor:
+    """The largest power of two at most v, and at most `most`."""
+    mantissa, exponent = torch.frexp(v)  # v = mantissa 2**exponent, mantissa in [1/2, 1): exact
+    return torch.ldexp(torch.ones_like(mantissa), exponent - 1).clamp_max(most)
+
+
+def folded(name: str, linear: nn.Linear, norm: nn.LayerNorm, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of a layer that has taken over gain and shift of the LayerNorm before it.
+
+    The sums over shifts are exact, so every machine gets the same numbers.
+
+    Args:
+        name: For messages.
+        linear: The layer.
+        norm: The LayerNorm.
+        factor: On all of it.
+
+    Raises:
+        WeightsError: Weights or shifts too large for that.
+    """
+    weight = torch.round(linear.weight.double() * WEIGHT) / WEIGHT
+    gain, shift = (GAIN.of(p.double()) for p in (norm.weight, norm.bias))
+    if not float((weight.abs() @ shift.abs()).max()) * WEIGHT * GAIN.unit < WIDE / 2:
+        raise WeightsError(
+            f"{name}: expected smaller weights behind a LayerNorm with such shifts; they cannot be folded exactly"
+        )
+    return weight * gain * factor, (linear.bias.double() + weight @ shift) * factor

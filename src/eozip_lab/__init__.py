@@ -1,0 +1,1 @@
+"""The workbench beside eozip: evaluation, training, simulation. eozip never imports it."""

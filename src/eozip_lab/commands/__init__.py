@@ -1,0 +1,1 @@
+"""Commands of `eozip` that belong to the workbench; `eozip.cli` finds them by their entry points."""

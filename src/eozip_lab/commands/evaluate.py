@@ -1,0 +1,200 @@
+"""`eozip evaluate DATA... --out FOLDER`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eozip.cli.common import CommaList, json_option, print_json, progress_bar, threads_option
+
+if TYPE_CHECKING:
+    from eozip_lab.evaluate.evaluation import Plan
+    from eozip_lab.evaluate.methods import Method
+
+
+class Numbers(CommaList):
+    """Numbers separated by commas."""
+
+    name = "n,n,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        if isinstance(value, list):
+            return value
+        try:
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            return self.fail(f"expected numbers separated by commas, got {value!r}", param, ctx)
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DATA...")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the report; a killed run goes on.",
+)
+@click.option("--codecs", type=CommaList(), help="Codecs, by comma; default: all of the sensor; 'none'.")
+@click.option("--baselines", type=CommaList(), help="Baselines, by comma; default: all; 'none'.")
+@click.option("--qualities", type=Numbers(), help="Qualities of the codecs; default: 0,5,..,100.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of a baseline's settings take each N-th, and the last: quicker, and coarser between.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    help="Side of the window taken from larger frames; 0 takes whole frames.",
+)
+@click.option(
+    "--grid",
+    type=click.IntRange(1, 32),
+    default=1,
+    show_default=True,
+    help="So many windows a side, evenly spread, each a place; 1 is the top left one.",
+)
+@click.option("--bands", type=CommaList(), help="Bands to take, by name or position.")
+@click.option("--sensor", help="Sensor whose bands these are, if the file does not name its bands.")
+@click.option("--offset", type=int, help="Radiometric offset in DN; default: the file's.")
+@click.option(
+    "--crops",
+    type=click.IntRange(min=0),
+    default=128,
+    show_default=True,
+    help="Side of the crops kept for looking at; 0 keeps none.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+@threads_option
+@json_option
+def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Measure codecs and baselines on your own images.
+
+    DATA is GeoTIFFs, folders of them (dates of one place, or one place a folder; <place>_<number>.tif are
+    dates of a place), or .npz stacks [T, C, H, W]. Writes FOLDER/report.json and report.html; finished points are kept, and
+    the same command continues a run that was stopped.
+    """
+    from eozip_lab.evaluate.evaluation import REPORT, Notices
+    from eozip_lab.evaluate.evaluation import evaluate as measure
+    from eozip_lab.evaluate.report import write_report
+
+    plan = _plan(data, options)
+    with _Phases(quiet=as_json) as phases:
+        sweep, crops = phases.begin("Evaluating", "points"), phases.begin("Crops", "files")
+        report = measure(plan, out, Notices(sweep, crops, _say_unavailable))
+        page = write_report(out, phases.begin("Report", "parts"))
+    if as_json:
+        print_json({"report": str(out / REPORT), "page": str(page), **_facts(report)})
+    else:
+        click.echo(f"{_text(report, out / REPORT)}\nto look at: {page}")
+    if report["failures"]:
+        first = report["failures"][0]
+        raise click.ClickException(
+            f"{len(report['failures'])} points failed; the report lists them. The first: {first.method} at "
+            f"{first.setting:g} on {first.place}: {first.error}"
+        )
+
+
+class _Phases:
+    """Progress bars one after the other: the first call for a phase ends the bar of the one before."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._shown, self._stack = quiet, "", ExitStack()
+
+    def __enter__(self) -> _Phases:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def begin(self, title: str, unit: str) -> Callable[[int, int], None]:
+        """The callback of a phase; its bar appears when it is called."""
+        current: list[Callable[[int, int], None]] = []
+
+        def update(done: int, total: int) -> None:
+            if self._shown != title:
+                self._stack.close()
+                current[:] = [self._stack.enter_context(progress_bar(title, unit, self._quiet))]
+                self._shown = title
+            current[0](done, total)
+
+        return update
+
+
+def _plan(data: tuple[Path, ...], options: dict[str, Any]) -> Plan:
+    from eozip_lab.evaluate.evaluation import Plan
+    from eozip_lab.evaluate.inputs import Reading
+
+    bands = tuple(options["bands"]) if options["bands"] else None
+    reading = Reading(options["size"] or None, options["grid"], bands, options["sensor"], options["offset"])
+    return Plan(
+        data,
+        reading,
+        _names(options["codecs"]),
+        _names(options["baselines"]),
+        _qualities(options["qualities"]),
+        options["jobs"],
+        options["threads"],
+        options["crops"],
+        every=options["every"],
+    )
+
+
+def _names(values: list[str | int] | None) -> tuple[str, ...] | None:
+    if values is None:
+        return None
+    return () if values == ["none"] else tuple(map(str, values))
+
+
+def _qualities(values: list[float] | None) -> tuple[float, ...] | None:
+    if values is not None and not all(0 <= value <= 100 for value in values):
+        raise click.BadParameter(f"expected qualities of 0 to 100, got {values}", param_hint="--qualities")
+    return None if values is None else tuple(values)
+
+
+def _say_unavailable(found: list[Method]) -> None:
+    for method in found:
+        if not method.available:
+            click.echo(f"{method.id}: left out: {method.reason}", err=True)
+
+
+def _facts(report: dict[str, Any]) -> dict[str, Any]:
+    summary = report["summary"]
+    return {
+        "points": report["run"]["points"],
+        "resumed": report["run"]["resumed"],
+        "failures": len(report["failures"]),
+        "places": [place["name"] for place in report["places"]],
+        "unavailable": {m.id: m.reason for m in report["methods"] if not m.available},
+        "mean_bpppb": {
+            name: {db: cell["mean"] for db, cell in rates.items()}
+            for name, rates in summary["rates_at_psnr"].items()
+        },
+    }
+
+
+def _text(report: dict[str, Any], path: Path) -> str:
+    facts, count = report["run"], len(report["places"])
+    means = _facts(report)["mean_bpppb"]
+    width, dbs = max(map(len, means)), next(iter(means.values()))
+    rows = ["  ".join([name.ljust(width), *map(_cell, rates.values())]) for name, rates in means.items()]
+    return "\n".join(
+        [
+            f"{path}: {facts['points']} points on {count} places, {facts['resumed']} of them from before",
+            "bits per pixel and band at equal PSNR (peak 10,000 DN), mean over places:",
+            "  ".join(["".ljust(width), *(f"{db} dB".rjust(8) for db in dbs)]),
+            *rows,
+        ]
+    )
+
+
+def _cell(rate: float | None) -> str:
+    return ("-" if rate is None else f"{rate:.4f}").rjust(8)

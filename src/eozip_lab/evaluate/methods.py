@@ -1,0 +1,136 @@
+"""What takes part in an evaluation: our codecs and the baselines, those that cannot run here with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from eozip import __version__
+from eozip.chunk import api
+from eozip.codecs import registry
+from eozip.errors import InputError
+from eozip_lab.evaluate import baselines
+from eozip_lab.evaluate.promised import PROMISES
+
+CODEC, BASELINE = "codec", "baseline"
+_SECTIONED = "flextec-small"
+_LIBRARIES = ("imagecodecs", "av", "terracodec")  # whose versions decide a baseline's bytes
+
+
+@dataclass(frozen=True)
+class Method:
+    """A codec or baseline; see `methods` in docs/evaluation.md.
+
+    Attributes:
+        id: unique name.
+        kind: "codec" or "baseline".
+        settings: what the encoder is told.
+        setting_name: what a setting is.
+        sweep: settings, coarse to fine.
+        available: whether it can run here.
+        reason: why not.
+    """
+
+    id: str
+    kind: str
+    settings: str
+    setting_name: str
+    sweep: tuple[float, ...]
+    available: bool = True
+    reason: str | None = None
+
+
+def default_codecs(sensor: str = "s2-l2a") -> list[str]:
+    """`learned` codecs of a sensor, then `PROMISES`; where it has no codec, what needs none."""
+    found = learned(sensor)
+    return [*found, *PROMISES] if found else [registry.LOSSLESS]
+
+
+def learned(sensor: str = "s2-l2a") -> list[str]:
+    """Short names of every codec of a sensor in the registry, the default ones first."""
+    mark = f"-{sensor.replace('-', '')}-v"
+    found = [name.rpartition(mark)[0] for name in registry.names() if mark in name]
+    first = [name for name in (api.DEFAULT_TEMPORAL_CODEC, api.DEFAULT_CODEC) if name in found]
+    return list(dict.fromkeys([*first, *found]))
+
+
+def methods(
+    codecs: Sequence[str],
+    names: Sequence[str],
+    sensor: str,
+    qualities: Sequence[float] | None = None,
+    every: int = 1,
+) -> list[Method]:
+    """What was asked for, codecs first.
+
+    Args:
+        codecs: full ids or short names.
+        names: of baselines.
+        sensor: sensor id.
+        qualities: of the codecs; None is 0, 5, .. 100.
+        every: of a baseline's settings every N-th is taken, and the last.
+
+    Raises:
+        InputError: a baseline that nobody knows, nothing asked for, or something asked for twice.
+        UnknownCodecError: a codec that nobody knows.
+    """
+    unknown = [name for name in names if name not in baselines.ENTRIES]
+    if unknown:
+        known = ", ".join(baselines.ENTRIES)
+        raise InputError(f"unknown baseline {', '.join(unknown)}: expected some of {known}")
+    doubled = sorted({name for name in codecs if list(codecs).count(name) > 1})
+    doubled += sorted({name for name in names if list(names).count(name) > 1})
+    if doubled:
+        raise InputError(f"{', '.join(doubled)}: asked for twice; name each once")
+    found = [_codec(name, sensor, qualities) for name in codecs] + [_baseline(name, every) for name in names]
+    if not found:
+        raise InputError("expected at least one codec or baseline, got none")
+    return found
+
+
+def fingerprint(method: Method, sensor: str) -> str:
+    """What, beside setting and pixels, decides the bytes of a method: a change of it measures anew."""
+    measured_by = f"eozip {__version__}"  # metrics are part of a point
+    if method.id in PROMISES:
+        return f"{method.settings} {measured_by}"
+    if method.kind == CODEC:
+        return f"{registry.resolve(method.id, sensor)} {measured_by}"
+    return " ".join([method.settings, measured_by, *map(_version, _LIBRARIES)])
+
+
+def _codec(name: str, sensor: str, qualities: Sequence[float] | None) -> Method:
+    made, asked = baselines.own(name, sensor), tuple(sorted(set(qualities or baselines.QUALITIES)))
+    sweep = baselines.sweep_of(name) if name in PROMISES else _distinct(name, asked)
+    return Method(name, CODEC, made.settings, baselines.setting_of(name), sweep)
+
+
+def _distinct(name: str, qualities: tuple[float, ...]) -> tuple[float, ...]:
+    """Without qualities that give the same bytes as a lower one: flextec-small has as many rates as sections."""
+    if not name.startswith(_SECTIONED):
+        return qualities
+    from eozip.codecs.small.progressive_codec import sections_of
+
+    return tuple({sections_of(quality): quality for quality in reversed(qualities)}.values())[::-1]
+
+
+def _baseline(name: str, every: int) -> Method:
+    entry, reason = baselines.ENTRIES[name], baselines.unavailable(name)
+    settings = "" if reason else baselines.contender(name).settings
+    return Method(
+        name, BASELINE, settings, entry.setting, _thinned(entry.sweep, every), reason is None, reason
+    )
+
+
+def _thinned(sweep: tuple[float, ...], every: int) -> tuple[float, ...]:
+    """Each `every`-th setting from the coarsest on; the finest too, for curves to span the same range."""
+    return tuple(dict.fromkeys([*sweep[::every], sweep[-1]]))
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} absent"

@@ -1,0 +1,225 @@
+"""One self-contained page from a report's numbers and crops: no network, no script or font from elsewhere.
+
+    write_report(Path("report"))        # report/report.json, report/crops/ > report/report.html, report/figures/
+
+`report_data` reads, `report_words` and `report_findings` put numbers into sentences, `report_tables` and
+`report_plots` show them, `report_crops` makes the viewer's pictures; report_page.* are the page, its style and script.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from eozip_lab.evaluate import report_findings, report_plots, report_tables
+from eozip_lab.evaluate.provenance import write_bytes, write_text
+from eozip_lab.evaluate.report_crops import viewer_data
+from eozip_lab.evaluate.report_data import AT, Report, load_report
+from eozip_lab.evaluate.report_html import bullets, image, paragraph, section, words
+from eozip_lab.evaluate.report_html import table as html_table
+from eozip_lab.evaluate.report_words import bound_verdicts, place_losses, verdicts
+
+NAME, FIGURES = "report.html", "figures"
+
+Progress = Callable[[int, int], None]
+"""Called with parts done and in all."""
+
+_LEGEND = "Codecs of eozip are solid lines, baselines broken ones."
+_BD = (
+    "Percent of rate at equal PSNR (below 0: fewer bits), dB at equal rate. Averaged over the range that both curves "
+    "cover; a small share of the reference's range says little."
+)
+_VIEWER = """<fieldset>
+<label>Place <select id="place"></select></label>
+<label>Date <select id="date"></select></label>
+<label>Bands <select id="combination"></select></label>
+<label>Bytes <select id="level"></select></label>
+<label>Middle <select id="middle"></select></label>
+<label>Right <select id="right"></select></label>
+</fieldset>
+<p><output id="shown"></output></p>
+<div id="stage"><canvas></canvas><canvas></canvas><canvas></canvas><div id="divider"></div></div>
+<input id="slider" type="range" min="0" max="100" step="0.5" value="25" aria-label="original, middle, right">
+<div id="stops"></div>
+<h3>Side by side at equal bytes, errors below</h3>
+<p class="fine">Error: mean over all bands of |decoded - original|; 0 DN <canvas id="legend"></canvas>
+<span id="error-top"></span></p>
+<div id="grid"></div>
+<noscript><p>The pictures need JavaScript.</p></noscript>
+"""
+
+
+def write_report(folder: str | Path, progress: Progress = lambda done, total: None) -> Path:
+    """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
+
+    The page's plots are written beside it, FOLDER/figures/*.svg.
+
+    Args:
+        folder: where `eozip evaluate` wrote.
+        progress: called with parts of the page done and in all.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        InputError: no report.json of this schema, a crop that cannot be read, or matplotlib is not installed.
+        OutputError: the page cannot be written.
+    """
+    path, report = Path(folder) / NAME, load_report(folder)
+    drawn = report_plots.plots(report)
+    text = page(report, drawn, progress)
+    for name, svg in drawn.items():
+        write_bytes(path.parent / FIGURES / f"{name}.svg", svg)
+    write_text(path, text)
+    return path
+
+
+def page(report: Report, drawn: Mapping[str, bytes], progress: Progress = lambda done, total: None) -> str:
+    """The page as text; `drawn`: its plots."""
+    pictures = viewer_data(report)
+    return Template(_part("html")).substitute(
+        title=escape(_title(report)),
+        style=_part("css"),
+        script=_part("js"),
+        body=_body(report, pictures, drawn, progress),
+        data=json.dumps(pictures).replace("<", "\\u003c"),  # "</script>" in a name would end the script
+    )
+
+
+def _body(report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], progress: Progress) -> str:
+    sections = {
+        "words": ("In words", lambda: _findings(report)),
+        "rd": ("Rate-distortion", lambda: _curves(drawn["rd"])),
+        "bits": ("Bits at equal quality", lambda: _bits(report, drawn["bits"])),
+        "bounds": ("Largest error promised", lambda: _bounds(report)),
+        "bd": ("Bjontegaard differences", lambda: paragraph(_BD) + report_tables.bd_table(report)),
+        "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report, drawn["speed"])),
+        "bands": ("PSNR of each band", lambda: _bands(report, drawn["bands"])),
+        "viewer": ("Pictures", lambda: _viewer(report, pictures)),
+        "metrics": (f"Other metrics at {AT} dB", lambda: report_tables.metric_tables(report)),
+        "spans": ("Span of the settings", lambda: report_tables.span_table(report)),
+        "made": ("How it was made", lambda: _made(report)),
+    }
+    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, (title, _) in sections.items())
+    parts = [f"<h1>{escape(_title(report))}</h1>\n<nav>{links}</nav>\n"]
+    for done, (key, (title, html)) in enumerate(sections.items()):
+        progress(done, len(sections))
+        parts.append(section(key, title, html()))
+    progress(len(sections), len(sections))
+    return "".join(parts)
+
+
+def _title(report: Report) -> str:
+    return f"eozip evaluate: {_count(len(report.methods), 'method')} on {_count(len(report.places), 'place')}"
+
+
+def _findings(report: Report) -> str:
+    rates = report.data["summary"]["rates_at_psnr"]
+    losses = [
+        *place_losses(rates, report.codecs),
+        *report_findings.metric_losses(report),
+        *report_findings.reach_sentences(report),
+    ]
+    return "".join(
+        [
+            paragraph("Every sentence is generated from report.json; rates are means over all places."),
+            bullets(verdicts(rates, report.codecs)),
+            bullets(bound_verdicts(report.at("summary", "at_bound") or {}, report.codecs)),
+            bullets([*report_findings.ratio_sentences(report), *report_findings.few_places(report)]),
+            "<h3>Where a baseline wins</h3>\n",
+            bullets(losses, "losses") or paragraph("Nowhere in what was measured."),
+            "<h3>What is missing</h3>\n",
+            bullets(report_findings.gaps(report)) or paragraph("Nothing that was asked for."),
+        ]
+    )
+
+
+def _curves(svg: bytes) -> str:
+    return _plot(svg, "PSNR over rate") + paragraph(_LEGEND)
+
+
+def _bits(report: Report, svg: bytes) -> str:
+    note = "Large dots: mean over places, where every place is reached; small dots: every place. "
+    ratios = (
+        "Bits of the codec / bits of the other, geometric mean over places; interval: bootstrap over places."
+    )
+    return "".join(
+        [
+            _plot(svg, "bits per pixel per band at equal PSNR"),
+            paragraph(note + _definition(report, "rate")),
+            report_tables.rate_tables(report),
+            paragraph(ratios),
+            report_tables.ratio_table(report),
+        ]
+    )
+
+
+def _bounds(report: Report) -> str:
+    note = (
+        "Bits per pixel per band where no pixel may be off by more than so many DN (0: every pixel exact), mean over "
+        "places; methods that promise no such thing are not here, whatever their largest error was."
+    )
+    return paragraph(note) + report_tables.bound_table(report)
+
+
+def _speed(report: Report, svg: bytes) -> str:
+    note = (
+        "Crosses: every place; dots: geometric mean. CPU time of all threads in one run per point, model loaded: other "
+        "work on the machine hardly changes it. An order of magnitude, not a benchmark."
+    )
+    return _plot(svg, f"MPx per CPU second over rate at {AT} dB") + paragraph(note)
+
+
+def _bands(report: Report, svg: bytes) -> str:
+    plot = _plot(svg, f"PSNR of each band at {AT} dB overall")
+    return plot + report_tables.band_tables(report)
+
+
+def _viewer(report: Report, pictures: dict[str, Any]) -> str:
+    if not pictures["places"]:
+        return paragraph("No crops were stored.")
+    note = (
+        "Move the slider: original, then the middle method comes in from the left, then the right one. Of each method the "
+        "point nearest in bytes to the reference's is shown, nothing is interpolated; bytes and PSNR are those of the "
+        "whole place, the pictures its middle."
+    )
+    left_out = pictures["left_out"]
+    kept = f"Pictures of {', '.join(left_out)} would make the page too large: see crops/." if left_out else ""
+    return paragraph(note) + (paragraph(kept) if kept else "") + _VIEWER
+
+
+def _made(report: Report) -> str:
+    made = report.data["provenance"]
+    facts = {
+        "command": made["command"],
+        "when": made["when"],
+        "commit": made["commit"],
+        "versions": ", ".join(f"{name} {text}" for name, text in made["versions"].items()),
+        "machine": ", ".join(f"{name}: {text}" for name, text in made["machine"].items()),
+        "run": ", ".join(f"{name}: {text}" for name, text in (report.at("run") or {}).items()),
+        **{f"definition: {name}": text for name, text in report.data["definitions"].items()},
+    }
+    rows = [[words(name), words(text)] for name, text in facts.items()]
+    tables = [report_tables.place_table(report), report_tables.method_table(report)]
+    return html_table(["", ""], rows) + "".join(tables) + report_tables.point_table(report)
+
+
+def _definition(report: Report, name: str) -> str:
+    return str(report.at("definitions", name) or "")
+
+
+def _plot(svg: bytes, alt: str) -> str:
+    return image(svg, "svg+xml", alt)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _part(ending: str) -> str:
+    return resources.files("eozip_lab.evaluate").joinpath(f"report_page.{ending}").read_text(encoding="utf-8")

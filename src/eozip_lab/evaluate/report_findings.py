@@ -1,0 +1,157 @@
+"""What a reader should take away, in sentences made from report.json: gains, and as plainly where a baseline wins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eozip_lab.evaluate.report_data import AT, Report
+from eozip_lab.evaluate.report_words import percent
+
+FEW = 5  # places below which an interval is not worth much
+
+# Field of a point > what it is called, and whether more is better.
+COMPARED = {
+    "spectral_angle": ("spectral angle", False),
+    "ndvi_error": ("NDVI error", False),
+    "ndwi_error": ("NDWI error", False),
+    "class_change": ("share of pixels of another class", False),
+    "max_error": ("largest error", False),
+    "ssim": ("SSIM", True),
+    "ms_ssim": ("MS-SSIM", True),
+    "encode_mpx_cpu_s": ("encoding speed, MPx per CPU second", True),
+    "decode_mpx_cpu_s": ("decoding speed, MPx per CPU second", True),
+    "peak_rss_bytes": ("peak memory, bytes", False),
+}
+
+
+def ratio_sentences(report: Report, db: str = AT) -> list[str]:
+    """For the first codec against every baseline: bits needed at one PSNR, with the interval over places."""
+    pairs = [
+        pair
+        for pair in report.data["summary"]["pairs"]
+        if pair["method"] in report.codecs[:1] and pair["reference"] in report.baselines
+    ]
+    return [_ratio(pair["method"], pair["reference"], pair["ratio_at_psnr"].get(db), db) for pair in pairs]
+
+
+def few_places(report: Report) -> list[str]:
+    """A warning where intervals rest on too few places to say much."""
+    count = len(report.places)
+    if count >= FEW or not report.data["summary"]["pairs"]:
+        return []
+    return [
+        f"Intervals over {count} places say little: of fewer than {FEW} they span hardly more than the places."
+    ]
+
+
+def metric_losses(report: Report) -> list[str]:
+    """A sentence for each metric in which, at 40 dB on some place, the best baseline beats the best codec of eozip."""
+    found = [_metric_loss(report, field) for field in COMPARED]
+    return [sentence for sentence in found if sentence]
+
+
+def reach_sentences(report: Report) -> list[str]:
+    """Baselines that go on to a PSNR, or to exactness, that no codec of eozip reaches on every place."""
+    ours = max((_reach(report, method) for method in report.codecs), default=-math.inf)
+    further = {name: db for name in report.baselines if (db := _reach(report, name)) > ours}
+    if not further or ours == -math.inf:
+        return []
+    listed = ", ".join(f"{name} ({_db(db)})" for name, db in further.items())
+    return [
+        f"Above {_db(ours)}, the most that a codec of eozip reaches on every place, only baselines go on: {listed}."
+    ]
+
+
+def gaps(report: Report) -> list[str]:
+    """What was asked for and is not in the numbers: methods left out, and points that raised an error."""
+    left_out = [m for m in report.data["methods"] if not m["available"]]
+    failed = [
+        f"{f['method']} at {f['setting']} on {f['place']} failed: {f['error']}"
+        for f in report.data["failures"]
+    ]
+    return [f"{m['id']} was left out: {m['reason']}" for m in left_out] + failed
+
+
+def _ratio(method: str, reference: str, found: dict | None, db: str) -> str:
+    if found is None or found["ratio"] is None:
+        return f"At {db} dB {method} and {reference} have no place in common: no ratio."
+    start = f"At {db} dB {method} needs {found['ratio']:.3f} of the bits of {reference}"
+    if found["low"] is None:
+        return f"{start}, on {found['places']} of {found['of']} places: too few for an interval."
+    interval = (
+        f"95 % interval {found['low']:.3f} to {found['high']:.3f}, {found['places']} of {found['of']} places"
+    )
+    undecided = found["low"] <= 1 <= found["high"]
+    return f"{start} ({interval})" + ("; neither is shown to be better." if undecided else ".")
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """A baseline's metric on one place beside the best codec's; `clear`: the larger over the smaller."""
+
+    place: str
+    baseline: str
+    theirs: float
+    codec: str
+    mine: float
+
+    @property
+    def clear(self) -> float:
+        low, high = sorted((abs(self.theirs), abs(self.mine)))
+        return high / low if low > 0 else math.inf
+
+
+def _metric_loss(report: Report, field: str) -> str | None:
+    what = COMPARED[field][0]
+    losses = [loss for place in report.places if (loss := _loss(report, field, place))]
+    if not losses:
+        return None
+    worst = max(losses, key=lambda loss: loss.clear)
+    where = f"on {len(losses)} of {len(report.places)} places, most clearly {worst.baseline} on {worst.place}"
+    values = f"{worst.theirs:.4g} against {worst.mine:.4g} of {worst.codec}"
+    return f"At {AT} dB a baseline wins in {what} {where}: {values}{_bits(report, worst)}."
+
+
+def _loss(report: Report, field: str, place: str) -> _Loss | None:
+    more = COMPARED[field][1]
+    mine = _best_at(report, report.codecs, field, place, more)
+    theirs = _best_at(report, report.baselines, field, place, more)
+    if mine is None or theirs is None or (mine[1] >= theirs[1] if more else mine[1] <= theirs[1]):
+        return None
+    return _Loss(place, theirs[0], theirs[1], mine[0], mine[1])
+
+
+def _best_at(
+    report: Report, names: Sequence[str], field: str, place: str, more: bool
+) -> tuple[str, float] | None:
+    values = [(report.at("summary", "at_psnr", AT, name, place, field), name) for name in names]
+    found = [(value, name) for value, name in values if value is not None]
+    return (max(found) if more else min(found))[::-1] if found else None
+
+
+def _bits(report: Report, loss: _Loss) -> str:
+    """How many bits the baseline takes there, beside the codec's."""
+    theirs, mine = (
+        report.at("summary", "rates_at_psnr", name, AT, "places", loss.place)
+        for name in (loss.baseline, loss.codec)
+    )
+    if theirs is None or mine is None:
+        return ""
+    ratio = theirs / mine
+    return f", with {percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} bits"
+
+
+def _reach(report: Report, method: str) -> float:
+    """Highest PSNR in dB that the method reaches on every place; infinite if it is exact on every place."""
+    return min(_reach_on(report, method, place) for place in report.places)
+
+
+def _reach_on(report: Report, method: str, place: str) -> float:
+    found = [p["psnr"] for p in report.data["points"] if p["method"] == method and p["place"] == place]
+    return math.inf if None in found else max(found, default=-math.inf)
+
+
+def _db(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.1f} dB"

@@ -1,0 +1,289 @@
+"""Recipes: everything that decides a training run, in one TOML file. docs/training.md explains every key."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from eozip.errors import InputError
+from eozip_lab.train.augment import Augment
+from eozip_lab.train.tables import from_table
+
+SHIPPED = Path(__file__).parent / "recipes"
+DATA_VARIABLE = "$EOZIP_DATA"
+MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
+DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
+OPTIMISERS = ("adamw", "muon")
+BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One source of crops.
+
+    Attributes:
+        kind: "npz", "series" (the same, whose first axis is time), "seasons" (the same, each image given made-up
+            dates), "geotiff", "ssl4eo" or "ssl4eo-series" (the same shards, the seasons of a sample as a series).
+        path: a file or folder; `$EOZIP_DATA/...`, absolute, or relative to the recipe.
+        crop: side of a crop in pixels, a multiple of 32.
+        batch: crops per step.
+        weight: turns of this source in a cycle of steps.
+        only: file name patterns (without suffix; `file:array` for one array of an .npz) to take; empty takes all.
+        skip: file name patterns to leave out.
+        offset: DN contained in the data, taken off (1000 for baseline 04.00). None: what GeoTIFF tags say,
+            else 0.
+        steps_per_shard: ssl4eo and ssl4eo-series: steps that draw from one shard and its dates before the next is read.
+        dates: series, seasons and ssl4eo-series: dates of an example.
+    """
+
+    kind: str
+    path: str
+    crop: int
+    batch: int
+    weight: int = 1
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    offset: int | None = None
+    steps_per_shard: int = 8
+    dates: int = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """One stack to validate on: GeoTIFFs, one per date, or one array of an .npz.
+
+    Attributes:
+        name: for tables.
+        paths: GeoTIFFs in time order, or one .npz, or one pack made by `eozip train --pack`.
+        array: name of the array in the .npz or pack.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    array: str = ""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is measured, and when.
+
+    Attributes:
+        places: stacks, never trained on.
+        size: the upper left size x size pixels are used.
+        every_minutes: time between two validations (there is always one at the start and one at the end).
+        real_bytes: encode and decode at the end, and count the bytes.
+        qualities: quality settings of that last measurement, 0 .. 100.
+    """
+
+    places: tuple[Place, ...]
+    size: int = 256
+    every_minutes: float = 8.0
+    real_bytes: bool = True
+    qualities: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        kind: the network, a key of `eozip_lab.train.kinds.KINDS`.
+        name: id of the exported weights; empty: the kind, sensor and v0.
+        sensor: what is trained on: the id of a sensor, or the path of a TOML file in the layout of those in
+            `eozip/sensors`. Empty: Sentinel-2 Level-2A.
+        data: sources of crops.
+        validation: what is measured.
+        network: overrides of the network's sizes; lambda range included.
+        augment: random changes to crops.
+        seed: of initial weights, crops, augmentation, levels and noise.
+        minutes: time budget, validation included.
+        steps: step budget; with both, whatever is spent first.
+        init: checkpoint or folder of exported weights to take fitting tensors from; the rest starts at closed
+            forms. Empty: all does.
+        share: folder of weights that ship beside the exported ones, which leave out what is the same there. Empty:
+            they hold everything.
+        train_only: prefixes of parameters to train, such as "entropy."; empty: all.
+        optimiser: "adamw", or "muon" for weights of layers with AdamW for the rest.
+        lr: peak learning rate.
+        muon_lr: multiple of it for what Muon moves.
+        slow: multiple of it for the closed-form linear parts.
+        logarithms_lr: peak learning rate of parameters that are logarithms of scales.
+        warm_up: share of the budget in which the rates rise; then they fall by a cosine to 2 %.
+        ema: decay of the moving average of weights, which is what is validated and exported.
+        clip: largest gradient norm.
+        start_crops: crops (of the first source) that the closed forms are computed from.
+        calibration_crops: crops (of the last source) that the exported probability tables are fitted to; 0: none.
+        log_steps: steps between two lines of the log.
+        checkpoint_minutes: time between two checkpoints.
+        workers: threads that read and augment crops.
+    """
+
+    kind: str
+    data: tuple[DataSource, ...]
+    validation: Validation
+    name: str = ""
+    sensor: str = ""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    augment: Augment = field(default_factory=Augment)
+    seed: int = 0
+    minutes: float | None = None
+    steps: int | None = None
+    init: str = ""
+    share: str = ""
+    train_only: tuple[str, ...] = ()
+    optimiser: str = "adamw"
+    lr: float = 8e-4
+    muon_lr: float = 1.5
+    slow: float = 0.03
+    logarithms_lr: float = 5e-3
+    warm_up: float = 0.02
+    ema: float = 0.9985
+    clip: float = 1.0
+    start_crops: int = 1500
+    calibration_crops: int = 360
+    log_steps: int = 50
+    checkpoint_minutes: float = 5.0
+    workers: int = 1
+
+    def to_json(self) -> str:
+        """The recipe as JSON; equal recipes give equal text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def load(path: Path | str) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: a TOML file, or the name of a shipped recipe.
+
+    Raises:
+        InputError: no such recipe, not TOML, or a key that is unknown, missing or out of range.
+    """
+    file = find(path)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: expected a TOML file, got {error}") from error
+    return checked(_anchored(from_table(Recipe, table, str(file)), file.parent), str(file))
+
+
+def find(path: Path | str) -> Path:
+    """The file of a recipe given by path or shipped name."""
+    shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
+    if Path(path).is_file():
+        return Path(path)
+    if Path(path).name == str(path) and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
+    raise InputError(f"no recipe {path}; expected a TOML file or one of the shipped recipes: {names}")
+
+
+def checked(recipe: Recipe, where: str) -> Recipe:
+    """The recipe itself, if every value is in range.
+
+    Raises:
+        InputError: a value out of range.
+    """
+    faults = [*_run_faults(recipe)]
+    for i, source in enumerate(recipe.data):
+        faults += [f"data[{i}].{text}" for text in _source_faults(source)]
+    faults += [f"validation.{text}" for text in _validation_faults(recipe.validation)]
+    if faults:
+        raise InputError(f"{where}: " + "; ".join(faults))
+    return recipe
+
+
+def _run_faults(r: Recipe) -> list[str]:
+    positive = {"lr": r.lr, "clip": r.clip, "start_crops": r.start_crops, "log_steps": r.log_steps}
+    positive |= {"logarithms_lr": r.logarithms_lr, "muon_lr": r.muon_lr}
+    positive |= {"checkpoint_minutes": r.checkpoint_minutes, "workers": r.workers}
+    positive |= {key: value for key in BUDGET if (value := getattr(r, key)) is not None}
+    faults = [f"{key}: expected more than 0, got {value}" for key, value in positive.items() if value <= 0]
+    if r.optimiser not in OPTIMISERS:
+        faults.append(f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {r.optimiser!r}")
+    if not 0 <= r.ema < 1:
+        faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
+    if not 0 < r.warm_up < 1:
+        faults.append(f"warm_up: expected more than 0 and less than 1, got {r.warm_up}")
+    if not 0 <= r.slow <= 1:
+        faults.append(f"slow: expected 0 to 1, got {r.slow}")
+    if r.seed < 0:
+        faults.append(f"seed: expected 0 or more, got {r.seed}")
+    if not r.data:
+        faults.append("data: expected at least one [[data]] table, got none")
+    return faults
+
+
+def _source_faults(s: DataSource) -> list[str]:
+    faults = []
+    if s.kind not in DATA_KINDS:
+        faults.append(f"kind: expected one of {', '.join(DATA_KINDS)}, got {s.kind!r}")
+    if s.crop <= 0 or s.crop % MULTIPLE:
+        faults.append(f"crop: expected a multiple of {MULTIPLE}, got {s.crop}")
+    for key in ("batch", "weight", "steps_per_shard", "dates"):
+        if getattr(s, key) < 1:
+            faults.append(f"{key}: expected 1 or more, got {getattr(s, key)}")
+    return faults
+
+
+def _validation_faults(v: Validation) -> list[str]:
+    faults = []
+    if v.size <= 0 or v.size % MULTIPLE:
+        faults.append(f"size: expected a multiple of {MULTIPLE}, got {v.size}")
+    if v.every_minutes <= 0:
+        faults.append(f"every_minutes: expected more than 0, got {v.every_minutes}")
+    if not v.places or not all(place.paths for place in v.places):
+        faults.append("places: expected at least one place with paths")
+    if any(not 0 <= q <= 100 for q in v.qualities):
+        faults.append(f"qualities: expected 0 .. 100, got {list(v.qualities)}")
+    return faults
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    """Relative paths made absolute; `$EOZIP_DATA` stays, so that a recipe is the same on every machine."""
+    data = tuple(replace(s, path=_anchor(s.path, folder)) for s in recipe.data)
+    places = tuple(
+        replace(p, paths=tuple(_anchor(path, folder) for path in p.paths)) for p in recipe.validation.places
+    )
+    others = {key: _anchor(path, folder) for key in ("init", "share") if (path := getattr(recipe, key))}
+    if recipe.sensor.endswith(".toml"):
+        others["sensor"] = _anchor(recipe.sensor, folder)
+    return replace(recipe, **others, data=data, validation=replace(recipe.validation, places=places))
+
+
+def _anchor(path: str, folder: Path) -> str:
+    is_symbolic = path == DATA_VARIABLE or path.startswith(DATA_VARIABLE + "/")
+    return path if is_symbolic else str((folder / path).absolute())
+
+
+def located(path: str) -> Path:
+    """The file or folder that a recipe's path means, which must exist.
+
+    Raises:
+        InputError: nothing there.
+    """
+    full = (
+        Path(path.replace(DATA_VARIABLE, str(data_root()), 1))
+        if path.startswith(DATA_VARIABLE)
+        else Path(path)
+    )
+    if not full.exists():
+        hint = f" ({DATA_VARIABLE} is {data_root()}; set it)" if path.startswith(DATA_VARIABLE) else ""
+        raise InputError(f"{full}: no such file or folder, but the recipe names it{hint}")
+    return full
+
+
+def data_root() -> Path:
+    """The environment variable EOZIP_DATA, else the folder `shared` beside the checkout."""
+    return Path(os.environ.get("EOZIP_DATA") or Path(__file__).parents[4] / "shared")
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """Names of the keys in which two recipes differ, the budget aside."""
+    left, right = (json.loads(r.to_json()) for r in (a, b))
+    return [key for key in left if key not in BUDGET and left[key] != right[key]]

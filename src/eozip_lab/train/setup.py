@@ -1,0 +1,92 @@
+"""What is settled before a run begins: budget, device, folder. Faults here are found before data is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import eozip
+from eozip.errors import InputError, OutputError
+from eozip_lab.train import export, journal
+from eozip_lab.train.kinds import kind_for
+from eozip_lab.train.packing import with_pack
+from eozip_lab.train.recipe import Recipe, checked
+from eozip_lab.train.state import CHECKPOINT
+
+
+def configured(
+    recipe: Recipe, file: Path, minutes: float | None, steps: int | None, seed: int | None, data: Path | None
+) -> Recipe:
+    """The recipe with the caller's budget, seed and data, checked."""
+    if minutes is not None or steps is not None:
+        recipe = replace(recipe, minutes=minutes, steps=steps)
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
+    if recipe.minutes is None and recipe.steps is None:
+        raise InputError(
+            f"{file}: no budget; give minutes or steps, in the recipe or by --minutes or --steps"
+        )
+    if data is not None:
+        recipe = with_pack(recipe, data)
+    export.checked_name(export.full_name(recipe))
+    kind_for(recipe).configured(recipe.network)
+    journal.need_matplotlib()
+    need_coder()
+    return checked(recipe, str(file))
+
+
+def need_coder() -> None:
+    """Fails now and not after hours, if weights could not be written and their bytes not be measured.
+
+    Raises:
+        InputError: the range coder is not installed.
+    """
+    try:
+        import eozip.chunk.api
+        import eozip.entropy.range_coder  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"writing and measuring the weights at the end needs {error.name}: pip install {error.name}"
+        ) from error
+
+
+def picked_device(name: str | None) -> torch.device:
+    """CUDA where there is any, unless told.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device: expected cpu or cuda, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: expected cpu or cuda, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device: {name} asked for, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def prepared_folder(out: Path, resume: bool) -> Path:
+    """The folder of a run, made if need be.
+
+    Raises:
+        OutputError: it lies inside the package, holds a run already, or none to resume.
+    """
+    package = Path(eozip.__file__).resolve().parent
+    if out.resolve().is_relative_to(package):
+        raise OutputError(
+            f"{out}: lies inside the package {package}; checkpoints go elsewhere, such as runs/"
+        )
+    if resume and not (out / CHECKPOINT).is_file():
+        raise OutputError(f"{out}: no {CHECKPOINT} to resume from; start without --resume")
+    if not resume and (out / CHECKPOINT).exists():
+        raise OutputError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
