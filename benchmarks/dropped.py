@@ -7,7 +7,8 @@ Writes results/dropped.md too. An interrupted run goes on where it stopped.
 Measured are the places of DATA/val (top left 256 x 256 pixels, four dates as one chunk) and DATA/val/series12.npz in groups
 of four dates. Every date, or every one but the first, gets a seeded mask of
 `eozip_lab.inpainting.clouds` with the cover asked for; shapes take turns. The pixels under these masks are clear in truth,
-so bytes without dropping are those of land, not of clouds; in exchange the error of the forecasts is known. PSNR counts the same pixels with and without: those that are coded.
+so bytes without dropping are those of land, not of clouds; in exchange the error of the forecasts is known. PSNR counts the
+same pixels with and without: those that are coded.
 """
 
 from __future__ import annotations

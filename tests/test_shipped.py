@@ -14,6 +14,7 @@ import torch
 import eozip
 from eozip import hub
 from eozip.codecs import registry
+from eozip.codecs.small import image_codec, progressive_codec
 from eozip.codecs.small.image_model import SmallImageModel
 from eozip.codecs.small.native_grid import Grid, Group, projected
 from eozip.codecs.small.weight_files import trained_tensors
