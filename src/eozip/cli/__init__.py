@@ -15,6 +15,7 @@ from types import FrameType
 
 import click
 
+from eozip.cli.common import shown
 from eozip.errors import EozipError
 
 COMMANDS = {
@@ -42,7 +43,7 @@ class ErrorsAsMessages(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe has gone
         except (EozipError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(shown(str(error))) from error
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing half-written was left under the output's name.", err=True)
             ctx.exit(130)

@@ -19,6 +19,7 @@ from eozip.cli.common import (
     print_json,
     progress_bar,
     say,
+    tell,
     threads_option,
     use_threads,
 )
@@ -57,7 +58,7 @@ def append(
     if as_json:
         print_json(asdict(summary))
     else:
-        click.echo(_report(summary))
+        tell(_report(summary))
 
 
 def _run(

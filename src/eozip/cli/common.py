@@ -61,7 +61,24 @@ class CommaList(click.ParamType):
 
 def say(note: str) -> None:
     """A sentence that a person should read, on stderr."""
-    click.echo(f"Note: {note}", err=True)
+    tell(f"Note: {note}", err=True)
+
+
+def tell(text: str, err: bool = False) -> None:
+    """Prints text for people: names in it may come from strangers' files, and do nothing to a terminal."""
+    click.echo(shown(text), err=err)
+
+
+def shown(text: str, also: str = "\n") -> str:
+    """Text whose characters can all be seen: others are spelt as in Python.
+
+    Args:
+        text: any.
+        also: characters that may stay although they cannot be seen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(document: dict[str, Any]) -> None:

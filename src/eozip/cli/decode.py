@@ -16,6 +16,7 @@ from eozip.cli.common import (
     print_json,
     progress_bar,
     speed_text,
+    tell,
     threads_option,
     use_threads,
 )
@@ -61,4 +62,4 @@ def decode(
         return
     times, count, height, width = done.shape
     speed = f"{done.seconds:.1f} s, {speed_text(done.mpx_per_s)}, {bytes_text(done.bytes_read)} read"
-    click.echo(f"{done.output}: {times} x {count} x {height} x {width}, {speed}")
+    tell(f"{done.output}: {times} x {count} x {height} x {width}, {speed}")

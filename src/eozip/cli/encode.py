@@ -20,6 +20,7 @@ from eozip.cli.common import (
     progress_bar,
     say,
     speed_text,
+    tell,
     threads_option,
     use_threads,
 )
@@ -97,7 +98,7 @@ def encode(
     if options["as_json"]:
         print_json(asdict(summary))
     else:
-        click.echo(_report(summary))
+        tell(_report(summary))
 
 
 def _run(

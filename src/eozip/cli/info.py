@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from eozip.cli.common import STORE, bytes_text, date_table, decibels, json_option, print_json
+from eozip.cli.common import STORE, bytes_text, date_table, decibels, json_option, print_json, shown, tell
 from eozip.cli.drop import shares
 from eozip.errors import InputError
 
@@ -27,7 +27,7 @@ def info(path: Path, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        click.echo("\n".join(_lines(facts)))
+        tell("\n".join(_lines(facts)))
 
 
 def store_facts(path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _sections(sizes: dict[str, Any]) -> list[str]:
 
 
 def _line(key: str, value: Any) -> str:
-    return f"{key + ':':22} {_text(key, value)}"
+    return f"{shown(key, '') + ':':22} {shown(_text(key, value), '')}"
 
 
 def _text(key: str, value: Any) -> str:

@@ -14,6 +14,7 @@ from eozip.cli.common import (
     overwrite_option,
     print_json,
     progress_bar,
+    tell,
     threads_option,
     use_threads,
 )
@@ -93,7 +94,7 @@ def inpaint(
     if as_json:
         print_json({**asdict(report), "predictor": name, "reason": reason})
     else:
-        click.echo("\n".join(_lines(report, name, reason)))
+        tell("\n".join(_lines(report, name, reason)))
 
 
 def _lines(report: Report, predictor: str, reason: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from eozip.cli.common import json_option, print_json
+from eozip.cli.common import json_option, print_json, tell
 from eozip.own import VARIABLE
 
 
@@ -30,15 +30,15 @@ def _list(as_json: bool) -> None:
         models = [asdict(info) for info in infos]
         print_json({"codecs": list(registry.names()), "own": listed, "models": models})
         return
-    click.echo("Codecs for encode --codec:")
-    click.echo("\n".join(f"  {name}" for name in registry.names()))
+    tell("Codecs for encode --codec:")
+    tell("\n".join(f"  {name}" for name in registry.names()))
     if own:
-        click.echo(f"Your own ({VARIABLE}; any path of weights will do for --codec as well):")
-        click.echo("\n".join(f"  {name:45} {path}" for name, path in own))
-    click.echo("Weights (shipped, or published: `eozip models pull ID@lambda-N`):")
+        tell(f"Your own ({VARIABLE}; any path of weights will do for --codec as well):")
+        tell("\n".join(f"  {name:45} {path}" for name, path in own))
+    tell("Weights (shipped, or published: `eozip models pull ID@lambda-N`):")
     for info in infos:
         rates = " ".join(name.removeprefix("lambda-") for name in info.checkpoints)
-        click.echo(
+        tell(
             f"  {info.id:45} {info.kind:10} {info.sensor:8} "
             + ("shipped" if info.shipped else f"lambda {rates}")
         )
@@ -60,4 +60,4 @@ def pull(name: str, lmbda: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"id": name, "path": str(path)})
     else:
-        click.echo(str(path))
+        tell(str(path))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say
+from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say, tell
 from eozip.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def picture(original: tuple[str, ...], store: Path, out: Path, date: str, size: 
     valid = np.ones(seen.shape[1:], bool) if nodata is None else (seen != nodata).all(axis=0)
     reference = None if source is None else source[picks]
     comparison(reference, decoded, _caption(found, t), out, valid, overwrite=overwrite)
-    click.echo(str(out))
+    tell(str(out))
 
 
 def _one_date(found: Description, wanted: str) -> int:

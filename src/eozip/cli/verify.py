@@ -16,6 +16,7 @@ from eozip.cli.common import (
     json_option,
     print_json,
     progress_bar,
+    tell,
     threads_option,
     use_threads,
 )
@@ -78,7 +79,7 @@ def verify(
         done = {} if repaired is None else {"repaired": asdict(repaired)}
         print_json({"ok": report.ok, **done, **asdict(report)})
     else:
-        click.echo("\n".join([_text(report, describe(store)), *_repaired(repaired)]))
+        tell("\n".join([_text(report, describe(store)), *_repaired(repaired)]))
     if not report.ok:
         ctx.exit(FAILED)
 

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.errors import CRSError
 
 from eozip.bitstream import MAX_BANDS, MAX_DATES
 from eozip.errors import FormatError, LimitError
@@ -55,7 +57,16 @@ def _colour(value: str) -> str:
     return value
 
 
+def _wkt(value: str) -> str:
+    try:
+        CRS.from_wkt(value)
+    except CRSError as error:
+        raise ValueError(f"WKT of a coordinate reference system is expected ({error})") from error
+    return value
+
+
 Text = Annotated[str, AfterValidator(_text)]
+Wkt = Annotated[Text, AfterValidator(_wkt)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = int | Finite  # stays what it was written as
 Count = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
@@ -76,10 +87,10 @@ class RasterProfile(_Document):
     height: Annotated[int, Field(ge=1, le=1 << 24)]
     width: Annotated[int, Field(ge=1, le=1 << 24)]
     dtype: Literal["uint16", "int16"]
-    crs: Text | None
+    crs: Wkt | None
     transform: tuple[Finite, Finite, Finite, Finite, Finite, Finite] | None
     gcps: tuple[tuple[Finite, Finite, Finite, Finite, Finite], ...]
-    gcp_crs: Text | None
+    gcp_crs: Wkt | None
     nodata: Number | None
     band_names: tuple[Text | None, ...]
     scales: tuple[Finite, ...]

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
-from eozip.errors import FormatError
+from eozip.errors import FormatError, LimitError
 
+MAX_RATIO = 200
+"""How many times larger than its packed bytes an entry may be: streams do not shrink, and metadata by less than this."""
+RATIO_ROOM = 1 << 20  # bytes that any entry may have
+# what zipfile and its decompressors raise for bytes that are no zip file, or one of another kind
+ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    OSError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
 LOCAL_HEADER = 30  # bytes of a zip entry's own header, without name and extra field
 SELF = ("zarr.json", "eozip/zarr.json", "reflectance/zarr.json")
 """Keys by which a store says what it is."""
@@ -36,13 +55,16 @@ class StoreFiles:
         self.path = path
         self.bytes_read = 0
         self._zip = self._open_zip() if path.is_file() else None
+        self._unpacked: tuple[str, bytes] = ("", b"")
         if self._zip is None and not path.is_dir():
             raise FormatError(f"expected a .zarr directory or .zarr.zip file, got {path}, which is neither")
 
     def _open_zip(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
+        except PermissionError:
+            raise
+        except ZIP_FAULTS as error:
             raise FormatError(
                 f"expected a zip file, got {self.path}: {error}; the file is cut short or is no eozip store"
             ) from error
@@ -104,6 +126,11 @@ class StoreFiles:
         entry = self._zip.getinfo(key)
         if entry.compress_type != zipfile.ZIP_STORED:  # packed again by another program
             return self._counted(self._entry(key)[start:stop])
+        if entry.flag_bits & 1 or not 0 <= entry.file_size == entry.compress_size <= self.path.stat().st_size:
+            raise FormatError(
+                f"{self.path}, entry {key}: expected bytes as they are, not encrypted, within the file, got "
+                f"{entry.file_size} of them in {entry.compress_size}; the file was changed after writing"
+            )
         # zipfile seeks by reading; and it holds the CRC of the whole entry, which a part cannot be held against
         base = entry.header_offset + self._local_header(entry)
         return self._counted(_read_range(self.path, base + start, base + min(stop, entry.file_size)))
@@ -113,15 +140,29 @@ class StoreFiles:
         return data
 
     def _entry(self, key: str) -> bytes:
+        """A whole entry of a zip file, unpacked; the last one is kept, as it may be read a range at a time."""
+        if self._zip is None or self._unpacked[0] == key:
+            return self._unpacked[1]
+        entry = self._zip.getinfo(key)
+        if entry.file_size > max(RATIO_ROOM, MAX_RATIO * entry.compress_size):
+            raise LimitError(
+                f"{self.path}, entry {key}: expected at most {MAX_RATIO} times its packed {entry.compress_size} bytes, got "
+                f"{entry.file_size}; unpack the store yourself if you trust it"
+            )
         try:
-            return self._zip.read(key) if self._zip is not None else b""
-        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            self._unpacked = key, self._zip.read(key)
+        except ZIP_FAULTS as error:
             raise FormatError(
                 f"{self.path}, entry {key}: {error}; the file was changed after writing"
             ) from error
+        return self._unpacked[1]
 
     def _local_header(self, entry: zipfile.ZipInfo) -> int:
         """Bytes before the entry's data: 30, its name, and a field that only this header tells."""
+        if entry.header_offset < 0:
+            raise FormatError(
+                f"{self.path}, entry {entry.filename}: expected a zip entry, got none before the file"
+            )
         head = _read_range(self.path, entry.header_offset, entry.header_offset + LOCAL_HEADER)
         if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
             raise FormatError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eozip.cli.common import CommaList, json_option, print_json, progress_bar, threads_option
+from eozip.cli.common import CommaList, json_option, print_json, progress_bar, tell, threads_option
 
 if TYPE_CHECKING:
     from eozip_lab.evaluate.evaluation import Plan
@@ -94,7 +94,7 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     if as_json:
         print_json({"report": str(out / REPORT), "page": str(page), **_facts(report)})
     else:
-        click.echo(f"{_text(report, out / REPORT)}\nto look at: {page}")
+        tell(f"{_text(report, out / REPORT)}\nto look at: {page}")
     if report["failures"]:
         first = report["failures"][0]
         raise click.ClickException(
@@ -163,7 +163,7 @@ def _qualities(values: list[float] | None) -> tuple[float, ...] | None:
 def _say_unavailable(found: list[Method]) -> None:
     for method in found:
         if not method.available:
-            click.echo(f"{method.id}: left out: {method.reason}", err=True)
+            tell(f"{method.id}: left out: {method.reason}", err=True)
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from eozip.cli.common import (
     overwrite_option,
     print_json,
     progress_bar,
+    tell,
     threads_option,
     use_threads,
 )
@@ -81,7 +82,7 @@ def evaluate_inpainting(
     if as_json:
         print_json({"output": str(out), **found})
     else:
-        click.echo("\n".join([f"{out}: {len(journal.rows)} rows", *_lines(found)]))
+        tell("\n".join([f"{out}: {len(journal.rows)} rows", *_lines(found)]))
 
 
 def _masks(

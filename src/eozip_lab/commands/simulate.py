@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eozip.cli.common import json_option, overwrite_option, print_json, progress_bar
+from eozip.cli.common import json_option, overwrite_option, print_json, progress_bar, tell
 
 
 @click.command()
@@ -34,4 +34,4 @@ def simulate(
     if as_json:
         print_json({"files": [str(path) for path in paths], "simulated": True})
     else:
-        click.echo("\n".join(f"{path} (simulated)" for path in paths))
+        tell("\n".join(f"{path} (simulated)" for path in paths))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eozip.cli.common import bytes_text, json_option, print_json
+from eozip.cli.common import bytes_text, json_option, print_json, tell
 
 if TYPE_CHECKING:
     from eozip_lab.train.loop import Outcome
@@ -83,7 +83,7 @@ def _train(ctx: click.Context, recipe: str, options: dict[str, Any], as_json: bo
     if as_json:
         print_json(_facts(outcome))
     else:
-        click.echo(_text(outcome))
+        tell(_text(outcome))
     if not outcome.finished:
         ctx.exit(INTERRUPTED)
 
@@ -92,12 +92,12 @@ def _pack(recipe: str, out: Path, limit_mib: float, seed: int, as_json: bool) ->
     from eozip_lab.train import packing
 
     if not as_json:
-        click.echo("packing: ordering and compressing tiles takes minutes", err=True)
+        tell("packing: ordering and compressing tiles takes minutes", err=True)
     done = packing.pack(recipe, out, limit_mib, seed)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
     else:
-        click.echo(f"{out}: {done.tiles} of {done.candidates} tiles, {bytes_text(done.bytes)}")
+        tell(f"{out}: {done.tiles} of {done.candidates} tiles, {bytes_text(done.bytes)}")
 
 
 def _profile(recipe: str, options: dict[str, Any], as_json: bool) -> None:
@@ -108,7 +108,7 @@ def _profile(recipe: str, options: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(profile.facts(found))
     else:
-        click.echo(_profile_text(found))
+        tell(_profile_text(found))
 
 
 def _card(recipe: str, weights: Path, data: Path | None, as_json: bool) -> None:
@@ -118,7 +118,7 @@ def _card(recipe: str, weights: Path, data: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"card": str(card)})
     else:
-        click.echo(f"{card}: measured anew")
+        tell(f"{card}: measured anew")
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
