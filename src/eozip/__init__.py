@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eozip.chunk.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
 from eozip.chunk.pixels import psnr
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
-
-if TYPE_CHECKING:
-    from eozip.store.convert import append_files as append_store
-    from eozip.store.convert import encode_files as encode_store
-    from eozip.store.reader import decode_store
 
 __version__ = "0.1.0"
 

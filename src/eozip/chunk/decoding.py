@@ -14,6 +14,7 @@ from eozip.codecs.base import Encoded
 from eozip.codecs.registry import LOSSLESS
 from eozip.codecs.skip_mask import decode_cells
 from eozip.errors import FormatError
+from eozip.threads import alone
 
 
 def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
@@ -84,4 +85,5 @@ def _decode_learned(chunk: Chunk, budget: int | None) -> np.ndarray:
         raise FormatError(f"chunk: a skip mask, but {model.id} codes every cell; the data are damaged")
     skip = decode_cells(chunk.skip, header.shape) if header.skip else None
     coded = Encoded(chunk.sections[:budget], header.checks, header.budgets, skip=skip)
-    return model.decode(coded, header.shape, header.quality)
+    with alone():
+        return model.decode(coded, header.shape, header.quality)

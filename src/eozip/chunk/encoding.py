@@ -13,6 +13,7 @@ from eozip.chunk.pixels import Source, pixels_to_code, psnr, to_dn
 from eozip.chunk.quality_search import CAP, Try, quality_for
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Codec, Encoded, SkippingCodec
+from eozip.threads import alone
 
 DEFAULT_QUALITY = 60.0
 
@@ -60,9 +61,10 @@ class Work:
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """As the codec's own, without `cells`."""
-        if self.cells is None:
-            return self.model.encode(x, quality)
-        return cast(SkippingCodec, self.model).encode_without(x, quality, self.cells)
+        with alone():
+            if self.cells is None:
+                return self.model.encode(x, quality)
+            return cast(SkippingCodec, self.model).encode_without(x, quality, self.cells)
 
     @property
     def dropped(self) -> float:
@@ -98,7 +100,9 @@ def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
 
 def _try(work: Work, x: np.ndarray, quality: float) -> Try:
     model, source, coded = work.model, work.source, work.encode(x, quality)
-    dn_hat = to_dn(model.decode(coded, shape_of(source), quality), _header(source, model, quality, coded))
+    with alone():
+        x_hat = model.decode(coded, shape_of(source), quality)
+    dn_hat = to_dn(x_hat, _header(source, model, quality, coded))
     dn_hat[source.beyond] = source.dn[source.beyond]
     achieved = psnr(source.dn, dn_hat, source.counted, source.offset)
     return Try(quality, min(achieved, CAP), coded)

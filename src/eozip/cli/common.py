@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from eozip import threads
 from eozip.errors import InputError
 
 SHOW_AFTER = 2.0
@@ -88,10 +89,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def use_threads(count: int | None) -> None:
     """Bounds the CPU threads of torch, which is imported only where a count is given."""
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)
+    threads.choose(count)
 
 
 def many(count: int, noun: str) -> str:

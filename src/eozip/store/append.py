@@ -31,7 +31,7 @@ from eozip.store.repair import check_foreign
 from eozip.store.rewriting import check_arrays, grown_record, rewritten_keys
 from eozip.store.same import check_same_source, in_band_order
 from eozip.store.tally import Tally, psnr_of, squares_of
-from eozip.store.writer import Progress, Run, check_drop, encode_shard, quality_range
+from eozip.store.writer import Progress, Run, check_drop, encoded_shards, quality_range
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,9 @@ def _append(
         open_pixels(found) as pixels,
         open_reader(stored) as reader,
     ):
-        total, more = run.total, 0
-        for shard in run.grid.shards():
-            if any(run.windows(shard)):
-                more += put_shard(run, pixels, container, shard, encode_shard(run, reader, shard, total))
+        more = sum(
+            put_shard(run, pixels, container, shard, new) for shard, new in encoded_shards(run, reader)
+        )
         record = grown_record(found, scene, _facts(found, run, more))
         for key, data in rewritten_keys(pixels.files, record).items():
             container.put(key, data)

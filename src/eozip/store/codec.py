@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import secrets
-import threading
 from dataclasses import asdict, dataclass, fields
 from types import NoneType
 from typing import Any
@@ -29,12 +29,11 @@ from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
 from eozip.errors import FormatError, InputError
 from eozip.store.streams import split
+from eozip.threads import MOST_AT_ONCE, Desk
 
 NAME = "eozip.chunk"
 BITSTREAM = 1
 DTYPES = ("uint16", "int16")
-# zarr decodes up to 10 chunks at once; each holds network activations, and torch uses all cores for one
-CHUNKS_AT_ONCE = 2
 _KINDS: dict[str, tuple[type, ...]] = {
     "codec": (str,),
     "quality": (int, float, NoneType),
@@ -57,7 +56,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _MAX_NAME = 256
 _OWN = secrets.token_hex(8)
 """Marks what this process wrote into metadata for itself: a budget that is read without it came from a file."""
-_SLOTS = threading.BoundedSemaphore(CHUNKS_AT_ONCE)
+_DESK = Desk(min(MOST_AT_ONCE, max(2, os.cpu_count() or 1)))  # zarr sends up to 10 chunks at once
 
 
 class DecodedBuffer(CpuNDBuffer):
@@ -177,14 +176,14 @@ class EozipChunkCodec(ArrayBytesCodec):
         if self.budget is not None:
             raise InputError(f"expected no writes with budget {self.budget}, got one; open the store itself")
         dn = np.ascontiguousarray(chunk_array.as_numpy_array())
-        with _SLOTS:
+        with _DESK.turn(self._has_network):
             stream = api.encode(dn, **self.encode_options())
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
         from eozip.chunk import api
 
-        with _SLOTS:
+        with _DESK.turn(self._has_network):
             found = split(chunk_bytes.to_bytes(), self.budget)
             dn = join_dates([api.decode(piece.data, budget=self.budget) for piece in found])
         fill = chunk_spec.fill_value
@@ -194,10 +193,18 @@ class EozipChunkCodec(ArrayBytesCodec):
         return buffer.from_numpy_array(chunk)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
-        return await asyncio.to_thread(self._encode_sync, chunk_array, chunk_spec)
+        with _DESK.announced():
+            await asyncio.sleep(0)  # those that come with it are announced first
+            return await asyncio.to_thread(self._encode_sync, chunk_array, chunk_spec)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
-        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+        with _DESK.announced():
+            await asyncio.sleep(0)
+            return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+
+    @property
+    def _has_network(self) -> bool:
+        return self.codec != "lossless"
 
 
 def budget_entry(sections: int) -> dict[str, Any]:

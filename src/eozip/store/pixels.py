@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from eozip.errors import EozipError, FormatError, InputError
-from eozip.store.codec import CHUNKS_AT_ONCE
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
 from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.shards import Shard, open_shard
 from eozip.store.streams import Piece
+from eozip.threads import each
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,21 @@ class Strip:
     pixels: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """Bytes of one chunk.
+
+    Attributes:
+        shard: index of its shard, for messages.
+        window: its place.
+        pieces: its streams; dates in none of them are fill values.
+    """
+
+    shard: Shape
+    window: Window
+    pieces: list[Piece]
+
+
 class StorePixels:
     """Reads one store; `open_pixels` makes and closes it.
 
@@ -49,13 +64,11 @@ class StorePixels:
         self,
         description: Description,
         files: StoreFiles,
-        pool: ThreadPoolExecutor,
         budget: int | None = None,
     ) -> None:
         self.description = description
         self.files = files
         self.budget = budget
-        self._pool = pool
 
     def shard(self, shard: Shape) -> Shard | None:
         """One shard, of which the index is read; None where it is not stored.
@@ -83,21 +96,45 @@ class StorePixels:
         Raises:
             FormatError: a chunk is damaged; the message names it.
         """
+        rows = list(self._rows(times))
+        decoded = self.decoded([(shard, window) for shard, windows in rows for window in windows], times)
+        for _, windows in rows:
+            pixels = np.concatenate([next(decoded) for _ in windows], axis=3)
+            columns = windows[0].columns[0], windows[-1].columns[1]
+            yield Strip(windows[0].times, windows[0].rows, columns, pixels)
+
+    def _rows(self, times: Sequence[int] | None) -> Iterator[tuple[Shape, list[Window]]]:
+        """Rows of chunks that hold any of the dates wanted, with their shards."""
         for shard in self.description.grid.shards():
-            opened: Shard | None = None
             for windows in self.description.grid.strips(shard):
                 if times is None or any(windows[0].times[0] <= t < windows[0].times[1] for t in times):
-                    opened = opened or self.shard(shard)
-                    yield self._strip(shard, windows, opened, times)
+                    yield shard, windows
 
-    def _strip(
-        self, shard: Shape, windows: list[Window], opened: Shard | None, times: Sequence[int] | None
-    ) -> Strip:
-        first, last = windows[0], windows[-1]
-        fetched = [self.fetch(shard, window, opened, times) for window in windows]
-        parts = self._pool.map(lambda pair: self.decode(shard, *pair), zip(windows, fetched))
-        pixels = np.concatenate(list(parts), axis=3)
-        return Strip(first.times, first.rows, (first.columns[0], last.columns[1]), pixels)
+    def decoded(
+        self, chunks: Sequence[tuple[Shape, Window]], times: Sequence[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Pixels of chunks, in order; decoded beside each other (`eozip.threads`).
+
+        Args:
+            chunks: shards and windows in them, shard by shard; read no faster than they are decoded.
+            times: dates wanted; None for all.
+
+        Raises:
+            FormatError: a chunk is damaged; the message names it.
+        """
+        network = self.description.codec.codec != "lossless"
+        return each(self._decode_one, self._fetched(chunks, times), len(chunks), network=network)
+
+    def _fetched(
+        self, chunks: Sequence[tuple[Shape, Window]], times: Sequence[int] | None
+    ) -> Iterator[_Fetched]:
+        for shard, group in groupby(chunks, key=lambda pair: pair[0]):
+            opened = self.shard(shard)
+            for _, window in group:
+                yield _Fetched(shard, window, self.fetch(shard, window, opened, times))
+
+    def _decode_one(self, one: _Fetched) -> np.ndarray:
+        return self.decode(one.shard, one.window, one.pieces)
 
     def fetch(
         self, shard: Shape, window: Window, opened: Shard | None, times: Sequence[int] | None = None
@@ -246,8 +283,8 @@ def open_pixels(description: Description, budget: int | None = None) -> Iterator
         InputError: a budget below 1.
     """
     check_budget(budget)
-    with StoreFiles(Path(description.path)) as files, ThreadPoolExecutor(CHUNKS_AT_ONCE) as pool:
-        yield StorePixels(description, files, pool, budget)
+    with StoreFiles(Path(description.path)) as files:
+        yield StorePixels(description, files, budget)
 
 
 def check_budget(budget: int | None) -> None:
@@ -284,17 +321,17 @@ def read_pixels(
     )
     out = np.empty(shape, description.dtype)
     with open_pixels(description, budget) as pixels:
-        for shard in description.grid.shards():
-            _read_shard(pixels, shard, out, (times, rows, columns))
+        touched = [
+            (shard, window)
+            for shard in description.grid.shards()
+            for strip in description.grid.strips(shard)
+            for window in strip
+            if _touches(window, (times, rows, columns))
+        ]
+        decoded = pixels.decoded(touched, range(times.start, times.stop))
+        for (_, window), dn in zip(touched, decoded, strict=True):
+            _paste(out, dn, window, (times, rows, columns))
     return out
-
-
-def _read_shard(pixels: StorePixels, shard: Shape, out: np.ndarray, wanted: tuple[slice, ...]) -> None:
-    windows = [w for strip in pixels.description.grid.strips(shard) for w in strip if _touches(w, wanted)]
-    opened = pixels.shard(shard) if windows else None
-    for window in windows:
-        fetched = pixels.fetch(shard, window, opened, range(wanted[0].start, wanted[0].stop))
-        _paste(out, pixels.decode(shard, window, fetched), window, wanted)
 
 
 def _ranges(window: Window) -> tuple[tuple[int, int], ...]:

@@ -9,12 +9,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from eozip.chunk.constraints import NEAR_LOSSLESS
+from eozip.chunk.encoding import Report
 from eozip.chunk.pixels import PEAK
 from eozip.codecs.registry import LOSSLESS
 from eozip.raster import Scene, open_reader, with_fill
@@ -27,6 +30,7 @@ from eozip.store.grid import GOP, Grid, Shape, Window, plan
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.shards import pack_shard
 from eozip.store.tally import Tally
+from eozip.threads import each
 
 Progress = Callable[[int, int], None]
 """Called with chunks done and chunks in all; an exception from it stops the run and leaves nothing behind."""
@@ -218,56 +222,96 @@ def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
 
 def write_shards(run: Run, reader: PixelReader, container: Container) -> None:
     """Every shard of a store's pixels that holds anything."""
-    total = run.total
-    for shard in run.grid.shards():
-        streams = encode_shard(run, reader, shard, total)
+    for shard, streams in encoded_shards(run, reader):
         if streams:
             container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
 
 
-def encode_shard(run: Run, reader: PixelReader, shard: Shape, total: int) -> dict[Shape, bytes]:
-    """Streams of the new dates in one shard, by position; none for chunks that hold nothing.
+@dataclass(frozen=True)
+class _Chunk:
+    """New dates of one chunk, before it is coded.
 
-    Pixels are read a row of chunks at a time: striped files hold whole rows.
+    Attributes:
+        shard: index of its shard.
+        window: its place.
+        dn: [t, C, h, w], bands in the order of the store.
+        drop: bool [t, h, w], pixels to leave out; None: none.
     """
-    streams: dict[Shape, bytes] = {}
-    for windows in run.windows(shard):
-        left = windows[0].columns[0]
-        times = slice(*(t - run.first for t in windows[0].times))
-        place = times, slice(*windows[0].rows), slice(left, windows[-1].columns[1])
-        pixels = reader.read(*place)
-        hidden = None if run.drop is None else run.drop.read(*place)
-        for window in windows:
-            part = ..., slice(window.columns[0] - left, window.columns[1] - left)
-            drop = None if hidden is None else hidden[part]
-            _keep_stream(run, streams, window, np.ascontiguousarray(pixels[part]), drop)
+
+    shard: Shape
+    window: Window
+    dn: np.ndarray
+    drop: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """What became of a chunk: its stream, what the encoder says, its pixels as decoded, and which of them are forecast."""
+
+    stream: bytes
+    report: Report
+    dn: np.ndarray
+    dropped: np.ndarray | None
+
+
+def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[Shape, bytes]]]:
+    """Every shard that gets new dates, with their streams by position; none for chunks that hold nothing.
+
+    Chunks are coded beside each other (`eozip.threads`).
+    """
+    total = run.total
+    encode = partial(_encode_chunk, run.codec)
+    coded = each(encode, _chunks(run, reader), total, network=run.codec.codec != LOSSLESS)
+    for shard, chunks in groupby(coded, key=lambda pair: pair[0].shard):
+        streams: dict[Shape, bytes] = {}
+        for chunk, one in chunks:
+            _keep_stream(run, streams, chunk, one)
             run.progress(run.done, total)
-    return streams
+        yield shard, streams
 
 
-def _keep_stream(
-    run: Run, streams: dict[Shape, bytes], window: Window, dn: np.ndarray, drop: np.ndarray | None
-) -> None:
-    first = window.times[0] - run.first
-    if np.all(dn == (run.codec.nodata or 0)):  # zarr fills chunks that are not stored with exactly this value
-        run.tally.add(dn, dn, first)
-        run.empty += 1
-    else:
-        streams[window.position] = _encode_chunk(run, dn, first, drop)
-    run.done += 1
+def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
+    """Pixels are read a row of chunks at a time: striped files hold whole rows."""
+    for shard in run.grid.shards():
+        for windows in run.windows(shard):
+            left = windows[0].columns[0]
+            times = slice(*(t - run.first for t in windows[0].times))
+            place = times, slice(*windows[0].rows), slice(left, windows[-1].columns[1])
+            pixels = reader.read(*place)
+            hidden = None if run.drop is None else run.drop.read(*place)
+            for window in windows:
+                part = ..., slice(window.columns[0] - left, window.columns[1] - left)
+                drop = None if hidden is None else hidden[part]
+                yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop)
 
 
-def _encode_chunk(run: Run, dn: np.ndarray, first: int, drop: np.ndarray | None) -> bytes:
+def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, _Coded | None]:
+    """A chunk and what became of it; nothing where zarr's fill value says it all."""
     from eozip.chunk import api
 
-    stream, report = api.encode_report(dn, drop=drop, **run.codec.encode_options())
-    run.tally.add(dn, api.decode(stream), first, api.dropped(stream) if report.dropped else None)
+    if np.all(chunk.dn == (codec.nodata or 0)):
+        return chunk, None
+    stream, report = api.encode_report(chunk.dn, drop=chunk.drop, **codec.encode_options())
+    dropped = api.dropped(stream) if report.dropped else None
+    return chunk, _Coded(stream, report, api.decode(stream), dropped)
+
+
+def _keep_stream(run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: _Coded | None) -> None:
+    first = chunk.window.times[0] - run.first
+    run.done += 1
+    if coded is None:
+        run.tally.add(chunk.dn, chunk.dn, first)
+        run.empty += 1
+        return
+    report = coded.report
+    streams[chunk.window.position] = coded.stream
+    run.tally.add(chunk.dn, coded.dn, first, coded.dropped)
     run.missed += report.reached is False
     run.layered += report.residual > 0
     run.without_network += report.codec in (LOSSLESS, NEAR_LOSSLESS)
     run.qualities.append(report.quality)
-    run.date_bits[first : first + len(dn)] += _shares(len(stream), report.date_bits, len(dn))
-    return stream
+    dates = len(chunk.dn)
+    run.date_bits[first : first + dates] += _shares(len(coded.stream), report.date_bits, dates)
 
 
 def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 
 from eozip import sensors
 from eozip.errors import EozipError
+from eozip.threads import choose
 from eozip_lab.evaluate import ledger
 from eozip_lab.evaluate.baselines import ENTRIES, Contender, Preparing, contender, own, sweep_of
 from eozip_lab.evaluate.memory import watched_memory
@@ -184,7 +185,7 @@ def _warm_up(method: str, sensor: str, offset: int) -> None:
 def _here(
     tasks: Sequence[Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
 ) -> Iterator[tuple[Task, dict[str, Any] | Failure]]:
-    _use_threads(threads)
+    choose(threads)
     for task in tasks:
         yield task, attempt(task, places[task.place], folder)
 
@@ -213,7 +214,7 @@ def _in_workers(
 def _begin(threads: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run; a point begun is worth finishing
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _use_threads(threads)
+    choose(threads)
 
 
 def _end_with_parent() -> None:
@@ -222,10 +223,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _use_threads(count: int | None) -> None:
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from eozip import hub
 from eozip.errors import EozipError
+from eozip.threads import alone, choose
 from eozip_lab.train import export, journal, validate
 from eozip_lab.train import state as states
 from eozip_lab.train.augment import AS_THEY_ARE
@@ -129,7 +130,7 @@ def run(
         out: folder for checkpoint, log, curve and weights; default: runs/<name of the recipe>.
         resume: go on from the checkpoint in `out`.
         device: "cpu", "cuda", "cuda:1"; default: CUDA where there is any.
-        threads: CPU threads of torch.
+        threads: CPU threads of torch; None: as many as there are idle cores, step by step.
         seed: replaces the recipe's.
         progress: show progress on stderr.
         data: a pack made by `pack`: read instead of the recipe's sources and validation places.
@@ -141,8 +142,7 @@ def run(
         DivergedError: losses or gradients that are not finite, 20 steps in a row.
     """
     chosen = configured(load(recipe), find(recipe), minutes, steps, seed, data)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    choose(threads)
     where = picked_device(device)
     folder = prepared_folder(out or RUNS / find(recipe).stem, resume)
     with displayed(progress) as display, exact_convolutions(where):
@@ -246,7 +246,9 @@ def _sitting(r: Run) -> Outcome:
             r.state.model.train()
             batches = feed.batches(r.state.step)
             while r.done() < 1 and not is_interrupted():
-                _step(r, next(batches))
+                pixels = next(batches)
+                with alone():
+                    _step(r, pixels)
                 _look_after(r)
         r.clock()
         if is_interrupted():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eozip.threads import choose
 from eozip_lab.train import loop
 from eozip_lab.train import state as states
 from eozip_lab.train.data import Draw
@@ -108,8 +109,7 @@ def profile(
     """
     steps = steps or STEPS
     chosen = configured(load(recipe), find(recipe), None, steps, None, data)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    choose(threads)
     kind, where = kind_for(chosen), picked_device(device)
     model = loop.new_model(chosen, kind, _start_crops(chosen, kind)).to(where).train()
     state = states.fresh(model, chosen, kind.logarithms(model))

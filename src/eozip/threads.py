@@ -1,0 +1,178 @@
+"""Chunks beside each other with one CPU thread each; several threads within a chunk only where it is alone.
+
+Threads within a chunk meet after every layer of a network, and spin while they wait for the last. Beside other programs,
+whose turns on the same cores they have to wait for, they can be ten times slower than one thread; chunks beside each other
+wait for nobody. Where a chunk is alone it gets no more threads than there are idle cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST_AT_ONCE = 8
+"""Chunks coded beside each other at most, however many cores there are: each holds its network's activations."""
+
+_LOAD = "/proc/loadavg"
+_CHOSEN = threading.Event()  # somebody said how many threads there are to be
+
+
+def choose(count: int | None) -> None:
+    """Bounds the CPU threads of this process, and keeps to that number whatever else the machine does.
+
+    Args:
+        count: threads; None leaves them to torch and to the idle cores. Imports torch where a count is given.
+    """
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+        _CHOSEN.set()
+
+
+def each(
+    code: Callable[[Item], Result], items: Iterable[Item], count: int, *, network: bool = True
+) -> Iterator[Result]:
+    """What `code` makes of each item, in order; items are coded beside each other, with one thread each.
+
+    Items are taken in the caller's thread, and no more of them than are being coded, and one.
+
+    Args:
+        code: codes one chunk; called in other threads where there are several items.
+        items: what it takes.
+        count: how many items there are; with one, `code` has all threads.
+        network: whether a network is at work, that is torch.
+    """
+    workers = min(count, MOST_AT_ONCE, _threads(network))
+    if workers < 2:
+        yield from map(code, items)
+        return
+    with _one_thread_each(workers, network) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(code, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While the block codes a chunk that has all threads: no more of them than there are idle cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    now = before if before == 1 or _CHOSEN.is_set() or "OMP_NUM_THREADS" in os.environ else _idle(before)
+    if now == before:
+        yield
+        return
+    torch.set_num_threads(now)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Desk:
+    """Chunks that come one by one from many threads, as zarr and dask send them, and nobody says how many.
+
+    Args:
+        most: chunks coded at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._slots = threading.BoundedSemaphore(most)
+        self._lock = threading.Lock()
+        self._here = 0
+        self._total = 0  # most threads that any thread had before it was bounded
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Counts a chunk as one that is there."""
+        with self._lock:
+            self._here += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._here -= 1
+
+    @contextmanager
+    def turn(self, network: bool) -> Iterator[None]:
+        """Waits for its turn and codes in the block: with one thread where other chunks are there, else with all."""
+        with self._slots:
+            if not network:
+                yield
+                return
+            import torch
+
+            with self._lock:
+                self._total = max(self._total, torch.get_num_threads())
+                now = 1 if self._here > 1 else self._total
+            torch.set_num_threads(now)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(self._total)
+
+
+def _threads(network: bool) -> int:
+    if not network:
+        return int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
+    import torch
+
+    return torch.get_num_threads()
+
+
+@contextmanager
+def _one_thread_each(workers: int, network: bool) -> Iterator[ThreadPoolExecutor]:
+    if not network:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    # of the threads that call it, and of those that have not used torch yet; hence put back in this one
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool
+        finally:
+            torch.set_num_threads(before)
+
+
+def _idle(cores: int) -> int:
+    """Cores that no other program uses at this moment, at least one; all where the system does not tell."""
+    try:
+        with open(_LOAD, encoding="ascii") as file:
+            running = int(file.read().split()[3].partition("/")[0])
+        others = running - _own_running()
+    except (OSError, ValueError, IndexError):
+        return cores
+    return max(1, min(cores, (os.cpu_count() or cores) - others))
+
+
+def _own_running() -> int:
+    """Threads of this process that run or wait for a core, the caller among them."""
+    count = 0
+    for task in os.listdir("/proc/self/task"):
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/self/task/{task}/stat", encoding="utf-8", errors="replace") as file,
+        ):
+            count += file.read().rpartition(") ")[2].startswith("R")
+    return max(1, count)
