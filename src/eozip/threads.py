@@ -98,6 +98,7 @@ class Desk:
         self._slots = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
         self._here = 0
+        self._is_crowd = False  # since there were several, until nobody is left
         self._total = 0  # most threads that any thread had before it was bounded
 
     @contextmanager
@@ -105,15 +106,17 @@ class Desk:
         """Counts a chunk as one that is there."""
         with self._lock:
             self._here += 1
+            self._is_crowd |= self._here > 1
         try:
             yield
         finally:
             with self._lock:
                 self._here -= 1
+                self._is_crowd &= self._here > 0
 
     @contextmanager
     def turn(self, network: bool) -> Iterator[None]:
-        """Waits for its turn and codes in the block: with one thread where other chunks are there, else with all."""
+        """Waits for its turn and codes in the block: with one thread if it came among others, else with all."""
         with self._slots:
             if not network:
                 yield
@@ -122,7 +125,7 @@ class Desk:
 
             with self._lock:
                 self._total = max(self._total, torch.get_num_threads())
-                now = 1 if self._here > 1 else self._total
+                now = 1 if self._is_crowd else self._total
             torch.set_num_threads(now)
             try:
                 yield
