@@ -21,7 +21,7 @@ from eozip.codecs.terracodec import exact_convolution, published, tec_tt, tempor
 from eozip.codecs.terracodec import exact_transformer as ex
 from eozip.codecs.terracodec.exact_tokens import exact_tokens, units_hash
 from eozip.codecs.terracodec.transformer import TokenModel, windows
-from eozip.entropy import gaussian
+from eozip.entropy import gaussian, products
 from eozip.entropy.range_coder import EstimatePort
 from eozip.errors import WeightsError
 from golden_decode import witness
@@ -30,7 +30,7 @@ from reference import transformer as reference
 TESTS = Path(__file__).parent
 HEADS = 4
 # of the numbers of `numbers` below for the golden weights "tt-small": the same wherever this runs
-DIGEST = "60df14d20badac5e"
+DIGEST = "bfe8cbab273d7727"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,10 @@ def in_integers(twin: TokenModel) -> reference.Tokens:
             weight = torch.ldexp(layer.weight.double(), bits[:, None])
             bias = torch.ldexp(layer.bias.double(), bits + int(math.log2(layer.entering.unit)))
             linear[name] = reference.Linear(units(weight, 0), units(bias, 0), bits.numpy())
+        elif isinstance(layer, ex.ScaledLinear):
+            weight = layer.weight.view(layer.pieces.weights, len(layer.unit), -1).numpy().astype(np.int64)
+            values = (layer.unit.numpy(), layer.bias.numpy(), layer.pieces.inputs)
+            linear[name] = reference.Scaled(weight, *values)
     affine = twin.post_embedding_layernorm
     vector = {
         "sep": units(twin.enc_position_sep._pos, 8),
@@ -205,15 +209,24 @@ SABOTAGED = (
 )
 
 
+def plain_weight(layer: ex.ExactLinear | ex.ScaledLinear) -> torch.Tensor:
+    """[out, in] in the units of its rows, float64."""
+    if isinstance(layer, ex.ExactLinear):
+        return layer.weight * layer.unit[:, None]
+    pieces = layer.weight.double().split(len(layer.unit))
+    return pieces[0] if len(pieces) == 1 else 128 * pieces[0] + pieces[1]
+
+
 @pytest.mark.parametrize("name", SABOTAGED)
 def test_one_layer_in_plain_float32_is_noticed(model, twin, name):
     other = copy.deepcopy(twin)
     layer = other.get_submodule(name)
-    plain = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
-    jitter = (torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) - 0.5) / layer.unit[
-        :, None
-    ]
-    plain.weight.data, plain.bias.data = (layer.weight + jitter).float(), layer.bias.float()
+    plain = nn.Linear(layer.weight.shape[1], len(layer.unit))
+    jitter = torch.rand(plain.weight.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    step = layer.unit if isinstance(layer, ex.ScaledLinear) else 1 / layer.unit
+    whole = plain_weight(layer)
+    plain.weight.data = ((whole + jitter) * step[:, None]).float()
+    plain.bias.data = layer.bias.float()
 
     class Plain(nn.Module):
         def forward(self, x):
@@ -229,8 +242,12 @@ def test_one_weight_off_by_one_unit_is_noticed(twin, name):
     """Seen before rounding, which hides most of it."""
     other = copy.deepcopy(twin)
     layer = other.get_submodule(name)
-    row = int(layer.weight.abs().amax(1).argmax())
-    layer.weight[row, int(layer.weight[row].abs().argmax())] += 1 / float(layer.unit[row])
+    row = int(layer.weight.abs().double().amax(1).argmax())
+    column = int(layer.weight[row].abs().argmax())
+    if isinstance(layer, ex.ScaledLinear):
+        layer.weight[row, column] -= layer.weight[row, column].sign()
+    else:
+        layer.weight[row, column] += 1 / float(layer.unit[row])
     found = []
     for network in (twin, twin, other):
         with witness() as seen:
@@ -239,39 +256,51 @@ def test_one_weight_off_by_one_unit_is_noticed(twin, name):
     assert found[0] == found[1] != found[2]
 
 
-def narrow_layers(twin: TokenModel) -> dict[str, ex.ExactLinear]:
-    return {n: m for n, m in twin.named_modules() if isinstance(m, ex.ExactLinear) and m.narrow}
+def test_nearly_all_work_is_on_8_bit_integers(twin):
+    def work(kind):
+        return sum(m.weight.numel() for m in twin.modules() if isinstance(m, kind))
+
+    assert work(ex.ScaledLinear) > 20 * work(ex.ExactLinear)
 
 
-def test_the_worst_inputs_of_float32_layers_stay_exact(twin):
-    """Inputs along a row, as long as a LayerNorm gives them: the largest sums there are."""
-    behind_norms = {n: m for n, m in narrow_layers(twin).items() if m.entering == ex.NORMED}
-    assert len(behind_norms) >= 30
-    for layer in behind_norms.values():
-        rows = layer.weight.double()
-        worst = rows / rows.norm(dim=1, keepdim=True) * math.sqrt(rows.shape[1])
-        worst = torch.cat([ex.NORMED.of(worst), -ex.NORMED.of(worst)])
-        wide = worst @ rows.T + layer.bias.double()
-        assert float((wide.abs() * layer.unit * ex.NORMED.unit).max()) < 2**24
-        assert torch.equal(layer(worst.float()).double(), layer.leaving.of(wide))
+EXTREMES = torch.tensor([127, -127, 64, -64], dtype=torch.int8)
 
 
-def test_nearly_all_work_is_in_float32(twin):
-    layers = [m for _, m in twin.named_modules() if isinstance(m, ex.ExactLinear)]
-    work = {narrow: sum(m.weight.numel() for m in layers if m.narrow == narrow) for narrow in (True, False)}
-    assert work[True] > 5 * work[False]
+@pytest.mark.parametrize("depth", [1, 63, 768, 1024, 1025, 3072])
+def test_products_of_the_largest_integers_are_exact(depth):
+    """By instructions and by floats: whatever this machine has, the sums are those of integers."""
+    a = EXTREMES[:, None].expand(4, depth).contiguous()
+    a[:, ::3] *= -1
+    expected = a.long() @ a.long().t()
+    found = [products.multiply(a, a)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(products, "_has_instructions", lambda _a: False)
+        found.append(products.multiply(a, a))
+        with torch.backends.mkldnn.flags(enabled=False):
+            found.append(products.multiply(a, a))
+    assert all(torch.equal(one.long(), expected) for one in found)
 
 
-def test_spectral_bounds_are_bounds():
-    weight = torch.randn(3, 40, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    bounds, norms = ex.spectral_bounds(weight), torch.linalg.matrix_norm(weight, 2)
-    assert bool((bounds >= norms).all())
-    assert bool((bounds < 1.3 * norms).all())
+def test_a_machine_that_saturates_is_found_out(monkeypatch):
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.short() @ b.short()).int())
+    assert not products._are_exact.__wrapped__()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_rows_are_counted_in_units_of_their_own(pieces):
+    x = vectors.uniform("rows", (5, 40)) * torch.tensor([0.0, 1e-30, 1.0, 300.0, 1e30])[:, None]
+    found, unit = products.counted(x, pieces)
+    assert int(found.min()) >= -127
+    parts = found.double().split(5)
+    whole = parts[0] if pieces == 1 else 128 * parts[0] + parts[1]
+    most = 127 if pieces == 1 else 127 * 128
+    assert torch.equal(whole.abs().amax(1), torch.tensor([0.0, *[most] * 4]).double())
+    assert float(((whole * unit.double() - x).abs() / unit.double())[1:].max()) < 0.51
 
 
 def test_tables_come_near_no_tie():
     """So whichever libm computes them, they are the same."""
-    gelu = [64 * ex.gelu(v / 256) - ex.TIE for v in range(-2048, 2049)]
+    gelu = [1024 * ex.gelu(v / 256) - ex.TIE for v in range(-2048, 2049)]
     exponential = [2**20 * math.exp(-i / 64) for i in range(1025)]
     for values, table in ((gelu, ex.gelu_table()), (exponential, ex.exponential_table())):
         off = np.array([abs(v - math.floor(v) - 0.5) for v in values])
@@ -296,16 +325,18 @@ def test_weights_that_no_carrier_holds_are_refused():
         exact_tokens(broken.entropy_model)
 
 
-def test_large_weights_go_to_float64():
-    """A layer behind an MLP that could enlarge its input a lot: no float32 grid is fine enough."""
-    reads = ex.Entering(ex.ACTIVATION, 1e6)
-    layer = ex.exact_linear("x", torch.randn(4, 4), torch.zeros(4), reads, ex.STREAM)
-    assert layer.weight.dtype == torch.float64
+@pytest.mark.parametrize("value", [1e20, math.inf, math.nan])
+def test_weights_beyond_float32_are_refused(value):
+    weight = torch.ones(4, 4, dtype=torch.float64)
+    weight[1, 2] = value
+    with pytest.raises(WeightsError, match="layer x: expected weights below"):
+        ex.scaled_linear("layer x", weight, torch.zeros(4), ex.Pieces(1, 1), ex.STREAM)
 
 
-def test_units_are_part_of_the_hash(twin):
+@pytest.mark.parametrize("name", ["encoder_embedding", "decoder.layers.encoder_layer_0.mlp1.fc1"])
+def test_units_are_part_of_the_hash(twin, name):
     other = copy.deepcopy(twin)
-    other.encoder_embedding.unit[0] /= 2
+    other.get_submodule(name).unit[0] /= 2
     assert units_hash(other) != units_hash(twin)
 
 
@@ -339,9 +370,33 @@ def test_exactness_of_the_full_size_costs_under_a_percent():
 def test_convolutions_of_tec_elic_are_sums_of_integers():
     codec = published.from_weights(hub.recognise(vectors.weights("elic-small"), "x"))
     layer, grid = codec.entropy._h_s[0], exact_convolution.VALUE
+    assert isinstance(layer, nn.ConvTranspose2d)
     x = grid.of(3000 * vectors.uniform("z", (1, layer.in_channels, 3, 3)).double())
     weight, counted = units(layer.weight, 24), np.zeros((layer.out_channels, 9, 9), np.int64)
     for c, i, j in np.ndindex(layer.in_channels, 3, 3):
         counted[:, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5] += units(x, 14)[0, c, i, j] * weight[c]
     total = counted[:, 2:8, 2:8] + units(layer.bias, 38)[:, None, None]
     assert np.array_equal(units(layer(x), 14)[0], reference.rounded(total, 38, (14, 2**16)))
+
+
+@pytest.mark.parametrize("part", ["channel_context.y1.0", "latent_codec.y0.entropy_parameters.0"])
+@torch.inference_mode()
+def test_convolutions_on_8_bit_integers(part):
+    """Against numpy: the same integers, and close to the float convolution."""
+    codec = published.from_weights(hub.recognise(vectors.weights("elic-small"), "x"))
+    layer, plain = codec.entropy._context.get_submodule(part), codec.model.context.get_submodule(part)
+    x = exact_convolution.VALUE.of(30 * vectors.uniform("x", (2, plain.in_channels, 6, 7)).double())
+    got, reach = layer(x), layer.side // 2
+    assert float((got - plain.double()(x)).abs().max()) < 0.01
+    halves = layer.weight.numpy().astype(np.int64)
+    weight = 128 * halves[: len(layer.unit)] + halves[len(layer.unit) :]
+    for image, found in zip(x.numpy(), got.numpy()):
+        largest = np.abs(image).max()
+        whole = np.rint(image * (16256 / largest)).astype(np.int64)
+        padded = np.pad(whole, ((0, 0), (reach, reach), (reach, reach)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (layer.side, layer.side), (1, 2))
+        windows = windows.transpose(1, 2, 3, 4, 0).reshape(42, -1)
+        second = windows - 128 * np.rint(windows / 128).astype(np.int64)
+        sums = windows @ weight.T - second @ halves[len(layer.unit) :].T
+        total = sums * layer.unit.numpy() * (largest / 16256) + layer.bias.numpy()
+        assert np.array_equal(np.rint(total * 2**14).T.reshape(found.shape), found * 2**14)

@@ -1,7 +1,8 @@
 """What the token model of TEC-TT says about every token: section 5 of docs/exact.md in numpy integers, without torch.
 
 Every number is an int64 that counts units of 2**-b of its grid. The only floats are the operations that the page names: two
-products and a root and a division in a LayerNorm, a division in attention, a product in LeakyReLU.
+products and a root and a division in a LayerNorm, a division in attention, a product in LeakyReLU, and what leads
+into and out of the 8-bit integers of a layer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # bits and range of the grids
-NORMED, HIDDEN, ACTIVATION, QUERY = (7, 2**10), (8, 2**9), (6, 2**9), (8, 2**6)
+NORMED, HIDDEN, ACTIVATION, QUERY = (10, 2**10), (8, 2**9), (10, 2**9), (8, 2**6)
 STREAM, EMBEDDED, TOKEN, HEAD, MEAN = (8, 2**8), (16, 2**5), (10, 2**20), (10, 2**13), (10, 2**22)
 GAIN_BITS, TABLE_REACH, EPS = 12, 8, 1e-6
 Pair = tuple[np.ndarray, np.ndarray]
@@ -33,7 +34,7 @@ def rounded(v: np.ndarray, bits: np.ndarray | int, grid: tuple[int, int]) -> np.
 def to_grid(v: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Floats > the grid."""
     limit = grid[1] << grid[0]
-    return np.clip(np.rint(v * 2.0 ** grid[0]), -limit, limit).astype(np.int64)
+    return np.clip(np.rint(v * v.dtype.type(2.0 ** grid[0])), -limit, limit).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,40 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """A layer on 8-bit integers.
+
+    Attributes:
+        weight: [pieces, out, in], -127 .. 127; of two pieces the first counts 128 of the second.
+        unit: float32 [out], what 1 of the last piece means in each row.
+        bias: float32 [out].
+        pieces: of the inputs, 1 or 2.
+    """
+
+    weight: np.ndarray
+    unit: np.ndarray
+    bias: np.ndarray
+    pieces: int
+
+    def __call__(self, v: np.ndarray, entering: tuple[int, int], leaving: tuple[int, int]) -> np.ndarray:
+        x = (v / 2.0 ** entering[0]).astype(np.float32)
+        most = np.float32(127 if self.pieces == 1 else 127 * 128)
+        largest = np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(2.0**-100))
+        whole = np.rint(x * (most / largest)).astype(np.int64)
+        first = whole if self.pieces == 1 else np.rint(whole / 128).astype(np.int64)
+        second, high = whole - 128 * first, self.weight[0]
+        total = (first @ high.T).astype(np.float32)
+        if len(self.weight) == 2:
+            cross = first @ self.weight[1].T + second @ high.T
+            total = (total * np.float32(128) + cross.astype(np.float32)) * np.float32(128)
+        elif self.pieces == 2:
+            total = total * np.float32(128) + (second @ high.T).astype(np.float32)
+        total = total * self.unit * (largest / most) + self.bias
+        assert total.dtype == np.float32
+        return to_grid(total, leaving)
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The token model.
 
@@ -65,7 +100,7 @@ class Tokens:
         depths: Layers of encoder_sep, encoder_joint, decoder.
     """
 
-    linear: Mapping[str, Linear]
+    linear: Mapping[str, Linear | Scaled]
     vectors: Mapping[str, np.ndarray]
     heads: int
     depths: tuple[int, int, int]
@@ -129,8 +164,8 @@ class Tokens:
     def mlp(self, name: str, n: np.ndarray) -> np.ndarray:
         u = self.linear[f"{name}.fc1"](n, NORMED, HIDDEN)
         reach = TABLE_REACH << HIDDEN[0]
-        inside = GELU[np.clip(u, -reach, reach) + reach] << (HIDDEN[0] - ACTIVATION[0])
-        h = rounded(inside + np.maximum(u - reach, 0), HIDDEN[0], ACTIVATION)
+        beyond = np.maximum(u - reach, 0) << (ACTIVATION[0] - HIDDEN[0])
+        h = rounded(GELU[np.clip(u, -reach, reach) + reach] + beyond, ACTIVATION[0], ACTIVATION)
         return self.linear[f"{name}.fc2"](h, ACTIVATION, STREAM)
 
     def head(self, name: str, x: np.ndarray, leaving: tuple[int, int]) -> np.ndarray:
@@ -139,7 +174,7 @@ class Tokens:
 
 
 INPUTS = [v / 256 for v in range(-2048, 2049)]
-GELU = np.array([round(64 * v * 0.5 * math.erfc(-v * math.sqrt(0.5)) - 1e-9) for v in INPUTS])
+GELU = np.array([round(1024 * v * 0.5 * math.erfc(-v * math.sqrt(0.5)) - 1e-9) for v in INPUTS])
 EXPONENTIAL = np.array([round(2**20 * math.exp(-i / 64)) for i in range(1025)])
 
 

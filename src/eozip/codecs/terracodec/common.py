@@ -16,7 +16,7 @@ from eozip.bitstream import frame_check
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import WeightsError
 
-STRIDE = 64  # pixels per cell of the coarsest latent z, and per block of 4x4 latent cells
+STRIDE = 64  # pixels per block of 4x4 latent cells
 LATENT_STRIDE = 16
 
 
@@ -42,9 +42,9 @@ class Recorder:
         return check
 
 
-def pad(x: Tensor) -> Tensor:
-    """[B, C, H, W] of any size > sides multiples of 64, by reflection, else by repetition."""
-    bottom, right = (ceil_to(side, STRIDE) - side for side in x.shape[-2:])
+def pad(x: Tensor, stride: int = STRIDE) -> Tensor:
+    """[B, C, H, W] of any size > sides multiples of `stride`, by reflection, else by repetition."""
+    bottom, right = (ceil_to(side, stride) - side for side in x.shape[-2:])
     x = F.pad(x, (0, right, 0, 0), mode="reflect" if right < x.shape[-1] else "replicate")
     return F.pad(x, (0, 0, 0, bottom), mode="reflect" if bottom < x.shape[-2] else "replicate")
 
@@ -54,9 +54,9 @@ def ceil_to(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def latent_grid(height: int, width: int) -> tuple[int, int]:
+def latent_grid(height: int, width: int, stride: int = STRIDE) -> tuple[int, int]:
     """H, W of pixels > h, w of their latent after padding."""
-    return ceil_to(height, STRIDE) // LATENT_STRIDE, ceil_to(width, STRIDE) // LATENT_STRIDE
+    return ceil_to(height, stride) // LATENT_STRIDE, ceil_to(width, stride) // LATENT_STRIDE
 
 
 def statistics(sensor_id: str) -> tuple[Tensor, Tensor]:

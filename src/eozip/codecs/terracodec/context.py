@@ -59,7 +59,10 @@ class GroupContext(nn.Module):
         return self.context_prediction(y_hat * ~odd) * odd
 
     def aggregate(self, spatial: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """Spatial context, then `side` = channel and hyper parts > means, scales [B, size, h, w]."""
+        """Spatial context, then `side` = channel and hyper parts > means, scales [B, size, ...].
+
+        The layers are 1x1 convolutions: cells may be a map [h, w], or any of them in a row [1, n].
+        """
         means, scales = self.entropy_parameters(torch.cat([spatial, side], 1)).chunk(2, 1)
         return means, scales
 
@@ -126,8 +129,10 @@ class ChannelGroups(nn.Module):
         spatial = side.new_zeros(b, 2 * size, h, w)
         for parity in (0, 1):
             now = checkerboard(h, w, parity).to(side.device)
-            means, scales = group.aggregate(spatial, side)
-            y_hat = torch.where(now, settle(slice(start, start + size), now, means, scales), y_hat)
+            if now.any():  # a map of one cell has no odd ones
+                here = group.aggregate(spatial[..., now][:, :, None], side[..., now][:, :, None])
+                means, scales = (torch.zeros_like(y_hat).masked_scatter(now, part) for part in here)
+                y_hat = torch.where(now, settle(slice(start, start + size), now, means, scales), y_hat)
             if parity == 0:
                 spatial = group.spatial(y_hat)
         return y_hat

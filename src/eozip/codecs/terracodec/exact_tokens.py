@@ -16,6 +16,9 @@ from eozip.entropy.fixed_point import WIDE
 from eozip.errors import WeightsError
 
 ADDS = 4  # a layer adds four times to the stream
+# T_sep and T_joint, nine tenths of all work: 8 bits for all in their MLPs, 15 for what enters their attention. T_cur, which
+# says the means, has 15 bits for weights too.
+SHORT, LONG, FULL = ex.Pieces(1, 1), ex.Pieces(1, 2), ex.Pieces(2, 2)
 
 
 @torch.no_grad()
@@ -68,18 +71,18 @@ def units_hash(twin: TokenModel) -> str:
 
 
 def _encoder(name: str, layer: Layer) -> None:
-    _attention(f"{name}.self_attention", layer.self_attention, layer.norm1a, layer.norm1a)
-    _mlp(f"{name}.mlp1", layer.mlp1, layer.norm1b)
-    _attention(f"{name}.cross_attention", layer.cross_attention, layer.norm2a, layer.norm2a)
-    _mlp(f"{name}.mlp2", layer.mlp2, layer.norm2b)
+    _attention(f"{name}.self_attention", layer.self_attention, layer.norm1a, layer.norm1a, LONG)
+    _mlp(f"{name}.mlp1", layer.mlp1, layer.norm1b, SHORT)
+    _attention(f"{name}.cross_attention", layer.cross_attention, layer.norm2a, layer.norm2a, LONG)
+    _mlp(f"{name}.mlp2", layer.mlp2, layer.norm2b, SHORT)
     _norms(layer)
 
 
 def _decoder(name: str, layer: Layer) -> None:
-    _attention(f"{name}.self_attention", layer.self_attention, layer.norm1a, layer.norm1a)
-    _mlp(f"{name}.mlp1", layer.mlp1, layer.norm1b)
-    _attention(f"{name}.cross_attention", layer.cross_attention, layer.norm2a, None)
-    _mlp(f"{name}.mlp2", layer.mlp2, layer.norm2b)
+    _attention(f"{name}.self_attention", layer.self_attention, layer.norm1a, layer.norm1a, FULL)
+    _mlp(f"{name}.mlp1", layer.mlp1, layer.norm1b, FULL)
+    _attention(f"{name}.cross_attention", layer.cross_attention, layer.norm2a, None, FULL)
+    _mlp(f"{name}.mlp2", layer.mlp2, layer.norm2b, FULL)
     _norms(layer)
 
 
@@ -89,28 +92,25 @@ def _norms(layer: Layer) -> None:
         setattr(layer, norm, ex.ExactNorm(d, ex.STREAM.unit))
 
 
-def _attention(name: str, attention: Attention, before: nn.LayerNorm, context: nn.LayerNorm | None) -> None:
+def _attention(
+    name: str, attention: Attention, before: nn.LayerNorm, context: nn.LayerNorm | None, pieces: ex.Pieces
+) -> None:
     """`context`: the LayerNorm before keys and values; None if they read the stream."""
-    d, heads = attention.q.in_features, attention.heads
-    reads = ex.normed(d)
-    query = ex.folded(f"{name}.q", attention.q, before, 1 / math.sqrt(d // heads))
-    attention.q = ex.exact_linear(f"{name}.q", *query, reads, ex.QUERY, torch.float64)
-    remembered = ex.Entering(STREAM_SUM) if context is None else reads
+    factor = 1 / math.sqrt(attention.q.in_features // attention.heads)
+    query = ex.folded(f"{name}.q", attention.q, before, factor)
+    attention.q = ex.scaled_linear(f"{name}.q", *query, pieces, ex.QUERY, torch.float64)
     for part in ("k", "v"):
         linear, full = getattr(attention, part), f"{name}.{part}"
         weights = (linear.weight, linear.bias) if context is None else ex.folded(full, linear, context)
-        setattr(attention, part, ex.exact_linear(full, *weights, remembered, ex.ACTIVATION, torch.float64))
-    attended = ex.attended(attention.v, heads, remembered)
+        setattr(attention, part, ex.scaled_linear(full, *weights, pieces, ex.ACTIVATION, torch.float64))
     proj = attention.proj
-    attention.proj = ex.exact_linear(f"{name}.proj", proj.weight, proj.bias, attended, ex.STREAM)
+    attention.proj = ex.scaled_linear(f"{name}.proj", proj.weight, proj.bias, pieces, ex.STREAM)
     attention.attend = ex.ExactAttend()
 
 
-def _mlp(name: str, mlp: nn.Module, before: nn.LayerNorm) -> None:
-    reads = ex.normed(mlp.fc1.in_features)
-    mlp.fc1 = ex.exact_linear(f"{name}.fc1", *ex.folded(f"{name}.fc1", mlp.fc1, before), reads, ex.HIDDEN)
-    fc2 = mlp.fc2
-    mlp.fc2 = ex.exact_linear(f"{name}.fc2", fc2.weight, fc2.bias, ex.activated(mlp.fc1, reads), ex.STREAM)
+def _mlp(name: str, mlp: nn.Module, before: nn.LayerNorm, pieces: ex.Pieces) -> None:
+    mlp.fc1 = ex.scaled_linear(f"{name}.fc1", *ex.folded(f"{name}.fc1", mlp.fc1, before), pieces, ex.HIDDEN)
+    mlp.fc2 = ex.scaled_linear(f"{name}.fc2", mlp.fc2.weight, mlp.fc2.bias, pieces, ex.STREAM)
     mlp.act = ex.ExactGelu()
 
 
@@ -119,7 +119,7 @@ def _embeddings(twin: TokenModel) -> None:
         plain = getattr(twin, name)
         # a division of every element, so no sum
         weight = plain.weight.double() / torch.full_like(plain.weight, TOKEN_SCALE, dtype=torch.float64)
-        setattr(twin, name, ex.exact_linear(name, weight, plain.bias, ex.Entering(ex.TOKEN), ex.EMBEDDED))
+        setattr(twin, name, ex.exact_linear(name, weight, plain.bias, ex.TOKEN, ex.EMBEDDED))
     norm = twin.post_embedding_layernorm
     twin.post_embedding_layernorm = ex.ExactAffine(norm.weight, norm.bias, ex.EMBEDDED.unit)
     for name in ("enc_position_sep", "enc_position_joint", "dec_position"):
@@ -130,13 +130,13 @@ def _embeddings(twin: TokenModel) -> None:
 
 
 def _head(name: str, head: nn.Sequential, leaving: ex.Grid) -> nn.Sequential:
-    layers, reads = [], ex.Entering(STREAM_SUM)
+    layers, reads = [], STREAM_SUM
     for i, part in enumerate(head):
         if isinstance(part, nn.Linear):
             last = i + 1 == len(head)
             grid = leaving if last else ex.HEAD
             layers.append(ex.exact_linear(f"{name}.{i}", part.weight, part.bias, reads, grid, torch.float64))
-            reads = ex.Entering(ex.HEAD)
+            reads = ex.HEAD
         else:
             layers.append(ex.ExactLeaky(part.negative_slope, ex.HEAD))
     return nn.Sequential(*layers)

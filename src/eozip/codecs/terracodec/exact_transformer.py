@@ -1,9 +1,8 @@
-"""Exact layers for transformers: weights and activations on dyadic grids, so that every sum is exact on every machine.
+"""Exact layers for transformers: every sum is one of integers, so that it is the same on every machine.
 
-A sum of products of integers is the same in any order while no partial sum leaves the integers that the carrier
-holds: 2**24 for float32, 2**53 for float64. A partial sum of a row w and an input x is a sum over some of their
-products, so it is at most |w| |x| (Euclidean norms, Cauchy and Schwarz); and behind a LayerNorm the norm of x is known
-beforehand: the square root of its length. So most layers fit float32, without calibration, whatever the pixels.
+Most layers multiply 8-bit integers: rows of weights and input vectors each count in a unit of their own, an input in one
+or two pieces (`products`). Where what enters lies on a fixed grid and what leaves must be fine (embeddings, heads), float64
+adds multiples of powers of two, and holds them exactly.
 
 Between sums there are only operations that IEEE 754 rounds correctly, element by element, and tables. docs/exact.md,
 section 5, defines each step. `eozip.codecs.terracodec.exact_tokens` puts these layers in the place of the plain ones.
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eozip.entropy import fixed_point
-from eozip.entropy.fixed_point import NARROW, WIDE, carrier_for
+from eozip.entropy import fixed_point, products
+from eozip.entropy.fixed_point import WIDE
 from eozip.errors import WeightsError
 
 
@@ -41,9 +40,9 @@ class Grid:
         return self.unit * self.most
 
 
-NORMED = Grid(2.0**7, 2.0**10)  # behind a LayerNorm; never reaches its end
+NORMED = Grid(2.0**10, 2.0**10)  # behind a LayerNorm; never reaches its end
 HIDDEN = Grid(2.0**8, 2.0**9)  # before GELU
-ACTIVATION = Grid(2.0**6, 2.0**9)  # behind GELU, keys and values of attention and what it gives
+ACTIVATION = Grid(2.0**10, 2.0**9)  # behind GELU, keys and values of attention and what it gives
 QUERY = Grid(2.0**8, 2.0**6)  # already divided by the root of the head's width
 STREAM = Grid(2.0**8, 2.0**8)  # what a layer adds to the residual stream
 EMBEDDED = Grid(2.0**16, 2.0**5)  # before the LayerNorm of the embedding: small where tokens are small
@@ -51,9 +50,9 @@ TOKEN = Grid(2.0**10, 2.0**20)  # latents; integers but for the learned tokens
 HEAD = Grid(2.0**10, 2.0**13)  # between the layers of a head, and what enters the scale
 MEAN = Grid(2.0**10, 2.0**22)
 GAIN = Grid(2.0**12, 2.0**10)  # gains and shifts of a LayerNorm
-WEIGHT = 2.0**20  # the finest grid of float32 weights
-WIDE_WEIGHT = 2.0**24  # and of float64 weights
-LEAST_UNITS = 2.0**4  # root mean square of a row of float32 weights in units of its grid; below, float64
+WEIGHT = 2.0**20  # the grid on which gains and shifts are folded into weights
+WIDE_WEIGHT = 2.0**24  # the finest grid of float64 weights
+LARGEST = 2.0**40  # weights of layers on 8-bit integers
 NORM_EPS = 1e-6
 
 TIE = 1e-9
@@ -64,7 +63,7 @@ SOFTMAX_ONE = 2.0**20  # exp(0)
 
 @cache
 def gelu_table() -> list[int]:
-    """64 gelu(i / 256), i = -2048 .. 2048, to the nearest integer.
+    """1024 gelu(i / 256), i = -2048 .. 2048, to the nearest integer.
 
     For large inputs the exact value lies so little below half way that libm would decide on the side: it is rounded
     down, by a share of a unit that no other entry notices.
@@ -158,11 +157,11 @@ class ExactAffine(nn.Module):
 
 
 class ExactLinear(nn.Module):
-    """A linear layer whose sums are exact, and whose output is rounded to a grid.
+    """A linear layer whose sums are exact in float64, and whose output is rounded to a grid.
 
     Attributes:
-        weight: [out, in], each row on a grid of its own; float32 if its sums fit, else float64.
-        bias: [out], on the grid of its row's sums.
+        weight: float64 [out, in], each row on a grid of its own.
+        bias: float64 [out], on the grid of its row's sums.
         unit: float64 [out], units of the rows' grids.
     """
 
@@ -171,16 +170,69 @@ class ExactLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.entering, self.leaving, self.dtype = entering, leaving, dtype
-        self.narrow = weight.dtype == torch.float32
         self.register_buffer("unit", unit)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] on `entering` > [..., out] on `leaving`."""
-        carrier = carrier_for(x.device) if self.narrow else torch.float64
-        total = F.linear(x.to(carrier), self.weight.to(carrier), self.bias.to(carrier))
-        return self.leaving.of(total).to(self.dtype)
+        return self.leaving.of(F.linear(x.double(), self.weight, self.bias)).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How many 8-bit integers stand for a number: 1 for 8 bits, 2 for 15.
+
+    Attributes:
+        weights: Of each weight.
+        inputs: Of each input; at least as many.
+    """
+
+    weights: int
+    inputs: int
+
+
+class ScaledLinear(nn.Module):
+    """A linear layer on 8-bit integers: each row of weights and each input vector counts in a unit of its own.
+
+    Inputs need no bound, as their largest value sets their unit. Sums are exact; a few IEEE roundings lead from them to the
+    grid of what leaves.
+
+    Args:
+        weight: [out, in], float64.
+        bias: [out], float64.
+        pieces: Of weights and inputs; the product of both second pieces is left out.
+        leaving: Grid of what leaves.
+        dtype: Of what leaves.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, pieces: Pieces, leaving: Grid, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.pieces, self.leaving, self.dtype = pieces, leaving, dtype
+        whole, unit = products.counted(weight, pieces.weights)
+        self.register_buffer("weight", whole)
+        self.register_buffer("unit", unit[:, 0].float())
+        self.register_buffer("bias", bias.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [..., in] > [..., out] on `leaving`."""
+        whole, unit = products.counted(x.flatten(0, -2), self.pieces.inputs)
+        total = self._sums(whole, len(unit)).mul_(self.unit).mul_(unit).add_(self.bias)
+        return self.leaving.of(total).to(self.dtype).view(*x.shape[:-1], -1)
+
+    def _sums(self, whole: Tensor, n: int) -> Tensor:
+        """float32 [n, out], in units of rows and inputs."""
+        m = len(self.unit)
+        if self.pieces.weights == 2:
+            high, cross = products.multiply(whole[:n], self.weight).split(m, 1)
+            cross = cross + products.multiply(whole[n:], self.weight[:m])
+            return high.float().mul_(2.0**products.BITS).add_(cross.float()).mul_(2.0**products.BITS)
+        sums = products.multiply(whole, self.weight)
+        if self.pieces.inputs == 1:
+            return sums.float()
+        return sums[:n].float().mul_(2.0**products.BITS).add_(sums[n:].float())
 
 
 class ExactLeaky(nn.Module):
@@ -194,77 +246,46 @@ class ExactLeaky(nn.Module):
         return torch.where(v > 0, v, self.grid.of(v * self.slope))
 
 
-@dataclass(frozen=True)
-class Entering:
-    """What a layer reads.
+def scaled_linear(
+    name: str, weight: Tensor, bias: Tensor, pieces: Pieces, leaving: Grid, dtype: torch.dtype = torch.float32
+) -> ScaledLinear:
+    """Float weights > a layer on 8-bit integers.
 
-    Attributes:
-        grid: Of its inputs.
-        norm: The largest Euclidean norm of one input vector; infinite if none is known.
+    Args:
+        name: For messages.
+        weight: [out, in].
+        bias: [out].
+        pieces: Of weights and inputs.
+        leaving: Grid of what leaves.
+        dtype: Of what leaves.
+
+    Raises:
+        WeightsError: Weights that are no numbers of float32.
     """
-
-    grid: Grid
-    norm: float = math.inf
-
-
-def normed(d: int) -> Entering:
-    """What an `ExactNorm` of width d gives: its norm is at most the root of d, but for rounding."""
-    return Entering(NORMED, math.sqrt(d) * (1 + 2.0**-10 + 0.5 / NORMED.unit))
-
-
-def activated(layer: ExactLinear, reads: Entering) -> Entering:
-    """What GELU gives behind a layer: GELU enlarges nothing, so the norm of the layer's output bounds it."""
-    rounding = (
-        math.sqrt(len(layer.bias)) / ACTIVATION.unit
-    )  # half a unit in the layer, half a unit in the table
-    bias = float(layer.bias.double().norm())
-    return Entering(ACTIVATION, spectral_bound(layer.weight.double()[None]) * reads.norm + bias + rounding)
-
-
-def attended(values: ExactLinear, heads: int, reads: Entering) -> Entering:
-    """What attention gives: per head a mean of values, which is no longer than the longest of them."""
-    weight = values.weight.double().unflatten(0, (heads, -1))
-    rounding = math.sqrt(weight.shape[1]) / ACTIVATION.unit
-    longest = spectral_bounds(weight) * reads.norm + values.bias.double().unflatten(0, (heads, -1)).norm(
-        dim=1
-    )
-    return Entering(ACTIVATION, float((longest + rounding).norm()))
-
-
-def spectral_bounds(weight: Tensor) -> Tensor:
-    """At least the spectral norm of each matrix of float64 [k, rows, columns]: the Schatten norm of order 32."""
-    gram = (
-        weight @ weight.transpose(-1, -2)
-        if weight.shape[-2] < weight.shape[-1]
-        else weight.transpose(-1, -2) @ weight
-    )
-    size = gram.diagonal(dim1=-1, dim2=-2).sum(-1).clamp_min(2.0**-60)
-    power = gram / size[:, None, None]
-    for _ in range(4):
-        power = power @ power
-    return (size * power.diagonal(dim1=-1, dim2=-2).sum(-1) ** (1 / 16)).sqrt() * (1 + 2.0**-20)
-
-
-def spectral_bound(weight: Tensor) -> float:
-    """The same of one matrix [1, rows, columns]."""
-    return float(spectral_bounds(weight)[0])
+    weight, bias = weight.double(), bias.double()
+    largest = max(float(weight.abs().max()), float(bias.abs().max()))
+    if not largest < LARGEST:
+        raise WeightsError(
+            f"{name}: expected weights below {LARGEST:g}, got {largest:.3g}; these weights cannot be computed exactly"
+        )
+    return ScaledLinear(weight, bias, pieces, leaving, dtype)
 
 
 def exact_linear(
     name: str,
     weight: Tensor,
     bias: Tensor,
-    reads: Entering,
+    entering: Grid,
     leaving: Grid,
     dtype: torch.dtype = torch.float32,
 ) -> ExactLinear:
-    """Float weights > a layer whose sums are exact: in float32 where a fine enough grid allows it, else in float64.
+    """Float weights > a layer whose sums are exact in float64, whatever enters within its grid.
 
     Args:
         name: For messages.
         weight: [out, in].
         bias: [out].
-        reads: What enters.
+        entering: Grid of what enters.
         leaving: Grid of what leaves.
         dtype: Of what leaves.
 
@@ -272,44 +293,19 @@ def exact_linear(
         WeightsError: Weights so large that float64 cannot hold the sums.
     """
     weight, bias = weight.double(), bias.double()
-    unit = narrow_units(weight, bias, reads)
-    if unit is not None:
-        return ExactLinear(
-            *placed(weight, bias, unit, reads, torch.float32), unit, reads.grid, leaving, dtype
-        )
-    unit = wide_units(name, weight, bias, reads)
-    return ExactLinear(*placed(weight, bias, unit, reads, torch.float64), unit, reads.grid, leaving, dtype)
+    unit = wide_units(name, weight, bias, entering)
+    products = unit * entering.unit
+    placed = torch.round(weight * unit[:, None]) / unit[:, None]
+    return ExactLinear(placed, torch.round(bias * products) / products, unit, entering, leaving, dtype)
 
 
-def placed(
-    weight: Tensor, bias: Tensor, unit: Tensor, reads: Entering, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Weights on the grids of their rows, the bias on that of their products."""
-    products = unit * reads.grid.unit
-    return (torch.round(weight * unit[:, None]) / unit[:, None]).to(dtype), (
-        torch.round(bias * products) / products
-    ).to(dtype)
-
-
-def narrow_units(weight: Tensor, bias: Tensor, reads: Entering) -> Tensor | None:
-    """Per row the finest grid on which no partial sum reaches 2**24 units; None if that is too coarse."""
-    columns, norm = weight.shape[1], reads.norm * reads.grid.unit
-    # rounding lengthens a row by at most half a unit in each column, and the bias by half a unit
-    room = NARROW * (1 - 2.0**-10) - 0.5 * math.sqrt(columns) * norm - 1
-    if room < LEAST_UNITS * math.sqrt(columns) * norm:
-        return None
-    return powers(
-        room / (weight.norm(dim=1) * norm + bias.abs() * reads.grid.unit).clamp_min(2.0**-20), WEIGHT
-    )
-
-
-def wide_units(name: str, weight: Tensor, bias: Tensor, reads: Entering) -> Tensor:
+def wide_units(name: str, weight: Tensor, bias: Tensor, entering: Grid) -> Tensor:
     """Per row the finest grid on which no partial sum reaches 2**53 units, whatever enters within its grid.
 
     Raises:
         WeightsError: Coarser than 2**-10.
     """
-    largest = weight.abs().sum(1) * reads.grid.largest + bias.abs() * reads.grid.unit
+    largest = weight.abs().sum(1) * entering.largest + bias.abs() * entering.unit
     unit = powers(WIDE / 4 / largest.clamp_min(2.0**-20), WIDE_WEIGHT)
     if not bool(torch.isfinite(largest).all()) or float(unit.min()) < 2.0**10:
         raise WeightsError(

@@ -21,6 +21,7 @@ from eozip import hub
 from eozip.codecs.base import Codec, Encoded
 from eozip.codecs.terracodec import flextec, tec_tt
 from eozip.codecs.terracodec.common import (
+    LATENT_STRIDE,
     Recorder,
     codec_id,
     latent_grid,
@@ -43,7 +44,8 @@ from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.entropy.tables import factorized_tables, gaussian_tables
 from eozip.errors import DesyncError, FormatError, WeightsError
 
-EXACT_VERSION = 1  # of docs/exact.md, section 6: another one is another codec
+EXACT_VERSION = 2  # of docs/exact.md, section 6: another one is another codec
+HYPER_STRIDE = 4  # latent cells per cell of z
 SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
 
 
@@ -56,7 +58,7 @@ class Entropy(Protocol):
         Args:
             y: Latent [1, M, h, w], float32, or None when decoding.
             port: Counts, writes or reads the symbols.
-            grid: h, w, multiples of 4.
+            grid: h, w.
 
         Returns:
             y_hat [1, M, h, w], float64.
@@ -83,7 +85,7 @@ class FactorizedEntropy:
         return (self._y_tables,)
 
     def layout(self) -> str:
-        return ""  # a row is a channel
+        return f"exact {EXACT_VERSION}"  # a row is a channel
 
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
         return code_factorized(y, port, self._medians, self._y_tables, grid)
@@ -110,7 +112,8 @@ class ElicEntropy:
 
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
         z = None if y is None else self._h_a(y)
-        z_hat = code_factorized(z, port, self._medians, self._z_tables, (grid[0] // 4, grid[1] // 4))
+        cells = (-(-grid[0] // HYPER_STRIDE), -(-grid[1] // HYPER_STRIDE))
+        z_hat = code_factorized(z, port, self._medians, self._z_tables, cells)
 
         def settle(channels: slice, now: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             symbols = None if y is None else to_symbols(y[:, channels] - means)[:, :, now]
@@ -118,7 +121,8 @@ class ElicEntropy:
             decoded = code_tensor(symbols, port, rows, self._y_tables)
             return means.masked_scatter(now, VALUE.of(decoded.double() + means[:, :, now]))
 
-        return self._context.walk(self._h_s(VALUE.of(z_hat)), settle)
+        hyper = self._h_s(VALUE.of(z_hat))[..., : grid[0], : grid[1]]
+        return self._context.walk(hyper, settle)
 
 
 def code_factorized(
@@ -202,7 +206,7 @@ class PublishedCodec:
         for frame in x:
             with torch.inference_mode():
                 pixels = (torch.from_numpy(np.ascontiguousarray(frame, np.float32)) - mean) / std
-                yield self.model.g_a(pad(pixels[None]))
+                yield self.model.g_a(pad(pixels[None], LATENT_STRIDE))
 
     @torch.inference_mode()
     def _encode_frame(self, y: Tensor) -> tuple[bytes, int]:
@@ -213,7 +217,7 @@ class PublishedCodec:
 
     @torch.inference_mode()
     def _decode_frame(self, t: int, section: bytes, check: int, size: tuple[int, int]) -> np.ndarray:
-        h, w = latent_grid(*size)
+        h, w = latent_grid(*size, LATENT_STRIDE)
         port = DecodePort(section)
         recorder = Recorder(port)
         y_hat = self.entropy.traverse(None, recorder, (h, w))
@@ -261,6 +265,9 @@ def _image_codec(weights: hub.Weights) -> PublishedCodec:
     model = model_type(config["bands"], config["n"], config["m"])
     model.load_state_dict(weights.tensors)
     model.eval().requires_grad_(False)
+    if weights.kind == "tec-elic":  # its many small convolutions are faster so; GDN's are slower
+        model.g_a.to(memory_format=torch.channels_last)
+        model.g_s.to(memory_format=torch.channels_last)
     entropy = entropy_type(model)
     digest = weights_hash(weights.tensors, entropy.tables(), entropy.layout())
     name = codec_id(weights.kind, sensor, digest)

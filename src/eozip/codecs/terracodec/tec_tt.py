@@ -43,7 +43,7 @@ from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.errors import DesyncError, FormatError
 
 VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: the end of the grid of tokens
-EXACT_VERSION = 1  # of docs/exact.md, section 5: another one is another codec
+EXACT_VERSION = 2  # of docs/exact.md, section 5: another one is another codec
 
 Item = TypeVar("Item")
 Grid = tuple[int, int, int]  # B, h, w

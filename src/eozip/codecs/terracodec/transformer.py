@@ -25,7 +25,8 @@ WINDOW = 8
 TOKENS = BLOCK * BLOCK
 TOKEN_SCALE = 35.0
 NORM_EPS = 1e-6
-TILE = 16  # blocks; 2048 tokens of the joint context, at full size 25 MB between the layers of an MLP
+TILE = 16  # blocks that an accelerator takes at a time
+TILE_ROWS = 512  # tokens that a CPU takes at a time: at full size 6 MB between the layers of an MLP, which stay in cache
 
 KeyValue = tuple[Tensor, Tensor]  # each [n, heads, length, d / heads]
 Settle = Callable[[int, Tensor, Tensor], Tensor]  # (token, mean [n, M], scale [n, M]) > its value [n, M]
@@ -100,7 +101,10 @@ def _cut(y: Tensor, size: int) -> Tensor:
 
 def _tiled(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
     """A function of single blocks, on a few at a time: memory stays bounded and activations stay in cache."""
-    return torch.cat([function(*some) for some in zip(*(part.split(TILE) for part in parts))])
+    tile = (
+        max(1, TILE_ROWS // sum(part.shape[1] for part in parts)) if parts[0].device.type == "cpu" else TILE
+    )
+    return torch.cat([function(*some) for some in zip(*(part.split(tile) for part in parts))])
 
 
 def repack(tokens: Tensor) -> Tensor:
