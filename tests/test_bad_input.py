@@ -16,6 +16,7 @@ from eozip import bitstream
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import EozipError, FormatError, InputError, LimitError, WeightsError
+from test_bitstream import forged
 from test_lossless import smooth_stack
 from toy_codec import TOY, ToyCodec, registered
 
@@ -263,3 +264,47 @@ def test_odd_budgets_are_refused(budget):
     blob = eozip.encode(np.full((12, 16, 16), 1000, "uint16"), "lossless")
     with pytest.raises(EozipError, match="budget"):
         eozip.decode(blob, budget=budget)
+
+
+# --- little input, much memory ---
+
+
+def of_size(codec: str, side: int) -> bytes:
+    """A chunk of a few bytes that says that it is large, as a stranger would make it."""
+    blob = eozip.encode(np.full((1, 12, 64, 64), 700, np.int16), codec, 0)
+    return forged(blob, 12, struct.pack("<HH", side, side))
+
+
+@pytest.mark.parametrize("codec", ["tec-fp-small", "tec-elic-small", "tec-tt-small", "lossless"])
+def test_chunks_beyond_the_limit_of_the_process_are_refused_at_once(codec, monkeypatch):
+    blob = of_size(codec, 13000)
+    for ask in (eozip.decode, eozip.dropped):
+        with pytest.raises(LimitError, match="EOZIP_MAX_SAMPLES"):
+            ask(blob)
+    assert eozip.inspect(blob).header.shape == (1, 12, 13000, 13000)
+    small = eozip.encode(np.full((1, 12, 64, 64), 700, np.int16), codec, 0)
+    monkeypatch.setenv("EOZIP_MAX_SAMPLES", str(12 * 64 * 64))
+    assert eozip.decode(small).shape == (1, 12, 64, 64)
+    monkeypatch.setenv("EOZIP_MAX_SAMPLES", str(12 * 64 * 64 - 1))
+    with pytest.raises(LimitError, match="EOZIP_MAX_SAMPLES"):
+        eozip.decode(small)
+    with pytest.raises(InputError, match="use smaller chunks"):
+        eozip.encode(np.full((1, 12, 64, 64), 700, np.int16), codec, 0)
+    for text in ("many", "-1", "0", "1e9", "٣"):
+        monkeypatch.setenv("EOZIP_MAX_SAMPLES", text)
+        with pytest.raises(InputError, match="EOZIP_MAX_SAMPLES: expected a number"):
+            eozip.decode(small)
+
+
+@pytest.mark.parametrize("codec", ["tec-fp-small", "tec-elic-small", "tec-tt-small"])
+def test_a_shape_that_needs_more_bytes_is_refused_before_it_is_walked(codec, monkeypatch):
+    from eozip.codecs.small.image_codec import SmallCodec
+
+    def walked(*args: object) -> None:
+        raise AssertionError("the traversal began")
+
+    blob = of_size(codec, 13000)
+    monkeypatch.setenv("EOZIP_MAX_SAMPLES", str(2**31))
+    monkeypatch.setattr(SmallCodec, "traverse", walked)
+    with pytest.raises(FormatError, match="fewer bytes than its symbols need"):
+        eozip.decode(blob)

@@ -38,6 +38,10 @@ def test_shipped_recipes_are_valid(name):
         ("slow = 2.0", "slow: expected 0 to 1"),
         ("seed = -1", "seed: expected 0 or more"),
         ("lr = -1.0", "lr: expected more than 0"),
+        ("lr = nan", "lr: expected a finite number"),
+        ("clip = -nan", "clip: expected a finite number"),
+        ("minutes = inf", "minutes: expected a finite number"),
+        ("muon_lr = -inf", "muon_lr: expected a finite number"),
     ],
 )
 def test_wrong_keys_and_values(tmp_path, top, message):
@@ -60,6 +64,8 @@ def test_wrong_keys_and_values(tmp_path, top, message):
         ("size = 64", "size = 50", "validation.size: expected a multiple of 32"),
         ("qualities = [0, 100]", "qualities = [0, 101]", "validation.qualities"),
         ('paths = ["val.npz"]', "paths = []", "expected at least one place with paths"),
+        ("size = 64", "size = 64\nevery_minutes = inf", "every_minutes: expected a finite number"),
+        ("qualities = [0, 100]", "qualities = [0, nan]", r"qualities\[1\]: expected a finite number"),
         ("[validation]", "[validation", "expected a TOML file"),
     ],
 )
@@ -105,6 +111,13 @@ def test_callers_budget_replaces_the_recipes(tmp_path):
     path = write_recipe(tmp_path, "minutes = 3")
     made = configured(load(path), path, None, 7, 5, None)
     assert (made.minutes, made.steps, made.seed) == (None, 7, 5)
+
+
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf"), 0])
+def test_a_callers_budget_is_checked_too(tmp_path, minutes):
+    file = write_recipe(tmp_path, "steps = 3")
+    with pytest.raises(InputError, match="minutes: expected more than 0"):
+        configured(load(file), file, minutes, None, None, None)
 
 
 def test_unknown_recipe_lists_the_shipped_ones():

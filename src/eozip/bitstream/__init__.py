@@ -25,6 +25,7 @@ from eozip.bitstream.format import (
     pack,
     read_header,
     read_layout,
+    samples_problem,
     size_problem,
     unpack,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "pack",
     "read_header",
     "read_layout",
+    "samples_problem",
     "size_problem",
     "unpack",
 ]

@@ -9,8 +9,11 @@ codec's only if their flag is set. All integers are little-endian. Sizes are che
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -27,7 +30,9 @@ PREFIX = 9  # bytes that say how long the header is
 MAX_DATES = 4096
 MAX_BANDS = 64
 MAX_SIDE = 32768
-MAX_SAMPLES = 1 << 31
+MAX_SAMPLES = 1 << 31  # of the format; a process may be content with fewer, see `samples_problem`
+DEFAULT_SAMPLES = 1 << 28
+LIMIT_VARIABLE = "EOZIP_MAX_SAMPLES"
 MAX_SECTIONS = 4096
 MAX_SECTION_BYTES = (1 << 32) - 1
 MAX_NAME = 64
@@ -151,6 +156,26 @@ def size_problem(shape: tuple[int, int, int, int]) -> str | None:
             return f"{name} = {value}, allowed are 1..{most}"
     samples = shape[0] * shape[1] * shape[2] * shape[3]
     return f"T*C*H*W = {samples}, allowed are {MAX_SAMPLES}" if samples > MAX_SAMPLES else None
+
+
+def samples_problem(shape: Sequence[int]) -> str | None:
+    """What is wrong with a shape T, C, H, W under the limit of this process; None if nothing is.
+
+    The environment variable EOZIP_MAX_SAMPLES sets the limit; coding takes up to about 70 bytes of memory a sample.
+
+    Raises:
+        InputError: the variable holds no number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise InputError(f"{LIMIT_VARIABLE}: expected a number of samples, got {text!r:.80}; set or unset it")
+    most, samples = int(text) if text else DEFAULT_SAMPLES, math.prod(shape)
+    if samples <= most:
+        return None
+    return (
+        f"T*C*H*W = {samples}, this process codes at most {most}, about {70 * most // 10**9} GB of memory (set "
+        f"{LIMIT_VARIABLE} to change that)"
+    )
 
 
 def fits(value: int, dtype: str) -> bool:

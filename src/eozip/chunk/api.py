@@ -17,7 +17,7 @@ from eozip import bitstream
 from eozip.bitstream import Header
 from eozip.chunk import constraints
 from eozip.chunk.constraints import Kept, Promise
-from eozip.chunk.decoding import check_budget, decode_stack, rounded
+from eozip.chunk.decoding import check_budget, check_samples, decode_stack, rounded
 from eozip.chunk.encoding import DEFAULT_QUALITY, Report, Work, encode_learned, pack, shape_of, work_on
 from eozip.chunk.pixels import Source, checked_source, real
 from eozip.codecs import registry, skip_mask
@@ -136,6 +136,9 @@ def encode_report(
     _check_names(codec, sensor)
     asked_for = sensor or DEFAULT_SENSOR
     source = checked_source(dn, nodata, offset, asked_for)
+    problem = bitstream.samples_problem(source.dn.shape)
+    if problem:
+        raise InputError(f"dn: {problem}; use smaller chunks")
     full_id = (
         default_codec(len(source.dn), asked_for) if codec is None else registry.resolve(codec, asked_for)
     )
@@ -223,6 +226,7 @@ def dropped(blob: bytes) -> np.ndarray:
         FormatError: not a chunk, damaged or cut.
     """
     chunk = bitstream.unpack(_bytes(blob))
+    check_samples(chunk.header)
     pixels = skip_mask.dropped_pixels(chunk)
     return pixels[0] if chunk.header.squeezed else pixels
 

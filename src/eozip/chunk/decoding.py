@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from eozip.bitstream import Chunk, Header, lossless, nodata_mask, residual
+from eozip.bitstream import Chunk, Header, lossless, nodata_mask, residual, samples_problem
 from eozip.chunk.constraints import NEAR_LOSSLESS
 from eozip.chunk.pixels import to_dn
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.registry import LOSSLESS
 from eozip.codecs.skip_mask import decode_cells
-from eozip.errors import FormatError
+from eozip.errors import FormatError, LimitError
 from eozip.threads import alone
 
 
 def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
     """Pixels [T, C, H, W] of a chunk, in its dtype; see `eozip.decode` for `budget` and what is raised."""
     header = chunk.header
+    check_samples(header)
     mask = nodata_mask.decode_mask(chunk.mask, header.shape)
     if chunk.mask and header.nodata is None:
         raise FormatError("chunk: a mask without a nodata value; the data are damaged")
@@ -38,6 +39,17 @@ def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
     if chunk.mask:
         dn[mask] = header.nodata
     return dn
+
+
+def check_samples(header: Header) -> None:
+    """Refuses what is too large for this process before anything of that size is allocated.
+
+    Raises:
+        LimitError: see `eozip.bitstream.samples_problem`.
+    """
+    problem = samples_problem(header.shape)
+    if problem:
+        raise LimitError(f"chunk: declares {problem}")
 
 
 def check_budget(chunk: Chunk, budget: int | None) -> None:

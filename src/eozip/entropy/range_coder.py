@@ -217,6 +217,19 @@ class DecodePort:
         out[order] = values
         return out
 
+    def expect(self, bits: float) -> None:
+        """Refuses bytes too few for what a shape needs, before anything of that size is allocated.
+
+        Args:
+            bits: that all symbols to come cost at the least.
+
+        Raises:
+            FormatError: see above.
+        """
+        left = self._bits_left
+        self._spend(bits)
+        self._bits_left = left
+
     def _read(self, model: Any, count: int) -> np.ndarray:
         try:
             return self._decoder.decode(model, count)

@@ -16,10 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from eozip.bitstream import samples_problem
 from eozip.chunk.constraints import NEAR_LOSSLESS
 from eozip.chunk.encoding import Report
 from eozip.chunk.pixels import PEAK
 from eozip.codecs.registry import LOSSLESS
+from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
@@ -195,6 +197,11 @@ def encode_store(
     check_array(scene.shape, scene.dtype)
     scene = with_fill(scene, codec.nodata)
     grid = plan(scene.shape, chunk, gop)
+    problem = samples_problem([min(pair) for pair in zip(grid.shape, grid.chunk)])
+    if problem:
+        raise InputError(
+            f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
+        )
     check_drop(codec, drop)
     run = Run(codec, grid, Tally(*scene.shape[:2], codec.offset, codec.nodata), progress, drop=drop)
     order = list(range(scene.shape[1])) if order is None else list(order)

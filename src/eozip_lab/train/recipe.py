@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -203,7 +204,11 @@ def _run_faults(r: Recipe) -> list[str]:
     positive |= {"logarithms_lr": r.logarithms_lr, "muon_lr": r.muon_lr}
     positive |= {"checkpoint_minutes": r.checkpoint_minutes, "workers": r.workers}
     positive |= {key: value for key in BUDGET if (value := getattr(r, key)) is not None}
-    faults = [f"{key}: expected more than 0, got {value}" for key, value in positive.items() if value <= 0]
+    faults = [
+        f"{key}: expected more than 0, got {value}"
+        for key, value in positive.items()
+        if not 0 < value < math.inf
+    ]
     if r.optimiser not in OPTIMISERS:
         faults.append(f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {r.optimiser!r}")
     if not 0 <= r.ema < 1:

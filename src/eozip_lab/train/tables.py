@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -73,4 +74,6 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     is_wrong_bool = isinstance(value, bool) and kind is not bool  # bool is an int in Python
     if is_wrong_bool or not isinstance(value, kind):
         raise InputError(f"{where}: expected {kind.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):  # no comparison with a limit refuses NaN
+        raise InputError(f"{where}: expected a finite number, got {value!r}")
     return value

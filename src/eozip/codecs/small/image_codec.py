@@ -220,11 +220,23 @@ class SmallCodec:
         """Decodes the first section; `more` goes to `traverse`."""
         t = self.level(quality, shape[0])
         port = DecodePort(coded.sections[0])
+        port.expect(self.least_bits(shape, coded.skip))
         checks, y_hat = self.traverse(port, t, padded_size(shape), None, None, *more)
         compare(coded.checks, checks)
         x_hat = self.read_end(port, self.picture(y_hat, shape, quality), quality)
         port.finish()
         return x_hat.numpy()
+
+    def least_bits(self, shape: tuple[int, int, int, int], skip: np.ndarray | None) -> float:
+        """What the latents of a chunk cost at the least: each is a symbol, and no row of the tables gives one away.
+
+        Args:
+            shape: T, C, H, W of its pixels.
+            skip: bool [T, h, w], cells without symbols; None: all have some.
+        """
+        h, w = padded_size(shape)
+        cells = shape[0] * h * w if skip is None else int(np.count_nonzero(~skip))
+        return cells * self.model.config.latent * float(self.tables.least_bits.min())
 
     def read_end(self, port: Port, x_hat: Tensor, quality: float) -> Tensor:
         """What `send_end` sent, applied to decoded pixels [T, C, H, W], which it changes."""
