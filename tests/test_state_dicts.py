@@ -48,7 +48,8 @@ def small(kind: str) -> dict[str, Tensor]:
         network, n, m = sizes[kind]
         model: torch.nn.Module = network(12, n, m)
     else:
-        model = temporal.TemporalModel(12, (16, 16, 16, 32), 32, (1, 1, 2), 4, kind == "flextec")
+        widths = (16, 16, 16, 64 if kind == "flextec" else 32)
+        model = temporal.TemporalModel(12, widths, 32, (1, 1, 2), 4, kind == "flextec")
     return {name: 0.1 * vectors.uniform(name, tuple(t.shape)) for name, t in model.state_dict().items()}
 
 

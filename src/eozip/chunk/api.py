@@ -7,7 +7,8 @@ code the rest, and packs one chunk; `decode` goes back. No torch is imported her
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def encode(
     sensor: str | None = None,
     offset: int = 0,
     drop: np.ndarray | None = None,
+    budgets: int | Sequence[int] | None = None,
 ) -> bytes:
     """Codes one chunk.
 
@@ -104,6 +106,9 @@ def encode(
             earlier dates and their surroundings. Cells with a clear pixel are coded as always. No promise and no PSNR
             counts what was dropped; `dropped` says which pixels that are. Where a chunk is smaller without a network
             (large errors forbidden), all of it is coded and nothing dropped.
+        budgets: of codecs whose streams are sections of rising detail (flextec, where a section is a token): how many to
+            send, for every date alike or for each of them, instead of ``quality``. 0 is for dates after the first,
+            which are then forecast.
 
     Returns:
         One chunk.
@@ -113,7 +118,7 @@ def encode(
         UnknownCodecError: no such codec.
         WeightsError: its weights are missing or damaged.
     """
-    asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop}
+    asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop, "budgets": budgets}
     facts = {"nodata": nodata, "sensor": sensor, "offset": offset}
     return encode_report(dn, codec, quality, **asked, **facts)[0]  # type: ignore[arg-type]
 
@@ -129,6 +134,7 @@ def encode_report(
     sensor: str | None = None,
     offset: int = 0,
     drop: np.ndarray | None = None,
+    budgets: int | Sequence[int] | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     asked = _asked_quality(quality, target_psnr)
@@ -142,6 +148,10 @@ def encode_report(
     full_id = (
         default_codec(len(source.dn), asked_for) if codec is None else registry.resolve(codec, asked_for)
     )
+    sent: tuple[int, ...] = ()
+    if budgets is not None:
+        _check_alone({"quality": quality, "target_psnr": target_psnr, "drop": drop})
+        sent = _checked_budgets(budgets, full_id, len(source.dn))
     if drop is not None:
         check_droppable(full_id)
         drop = skip_mask.checked_drop(drop, shape_of(source), source.squeezed)
@@ -155,8 +165,8 @@ def encode_report(
     if source.masked.all():
         return pack(source, model, asked, Encoded((), ())), Report(full_id, asked)
     cells = None if drop is None else skip_mask.droppable(drop, source.masked)
-    is_free = promise.max_error is not None and quality is None and target_psnr is None
-    work = work_on(model, source, cells)
+    is_free = promise.max_error is not None and quality is None and target_psnr is None and budgets is None
+    work = work_on(model, source, cells) if budgets is None else Work(model, source, budgets=sent)
     made = [encode_learned(work, q, target_psnr) for q in (_BASES if is_free else (asked,))]
     if promise:
         made = _keeping(work, source, promise, made, target_psnr)
@@ -267,6 +277,50 @@ def check_droppable(full_id: str) -> None:
             f"drop: codec {full_id} cannot leave cells out, expected one that can, such as {DEFAULT_TEMPORAL_CODEC}; "
             "choose it, or encode without drop"
         )
+
+
+def _check_alone(others: Mapping[str, object]) -> None:
+    asked = [name for name, value in others.items() if value is not None]
+    if asked:
+        raise InputError(f"give budgets or {', '.join(asked)}, not both")
+
+
+def _checked_budgets(budgets: int | Sequence[int], full_id: str, dates: int) -> tuple[int, ...]:
+    """A budget for each date, as far as it can be said without the codec.
+
+    Raises:
+        InputError: no whole numbers, another number of them than of dates, or a codec without budgets.
+    """
+    try:
+        sent = (operator.index(budgets),) * dates if _is_one(budgets) else tuple(map(operator.index, budgets))  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InputError(
+            f"budgets: expected a whole number, or one for each date, got {budgets!r}"
+        ) from error
+    if len(sent) != dates or not all(0 <= k <= 255 for k in sent) or sent[0] < 1:
+        raise InputError(
+            f"budgets: expected a whole number from 1, or one for each of {dates} dates (0 is for later ones), got "
+            f"{list(sent)}"
+        )
+    check_budgeted(full_id)
+    return sent
+
+
+def check_budgeted(full_id: str) -> None:
+    """Refuses codecs whose streams have no sections to choose from.
+
+    Raises:
+        InputError: this is one.
+    """
+    if full_id == LOSSLESS or not hasattr(registry.get(full_id), "encode_budgets"):
+        raise InputError(
+            f"budgets: the streams of codec {full_id} have none; choose flextec-small or a FlexTEC checkpoint, or give a "
+            "quality"
+        )
+
+
+def _is_one(budgets: object) -> bool:
+    return not isinstance(budgets, Sequence | np.ndarray)
 
 
 def _asked_quality(quality: float | None, target_psnr: float | None) -> float:

@@ -12,7 +12,7 @@ from eozip.bitstream import Header, nodata_mask
 from eozip.chunk.pixels import Source, pixels_to_code, psnr, to_dn
 from eozip.chunk.quality_search import CAP, Try, quality_for
 from eozip.codecs import skip_mask
-from eozip.codecs.base import Codec, Encoded, SkippingCodec
+from eozip.codecs.base import BudgetedCodec, Codec, Encoded, SkippingCodec
 from eozip.threads import alone
 
 DEFAULT_QUALITY = 60.0
@@ -53,15 +53,19 @@ class Work:
         model: the codec.
         source: its pixels, those of `cells` left out.
         cells: bool [T, h, w], cells that nothing is spent on; None: all are coded.
+        budgets: sections of each date, instead of a quality.
     """
 
     model: Codec
     source: Source
     cells: np.ndarray | None = None
+    budgets: tuple[int, ...] = ()
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """As the codec's own, without `cells`."""
         with alone():
+            if self.budgets:
+                return cast(BudgetedCodec, self.model).encode_budgets(x, self.budgets)
             if self.cells is None:
                 return self.model.encode(x, quality)
             return cast(SkippingCodec, self.model).encode_without(x, quality, self.cells)

@@ -77,6 +77,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Group of pictures: most dates coded together, and so read together.",
 )
+@click.option(
+    "--budgets",
+    type=CommaList(),
+    metavar="K|K,K,...",
+    help="Instead of --quality, of flextec codecs: sections (tokens) to send of every date, or of each date of a group.",
+)
 @drop_options
 @overwrite_option
 @json_option
@@ -93,6 +99,8 @@ def encode(
         raise click.UsageError(
             "--quality and --target-psnr are two ways of asking for quality; give one of them."
         )
+    if options["budgets"] is not None and (quality, target_psnr) != (None, None):
+        raise click.UsageError("--budgets is another way of asking for quality; give one of them.")
     check_drop_options(options["mask"], options["drop"])
     summary = _run(inputs, out, quality, target_psnr, options)
     if options["as_json"]:

@@ -6,6 +6,7 @@ bytes replace old ones; from then on any change of layout, tables or weights is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,5 +98,21 @@ class SkippingCodec(Codec, Protocol):
             x: float32 [T, C, H, W]; anything finite where dropped.
             quality: 0..100, already rounded to hundredths.
             dropped: bool [T, ceil(H / 8), ceil(W / 8)].
+        """
+        ...
+
+
+class BudgetedCodec(Codec, Protocol):
+    """A codec whose streams are sections of rising detail, of which each date may have as many as a caller asks for."""
+
+    def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
+        """As `encode`, with a budget for each date instead of a quality.
+
+        Args:
+            x: float32 [T, C, H, W].
+            budgets: Sections (tokens) of each date; the first at least 1.
+
+        Raises:
+            InputError: Budgets out of range, or another number of them than of dates.
         """
         ...

@@ -18,6 +18,7 @@ import asyncio
 import math
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from types import NoneType
 from typing import Any
@@ -44,6 +45,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "bitstream": (int,),
     "budget": (int, NoneType),
     "max_error": (int, NoneType),
+    "budgets": (list, tuple, NoneType),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "quality": (0, 100),
@@ -54,6 +56,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_error": (0, 65535),
 }
 _MAX_NAME = 256
+MAX_BUDGET, MAX_GROUP = 255, 4096  # sections of a date; dates of a group
 _OWN = secrets.token_hex(8)
 """Marks what this process wrote into metadata for itself: a budget that is read without it came from a file."""
 _DESK = Desk(min(MOST_AT_ONCE, max(2, os.cpu_count() or 1)))  # zarr sends up to 10 chunks at once
@@ -83,6 +86,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         budget: sections of each stream to decode, or None for all. A reader's wish (`eozip.store.BudgetStore`): it is
             never written.
         max_error: largest absolute error of any pixel in DN, or None.
+        budgets: sections that are sent of each date of a group, where a codec has sections of rising detail; a single one
+            is for every date. None: as many as the quality asks for.
     """
 
     codec: str
@@ -94,14 +99,15 @@ class EozipChunkCodec(ArrayBytesCodec):
     bitstream: int = BITSTREAM
     budget: int | None = None
     max_error: int | None = None
+    budgets: tuple[int, ...] | None = None
 
     is_fixed_size = False
 
     def __post_init__(self) -> None:
         for name, kinds in _KINDS.items():
             _check_field(name, getattr(self, name), kinds)
-        if self.quality is not None and self.target_psnr is not None:
-            raise InputError("expected quality or target_psnr, got both; give one of them")
+        if sum(asked is not None for asked in (self.quality, self.target_psnr, self.budgets)) > 1:
+            raise InputError("expected quality, target_psnr or budgets, got two of them; give one")
         if self.bitstream != BITSTREAM:
             raise FormatError(
                 f"expected bitstream version {BITSTREAM}, got {self.bitstream}; install a newer eozip"
@@ -129,14 +135,20 @@ class EozipChunkCodec(ArrayBytesCodec):
                 f"{NAME}: expected no budget, which only a reader may ask for (eozip.store.budget_store), got "
                 f"{budget!r:.80}; a worse picture must not come unasked: take it out of zarr.json"
             )
-        return cls(**{**configuration, "budget": budget and budget.get("sections")})
+        own = {"budget": budget and budget.get("sections")}
+        if "budgets" in configuration:
+            own["budgets"] = _as_tuple(configuration["budgets"])
+        return cls(**{**configuration, **own})
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr.json, every parameter explicit; but `budget`, a reader's, only where set."""
+        """The codec's entry in zarr.json, every parameter explicit; but budgets only where set."""
         configuration = asdict(self)
         configuration["budget"] = None if self.budget is None else budget_entry(self.budget)
-        if self.budget is None:
-            del configuration["budget"]
+        if self.budgets is not None:
+            configuration["budgets"] = list(self.budgets)
+        for name in ("budget", "budgets"):
+            if configuration[name] is None:
+                del configuration[name]
         return {"name": NAME, "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
@@ -159,10 +171,15 @@ class EozipChunkCodec(ArrayBytesCodec):
         """
         raise NotImplementedError(f"{NAME} streams have no fixed size")
 
-    def encode_options(self) -> dict[str, Any]:
-        """Keyword arguments of `eozip.chunk.api.encode` that this configuration stands for."""
+    def encode_options(self, dates: int) -> dict[str, Any]:
+        """Keyword arguments of `eozip.chunk.api.encode` that this configuration stands for, for a chunk of so many dates."""
         others = ("bitstream", "budget")
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in others}
+        options = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in others
+        }
+        if self.budgets is not None:  # the last group of a store may be shorter
+            options["budgets"] = self.budgets[0] if len(self.budgets) == 1 else self.budgets[:dates]
+        return options
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
         from eozip.chunk import api
@@ -177,7 +194,7 @@ class EozipChunkCodec(ArrayBytesCodec):
             raise InputError(f"expected no writes with budget {self.budget}, got one; open the store itself")
         dn = np.ascontiguousarray(chunk_array.as_numpy_array())
         with _DESK.turn(self._has_network):
-            stream = api.encode(dn, **self.encode_options())
+            stream = api.encode(dn, **self.encode_options(len(dn)))
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
@@ -215,12 +232,26 @@ def budget_entry(sections: int) -> dict[str, Any]:
 def _check_field(name: str, value: Any, kinds: tuple[type, ...]) -> None:
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise FormatError(f"{NAME}: {name} has the wrong type, got {value!r:.80}")
+    if name == "budgets" and value is not None:
+        _check_budgets(value)
     if isinstance(value, str) and not 0 < len(value) <= _MAX_NAME:
         raise FormatError(f"{NAME}: {name}: expected 1 to {_MAX_NAME} characters, got {len(value)}")
     if name in _RANGES and value is not None:
         low, high = _RANGES[name]
         if not (math.isfinite(value) and low <= value <= high):
             raise FormatError(f"{NAME}: {name}: expected {low:g} to {high:g}, got {value:g}")
+
+
+def _check_budgets(value: Sequence[Any]) -> None:
+    whole = all(isinstance(k, int) and not isinstance(k, bool) and 0 <= k <= MAX_BUDGET for k in value)
+    if not whole or not 0 < len(value) <= MAX_GROUP or value[0] < 1:
+        raise FormatError(
+            f"{NAME}: budgets: expected whole numbers up to {MAX_BUDGET}, the first from 1, got {value!r:.80}"
+        )
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -41,6 +41,7 @@ def encode_files(
     chunk: int | None = None,
     gop: int = GOP,
     mask: str | None = None,
+    budgets: int | Sequence[int] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = _warn,
@@ -62,6 +63,7 @@ def encode_files(
         chunk: side of a chunk in pixels; None fits it near 256.
         gop: most dates coded together.
         mask: what clouds hide, on which nothing is spent, as text for `eozip.raster.masks.parse_mask`.
+        budgets: sections to send of each date, one for all or one for each date of a group; see `eozip.encode`.
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
         note: takes sentences that a person should read: unknown dates, files left out; by default a warning.
@@ -76,7 +78,7 @@ def encode_files(
     opened, band = _pixels_and_mask(mask, inputs, bands, offset)
     _tell(opened.notes, note)
     scene = with_fill(opened, nodata)
-    asked = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error}
+    asked = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error, "budgets": budgets}
     facts = {"sensor": sensor, "nodata": nodata, "offset": offset}
     wanted = make_request(scene, codec, **asked, **facts, gop=gop)  # type: ignore[arg-type]
     _tell(wanted.notes, note)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eozip.chunk.api import DEFAULT_QUALITY, default_codec
+from eozip.chunk.api import DEFAULT_QUALITY, check_budgeted, default_codec
 from eozip.chunk.constraints import checked_error
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
@@ -15,7 +16,7 @@ from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
 from eozip.raster import Scene, with_fill
 from eozip.sensors import get, match_bands, named, overridden, own_order
-from eozip.store.codec import EozipChunkCodec, check_array
+from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.grid import GOP
 
 
@@ -47,6 +48,7 @@ def make_request(
     nodata: int | None = None,
     offset: int | None = None,
     gop: int = GOP,
+    budgets: int | Sequence[int] | None = None,
 ) -> Request:
     """Settles everything an encoding of `scene` depends on.
 
@@ -62,6 +64,7 @@ def make_request(
         nodata: DN of missing pixels; None takes the file's.
         offset: radiometric offset in DN; None takes the scene's.
         gop: most dates in a group, as given to `encode_store`.
+        budgets: sections to send of each date, one for all or one for each date of a group; see `eozip.encode`.
 
     Raises:
         InputError: bands of no sensor, both ways of asking for quality, or values out of range.
@@ -74,13 +77,14 @@ def make_request(
     scene = with_fill(scene, _whole("nodata", nodata))
     full_id = registry.resolve(codec, known) if codec else default_codec(min(scene.shape[0], gop), known)
     max_error = checked_error(max_error)
-    if quality is None and target_psnr is None and max_error is None and full_id != LOSSLESS:
+    if not any(v is not None for v in (quality, target_psnr, max_error, budgets)) and full_id != LOSSLESS:
         quality = DEFAULT_QUALITY
     configured = EozipChunkCodec(
         codec=full_id,
         quality=quality,
         target_psnr=target_psnr,
         max_error=max_error,
+        budgets=_budgets(budgets, gop, full_id),
         sensor=known,
         nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
         offset=_whole("offset", scene.offset if offset is None else offset) or 0,
@@ -100,6 +104,27 @@ def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]
         return known.id, order
     found, order = match_bands(scene.meanings, known)
     return found.id, order
+
+
+def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple[int, ...] | None:
+    """One for all dates, or one for each date of a group.
+
+    Raises:
+        InputError: another number of them, no whole numbers, or a codec without budgets.
+    """
+    if asked is None:
+        return None
+    check_budgeted(full_id)
+    found = (asked,) if isinstance(asked, int) else tuple(asked)
+    if not all(isinstance(k, int) and 0 <= k <= MAX_BUDGET for k in found) or found[:1] < (1,):
+        raise InputError(
+            f"budgets: expected whole numbers up to {MAX_BUDGET}, the first from 1, got {list(found)}"
+        )
+    if len(found) not in (1, gop):
+        raise InputError(
+            f"budgets: expected one for all dates, or one for each of the {gop} dates of a group (gop), got {list(found)}"
+        )
+    return found
 
 
 def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:

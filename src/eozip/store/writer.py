@@ -298,7 +298,7 @@ def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, _Coded
 
     if np.all(chunk.dn == (codec.nodata or 0)):
         return chunk, None
-    stream, report = api.encode_report(chunk.dn, drop=chunk.drop, **codec.encode_options())
+    stream, report = api.encode_report(chunk.dn, drop=chunk.drop, **codec.encode_options(len(chunk.dn)))
     dropped = api.dropped(stream) if report.dropped else None
     return chunk, _Coded(stream, report, api.decode(stream), dropped)
 

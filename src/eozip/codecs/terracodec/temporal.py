@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eozip import hub
 from eozip.codecs.terracodec.common import pad
 from eozip.codecs.terracodec.dequantiser import Dequantiser, PadToken
-from eozip.codecs.terracodec.transformer import TOKENS, Prediction, TokenModel
+from eozip.codecs.terracodec.transformer import TOKENS, WINDOW, Prediction, TokenModel
 from eozip.codecs.terracodec.transforms import tt_analysis, tt_synthesis
 from eozip.entropy.gaussian import bits, grid_likelihood
 from eozip.errors import WeightsError
@@ -218,10 +218,10 @@ def from_weights(weights: hub.Weights, heads: int = 16) -> TemporalModel:
     sizes = weights.config
     depths = (sizes["encoder_sep"], sizes["encoder_joint"], sizes["decoder"])
     m, is_flexible = sizes["widths"][-1], weights.kind == "flextec"
-    if sizes["d"] % heads or (is_flexible and m % TOKENS):
+    if sizes["d"] % heads or (is_flexible and m % WINDOW**2):
         raise WeightsError(
             f"{weights.source}: expected a width that {heads} attention heads divide"
-            + f", and latent channels that {TOKENS} tokens divide" * is_flexible
+            + f", and latent channels that {WINDOW**2} cells divide" * is_flexible
             + f"; got {sizes['d']} and {m}"
         )
     with torch.device("meta"):
