@@ -90,7 +90,8 @@ def test_the_command_line_takes_them(dn, tmp_path, asked, in_store):
     together = eozip.decode(eozip.encode(dn, codec="flextec-small", budgets=spread))
     alone = eozip.decode(eozip.encode(dn[:1], codec="flextec-small", budgets=in_store[0]))
     expected = np.concatenate([together, alone])
-    assert np.abs(values.astype(int) - expected).max() <= 1  # floats behind the symbols: threads may round otherwise
+    # floats behind the symbols: other threads may round otherwise
+    assert np.abs(values.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
