@@ -131,14 +131,14 @@ def use(store: Path, new: Path, out: Path) -> list[BaseException]:
     return wrong
 
 
-def check(store: Path, base: Path, out: Path, what: str) -> None:
-    """No exception but ours, and nothing written that was not asked for."""
+def faults(store: Path, base: Path, out: Path, what: str) -> list[str]:
+    """Exceptions that are not ours, and files that nobody asked for."""
     out.mkdir(exist_ok=True)
-    wrong = use(store, base / "new_20210801.tif", out)
-    assert wrong == [], (what, [repr(error)[:300] for error in wrong])
-    assert set(listed(out)) <= {"back", "one.tif", "one.tif.aux.xml"}, what
-    assert not [name for name in listed(store.parent) if name.startswith(".")], what
+    found = [f"{what}: {error!r:.300}" for error in use(store, base / "new_20210801.tif", out)]
+    extra = set(listed(out)) - {"back", "one.tif", "one.tif.aux.xml"}
+    extra |= {name for name in listed(store.parent) if name.startswith(".")}
     shutil.rmtree(out)
+    return [*found, *(f"{what}: left {name}" for name in extra)]
 
 
 # --- hostile metadata ---
@@ -205,7 +205,8 @@ def hostile_copy(base: Path, store: Path, rng: random.Random) -> str:
     return f"{mode}: {'; '.join(said)}"
 
 
-def run_metadata(base: Path, folder: Path, count: int, seed: int) -> None:
+def run_metadata(base: Path, folder: Path, count: int, seed: int) -> list[str]:
+    found: list[str] = []
     for number in range(count):
         rng = random.Random(seed * 1_000_003 + number)
         store = folder / "hostile.zarr"
@@ -214,13 +215,14 @@ def run_metadata(base: Path, folder: Path, count: int, seed: int) -> None:
             pack(store, folder / "hostile.zarr.zip")
             shutil.rmtree(store)
             store = folder / "hostile.zarr.zip"
-        check(store, base, folder / "out", f"{number}: {what}")
+        found += faults(store, base, folder / "out", f"{number}: {what}")
         (shutil.rmtree if store.is_dir() else Path.unlink)(store)
+    return found
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.slow)])
 def test_random_metadata(base, tmp_path, count):
-    run_metadata(base, tmp_path, count, seed=1)
+    assert run_metadata(base, tmp_path, count, seed=1) == []
 
 
 KNOWN: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -241,6 +243,7 @@ KNOWN: dict[str, Callable[[dict[str, Any]], object]] = {
     "valid pixels as text": lambda r: put(r, ("eozip", "valid_pixels", 0), "x"),
     "a fact more, infinite": lambda r: put(r, ("eozip", "other"), float("inf")),
     "dates with a time zone": lambda r: put(r, ("geotiff", "dates", 0), "2021-07-01T00:00:00+02:00"),
+    "more decibels than numbers have": lambda r: put(r, ("eozip", "band_psnr", 5), 2**31),
     "groups of no date": lambda r: put(r, ("eozip", "groups"), [0, 3]),
 }
 
@@ -250,7 +253,7 @@ def test_hostile_records_are_named(base, tmp_path, name):
     store, out = tmp_path / "s.zarr", tmp_path / "out"
     shutil.copytree(base / "s.zarr", store)
     change_record(store, KNOWN[name])
-    check(store, base, out, name)
+    assert faults(store, base, out, name) == []
     if name != "a flat transform":
         shutil.rmtree(store, ignore_errors=True)
         shutil.copytree(base / "s.zarr", store)
@@ -275,7 +278,7 @@ def test_documents_that_are_none(base, tmp_path, key, text):
     store = tmp_path / "s.zarr"
     shutil.copytree(base / "s.zarr", store)
     (store / key).write_text(text)
-    check(store, base, tmp_path / "out", f"{key}: {text[:40]!r}")
+    assert faults(store, base, tmp_path / "out", f"{key}: {text[:40]!r}") == []
 
 
 def test_a_document_beyond_all_need_is_not_read(base, tmp_path):
@@ -314,8 +317,9 @@ def test_a_terminal_sees_no_escape_sequences(base, tmp_path):
 # --- hostile zip files ---
 
 
-def run_zips(base: Path, folder: Path, count: int, seed: int) -> None:
+def run_zips(base: Path, folder: Path, count: int, seed: int) -> list[str]:
     """Random bytes in the structures of zip files, packed or not, and cuts."""
+    found: list[str] = []
     for number in range(count):
         rng = random.Random(seed * 1_000_003 + number)
         data = bytearray((base / rng.choice(("s.zarr.zip", "packed.zarr.zip"))).read_bytes())
@@ -331,13 +335,14 @@ def run_zips(base: Path, folder: Path, count: int, seed: int) -> None:
             del data[rng.randrange(len(data)) :]
         store = folder / "hostile.zarr.zip"
         store.write_bytes(data)
-        check(store, base, folder / "out", f"zip {number}")
+        found += faults(store, base, folder / "out", f"zip {number}")
         store.unlink()
+    return found
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.slow)])
 def test_random_bytes_in_zip_files(base, tmp_path, count):
-    run_zips(base, tmp_path, count, seed=2)
+    assert run_zips(base, tmp_path, count, seed=2) == []
 
 
 def crafted(base: Path, out: Path, kind: str) -> None:
@@ -380,7 +385,7 @@ def test_crafted_zip_files(base, tmp_path, kind):
     store = tmp_path / "in" / "s.zarr.zip"
     store.parent.mkdir()
     crafted(base, store, kind)
-    check(store, base, tmp_path / "out", kind)
+    assert faults(store, base, tmp_path / "out", kind) == []
     assert listed(tmp_path) == ["in"]
 
 

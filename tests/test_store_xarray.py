@@ -222,3 +222,75 @@ def test_a_budget_in_a_file_is_refused(tmp_path):
             opened(store)
         with pytest.raises(FormatError, match="budget"):
             describe(store)
+
+
+# --- copies ---
+
+
+def a_real_codec(folder: Path, side: int = 48, **options) -> Path:
+    """A store of a network's codec, three dates."""
+    store = folder / "r.zarr"
+    paths = [folder / f"tile_{day}.tif" for day in DAYS[:3]]
+    for number, path in enumerate(paths):
+        write_tif(path, scene_pixels(number, (12, side, side + 8)), NAMES)
+    make_store(paths, store, "tec-fp-small", quality=40, **{"gop": 3, "chunk": 24, **options})
+    return store
+
+
+OTHERS = {
+    "fewer bands": lambda ds: ds.sel(band=["B04", "B03", "B02"]),
+    "one band": lambda ds: ds.isel(band=[3]),
+    "reversed": lambda ds: ds.isel(band=slice(None, None, -1)),
+    "shuffled, later dates": lambda ds: ds.isel(band=[1, 0, 2, 4, 3, 5, 7, 6, 8, 10, 9, 11], time=[1, 2]),
+    "reversed, cut": lambda ds: ds.isel(band=slice(None, None, -1), x=slice(5, 40), y=slice(3, 30)),
+    "time, y, x, band": lambda ds: ds.transpose("time", "y", "x", "band"),
+    "band, time, y, x": lambda ds: ds.transpose("band", "time", "y", "x"),
+    "time, y, band, x": lambda ds: ds.transpose("time", "y", "band", "x"),
+    "band, y, x, time": lambda ds: ds.transpose("band", "y", "x", "time"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_copies_with_other_bands_or_axes_are_refused(tmp_path, name, is_lazy):
+    ds = opened(a_real_codec(tmp_path))
+    ds = ds if is_lazy else ds.load()
+    ds = OTHERS[name](ds)
+    if is_lazy:  # xarray refuses chunks of dask that are not zarr's
+        ds = ds.chunk(-1)
+    with pytest.raises(InputError, match="drop_encoding"):
+        ds.to_zarr(tmp_path / "copy.zarr")
+    ds.drop_encoding().to_zarr(tmp_path / "plain.zarr")
+    xr.testing.assert_equal(opened(tmp_path / "plain.zarr").load(), ds.load())
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda ds: ds,
+        lambda ds: ds.isel(time=[2, 1]),
+        lambda ds: ds.isel(x=slice(3, 40), y=slice(10, 31)),
+        lambda ds: ds.sortby("time"),
+    ],
+)
+def test_copies_with_all_bands_in_place_still_work(tmp_path, same):
+    ds = same(opened(a_real_codec(tmp_path)).load())
+    ds.to_zarr(tmp_path / "copy.zarr")
+    copy = opened(tmp_path / "copy.zarr").load()
+    assert float(np.abs(copy.reflectance.astype(int) - ds.reflectance.astype(int)).mean()) < 60
+
+
+def test_exact_copies_of_any_bands_work(tmp_path):
+    store = tmp_path / "s.zarr"
+    make_store(dates(tmp_path, 0, 2), store, "lossless", gop=2)
+    ds = opened(store).load().isel(band=[3, 1])
+    ds.to_zarr(tmp_path / "copy.zarr")
+    xr.testing.assert_equal(opened(tmp_path / "copy.zarr").load(), ds)
+
+
+def test_other_pixels_may_be_written_over_those_that_were_read(tmp_path):
+    store = a_real_codec(tmp_path, chunk=None)
+    array = zarr.open_group(store, mode="r+", use_consolidated=False)["reflectance"]
+    before = array[...]
+    array[...] = np.ascontiguousarray(before[:, :, ::-1])
+    assert np.abs(array[...].astype(int) - before[:, :, ::-1]).mean() < 30

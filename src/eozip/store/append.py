@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -142,12 +142,12 @@ def _append(
 def _check(found: Description, scene: Scene, asked: Mapping[str, Any]) -> None:
     """Everything is compared before anything is encoded."""
     check_same_source(found.profile, scene.profile, found.path)
-    have = asdict(found.codec)
     for name, value in asked.items():
-        if value is not None and value != have[name]:
+        have = getattr(found.codec, name)
+        if value is not None and value != have:
             raise InputError(
-                f"{found.path}: {name}: expected {have[name]!r}, as the store was encoded, got {value!r}; leave it "
-                "out, or encode the dates into a store of their own"
+                f"{found.path}: {name}: expected {have!r}, as the store was encoded, got {value!r}; leave it out, or "
+                "encode the dates into a store of their own"
             )
     check_foreign(found)
     _check_dates(found, scene.dates)

@@ -19,7 +19,7 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any
 
@@ -29,6 +29,7 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
 from eozip.errors import FormatError, InputError
+from eozip.store.axes import Seen
 from eozip.store.streams import split
 from eozip.threads import MOST_AT_ONCE, Desk
 
@@ -88,6 +89,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         max_error: largest absolute error of any pixel in DN, or None.
         budgets: sections that are sent of each date of a group, where a codec has sections of rising detail; a single one
             is for every date. None: as many as the quality asks for.
+        seen: what it decoded; see `eozip.store.axes`.
     """
 
     codec: str
@@ -100,6 +102,7 @@ class EozipChunkCodec(ArrayBytesCodec):
     budget: int | None = None
     max_error: int | None = None
     budgets: tuple[int, ...] | None = None
+    seen: Seen = field(default_factory=Seen, init=False, repr=False, compare=False)
 
     is_fixed_size = False
 
@@ -142,7 +145,7 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's entry in zarr.json, every parameter explicit; but budgets only where set."""
-        configuration = asdict(self)
+        configuration = {name: getattr(self, name) for name in _KINDS}
         configuration["budget"] = None if self.budget is None else budget_entry(self.budget)
         if self.budgets is not None:
             configuration["budgets"] = list(self.budgets)
@@ -173,10 +176,8 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     def encode_options(self, dates: int) -> dict[str, Any]:
         """Keyword arguments of `eozip.chunk.api.encode` that this configuration stands for, for a chunk of so many dates."""
-        others = ("bitstream", "budget")
-        options = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name not in others
-        }
+        others = ("bitstream", "budget", "seen")
+        options = {own.name: getattr(self, own.name) for own in fields(self) if own.name not in others}
         if self.budgets is not None:  # the last group of a store may be shorter
             options["budgets"] = self.budgets[0] if len(self.budgets) == 1 else self.budgets[:dates]
         return options
@@ -193,6 +194,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         if self.budget is not None:
             raise InputError(f"expected no writes with budget {self.budget}, got one; open the store itself")
         dn = np.ascontiguousarray(chunk_array.as_numpy_array())
+        if not self._is_exact:
+            self.seen.check(dn, chunk_spec.fill_value)
         with _DESK.turn(self._has_network):
             stream = api.encode(dn, **self.encode_options(len(dn)))
         return chunk_spec.prototype.buffer.from_bytes(stream)
@@ -205,9 +208,10 @@ class EozipChunkCodec(ArrayBytesCodec):
             dn = join_dates([api.decode(piece.data, budget=self.budget) for piece in found])
         fill = chunk_spec.fill_value
         chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
-        is_exact = self.codec == "lossless" and not self.max_error
-        buffer = CpuNDBuffer if is_exact else DecodedBuffer
-        return buffer.from_numpy_array(chunk)
+        if self._is_exact:
+            return CpuNDBuffer.from_numpy_array(chunk)
+        self.seen.add(chunk, fill)
+        return DecodedBuffer.from_numpy_array(chunk)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
         with _DESK.announced():
@@ -218,6 +222,10 @@ class EozipChunkCodec(ArrayBytesCodec):
         with _DESK.announced():
             await asyncio.sleep(0)
             return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.codec == "lossless" and not self.max_error
 
     @property
     def _has_network(self) -> bool:

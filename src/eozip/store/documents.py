@@ -26,7 +26,8 @@ from eozip.store.files import StoreFiles
 NOT_OURS = "the store was not written by eozip, or was changed after writing"
 GROUP, RECORD, ARRAY, TIME = "zarr.json", "eozip", "reflectance", "time"
 MAX_DOCUMENT = 1 << 25  # bytes; ten years of daily scenes with 2 kB of tags take 8 MB
-_MAX_INTEGER = (1 << 63) - 1
+_MAX_INTEGER = (1 << 63) - 1  # of any JSON document here
+_MAX_COUNT = 1 << 53
 _FAULTS_SHOWN = 3
 _MAX_TIME_CHUNK = 1 << 20
 
@@ -69,7 +70,8 @@ Text = Annotated[str, AfterValidator(_text)]
 Wkt = Annotated[Text, AfterValidator(_wkt)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = int | Finite  # stays what it was written as
-Count = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
+Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Length = Annotated[int, Field(ge=1, le=1 << 31)]
 Lengths = tuple[Length, Length, Length, Length]
 Tags = dict[Text, Text]
@@ -123,11 +125,11 @@ class Facts(_Document):
     target_psnr: Number | None
     max_error: Count | None
     quality_used: tuple[Number, Number] | None
-    psnr: Finite | None
+    psnr: Decibels | None
     peak: Number
-    band_psnr: tuple[Finite | None, ...]
-    date_psnr: tuple[Finite | None, ...]
-    date_bits: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, ...]
+    band_psnr: tuple[Decibels | None, ...]
+    date_psnr: tuple[Decibels | None, ...]
+    date_bits: tuple[Annotated[float, Field(ge=0, le=_MAX_COUNT)] | None, ...]
     valid_pixels: tuple[Count, ...]
     chunks: Count
     empty_chunks: Count
