@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eozip.chunk import api
+from eozip.chunk.options import FLOOR_PSNR
 from eozip.chunk.pixels import psnr
 from eozip_lab.evaluate.methods import learned
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
@@ -90,7 +91,7 @@ def measured(codec: str, name: str, dn: np.ndarray) -> Bright:
         float((dn > 10_000).mean()),
         bpppb(len(blob), dn.shape),
         db,
-        db >= api.FLOOR_PSNR,
+        db >= FLOOR_PSNR,
     )
 
 

@@ -240,7 +240,7 @@ def test_symbols_that_differ_name_their_frame():
     chunk = bitstream.unpack(eozip.encode(stack(), TOY))
     header = replace(chunk.header, checks=(chunk.header.checks[0], 5))
     with pytest.raises(DesyncError, match="frame 1"):
-        eozip.decode(bitstream.pack(header, chunk.mask, chunk.exceptions, chunk.sections))
+        eozip.decode(bitstream.pack(bitstream.Chunk(header, chunk.mask, chunk.exceptions, chunk.sections)))
 
 
 def test_budget_decodes_the_first_sections_of_a_cut_chunk():
@@ -278,7 +278,7 @@ def test_chunks_that_contradict_themselves_are_refused(change, match):
     header = replace(chunk.header, **change.get("header", {}))
     sections = change.get("sections", chunk.sections)
     with pytest.raises(FormatError, match=match):
-        eozip.decode(bitstream.pack(header, chunk.mask, chunk.exceptions, sections))
+        eozip.decode(bitstream.pack(bitstream.Chunk(header, chunk.mask, chunk.exceptions, sections)))
 
 
 def test_golden_toy_stream_decodes_for_ever():

@@ -186,7 +186,9 @@ def test_forged_sections_give_errors_of_ours(codec):
         section[rng.integers(len(section))] ^= int(rng.integers(1, 256))
         sections = (bytes(section), *chunk.sections[1:])
         with suppress(EozipError):  # anything else fails the test
-            got = eozip.decode(bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, sections))
+            got = eozip.decode(
+                bitstream.pack(bitstream.Chunk(chunk.header, chunk.mask, chunk.exceptions, sections))
+            )
             assert codec == LOSSLESS or (got == expected).all()
 
 
@@ -194,7 +196,9 @@ def test_forged_sections_give_errors_of_ours(codec):
 @pytest.mark.parametrize("section", [b"", b"\0", b"\xff" * 40])
 def test_sections_of_rubbish_are_refused(codec, section):
     chunk = bitstream.unpack(chunk_of(codec))
-    blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, (section,) * len(chunk.sections))
+    blob = bitstream.pack(
+        bitstream.Chunk(chunk.header, chunk.mask, chunk.exceptions, (section,) * len(chunk.sections))
+    )
     with pytest.raises(EozipError):
         eozip.decode(blob)
 
@@ -222,7 +226,7 @@ def test_other_weights_are_refused(codec):
     chunk = bitstream.unpack(chunk_of(codec))
     header = replace(chunk.header, weights_hash=b"otherone")
     with pytest.raises(WeightsError, match=b"otherone".hex()):
-        eozip.decode(bitstream.pack(header, chunk.mask, chunk.exceptions, chunk.sections))
+        eozip.decode(bitstream.pack(bitstream.Chunk(header, chunk.mask, chunk.exceptions, chunk.sections)))
 
 
 def test_missing_weights_are_an_error_of_ours():

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eozip import bitstream
-from eozip.bitstream import Header, frame_check, pack, read_header, read_layout, unpack
+from eozip.bitstream import Chunk, Header, frame_check, pack, read_header, read_layout, unpack
 from eozip.errors import ChecksumError, EozipError, FormatError, InputError, LimitError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,7 +66,7 @@ def forged(chunk: bytes, at: int, field: bytes) -> bytes:
 def test_every_field_comes_back(header, around, sections):
     mask, exceptions, skip, residual = around
     header = replace(header, skip=bool(skip), residual=bool(residual))
-    data = pack(header, mask, exceptions, tuple(sections), residual, skip)
+    data = pack(Chunk(header, mask, exceptions, tuple(sections), residual, skip))
     chunk = unpack(data)
     assert chunk.header == header
     assert (chunk.mask, chunk.exceptions, chunk.skip, chunk.residual) == tuple(around)
@@ -79,25 +79,25 @@ def test_every_field_comes_back(header, around, sections):
 
 def test_header_of_four_dates_is_small():
     names_size = len(HEADER.codec) + len(HEADER.sensor)
-    assert len(pack(HEADER, b"", b"", (b"",))) - names_size < 70
+    assert len(pack(Chunk(HEADER, b"", b"", (b"",)))) - names_size < 70
 
 
 def test_header_can_be_read_without_the_sections():
-    data = pack(HEADER, b"m", b"", (bytes(5000),))
+    data = pack(Chunk(HEADER, b"m", b"", (bytes(5000),)))
     header, sections = read_header(data[:200])
     assert header == HEADER
     assert sections == (1, 5000)
 
 
 def test_every_truncation_is_refused():
-    data = pack(HEADER, b"mask", b"exceptions", (b"first", b"second"))
+    data = pack(Chunk(HEADER, b"mask", b"exceptions", (b"first", b"second")))
     for length in range(len(data)):
         with pytest.raises(FormatError):
             unpack(data[:length])
 
 
 def test_every_flipped_bit_is_noticed():
-    data = pack(HEADER, b"mask", b"exceptions", (b"first", b"second"))
+    data = pack(Chunk(HEADER, b"mask", b"exceptions", (b"first", b"second")))
     for position in range(len(data)):
         for bit in range(8):
             damaged = bytearray(data)
@@ -108,7 +108,7 @@ def test_every_flipped_bit_is_noticed():
 
 def test_trailing_bytes_are_refused():
     with pytest.raises(FormatError, match="follows"):
-        unpack(pack(HEADER, b"", b"", (b"x",)) + b"y")
+        unpack(pack(Chunk(HEADER, b"", b"", (b"x",))) + b"y")
 
 
 WEIGHTS_HASH = 22  # position in the header
@@ -130,7 +130,7 @@ def test_forged_headers_give_errors_of_ours_or_a_chunk():
     @example(WEIGHTS_HASH, b"anything")
     @example(4, b"\xff")
     def check(at, field):
-        data = forged(pack(HEADER, b"mask", b"", (b"first", b"second")), at, field)
+        data = forged(pack(Chunk(HEADER, b"mask", b"", (b"first", b"second"))), at, field)
         try:
             unpack(data)
             parses.add(True)
@@ -144,7 +144,7 @@ def test_forged_headers_give_errors_of_ours_or_a_chunk():
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_a_chunk_cut_behind_a_section_still_parses(keep):
     parts = (b"first", b"second", b"third")
-    data = pack(HEADER, b"mask", b"", parts)
+    data = pack(Chunk(HEADER, b"mask", b"", parts))
     cut = data[: len(data) - sum(map(len, parts[keep:]))]
     chunk = unpack(cut, allow_truncated=True)
     assert (chunk.sections, chunk.declared, chunk.mask) == (parts[:keep], 3, b"mask")
@@ -153,7 +153,7 @@ def test_a_chunk_cut_behind_a_section_still_parses(keep):
 
 
 def test_a_chunk_cut_within_its_mask_is_refused():
-    data = pack(HEADER, b"mask", b"exceptions", (b"first",))
+    data = pack(Chunk(HEADER, b"mask", b"exceptions", (b"first",)))
     with pytest.raises(FormatError, match="cut before"):
         unpack(data[: -len(b"onsfirst")], allow_truncated=True)
 
@@ -166,26 +166,26 @@ def test_a_chunk_cut_within_its_mask_is_refused():
 @pytest.mark.parametrize("value", ["zero", "most"])
 def test_hostile_sizes_are_refused_before_allocation(at, field, value):
     number = 0 if value == "zero" else 2 ** (8 * struct.calcsize(field)) - 1
-    data = forged(pack(HEADER, b"", b"", (b"x",)), at, struct.pack(field, number))
+    data = forged(pack(Chunk(HEADER, b"", b"", (b"x",))), at, struct.pack(field, number))
     with pytest.raises(LimitError, match="allowed"):
         unpack(data)
 
 
 def test_hostile_product_of_sizes_is_refused():
-    data = forged(pack(HEADER, b"", b"", (b"x",)), 12, struct.pack("<HH", 32768, 32768))
+    data = forged(pack(Chunk(HEADER, b"", b"", (b"x",))), 12, struct.pack("<HH", 32768, 32768))
     with pytest.raises(LimitError, match="allowed are 2147483648"):
         unpack(data)
 
 
 def test_hostile_section_lengths_are_refused():
-    data = pack(HEADER, b"", b"", (b"x",))
+    data = pack(Chunk(HEADER, b"", b"", (b"x",)))
     entry = int.from_bytes(data[7:9], "little") - 12
     with pytest.raises(FormatError, match="truncated"):
         unpack(forged(data, entry, struct.pack("<I", 2**32 - 1)))
 
 
 def test_hostile_section_count_is_refused():
-    data = pack(HEADER, b"", b"", (b"x",))
+    data = pack(Chunk(HEADER, b"", b"", (b"x",)))
     count = int.from_bytes(data[7:9], "little") - 14
     with pytest.raises(LimitError, match="sections"):
         unpack(forged(data, count, struct.pack("<H", 65535)))
@@ -208,13 +208,13 @@ def test_hostile_section_count_is_refused():
     ],
 )
 def test_forged_fields_are_named(at, field, match):
-    data = pack(replace(HEADER, nodata=7), b"", b"", (b"x",))
+    data = pack(Chunk(replace(HEADER, nodata=7), b"", b"", (b"x",)))
     with pytest.raises(FormatError, match=match):
         unpack(forged(data, at, field))
 
 
 def test_damage_is_named_by_place():
-    data = bytearray(pack(HEADER, b"mask", b"", (b"first",)))
+    data = bytearray(pack(Chunk(HEADER, b"mask", b"", (b"first",))))
     data[-1] ^= 1
     with pytest.raises(ChecksumError, match="section 1"):
         unpack(bytes(data))
@@ -244,7 +244,7 @@ def test_damage_is_named_by_place():
 )
 def test_what_the_format_cannot_hold_is_refused_when_packing(change, match):
     with pytest.raises(InputError, match=match):
-        pack(replace(HEADER, **change), b"", b"", ())
+        pack(Chunk(replace(HEADER, **change), b"", b"", ()))
 
 
 def test_frame_check_is_crc32c_of_little_endian_int32():
@@ -261,4 +261,4 @@ def test_golden_chunk():
         b"exceptions",
         (b"first", b"", b"third"),
     )
-    assert pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections) == data
+    assert pack(Chunk(chunk.header, chunk.mask, chunk.exceptions, chunk.sections)) == data

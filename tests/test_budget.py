@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 import eozip
 from eozip import bitstream, hub
-from eozip.chunk import api
+from eozip.chunk import api, encoding
 from eozip.cli import cli
 from eozip.codecs import registry
 from eozip.codecs.terracodec import flextec, tec_tt
@@ -298,10 +298,10 @@ def test_the_commands(stores, tmp_path):
 
 def test_the_default_codec_depends_on_dates_and_on_what_there_is():
     with registered(ToyCodec(id="tec-elic-small-toysensor-v1")):
-        assert api.default_codec(5, "toysensor") == "tec-elic-small-toysensor-v1"
+        assert encoding.default_codec(5, "toysensor") == "tec-elic-small-toysensor-v1"
         with registered(ToyCodec(id="tec-tt-small-toysensor-v1")):
-            assert api.default_codec(1, "toysensor") == "tec-elic-small-toysensor-v1"
-            assert api.default_codec(2, "toysensor") == "tec-tt-small-toysensor-v1"
+            assert encoding.default_codec(1, "toysensor") == "tec-elic-small-toysensor-v1"
+            assert encoding.default_codec(2, "toysensor") == "tec-tt-small-toysensor-v1"
 
 
 def test_the_default_reaches_api_store_and_command_line(tmp_path):
@@ -362,7 +362,7 @@ def without(blob: bytes, date: int) -> bytes:
         checks=tuple(chunk.header.checks[t] for t in keep),
         budgets=tuple(chunk.header.budgets[t] for t in keep if chunk.header.budgets),
     )
-    return bitstream.pack(header, b"", chunk.exceptions and b"", chunk.sections)
+    return bitstream.pack(bitstream.Chunk(header, b"", chunk.exceptions and b"", chunk.sections))
 
 
 @pytest.mark.parametrize("date", [0, 1])

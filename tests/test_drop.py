@@ -168,7 +168,9 @@ def test_hostile_flags(codec, dn, clouds):
     hostile += [b"\x02\xff\xff\xff\xff" + b"\0" * 8, chunk.skip[:-1], chunk.skip + b"\0"]
     refused = 0
     for data in hostile:
-        blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=data)
+        blob = bitstream.pack(
+            bitstream.Chunk(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=data)
+        )
         for read in (eozip.dropped, eozip.decode):
             try:
                 read(blob)
@@ -180,7 +182,9 @@ def test_hostile_flags(codec, dn, clouds):
 def test_other_flags_are_found_out(codec, dn, clouds):
     chunk = bitstream.unpack(eozip.encode(dn, codec.id, 60, drop=clouds))
     flags = skip_mask.encode_cells(skip_mask.droppable(~clouds, np.zeros(dn.shape, bool)))
-    blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=flags)
+    blob = bitstream.pack(
+        bitstream.Chunk(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=flags)
+    )
     with pytest.raises(FormatError):
         eozip.decode(blob)
 
@@ -196,7 +200,11 @@ def test_flags_for_a_codec_that_leaves_no_cell_out_are_refused(codec, dn, clouds
         header = replace(chunk.header, skip=True)
         skip = skip_mask.encode_cells(skip_mask.droppable(clouds, np.zeros(dn.shape, bool)))
         with pytest.raises(FormatError, match="codes every cell"):
-            eozip.decode(bitstream.pack(header, chunk.mask, chunk.exceptions, chunk.sections, skip=skip))
+            eozip.decode(
+                bitstream.pack(
+                    bitstream.Chunk(header, chunk.mask, chunk.exceptions, chunk.sections, skip=skip)
+                )
+            )
 
 
 # --- stores ---

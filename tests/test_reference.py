@@ -54,7 +54,7 @@ class Case:
             weights_hash=self.codec.weights_hash,
             checks=coded.checks,
         )
-        return bitstream.pack(header, b"", b"", coded.sections)
+        return bitstream.pack(bitstream.Chunk(header, b"", b"", coded.sections))
 
     def traversed(self, chunk: Chunk) -> np.ndarray:
         """y_hat of the torch traversal, int64 [T, M, h, w] in units of 1/64 step."""

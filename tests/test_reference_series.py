@@ -73,7 +73,7 @@ def chunk_of(codec: SeriesCodec, coded: Encoded, shape: tuple[int, ...], quality
         skip=coded.skip is not None,
     )
     skip = skip_mask.encode_cells(coded.skip) if header.skip else b""
-    return bitstream.unpack(bitstream.pack(header, b"", b"", coded.sections, skip=skip))
+    return bitstream.unpack(bitstream.pack(bitstream.Chunk(header, b"", b"", coded.sections, skip=skip)))
 
 
 def in_units(y_hat: torch.Tensor) -> np.ndarray:
@@ -287,7 +287,9 @@ def test_the_reference_needs_no_torch(codec, flex_codec, folder):
         ("flex", flex_codec, flex_codec.encode_budgets(x, (3, 3))),
     ):
         header = chunk_of(own, coded, x.shape, 60).header
-        (folder / f"{name}.bin").write_bytes(bitstream.pack(header, b"", b"", coded.sections))
+        (folder / f"{name}.bin").write_bytes(
+            bitstream.pack(bitstream.Chunk(header, b"", b"", coded.sections))
+        )
     path = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)

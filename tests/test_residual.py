@@ -257,7 +257,9 @@ def test_layers_that_no_encoder_writes_are_refused(layered):
         chunk.residual + bytes(9) + b"x",
         chunk.residual[:2] + b"\x09",
     ):
-        blob = bitstream.pack(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, data)
+        blob = bitstream.pack(
+            bitstream.Chunk(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, data)
+        )
         with pytest.raises(FormatError):
             eozip.decode(blob)
 
@@ -267,15 +269,17 @@ def test_a_layer_over_no_network_is_refused(layered, codec):
     chunk = bitstream.unpack(layered)
     header = replace(chunk.header, codec=codec)
     with pytest.raises(FormatError, match="residual layer"):
-        eozip.decode(bitstream.pack(header, b"", b"", chunk.sections[:1], chunk.residual))
+        eozip.decode(bitstream.pack(bitstream.Chunk(header, b"", b"", chunk.sections[:1], chunk.residual)))
     with pytest.raises(FormatError, match="no sections"):
-        eozip.decode(bitstream.pack(header, b"", b"", (), chunk.residual))
+        eozip.decode(bitstream.pack(bitstream.Chunk(header, b"", b"", (), chunk.residual)))
 
 
 def test_a_layer_that_the_header_does_not_announce_is_refused(layered):
     chunk = bitstream.unpack(layered)
     with pytest.raises(InputError, match=r"header\.residual"):
-        bitstream.pack(replace(chunk.header, residual=False), b"", b"", chunk.sections, chunk.residual)
+        bitstream.pack(
+            bitstream.Chunk(replace(chunk.header, residual=False), b"", b"", chunk.sections, chunk.residual)
+        )
 
 
 def test_every_truncation_and_flipped_byte_is_noticed(layered):

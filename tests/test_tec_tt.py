@@ -246,6 +246,6 @@ def test_one_section_makes_one_chunk(codec):
     x = scene(2, 20, 20)
     coded = codec.encode(x, 50)
     header = Header(codec.id, "uint16", x.shape, weights_hash=codec.weights_hash, checks=coded.checks)
-    chunk = bitstream.unpack(bitstream.pack(header, b"", b"", coded.sections))
+    chunk = bitstream.unpack(bitstream.pack(bitstream.Chunk(header, b"", b"", coded.sections)))
     assert chunk.declared == 1
     assert chunk.header.checks == coded.checks

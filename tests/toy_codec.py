@@ -34,7 +34,7 @@ class ToyCodec:
     sensor: str = "s2-l2a"
     bands: int = 12
 
-    can_skip = False
+    can_skip = has_budgets = False
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         levels = np.rint(x / self.step(quality)).astype(np.int32)

@@ -43,7 +43,10 @@ def write_bounded(name: str, codec: str, bound: int) -> None:
 
 def main() -> None:
     header = replace(HEADER, dtype="int16", nodata=-7, budgets=(9, 0, 255, 1))
-    write("chunk-v1.bin", bitstream.pack(header, b"mask", b"exceptions", (b"first", b"", b"third")))
+    write(
+        "chunk-v1.bin",
+        bitstream.pack(bitstream.Chunk(header, b"mask", b"exceptions", (b"first", b"", b"third"))),
+    )
     for dtype, nodata in (("uint16", 0), ("int16", -32768)):
         pixels = golden_pixels(dtype, nodata)[:, :4]
         write(f"lossless-{dtype}-v1.bin", eozip.encode(pixels, "lossless", nodata=nodata))

@@ -87,25 +87,35 @@ class Header:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A parsed chunk.
+    """The parts of one chunk.
 
     Attributes:
         header: its facts.
         mask: coded nodata mask, empty if no pixel is nodata.
         exceptions: coded out-of-range pixels, empty if there are none.
         sections: the codec's sections; fewer than ``declared`` if the chunk was cut.
-        declared: how many sections the chunk had when it was written.
         residual: coded residual layer; empty if there is none or the chunk was cut before its end.
         skip: coded skip mask; empty if all cells were coded.
+        declared: how many sections the chunk had when it was written; as many as `sections` where nothing is said.
     """
 
     header: Header
     mask: bytes
     exceptions: bytes
     sections: tuple[bytes, ...]
-    declared: int
     residual: bytes = b""
     skip: bytes = b""
+    declared: int = -1
+
+    def __post_init__(self) -> None:
+        if self.declared < 0:
+            object.__setattr__(self, "declared", len(self.sections))
+
+    @property
+    def parts(self) -> list[bytes]:
+        """All sections in the order of the bytes."""
+        before = [part for part in (self.mask, self.exceptions, self.skip) if part]
+        return [*before, *self.sections, *([self.residual] if self.residual else [])]
 
 
 @dataclass(frozen=True)
@@ -184,41 +194,35 @@ def fits(value: int, dtype: str) -> bool:
     return bool(limits.min <= value <= limits.max)
 
 
-def pack(
-    header: Header,
-    mask: bytes,
-    exceptions: bytes,
-    sections: tuple[bytes, ...],
-    residual: bytes = b"",
-    skip: bytes = b"",
-) -> bytes:
+def pack(chunk: Chunk) -> bytes:
     """One chunk as bytes.
 
     Raises:
         InputError: a field that the format cannot hold.
     """
-    _check_packable(header, sections)
-    if header.residual != bool(residual) or header.skip != bool(skip):
-        raise InputError(
-            f"expected header.residual = {bool(residual)} and header.skip = {bool(skip)}, as there are such sections, "
-            f"got {header.residual} and {header.skip}"
-        )
-    before, after = [part for part in (mask, exceptions, skip) if part], [residual] * header.residual
-    parts = [*before, *sections, *after]
-    if max((len(part) for part in parts), default=0) > MAX_SECTION_BYTES:
-        raise InputError(f"a section is longer than {MAX_SECTION_BYTES} bytes; use smaller chunks")
+    header, parts = chunk.header, chunk.parts
+    _check_packable(chunk)
     tail = b"".join(
         [
             _pack_name(header.codec),
             _pack_name(header.sensor),
             struct.pack(f"<{len(header.checks)}I", *header.checks),
             bytes(header.budgets),
-            struct.pack("<H", len(sections)),
+            struct.pack("<H", len(chunk.sections)),
             *(_ENTRY.pack(len(part), google_crc32c.value(part)) for part in parts),
         ]
     )
-    head = _pack_fixed(header, _flags(header, mask, exceptions), _FIXED.size + len(tail) + _CRC.size) + tail
+    flags = _flags(header, chunk.mask, chunk.exceptions)
+    head = _pack_fixed(header, flags, _FIXED.size + len(tail) + _CRC.size) + tail
     return b"".join([head, _CRC.pack(google_crc32c.value(head)), *parts])
+
+
+def packed_size(chunk: Chunk) -> int:
+    """Bytes that `pack` would make of a chunk."""
+    header, parts = chunk.header, chunk.parts
+    names = 2 + len(header.codec) + len(header.sensor)
+    lists = 4 * len(header.checks) + len(header.budgets) + 2 + _ENTRY.size * len(parts)
+    return _FIXED.size + names + lists + _CRC.size + sum(map(len, parts))
 
 
 def unpack(data: bytes, *, allow_truncated: bool = False) -> Chunk:
@@ -255,7 +259,15 @@ def read_header(data: bytes) -> tuple[Header, tuple[int, ...]]:
     return layout.header, tuple(length for length, _ in layout.table)
 
 
-def _check_packable(header: Header, sections: tuple[bytes, ...]) -> None:
+def _check_packable(chunk: Chunk) -> None:
+    header, sections = chunk.header, chunk.sections
+    if header.residual != bool(chunk.residual) or header.skip != bool(chunk.skip):
+        raise InputError(
+            f"expected header.residual = {bool(chunk.residual)} and header.skip = {bool(chunk.skip)}, as there are such "
+            f"sections, got {header.residual} and {header.skip}"
+        )
+    if max((len(part) for part in chunk.parts), default=0) > MAX_SECTION_BYTES:
+        raise InputError(f"a section is longer than {MAX_SECTION_BYTES} bytes; use smaller chunks")
     problem = size_problem(header.shape)
     dates = header.shape[0]
     if problem:
@@ -439,4 +451,4 @@ def _collect(layout: Layout, parts: list[bytes]) -> Chunk:
     )
     sections, after = parts[before : before + declared], parts[before + declared :]
     residual = after[0] if after else b""
-    return Chunk(layout.header, mask, exceptions, tuple(sections), declared, residual, skip)
+    return Chunk(layout.header, mask, exceptions, tuple(sections), residual, skip, declared)

@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from eozip.bitstream import Chunk, Header, lossless, nodata_mask, residual, samples_problem
-from eozip.chunk.constraints import NEAR_LOSSLESS
 from eozip.chunk.pixels import to_dn
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
-from eozip.codecs.registry import LOSSLESS
+from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
 from eozip.codecs.skip_mask import decode_cells
 from eozip.errors import FormatError, LimitError
 from eozip.threads import alone
@@ -26,7 +25,7 @@ def decode_stack(chunk: Chunk, budget: int | None) -> np.ndarray:
         raise FormatError("chunk: a mask without a nodata value; the data are damaged")
     if chunk.declared == 0:
         dn = _decode_nothing(header, mask)
-    elif header.codec in (LOSSLESS, NEAR_LOSSLESS):
+    elif header.codec in WITHOUT_NETWORK:
         dn = _decode_without_network(chunk)
     elif chunk.residual and (budget is None or budget >= chunk.declared):
         steps, step = residual.decode_layer(chunk.residual, header.shape)

@@ -1,143 +1,207 @@
-"""One chunk by a codec's network: encoded, its quality searched for, packed."""
+"""From pixels to the bytes of one chunk: candidates are made, the constraint is kept, the smallest is packed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from pathlib import Path
 
 import numpy as np
 
 from eozip import bitstream
-from eozip.bitstream import Header, nodata_mask
-from eozip.chunk.pixels import Source, pixels_to_code, psnr, to_dn
-from eozip.chunk.quality_search import CAP, Try, quality_for
-from eozip.codecs import skip_mask
-from eozip.codecs.base import BudgetedCodec, Codec, Encoded, SkippingCodec
-from eozip.threads import alone
+from eozip.chunk.candidates import Candidate, EncodeJob, Report, empty, exact, job_for, without_network
+from eozip.chunk.options import (
+    DEFAULT_QUALITY,
+    DEFAULT_SENSOR,
+    EncodeOptions,
+    check_names,
+    checked_budgets,
+    checked_options,
+)
+from eozip.chunk.pixels import Source, checked_source, psnr
+from eozip.chunk.quality_search import CAP, Trial, quality_for
+from eozip.chunk.residual_layer import held
+from eozip.codecs import registry, skip_mask
+from eozip.codecs.base import Codec
+from eozip.codecs.registry import LOSSLESS
+from eozip.errors import InputError
 
-DEFAULT_QUALITY = 60.0
+DEFAULT_CODEC = "tec-elic-small"
+DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
 
-
-@dataclass(frozen=True)
-class Report:
-    """What `encode_report` did.
-
-    Attributes:
-        codec: id in the stream (``lossless`` or ``near-lossless`` where that was smaller, or the network's
-            pixels were not good enough).
-        quality: quality used, 0..100; 100 without a network.
-        psnr: dB over the valid pixels, infinite if exact; None unless something was promised: a target, a
-            largest error, or quality 100.
-        reached: whether the target was reached; None without a target.
-        date_bits: estimated bits of each date: those of the chunk, shared out by what the codec's encoder
-            counted; None where it cannot tell.
-        residual: bytes of the residual layer, without which the promise would not hold; 0 if there is none.
-        dropped: share of the latent cells (8 x 8 pixels of one date) that nothing was spent on: their pixels are
-            forecast, and neither `psnr` nor `reached` counts them.
-    """
-
-    codec: str
-    quality: float
-    psnr: float | None = None
-    reached: bool | None = None
-    date_bits: tuple[float, ...] | None = None
-    residual: int = 0
-    dropped: float = 0.0
+# Beyond this rate, or on frames this small, lossless coding may be smaller and is tried.
+_TRY_LOSSLESS_BITS = 4.0
+_TRY_LOSSLESS_PIXELS = 64
 
 
-@dataclass(frozen=True)
-class Work:
-    """One chunk for one codec.
+@dataclass(frozen=True, eq=False)
+class EncodedChunk:
+    """One chunk, packed.
 
     Attributes:
-        model: the codec.
-        source: its pixels, those of `cells` left out.
-        cells: bool [T, h, w], cells that nothing is spent on; None: all are coded.
-        budgets: sections of each date, instead of a quality.
+        blob: its bytes.
+        report: what it is.
+        pixels: DN [T, C, H, W] as `eozip.decode` gives them back; None where the encoder did not need to decode.
+        dropped: bool [T, H, W], pixels that are forecast; None: there are none.
     """
 
-    model: Codec
-    source: Source
-    cells: np.ndarray | None = None
-    budgets: tuple[int, ...] = ()
-
-    def encode(self, x: np.ndarray, quality: float) -> Encoded:
-        """As the codec's own, without `cells`."""
-        with alone():
-            if self.budgets:
-                return cast(BudgetedCodec, self.model).encode_budgets(x, self.budgets)
-            if self.cells is None:
-                return self.model.encode(x, quality)
-            return cast(SkippingCodec, self.model).encode_without(x, quality, self.cells)
-
-    @property
-    def dropped(self) -> float:
-        """Share of cells."""
-        return 0.0 if self.cells is None else float(self.cells.mean())
+    blob: bytes
+    report: Report
+    pixels: np.ndarray | None = None
+    dropped: np.ndarray | None = None
 
 
-def work_on(model: Codec, source: Source, cells: np.ndarray | None) -> Work:
-    """See `Work`; without any cell to leave out the codec is asked for an ordinary chunk."""
-    if cells is None or not cells.any():
-        return Work(model, source)
-    return Work(model, source.without(skip_mask.pixels_of(cells, shape_of(source)[2:])), cells)
+def default_codec(dates: int, sensor: str = DEFAULT_SENSOR) -> str:
+    """Full id of the codec for who names none: the temporal one for several dates where there is one.
+
+    Args:
+        dates: dates coded together, T.
+        sensor: sensor id.
+
+    Raises:
+        UnknownCodecError: no default codec for this sensor.
+    """
+    short = DEFAULT_TEMPORAL_CODEC if dates > 1 else DEFAULT_CODEC
+    return registry.resolve(short if registry.knows(short, sensor) else DEFAULT_CODEC, sensor)
 
 
-def encode_learned(work: Work, asked: float, target_psnr: float | None) -> tuple[bytes, Report]:
-    """A chunk at the quality asked for, or at the one found for a target; nothing is promised yet."""
-    model, source, x = work.model, work.source, pixels_to_code(work.source)
-    if target_psnr is None:
-        coded = work.encode(x, asked)
-        blob = pack(source, model, asked, coded)
-        return blob, Report(model.id, asked, date_bits=_date_bits(blob, coded), dropped=work.dropped)
-    found = quality_for(target_psnr, lambda quality: _try(work, x, quality), DEFAULT_QUALITY)
-    blob = pack(source, model, found.quality, found.coded)
-    report = Report(model.id, found.quality, found.psnr, found.psnr >= target_psnr)
-    return blob, replace(report, date_bits=_date_bits(blob, found.coded), dropped=work.dropped)
-
-
-def _date_bits(blob: bytes, coded: Encoded) -> tuple[float, ...] | None:
-    """All bits of a chunk shared out among its dates as its encoder counted them."""
-    counted = sum(coded.bits)
-    return tuple(8 * len(blob) * bits / counted for bits in coded.bits) if counted > 0 else None
-
-
-def _try(work: Work, x: np.ndarray, quality: float) -> Try:
-    model, source, coded = work.model, work.source, work.encode(x, quality)
-    with alone():
-        x_hat = model.decode(coded, shape_of(source), quality)
-    dn_hat = to_dn(x_hat, _header(source, model, quality, coded))
-    dn_hat[source.beyond] = source.dn[source.beyond]
-    achieved = psnr(source.dn, dn_hat, source.counted, source.offset)
-    return Try(quality, min(achieved, CAP), coded)
-
-
-def shape_of(source: Source) -> tuple[int, int, int, int]:
-    """T, C, H, W."""
-    t, c, h, w = source.dn.shape
-    return t, c, h, w
-
-
-def _header(source: Source, model: Codec, quality: float, coded: Encoded) -> Header:
-    return Header(
-        codec=model.id,
-        dtype=source.dn.dtype.name,
-        shape=shape_of(source),
-        squeezed=source.squeezed,
-        sensor=source.sensor,
-        offset=source.offset,
-        nodata=source.nodata,
-        quality=quality,
-        weights_hash=model.weights_hash,
-        checks=coded.checks,
-        budgets=coded.budgets,
-        skip=coded.skip is not None,
+def encode_chunk(
+    dn: np.ndarray,
+    codec: str | Path | Codec | None = None,
+    quality: float | None = None,
+    *,
+    target_psnr: float | None = None,
+    max_error: int | None = None,
+    nodata: int | None = None,
+    sensor: str | None = None,
+    offset: int = 0,
+    drop: np.ndarray | None = None,
+    budgets: int | Sequence[int] | None = None,
+) -> EncodedChunk:
+    """As `eozip.encode`, with what the encoder knows besides."""
+    options = checked_options(quality, target_psnr, max_error)
+    check_names(codec, sensor)
+    source = checked_source(dn, nodata, offset, sensor or DEFAULT_SENSOR)
+    problem = bitstream.samples_problem(source.shape)
+    if problem:
+        raise InputError(f"dn: {problem}; use smaller chunks")
+    name = (
+        default_codec(source.shape[0], source.sensor)
+        if codec is None
+        else registry.resolve(codec, source.sensor)
     )
+    if budgets is not None:
+        _check_alone({"quality": quality, "target_psnr": target_psnr, "drop": drop})
+        sent = checked_budgets(budgets, source.shape[0])
+        check_budgeted(name)
+        options = replace(options, budgets=sent, is_bound_alone=False)
+    if drop is not None:
+        check_droppable(name)
+        drop = skip_mask.checked_drop(drop, source.shape, source.squeezed)
+    if name == LOSSLESS:
+        return _packed(without_network(source, options.without_network, options), source)
+    model = registry.get(name)
+    source = replace(source, sensor=sensor or model.sensor)
+    _check_bands(model, source)
+    return _packed(_smallest(model, source, drop, options), source)
 
 
-def pack(source: Source, model: Codec, quality: float, coded: Encoded) -> bytes:
-    """The chunk's bytes."""
-    mask = nodata_mask.encode_mask(source.masked)
-    exceptions = nodata_mask.encode_exceptions(source.dn, source.beyond)
-    skip = b"" if coded.skip is None else skip_mask.encode_cells(coded.skip)
-    return bitstream.pack(_header(source, model, quality, coded), mask, exceptions, coded.sections, skip=skip)
+def _smallest(model: Codec, source: Source, drop: np.ndarray | None, options: EncodeOptions) -> Candidate:
+    if source.masked.all():
+        return empty(source, model, options)
+    if options.constraint.max_error == 0:  # which no network's pixels keep
+        return without_network(source, options.constraint, options)
+    job = job_for(
+        model, source, None if drop is None else skip_mask.droppable(drop, source.masked), options.budgets
+    )
+    made = _by_network(job, options)
+    if options.constraint:
+        made = _keeping(job, source, options, made)
+    best = min(made, key=lambda one: one.size)
+    if _is_lossless_worth_trying(source, best):
+        whole = exact(source, options)
+        best = whole if whole.size <= best.size else best
+    return best
+
+
+def _by_network(job: EncodeJob, options: EncodeOptions) -> list[Candidate]:
+    """Chunks at the qualities asked for, or the one found for a target; no constraint is kept yet."""
+    target = options.target_psnr
+    if target is None:
+        return [job.candidate(quality) for quality in options.qualities]
+    found = quality_for(target, lambda quality: _trial(job, quality), DEFAULT_QUALITY)
+    report = replace(found.made.report, psnr=found.psnr, reached=options.is_reached(found.psnr))
+    return [replace(found.made, report=report)]
+
+
+def _trial(job: EncodeJob, quality: float) -> Trial:
+    made, source = job.decoded(job.candidate(quality)), job.source
+    achieved = psnr(source.dn, made.pixels, source.counted, source.offset)
+    return Trial(quality, min(achieved, CAP), made)
+
+
+def _keeping(
+    job: EncodeJob, source: Source, options: EncodeOptions, made: list[Candidate]
+) -> list[Candidate]:
+    """Chunks with what they need to keep the constraint; where that is much, one without a network beside them.
+
+    That one holds every pixel of `source`: without a network there are no forecasts.
+    """
+    kept = [held(job.source, job.decoded(one), options) for one in made]
+    if options.constraint.max_error is None and not any(one.report.residual for one in kept):
+        return kept
+    return [*kept, without_network(source, options.constraint, options)]
+
+
+def _packed(made: Candidate, source: Source) -> EncodedChunk:
+    dropped = None
+    if made.chunk.header.skip:
+        cells = skip_mask.decode_cells(made.chunk.skip, source.shape)
+        dropped = skip_mask.pixels_of(cells, source.shape[2:]) & ~source.masked.all(axis=1)
+    return EncodedChunk(bitstream.pack(made.chunk), made.report, made.pixels, dropped)
+
+
+def check_droppable(name: str) -> None:
+    """Refuses codecs that cannot leave cells out.
+
+    Raises:
+        InputError: this is one; the message names one that can.
+    """
+    if name == LOSSLESS or not registry.get(name).can_skip:
+        raise InputError(
+            f"drop: codec {name} cannot leave cells out, expected one that can, such as {DEFAULT_TEMPORAL_CODEC}; "
+            "choose it, or encode without drop"
+        )
+
+
+def check_budgeted(name: str) -> None:
+    """Refuses codecs whose streams have no sections to choose from.
+
+    Raises:
+        InputError: this is one.
+    """
+    if name == LOSSLESS or not registry.get(name).has_budgets:
+        raise InputError(
+            f"budgets: the streams of codec {name} have none; choose flextec-small or a FlexTEC checkpoint, or give a "
+            "quality"
+        )
+
+
+def _check_alone(others: Mapping[str, object]) -> None:
+    asked = [name for name, value in others.items() if value is not None]
+    if asked:
+        raise InputError(f"give budgets or {', '.join(asked)}, not both")
+
+
+def _check_bands(model: Codec, source: Source) -> None:
+    bands = source.shape[1]
+    if bands != model.bands:
+        raise InputError(
+            f"dn: codec {model.id} takes {model.bands} bands, got {bands} (shape {source.shape}); "
+            f"choose another codec or codec='{LOSSLESS}'"
+        )
+
+
+def _is_lossless_worth_trying(source: Source, best: Candidate) -> bool:
+    small = source.shape[2] * source.shape[3] <= _TRY_LOSSLESS_PIXELS
+    return small or 8 * best.size > _TRY_LOSSLESS_BITS * source.dn.size

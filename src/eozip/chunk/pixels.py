@@ -44,6 +44,12 @@ class Source:
     left_out: np.ndarray
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """T, C, H, W."""
+        t, c, h, w = self.dn.shape
+        return t, c, h, w
+
+    @property
     def counted(self) -> np.ndarray:
         """bool [T, C, H, W]: pixels that PSNR counts."""
         return ~(self.masked | self.left_out)
@@ -188,6 +194,14 @@ def to_dn(x_hat: np.ndarray, header: Header) -> np.ndarray:
     if header.nodata is not None:
         taken = dn == header.nodata
         dn[taken] = _beside(header.nodata, shifted[taken], limits)
+    return dn
+
+
+def finished(dn: np.ndarray, source: Source) -> np.ndarray:
+    """Decoded pixels with those that are coded exactly put in their places, as a decoder does; changes `dn`."""
+    dn[source.beyond] = source.dn[source.beyond]
+    if source.nodata is not None:
+        dn[source.masked] = source.nodata
     return dn
 
 

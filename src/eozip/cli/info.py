@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from eozip.chunk import api
 from eozip.cli.common import STORE, bytes_text, date_table, decibels, json_option, print_json, shown, tell
 from eozip.cli.drop import shares
 from eozip.errors import InputError
@@ -64,8 +65,6 @@ def store_facts(path: Path) -> dict[str, Any]:
 
 def chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
-    from eozip.chunk import api
-
     data = path.read_bytes()
     found = api.inspect(data)
     header = {key: _plain(value) for key, value in asdict(found.header).items()}

@@ -60,6 +60,11 @@ class Codec(Protocol):
         """Whether it can leave latent cells out: then it is a `SkippingCodec`."""
         ...
 
+    @property
+    def has_budgets(self) -> bool:
+        """Whether its streams are sections of rising detail: then it is a `BudgetedCodec`."""
+        ...
+
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """Codes one chunk.
 

@@ -21,7 +21,7 @@ from eozip.codecs.base import Codec
 from eozip.errors import EozipError, UnknownCodecError, WeightsError
 from eozip.own import VARIABLE, places
 
-LOSSLESS = "lossless"
+LOSSLESS, NEAR_LOSSLESS = WITHOUT_NETWORK = ("lossless", "near-lossless")
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 

@@ -28,6 +28,7 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
+from eozip.chunk import api
 from eozip.errors import FormatError, InputError
 from eozip.store.axes import Seen
 from eozip.store.streams import split
@@ -183,8 +184,6 @@ class EozipChunkCodec(ArrayBytesCodec):
         return options
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
-        from eozip.chunk import api
-
         if isinstance(chunk_array, DecodedBuffer):
             raise InputError(
                 "expected a write of whole chunks, got a partial one, which would decode and re-encode the "
@@ -201,8 +200,6 @@ class EozipChunkCodec(ArrayBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
-        from eozip.chunk import api
-
         with _DESK.turn(self._has_network):
             found = split(chunk_bytes.to_bytes(), self.budget)
             dn = join_dates([api.decode(piece.data, budget=self.budget) for piece in found])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from eozip.chunk import api
 from eozip.errors import FormatError
 from eozip.store.container import Container
 from eozip.store.documents import ARRAY
@@ -90,8 +91,6 @@ def _old(run: Run, pixels: StorePixels, opened: Shard, shard: Shape, position: S
 
 
 def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
-    from eozip.chunk import api
-
     found = pixels.description
     (y0, y1), (x0, x1) = window.rows, window.columns
     empty = np.full((dates, found.grid.shape[1], y1 - y0, x1 - x0), found.fill_value, found.dtype)
@@ -100,8 +99,6 @@ def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
 
 
 def _holds_nothing(pixels: StorePixels, data: bytes) -> bool:
-    from eozip.chunk import api
-
     if api.inspect(data).header.codec != "lossless":
         return False
     return bool(np.all(api.decode(data) == pixels.description.fill_value))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
@@ -176,8 +177,6 @@ class StorePixels:
         Raises:
             FormatError: damaged bytes, or a stream of another size than this place has.
         """
-        from eozip.chunk import api
-
         out = np.full(self._extent(window), self.description.fill_value, np.dtype(self.description.dtype))
         with self.naming(shard, window):
             for piece in fetched:
@@ -228,8 +227,6 @@ def dropped_of(fetched: list[Piece], window: Window) -> np.ndarray:
     Raises:
         FormatError: damaged flags, or of another size than this place has.
     """
-    from eozip.chunk import api
-
     height, width = (stop - start for start, stop in (window.rows, window.columns))
     out = np.zeros((window.times[1] - window.times[0], height, width), bool)
     for piece in fetched:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eozip.chunk.api import DEFAULT_QUALITY, check_budgeted, default_codec
-from eozip.chunk.constraints import checked_error
+from eozip.chunk.encoding import check_budgeted, default_codec
+from eozip.chunk.options import DEFAULT_QUALITY, checked_error
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.codecs.registry import LOSSLESS
@@ -55,7 +55,7 @@ def make_request(
     Args:
         scene: the source.
         codec: full id or short name, a path of weights, a published name, or a codec; None:
-            `eozip.chunk.api.default_codec` of the dates in a group.
+            `eozip.chunk.encoding.default_codec` of the dates in a group.
         quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN for each chunk.
         max_error: largest absolute error of any pixel, DN.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import Scene, SceneReader, open_reader
 from eozip.store.description import Description, describe
@@ -132,8 +133,6 @@ class _Checker:
             self.report.failures.append(str(error))
 
     def _check(self, shard: Shape, window: Window, opened: Shard | None) -> None:
-        from eozip.chunk import api
-
         fetched = self.pixels.fetch(shard, window, opened)
         with self.pixels.naming(shard, window):
             for piece in fetched:

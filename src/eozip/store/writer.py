@@ -1,6 +1,7 @@
 """From a scene to a store: windows are read, encoded, checked and written shard by shard.
 
-Every chunk is decoded again at once: that proves the stream, and gives the PSNR of what a reader will see.
+Every chunk is decoded at once, by the encoder where it must know its pixels, else here: that proves the stream, and gives
+the PSNR of what a reader will see.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from eozip.bitstream import samples_problem
-from eozip.chunk.constraints import NEAR_LOSSLESS
-from eozip.chunk.encoding import Report
+from eozip.chunk import api
+from eozip.chunk.encoding import EncodedChunk, check_droppable, encode_chunk
 from eozip.chunk.pixels import PEAK
-from eozip.codecs.registry import LOSSLESS
+from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
 from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
@@ -221,10 +222,8 @@ def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
     Raises:
         InputError: see above.
     """
-    from eozip.chunk import api
-
     if drop is not None:
-        api.check_droppable(codec.codec)
+        check_droppable(codec.codec)
 
 
 def write_shards(run: Run, reader: PixelReader, container: Container) -> None:
@@ -249,16 +248,6 @@ class _Chunk:
     window: Window
     dn: np.ndarray
     drop: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class _Coded:
-    """What became of a chunk: its stream, what the encoder says, its pixels as decoded, and which of them are forecast."""
-
-    stream: bytes
-    report: Report
-    dn: np.ndarray
-    dropped: np.ndarray | None
 
 
 def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[Shape, bytes]]]:
@@ -292,33 +281,30 @@ def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
                 yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop)
 
 
-def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, _Coded | None]:
-    """A chunk and what became of it; nothing where zarr's fill value says it all."""
-    from eozip.chunk import api
-
+def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, EncodedChunk | None]:
+    """A chunk and what became of it, its pixels known; nothing where zarr's fill value says it all."""
     if np.all(chunk.dn == (codec.nodata or 0)):
         return chunk, None
-    stream, report = api.encode_report(chunk.dn, drop=chunk.drop, **codec.encode_options(len(chunk.dn)))
-    dropped = api.dropped(stream) if report.dropped else None
-    return chunk, _Coded(stream, report, api.decode(stream), dropped)
+    coded = encode_chunk(chunk.dn, drop=chunk.drop, **codec.encode_options(len(chunk.dn)))
+    return chunk, coded if coded.pixels is not None else replace(coded, pixels=api.decode(coded.blob))
 
 
-def _keep_stream(run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: _Coded | None) -> None:
+def _keep_stream(run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: EncodedChunk | None) -> None:
     first = chunk.window.times[0] - run.first
     run.done += 1
-    if coded is None:
+    if coded is None or coded.pixels is None:
         run.tally.add(chunk.dn, chunk.dn, first)
         run.empty += 1
         return
     report = coded.report
-    streams[chunk.window.position] = coded.stream
-    run.tally.add(chunk.dn, coded.dn, first, coded.dropped)
+    streams[chunk.window.position] = coded.blob
+    run.tally.add(chunk.dn, coded.pixels, first, coded.dropped)
     run.missed += report.reached is False
     run.layered += report.residual > 0
-    run.without_network += report.codec in (LOSSLESS, NEAR_LOSSLESS)
+    run.without_network += report.codec in WITHOUT_NETWORK
     run.qualities.append(report.quality)
     dates = len(chunk.dn)
-    run.date_bits[first : first + dates] += _shares(len(coded.stream), report.date_bits, dates)
+    run.date_bits[first : first + dates] += _shares(len(coded.blob), report.date_bits, dates)
 
 
 def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from eozip import __version__
-from eozip.chunk import api
+from eozip.chunk import encoding
 from eozip.codecs import registry
 from eozip.errors import InputError
 from eozip_lab.evaluate import baselines
@@ -52,7 +52,7 @@ def learned(sensor: str = "s2-l2a") -> list[str]:
     """Short names of every codec of a sensor in the registry, the default ones first."""
     mark = f"-{sensor.replace('-', '')}-v"
     found = [name.rpartition(mark)[0] for name in registry.names() if mark in name]
-    first = [name for name in (api.DEFAULT_TEMPORAL_CODEC, api.DEFAULT_CODEC) if name in found]
+    first = [name for name in (encoding.DEFAULT_TEMPORAL_CODEC, encoding.DEFAULT_CODEC) if name in found]
     return list(dict.fromkeys([*first, *found]))
 
 

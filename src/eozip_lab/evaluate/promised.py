@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eozip.chunk import api
+from eozip.chunk import api, encoding
 from eozip.codecs.registry import LOSSLESS
 
 ERROR = "largest error, DN"  # what a setting is, of baselines that promise it too
@@ -60,7 +60,7 @@ class Promised:
         asked = PROMISES[self.name]
         if asked.codec:
             return f"eozip.encode(dn, codec={asked.codec!r}, {asked.argument}=...), no network, all dates one chunk"
-        series, image = (api.default_codec(dates, self.sensor) for dates in (2, 1))
+        series, image = (encoding.default_codec(dates, self.sensor) for dates in (2, 1))
         return (
             f"eozip.encode(dn, {asked.argument}=...): {series} ({image} for one date) with corrections, or no network "
             "where that is smaller; all dates one chunk"

@@ -43,7 +43,7 @@ class WithCompanion:
     def weights_hash(self) -> bytes:
         return self.codec.weights_hash
 
-    can_skip = False
+    can_skip = has_budgets = False
 
     @property
     def bands(self) -> int:

@@ -113,7 +113,7 @@ class SmallCodec:
     sensor: str = "s2-l2a"
     thrift: float = THRIFT
 
-    can_skip = False
+    can_skip = has_budgets = False
 
     @property
     def has_past(self) -> bool:

@@ -68,7 +68,7 @@ class FlexCodec(SeriesCodec):
     """
 
     refinement: Refinement | None = None  # dataclasses want a default here; `flex_files` always gives one
-    can_skip = False  # a date without budget is its way to spend nothing
+    can_skip, has_budgets = False, True  # a date without budget is its way to spend nothing
 
     @torch.inference_mode()
     def encode(self, x: np.ndarray, quality: float) -> Encoded:

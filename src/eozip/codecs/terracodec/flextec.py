@@ -172,7 +172,7 @@ class FlexibleCodec:
     path: TokenPath
     levels: tuple[int, ...]
 
-    can_skip = False
+    can_skip, has_budgets = False, True
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """float32 [T, C, H, W] DN > a section per token; quality 0 to 100 is a budget of 1 to 16 tokens."""

@@ -169,7 +169,7 @@ class PublishedCodec:
     model: nn.Module
     entropy: Entropy
 
-    can_skip = False
+    can_skip = has_budgets = False
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """float32 [T, C, H, W] DN > one section and one check value per frame; `quality` has no effect."""

@@ -205,7 +205,7 @@ class TemporalCodec:
     model: TemporalModel
     path: TokenPath
 
-    can_skip = False
+    can_skip = has_budgets = False
 
     @torch.inference_mode()
     def encode(self, x: np.ndarray, quality: float) -> Encoded:

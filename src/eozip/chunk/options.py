@@ -1,0 +1,138 @@
+"""What an encoder is asked for, checked once."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eozip.chunk.constraints import Constraint
+from eozip.chunk.pixels import real
+from eozip.errors import InputError
+
+DEFAULT_QUALITY = 60.0
+DEFAULT_SENSOR = "s2-l2a"
+FLOOR_PSNR = 46.0  # dB that quality 100 reaches on any pixels
+
+# Under a bound on the error alone, which quality below the residual layer comes out smallest depends on both.
+_BASES = (60.0, 80.0, 100.0)
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How good one chunk shall be.
+
+    Attributes:
+        quality: 0..100 in hundredths, asked for or the default.
+        target_psnr: dB that the quality is searched for; None: `quality` it is.
+        constraint: what must hold for the decoded pixels.
+        is_bound_alone: nothing is asked for but a largest error: whatever is smallest.
+        budgets: sections of each date, instead of a quality; empty: as many as the quality asks for.
+    """
+
+    quality: float
+    target_psnr: float | None
+    constraint: Constraint
+    is_bound_alone: bool
+    budgets: tuple[int, ...] = ()
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """Qualities at which a network is tried."""
+        return _BASES if self.is_bound_alone else (self.quality,)
+
+    def is_reached(self, psnr: float) -> bool | None:
+        """Whether so many dB reach the target; None without one."""
+        return None if self.target_psnr is None else psnr >= self.target_psnr
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether anything was asked for that must be told of: a constraint or a target."""
+        return bool(self.constraint) or self.target_psnr is not None
+
+    @property
+    def without_network(self) -> Constraint:
+        """The constraint where the codec asked for is ``lossless``.
+
+        Exact coding keeps a target alone; beside a bound on the error it limits how coarse pixels may be.
+        """
+        bound = self.constraint.max_error
+        is_limited = self.target_psnr is not None and bound is not None
+        return Constraint(bound, self.constraint.min_psnr if is_limited else None)
+
+
+def checked_options(
+    quality: float | None = None, target_psnr: float | None = None, max_error: int | None = None
+) -> EncodeOptions:
+    """Options as a caller gives them; see `eozip.encode`.
+
+    Raises:
+        InputError: numbers out of range, or two ways of asking at once.
+    """
+    if quality is not None and target_psnr is not None:
+        raise InputError("give quality or target_psnr, not both")
+    if target_psnr is not None and not (math.isfinite(real("target_psnr", target_psnr)) and target_psnr > 0):
+        raise InputError(f"target_psnr: expected dB above 0, got {target_psnr}")
+    asked = DEFAULT_QUALITY if quality is None else real("quality", quality)
+    if not 0 <= asked <= 100:  # also NaN
+        raise InputError(f"quality: expected 0..100, got {quality}")
+    bound = checked_error(max_error)
+    floor = FLOOR_PSNR if quality == 100 else None
+    constraint = Constraint(bound, floor if target_psnr is None else target_psnr)
+    is_bound_alone = bound is not None and quality is None and target_psnr is None
+    return EncodeOptions(round(asked, 2), target_psnr, constraint, is_bound_alone)
+
+
+def checked_error(max_error: int | None) -> int | None:
+    """A bound on errors as given by a caller.
+
+    Raises:
+        InputError: not a whole number of DN from 0 to 65535.
+    """
+    if max_error is None:
+        return None
+    try:
+        bound = operator.index(max_error)
+    except TypeError as error:
+        raise InputError(f"max_error: expected a whole number of DN, got {max_error!r}") from error
+    if isinstance(max_error, bool) or not 0 <= bound <= 65535:
+        raise InputError(f"max_error: expected 0..65535 DN, got {max_error}")
+    return bound
+
+
+def checked_budgets(budgets: int | Sequence[int], dates: int) -> tuple[int, ...]:
+    """A budget for each date, as far as it can be said without the codec.
+
+    Raises:
+        InputError: no whole numbers, or another number of them than of dates.
+    """
+    is_one = not isinstance(budgets, Sequence | np.ndarray)
+    try:
+        sent = (operator.index(budgets),) * dates if is_one else tuple(map(operator.index, budgets))  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InputError(
+            f"budgets: expected a whole number, or one for each date, got {budgets!r}"
+        ) from error
+    if len(sent) != dates or not all(0 <= k <= 255 for k in sent) or sent[0] < 1:
+        raise InputError(
+            f"budgets: expected a whole number from 1, or one for each of {dates} dates (0 is for later ones), got "
+            f"{list(sent)}"
+        )
+    return sent
+
+
+def check_names(codec: object, sensor: object) -> None:
+    """Refuses what cannot name a codec or a sensor.
+
+    Raises:
+        InputError: see above.
+    """
+    is_codec = codec is None or isinstance(codec, str | Path) or hasattr(codec, "weights_hash")
+    if not is_codec:
+        raise InputError(f"codec: expected a name, a path or a codec of eozip.load, got {codec!r}")
+    if not (sensor is None or isinstance(sensor, str)):
+        raise InputError(f"sensor: expected an id such as {DEFAULT_SENSOR}, got {sensor!r}")
