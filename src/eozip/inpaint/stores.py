@@ -29,12 +29,11 @@ from eozip.inpaint.record import (
 from eozip.raster.masks import MaskSpec
 from eozip.raster.scene import Scene, Source
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.container import check_target, writing
+from eozip.store.container import check_target
 from eozip.store.grid import Grid, plan
-from eozip.store.metadata import metadata_keys
 from eozip.store.request import match_scene
 from eozip.store.tally import Tally
-from eozip.store.writer import Progress, Run, run_facts, write_shards
+from eozip.store.writer import Progress, write_arrays
 
 if TYPE_CHECKING:
     import zarr
@@ -114,34 +113,28 @@ def write_store(
     Raises:
         OutputError: the target exists, is misnamed, or cannot be written, or a chunk did not come back as it was.
     """
-    run = _run(wanted, progress)
-    with writing(target, overwrite) as container:
-        write_shards(run, ArrayReader(filled.dn[:, list(wanted.order)]), container)
-        if run.tally.unequal:
-            raise OutputError(
-                f"{target}: {run.tally.unequal} values did not come back as they were; nothing was written. This is a "
-                "defect of eozip: please report it"
-            )
-        tags = tuple(date_tags(own, filled, t) for t, own in enumerate(stack.tags))
-        facts = run_facts(
-            run, {"eozip_version": eozip.__version__, "weights_hash": None, **_facts(filled, spec)}
-        )
-        keys = metadata_keys(
-            described(stack, tags),
-            wanted.order,
-            wanted.grid,
-            wanted.codec,
-            facts,
-            beside=lambda group: _add_record(group, filled, wanted.grid),
-        )
-        for key, data in keys.items():
-            container.put(key, data)
+    tags = tuple(date_tags(own, filled, t) for t, own in enumerate(stack.tags))
+    write_arrays(
+        target,
+        described(stack, tags),
+        wanted.order,
+        ArrayReader(filled.dn[:, list(wanted.order)]),
+        wanted.codec,
+        wanted.grid,
+        facts={"eozip_version": eozip.__version__, "weights_hash": None, **_facts(filled, spec)},
+        overwrite=overwrite,
+        progress=progress,
+        check=lambda run: _check_exact(run.tally, target),
+        beside=lambda group: _add_record(group, filled, wanted.grid),
+    )
 
 
-def _run(wanted: Plan, progress: Progress) -> Run:
-    times, bands = wanted.grid.shape[:2]
-    tally = Tally(times, bands, wanted.codec.offset, wanted.codec.nodata)
-    return Run(wanted.codec, wanted.grid, tally, progress)
+def _check_exact(tally: Tally, target: Path) -> None:
+    if tally.unequal:
+        raise OutputError(
+            f"{target}: {tally.unequal} values did not come back as they were; nothing was written. This is a "
+            "defect of eozip: please report it"
+        )
 
 
 def _facts(filled: Filled, spec: MaskSpec) -> dict[str, Any]:

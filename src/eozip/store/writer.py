@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import zarr
 
 from eozip.bitstream import samples_problem
 from eozip.chunk import api
@@ -204,16 +205,57 @@ def encode_store(
             f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
         )
     check_drop(codec, drop)
-    run = Run(codec, grid, Tally(*scene.shape[:2], codec.offset, codec.nodata), progress, drop=drop)
     order = list(range(scene.shape[1])) if order is None else list(order)
     stored = scene.select(order)
-    with writing(target, overwrite) as container, open_reader(stored) as reader:
-        write_shards(run, reader, container)
-        for key, data in metadata_keys(
-            scene, order, grid, codec, run_facts(run, facts or {}), run.date_dropped()
-        ).items():
-            container.put(key, data)
+    settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress}
+    with open_reader(stored) as reader:
+        run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)
     return _summary(run, stored, target, time.perf_counter() - started)
+
+
+def write_arrays(
+    target: Path,
+    scene: Scene,
+    order: Sequence[int],
+    reader: PixelReader,
+    codec: EozipChunkCodec,
+    grid: Grid,
+    *,
+    facts: Mapping[str, Any],
+    overwrite: bool = False,
+    drop: MaskReader | None = None,
+    progress: Progress = lambda done, total: None,
+    check: Callable[[Run], None] = lambda run: None,
+    beside: Callable[[zarr.Group], None] = lambda group: None,
+) -> Run:
+    """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
+
+    Args:
+        target: see `encode_store`; appears when it is complete.
+        scene: what the pixels are, bands in the order of the source.
+        order: positions in `scene` of the bands in the order of the array.
+        reader: the pixels, bands in the order of the array.
+        codec: the codec with everything it was asked for.
+        grid: chunks and shards.
+        facts: added to what the store records.
+        overwrite: whether an existing output may be replaced.
+        drop: mask on the scene's grid.
+        progress: see `Progress`.
+        check: called when all pixels are written; an exception from it leaves nothing behind.
+        beside: adds arrays of its own to the store's group.
+
+    Raises:
+        OutputError: the output exists or cannot be written.
+    """
+    tally = Tally(*grid.shape[:2], codec.offset, codec.nodata)
+    run = Run(codec, grid, tally, progress, drop=drop)
+    with writing(target, overwrite) as container:
+        _write_shards(run, reader, container)
+        check(run)
+        known = run_facts(run, dict(facts))
+        for key, data in metadata_keys(scene, order, grid, codec, known, run.date_dropped(), beside).items():
+            container.put(key, data)
+    return run
 
 
 def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
@@ -226,7 +268,7 @@ def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
         check_droppable(codec.codec)
 
 
-def write_shards(run: Run, reader: PixelReader, container: Container) -> None:
+def _write_shards(run: Run, reader: PixelReader, container: Container) -> None:
     """Every shard of a store's pixels that holds anything."""
     for shard, streams in encoded_shards(run, reader):
         if streams:
