@@ -440,7 +440,7 @@ def test_a_polite_kill_cleans_up(tmp_path, number):
     (file,) = date_files(tmp_path, 0)
     code = (
         "from eozip import cli\nfrom eozip.store import writer\n"
-        "writer.write_shards = wait\n"
+        "writer._write_shards = wait\n"
         f"sys.argv = ['eozip', 'encode', {str(file)!r}, 's.zarr', '--codec', 'lossless']\ncli.main()"
     )
     assert stop(start(tmp_path, code), number) == 128 + number
