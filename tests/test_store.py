@@ -137,7 +137,7 @@ def test_target_psnr_counts_the_chunks_that_fall_short(tmp_path):
 
 def test_both_ways_of_asking_for_quality_are_refused(tmp_path):
     scene = open_scene(write_dates(tmp_path))
-    with pytest.raises(InputError, match="both"):
+    with pytest.raises(InputError, match="two of them"):
         make_request(scene, Coarse.id, quality=50, target_psnr=40)
 
 
