@@ -11,6 +11,7 @@ from typing import Any
 
 from eozip.chunk.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
 from eozip.chunk.pixels import psnr
+from eozip.chunk.reconstruction import Reconstruction, encode_batch, reconstruct
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Info",
+    "Reconstruction",
     "Report",
     "append_store",
     "check",
@@ -25,12 +27,14 @@ __all__ = [
     "decode_store",
     "dropped",
     "encode",
+    "encode_batch",
     "encode_report",
     "encode_store",
     "inpaint",
     "inspect",
     "load",
     "psnr",
+    "reconstruct",
 ]
 
 

@@ -102,7 +102,7 @@ def encode_chunk(
         return _packed(without_network(source, options.without_network, options), source)
     model = registry.get(name)
     source = replace(source, sensor=sensor or model.sensor)
-    _check_bands(model, source)
+    check_bands(model, source)
     return _packed(_smallest(model, source, drop, options), source)
 
 
@@ -193,7 +193,7 @@ def _check_alone(others: Mapping[str, object]) -> None:
         raise InputError(f"give budgets or {', '.join(asked)}, not both")
 
 
-def _check_bands(model: Codec, source: Source) -> None:
+def check_bands(model: Codec, source: Source) -> None:
     bands = source.shape[1]
     if bands != model.bands:
         raise InputError(

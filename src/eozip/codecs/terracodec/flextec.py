@@ -210,6 +210,22 @@ class FlexibleCodec:
         return tuple(port.bits for port in ports)
 
     @torch.inference_mode()
+    def reconstruct(self, x: np.ndarray, quality: float) -> tuple[np.ndarray, tuple[float, ...]]:
+        """float32 [T, C, H, W] DN > what `decode` would give at a quality, and bits of each date; nothing is coded."""
+        budgets = [tokens_of(quality)] * len(x)
+        y, ports = (
+            latents(self.model, x[None], self.sensor),
+            tuple(EstimatePort() for _ in range(max(budgets))),
+        )
+        sections, grid = Sections(ports), grid_of(y)
+        out, ends = np.empty(x.shape, np.float32), [0.0]
+        for t, show in enumerate(self._over(grid).traverse(y, sections, budgets)):
+            sections.take()
+            ends.append(sum(port.bits for port in ports))
+            out[t] = pixels(self.model, show(), grid, self.sensor)[0, :, : x.shape[2], : x.shape[3]]
+        return out, tuple(np.diff(ends).tolist())
+
+    @torch.inference_mode()
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """All sections, or the first few > float32 [T, C, H, W] DN; the budgets of the stream count.
 

@@ -184,6 +184,17 @@ class PublishedCodec:
                 self.entropy.traverse(y, port, tuple(y.shape[-2:]))
         return port.bits
 
+    @torch.inference_mode()
+    def reconstruct(self, x: np.ndarray, quality: float) -> tuple[np.ndarray, tuple[float, ...]]:
+        """float32 [T, C, H, W] DN > what `decode` would give, and bits of each frame; nothing is coded."""
+        pictures, bits = [], []
+        for y in self._latents(x):
+            port = EstimatePort()
+            y_hat = self.entropy.traverse(y, port, tuple(y.shape[-2:]))
+            pictures.append(self._pixels(y_hat, x.shape[2:]))
+            bits.append(port.bits)
+        return np.stack(pictures), tuple(bits)
+
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """Sections > float32 [T, C, H, W] DN; `quality` has no effect.
 
@@ -227,6 +238,9 @@ class PublishedCodec:
                 f"frame {t}: decoded symbols differ from the encoded ones (expected check {check:08x}, got "
                 f"{recorder.check():08x}); decode it on the kind of machine that encoded it, or encode again"
             )
+        return self._pixels(y_hat, size)
+
+    def _pixels(self, y_hat: Tensor, size: tuple[int, ...]) -> np.ndarray:
         mean, std = statistics(self.sensor)
         x_hat = self.model.g_s(y_hat.float())[0, :, : size[0], : size[1]]
         return (x_hat * std + mean).numpy()

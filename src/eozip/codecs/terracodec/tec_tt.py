@@ -227,6 +227,16 @@ class TemporalCodec:
         return port.bits
 
     @torch.inference_mode()
+    def reconstruct(self, x: np.ndarray, quality: float) -> tuple[np.ndarray, tuple[float, ...]]:
+        """float32 [T, C, H, W] DN > what `decode` would give, and bits of each date; nothing is coded."""
+        y, port = latents(self.model, x[None], self.sensor), EstimatePort()
+        out, ends = np.empty(x.shape, np.float32), [0.0]
+        for t, walked in enumerate(traverse(self.path, y, port, len(x), grid_of(y))):
+            out[t] = pixels(self.model, walked, grid_of(y), self.sensor)[0, :, : x.shape[2], : x.shape[3]]
+            ends.append(port.bits)
+        return out, tuple(np.diff(ends).tolist())
+
+    @torch.inference_mode()
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """The section > float32 [T, C, H, W] DN; `quality` has no effect.
 
