@@ -21,7 +21,8 @@ $(READY): pyproject.toml constraints.txt
 		"eozip needs Python >= 3.11, got %d.%d from \"$(PYTHON)\". Try: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Installing into $(VENV): 1.9 GB on disk, some minutes (with CUDA's torch 5.8 GB and more: README says how to avoid it)"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: demo/scene $(READY)  ## simulate four dates, encode, decode, verify, and draw demo/demo.png

@@ -300,7 +300,10 @@ def anchored(name: str, db: float) -> float:
     """Mean over data/val of bpppb at a PSNR, from the two settings of the ordinary sweep beside it."""
     folder = DATA / "val"
     if not folder.is_dir():
-        pytest.skip(f"no {folder}: set EOZIP_DATA to the folder that holds data/")
+        pytest.skip(
+            f"no {folder}: images do not come with a clone of eozip; where you have them, EOZIP_DATA names the folder that "
+            "holds data/"
+        )
     stacks = [place.dn for place in places.load_places(folder, 256)]
     rates = [rate_at(_bracket(baselines.contender(name), dn, db), db) for dn in stacks]
     assert len(rates) == 2

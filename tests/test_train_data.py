@@ -425,7 +425,10 @@ def test_random_crops_of_scenes_are_packed_too(folder):
 def test_shipped_recipe_reads_its_data():
     recipe = load("tec-elic-small")
     if not (data_root() / "data" / "train").is_dir():
-        pytest.skip(f"training data is not under {data_root()}; set EOZIP_DATA")
+        pytest.skip(
+            f"training data is not under {data_root()}: it does not come with a clone of eozip; where you have it, "
+            "EOZIP_DATA names its folder"
+        )
     assert [len(p.paths) for p in recipe.validation.places] == [4, 4]
     stacks_of_places = validate.load_places(recipe, NAMES)
     assert [s.dn.shape for s in stacks_of_places] == [(4, 12, 256, 256)] * 2

@@ -60,7 +60,10 @@ def available(name: str) -> bool:
 
 
 def _reason(name: str) -> str:
-    return f"golden vector {name} is not under {FOLDER}; set EOZIP_DATA to the folder that holds reference/"
+    return (
+        f"golden vector {name} is not under {FOLDER}: reference data do not come with a clone of eozip, and nothing is amiss; "
+        "where you have them, EOZIP_DATA names the folder that holds reference/"
+    )
 
 
 def golden_input(name: str) -> torch.Tensor:
