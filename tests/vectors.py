@@ -61,7 +61,7 @@ def available(name: str) -> bool:
 
 def _reason(name: str) -> str:
     return (
-        f"golden vector {name} is not under {FOLDER}: reference data do not come with a clone of eozip, and nothing is amiss; "
+        f"golden vector {name} is not under {FOLDER}: reference data do not come with a clone of eozip; "
         "where you have them, EOZIP_DATA names the folder that holds reference/"
     )
 
