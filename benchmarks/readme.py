@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from eozip.errors import InputError
-from eozip_lab.evaluate.figure import BASELINE_STYLE, COLOURS, MEANS, OWN_STYLE
+from eozip_lab.evaluate.figure import COLOURS, DASHES, MEANS, OWN_STYLE
 from eozip_lab.evaluate.provenance import write_bytes, write_text
 from eozip_lab.evaluate.rate import mean_rate_at
-from eozip_lab.evaluate.report_words import best, bound_verdicts, place_losses, verdicts
+from eozip_lab.evaluate.report_words import beginnings, best, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.tables import markdown
 
 BEGIN = "<!-- results: written by benchmarks/readme.py, do not edit -->"
@@ -66,13 +66,13 @@ def section(results: Mapping[str, Any], picture: str) -> str:
     """
     made, own = results["provenance"], own_names(results)
     rates, bounded = results["summary"]["rates_at_psnr"], results["summary"]["at_bound"]
-    losses = place_losses(rates, own)
+    losses = place_losses(rates, own, beginnings(results["points"]))
     parts = [
         f"![rate-distortion, mean over {len(results['places'])} places]({picture})\n",
         table(rates, own),
         f"Mean over {_places(results)}: bits per pixel per band of all bytes at equal PSNR; **bold**: codecs of eozip. "
         f"The report has {len(rates)} methods, all of them real encoders.\n",
-        _bullets([*verdicts(rates, own), *bound_verdicts(bounded, own)]),
+        _bullets([*verdicts(rates, own, beginnings(results["points"])), *bound_verdicts(bounded, own)]),
         *(["Place by place, a baseline wins here:\n", _bullets(losses)] if losses else []),
         f"Made by `{made['command']}`, commit {made['commit']}, {made['when'][:10]}.\n",
     ]
@@ -135,7 +135,8 @@ def drawn(results: Mapping[str, Any], source: str) -> bytes:
     rates, own, curves_of = results["summary"]["rates_at_psnr"], own_names(results), _curves(results)
     for number, name in enumerate(shown(rates, own)):
         curves = curves_of[name]
-        style = {"color": COLOURS[number % len(COLOURS)], **(OWN_STYLE if name in own else BASELINE_STYLE)}
+        dashes = {"linestyle": DASHES[number // len(COLOURS) % len(DASHES)], "linewidth": 1.2}
+        style = {"color": COLOURS[number % len(COLOURS)], **(OWN_STYLE if name in own else dashes)}
         found = [(rate, db) for db in MEANS if (rate := mean_rate_at(curves, float(db))) is not None]
         panel.plot([rate for rate, _ in found], [db for _, db in found], label=name, **style)
     panel.set(xscale="log", xlabel="bits per pixel per band, all bytes (log)")

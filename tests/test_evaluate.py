@@ -13,6 +13,7 @@ import pytest
 from skimage import metrics as skimage_metrics
 
 from eozip.codecs.small.progressive_codec import sections_of
+from eozip.errors import InputError
 from eozip_lab.evaluate import baselines, summary
 from eozip_lab.evaluate.evaluation import evaluate
 from eozip_lab.evaluate.inputs import Reading, gather
@@ -318,3 +319,58 @@ def test_bands_of_an_npz_are_put_in_the_sensors_order(tmp_path):
     dn = pixels(size=16, dates=1)
     np.savez(tmp_path / "s.npz", dn=dn[:, ::-1], bands=np.array(NAMES[::-1]))
     assert (gather([tmp_path / "s.npz"])[0].dn == dn).all()
+
+
+# --- what lies beside places, and what is no pixel ---
+
+
+def test_what_cannot_be_used_in_a_folder_is_named_and_left_out(tmp_path):
+    write_data(tmp_path)
+    np.savez(
+        tmp_path / "landsat.npz",
+        a=np.ones((2, 7, 32, 32), np.uint16),
+        bands=[f"SR_B{i}" for i in range(1, 8)],
+    )
+    (tmp_path / "broken.npz").write_bytes(b"no zip")
+    told: list[str] = []
+    assert [place.name for place in gather([tmp_path], left_out=told.append)] == ["field", "series"]
+    assert [Path(why.partition(": ")[0]).name for why in told] == ["broken.npz", "landsat.npz"]
+
+
+def test_what_was_named_itself_is_refused_by_its_name(tmp_path):
+    write_data(tmp_path)
+    np.savez(tmp_path / "landsat.npz", a=np.ones((2, 7, 32, 32), np.uint16))
+    with pytest.raises(InputError, match=r"landsat\.npz: .*7 bands"):
+        gather([tmp_path / "series.npz", tmp_path / "landsat.npz"])
+
+
+def test_a_folder_of_which_nothing_can_be_used_is_refused(tmp_path):
+    np.savez(tmp_path / "landsat.npz", a=np.ones((2, 7, 32, 32), np.uint16))
+    with pytest.raises(InputError, match=r"landsat\.npz"):
+        gather([tmp_path])
+
+
+@pytest.mark.parametrize("how", ["npz", "tif", "option"])
+def test_nodata_is_filled_for_all_and_counts_nowhere(tmp_path, how):
+    dn = pixels(dates=1) + np.uint16(1)
+    missing = 7 if how == "option" else 0
+    dn[:, :, :9] = missing
+    if how == "tif":
+        write_tif(tmp_path / "a.tif", dn[0], names=NAMES)
+    else:
+        np.savez(tmp_path / "a.npz", dn=dn)
+    path = next(tmp_path.iterdir())
+    (place,) = gather([path], Reading(nodata=missing if how == "option" else None))
+    assert not (place.dn == missing).any()
+    expected = np.ones(dn.shape[:1] + dn.shape[2:], bool)
+    expected[:, :9] = False
+    np.testing.assert_array_equal(place.valid, expected)
+    np.testing.assert_array_equal(place.dn[:, :, 9:], dn[:, :, 9:])
+
+
+def test_a_place_without_nodata_is_as_it_was(tmp_path):
+    dn = pixels(dates=1) + np.uint16(1)
+    np.savez(tmp_path / "a.npz", dn=dn)
+    (place,) = gather([tmp_path / "a.npz"])
+    assert place.valid is None
+    np.testing.assert_array_equal(place.dn, dn)

@@ -154,3 +154,19 @@ def _ms_ssim_by_maps(a: np.ndarray, b: np.ndarray) -> float:
 def _by_twos(v: np.ndarray) -> np.ndarray:
     v = v[: len(v) // 2 * 2, : v.shape[1] // 2 * 2]
     return (v[::2, ::2] + v[1::2, ::2] + v[::2, 1::2] + v[1::2, 1::2]) / 4
+
+
+def test_pixels_without_data_count_nowhere():
+    rng = np.random.default_rng(0)
+    dn = rng.integers(300, 4000, (2, 12, 16, 16), np.uint16)
+    dn_hat = dn + rng.integers(0, 30, dn.shape, np.uint16)
+    valid = np.ones((2, 16, 16), bool)
+    valid[:, :5] = False
+    expected = metrics.measure(dn[:, :, 5:], dn_hat[:, :, 5:], BANDS)
+    junk = dn_hat.copy()
+    junk[:, :, :5] = 9000
+    found = metrics.measure(dn, junk, BANDS, valid=valid)
+    for name in ("psnr", "mse", "spectral_angle", "max_error", "ndvi_error", "ndwi_error", "class_change"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
+    assert found.band_psnr == pytest.approx(expected.band_psnr)
+    assert found.ssim > 0.99

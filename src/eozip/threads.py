@@ -73,18 +73,32 @@ def each(
 @contextmanager
 def alone() -> Iterator[None]:
     """While the block codes a chunk that has all threads: no more of them than there are idle cores."""
+    with settling():
+        yield
+
+
+@contextmanager
+def settling() -> Iterator[Callable[[], None]]:
+    """Work that has all threads, for long: holds torch to the cores that are idle as the block begins.
+
+    Yields:
+        does so again, for the moment when it is called.
+    """
     import torch
 
-    before = torch.get_num_threads()
-    now = before if before == 1 or _CHOSEN.is_set() or "OMP_NUM_THREADS" in os.environ else _idle(before)
-    if now == before:
-        yield
-        return
-    torch.set_num_threads(now)
+    most = torch.get_num_threads()
+    is_free = most > 1 and not _CHOSEN.is_set() and "OMP_NUM_THREADS" not in os.environ
+
+    def settle() -> None:
+        if is_free:
+            torch.set_num_threads(_idle(most))
+
+    settle()
     try:
-        yield
+        yield settle
     finally:
-        torch.set_num_threads(before)
+        if is_free:
+            torch.set_num_threads(most)
 
 
 class Desk:

@@ -66,6 +66,11 @@ class Numbers(CommaList):
 @click.option("--sensor", help="Sensor whose bands these are, if the file does not name its bands.")
 @click.option("--offset", type=int, help="Radiometric offset in DN; default: the file's.")
 @click.option(
+    "--nodata",
+    type=int,
+    help="DN of missing pixels, which count nowhere; default: the file's, and the sensor's (0) for .npz stacks.",
+)
+@click.option(
     "--crops",
     type=click.IntRange(min=0),
     default=128,
@@ -89,7 +94,7 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     plan = _plan(data, options)
     with _Phases(quiet=as_json) as phases:
         sweep, crops = phases.begin("Evaluating", "points"), phases.begin("Crops", "files")
-        report = measure(plan, out, Notices(sweep, crops, _say_unavailable))
+        report = measure(plan, out, Notices(sweep, crops, _say_unavailable, _say_left_out))
         page = write_report(out, phases.begin("Report", "parts"))
     if as_json:
         print_json({"report": str(out / REPORT), "page": str(page), **_facts(report)})
@@ -134,7 +139,14 @@ def _plan(data: tuple[Path, ...], options: dict[str, Any]) -> Plan:
     from eozip_lab.evaluate.inputs import Reading
 
     bands = tuple(options["bands"]) if options["bands"] else None
-    reading = Reading(options["size"] or None, options["grid"], bands, options["sensor"], options["offset"])
+    reading = Reading(
+        options["size"] or None,
+        options["grid"],
+        bands,
+        options["sensor"],
+        options["offset"],
+        options["nodata"],
+    )
     return Plan(
         data,
         reading,
@@ -164,6 +176,10 @@ def _say_unavailable(found: list[Method]) -> None:
     for method in found:
         if not method.available:
             tell(f"{method.id}: left out: {method.reason}", err=True)
+
+
+def _say_left_out(why: str) -> None:
+    tell(f"left out: {why}", err=True)
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:

@@ -69,11 +69,13 @@ class Notices:
     Attributes:
         sweep, crops: counts done and in all.
         methods: called once, before anything is measured.
+        left_out: called for every input in a folder that cannot be used, with its name and why.
     """
 
     sweep: Progress = lambda done, total: None
     crops: Progress = lambda done, total: None
     methods: Callable[[list[Method]], None] = lambda found: None
+    left_out: Callable[[str], None] = lambda why: None
 
 
 def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, A
     started = time.perf_counter()
     if plan.jobs > 1 and plan.threads is None:
         plan = replace(plan, threads=1)  # else each process would take every core
-    places = gather(plan.data, plan.reading)
+    places = gather(plan.data, plan.reading, notices.left_out)
     chosen = _methods(plan, places)
     ledger.claim(out)
     notices.methods(chosen)

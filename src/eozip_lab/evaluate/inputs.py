@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from eozip import sensors
 from eozip.errors import InputError
-from eozip.raster import Scene, open_reader, open_scene
+from eozip.raster import Scene, open_reader, open_scene, with_fill
 from eozip_lab.evaluate.places import NUMBERED, Place, resolutions
 
 MAX_VALUES = 1 << 28  # of one place, as the baselines' own streams allow
@@ -31,6 +31,7 @@ class Reading:
         bands: names or 1-based positions, as `eozip encode --bands`.
         sensor: sensor id where the files do not name their bands.
         offset: radiometric offset in DN; None takes the file's.
+        nodata: DN of missing pixels; None takes the file's, and the sensor's for .npz stacks.
     """
 
     size: int | None = 256
@@ -38,20 +39,39 @@ class Reading:
     bands: tuple[str | int, ...] | None = None
     sensor: str | None = None
     offset: int | None = None
+    nodata: int | None = None
 
 
-def gather(paths: Sequence[Path], reading: Reading = Reading()) -> list[Place]:
+def gather(
+    paths: Sequence[Path],
+    reading: Reading = Reading(),
+    left_out: Callable[[str], None] = lambda why: None,
+) -> list[Place]:
     """Every place of what was given.
 
     A folder of folders is one place a folder. Files named <place>_<number>.tif are dates of that place; where
     no file is, all files together are the dates of one place, as for `eozip encode`. Each array [T, C, H, W] or
-    [C, H, W] of an .npz is a place; its arrays `bands` and `dates` describe them.
+    [C, H, W] of an .npz is a place; its arrays `bands` and `dates` describe them. What cannot be used in a folder is
+    left out, and `left_out` is told its name and why.
 
     Raises:
-        InputError: nothing there, unreadable, bands of no sensor, too large, all pixels equal, or two places of
-            one name.
+        InputError: nothing there, or nothing of it can be used, or what was named itself: unreadable, bands of no sensor,
+            too large, all pixels equal; or two places of one name.
     """
-    places = [place for path in _sorted_inputs(paths) for place in _read(path, reading)]
+    places: list[Place] = []
+    faults: list[str] = []
+    for one in _sorted_inputs(paths):
+        try:
+            places += _read(one, reading)
+        except InputError as error:
+            fault = str(error) if str(error).startswith(str(one.files[0])) else f"{one.files[0]}: {error}"
+            if not one.is_found:
+                raise InputError(fault) from error
+            faults.append(fault)
+    if not places:
+        raise InputError(faults[0])
+    for fault in faults:
+        left_out(fault)
     names = [place.name for place in places]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -69,10 +89,11 @@ def pixel_hash(dn: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class _Input:
-    """One .npz, or the files of one place, with the name the place gets."""
+    """One .npz, or the files of one place, with the name the place gets; found in a folder, or named itself."""
 
     name: str
     files: tuple[Path, ...]
+    is_found: bool = False
 
 
 def _sorted_inputs(paths: Sequence[Path]) -> list[_Input]:
@@ -83,7 +104,7 @@ def _sorted_inputs(paths: Sequence[Path]) -> list[_Input]:
         raise InputError(f"{', '.join(missing)}: no such file or folder")
     found = [_Input(p.stem, (p,)) for p in paths if p.suffix.lower() == ".npz"]
     for path in paths:
-        found += _folder(path) if path.is_dir() else []
+        found += [replace(one, is_found=True) for one in _folder(path)] if path.is_dir() else []
     tiffs = [p for p in paths if p.is_file() and p.suffix.lower() != ".npz"]
     return found + (_by_name(tiffs) if tiffs else [])
 
@@ -122,8 +143,16 @@ def _read(one: _Input, reading: Reading) -> list[Place]:
     return places
 
 
+def _nodata(scene: Scene, reading: Reading) -> int | None:
+    value = next((v for v in (reading.nodata, scene.fill, scene.profile.nodata) if v is not None), None)
+    return None if value is None else int(value)
+
+
 def _from_scene(one: _Input, reading: Reading) -> list[Place]:
     scene = open_scene(one.files, reading.bands, reading.offset)
+    if scene.dtype.name not in ("uint16", "int16"):
+        raise InputError(f"{one.name}: expected uint16 or int16 DN, got {scene.dtype}")
+    scene = with_fill(scene, reading.nodata)
     sensor, order = sensors.match_bands(scene.meanings, _sensor_of_scene(scene, reading.sensor))
     height, width = scene.shape[2:]
     windows = _windows(height, width, reading)
@@ -140,7 +169,9 @@ def _from_scene(one: _Input, reading: Reading) -> list[Place]:
             for y, x, h, w in windows
         ]
     return [
-        replace(common, name=_tile_name(one.name, window, len(windows)), dn=_checked(dn, one.name))
+        replace(common, name=_tile_name(one.name, window, len(windows)), dn=_checked(dn, one.name)).filled(
+            _nodata(scene, reading)
+        )
         for window, dn in zip(windows, stacks)
     ]
 
@@ -179,7 +210,8 @@ def _tiles(name: str, dn: np.ndarray, arrays: dict[str, np.ndarray], reading: Re
         pixels = _checked(dn[:, order, y : y + h, x : x + w], name)
         label = _tile_name(name, (y, x, h, w), len(windows))
         metres = resolutions(sensor.id)
-        found.append(Place(label, pixels, sensor.band_names, metres, reading.offset or 0, dates, sensor.id))
+        place = Place(label, pixels, sensor.band_names, metres, reading.offset or 0, dates, sensor.id)
+        found.append(place.filled(sensor.nodata if reading.nodata is None else reading.nodata))
     return found
 
 

@@ -50,7 +50,13 @@ class Quality:
     class_shift: float
 
 
-def measure(dn: np.ndarray, dn_hat: np.ndarray, bands: Sequence[str], offset: int = 0) -> Quality:
+def measure(
+    dn: np.ndarray,
+    dn_hat: np.ndarray,
+    bands: Sequence[str],
+    offset: int = 0,
+    valid: np.ndarray | None = None,
+) -> Quality:
     """All metrics of one stack.
 
     Args:
@@ -58,14 +64,18 @@ def measure(dn: np.ndarray, dn_hat: np.ndarray, bands: Sequence[str], offset: in
         dn_hat: like ``dn``, the reconstruction.
         bands: [C] canonical band names; B02, B03, B04, B08 and B11 are used.
         offset: radiometric offset contained in both, DN.
+        valid: bool [T, H, W], pixels that count; None: all. In SSIM, whose windows reach beyond them, the others
+            count as equal.
 
     Raises:
         InputError: shapes differ, or a band that is used is missing.
     """
     _check(dn, dn_hat, bands)
+    similarities = _similarities(*(reflected(a, offset) for a in (dn, _where(valid, dn_hat, dn))))
+    if valid is not None:
+        dn, dn_hat = (_pixels(a, valid) for a in (dn, dn_hat))
     x, x_hat = (reflected(a, offset) for a in (dn, dn_hat))
     classes, classes_hat = (classify(a, bands) for a in (x, x_hat))
-    similarities = _similarities(x, x_hat)
     return Quality(
         psnr=psnr(dn, dn_hat, offset=offset),
         band_psnr=band_psnr(x, x_hat),
@@ -79,6 +89,15 @@ def measure(dn: np.ndarray, dn_hat: np.ndarray, bands: Sequence[str], offset: in
         class_change=float(np.mean(classes != classes_hat)),
         class_shift=float(np.abs(class_shares(classes_hat) - class_shares(classes)).max()),
     )
+
+
+def _where(valid: np.ndarray | None, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    return inside if valid is None else np.where(valid[:, None], inside, outside)
+
+
+def _pixels(stack: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The pixels [T, C, H, W] that count, in a row: [1, C, N, 1]."""
+    return np.moveaxis(stack, 1, 0)[:, valid][None, ..., None]
 
 
 def reflected(dn: np.ndarray, offset: int = 0) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from eozip import sensors
+from eozip.chunk.pixels import fill_holes
 from eozip.errors import InputError
 from eozip.raster import open_scene, read_window
 
@@ -27,6 +28,8 @@ class Place:
         offset: radiometric offset contained in ``dn``.
         dates: [T] ISO 8601, None where not known.
         sensor: sensor id.
+        valid: bool [T, H, W], pixels that count: those without nodata in any band. In ``dn`` the others are filled from
+            their surroundings, for every method alike. None: all count.
     """
 
     name: str
@@ -36,6 +39,21 @@ class Place:
     offset: int = 0
     dates: tuple[str | None, ...] = ()
     sensor: str = "s2-l2a"
+    valid: np.ndarray | None = None
+
+    def filled(self, nodata: int | None) -> Place:
+        """The place with its nodata pixels filled and left out of what counts.
+
+        Raises:
+            InputError: nothing is left.
+        """
+        missing = np.zeros(self.dn.shape, bool) if nodata is None else self.dn == nodata
+        if not missing.any():
+            return self
+        valid = ~missing.any(axis=1)
+        if not valid.any():
+            raise InputError(f"{self.name}: every pixel has nodata ({nodata}) in some band; leave it out")
+        return replace(self, dn=fill_holes(self.dn, missing), valid=valid)
 
 
 def place_files(folder: Path) -> dict[str, list[Path]]:

@@ -22,7 +22,7 @@ from eozip_lab.evaluate.report_crops import viewer_data
 from eozip_lab.evaluate.report_data import AT, Report, load_report
 from eozip_lab.evaluate.report_html import bullets, image, paragraph, section, words
 from eozip_lab.evaluate.report_html import table as html_table
-from eozip_lab.evaluate.report_words import bound_verdicts, place_losses, verdicts
+from eozip_lab.evaluate.report_words import beginnings, bound_verdicts, place_losses, verdicts
 
 NAME, FIGURES = "report.html", "figures"
 
@@ -121,14 +121,14 @@ def _title(report: Report) -> str:
 def _findings(report: Report) -> str:
     rates = report.data["summary"]["rates_at_psnr"]
     losses = [
-        *place_losses(rates, report.codecs),
+        *place_losses(rates, report.codecs, beginnings(report.data["points"])),
         *report_findings.metric_losses(report),
         *report_findings.reach_sentences(report),
     ]
     return "".join(
         [
             paragraph("Every sentence is generated from report.json; rates are means over all places."),
-            bullets(verdicts(rates, report.codecs)),
+            bullets(verdicts(rates, report.codecs, beginnings(report.data["points"]))),
             bullets(bound_verdicts(report.at("summary", "at_bound") or {}, report.codecs)),
             bullets([*report_findings.ratio_sentences(report), *report_findings.few_places(report)]),
             "<h3>Where a baseline wins</h3>\n",

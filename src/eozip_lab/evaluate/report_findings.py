@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from eozip_lab.evaluate.report_data import AT, Report
 from eozip_lab.evaluate.report_words import percent
 
+MOST_BITS = 1.1  # times the bits of the codec that a baseline may take and still win in quality
+COSTS = ("encode_mpx_cpu_s", "decode_mpx_cpu_s", "peak_rss_bytes")  # whatever the bits
 FEW = 5  # places below which an interval is not worth much
 
 # Field of a point > what it is called, and whether more is better.
@@ -47,7 +49,10 @@ def few_places(report: Report) -> list[str]:
 
 
 def metric_losses(report: Report) -> list[str]:
-    """A sentence for each metric in which, at 40 dB on some place, the best baseline beats the best codec of eozip."""
+    """A sentence for each metric in which, at 40 dB on some place, the best baseline beats the best codec of eozip.
+
+    In quality that is a win only with about as many bits: with more of them any method gets better.
+    """
     found = [_metric_loss(report, field) for field in COMPARED]
     return [sentence for sentence in found if sentence]
 
@@ -117,10 +122,16 @@ def _metric_loss(report: Report, field: str) -> str | None:
 def _loss(report: Report, field: str, place: str) -> _Loss | None:
     more = COMPARED[field][1]
     mine = _best_at(report, report.codecs, field, place, more)
-    theirs = _best_at(report, report.baselines, field, place, more)
+    others = report.baselines if mine is None or field in COSTS else _frugal(report, mine[0], place)
+    theirs = _best_at(report, others, field, place, more)
     if mine is None or theirs is None or (mine[1] >= theirs[1] if more else mine[1] <= theirs[1]):
         return None
     return _Loss(place, theirs[0], theirs[1], mine[0], mine[1])
+
+
+def _frugal(report: Report, codec: str, place: str) -> list[str]:
+    """Baselines that need about as many bits as a codec on one place, or fewer."""
+    return [name for name in report.baselines if _bits_ratio(report, name, codec, place) <= MOST_BITS]
 
 
 def _best_at(
@@ -133,14 +144,18 @@ def _best_at(
 
 def _bits(report: Report, loss: _Loss) -> str:
     """How many bits the baseline takes there, beside the codec's."""
-    theirs, mine = (
-        report.at("summary", "rates_at_psnr", name, AT, "places", loss.place)
-        for name in (loss.baseline, loss.codec)
-    )
-    if theirs is None or mine is None:
+    ratio = _bits_ratio(report, loss.baseline, loss.codec, loss.place)
+    if ratio == math.inf:
         return ""
-    ratio = theirs / mine
     return f", with {percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} bits"
+
+
+def _bits_ratio(report: Report, baseline: str, codec: str, place: str) -> float:
+    """Bits of a baseline over a codec's at one PSNR; infinite where one is not known."""
+    theirs, mine = (
+        report.at("summary", "rates_at_psnr", name, AT, "places", place) for name in (baseline, codec)
+    )
+    return math.inf if theirs is None or mine is None else theirs / mine
 
 
 def _reach(report: Report, method: str) -> float:

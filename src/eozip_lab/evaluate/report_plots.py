@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eozip.errors import InputError
-from eozip_lab.evaluate.figure import COLOURS, MEANS
+from eozip_lab.evaluate.figure import COLOURS, DASHES, MEANS
 from eozip_lab.evaluate.rate import mean_rate_at
 from eozip_lab.evaluate.report_data import AT, Report, geometric_mean
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels side by side
-DASHES = ("--", ":", "-.")
 
 
 def plots(report: Report) -> dict[str, bytes]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from eozip_lab.evaluate.report_data import AT, Report
 from eozip_lab.evaluate.report_html import counts, folded, interval, name, number, paragraph, table, words
 
@@ -85,18 +88,25 @@ def bound_table(report: Report) -> str:
 
 def ratio_table(report: Report) -> str:
     """Bits of codecs over bits of every other method, with bootstrap intervals."""
+    pairs = report.data["summary"]["pairs"]
+    dbs = [db for db in report.dbs if any(_known(pair, db, "ratio") for pair in pairs)]
+    spread = {db for db in dbs if any(_known(pair, db, "low") for pair in pairs)}  # one place has no interval
     rows = []
-    for i, pair in enumerate(report.data["summary"]["pairs"]):
+    for i, pair in enumerate(pairs):
         row = [name(pair["method"], True), words(pair["reference"])]
-        for db in report.dbs:
+        for db in dbs:
             at = ("summary", "pairs", i, "ratio_at_psnr", db)
-            row += [number(report, ".3f", *at, "ratio"), interval(report, ".3f", *at)]
-            row += [counts(report, *at)]
+            row += [number(report, ".3f", *at, "ratio")]
+            row += [interval(report, ".3f", *at), counts(report, *at)] if db in spread else []
         rows.append(row)
     head = ["codec", "against"]
-    for db in report.dbs:
-        head += [f"ratio at {db} dB", "95 % interval", "places"]
+    for db in dbs:
+        head += [f"ratio at {db} dB", *(["95 % interval", "places"] if db in spread else [])]
     return table(head, rows)
+
+
+def _known(pair: Mapping[str, Any], db: str, field: str) -> bool:
+    return (pair["ratio_at_psnr"].get(db) or {}).get(field) is not None
 
 
 def bd_table(report: Report) -> str:

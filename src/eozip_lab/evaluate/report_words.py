@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 Rates = Mapping[str, Mapping[str, Any]]
 """Contender > dB (or DN) as text > {"mean": bpppb or None, "places": {place: bpppb or None}}."""
 
 
-def verdicts(rates: Rates, own: Sequence[str]) -> list[str]:
+Begins = Mapping[str, tuple[float, float]]
+"""Contender > dB that its coarsest setting reaches on every place, and its mean bpppb there."""
+
+
+def verdicts(rates: Rates, own: Sequence[str], begins: Begins = MappingProxyType({})) -> list[str]:
     """One sentence for every PSNR of the table: who needs the fewest bits, and by how much.
 
     Args:
         rates: mean bpppb over places at each PSNR.
         own: contenders that are codecs of eozip; the others are baselines.
+        begins: where the curves begin: what begins above a PSNR is better there than was asked for.
     """
-    return [verdict(rates, own, db) for db in next(iter(rates.values()), {})]
+    return [verdict(rates, own, db, begins) for db in next(iter(rates.values()), {})]
 
 
-def verdict(rates: Rates, own: Sequence[str], db: str) -> str:
+def verdict(rates: Rates, own: Sequence[str], db: str, begins: Begins = MappingProxyType({})) -> str:
     """Best codec of eozip against best baseline at one PSNR (`db` as in the table)."""
+    above = {name: at for name, at in begins.items() if name in own and at[0] > float(db)}
+    theirs = best(rates, [name for name in rates if name not in own], db)
+    if best(rates, own, db) is None and above:
+        return _begins_above(f"At {db} dB", above, theirs)
     return _verdict(rates, own, db, f"At {db} dB")
+
+
+def beginnings(points: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """As `Begins`, of the points of report.json; exact points have no PSNR and are left out."""
+    coarsest: dict[str, dict[str, tuple[float, float]]] = {}
+    for point in (point for point in points if point["psnr"] is not None):
+        here = coarsest.setdefault(point["method"], {})
+        at = point["psnr"], point["bpppb"]
+        here[point["place"]] = min(here.get(point["place"], at), at)
+    return {
+        name: (min(db for db, _ in places.values()), fmean(rate for _, rate in places.values()))
+        for name, places in coarsest.items()
+    }
+
+
+def _begins_above(where: str, above: Begins, theirs: tuple[str, float] | None) -> str:
+    name, (db, rate) = min(above.items(), key=lambda one: one[1][1])
+    start = (
+        f"{where} no codec of eozip was measured: the coarsest setting of {name} reaches {db:.1f} dB or more"
+    )
+    if theirs is None:
+        return f"{start}, with {rate:.4f} bpppb; no baseline was measured there on every place either."
+    if rate <= theirs[1]:
+        return f"{start}, with {rate:.4f} bpppb, fewer bits than the best baseline needs, {_rated(theirs)}."
+    return f"{start}, with {rate:.4f} bpppb; the best baseline needs {theirs[1]:.4f} ({theirs[0]})."
 
 
 def bound_verdicts(bounded: Rates, own: Sequence[str]) -> list[str]:
@@ -60,11 +97,16 @@ def best(rates: Rates, names: Sequence[str], db: str) -> tuple[str, float] | Non
     return min(reached)[::-1] if reached else None
 
 
-def place_losses(rates: Rates, own: Sequence[str]) -> list[str]:
-    """A sentence for every place and PSNR at which a baseline needs fewer bits than every codec of eozip."""
+def place_losses(rates: Rates, own: Sequence[str], begins: Begins = MappingProxyType({})) -> list[str]:
+    """A sentence for every place and PSNR at which a baseline needs fewer bits than every codec of eozip.
+
+    A PSNR below all that was measured of the codecs (`begins`, as for `verdicts`) is none that they do not reach.
+    """
     dbs = next(iter(rates.values()), {})
     places = {place: None for row in rates.values() for cell in row.values() for place in cell["places"]}
-    found = [_place_loss(rates, own, db, place) for place in places for db in dbs]
+    lowest = min((begins[name][0] for name in own if name in begins), default=-math.inf)
+    reachable = [db for db in dbs if float(db) >= lowest]
+    found = [_place_loss(rates, own, db, place) for place in places for db in reachable]
     return [sentence for sentence in found if sentence]
 
 

@@ -91,7 +91,7 @@ def coded(contender: Contender, place: Place, setting: float) -> Coded:
 
 def described(run: Coded, name: str, place: Place, setting: float) -> Point:
     """All metrics of a run."""
-    quality = measure(place.dn, run.dn_hat, place.bands, place.offset)
+    quality = measure(place.dn, run.dn_hat, place.bands, place.offset, place.valid)
     return Point(
         place.name,
         name,

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from eozip import hub
 from eozip.errors import EozipError
-from eozip.threads import alone, choose
+from eozip.threads import choose, settling
 from eozip_lab.train import export, journal, validate
 from eozip_lab.train import state as states
 from eozip_lab.train.augment import AS_THEY_ARE
@@ -145,9 +145,9 @@ def run(
     choose(threads)
     where = picked_device(device)
     folder = prepared_folder(out or RUNS / find(recipe).stem, resume)
-    with displayed(progress) as display, exact_convolutions(where):
+    with displayed(progress) as display, exact_convolutions(where), settling() as settle:
         current = _begun(chosen, where, folder, resume, other_recipe, display)
-        return _sitting(current)
+        return _sitting(current, settle)
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def _log_start(r: Run, resume: bool) -> None:
             r.display.say(f"data[{k}]: left out arrays of other bands or smaller than the crop: {text}")
 
 
-def _sitting(r: Run) -> Outcome:
+def _sitting(r: Run, settle: Callable[[], None]) -> Outcome:
     """Steps until the budget is used up or someone interrupts; then checkpoint and, at the end, weights."""
     with noticing_interrupts() as is_interrupted:
         if r.state.step == 0:
@@ -246,9 +246,8 @@ def _sitting(r: Run) -> Outcome:
             r.state.model.train()
             batches = feed.batches(r.state.step)
             while r.done() < 1 and not is_interrupted():
-                pixels = next(batches)
-                with alone():
-                    _step(r, pixels)
+                settle()
+                _step(r, next(batches))
                 _look_after(r)
         r.clock()
         if is_interrupted():
