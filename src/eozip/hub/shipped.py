@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from eozip.errors import WeightsError
 from eozip.hub.checkpoints import read_tensors
 from eozip.hub.weights import Weights
+from eozip.outputs import publish
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
@@ -149,7 +149,7 @@ def write_folder(
     part = folder / f"{TENSORS}.part"
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
     part.chmod(0o644)  # safetensors writes for the owner alone; weights are packaged for everyone
-    os.replace(part, folder / TENSORS)
+    publish(part, folder / TENSORS, overwrite=True)
     _write_text(folder / CARD, card)
     declared = {**config, "sha256": file_hash(folder / TENSORS)}
     _write_text(folder / CONFIG, json.dumps(declared, indent=1) + "\n")
@@ -164,4 +164,4 @@ def file_hash(path: Path) -> str:
 def _write_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    publish(part, path, overwrite=True)

@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 from eozip.errors import FormatError, InputError
 from eozip.store.codec import NAME, budget_entry
 from eozip.store.container import is_zip_name
+from eozip.store.documents import ShardedDocument, checked, parsed
 from eozip.store.pixels import check_budget
 from eozip.store.shards import MISSING, Shard, index_bytes, read_index
 from eozip.store.streams import Read, fetch
@@ -96,7 +97,7 @@ class BudgetStore(WrapperStore[Store]):
         data = await self._store.get(key, prototype)
         if data is None:
             return None
-        document = json.loads(data.to_bytes())
+        document = parsed(data.to_bytes(), key)
         _tell(document, self.budget)
         return prototype.buffer.from_bytes(json.dumps(document).encode())
 
@@ -104,7 +105,7 @@ class BudgetStore(WrapperStore[Store]):
         """Chunks per shard along each axis; None if the key is no shard of streams."""
         array, found, _ = key.rpartition("/c/")
         data = await self._store.get(f"{array}/{METADATA}", default_buffer_prototype()) if found else None
-        return None if data is None else _chunks_per_shard(json.loads(data.to_bytes()))
+        return None if data is None else _chunks_per_shard(parsed(data.to_bytes(), key))
 
     async def _cut(self, key: str, shard: Shard, byte_range: ByteRequest | None) -> bytes:
         start, stop = _bounds(byte_range, shard.size)
@@ -164,12 +165,14 @@ def _tell(document: Any, budget: int) -> None:
 
 
 def _chunks_per_shard(array: dict[str, Any]) -> tuple[int, ...] | None:
-    codecs = array.get("codecs", [{}])
-    inner = codecs[0].get("configuration", {}) if codecs[0].get("name") == "sharding_indexed" else {}
-    if [codec["name"] for codec in inner.get("codecs", ())] != [NAME]:
+    try:
+        document = checked(ShardedDocument, array, METADATA)
+    except FormatError:
+        return None  # an array of another kind
+    inner, shard = document.codecs[0].configuration, document.chunk_grid.configuration.chunk_shape
+    if [codec.get("name") for codec in inner.codecs] != [NAME]:
         return None
-    shard = array["chunk_grid"]["configuration"]["chunk_shape"]
-    return tuple(s // c for s, c in zip(shard, inner["chunk_shape"]))
+    return tuple(s // c for s, c in zip(shard, inner.chunk_shape))
 
 
 def _shard(tail: bytes, grid: tuple[int, ...]) -> Shard:

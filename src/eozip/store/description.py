@@ -28,7 +28,7 @@ from eozip.store.documents import (
 from eozip.store.files import StoreFiles
 from eozip.store.grid import Grid, Shape, regular_groups
 
-MAX_CHUNKS = 1 << 26  # of a store: every one is looked at
+MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
 MAX_PER_SHARD = 1 << 20  # chunks
 
 

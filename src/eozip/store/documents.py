@@ -185,16 +185,21 @@ class _Sharding(_Document):
     configuration: _Shards
 
 
-class ArrayDocument(_Document):
+class ShardedDocument(_Document):
+    """An array of shards of four axes, as it may be in a store of any program."""
+
+    chunk_grid: _ChunkGrid
+    codecs: Annotated[tuple[_Sharding, ...], Field(min_length=1, max_length=1)]
+
+
+class ArrayDocument(ShardedDocument):
     """reflectance/zarr.json."""
 
     node_type: Literal["array"]
     shape: Lengths
     data_type: Literal["uint16", "int16"]
-    chunk_grid: _ChunkGrid
     chunk_key_encoding: _ChunkKeys
     fill_value: Annotated[int, Field(ge=-32768, le=65535)]
-    codecs: Annotated[tuple[_Sharding, ...], Field(min_length=1, max_length=1)]
     dimension_names: tuple[Literal["time"], Literal["band"], Literal["y"], Literal["x"]]
     storage_transformers: Annotated[tuple[Any, ...], Field(max_length=0)] = ()
 
@@ -247,8 +252,17 @@ def read_raw(files: StoreFiles, key: str) -> dict[str, Any]:
         raise LimitError(
             f"{where}: expected at most {MAX_DOCUMENT} bytes of metadata, got {size}; {NOT_OURS}"
         )
+    return parsed(files.get(key) or b"", where)
+
+
+def parsed(data: bytes, where: str) -> dict[str, Any]:
+    """A document from its bytes; see `read_raw`.
+
+    Raises:
+        FormatError: it is none.
+    """
     try:
-        document = from_json(files.get(key) or b"", allow_inf_nan=False)
+        document = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise FormatError(f"{where}: expected JSON, got {error}; {NOT_OURS}") from error
     if not isinstance(document, dict):

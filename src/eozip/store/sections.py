@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eozip.store.description import Description
+from eozip.store.documents import ARRAY
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.streams import Stream
 
@@ -47,9 +48,10 @@ def section_sizes(description: Description) -> SectionSizes:
 
 def _streams(pixels: StorePixels) -> list[Stream]:
     found: list[Stream] = []
-    for index in pixels.description.grid.shards():
+    grid, names = pixels.description.grid, set(pixels.files.names())
+    for index in (index for index in grid.shards() if f"{ARRAY}/{grid.key(index)}" in names):
         shard = pixels.shard(index)
-        for window in (w for strip in pixels.description.grid.strips(index) for w in strip):
+        for window in (w for strip in grid.strips(index) for w in strip):
             if shard is not None and shard.holds(window.position):
                 with pixels.naming(index, window):
                     found += shard.streams(window.position)

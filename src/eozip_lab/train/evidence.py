@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eozip.chunk.pixels import psnr
+from eozip.outputs import publish
 from eozip_lab.train.data_sources import open_sources
 from eozip_lab.train.kinds import kind_for
 from eozip_lab.train.recipe import Recipe
@@ -79,7 +79,7 @@ def draw_worst(chunk: Chunk, band_names: Sequence[str], path: Path) -> None:
             break
     part = path.with_name(path.name + ".part")
     part.write_bytes(data.getvalue())
-    os.replace(part, path)
+    publish(part, path, overwrite=True)
 
 
 def _figure(chunk: Chunk, band_names: Sequence[str]) -> Any:

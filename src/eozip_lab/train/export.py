@@ -19,6 +19,7 @@ from torch import nn
 
 import eozip
 from eozip.errors import InputError
+from eozip.outputs import publish
 from eozip.own import SENSOR_FILE
 from eozip_lab.train import evidence, validate
 from eozip_lab.train import state as states
@@ -123,7 +124,7 @@ def _worst(folder: Path, recipe: Recipe) -> str:
 def _write_card(folder: Path, text: str) -> None:
     part = folder / f"{CARD}.part"
     part.write_text(text, encoding="utf-8")
-    os.replace(part, folder / CARD)
+    publish(part, folder / CARD, overwrite=True)
 
 
 def export_checkpoint(checkpoint: Path, parent: Path, facts: Facts, name: str = "") -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eozip.errors import InputError
+from eozip.outputs import publish
 
 LOG, CURVE = "log.jsonl", "curve.png"
 PLAIN_SECONDS = 30.0  # between two lines where stderr is no terminal
@@ -68,7 +68,7 @@ class Journal:
         kept = [line for line in self.lines() if line.get("step", 0) <= step]
         part = self.path.with_name(self.path.name + ".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(part, self.path)
+        publish(part, self.path, overwrite=True)
 
     def lines(self) -> list[dict[str, Any]]:
         """Every line so far; one that was cut off by a crash is left out."""
@@ -162,7 +162,7 @@ def draw_curve(lines: list[dict[str, Any]], path: Path) -> None:
     _draw_points(right, [line for line in lines if line["event"] in ("validation", "bytes")])
     part = path.with_name(path.name + ".part")
     figure.savefig(part, format="png", dpi=110)
-    os.replace(part, path)
+    publish(part, path, overwrite=True)
 
 
 def _draw_loss(axes: Any, lines: list[dict[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
+from eozip.outputs import publish
 from eozip_lab.train.stacks import stored_arrays
 
 INDEX = "index.json"
@@ -112,7 +113,7 @@ def _unpack(zip_path: Path, prefix: str, items: Sequence[dict[str, Any]], target
                 stack = np.stack([_plane(zf, prefix, item, k, decode) for k in range(item["shape"][1])], 1)
                 with out.open(f"{item['site']}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, stack)
-        os.replace(part, target)
+        publish(part, target, overwrite=True)
     except (KeyError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{zip_path}: expected the planes that {INDEX} lists, got {error}; fetch it again"

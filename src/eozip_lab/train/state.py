@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eozip.errors import InputError, WeightsError
+from eozip.outputs import publish
 from eozip_lab.train.muon import Together, muon_and_adamw
 from eozip_lab.train.objective import Rates, parameter_groups
 from eozip_lab.train.recipe import Recipe, differences
@@ -93,9 +93,7 @@ def save(state: State, recipe: Recipe, folder: Path) -> None:
     part = folder / f"{CHECKPOINT}.part"
     with part.open("wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / CHECKPOINT)
+    publish(part, folder / CHECKPOINT, overwrite=True)
 
 
 def read(path: Path) -> dict[str, Any]:
