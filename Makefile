@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit test-slow test-gpu test-oldest bench clean
+.PHONY: help setup demo test lint types docs unit test-slow test-gpu test-oldest bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ demo/scene: | $(READY)
 	@mkdir -p demo
 	$(BIN)/eozip simulate demo/scene --dates 4 --size 512 --seed 0
 
-test: lint types unit  ## what CI runs: style, layers, types, fast tests
+test: lint types docs unit  ## what CI runs: style, layers, types, docs, fast tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -45,6 +45,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)  ## the documentation in build/site; broken links and references are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: $(READY)
 	OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) -m "not slow and not gpu"
@@ -57,6 +60,9 @@ test-gpu: $(READY)  ## needs a CUDA device
 
 test-oldest: $(READY)  ## golden chunks under the oldest torch of pyproject.toml, in .venv-oldest (needs PyTorch's index)
 	$(BIN)/python tests/oldest.py
+
+package: $(READY)  ## wheel and sdist in dist, checked in a clean environment
+	$(BIN)/python tools/check_package.py
 
 bench: $(READY)  ## speed and memory against OpenJPEG, and the R-D table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

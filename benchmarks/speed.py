@@ -44,10 +44,10 @@ from eozip_lab.evaluate.openjpeg import Jpeg2000
 from eozip_lab.evaluate.places import load_places
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.evaluate.rate import bpppb
-from eozip_lab.evaluate.stages import offers_stages, watched
 from eozip_lab.evaluate.videos import hevc
 from eozip_lab.simulate import render, season
 from eozip_lab.train.recipe import data_root
+from stages import offers_stages, watched
 
 SIZE, DATES = 256, 4
 NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's settings are that fine

@@ -15,10 +15,10 @@ from eozip.raster import create_geotiffs, open_scene
 from eozip_lab.evaluate import provenance, tables
 from eozip_lab.evaluate.metrics import Quality, measure, outermost
 from eozip_lab.evaluate.places import load_places, place_files
-from eozip_lab.evaluate.stages import offers_stages, watched
 from eozip_lab.evaluate.sweep import Point
 from eozip_lab.simulate import simulate
 from smallmodels import scene, tiny_codec
+from stages import offers_stages, watched
 
 BANDS = ("B02", "B03", "B04", "B08")
 BLANK = Quality(40.0, (40.0,) * 4, 1.0, 0.9, None, 1.0, 9, 0.01, 0.02, 0.0, 0.0)
