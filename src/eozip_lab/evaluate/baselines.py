@@ -19,6 +19,7 @@ import numpy as np
 from eozip.chunk import api
 from eozip.codecs import registry
 from eozip.errors import InputError
+from eozip_lab.evaluate import terracodec
 from eozip_lab.evaluate.promised import ERROR, PROMISES, Promised
 
 
@@ -255,9 +256,10 @@ def _made(entry: Entry) -> Contender:
 
 def _missing(need: str) -> str | None:
     package, _, part = need.partition(":")
+    if package == "terracodec":
+        return terracodec.unavailable(terracodec.python())
     if importlib.util.find_spec(package) is None:
-        extra = "" if package == "terracodec" else "; pip install 'eozip[evaluate]'"
-        return f"the package {package} is not installed{extra}"
+        return f"the package {package} is not installed; pip install 'eozip[evaluate]'"
     if package == "imagecodecs" and part:
         return _missing_in_imagecodecs(part)
     return _missing_in_av(part) if package == "av" else None

@@ -11,7 +11,7 @@ from eozip import __version__
 from eozip.chunk import encoding
 from eozip.codecs import registry
 from eozip.errors import InputError
-from eozip_lab.evaluate import baselines
+from eozip_lab.evaluate import baselines, terracodec
 from eozip_lab.evaluate.promised import PROMISES
 
 CODEC, BASELINE = "codec", "baseline"
@@ -130,6 +130,8 @@ def _thinned(sweep: tuple[float, ...], every: int) -> tuple[float, ...]:
 
 @cache
 def _version(package: str) -> str:
+    if package == "terracodec":
+        return f"{package} {terracodec.version(terracodec.python())}"
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
