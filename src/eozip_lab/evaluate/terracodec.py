@@ -3,7 +3,8 @@
 Used through its public interface alone (0.3), in a process of its own (`terracodec_worker`): functions
 `terracodec_v1_fp_s2l2a(pretrained=True, compression=10)` and the like give a model; `model.compress(x)` gives a dict of
 byte strings, shapes and numbers, of which image models need `decompress(strings, shape)` and temporal ones
-`decompress(that)`. Its own count of bits covers the strings of the first image alone, so bytes are counted here: strings, lengths, shapes and the rest.
+`decompress(that)`. Its own count of bits covers the strings of the first image alone, so bytes are counted here: strings,
+lengths, shapes and the rest.
 
 The Python of that process is the one that the environment variable EOZIP_TERRACODEC_PYTHON names, else this one.
 """
