@@ -22,7 +22,7 @@ def info(path: Path, as_json: bool) -> None:
 
     Bits of a date are estimates where several dates share a group: the group's bytes, shared out as the encoder counted.
     """
-    if not path.exists():
+    if not (path.is_dir() or path.is_file()):
         raise InputError(f"{path}: no such file; expected a .zarr directory, a .zarr.zip file, or a chunk")
     facts = store_facts(path) if path.is_dir() or path.suffix.lower() == ".zip" else chunk_facts(path)
     if as_json:

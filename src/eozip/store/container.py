@@ -2,7 +2,7 @@
 
 A Zarr store is a set of keys with bytes. Both containers here are written key by key beside the target and
 renamed when complete, so that a full disk or an interrupt never leaves half a store under the final name. Zip
-entries are stored uncompressed: chunks are compressed already, and readers can then fetch byte ranges.
+entries of streams are stored as they are: they are compressed already, and readers can then fetch byte ranges.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eozip.outputs import flush, flush_folder, locked, publish, put_back, resolv
 from eozip.store.files import SELF, StoreFiles
 
 _KEY = re.compile(r"(.+/)?(zarr\.json|c(/\d+)*)")  # of a Zarr v3 hierarchy
-_MARK = b"eozip"
+_MARK, _DOCUMENT = b"eozip", "zarr.json"
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same input gives the same bytes
 
 
@@ -74,7 +74,7 @@ class DirectoryContainer:
 
 
 class ZipContainer:
-    """Each key is an uncompressed entry of one zip file, which is there and empty."""
+    """Each key is an entry of one zip file, which is there and empty: metadata packed, streams as they are."""
 
     def __init__(self, path: Path) -> None:
         self.keys: list[str] = []
@@ -85,9 +85,10 @@ class ZipContainer:
     def put(self, key: str, data: bytes) -> None:
         entry = zipfile.ZipInfo(key, date_time=ZIP_DATE)
         entry.external_attr = 0o644 << 16
+        entry.compress_type = zipfile.ZIP_DEFLATED if key.endswith(_DOCUMENT) else zipfile.ZIP_STORED
         self._zip.writestr(entry, data)
         self.keys.append(key)
-        self._size += len(data)
+        self._size += entry.compress_size
 
     def close(self) -> None:
         self._zip.close()
