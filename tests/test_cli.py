@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +264,50 @@ def test_one_call_of_python_encodes_files(tmp_path):
     assert sorted(p.name for p in (tmp_path / "back").iterdir()) == sorted(
         p.name for p in (paths[1], paths[2])
     )
+
+
+_ODD = [b"0", True, 1.5, float("nan"), -1, [1.5], {1: 2}, object(), 1j, np.array([1.5]), ..., ""]
+
+
+@pytest.mark.parametrize("odd", _ODD, ids=repr)
+def test_arguments_of_any_kind_are_refused_by_name_in_python(tmp_path, monkeypatch, odd):
+    """Or are valid: True is a fine `overwrite`; nothing else but our own errors comes out."""
+    import eozip
+    from eozip.errors import EozipError
+
+    monkeypatch.chdir(tmp_path)
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    store = lossless(tmp_path, path)
+    names = (
+        "quality",
+        "target_psnr",
+        "max_error",
+        "bands",
+        "sensor",
+        "offset",
+        "nodata",
+        "chunk",
+        "gop",
+        "mask",
+    )
+    calls = [partial(eozip.encode_store, path, "t.zarr", "lossless", **{name: odd}) for name in names]
+    calls += [partial(eozip.encode_store, odd, "t.zarr"), partial(eozip.encode_store, path, odd)]
+    calls += [partial(eozip.decode_store, odd, "back"), partial(eozip.decode_store, store, odd)]
+    calls += [partial(eozip.decode_store, store, "b", **{name: odd}) for name in ("bands", "dates", "budget")]
+    calls += [partial(eozip.append_store, odd, path), partial(eozip.append_store, store, odd)]
+    for call in calls:
+        with contextlib.suppress(EozipError):
+            call()
+            shutil.rmtree(tmp_path / "t.zarr", ignore_errors=True)
+
+
+def test_a_remote_store_is_named_as_such_in_python(tmp_path):
+    import eozip
+    from eozip.errors import InputError
+
+    path = write_dates(tmp_path, dates=DATES[:1])[0]
+    with pytest.raises(InputError, match="expected a store on this machine"):
+        eozip.encode_store(path, "s3://bucket/s.zarr", "lossless")
 
 
 def test_python_is_warned_of_what_the_command_line_notes(tmp_path):

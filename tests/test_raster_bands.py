@@ -93,6 +93,22 @@ def test_a_refusal_names_both_ways_out(tmp_path: Path) -> None:
     assert "--bands" in error
 
 
+def test_bands_of_any_name_are_decoded_by_what_they_are(tmp_path: Path) -> None:
+    write_tif(tmp_path / "a.tif", scene_pixels(), CALLED["all alike"])
+    encode(tmp_path / "a.tif", tmp_path / "s.zarr", "--sensor", "s2-l2a")
+    run("decode", tmp_path / "s.zarr", tmp_path / "b.tif", "--bands", "B04,B02")
+    assert everything(tmp_path / "b.tif")["pixels"] == scene_pixels()[[3, 1]].tolist()
+
+
+def test_a_name_that_is_not_utf8_is_refused_for_outputs_of_gdal(tmp_path: Path) -> None:
+    write_tif(tmp_path / "a.tif", scene_pixels(), NAMES)
+    encode(tmp_path / "a.tif", tmp_path / "s.zarr")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for out in ("caf\udce9.tif", "caf\udce9"):
+        assert "UTF-8" in run("decode", tmp_path / "s.zarr", tmp_path / out, code=1).stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
 def test_what_is_overridden_is_said(tmp_path: Path) -> None:
     write_tif(tmp_path / "a.tif", scene_pixels(), CALLED["counted"])
     assert (

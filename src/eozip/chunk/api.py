@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from eozip import bitstream
+from eozip.arguments import real
 from eozip.bitstream import Header
 from eozip.chunk.candidates import Report
 from eozip.chunk.decoding import check_budget, check_samples, decode_stack
 from eozip.chunk.encoding import default_codec, encode_chunk
-from eozip.chunk.pixels import real
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Codec
 from eozip.errors import InputError

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eozip.arguments import real
 from eozip.chunk.constraints import Constraint
-from eozip.chunk.pixels import real
 from eozip.errors import InputError
 
 DEFAULT_QUALITY = 60.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eozip import bitstream
+from eozip.arguments import real
 from eozip.bitstream import Header
 from eozip.errors import FormatError, InputError
 
@@ -120,21 +121,6 @@ def _checked_nodata(nodata: float | None, dtype: np.dtype) -> int | None:
     if not math.isfinite(value) or int(value) != value or not bitstream.fits(int(value), dtype.name):
         raise InputError(f"nodata: expected a value of {dtype}, got {nodata}")
     return int(value)
-
-
-def real(name: str, value: object) -> float:
-    """A number that a caller gave.
-
-    Raises:
-        InputError: it is something else; text, truth values and arrays among them.
-    """
-    is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"  # type: ignore[arg-type]
-    if (not is_number and not isinstance(value, int | float)) or isinstance(value, bool):
-        raise InputError(f"{name}: expected a number, got {value!r}")
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def pixels_to_code(source: Source) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from eozip import threads
-from eozip.errors import InputError
+from eozip.arguments import store_path
 
 SHOW_AFTER = 2.0
 """Seconds before a progress bar appears: short runs stay quiet."""
@@ -26,11 +25,7 @@ class StorePath(click.Path):
     """A store on this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        if re.match(r"/vsi[a-z0-9_]+/|[a-z][a-z0-9+.-]+://", str(value)):
-            raise InputError(
-                f"{value}: expected a store on this machine, got a remote name; write or fetch it here and copy it (aws "
-                "s3 cp --recursive, say). xarray.open_zarr reads stores anywhere"
-            )
+        store_path(self.name, value)
         return super().convert(value, param, ctx)
 
 

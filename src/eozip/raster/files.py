@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from eozip.errors import InputError
@@ -61,12 +61,19 @@ def files_of(paths: PathLike | Sequence[PathLike]) -> list[str]:
     Raises:
         InputError: nothing to read, or a folder without rasters.
     """
-    if isinstance(paths, (str, os.PathLike)):
-        return _expanded(os.fspath(paths))
-    files = [file for path in paths for file in _expanded(os.fspath(path))]
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise InputError(f"expected the path of a GeoTIFF, or several, got {paths!r}")
+    files = [file for path in given for file in _expanded(_checked(path))]
     if not files:
         raise InputError("no input: expected a GeoTIFF, several GeoTIFFs or a folder of GeoTIFFs")
     return files
+
+
+def _checked(path: object) -> str:
+    if not isinstance(path, str | os.PathLike) or isinstance(path, bytes) or not os.fspath(path):
+        raise InputError(f"expected the path of a GeoTIFF, got {path!r}")
+    return os.fspath(path)
 
 
 def _expanded(path: str) -> list[str]:

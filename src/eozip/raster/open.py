@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from rasterio.crs import CRS
 
+from eozip.arguments import choice, real
 from eozip.errors import InputError
 from eozip.raster.bands import band_file, chosen, without_alpha
 from eozip.raster.dates import Dating, notes_on, settled
@@ -51,6 +52,8 @@ def open_scene(
         InputError: nothing to read, unreadable, dates on different grids (names the file and what differs),
             or bands that do not exist.
     """
+    bands = choice("bands", bands)
+    known = None if offset is None else real("offset", offset)
     headers, left_out = _joined_bands([header_of(path) for path in files_of(paths)])
     datings = settled([h.dating for h in headers])
     notes = [*left_out, *notes_on(datings, [printable(h.path) for h in headers])]
@@ -64,7 +67,7 @@ def open_scene(
         profile=first.profile,
         tags=tuple(d.header.tags for d in dates),
         band_tags=tuple(band.tags for band in first.header.bands),
-        offset=_radiometric_offset(first.profile) if offset is None else float(offset),
+        offset=_radiometric_offset(first.profile) if known is None else known,
         block_shape=first.header.block_shape,
         codes=tuple(band.code for band in first.header.bands),
         notes=tuple(notes + said),

@@ -14,6 +14,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from eozip.arguments import whole
 from eozip.errors import InputError
 from eozip.raster.header import open_dataset
 from eozip.raster.scene import Scene, Source
@@ -131,7 +132,7 @@ def with_fill(scene: Scene, nodata: int | None = None) -> Scene:
     """
     if not scene.is_masked or scene.fill is not None:
         return scene
-    known = scene.profile.nodata if nodata is None else nodata
+    known = scene.profile.nodata if nodata is None else whole("nodata", nodata)
     if scene.dtype.kind == "f":
         return replace(scene, fill=math.nan if known is None else known)
     fill = _unused(scene) if known is None else int(known)

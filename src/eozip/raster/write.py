@@ -97,6 +97,7 @@ def create_geotiff(
     Raises:
         OutputError: `path` exists, or cannot be written in full; nothing is left under its name.
     """
+    gdal_name(path)
     target = resolved(Path(path))
     _check_free(target, overwrite)
     with _staging(target) as folder:
@@ -136,6 +137,7 @@ def create_geotiffs(
         InputError: two names are equal, or one is no plain file name.
         OutputError: `folder` exists, or cannot be written in full; nothing is left under its name.
     """
+    gdal_name(folder)
     target = resolved(Path(folder))
     check_folder_name(target)
     _check_names(names)

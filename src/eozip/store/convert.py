@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from eozip import arguments
 from eozip.codecs.base import Codec
 from eozip.raster import Scene, open_scene, with_fill
 from eozip.raster.files import PathLike
@@ -74,7 +75,11 @@ def encode_files(
     Raises:
         EozipError: the message says what was expected, what was found, and what to do; nothing was written.
     """
-    check_target(Path(out), overwrite)  # before weights are loaded
+    target = arguments.store_path("out", out)
+    check_target(target, overwrite)  # before weights are loaded
+    if chunk is not None:
+        arguments.whole("chunk", chunk, 8)
+    arguments.whole("gop", gop, 1)
     opened, band = _pixels_and_mask(mask, inputs, bands, offset)
     _tell(opened.notes, note)
     scene = with_fill(opened, nodata)
@@ -85,7 +90,7 @@ def encode_files(
     settings: dict[str, Any] = {"chunk": chunk, "gop": gop, "overwrite": overwrite, "progress": progress}
     with _opened_mask(mask, scene, band) as drop:
         return encode_store(
-            scene, out, wanted.codec, order=wanted.order, drop=drop, facts=wanted.facts, **settings
+            scene, target, wanted.codec, order=wanted.order, drop=drop, facts=wanted.facts, **settings
         )
 
 
@@ -116,10 +121,11 @@ def append_files(
     Raises:
         EozipError: as for `encode_files`; the store is as it was.
     """
-    opened, band = _pixels_and_mask(mask, inputs, bands, describe(store).codec.offset)
+    path = arguments.store_path("store", store)
+    opened, band = _pixels_and_mask(mask, inputs, bands, describe(path).codec.offset)
     _tell(opened.notes, note)
     with _opened_mask(mask, opened, band) as drop:
-        return append_store(store, opened, asked=asked, drop=drop, progress=progress)
+        return append_store(path, opened, asked=asked, drop=drop, progress=progress)
 
 
 def _tell(notes: Sequence[str], note: Callable[[str], None]) -> None:
@@ -131,7 +137,7 @@ def _pixels_and_mask(
     mask: str | None, inputs: PathLike | Sequence[PathLike], bands: Bands, offset: float | None
 ) -> tuple[Scene, Scene | None]:
     """The input, and its band that is the mask; None where there is no mask or it has files of its own."""
-    spec = None if mask is None else parse_mask(mask)
+    spec = None if mask is None else parse_mask(str(arguments.text("mask", mask)))
     if spec is None or spec.band is None:
         return open_scene(inputs, bands, offset), None
     pixels, band = split_mask(open_scene(inputs, None, offset), spec)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eozip.arguments import whole
 from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.description import Description
@@ -290,7 +291,7 @@ def check_budget(budget: int | None) -> None:
     Raises:
         InputError: see above.
     """
-    if budget is not None and budget < 1:
+    if budget is not None and whole("budget", budget) < 1:
         raise InputError(f"budget: expected at least 1 section, got {budget}")
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from eozip import arguments
 from eozip.errors import InputError
 from eozip.raster import GeoTiffWriter, Profile, create_geotiff, create_geotiffs
 from eozip.sensors.sensor import canonical_name
 from eozip.store.description import Description, choose_dates, describe
 from eozip.store.pixels import Strip, check_budget, open_pixels
+from eozip.store.same import band_codes
 from eozip.store.writer import Progress
 
 _PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
@@ -73,11 +75,12 @@ def decode_store(
     """
     started = time.perf_counter()
     check_budget(budget)
-    description = describe(store)
-    times = choose_dates(description, dates)
-    picks = choose_bands(description, bands)
+    target = arguments.store_path("out", out)
+    description = describe(arguments.store_path("store", store))
+    times = choose_dates(description, arguments.choice("dates", dates))
+    picks = choose_bands(description, arguments.choice("bands", bands))
     stored = [description.band_order[i] for i in picks]
-    with _outputs(description, Path(out), times, picks, overwrite) as (names, writers):
+    with _outputs(description, target, times, picks, overwrite) as (names, writers):
         fetched = _write(description, times, stored, writers, progress, budget)
     shape = (len(times), len(picks), description.profile.height, description.profile.width)
     seconds = time.perf_counter() - started
@@ -91,12 +94,14 @@ def choose_bands(description: Description, wanted: Sequence[str | int] | None) -
     Raises:
         InputError: no such band; the message lists those there are.
     """
-    names = description.profile.band_names
-    return list(range(len(names))) if not wanted else [_band(names, band) for band in wanted]
+    names, codes = description.profile.band_names, band_codes(description)
+    return list(range(len(names))) if not wanted else [_band(names, codes, band) for band in wanted]
 
 
-def _band(names: Sequence[str | None], wanted: str | int) -> int:
+def _band(names: Sequence[str | None], codes: Sequence[str], wanted: str | int) -> int:
     code = canonical_name(str(wanted))
+    if wanted not in names and code in codes:
+        return codes.index(code)
     for i, name in enumerate(names):
         if name is not None and (name == wanted or (code is not None and canonical_name(name) == code)):
             return i

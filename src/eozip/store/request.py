@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eozip.arguments import real
 from eozip.chunk.encoding import check_budgeted, default_codec
-from eozip.chunk.options import DEFAULT_QUALITY, checked_error
+from eozip.chunk.options import DEFAULT_QUALITY, check_names, checked_error
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.codecs.registry import LOSSLESS
@@ -72,6 +73,7 @@ def make_request(
         WeightsError: its weights are missing.
     """
     check_array(scene.shape, scene.dtype)
+    check_names(codec, sensor)
     sensor = named(sensor).id if sensor else _sensor_of(codec)
     known, order = match_scene(scene, sensor)
     scene = with_fill(scene, _whole("nodata", nodata))
@@ -144,7 +146,7 @@ def _sensor_of(codec: str | Path | Codec | None) -> str | None:
 
 
 def _whole(name: str, value: float | None) -> int | None:
-    if value is not None and not (math.isfinite(value) and value == int(value)):
+    if value is not None and not (math.isfinite(real(name, value)) and value == int(value)):
         raise InputError(f"expected a whole number of DN for {name}, got {value}")
     return None if value is None else int(value)
 

@@ -1,0 +1,86 @@
+"""What callers of the Python interface give, checked by kind: errors name the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from eozip.errors import InputError
+
+_REMOTE = re.compile(r"/vsi[a-z0-9_]+/|[a-z][a-z0-9+.-]+://")
+
+
+def real(name: str, value: object) -> float:
+    """A number.
+
+    Raises:
+        InputError: it is something else; text, truth values and arrays among them.
+    """
+    is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"  # type: ignore[arg-type]
+    if (not is_number and not isinstance(value, int | float)) or isinstance(value, bool):
+        raise InputError(f"{name}: expected a number, got {value!r}")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def whole(name: str, value: object, low: int | None = None) -> int:
+    """A whole number, at least `low`.
+
+    Raises:
+        InputError: it is something else, or smaller.
+    """
+    number = real(name, value)
+    if not math.isfinite(number) or number != int(number) or (low is not None and number < low):
+        least = "" if low is None else f" from {low} on"
+        raise InputError(f"{name}: expected a whole number{least}, got {value!r}")
+    return int(number)
+
+
+def store_path(name: str, value: object) -> Path:
+    """Where a store lies, or is to lie, on this machine.
+
+    Raises:
+        InputError: it is no path, or a remote name.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes) or not os.fspath(value):
+        raise InputError(f"{name}: expected a path, got {value!r}")
+    if _REMOTE.match(str(value)):
+        raise InputError(
+            f"{value}: expected a store on this machine, got a remote name; write or fetch it here and copy it (aws s3 cp "
+            "--recursive, say). xarray.open_zarr reads stores anywhere"
+        )
+    return Path(value)
+
+
+def text(name: str, value: object) -> str | None:
+    """Text, or None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name}: expected text, got {value!r}")
+    return value
+
+
+def choice(name: str, value: object) -> list[str | int] | None:
+    """Names or positions, counted from 1; None for all.
+
+    Raises:
+        InputError: it is something else, or one of them is.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InputError(f"{name}: expected a list of names or positions, got {value!r}")
+    chosen = [item.item() if isinstance(item, np.generic) else item for item in value]
+    if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in chosen):
+        raise InputError(f"{name}: expected names or positions, got {chosen!r}")
+    return chosen
