@@ -14,17 +14,23 @@ from skimage.metrics import structural_similarity
 
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip.inpaint.baselines import LeastCloudy, MeanClear, NearestClear
+from eozip.inpaint.baselines import LeastCloudyFilled, MeanClear, NearestClear
 from eozip.inpaint.choose import DEFAULT, get_predictor
 from eozip_lab.inpainting.allclear import (
+    LEAST_CLOUDY,
+    PUBLISHED,
     AllClearScore,
+    batch_means,
+    cloud_and_shadow,
     evaluate_sample,
     image,
     load_series,
     mask,
     mean_scores,
     metrics,
+    predicted,
     read_samples,
+    scored_by_land_cover,
 )
 from eozip_lab.inpainting.run import Journal, run_cases, summary
 from eozip_lab.inpainting.scores import score
@@ -169,7 +175,7 @@ def test_layout_is_read(allclear):
 def test_copying_a_date_scores_as_computed_by_hand(allclear):
     folder, metadata = allclear
     sample = read_samples(metadata, folder)[0]
-    found = evaluate_sample(sample, LeastCloudy())
+    found = evaluate_sample(sample, LeastCloudyFilled())
     target, clear = image(sample.target[1]), ~mask(sample.target[1])
     first, second, third = (image(path) for _, path in sample.inputs)
     copied = first.copy()
@@ -218,6 +224,85 @@ def test_command_on_allclear(allclear, tmp_path):
     document = json.loads(out.read_text())
     assert (document["samples"], document["default"]) == (1, "regression")
     assert 0 < document["means"]["mean-clear"]["mae"] < 0.1
+
+
+def test_their_least_cloudy_copies_one_image_clouds_and_all(allclear):
+    folder, metadata = allclear
+    sample = read_samples(metadata, folder)[0]
+    paths = [path for _, path in sample.inputs]
+    least = min(paths, key=lambda path: float(cloud_and_shadow(path).sum()))
+    for name in ("leastcloudy", "least-cloudy"):
+        assert np.array_equal(predicted(sample, PUBLISHED[name]), image(least) / np.float32(1e4))
+    target, clear = image(sample.target[1]) / np.float32(1e4), ~mask(sample.target[1])
+    assert evaluate_sample(sample, LEAST_CLOUDY) == metrics(image(least) / np.float32(1e4), target, clear)
+
+
+def test_their_mosaic_is_zero_where_nothing_is_clear(allclear):
+    folder, metadata = allclear
+    sample = read_samples(metadata, folder)[0]
+    masks = np.stack([mask(path) for _, path in sample.inputs])
+    x = np.stack([image(path) for _, path in sample.inputs]) / np.float32(1e4)
+    found = predicted(sample, PUBLISHED["mosaicing"])
+    assert (found[:, masks.all(axis=0)] == 0).all()
+    once = (~masks).sum(axis=0) == 1
+    assert np.allclose(found[:, once], (x * ~masks[:, None]).sum(axis=0)[:, once])
+
+
+def test_pixels_of_inputs_without_a_number_are_hidden(tmp_path):
+    metadata = write_allclear(tmp_path, rois=1)
+    sample = read_samples(metadata, tmp_path)[0]
+    first = sample.inputs[0][1]
+    x = season(1, 13, 260, 260)[0].astype(np.float32)
+    x[4, 102, 152] = np.nan
+    write_tif(first, x, L1C, nodata=None)
+    series, _ = load_series(sample)
+    assert not mask(first)[100, 150]
+    assert series.hidden[0, 100, 150]
+    assert not series.hidden[0, 100, 151]
+
+
+def test_scores_by_land_cover(tmp_path):
+    metadata = write_allclear(tmp_path, rois=1)
+    sample = read_samples(metadata, tmp_path)[0]
+    output = predicted(sample, LEAST_CLOUDY)
+    assert scored_by_land_cover(sample, output) == {}
+    classes = np.zeros((1, 260, 260), np.float32)
+    classes[0, :, 130:], classes[0, 200:] = 6, np.nan
+    where = Path(str(sample.target[1]).replace("s2_toa", "dw"))
+    where.parent.mkdir()
+    write_tif(where, classes, (None,), nodata=None)
+    found = scored_by_land_cover(sample, output)
+    assert list(found) == ["water", "built"]
+    target, clear = image(sample.target[1]) / np.float32(1e4), ~mask(sample.target[1])
+    clear[:, 128:], clear[198:] = False, False
+    assert found["water"].mae == pytest.approx(np.abs(output - target)[:, clear].mean(), rel=1e-5)
+
+
+def test_means_over_batches_are_those_of_the_published_code():
+    scores = [AllClearScore(*[float(value)] * 6) for value in (1, 2, 6)]
+    assert batch_means(scores, 2)["mae"] == pytest.approx((1.5 + 6) / 2)
+    assert batch_means(scores, 5)["mae"] == pytest.approx(3)
+    nothing, exact = AllClearScore(*[math.nan] * 6), AllClearScore(0, 0, math.inf, 0, 0, 1)
+    assert batch_means([*scores, nothing], 2)["mae"] == pytest.approx((1.5 + 6) / 2)
+    assert batch_means([*scores, exact], 2)["psnr"] == math.inf
+
+
+def test_the_default_is_weighted_filled_where_the_target_is_hidden_whole(allclear):
+    folder, metadata = allclear
+    sample = read_samples(metadata, folder)[0]
+    default, plain = (predicted(sample, get_predictor(name)) for name in ("regression", "weighted-filled"))
+    assert np.array_equal(default, plain)
+
+
+def test_the_command_knows_their_names_and_batches(allclear, tmp_path):
+    folder, metadata = allclear
+    out, names = tmp_path / "r.json", "leastcloudy,mosaicing,least-cloudy-filled"
+    options = ("--protocol", "allclear", "--root", folder, "--predictors", names, "--batch", 1)
+    run("evaluate-inpainting", metadata, out, *options)
+    document = json.loads(out.read_text())
+    assert list(document["means"]) == names.split(",")
+    assert (document["batch"], document["land_cover"]["leastcloudy"]) == (1, {})
+    run("evaluate-inpainting", metadata, tmp_path / "x.json", "--predictors", "leastcloudy", code=1)
 
 
 def test_other_layouts_are_named(allclear, tmp_path):

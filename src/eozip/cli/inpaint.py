@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--predictor",
-    help="tec-tt-small+regression (default for 12 bands), regression (default for others), least-cloudy, nearest-clear, "
-    "mean-clear, weighted-filled, linear-in-time, harmonic, or a temporal codec.",
+    help="tec-tt-small+regression (default for 12 bands), regression (default for others), least-cloudy-filled, "
+    "nearest-clear, mean-clear, weighted-filled, linear-in-time, harmonic, or a temporal codec.",
 )
 @click.option(
     "--dilate", type=click.IntRange(0, 100), default=0, show_default=True, help="Grow the mask, pixels."

@@ -14,10 +14,10 @@ YEAR = 365.25  # days
 
 
 @dataclass(frozen=True)
-class LeastCloudy:
+class LeastCloudyFilled:
     """The other date with the fewest hidden pixels; its own holes from the next, and so on."""
 
-    name: str = "least-cloudy"
+    name: str = "least-cloudy-filled"
 
     def predict(self, series: Series, date: int) -> Prediction:
         order = sorted(others(series, date), key=series.cover)

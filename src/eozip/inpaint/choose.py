@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from eozip.codecs.base import Codec
 from eozip.errors import InputError, UnknownCodecError
-from eozip.inpaint.baselines import Harmonic, LeastCloudy, LinearInTime, MeanClear, NearestClear
+from eozip.inpaint.baselines import Harmonic, LeastCloudyFilled, LinearInTime, MeanClear, NearestClear
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.regression import Regression, WeightedFilled
 from eozip.sensors import get
@@ -17,7 +17,7 @@ _POLISHED = "+regression"
 
 _CLOSED: dict[str, Callable[[], Predictor]] = {
     "regression": Regression,
-    "least-cloudy": LeastCloudy,
+    "least-cloudy-filled": LeastCloudyFilled,
     "nearest-clear": NearestClear,
     "mean-clear": MeanClear,
     "weighted-filled": WeightedFilled,

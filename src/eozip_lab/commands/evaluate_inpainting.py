@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     help="masks: clear series hidden behind made clouds. allclear: AllClear's own, DATA is its metadata JSON.",
 )
 @click.option("--root", type=click.Path(path_type=Path), help="allclear: the folder with the ROI folders.")
-@click.option("--predictors", help="Names separated by commas; default: all that need no codec.")
+@click.option(
+    "--predictors",
+    help="Names separated by commas; default: all that need no codec. allclear: its own leastcloudy and mosaicing too.",
+)
 @click.option("--covers", help="masks: shares of hidden pixels, such as 0.1,0.3; default 0.05 to 1.")
 @click.option(
     "--repeats",
@@ -42,6 +46,12 @@ if TYPE_CHECKING:
     default=1,
     show_default=True,
     help="masks: per cover and shape.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="allclear: means over batches of N samples, as the published code has them, instead of over samples.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="allclear: only the first so many samples.")
 @click.option(
@@ -58,7 +68,6 @@ def evaluate_inpainting(
     DATA is a folder of <place>_<number>.tif, an .npz (reflectance, dates, bands), or AllClear's metadata. An interrupted
     run goes on where it stopped: finished rows lie in OUT.rows.jsonl until the end.
     """
-    from eozip.inpaint.choose import NAMES, get_predictor
     from eozip_lab.evaluate.provenance import as_json as json_text
     from eozip_lab.evaluate.provenance import provenance, write_text
     from eozip_lab.inpainting.run import Journal
@@ -66,7 +75,7 @@ def evaluate_inpainting(
     if out.exists() and not options["overwrite"]:
         raise OutputError(f"{out} exists already; choose another name or pass --overwrite")
     use_threads(options["threads"])
-    chosen = [get_predictor(name) for name in (predictors.split(",") if predictors else NAMES)]
+    chosen = _chosen(predictors, protocol)
     lines = out.with_name(out.name + ".rows.jsonl")
     journal = Journal(lines)
     run = _allclear if protocol == "allclear" else _masks
@@ -119,24 +128,50 @@ def _covers(text: str) -> tuple[float, ...]:
     return found
 
 
+def _chosen(predictors: str | None, protocol: str) -> list[Any]:
+    """The predictors of a protocol; AllClear's own baselines by the names that its command has."""
+    from eozip.inpaint.choose import NAMES, get_predictor
+    from eozip_lab.inpainting.allclear import LEAST_CLOUDY, MOSAICING, PUBLISHED
+
+    theirs = PUBLISHED if protocol == "allclear" else {}
+    extra = [LEAST_CLOUDY.name, MOSAICING.name] if theirs else []
+    names = predictors.split(",") if predictors else [*NAMES, *extra]
+    return [theirs.get(name) or get_predictor(name) for name in names]
+
+
 def _allclear(
-    data: tuple[Path, ...], chosen: list[Predictor], journal: Journal, quiet: bool, options: dict[str, Any]
+    data: tuple[Path, ...], chosen: list[Any], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     from eozip.inpaint.choose import default_for
     from eozip_lab.inpainting.allclear import BANDS, read_samples
-    from eozip_lab.inpainting.run import run_allclear
+    from eozip_lab.inpainting.run import allclear_means, land_cover_means, run_allclear
 
     samples = [sample for path in data for sample in read_samples(path, options["root"])][: options["limit"]]
     with progress_bar("Comparing", "samples", quiet=quiet) as progress:
         done = iter(range(1, len(samples) + 1))
-        means = run_allclear(samples, chosen, journal, lambda key: progress(next(done), len(samples)))
-    return {"default": default_for(BANDS), "samples": len(samples), "means": means}
+        run_allclear(samples, chosen, journal, lambda key: progress(next(done), len(samples)))
+    names = [predictor.name for predictor in chosen]
+    means = allclear_means(samples, names, journal, options["batch"])
+    finite = {
+        name: {k: v if math.isfinite(v) else None for k, v in found.items()} for name, found in means.items()
+    }
+    found = {
+        "default": default_for(BANDS),
+        "samples": len(samples),
+        "batch": options["batch"],
+        "means": finite,
+    }
+    return {**found, "land_cover": land_cover_means(samples, names, journal)}
+
+
+def _number(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.4g}"
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
     if "means" in found:
         return [
-            f"  {name:16} " + ", ".join(f"{metric} {value:.4g}" for metric, value in means.items())
+            f"  {name:16} " + ", ".join(f"{metric} {_number(value)}" for metric, value in means.items())
             for name, means in found["means"].items()
         ]
     lines = []

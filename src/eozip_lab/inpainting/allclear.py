@@ -6,7 +6,13 @@ from the ROI's folder on is looked for below a root. Beside each `s2_toa` lies `
 
 Protocol of its benchmark (sequence to point): 13 Level-1C bands, centre 256 x 256, clip(DN, 0, 10000) / 10000, NaN 0;
 masks with NaN are hidden; three input dates; the target is another, nearly clear date, and scored are its pixels
-with neither cloud nor shadow; per sample MAE, RMSE, PSNR (peak 1), SAM, SSIM; means over samples that ignore NaN.
+with neither cloud nor shadow; per sample MAE, RMSE, PSNR (peak 1), SAM, SSIM; means over samples that ignore NaN. Theirs
+are means of the means of batches (`batch_means`). Pixels of inputs without a measurement (NaN) are 0 to theirs; here they
+are hidden, whatever their mask says.
+
+Their own closed baselines are `LEAST_CLOUDY` (one input image, clouds and all) and `MOSAICING` (the mean of what is clear,
+0 where nothing is), `PUBLISHED` by the names that their command has. Land cover (Dynamic World) lies beside `s2_toa` in
+`dw`.
 
 The published code takes SAM over rows of the image instead of over bands (axis 2 of [N, C, H, W]). `sam` here is
 over bands; `sam_as_published` repeats theirs, to compare with their tables.
@@ -16,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +39,9 @@ from eozip_lab.inpainting.scores import ssim_map
 SIDE, BANDS = 256, 13
 CLOUD, SHADOW = 1, 4  # bands 2 and 5, from 0
 _DAY = 86400.0
+LAND_COVER = (
+    "water", "trees", "grass", "flooded vegetation", "crops", "shrub and scrub", "built", "bare", "snow and ice",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,10 @@ def load_series(sample: Sample) -> tuple[Series, int]:
     )
     date = next(i for i, (_, is_target, _) in enumerate(dated) if is_target)
     x = [image(path) for *_, path in dated]
-    hidden = [np.ones((SIDE, SIDE), bool) if i == date else mask(path) for i, (*_, path) in enumerate(dated)]
+    hidden = [
+        np.ones((SIDE, SIDE), bool) if i == date else mask(path) | unmeasured(path)
+        for i, (*_, path) in enumerate(dated)
+    ]
     days = [(time - dated[0][0]).total_seconds() / _DAY for time, *_ in dated]
     return make_series(np.stack(x), np.stack(hidden), days), date
 
@@ -119,12 +132,31 @@ def image(path: Path) -> np.ndarray:
     return np.nan_to_num(np.clip(_centre(path).astype(np.float32), 0, PEAK), nan=0)
 
 
+def unmeasured(path: Path) -> np.ndarray:
+    """Bool [256, 256]: where any band of an image holds no number."""
+    return ~np.isfinite(_centre(path)).all(axis=0)
+
+
 def mask(path: Path) -> np.ndarray:
     """Bool [256, 256]: cloud or shadow on the image of that path; unknown counts as both."""
+    return cloud_and_shadow(path).sum(axis=0) > 0
+
+
+def cloud_and_shadow(path: Path) -> np.ndarray:
+    """float32 [2, 256, 256]: 1 under cloud, 1 in shadow; where either is unknown, 1."""
     planes = _centre(mask_path(path)).astype(np.float32)
     if len(planes) <= SHADOW:
         raise InputError(f"{mask_path(path)}: expected AllClear's 5 bands, got {len(planes)}")
-    return np.nan_to_num(planes[[CLOUD, SHADOW]], nan=1).sum(axis=0) > 0
+    return np.nan_to_num(planes[[CLOUD, SHADOW]], nan=1)
+
+
+def land_cover(path: Path) -> np.ndarray | None:
+    """int [256, 256], positions in `LAND_COVER` on the image of that path, -1 where unknown; None: there is no such file."""
+    file = Path(str(path).replace("s2_toa", "dw"))
+    if not file.exists():
+        return None
+    classes = np.nan_to_num(_centre(file)[0].astype(np.float32), nan=-1)
+    return np.where((classes >= 0) & (classes < len(LAND_COVER)), classes, -1).astype(int)
 
 
 def mask_path(path: Path) -> Path:
@@ -141,11 +173,63 @@ def _centre(path: Path) -> np.ndarray:
     return read_window(scene, slice(0, 1), slice(y, y + SIDE), slice(x, x + SIDE))[0]
 
 
-def evaluate_sample(sample: Sample, predictor: Predictor) -> AllClearScore:
+@dataclass(frozen=True)
+class PublishedBaseline:
+    """A closed baseline of AllClear's own, which looks at whole images and masks.
+
+    Attributes:
+        name: as their command has it.
+        picture: images float32 [T, 13, 256, 256] and cloud and shadow [T, 2, 256, 256] > float32 [13, 256, 256].
+    """
+
+    name: str
+    picture: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _least_cloudy(x: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    return x[planes.sum(axis=(1, 2, 3)).argmin()]
+
+
+def _mosaic(x: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    clear = (planes.sum(axis=1) == 0)[:, None]
+    return (x * clear).sum(axis=0) / np.maximum(clear.sum(axis=0), 1).astype(np.float32)
+
+
+LEAST_CLOUDY = PublishedBaseline("leastcloudy", _least_cloudy)
+MOSAICING = PublishedBaseline("mosaicing", _mosaic)
+PUBLISHED = {"leastcloudy": LEAST_CLOUDY, "least-cloudy": LEAST_CLOUDY, "mosaicing": MOSAICING}
+
+
+def predicted(sample: Sample, predictor: Predictor | PublishedBaseline) -> np.ndarray:
+    """The target as a predictor has it, float32 [13, 256, 256] in 0..1."""
+    if isinstance(predictor, PublishedBaseline):
+        paths = [path for _, path in sample.inputs]
+        images, planes = np.stack([image(p) for p in paths]), np.stack([cloud_and_shadow(p) for p in paths])
+        x_hat = predictor.picture(images, planes)
+    else:
+        series, date = load_series(sample)
+        x_hat = predictor.predict(series, date).x_hat
+    return np.clip(x_hat, 0, PEAK) / np.float32(PEAK)
+
+
+def evaluate_sample(sample: Sample, predictor: Predictor | PublishedBaseline) -> AllClearScore:
     """Predicts and scores one sample."""
-    series, date = load_series(sample)
-    output = np.clip(predictor.predict(series, date).x_hat, 0, PEAK) / np.float32(PEAK)
+    return scored(sample, predicted(sample, predictor))
+
+
+def scored(sample: Sample, output: np.ndarray) -> AllClearScore:
+    """Scores a prediction, float32 [13, 256, 256] in 0..1, where the target is clear."""
     return metrics(output, image(sample.target[1]) / np.float32(PEAK), ~mask(sample.target[1]))
+
+
+def scored_by_land_cover(sample: Sample, output: np.ndarray) -> dict[str, AllClearScore]:
+    """The same over the clear pixels of each class of land cover that occurs; none if there is no land cover."""
+    classes = land_cover(sample.target[1])
+    if classes is None:
+        return {}
+    target, clear = image(sample.target[1]) / np.float32(PEAK), ~mask(sample.target[1])
+    found = {name: clear & (classes == k) for k, name in enumerate(LAND_COVER)}
+    return {name: metrics(output, target, where) for name, where in found.items() if where.any()}
 
 
 def metrics(output: np.ndarray, target: np.ndarray, clear: np.ndarray) -> AllClearScore:
@@ -192,4 +276,19 @@ def mean_scores(scores: list[AllClearScore]) -> dict[str, float]:
     table[~np.isfinite(table)] = np.nan
     return {
         name: float(np.nanmean(column)) for name, column in zip(names, table.T) if np.isfinite(column).any()
+    }
+
+
+def batch_means(scores: Sequence[AllClearScore], size: int) -> dict[str, float]:
+    """As the published code averages: the mean over batches of the means over their samples.
+
+    The last batch weighs as much as the others, however few samples it has; infinite values stay, NaN is left out.
+    """
+    names = [field.name for field in fields(AllClearScore)]
+    table = np.array([[asdict(s)[name] for name in names] for s in scores], np.float64)
+    batches = [table[start : start + size] for start in range(0, len(table), size)]
+    return {
+        name: float(np.mean(means))
+        for k, name in enumerate(names)
+        if (means := [np.nanmean(b[:, k]) for b in batches if not np.isnan(b[:, k]).all()])
     }

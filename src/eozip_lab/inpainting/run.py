@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ import numpy as np
 from eozip.errors import InputError
 from eozip.inpaint.calibration import CLASSES, class_of, factor_of
 from eozip.inpaint.predict import Predictor
-from eozip_lab.inpainting.allclear import AllClearScore, Sample, evaluate_sample, mean_scores
+from eozip_lab.inpainting.allclear import (
+    LAND_COVER,
+    AllClearScore,
+    PublishedBaseline,
+    Sample,
+    batch_means,
+    mean_scores,
+    predicted,
+    scored,
+    scored_by_land_cover,
+)
 from eozip_lab.inpainting.scores import score
 from eozip_lab.inpainting.trial import Case
 
 Row = dict[str, Any]
-BASELINES = ("least-cloudy", "nearest-clear", "mean-clear", "linear-in-time", "harmonic")
+BASELINES = ("least-cloudy-filled", "nearest-clear", "mean-clear", "linear-in-time", "harmonic")
 _METRICS = ("mae", "rmse", "psnr", "sam", "ssim", "inside", "seconds")
 
 
@@ -109,24 +120,54 @@ def _row(case: Case, predictor: Predictor, seen: Callable[[Case, Predictor, np.n
 
 def run_allclear(
     samples: Sequence[Sample],
-    predictors: Sequence[Predictor],
+    predictors: Sequence[Predictor | PublishedBaseline],
     journal: Journal,
     progress: Callable[[str], None] = lambda key: None,
-) -> dict[str, dict[str, float]]:
-    """AllClear's protocol: predictor > mean metrics."""
+) -> None:
+    """AllClear's protocol: a row for each sample and predictor, with its scores by land cover where that is known."""
     for sample in samples:
         for predictor in predictors:
             if not journal.has(sample.id, predictor.name):
-                scores = evaluate_sample(sample, predictor)
-                journal.add({"key": sample.id, "predictor": predictor.name, **asdict(scores)})
+                output = predicted(sample, predictor)
+                parts = scored_by_land_cover(sample, output)
+                row = {"key": sample.id, "predictor": predictor.name, **asdict(scored(sample, output))}
+                journal.add({**row, "land_cover": {name: asdict(score) for name, score in parts.items()}})
         progress(sample.id)
-    wanted = {sample.id for sample in samples}
-    return {p.name: mean_scores(_scores(journal, p.name, wanted)) for p in predictors}
 
 
-def _scores(journal: Journal, name: str, wanted: set[str]) -> list[AllClearScore]:
-    rows = [row for row in journal.rows if row["predictor"] == name and row["key"] in wanted]
-    return [AllClearScore(**{k: v for k, v in row.items() if k not in ("key", "predictor")}) for row in rows]
+def allclear_means(
+    samples: Sequence[Sample], names: Sequence[str], journal: Journal, batch: int | None = None
+) -> dict[str, dict[str, float]]:
+    """Predictor > mean metrics: over samples, or over batches of so many as the published code has it."""
+    rows = {name: _rows(journal, name, samples) for name in names}
+    scores = {name: [_score(row) for row in found] for name, found in rows.items()}
+    return {
+        name: mean_scores(found) if batch is None else batch_means(found, batch)
+        for name, found in scores.items()
+    }
+
+
+def land_cover_means(
+    samples: Sequence[Sample], names: Sequence[str], journal: Journal
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Predictor > class of land cover > mean metrics over the samples that have it."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in names:
+        parts = [row.get("land_cover", {}) for row in _rows(journal, name, samples)]
+        classes = [c for c in LAND_COVER if any(c in part for part in parts)]
+        found[name] = {c: mean_scores([_score(part[c]) for part in parts if c in part]) for c in classes}
+    return found
+
+
+def _rows(journal: Journal, name: str, samples: Sequence[Sample]) -> list[Row]:
+    """Those of a predictor, in the order of the samples."""
+    rows = {row["key"]: row for row in journal.rows if row["predictor"] == name}
+    return [rows[sample.id] for sample in samples if sample.id in rows]
+
+
+def _score(row: Row) -> AllClearScore:
+    names = [field.name for field in fields(AllClearScore)]
+    return AllClearScore(**{name: math.nan if row[name] is None else row[name] for name in names})
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
