@@ -1,0 +1,84 @@
+"""The orthonormal 2 x 2 Haar transform, on floats for encoders and on integers for pictures that must agree everywhere.
+
+    block average * 2   ll = (a + b + c + d) / 2          a b
+    vertical            lh = (a + b - c - d) / 2          c d
+    horizontal          hl = (a - b + c - d) / 2
+    diagonal            hh = (a - b - c + d) / 2
+
+A picture of odd height or width repeats its last row or column; details of the repeated part are not coded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEAST_SIDE = 4  # a picture is halved until one side is at most this long
+
+
+def half(size: int) -> int:
+    """Length of an axis after one step."""
+    return (size + 1) // 2
+
+
+def sizes(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Height and width of the picture at every level that has details, finest first."""
+    found = []
+    while min(shape) > LEAST_SIDE:
+        found.append(shape)
+        shape = (half(shape[0]), half(shape[1]))
+    return found
+
+
+def analyse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One step down.
+
+    Args:
+        x: float [..., H, W].
+
+    Returns:
+        float [..., h, w], twice the block averages, and float [..., 3, h, w], vertical, horizontal and diagonal details,
+        with h = ceil(H / 2), w = ceil(W / 2).
+    """
+    pad = [(0, 0)] * (x.ndim - 2) + [(0, x.shape[-2] % 2), (0, x.shape[-1] % 2)]
+    x = np.pad(x, pad, mode="edge") if x.shape[-2] % 2 or x.shape[-1] % 2 else x
+    upper, lower = x[..., 0::2, :], x[..., 1::2, :]
+    total, vertical = upper + lower, upper - lower
+    details = [
+        vertical[..., 0::2] + vertical[..., 1::2],
+        total[..., 0::2] - total[..., 1::2],
+        vertical[..., 0::2] - vertical[..., 1::2],
+    ]
+    return (total[..., 0::2] + total[..., 1::2]) / 2, np.stack(details, -3) / 2
+
+
+def synthesise(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """One step up on integers: the inverse of `analyse` to within half a unit.
+
+    Args:
+        ll: int32 [..., h, w].
+        details: int32 [..., 3, h, w].
+        shape: H, W of the picture.
+
+    Returns:
+        int32 [..., H, W]; halves are rounded up.
+    """
+    lh, hl, hh = (details[..., k, :, :] for k in range(3))
+    out = np.empty((*ll.shape[:-2], 2 * ll.shape[-2], 2 * ll.shape[-1]), np.int32)
+    upper, lower = ll + lh + 1, ll - lh + 1  # the 1 rounds: (v + 1) >> 1
+    across, down = hl + hh, hl - hh
+    np.right_shift(upper + across, 1, out=out[..., 0::2, 0::2])
+    np.right_shift(upper - across, 1, out=out[..., 0::2, 1::2])
+    np.right_shift(lower + down, 1, out=out[..., 1::2, 0::2])
+    np.right_shift(lower - down, 1, out=out[..., 1::2, 1::2])
+    return out[..., : shape[0], : shape[1]]
+
+
+def coded(shape: tuple[int, int]) -> np.ndarray:
+    """bool [3, h, w]: which details of a picture of this height and width are coded."""
+    height, width = shape
+    mask = np.ones((3, half(height), half(width)), bool)
+    if height % 2:
+        mask[[0, 2], -1] = False
+    if width % 2:
+        mask[1:, :, -1] = False
+    return mask

@@ -1,0 +1,99 @@
+"""A spectral basis of a scene's own: few small integers, which the encoder fits and sends.
+
+    bands - mean = V @ planes        V int32 [C, C] in units of 2**-PRECISION, columns by falling variance
+
+Each column has as many bits as its variance deserves; a column of no bits is absent, its plane zero. Encoders take the planes by
+the pseudo-inverse of V, so that rounding V costs a little decorrelation and no accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eozip.codecs.pyramid.side import Side
+
+PRECISION = 11  # bits of a column at most
+_FINEST = 1 << PRECISION
+_SPREAD = 0.35  # of a unit vector's entries, about
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """A basis of C bands.
+
+    Attributes:
+        vectors: int32 [C, C], a column for each plane, in units of 2**-PRECISION.
+        bits: int32 [C], of each column; 0: absent.
+    """
+
+    vectors: np.ndarray
+    bits: np.ndarray
+
+    @property
+    def present(self) -> np.ndarray:
+        """bool [C]: planes that exist."""
+        return self.bits > 0
+
+    def bands(self, planes: np.ndarray) -> np.ndarray:
+        """Bands from planes: int32 [C, ...] -> int32 [C, ...], in the same units, halves to even."""
+        return _rounded(self.vectors @ planes.reshape(len(planes), -1).astype(np.float64)).reshape(planes.shape)
+
+    def seen(self, bands: np.ndarray) -> np.ndarray:
+        """Bands along the columns, as context for details: int32 [C, ...] -> int32 [C, ...]."""
+        return _rounded(self.vectors.T @ bands.reshape(len(bands), -1).astype(np.float64)).reshape(bands.shape)
+
+    def planes(self, bands: np.ndarray) -> np.ndarray:
+        """What an encoder codes: float [C, ...] bands -> float64 [C, ...] planes, 0 where a column is absent."""
+        out = np.zeros((len(bands), bands[0].size))
+        inverse = np.linalg.pinv(self.vectors[:, self.present] / _FINEST)
+        out[self.present] = inverse @ bands.reshape(len(bands), -1)
+        return out.reshape(bands.shape)
+
+
+def _rounded(sums: np.ndarray) -> np.ndarray:
+    return np.rint(sums / _FINEST).astype(np.int32)
+
+
+def fitted(samples: np.ndarray, step: float) -> Basis:
+    """The Karhunen-Loeve basis of samples, rounded as the step deserves.
+
+    Args:
+        samples: float [C, n], what is to be decorrelated, its mean taken off if it has one.
+        step: quantisation step in the same units.
+    """
+    variance, vectors = np.linalg.eigh(samples @ samples.T / max(1, samples.shape[1]))
+    variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
+    bits = np.ceil(np.log2(np.maximum(np.sqrt(variance), 1e-9) / step * 12))
+    # a plane that is weak on the whole may have strong pixels
+    strong = np.abs(vectors.T @ samples).max(1, initial=0.0) > 0.7 * step
+    bits = np.where(strong, np.clip(bits, 3, PRECISION), 0).astype(np.int32)
+    return Basis(_quantised(vectors, bits), bits)
+
+
+def _quantised(vectors: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    units = np.rint(vectors * 2.0**bits) * (bits > 0)
+    return (units * 2.0 ** (PRECISION - bits)).astype(np.int32)
+
+
+def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
+    """Send or read a basis.
+
+    Args:
+        side: where to.
+        basis: what to send; None: read it.
+        bands: C.
+
+    Raises:
+        FormatError: a precision that no encoder writes.
+    """
+    wanted = None if basis is None else basis.bits
+    bits = side.bounded(wanted, bands, spread=2.0, first=0, last=PRECISION, middle=4)
+    vectors = np.zeros((bands, bands), np.int32)
+    for k in np.flatnonzero(bits):
+        shift = PRECISION - int(bits[k])
+        column = None if basis is None else basis.vectors[:, k] >> shift
+        entries = side.bounded(column, bands, spread=_SPREAD * 2.0 ** int(bits[k]), first=-(1 << int(bits[k])), last=1 << int(bits[k]))
+        vectors[:, k] = entries << shift
+    return Basis(vectors, bits)

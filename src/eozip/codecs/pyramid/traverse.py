@@ -1,0 +1,327 @@
+"""The one traversal of a ladder of band groups: an encoder's port writes, a decoder's reads, an estimator's counts.
+
+    groups, finest first       r10 [4, H, W], r20 [6, H/2, W/2]      (a ladder: each grid is half of the one before)
+    all bands at the top       block averages of the finer groups join the coarser bands, down to a few cells
+    then upwards               each level's details under the spectral basis of its own bands, plane by plane,
+                               in two checkerboard passes; where a group's own grid is reached, its bands are done
+
+All values are int32 in units of 1/64 of the quantisation step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eozip.codecs.pyramid import haar
+from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage
+from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
+from eozip.codecs.pyramid.spectral import Basis, code_basis, fitted
+from eozip.coder import Port, Tables
+
+SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
+CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
+LARGEST = 1 << 23  # units that float32 holds exactly
+_LN2_HALF = math.log(2) / 2
+_COLORS = 2
+
+Quantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a traversal needs of the weights.
+
+    Attributes:
+        stages: networks of the finest level, the next, all others.
+        functions: staircases.
+        tables: of the coder, `ROWS` rows.
+    """
+
+    stages: Sequence[Stage]
+    functions: Functions
+    tables: Tables
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What an encoder brings.
+
+    Attributes:
+        groups: float [T, C, h, w] each, DN, finest first.
+        quantise: residual in steps float [n] and rows [n] -> int32 [n] symbols.
+    """
+
+    groups: Sequence[np.ndarray]
+    quantise: Quantise
+
+
+@dataclass
+class Ladder:
+    """A traversal of groups of T dates, each date by itself.
+
+    Attributes:
+        model: networks and tables.
+        shapes: (C, h, w) of each group, finest first.
+        dates: T.
+        step: quantisation step in 1/16 DN.
+        port_at: the port for details of pictures so many times coarser than the finest group.
+        wanted: the pixels, or None to decode.
+        stop: levels to leave out: groups are returned at 1 / 2**stop of their grid.
+    """
+
+    model: Model
+    shapes: Sequence[tuple[int, int, int]]
+    dates: int
+    step: int
+    port_at: Callable[[int], Port]
+    wanted: Wanted | None = None
+    stop: int = 0
+    _sides: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def run(self) -> list[np.ndarray]:
+        """Pictures of all groups, int32 [T, C, h, w] in 1/64 step, finest first."""
+        levels = self._levels_wanted()
+        depth = len(self.shapes)
+        side = self._side(depth)
+        self._brightness = self._code_brightness(side)
+        bands, parents = self._top(side, None if levels is None else levels[-1], depth)
+        done: list[np.ndarray] = []
+        for level in reversed(range(depth)):
+            count = sum(c for c, _, _ in self.shapes[: level + 1])
+            done.append(bands[:, count:])
+            if level < self.stop:
+                break
+            bands, parents = self._own_basis(
+                level, bands[:, :count], None if parents is None else parents[:, :count], None if levels is None else levels[level]
+            )
+        done.append(bands)
+        return done[:0:-1]
+
+    def _side(self, level: int) -> Side:
+        return Side(self.port_at(level), self.model.tables)
+
+    @property
+    def _step_dn(self) -> float:
+        return self.step / 16
+
+    def _levels_wanted(self) -> list[np.ndarray] | None:
+        """Details of each group level in DN, finest first, and what lies below them all."""
+        if self.wanted is None:
+            return None
+        below, found = np.asarray(self.wanted.groups[0], np.float64), []
+        for group in [*self.wanted.groups[1:], None]:
+            below, details = haar.analyse(below)
+            found.append(details)
+            below = below if group is None else np.concatenate([below, group], 1)
+        return [*found, below]
+
+    def _code_brightness(self, side: Side) -> float:
+        """What the networks are told of the step: (ln step - 4) / 2 on the feature grid."""
+        units = round((math.log(self._step_dn) - 4) / 2 * FEATURE) if self.wanted is not None else 0
+        units = max(-64, min(64, units))
+        return float(side.bounded(np.array([units]), 1, spread=20, first=-64, last=64)[0]) / FEATURE if self.wanted is not None else (
+            float(side.bounded(None, 1, spread=20, first=-64, last=64)[0]) / FEATURE
+        )
+
+    def _top(self, side: Side, below: np.ndarray | None, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """All bands one level below the coarsest group's grid: means, basis, and a whole pyramid."""
+        count = sum(c for c, _, _ in self.shapes)
+        _, height, width = self.shapes[-1]
+        shape = (haar.half(height), haar.half(width))
+        means = self._code_means(side, below, count)
+        centred = None if below is None else below - means[:, :, None, None] * self._step_dn
+        bases = self._bases(side, None if centred is None else centred.reshape(*centred.shape[:2], -1), count)
+        planes = None if centred is None else _each(bases, centred, Basis.planes) / self._step_dn
+        details, sizes = [], haar.sizes(shape)
+        for _ in sizes:
+            planes, found = haar.analyse(planes) if planes is not None else (None, None)
+            details.append(found)
+        top = shape if not sizes else (haar.half(sizes[-1][0]), haar.half(sizes[-1][1]))
+        picture = self._code_top(side, planes, bases, top)
+        parents = None
+        for j in reversed(range(len(sizes))):
+            parents = self._details(depth + j, picture, parents, details[j], bases, sizes[j])
+            picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
+        bands = _each(bases, picture, Basis.bands) + VALUE * means[:, :, None, None].astype(np.int32)
+        return bands, None if parents is None else _each(bases, parents, Basis.bands)
+
+    def _code_means(self, side: Side, below: np.ndarray | None, count: int) -> np.ndarray:
+        """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
+        wanted = None
+        if below is not None:
+            means = np.rint(below.mean((2, 3)) / self._step_dn).astype(np.int64)
+            wanted = np.diff(means, axis=1, prepend=0)
+        first = side.integers(None if wanted is None else wanted[:, :1], self.dates, 60).reshape(-1, 1)
+        others = side.integers(None if wanted is None else wanted[:, 1:], self.dates * (count - 1), 8)
+        return np.clip(np.cumsum(np.concatenate([first, others.reshape(self.dates, -1)], 1), 1), -LARGEST // VALUE, LARGEST // VALUE)
+
+    def _bases(self, side: Side, samples: np.ndarray | None, count: int) -> list[Basis]:
+        return [
+            code_basis(side, None if samples is None else fitted(samples[t], self._step_dn), count)
+            for t in range(self.dates)
+        ]
+
+    def _code_top(self, side: Side, planes: np.ndarray | None, bases: list[Basis], shape: tuple[int, int]) -> np.ndarray:
+        """The cells that have nothing below: one table row for each plane, then its symbols."""
+        out = np.zeros((self.dates, len(bases[0].bits), *shape), np.int32)
+        for t, basis in enumerate(bases):
+            for k in np.flatnonzero(basis.present):
+                symbols = row = None
+                if planes is not None:
+                    symbols = np.rint(planes[t, k]).astype(np.int32).ravel()
+                    spread = math.log(0.7 * float(np.abs(symbols).mean()) + 0.1)
+                    row = np.array([min(ROWS - 1, max(0, round((spread - SCALE_MIN) * ROWS_PER_NAT)))])
+                row = side.bounded(row, 1, spread=16, first=0, last=ROWS - 1, middle=56)
+                rows = np.full(shape[0] * shape[1], row[0], np.uint8)
+                out[t, k] = side.port.code(symbols, rows, side.tables).reshape(shape) * VALUE
+        return _clipped(out)
+
+    def _own_basis(
+        self, level: int, bands: np.ndarray, parents: np.ndarray | None, details: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One level up under a basis of its own: bands [T, C, h, w] -> bands [T, C, H, W], details [T, C, 3, h, w]."""
+        count, (_, height, width) = bands.shape[1], self.shapes[level]
+        side = self._side(level)
+        samples = None if details is None else details.reshape(*details.shape[:2], -1)
+        bases = self._bases(side, samples, count)
+        below = _each(bases, bands, Basis.seen)
+        above = None if parents is None else _each(bases, parents, Basis.seen)
+        planes = None if details is None else _each(bases, details, Basis.planes) / self._step_dn
+        found = _each(bases, self._details(level, below, above, planes, bases, (height, width)), Basis.bands)
+        return _clipped(haar.synthesise(bands, found, (height, width))), found
+
+    def _details(
+        self,
+        level: int,
+        below: np.ndarray,
+        parents: np.ndarray | None,
+        wanted: np.ndarray | None,
+        bases: list[Basis],
+        shape: tuple[int, int],
+    ) -> np.ndarray:
+        """Details of one level: int32 [T, K, 3, h, w], plane by plane."""
+        side, coded = self._side(level), haar.coded(shape)
+        present = np.stack([basis.present for basis in bases])
+        sides = self._code_sides(side, wanted, present, coded)
+        out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
+        strongest = last = np.zeros((self.dates, 3, *coded.shape[1:]), np.float32)
+        for k in range(present.shape[1]):
+            some = np.flatnonzero((sides[:, k] > DEAD).any(1))
+            now = np.zeros_like(last)
+            if len(some):
+                out[some, k] = self._plane(
+                    level,
+                    below[some, k],
+                    None if parents is None else parents[some, k],
+                    None if wanted is None else wanted[some, k],
+                    np.concatenate([strongest[some], last[some]], 1),
+                    sides[some, k],
+                    k,
+                    coded,
+                )
+                now[some] = self.model.functions.features(out[some, k])
+            strongest = np.maximum(np.rint(strongest * (0.75 * FEATURE)) / FEATURE, np.abs(now))
+            last = now
+        return out
+
+    def _code_sides(
+        self, side: Side, wanted: np.ndarray | None, present: np.ndarray, coded: np.ndarray
+    ) -> np.ndarray:
+        """2 log2 of the rms of each plane's details, int32 [T, K, 3]; DEAD where all of them are 0."""
+        exists = present[:, :, None] & coded.any((1, 2))
+        guess = self._sides.get(present.shape[1])
+        guess = np.full(exists.shape, 2, np.int32) if guess is None else guess
+        sent = None
+        if wanted is not None:
+            rms = np.sqrt((wanted**2).sum((3, 4)) / np.maximum(1, coded.sum((1, 2))))
+            sent = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
+            sent[(np.abs(wanted) * coded).max((3, 4)) < 0.6] = DEAD
+            sent = (sent - guess)[exists]
+        values = side.integers(sent, int(exists.sum()), 1.6)
+        out = np.full(exists.shape, DEAD, np.int32)
+        out[exists] = np.clip(values + guess[exists], DEAD, SIDE_MAX)
+        self._sides[present.shape[1]] = np.maximum(out, SIDE_MIN - 1)
+        return out
+
+    def _plane(
+        self,
+        level: int,
+        below: np.ndarray,
+        parents: np.ndarray | None,
+        wanted: np.ndarray | None,
+        siblings: np.ndarray,
+        sides: np.ndarray,
+        k: int,
+        coded: np.ndarray,
+    ) -> np.ndarray:
+        """One plane of some dates, int32 [N, 3, h, w], in two passes."""
+        h, w = coded.shape[1:]
+        stage, count = self.model.stages[min(level, 2)], len(below)
+        lifted = np.zeros((count, 3, h, w), np.float32) if parents is None else self._lifted(parents, h, w)
+        shared, predicted = stage.start(
+            below[:, None].astype(np.float32) / VALUE,
+            np.concatenate([lifted, siblings], 1),
+            self._constant(sides, k, level),
+        )
+        scale = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.int32)
+        alive = coded & (sides > DEAD)[:, :, None, None]
+        out, known = np.zeros((count, 3, h, w), np.int32), None
+        for color in range(_COLORS):
+            outputs, near = stage.step(shared, known)
+            mean, rows = self._placed(outputs, predicted, near, scale)
+            here = alive & _color(h, w, color)
+            out += self._symbols(level, mean, rows, here, wanted)
+            known = out.astype(np.float32) / VALUE
+        return out
+
+    def _lifted(self, parents: np.ndarray, h: int, w: int) -> np.ndarray:
+        return self.model.functions.features(parents.repeat(2, -2).repeat(2, -1)[..., :h, :w])
+
+    def _constant(self, sides: np.ndarray, k: int, level: int) -> np.ndarray:
+        units = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE)) / FEATURE
+        flags = np.array([0, k / 4, self._brightness, 1, min(level, 6) / 2])
+        return np.concatenate([units, np.broadcast_to(flags, (len(sides), len(flags)))], 1).astype(np.float32)
+
+    def _placed(
+        self, outputs: np.ndarray, predicted: np.ndarray, near: np.ndarray | None, scale: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means int32 in 1/64 step and table rows uint8, [N, 3, h, w] each."""
+        units = np.rint(outputs * FEATURE).astype(np.int32)
+        tanh = self.model.functions.tanh
+        mean = tanh[units[:, 3:6] + 127] * predicted
+        if near is not None:
+            mean += tanh[units[:, 6:9] + 127] * near
+        mean = np.clip(np.rint(mean * VALUE), -PREDICTION_MAX * VALUE, PREDICTION_MAX * VALUE)
+        offset = round(-SCALE_MIN * FEATURE)
+        rows = (units[:, 9:] + scale[:, :, None, None] + offset) >> 1
+        return mean.astype(np.int32), np.clip(rows, 0, ROWS - 1).astype(np.uint8)
+
+    def _symbols(
+        self, level: int, mean: np.ndarray, rows: np.ndarray, here: np.ndarray, wanted: np.ndarray | None
+    ) -> np.ndarray:
+        """Details of one color: int32 [N, 3, h, w], 0 elsewhere."""
+        sent = here & (rows >= CERTAIN)
+        own = rows[sent]
+        symbols = None
+        if wanted is not None and self.wanted is not None:
+            symbols = self.wanted.quantise(wanted[sent] - mean[sent] / VALUE, own)
+        read = self.port_at(level).code(symbols, own, self.model.tables)
+        out = np.where(here, mean, 0)
+        out[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
+        return _clipped(out)
+
+
+def _each(bases: list[Basis], values: np.ndarray, apply: Callable[[Basis, np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.stack([apply(basis, one) for basis, one in zip(bases, values, strict=True)])
+
+
+def _clipped(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, -LARGEST, LARGEST)
+
+
+def _color(h: int, w: int, color: int) -> np.ndarray:
+    return (np.arange(h)[:, None] + np.arange(w)) % 2 == color
