@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from eozip.coder import Port, Tables
+from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import FormatError
 
 SCALE_MIN, ROWS_PER_NAT, ROWS = -5.0, 8, 104  # log scales of the rows of the tables: -5, -4.875, ... 7.875

@@ -20,7 +20,7 @@ from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
 from eozip.codecs.pyramid.spectral import Basis, code_basis, fitted
-from eozip.coder import Port, Tables
+from eozip.entropy.range_coder import Port, Tables
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0

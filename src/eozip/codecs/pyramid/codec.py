@@ -1,0 +1,248 @@
+"""Codecs over pyramids: pixels of one chunk, or groups of bands on their own grids, to sections of bytes and back.
+
+    section 0   layout, step; every ladder's details down to 1/8 of the finest grid
+    section 1   details down to 1/2
+    section 2   details of the finest grid
+
+A reader of the picture at 1/8 needs the first section alone, a reader of the 20 m bands of Sentinel-2 the first two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from eozip.bitstream import frame_check
+from eozip.codecs.base import Encoded
+from eozip.codecs.pyramid import grids, layout
+from eozip.codecs.pyramid.context import VALUE
+from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.side import Side
+from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
+from eozip.codecs.small.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.entropy.range_coder import DecodePort, EncodePort, Port
+from eozip.errors import DesyncError, FormatError, InputError
+
+STEP_MIN, STEP_MAX = 48.0, 3600.0  # DN at quality 100 and 0
+STEP_UNITS = 16  # per DN
+LARGEST_STEP = 1 << 20
+GAIN_UNITS = 8
+# What an error of a cell weighs in the interpolated picture, per pixel that the cell covers
+CELL_WEIGHT = 0.45
+SECTIONS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class PyramidCodec:
+    """A codec of any bands, each date by itself.
+
+    Attributes:
+        id: full id.
+        weights_hash: 8 bytes.
+        model: networks and tables.
+        sensor: "any".
+    """
+
+    id: str
+    weights_hash: bytes
+    model: Model
+    sensor: str = "any"
+    bands: int | None = None
+    can_skip: bool = False
+
+    def encode(self, x: np.ndarray, quality: float) -> Encoded:
+        """As `eozip.codecs.base.Codec.encode`; bands that were interpolated are coded on their own grid."""
+        t, c, h, w = x.shape
+        groups = layout.grouped(grids.found(x)) if c <= 64 else [Group(tuple(range(c)), None)]
+        if len(groups) > layout.GROUPS:
+            groups = [Group(tuple(range(c)), None)]
+        cells = [x[:, list(g.bands)] if g.grid is None else g.grid.solved(x[:, list(g.bands)]) for g in groups]
+        return self._encoded(groups, cells, (h, w), c, quality)
+
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """As `eozip.codecs.base.Codec.decode`."""
+        t, c, h, w = shape
+        out = np.empty(shape, np.float32)
+        for group, cells in self._decoded(coded, (h, w), c, t):
+            if group.grid is None:
+                out[:, list(group.bands)] = (cells + VALUE // 2) // VALUE
+            elif group.grid.kernel == layout.NATIVE:
+                raise FormatError(f"{self.id}: groups on their own grids; decode them with eozip.decode_groups")
+            else:
+                pixels, denominator = group.grid.interpolated(cells, h, w)
+                out[:, list(group.bands)] = (pixels + denominator * (VALUE // 2)) // (denominator * VALUE)
+        return out
+
+    def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
+        """Codes groups of bands on their own grids.
+
+        Args:
+            groups: factor and float32 [T, C, h, w] of each, finest first; the finest has factor 1, another h = ceil(H / factor)
+                and w = ceil(W / factor).
+            quality: 0..100.
+
+        Raises:
+            InputError: factors or shapes that do not fit each other.
+        """
+        check_groups(groups)
+        _, finest = groups[0]
+        named, first = [], 0
+        for factor, pixels in groups:
+            bands = tuple(range(first, first + pixels.shape[1]))
+            named.append(Group(bands, None if factor == 1 else grids.Grid(layout.NATIVE, factor, 0, 0)))
+            first += pixels.shape[1]
+        return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality)
+
+    def decode_groups(self, coded: Encoded, shape: tuple[int, int, int, int]) -> list[tuple[int, np.ndarray]]:
+        """The inverse of `encode_groups`.
+
+        Args:
+            coded: sections and checks.
+            shape: T, all bands, H, W of the finest group.
+
+        Returns:
+            Factor and float32 [T, C, h, w] of each group, finest first.
+        """
+        t, c, h, w = shape
+        found = self._decoded(coded, (h, w), c, t)
+        return [
+            (group.factor, ((cells + VALUE // 2) // VALUE).astype(np.float32))
+            for group, cells in sorted(found, key=lambda part: part[0].bands)
+        ]
+
+    def _encoded(
+        self, groups: list[Group], cells: list[np.ndarray], size: tuple[int, int], bands: int, quality: float
+    ) -> Encoded:
+        step = round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
+        ports = [EncodePort() for _ in range(SECTIONS)]
+        side = Side(ports[0], self.model.tables)
+        layout.code_groups(side, groups, bands)
+        gains = np.array([_gain(g) for g in groups])
+        _code_steps(side, np.array([step]), gains)
+        pixels = dict(zip((g.bands for g in groups), cells, strict=True))
+        gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
+        quantise = partial(_quantised, tables=self.model.tables)
+        pictures = []
+        for ladder in layout.ladders(groups, *size):
+            own = [_on_canvas(pixels[g.bands], place) * gain_of[g.bands] for g, place in ladder]
+            pictures += self._ladder(ladder, len(cells[0]), step, ports, Wanted(own, quantise)).run()
+        return Encoded(tuple(port.finish() for port in ports), _checks(pictures))
+
+    def _decoded(
+        self, coded: Encoded, size: tuple[int, int], bands: int, dates: int
+    ) -> list[tuple[Group, np.ndarray]]:
+        """Groups, and their cells int64 [T, C, h, w] in 1/64 DN."""
+        if len(coded.sections) != SECTIONS:
+            raise FormatError(f"{self.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
+        ports = [DecodePort(section) for section in coded.sections]
+        side = Side(ports[0], self.model.tables)
+        groups = layout.code_groups(side, None, bands)
+        step, gains = _code_steps(side, None, np.zeros(len(groups), int))
+        gain_of = {g.bands: int(gain) for g, gain in zip(groups, gains, strict=True)}
+        pictures, found = [], []
+        for ladder in layout.ladders(groups, *size):
+            made = self._ladder(ladder, dates, step, ports, None).run()
+            pictures += made
+            for (group, place), picture in zip(ladder, made, strict=True):
+                found.append((group, _in_dn(_off_canvas(picture, group, place, size), step, gain_of[group.bands])))
+        for port in ports:
+            port.finish()
+        _compare(coded.checks, _checks(pictures), self.id)
+        return found
+
+    def _ladder(
+        self,
+        ladder: list[tuple[Group, Canvas]],
+        dates: int,
+        step: int,
+        ports: Sequence[Port],
+        wanted: Wanted | None,
+    ) -> Ladder:
+        finest = ladder[0][0].factor
+        return Ladder(
+            self.model,
+            [(len(g.bands), *place.shape) for g, place in ladder],
+            dates,
+            step,
+            lambda level: ports[section_of(finest << level)],
+            wanted,
+        )
+
+
+def section_of(scale: int) -> int:
+    """The section of details of pictures so many times coarser than the finest grid."""
+    return 0 if scale > 4 else 1 if scale > 1 else 2
+
+
+def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
+    """Factors that rise from 1, and shapes that follow from the finest group's.
+
+    Raises:
+        InputError: others.
+    """
+    factors = [factor for factor, _ in groups]
+    if not factors or factors[0] != 1 or sorted(set(factors)) != factors or factors[-1] > layout.LARGEST_FACTOR:
+        raise InputError(f"groups: expected rising factors from 1 to at most {layout.LARGEST_FACTOR}, got {factors}")
+    t, _, h, w = groups[0][1].shape
+    for factor, pixels in groups:
+        expected = (t, -(-h // factor), -(-w // factor))
+        got = (pixels.shape[0], *pixels.shape[2:])
+        if got != expected:
+            raise InputError(f"groups: expected dates and cells {expected} at factor {factor}, got {got}")
+
+
+def _gain(group: Group) -> int:
+    """Cells of interpolated bands are coded more finely, as each shows in many pixels."""
+    native = group.grid is None or group.grid.kernel == layout.NATIVE
+    return GAIN_UNITS if native else round(GAIN_UNITS * group.factor * CELL_WEIGHT**0.5)
+
+
+def _code_steps(side: Side, step: np.ndarray | None, gains: np.ndarray) -> tuple[int, np.ndarray]:
+    read = side.bounded(step, 1, spread=8000, first=1, last=LARGEST_STEP)
+    sent = None if step is None else gains - GAIN_UNITS
+    found = side.integers(sent, len(gains), 4).astype(np.int64) + GAIN_UNITS
+    if found.min() < 1 or found.max() > 1 << 12:
+        raise FormatError(f"gains: expected 1..4096, got {found.min()}..{found.max()}; the bytes are damaged")
+    return int(read[0]), found
+
+
+def _quantised(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.ndarray:
+    nearest = np.rint(residual).astype(np.int32)
+    return thrifty(nearest, residual, rows, tables, BITS_PER_SQUARED_STEP)  # type: ignore[arg-type]
+
+
+def _on_canvas(x: np.ndarray, place: Canvas) -> np.ndarray:
+    """Pixels [T, C, h, w] where their canvas has them; what lies around repeats the border."""
+    pad = [(b, s - b - n) for b, s, n in zip(_missing(x, place), place.shape, x.shape[2:], strict=True)]
+    return np.pad(np.asarray(x, np.float64), [(0, 0), (0, 0), *pad], mode="edge") if any(map(any, pad)) else np.asarray(x, np.float64)
+
+
+def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
+    """Cells of a canvas before those given: none where they fill it."""
+    return (0, 0) if x.shape[2:] == place.shape else place.before
+
+
+def _off_canvas(picture: np.ndarray, group: Group, place: Canvas, size: tuple[int, int]) -> np.ndarray:
+    own = layout.canvas(group, *size)
+    top, left = (0, 0) if own.shape == place.shape else place.before
+    return picture[:, :, top : top + own.shape[0], left : left + own.shape[1]]
+
+
+def _in_dn(picture: np.ndarray, step: int, gain: int) -> np.ndarray:
+    """int32 in 1/64 step -> int64 in 1/64 DN, halves up."""
+    scaled, units = picture.astype(np.int64) * (step * GAIN_UNITS), STEP_UNITS * gain
+    return (scaled + units // 2) // units
+
+
+def _checks(pictures: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """For each date the checksum of everything that its pixels follow from."""
+    return tuple(frame_check(np.concatenate([p[t].ravel() for p in pictures])) for t in range(len(pictures[0])))
+
+
+def _compare(expected: Sequence[int], got: Sequence[int], name: str) -> None:
+    for date, (a, b) in enumerate(zip(expected, got, strict=True)):
+        if a != b:
+            raise DesyncError(f"{name}: date {date}: expected pixels of check {a:08x}, got {b:08x}; bytes or weights differ")

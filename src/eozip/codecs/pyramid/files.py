@@ -1,0 +1,92 @@
+"""Weights of pyramid codecs on disk: small integers, read by numpy alone."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from eozip.codecs.pyramid import context
+from eozip.codecs.pyramid.codec import PyramidCodec
+from eozip.codecs.pyramid.side import ROWS
+from eozip.codecs.pyramid.traverse import Model
+from eozip.entropy.range_coder import Tables
+from eozip.errors import WeightsError
+
+KIND = "pyramid"
+
+
+def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
+    """The codec in a folder of weights; by torch where it is installed, else by numpy, with the same numbers.
+
+    Raises:
+        WeightsError: files missing, of another hash, or with wrong tensors.
+    """
+    config, tensors = read_folder(folder)
+    fast = importlib.util.find_spec("torch") is not None
+    return PyramidCodec(
+        id=full_id or str(config["id"]),
+        weights_hash=bytes.fromhex(str(config["sha256"])),
+        model=model_of(tensors, fast=fast),
+    )
+
+
+def model_of(tensors: dict[str, np.ndarray], *, fast: bool) -> Model:
+    """Networks and tables from stored integers.
+
+    Raises:
+        WeightsError: tensors that are missing or do not fit each other.
+    """
+    try:
+        tables = unpacked_tables(tensors)
+        return Model(context.stages(tensors, fast), context.functions(tensors), tables)
+    except (KeyError, ValueError) as fault:
+        raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
+
+
+def read_folder(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """config.json and model.safetensors, compared with their hash."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as fault:
+        raise WeightsError(f"{folder}: expected config.json and model.safetensors of a codec: {fault}") from fault
+    digest = digest_of(tensors)
+    if config.get("sha256") != digest:
+        raise WeightsError(f"{folder}: expected tensors of hash {config.get('sha256')}, got {digest}; fetch the folder again")
+    return config, tensors
+
+
+def digest_of(tensors: dict[str, np.ndarray]) -> str:
+    """First 16 hex digits of the SHA-256 over names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def packed_tables(tables: Tables) -> dict[str, np.ndarray]:
+    """Tables without padding."""
+    used = np.arange(tables.freqs.shape[1]) < tables.size[:, None]
+    return {
+        "tables.freqs": tables.freqs[used].astype(np.uint16),
+        "tables.first": tables.first.astype(np.int16),
+        "tables.size": tables.size.astype(np.int16),
+    }
+
+
+def unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
+    """The inverse of `packed_tables`."""
+    first, size = tensors["tables.first"].astype(np.int32), tensors["tables.size"].astype(np.int32)
+    if len(size) != ROWS or int(size.sum()) != len(tensors["tables.freqs"]):
+        raise WeightsError(f"pyramid weights: expected {ROWS} table rows, got {len(size)}")
+    freqs = np.zeros((ROWS, int(size.max())), np.uint32)
+    freqs[np.arange(freqs.shape[1]) < size[:, None]] = tensors["tables.freqs"]
+    return Tables(freqs=freqs, first=first, size=size)

@@ -1,0 +1,184 @@
+"""Bands that were interpolated onto a finer grid: found by the encoder, coded on their own grid, interpolated again on integers.
+
+Most archives bring the 20 and 60 m bands of Sentinel-2 to 10 m. Such a band is U s V^T, with s the band on its own grid and
+U, V the interpolation along rows and columns; only s is coded. The weights of nearest, bilinear and cubic interpolation are
+fractions with a small denominator, so the decoder's interpolation is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+FACTORS = (2, 3, 6)
+LEAST, LARGEST = 24, 4096  # pixels a side: with fewer there is no telling; more would take long
+TILE, TILES, LIVELY = 36, 512, 16  # every grid begins alike in tiles of 36 pixels
+NEAR = 3.0  # DN: left in most tiles on a grid that is worth a closer look
+TOLERANCE = 0.6  # DN rms over a whole band of a date: rounding once leaves 0.29, twice 0.41
+TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
+TAPS = 4
+RIDGE = 1e-9  # of cells that the border nearly cuts off
+
+
+def _nearest(distance: np.ndarray) -> np.ndarray:
+    return (np.abs(distance) < 0.5).astype(np.float64)
+
+
+def _bilinear(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(0, 1 - np.abs(distance))
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Cubic convolution with a = -1/2 (Keys 1981), which GDAL and most others use."""
+    d = np.abs(distance)
+    near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
+_KERNELS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (_bilinear, _nearest, _cubic)
+KERNELS = len(_KERNELS)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How bands were interpolated.
+
+    Attributes:
+        kernel: 0 bilinear, 1 nearest, 2 cubic.
+        factor: pixels per cell, each way.
+        rows, columns: pixels before the first whole cell, 0..factor-1.
+    """
+
+    kernel: int
+    factor: int
+    rows: int
+    columns: int
+
+    def cells(self, size: int, axis: int) -> tuple[int, int]:
+        """Along an axis of so many pixels: the first cell that they touch (0 or less), and how many they touch."""
+        touched = _taps(self.kernel, self.factor, self.rows if axis == 0 else self.columns, size)
+        return touched.first, touched.count
+
+    def solved(self, x: np.ndarray) -> np.ndarray:
+        """Cells whose interpolation is nearest to pixels: float [..., H, W] -> float64 [..., h, w]."""
+        down = _solver(self.kernel, self.factor, self.rows, x.shape[-2])
+        across = _solver(self.kernel, self.factor, self.columns, x.shape[-1])
+        return down @ np.asarray(x, np.float64) @ across.T
+
+    def interpolated(self, cells: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
+        """Pixels from cells, exactly: int64 [..., h, w] -> int64 [..., H, W] numerators and their denominator."""
+        rows = _taps(self.kernel, self.factor, self.rows, height)
+        columns = _taps(self.kernel, self.factor, self.columns, width)
+        tall = sum(cells[..., rows.cell[:, k], :] * rows.weight[:, k, None] for k in range(TAPS))
+        wide = sum(tall[..., columns.cell[:, k]] * columns.weight[:, k] for k in range(TAPS))
+        return wide, rows.denominator * columns.denominator
+
+
+@dataclass(frozen=True, eq=False)
+class _Taps:
+    first: int
+    count: int
+    cell: np.ndarray  # int64 [size, TAPS], from the first one
+    weight: np.ndarray  # int64 [size, TAPS]
+    denominator: int
+
+
+@lru_cache(64)
+def _taps(kernel: int, factor: int, phase: int, size: int) -> _Taps:
+    place = (np.arange(size) - (factor - 1) / 2 - phase) / factor
+    cells = np.floor(place)[:, None].astype(np.int64) + np.arange(-1, TAPS - 1)
+    denominator = (1, 2 * factor, 2 * (2 * factor) ** 3)[(1, 0, 2).index(kernel)]
+    weight = np.rint(_KERNELS[kernel](place[:, None] - cells) * denominator).astype(np.int64)
+    used = cells[weight != 0]
+    first, last = int(used.min()), int(used.max())
+    return _Taps(first, last - first + 1, np.clip(cells - first, 0, last - first), weight, denominator)
+
+
+@lru_cache(64)
+def _solver(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
+    """(U^T U)^-1 U^T: float64 [cells, size]."""
+    up = _matrix(kernel, factor, phase, size)
+    return np.linalg.solve(up.T @ up + RIDGE * np.eye(up.shape[1]), up.T)
+
+
+def _matrix(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
+    taps = _taps(kernel, factor, phase, size)
+    up = np.zeros((size, taps.count))
+    for k in range(TAPS):
+        np.add.at(up, (np.arange(size), taps.cell[:, k]), taps.weight[:, k] / taps.denominator)
+    return up
+
+
+def found(x: np.ndarray) -> list[Grid | None]:
+    """The grid of each band of pixels [T, C, H, W] DN, such that every date lies on it to the rounding; None where there is none."""
+    if min(x.shape[2:]) < LEAST or max(x.shape[2:]) > LARGEST:
+        return [None] * x.shape[1]
+    grids: list[Grid | None] = []
+    for band in range(x.shape[1]):
+        likely = [g for g in dict.fromkeys(grids[::-1]) if g is not None]  # bands of a sensor come in groups
+        grids.append(_grid_of(x[:, band], likely))
+    return grids
+
+
+def _grid_of(x: np.ndarray, likely: list[Grid]) -> Grid | None:
+    """Of one band [T, H, W]."""
+    tiles = _lively(x)
+    best = next((g for g in likely if _left(tiles, g) < TOLERANCE**2), None)
+    if best is None:
+        grids = [_best_phases(tiles, kernel, factor) for factor in FACTORS[::-1] for kernel in range(KERNELS)]
+        left = [_left(tiles, grid) + grid.kernel * TIE for grid in grids]
+        near = [g for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]  # the coarsest comes first
+        if not near:
+            return None
+        best = min((g for g in near if g.factor == near[0].factor), key=lambda g: _left(tiles, g) + g.kernel * TIE)
+    return best if _lies_on(x, best) else None
+
+
+def _lies_on(x: np.ndarray, grid: Grid) -> bool:
+    """Whether integer cells make every date again, to the rounding."""
+    cells = np.rint(grid.solved(x)).astype(np.int64)
+    made, denominator = grid.interpolated(cells, *x.shape[1:])
+    return bool((np.square(x - made / denominator).mean((1, 2)) < TOLERANCE**2).all())
+
+
+def _lively(x: np.ndarray) -> np.ndarray:
+    """Some of the whole tiles of [T, H, W] in which more happens than in others, [n, h, w]: flat ones fit any grid."""
+    h, w = (min(TILE, side) for side in x.shape[1:])
+    tiles = np.lib.stride_tricks.sliding_window_view(x, (h, w), (1, 2))[:, ::TILE, ::TILE].reshape(-1, h, w)
+    some = tiles[np.random.default_rng(0).permutation(len(tiles))[:TILES]]
+    order = np.argsort(np.ptp(some, (1, 2)))[::-1]
+    upper = order[: -(-len(order) // 2)]
+    return some[upper[:: -(-len(upper) // LIVELY)]].astype(np.float64)
+
+
+def _best_phases(tiles: np.ndarray, kernel: int, factor: int) -> Grid:
+    """One axis after the other: interpolating along the other one leaves pixels on the grid of this one."""
+
+    def phase(along: np.ndarray) -> int:
+        return min(range(factor), key=lambda p: _typical(_off(along, kernel, factor, p)))
+
+    return Grid(kernel, factor, phase(tiles.swapaxes(1, 2)), phase(tiles))
+
+
+def _left(tiles: np.ndarray, grid: Grid) -> float:
+    """Mean square of what is not on the grid, in most tiles [n, h, w]."""
+    columns = _off(tiles, grid.kernel, grid.factor, grid.columns)
+    rows = _off((tiles - columns).swapaxes(1, 2), grid.kernel, grid.factor, grid.rows)
+    return _typical(columns) + _typical(rows)  # they are orthogonal
+
+
+def _typical(off: np.ndarray) -> float:
+    return float(np.median(np.square(off).mean((1, 2))))
+
+
+def _off(x: np.ndarray, kernel: int, factor: int, phase: int) -> np.ndarray:
+    return x @ _away(kernel, factor, phase, x.shape[-1])
+
+
+@lru_cache(128)
+def _away(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
+    """1 - U (U^T U)^-1 U^T of a tile, transposed."""
+    return np.eye(size) - (_matrix(kernel, factor, phase, size) @ _solver(kernel, factor, phase, size)).T
