@@ -88,7 +88,7 @@ def rounded(chunk: Chunk) -> np.ndarray:
 def _decode_learned(chunk: Chunk, budget: int | None) -> np.ndarray:
     header = chunk.header
     model = registry.get(header.codec, header.weights_hash)
-    if model.bands != header.shape[1] or len(header.checks) != header.shape[0]:
+    if model.bands not in (None, header.shape[1]) or len(header.checks) != header.shape[0]:
         raise FormatError(
             f"chunk: {header.shape[1]} bands and {len(header.checks)} checks do not fit {model.id}"
         )

@@ -195,7 +195,7 @@ def _check_alone(others: Mapping[str, object]) -> None:
 
 def check_bands(model: Codec, source: Source) -> None:
     bands = source.shape[1]
-    if bands != model.bands:
+    if model.bands not in (None, bands):
         raise InputError(
             f"dn: codec {model.id} takes {model.bands} bands, got {bands} (shape {source.shape}); "
             f"choose another codec or codec='{LOSSLESS}'"

@@ -51,8 +51,8 @@ class Codec(Protocol):
         ...
 
     @property
-    def bands(self) -> int:
-        """Number of bands C it takes."""
+    def bands(self) -> int | None:
+        """Number of bands C it takes; None: any."""
         ...
 
     @property

@@ -22,6 +22,7 @@ from eozip.errors import EozipError, UnknownCodecError, WeightsError
 from eozip.own import VARIABLE, places
 
 LOSSLESS, NEAR_LOSSLESS = WITHOUT_NETWORK = ("lossless", "near-lossless")
+ANY_SENSOR = "any"  # in the ids of codecs that take any bands of any sensor
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -30,6 +31,7 @@ Loader = Callable[[], Codec]
 # Kind of network in config.json > "module:function" that takes the folder of its weights and (where the folder lists
 # several) the id wanted, and returns the codec.
 LOADERS = {
+    "pyramid": "eozip.codecs.pyramid.files:load_codec",
     "small-image": "eozip.codecs.small.weight_files:load_codec",
     "small-flex": "eozip.codecs.small.progressive_files:load_codec",
 }
@@ -196,7 +198,7 @@ def _called(function: str, *arguments: Any) -> Any:
 
 def _version(full_id: str, short: str, sensor: str) -> int:
     match = _FULL_ID.fullmatch(full_id)
-    fits = match and match["short"] == short and match["sensor"] == sensor.replace("-", "")
+    fits = match and match["short"] == short and match["sensor"] in (sensor.replace("-", ""), ANY_SENSOR)
     return int(match["version"]) if match and fits else -1
 
 

@@ -22,7 +22,7 @@ from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
-from eozip.codecs.small.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
 from eozip.errors import DesyncError, FormatError, InputError
 
@@ -55,11 +55,13 @@ class PyramidCodec:
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """As `eozip.codecs.base.Codec.encode`; bands that were interpolated are coded on their own grid."""
-        t, c, h, w = x.shape
+        c, h, w = x.shape[1:]
         groups = layout.grouped(grids.found(x)) if c <= 64 else [Group(tuple(range(c)), None)]
         if len(groups) > layout.GROUPS:
             groups = [Group(tuple(range(c)), None)]
-        cells = [x[:, list(g.bands)] if g.grid is None else g.grid.solved(x[:, list(g.bands)]) for g in groups]
+        cells = [
+            x[:, list(g.bands)] if g.grid is None else g.grid.solved(x[:, list(g.bands)]) for g in groups
+        ]
         return self._encoded(groups, cells, (h, w), c, quality)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -70,7 +72,9 @@ class PyramidCodec:
             if group.grid is None:
                 out[:, list(group.bands)] = (cells + VALUE // 2) // VALUE
             elif group.grid.kernel == layout.NATIVE:
-                raise FormatError(f"{self.id}: groups on their own grids; decode them with eozip.decode_groups")
+                raise FormatError(
+                    f"{self.id}: groups on their own grids; decode them with eozip.decode_groups"
+                )
             else:
                 pixels, denominator = group.grid.interpolated(cells, h, w)
                 out[:, list(group.bands)] = (pixels + denominator * (VALUE // 2)) // (denominator * VALUE)
@@ -80,8 +84,8 @@ class PyramidCodec:
         """Codes groups of bands on their own grids.
 
         Args:
-            groups: factor and float32 [T, C, h, w] of each, finest first; the finest has factor 1, another h = ceil(H / factor)
-                and w = ceil(W / factor).
+            groups: factor and float32 [T, C, h, w] of each, finest first; the finest has factor 1, others
+                h = ceil(H / factor) and w = ceil(W / factor).
             quality: 0..100.
 
         Raises:
@@ -147,7 +151,9 @@ class PyramidCodec:
             made = self._ladder(ladder, dates, step, ports, None).run()
             pictures += made
             for (group, place), picture in zip(ladder, made, strict=True):
-                found.append((group, _in_dn(_off_canvas(picture, group, place, size), step, gain_of[group.bands])))
+                found.append(
+                    (group, _in_dn(_off_canvas(picture, group, place, size), step, gain_of[group.bands]))
+                )
         for port in ports:
             port.finish()
         _compare(coded.checks, _checks(pictures), self.id)
@@ -184,8 +190,15 @@ def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
         InputError: others.
     """
     factors = [factor for factor, _ in groups]
-    if not factors or factors[0] != 1 or sorted(set(factors)) != factors or factors[-1] > layout.LARGEST_FACTOR:
-        raise InputError(f"groups: expected rising factors from 1 to at most {layout.LARGEST_FACTOR}, got {factors}")
+    if (
+        not factors
+        or factors[0] != 1
+        or sorted(set(factors)) != factors
+        or factors[-1] > layout.LARGEST_FACTOR
+    ):
+        raise InputError(
+            f"groups: expected rising factors from 1 to at most {layout.LARGEST_FACTOR}, got {factors}"
+        )
     t, _, h, w = groups[0][1].shape
     for factor, pixels in groups:
         expected = (t, -(-h // factor), -(-w // factor))
@@ -217,7 +230,11 @@ def _quantised(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.nda
 def _on_canvas(x: np.ndarray, place: Canvas) -> np.ndarray:
     """Pixels [T, C, h, w] where their canvas has them; what lies around repeats the border."""
     pad = [(b, s - b - n) for b, s, n in zip(_missing(x, place), place.shape, x.shape[2:], strict=True)]
-    return np.pad(np.asarray(x, np.float64), [(0, 0), (0, 0), *pad], mode="edge") if any(map(any, pad)) else np.asarray(x, np.float64)
+    return (
+        np.pad(np.asarray(x, np.float64), [(0, 0), (0, 0), *pad], mode="edge")
+        if any(map(any, pad))
+        else np.asarray(x, np.float64)
+    )
 
 
 def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
@@ -239,10 +256,14 @@ def _in_dn(picture: np.ndarray, step: int, gain: int) -> np.ndarray:
 
 def _checks(pictures: Sequence[np.ndarray]) -> tuple[int, ...]:
     """For each date the checksum of everything that its pixels follow from."""
-    return tuple(frame_check(np.concatenate([p[t].ravel() for p in pictures])) for t in range(len(pictures[0])))
+    return tuple(
+        frame_check(np.concatenate([p[t].ravel() for p in pictures])) for t in range(len(pictures[0]))
+    )
 
 
 def _compare(expected: Sequence[int], got: Sequence[int], name: str) -> None:
     for date, (a, b) in enumerate(zip(expected, got, strict=True)):
         if a != b:
-            raise DesyncError(f"{name}: date {date}: expected pixels of check {a:08x}, got {b:08x}; bytes or weights differ")
+            raise DesyncError(
+                f"{name}: date {date}: expected pixels of check {a:08x}, got {b:08x}; bytes or weights differ"
+            )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from eozip.codecs.pyramid import context
 from eozip.codecs.pyramid.codec import PyramidCodec
@@ -55,10 +55,14 @@ def read_folder(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as fault:
-        raise WeightsError(f"{folder}: expected config.json and model.safetensors of a codec: {fault}") from fault
+        raise WeightsError(
+            f"{folder}: expected config.json and model.safetensors of a codec: {fault}"
+        ) from fault
     digest = digest_of(tensors)
     if config.get("sha256") != digest:
-        raise WeightsError(f"{folder}: expected tensors of hash {config.get('sha256')}, got {digest}; fetch the folder again")
+        raise WeightsError(
+            f"{folder}: expected tensors of hash {config.get('sha256')}, got {digest}; fetch the folder again"
+        )
     return config, tensors
 
 
@@ -90,3 +94,20 @@ def unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
     freqs = np.zeros((ROWS, int(size.max())), np.uint32)
     freqs[np.arange(freqs.shape[1]) < size[:, None]] = tensors["tables.freqs"]
     return Tables(freqs=freqs, first=first, size=size)
+
+
+def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, card: str) -> None:
+    """Write weights that `load_codec` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors"
+    )
+    config = {
+        "kind": KIND,
+        "id": codec_id,
+        "codecs": [codec_id],
+        "sensor": "any",
+        "sha256": digest_of(tensors),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "card.md").write_text(card, encoding="utf-8")

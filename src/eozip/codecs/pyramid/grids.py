@@ -1,4 +1,4 @@
-"""Bands that were interpolated onto a finer grid: found by the encoder, coded on their own grid, interpolated again on integers.
+"""Bands that were interpolated onto a finer grid: found, coded on their own grid, interpolated again on integers.
 
 Most archives bring the 20 and 60 m bands of Sentinel-2 to 10 m. Such a band is U s V^T, with s the band on its own grid and
 U, V the interpolation along rows and columns; only s is coded. The weights of nearest, bilinear and cubic interpolation are
@@ -113,7 +113,7 @@ def _matrix(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
 
 
 def found(x: np.ndarray) -> list[Grid | None]:
-    """The grid of each band of pixels [T, C, H, W] DN, such that every date lies on it to the rounding; None where there is none."""
+    """The grid of each band of pixels [T, C, H, W] DN on which every date lies to the rounding, or None."""
     if min(x.shape[2:]) < LEAST or max(x.shape[2:]) > LARGEST:
         return [None] * x.shape[1]
     grids: list[Grid | None] = []
@@ -133,7 +133,9 @@ def _grid_of(x: np.ndarray, likely: list[Grid]) -> Grid | None:
         near = [g for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]  # the coarsest comes first
         if not near:
             return None
-        best = min((g for g in near if g.factor == near[0].factor), key=lambda g: _left(tiles, g) + g.kernel * TIE)
+        best = min(
+            (g for g in near if g.factor == near[0].factor), key=lambda g: _left(tiles, g) + g.kernel * TIE
+        )
     return best if _lies_on(x, best) else None
 
 

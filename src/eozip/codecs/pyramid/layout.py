@@ -67,7 +67,9 @@ def ladders(groups: Sequence[Group], height: int, width: int) -> list[list[tuple
     placed = [(g, canvas(g, height, width)) for g in sorted(groups, key=lambda g: g.factor)]
     out: list[list[tuple[Group, Canvas]]] = []
     for group, own in placed:
-        fits = out and group.factor == 2 * out[-1][-1][0].factor and _grown(out[-1][-1], group, own) is not None
+        fits = (
+            out and group.factor == 2 * out[-1][-1][0].factor and _grown(out[-1][-1], group, own) is not None
+        )
         if fits:
             for k in range(len(out[-1])):
                 finer = out[-1][k][0]
@@ -83,8 +85,7 @@ def _enlarged(group: Group, own: Canvas, finer: Group) -> Canvas:
     ratio = group.factor // finer.factor
     if group.grid is not None and group.grid.kernel == NATIVE:
         return Canvas((0, 0), (own.shape[0] * ratio, own.shape[1] * ratio))
-    assert group.grid is not None  # a coarser group has one
-    phase = (group.grid.rows, group.grid.columns)
+    phase = (0, 0) if group.grid is None else (group.grid.rows, group.grid.columns)
     before = tuple(own.before[axis] * ratio - phase[axis] // finer.factor for axis in (0, 1))
     return Canvas((before[0], before[1]), (own.shape[0] * ratio, own.shape[1] * ratio))
 
@@ -94,7 +95,8 @@ def _grown(finest: tuple[Group, Canvas], group: Group, own: Canvas) -> Canvas | 
     finer, old = finest
     new = _enlarged(group, own, finer)
     covers = all(
-        new.before[axis] >= old.before[axis] and new.shape[axis] - new.before[axis] >= old.shape[axis] - old.before[axis]
+        new.before[axis] >= old.before[axis]
+        and new.shape[axis] - new.before[axis] >= old.shape[axis] - old.before[axis]
         for axis in (0, 1)
     )
     aligned = finer.grid is None or finer.grid.kernel == NATIVE
@@ -119,7 +121,9 @@ def code_groups(side: Side, groups: Sequence[Group] | None, bands: int) -> list[
     owner = None
     if groups is not None:
         owner = np.array([next(i for i, g in enumerate(groups) if band in g.bands) for band in range(bands)])
-    owner = side.bounded(owner, bands, spread=0.7, first=0, last=count - 1) if count > 1 else np.zeros(bands, int)
+    owner = (
+        side.bounded(owner, bands, spread=0.7, first=0, last=count - 1) if count > 1 else np.zeros(bands, int)
+    )
     grids_sent = [None] * count if groups is None else [g.grid for g in groups]
     read = [_code_grid(side, grid, groups is not None) for grid in grids_sent]
     out = [Group(tuple(np.flatnonzero(owner == i).tolist()), grid) for i, grid in enumerate(read)]
@@ -139,4 +143,9 @@ def _code_grid(side: Side, grid: Grid | None, sending: bool) -> Grid | None:
     kernel = one(grid.kernel if grid else None, NATIVE)
     if kernel == NATIVE:
         return Grid(NATIVE, factor, 0, 0)
-    return Grid(kernel, factor, one(grid.rows if grid else None, factor - 1), one(grid.columns if grid else None, factor - 1))
+    return Grid(
+        kernel,
+        factor,
+        one(grid.rows if grid else None, factor - 1),
+        one(grid.columns if grid else None, factor - 1),
+    )

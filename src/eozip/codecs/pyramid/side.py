@@ -43,7 +43,12 @@ class Side:
         Raises:
             FormatError: other values, which no encoder writes.
         """
-        values = self.integers(None if wanted is None else np.asarray(wanted) - middle, count, spread).astype(np.int64) + middle
+        values = (
+            self.integers(None if wanted is None else np.asarray(wanted) - middle, count, spread).astype(
+                np.int64
+            )
+            + middle
+        )
         if count and (values.min() < first or values.max() > last):
             raise FormatError(
                 f"side information: expected {first}..{last}, got {values.min()}..{values.max()}; the bytes are damaged"

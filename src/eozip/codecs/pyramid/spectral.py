@@ -2,8 +2,8 @@
 
     bands - mean = V @ planes        V int32 [C, C] in units of 2**-PRECISION, columns by falling variance
 
-Each column has as many bits as its variance deserves; a column of no bits is absent, its plane zero. Encoders take the planes by
-the pseudo-inverse of V, so that rounding V costs a little decorrelation and no accuracy.
+Each column has as many bits as its variance deserves; a column of no bits is absent, its plane zero. Encoders take the
+planes by the pseudo-inverse of V, so that rounding V costs a little decorrelation and no accuracy.
 """
 
 from __future__ import annotations
@@ -38,11 +38,15 @@ class Basis:
 
     def bands(self, planes: np.ndarray) -> np.ndarray:
         """Bands from planes: int32 [C, ...] -> int32 [C, ...], in the same units, halves to even."""
-        return _rounded(self.vectors @ planes.reshape(len(planes), -1).astype(np.float64)).reshape(planes.shape)
+        return _rounded(self.vectors @ planes.reshape(len(planes), -1).astype(np.float64)).reshape(
+            planes.shape
+        )
 
     def seen(self, bands: np.ndarray) -> np.ndarray:
         """Bands along the columns, as context for details: int32 [C, ...] -> int32 [C, ...]."""
-        return _rounded(self.vectors.T @ bands.reshape(len(bands), -1).astype(np.float64)).reshape(bands.shape)
+        return _rounded(self.vectors.T @ bands.reshape(len(bands), -1).astype(np.float64)).reshape(
+            bands.shape
+        )
 
     def planes(self, bands: np.ndarray) -> np.ndarray:
         """What an encoder codes: float [C, ...] bands -> float64 [C, ...] planes, 0 where a column is absent."""
@@ -94,6 +98,12 @@ def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
     for k in np.flatnonzero(bits):
         shift = PRECISION - int(bits[k])
         column = None if basis is None else basis.vectors[:, k] >> shift
-        entries = side.bounded(column, bands, spread=_SPREAD * 2.0 ** int(bits[k]), first=-(1 << int(bits[k])), last=1 << int(bits[k]))
+        entries = side.bounded(
+            column,
+            bands,
+            spread=_SPREAD * 2.0 ** int(bits[k]),
+            first=-(1 << int(bits[k])),
+            last=1 << int(bits[k]),
+        )
         vectors[:, k] = entries << shift
     return Basis(vectors, bits)

@@ -96,7 +96,10 @@ class Ladder:
             if level < self.stop:
                 break
             bands, parents = self._own_basis(
-                level, bands[:, :count], None if parents is None else parents[:, :count], None if levels is None else levels[level]
+                level,
+                bands[:, :count],
+                None if parents is None else parents[:, :count],
+                None if levels is None else levels[level],
             )
         done.append(bands)
         return done[:0:-1]
@@ -123,8 +126,10 @@ class Ladder:
         """What the networks are told of the step: (ln step - 4) / 2 on the feature grid."""
         units = round((math.log(self._step_dn) - 4) / 2 * FEATURE) if self.wanted is not None else 0
         units = max(-64, min(64, units))
-        return float(side.bounded(np.array([units]), 1, spread=20, first=-64, last=64)[0]) / FEATURE if self.wanted is not None else (
-            float(side.bounded(None, 1, spread=20, first=-64, last=64)[0]) / FEATURE
+        return (
+            float(side.bounded(np.array([units]), 1, spread=20, first=-64, last=64)[0]) / FEATURE
+            if self.wanted is not None
+            else (float(side.bounded(None, 1, spread=20, first=-64, last=64)[0]) / FEATURE)
         )
 
     def _top(self, side: Side, below: np.ndarray | None, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -157,7 +162,11 @@ class Ladder:
             wanted = np.diff(means, axis=1, prepend=0)
         first = side.integers(None if wanted is None else wanted[:, :1], self.dates, 60).reshape(-1, 1)
         others = side.integers(None if wanted is None else wanted[:, 1:], self.dates * (count - 1), 8)
-        return np.clip(np.cumsum(np.concatenate([first, others.reshape(self.dates, -1)], 1), 1), -LARGEST // VALUE, LARGEST // VALUE)
+        return np.clip(
+            np.cumsum(np.concatenate([first, others.reshape(self.dates, -1)], 1), 1),
+            -LARGEST // VALUE,
+            LARGEST // VALUE,
+        )
 
     def _bases(self, side: Side, samples: np.ndarray | None, count: int) -> list[Basis]:
         return [
@@ -165,7 +174,9 @@ class Ladder:
             for t in range(self.dates)
         ]
 
-    def _code_top(self, side: Side, planes: np.ndarray | None, bases: list[Basis], shape: tuple[int, int]) -> np.ndarray:
+    def _code_top(
+        self, side: Side, planes: np.ndarray | None, bases: list[Basis], shape: tuple[int, int]
+    ) -> np.ndarray:
         """The cells that have nothing below: one table row for each plane, then its symbols."""
         out = np.zeros((self.dates, len(bases[0].bits), *shape), np.int32)
         for t, basis in enumerate(bases):
@@ -315,7 +326,9 @@ class Ladder:
         return _clipped(out)
 
 
-def _each(bases: list[Basis], values: np.ndarray, apply: Callable[[Basis, np.ndarray], np.ndarray]) -> np.ndarray:
+def _each(
+    bases: list[Basis], values: np.ndarray, apply: Callable[[Basis, np.ndarray], np.ndarray]
+) -> np.ndarray:
     return np.stack([apply(basis, one) for basis, one in zip(bases, values, strict=True)])
 
 

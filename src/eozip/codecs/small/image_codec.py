@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
+from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.codecs.small.image_model import SmallImageModel
 from eozip.codecs.small.linear_entropy import Step, rows
 from eozip.codecs.small.native_grid import (
@@ -27,7 +28,6 @@ from eozip.codecs.small.native_grid import (
 )
 from eozip.codecs.small.networks import PATCH
 from eozip.codecs.small.post_filter import read_fit, send_fit
-from eozip.codecs.small.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.fixed_point import ExactArithmetic, FunctionTables, carrier_for, grid_level
 from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port, Tables
 from eozip.errors import DesyncError, FormatError

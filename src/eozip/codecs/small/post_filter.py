@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eozip.codecs.small.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import FormatError, InputError
 
