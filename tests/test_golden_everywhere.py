@@ -20,6 +20,7 @@ import torch
 from eozip import bitstream, hub
 from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
+from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.small.extra_band import WithCompanion
 from eozip.codecs.small.image_codec import SmallCodec
 from eozip.entropy.fixed_point import WEIGHT
@@ -57,9 +58,10 @@ def stored(name: str) -> np.ndarray:
 
 
 def holds(name: str, got: tuple[str, np.ndarray], usual: dict[str, tuple[str, np.ndarray]]) -> bool:
-    """Same rows and symbols as usual, pixels within 1 DN of the committed ones."""
+    """Same rows and symbols as usual, pixels within 1 DN of the committed ones, or equal where a codec computes them exactly."""
     digest, pixels = got
-    return str(digest) == usual[name][0] and np.abs(pixels.astype(int) - stored(name)).max() <= 1
+    most = 0 if isinstance(registry.get(name), PyramidCodec) else 1
+    return str(digest) == usual[name][0] and np.abs(pixels.astype(int) - stored(name)).max() <= most
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -113,7 +115,7 @@ def image_codec(name: str) -> SmallCodec:
     inner = codec.codec if isinstance(codec, WithCompanion) else codec
     if type(inner) is not SmallCodec:  # its subclasses code date after date
         pytest.skip(
-            f"{name}: its dates follow each other, so they are no batch; tests/reference has no decoder for it yet"
+            f"{name}: its dates follow each other, or it has no torch networks; other tests hold it"
         )
     return inner
 
@@ -251,7 +253,7 @@ CHANGES = {"one unit": [one_more(k) for k in range(40)], "plain float32": [as_tr
 
 
 @pytest.mark.parametrize("changes", sorted(CHANGES))
-@pytest.mark.parametrize("name", [n for n in LEARNED if "l1c" not in n])  # they have the networks of l2a
+@pytest.mark.parametrize("name", [n for n in LEARNED if "l1c" not in n and weights_of(n)])  # l1c has the networks of l2a
 def test_sabotage_is_noticed(name, changes):
     """One weight off by one unit, or one layer in plain float32, in layers from all over the network."""
     layers, right = weights_of(name), seen(name)

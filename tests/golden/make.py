@@ -1,12 +1,14 @@
-"""Makes the golden streams that are missing. Until a first release new bytes replace old ones: delete those first.
+"""Makes the golden streams that are missing. Until a first release new bytes replace old ones.
 
-python tests/golden/make.py
+python tests/golden/make.py [BEGINNING ...]     # those whose names begin so are made again: tec-elic-small-any
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -17,10 +19,11 @@ import numpy as np  # noqa: E402
 import eozip  # noqa: E402
 from eozip import bitstream  # noqa: E402
 from eozip.codecs.registry import REGISTRY  # noqa: E402
+import pyramidscenes  # noqa: E402
 from test_bitstream import HEADER  # noqa: E402
 from test_lossless import golden_pixels  # noqa: E402
 from test_residual import KNOWN, Known, beside  # noqa: E402
-from test_shipped import LEARNED, golden_scene  # noqa: E402
+from test_shipped import GRIDDED, golden_scene  # noqa: E402
 from toy_codec import TOY, registered  # noqa: E402
 
 
@@ -41,7 +44,17 @@ def write_bounded(name: str, codec: str, bound: int) -> None:
         np.savez_compressed(HERE / f"{name}.npz", dn=dn, dn_hat=dn_hat)
 
 
-def main() -> None:
+def write_learned(name: str, dn: np.ndarray, blob: Callable[[], bytes]) -> None:
+    """A chunk of a learned codec; its pixels before and after beside it."""
+    if not (HERE / f"{name}.bin").exists():
+        write(f"{name}.bin", blob())
+        decoded = eozip.decode((HERE / f"{name}.bin").read_bytes())
+        np.savez_compressed(HERE / f"{name}.npz", dn=dn, decoded=decoded)
+
+
+def main(again: Sequence[str]) -> None:
+    for path in [p for p in HERE.iterdir() if p.suffix in (".bin", ".npz") and p.name.startswith(tuple(again))]:
+        path.unlink()
     header = replace(HEADER, dtype="int16", nodata=-7, budgets=(9, 0, 255, 1))
     write(
         "chunk-v1.bin",
@@ -51,13 +64,11 @@ def main() -> None:
         pixels = golden_pixels(dtype, nodata)[:, :4]
         write(f"lossless-{dtype}-v1.bin", eozip.encode(pixels, "lossless", nodata=nodata))
         write(f"lossless-{dtype}-1x1-v1.bin", eozip.encode(pixels[0, :, 30:31, 30:31], "lossless"))
-    for name in LEARNED:
-        if not (HERE / f"{name}.bin").exists():
-            dn = golden_scene(name)
-            write(f"{name}.bin", eozip.encode(dn, codec=name, quality=62, sensor=REGISTRY.get(name).sensor))
-            np.savez_compressed(
-                HERE / f"{name}.npz", decoded=eozip.decode((HERE / f"{name}.bin").read_bytes())
-            )
+    for name in GRIDDED:
+        sensor, dn = REGISTRY.get(name).sensor, golden_scene(name)
+        write_learned(name, dn, partial(eozip.encode, dn, codec=name, quality=62, sensor=sensor))
+    for name, made in pyramidscenes.goldens().items():
+        write_learned(name, made.dn, made.encoded)
     with registered(), registered(Known()):
         write_bounded("near-lossless-v1", "lossless", 20)
         write_bounded("residual-v1", KNOWN, 100)
@@ -65,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

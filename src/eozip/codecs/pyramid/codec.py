@@ -52,6 +52,7 @@ class PyramidCodec:
     sensor: str = "any"
     bands: int | None = None
     can_skip: bool = False
+    has_budgets: bool = False
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """As `eozip.codecs.base.Codec.encode`; bands that were interpolated are coded on their own grid."""

@@ -58,22 +58,18 @@ def read_folder(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]
         raise WeightsError(
             f"{folder}: expected config.json and model.safetensors of a codec: {fault}"
         ) from fault
-    digest = digest_of(tensors)
+    digest = digest_of(folder)
     if config.get("sha256") != digest:
         raise WeightsError(
-            f"{folder}: expected tensors of hash {config.get('sha256')}, got {digest}; fetch the folder again"
+            f"{folder}: expected SHA-256 {config.get('sha256')} as config.json declares, got {digest}; fetch the folder again"
         )
     return config, tensors
 
 
-def digest_of(tensors: dict[str, np.ndarray]) -> str:
-    """First 16 hex digits of the SHA-256 over names, types, shapes and values, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()[:16]
+def digest_of(folder: Path) -> str:
+    """First 16 hex digits of the SHA-256 of model.safetensors, as `eozip.hub` has it for all weights."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def packed_tables(tables: Tables) -> dict[str, np.ndarray]:
@@ -107,7 +103,7 @@ def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, ca
         "id": codec_id,
         "codecs": [codec_id],
         "sensor": "any",
-        "sha256": digest_of(tensors),
+        "sha256": digest_of(folder),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "card.md").write_text(card, encoding="utf-8")
