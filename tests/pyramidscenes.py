@@ -1,4 +1,4 @@
-"""Scenes for the pyramid codecs: bands interpolated from coarser cells beside bands that are on none, and the golden ones."""
+"""Scenes for the pyramid codecs: bands interpolated from coarser cells beside others, and the golden ones."""
 
 from __future__ import annotations
 

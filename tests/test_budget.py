@@ -304,6 +304,14 @@ def test_the_default_codec_depends_on_dates_and_on_what_there_is():
             assert encoding.default_codec(2, "toysensor") == "tec-tt-small-toysensor-v1"
 
 
+@pytest.mark.parametrize(
+    ("dates", "sensor", "bands"),
+    [(1, "s2-l2a", 12), (1, "s2-l1c", 13), (2, "s2-l2a", 3), (5, "landsat", None)],
+)
+def test_the_default_takes_any_sensor_and_bands(dates, sensor, bands):
+    assert encoding.default_codec(dates, sensor, bands) == "tec-elic-small-any-v1"
+
+
 def test_the_default_reaches_api_store_and_command_line(tmp_path):
     image, series = "tec-elic-small-s2l2a-v99", "tec-tt-small-s2l2a-v99"
     paths = write_dates(tmp_path)

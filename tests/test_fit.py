@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eozip.codecs.small.post_filter import CHOICE_ROW, basis_of, chosen, kinds, read_fit, send_fit, soft_class
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP
+from eozip.codecs.small.post_filter import CHOICE_ROW, basis_of, chosen, kinds, read_fit, send_fit, soft_class
 from eozip.entropy.logistic_tables import logistic_tables
 from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort
 from eozip.errors import EozipError, FormatError, InputError

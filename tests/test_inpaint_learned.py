@@ -295,7 +295,7 @@ def test_only_small_codecs_polish(token_codec):
         predictor_of(token_codec, polish=True)
     with pytest.raises(InputError, match="expected one of"):
         get_predictor("mirror+regression")
-    assert get_predictor("tec-elic-small+regression").name.endswith("+regression")
+    assert get_predictor("tec-fp-small+regression").name.endswith("+regression")
 
 
 def test_what_was_learnt_for_other_weights_is_not_used(shipped):

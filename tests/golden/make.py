@@ -17,9 +17,9 @@ sys.path.insert(0, str(HERE.parent))
 import numpy as np  # noqa: E402
 
 import eozip  # noqa: E402
+import pyramidscenes  # noqa: E402
 from eozip import bitstream  # noqa: E402
 from eozip.codecs.registry import REGISTRY  # noqa: E402
-import pyramidscenes  # noqa: E402
 from test_bitstream import HEADER  # noqa: E402
 from test_lossless import golden_pixels  # noqa: E402
 from test_residual import KNOWN, Known, beside  # noqa: E402
@@ -53,7 +53,9 @@ def write_learned(name: str, dn: np.ndarray, blob: Callable[[], bytes]) -> None:
 
 
 def main(again: Sequence[str]) -> None:
-    for path in [p for p in HERE.iterdir() if p.suffix in (".bin", ".npz") and p.name.startswith(tuple(again))]:
+    for path in [
+        p for p in HERE.iterdir() if p.suffix in (".bin", ".npz") and p.name.startswith(tuple(again))
+    ]:
         path.unlink()
     header = replace(HEADER, dtype="int16", nodata=-7, budgets=(9, 0, 255, 1))
     write(

@@ -55,7 +55,7 @@ class Header:
     """Facts about one chunk.
 
     Attributes:
-        codec: full codec id, such as ``tec-elic-small-s2l2a-v1``, or ``lossless``.
+        codec: full codec id, such as ``tec-elic-small-any-v1``, or ``lossless``.
         dtype: ``uint16`` or ``int16``.
         shape: T, C, H, W before any padding.
         squeezed: the caller gave [C, H, W] (then T is 1).

@@ -51,18 +51,19 @@ class EncodedChunk:
     dropped: np.ndarray | None = None
 
 
-def default_codec(dates: int, sensor: str = DEFAULT_SENSOR) -> str:
-    """Full id of the codec for who names none: the temporal one for several dates where there is one.
+def default_codec(dates: int, sensor: str = DEFAULT_SENSOR, bands: int | None = None) -> str:
+    """Full id of the codec for who names none: the temporal one for several dates where one takes these bands.
 
     Args:
         dates: dates coded together, T.
         sensor: sensor id.
-
-    Raises:
-        UnknownCodecError: no default codec for this sensor.
+        bands: how many, C; None: those of the sensor.
     """
-    short = DEFAULT_TEMPORAL_CODEC if dates > 1 else DEFAULT_CODEC
-    return registry.resolve(short if registry.knows(short, sensor) else DEFAULT_CODEC, sensor)
+    if dates > 1 and registry.knows(DEFAULT_TEMPORAL_CODEC, sensor):
+        temporal = registry.resolve(DEFAULT_TEMPORAL_CODEC, sensor)
+        if bands is None or registry.get(temporal).bands in (None, bands):
+            return temporal
+    return registry.resolve(DEFAULT_CODEC, sensor)
 
 
 def encode_chunk(
@@ -86,7 +87,7 @@ def encode_chunk(
     if problem:
         raise InputError(f"dn: {problem}; use smaller chunks")
     name = (
-        default_codec(source.shape[0], source.sensor)
+        default_codec(source.shape[0], source.sensor, source.shape[1])
         if codec is None
         else registry.resolve(codec, source.sensor)
     )

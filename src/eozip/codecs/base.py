@@ -37,7 +37,7 @@ class Codec(Protocol):
 
     @property
     def id(self) -> str:
-        """Full id, such as ``tec-elic-small-s2l2a-v1``."""
+        """Full id, such as ``tec-tt-small-s2l2a-v1``."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Codec(Protocol):
 
     @property
     def sensor(self) -> str:
-        """Id of the sensor it was trained for, such as ``s2-l2a``."""
+        """Id of the sensor it was trained for, such as ``s2-l2a``; "any" where it was trained for none in particular."""
         ...
 
     @property

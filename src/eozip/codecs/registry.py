@@ -1,8 +1,9 @@
 """Which codecs there are, by name; each is imported and loaded on first use.
 
 Every folder in ``eozip/weights`` lists the ids of its codecs in its config.json, and names the kind of its network, for
-which `LOADERS` has the function that loads it. Full ids say sensor and version (``tec-elic-small-s2l2a-v1``); the
-short name is the id without them (``tec-elic-small``) and means the newest version.
+which `LOADERS` has the function that loads it. Full ids say sensor and version (``tec-tt-small-s2l2a-v1``), or that any
+sensor will do (``tec-elic-small-any-v1``); the short name is the id without them and means the newest version. A folder
+that lists no codec holds tensors that others share.
 """
 
 from __future__ import annotations
@@ -102,11 +103,9 @@ class Registry:
         name = str(codec)
         if name in self._entries or name == LOSSLESS:
             return name
-        versions = [
-            (version, full) for full in self._entries if (version := _version(full, name, sensor)) >= 0
-        ]
-        if versions:
-            return max(versions)[1]
+        fitting = [full for full in self._entries if _version(full, name, sensor) >= 0]
+        if fitting:
+            return max(fitting, key=lambda full: (not _is_of_any(full), _version(full, name, sensor)))
         with self._lock:
             if (kept := self._kept(name)) is not None or (kept := _called(FIND, *_parted(name))) is not None:
                 return self.keep(kept)
@@ -200,6 +199,12 @@ def _version(full_id: str, short: str, sensor: str) -> int:
     match = _FULL_ID.fullmatch(full_id)
     fits = match and match["short"] == short and match["sensor"] in (sensor.replace("-", ""), ANY_SENSOR)
     return int(match["version"]) if match and fits else -1
+
+
+def _is_of_any(full_id: str) -> bool:
+    """Whether an id is that of a codec for any sensor; one for the sensor asked for comes before it."""
+    match = _FULL_ID.fullmatch(full_id)
+    return match is not None and match["sensor"] == ANY_SENSOR
 
 
 def load_folder(folder: Path, kind: str, full_id: str | None = None) -> Codec:

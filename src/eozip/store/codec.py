@@ -3,7 +3,7 @@
 Found by zarr through the entry point group `zarr.codecs`. The pixels go through `eozip.chunk.api`, imported at
 the first chunk: opening a store and reading its coordinates needs no torch.
 
-    configuration: {"codec": "tec-elic-small-s2l2a-v1", "quality": 60.0, "target_psnr": null, "max_error": null,
+    configuration: {"codec": "tec-elic-small-any-v1", "quality": 60.0, "target_psnr": null, "max_error": null,
                     "sensor": "s2-l2a", "nodata": 0, "offset": 0, "bitstream": 1}
 
 A stream may be smaller than its chunk in T, H and W (the edge of the scene, the last dates): it then fills
@@ -78,7 +78,7 @@ class EozipChunkCodec(ArrayBytesCodec):
     """Codes chunks [T, C, h, w] of uint16 or int16 DN with a codec of eozip.
 
     Attributes:
-        codec: full id of the codec, such as `tec-elic-small-s2l2a-v1` or `lossless`.
+        codec: full id of the codec, such as `tec-elic-small-any-v1` or `lossless`.
         quality: 0 to 100, or None.
         target_psnr: dB at peak 10,000 DN for each chunk, or None. At most one of the two is given.
         sensor: id of the sensor whose bands these are.

@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from eozip.codecs.registry import ANY_SENSOR
 from eozip.raster import Scene
 from eozip.raster.files import printable
 from eozip.sensors import get, own_order
@@ -169,8 +170,8 @@ def band_labels(scene: Scene, sensor: str) -> tuple[str, ...]:
         scene: the source, its bands in the order of the array.
         sensor: id of the sensor whose bands these are.
     """
-    known = get(sensor).band_names
-    if own_order(scene.band_names, get(sensor)) == tuple(range(len(known))):
+    known = () if sensor == ANY_SENSOR else get(sensor).band_names
+    if known and own_order(scene.band_names, get(sensor)) == tuple(range(len(known))):
         return tuple(str(name) for name in scene.band_names)
     codes = tuple(canonical_name(name) if name else None for name in scene.band_names)
     if len(known) == len(codes) and codes != known:

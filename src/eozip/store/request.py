@@ -13,7 +13,7 @@ from eozip.chunk.encoding import check_budgeted, default_codec
 from eozip.chunk.options import DEFAULT_QUALITY, check_names, checked_error
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
-from eozip.codecs.registry import LOSSLESS
+from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
 from eozip.raster import Scene, with_fill
 from eozip.sensors import get, match_bands, named, overridden, own_order
@@ -68,16 +68,20 @@ def make_request(
         budgets: sections to send of each date, one for all or one for each date of a group; see `eozip.encode`.
 
     Raises:
-        InputError: bands of no sensor, both ways of asking for quality, or values out of range.
+        InputError: bands of no sensor for a codec that has one, both ways of asking for quality, or values out of range.
         UnknownCodecError: no such codec for the sensor.
         WeightsError: its weights are missing.
     """
     check_array(scene.shape, scene.dtype)
     check_names(codec, sensor)
     sensor = named(sensor).id if sensor else _sensor_of(codec)
-    known, order = match_scene(scene, sensor)
+    known, order = _matched(scene, sensor, codec)
     scene = with_fill(scene, _whole("nodata", nodata))
-    full_id = registry.resolve(codec, known) if codec else default_codec(min(scene.shape[0], gop), known)
+    full_id = (
+        registry.resolve(codec, known)
+        if codec
+        else default_codec(min(scene.shape[0], gop), known, scene.shape[1])
+    )
     max_error = checked_error(max_error)
     if not any(v is not None for v in (quality, target_psnr, max_error, budgets)) and full_id != LOSSLESS:
         quality = DEFAULT_QUALITY
@@ -94,12 +98,38 @@ def make_request(
     return Request(configured, order, _provenance(full_id), tuple(_notes(scene, known, order)))
 
 
+def _matched(
+    scene: Scene, sensor: str | None, codec: str | Path | Codec | None
+) -> tuple[str, tuple[int, ...]]:
+    """As `match_scene`; bands of no sensor stay as they are where the codec takes any."""
+    try:
+        return match_scene(scene, sensor)
+    except InputError:
+        if sensor is not None or not _takes_any(codec):
+            raise
+    return match_scene(scene, ANY_SENSOR)
+
+
+def _takes_any(codec: str | Path | Codec | None) -> bool:
+    if codec is None or codec == LOSSLESS:
+        return True
+    if isinstance(codec, str) and not registry.knows(codec, ANY_SENSOR):
+        return False
+    return registry.get(registry.resolve(codec, ANY_SENSOR)).bands is None
+
+
 def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]:
     """The sensor and the positions in the scene of its bands.
+
+    Args:
+        scene: the source.
+        sensor: id; `ANY_SENSOR` takes all bands in their order; None recognises them.
 
     Raises:
         InputError: the bands are no sensor's; the message lists what is supported.
     """
+    if sensor == ANY_SENSOR:
+        return sensor, tuple(range(scene.shape[1]))
     known = get(sensor) if sensor else None
     order = None if known is None else own_order(scene.band_names, known)
     if known is not None and order is not None:
@@ -130,6 +160,8 @@ def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple
 
 
 def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
+    if sensor == ANY_SENSOR:
+        return []
     by_own_names = own_order(scene.band_names, get(sensor)) is not None
     return [] if by_own_names else overridden(scene.meanings, get(sensor), order)
 
@@ -142,7 +174,8 @@ def _sensor_of(codec: str | Path | Codec | None) -> str | None:
     """The sensor of a codec of one's own; None of listed ones, which exist for several."""
     if codec is None or (isinstance(codec, str) and registry.is_listed(codec)):
         return None
-    return registry.get(registry.resolve(codec)).sensor
+    own = registry.get(registry.resolve(codec)).sensor
+    return None if own == ANY_SENSOR else own
 
 
 def _whole(name: str, value: float | None) -> int | None:

@@ -50,8 +50,8 @@ def default_codecs(sensor: str = "s2-l2a") -> list[str]:
 
 def learned(sensor: str = "s2-l2a") -> list[str]:
     """Short names of every codec of a sensor in the registry, the default ones first."""
-    mark = f"-{sensor.replace('-', '')}-v"
-    found = [name.rpartition(mark)[0] for name in registry.names() if mark in name]
+    marks = [f"-{name}-v" for name in (sensor.replace("-", ""), registry.ANY_SENSOR)]
+    found = [name.rpartition(mark)[0] for name in registry.names() for mark in marks if mark in name]
     first = [name for name in (encoding.DEFAULT_TEMPORAL_CODEC, encoding.DEFAULT_CODEC) if name in found]
     return list(dict.fromkeys([*first, *found]))
 

@@ -61,7 +61,7 @@ def read_folder(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]
     digest = digest_of(folder)
     if config.get("sha256") != digest:
         raise WeightsError(
-            f"{folder}: expected SHA-256 {config.get('sha256')} as config.json declares, got {digest}; fetch the folder again"
+            f"{folder}: expected SHA-256 {config.get('sha256')} in config.json, got {digest}; fetch the folder again"
         )
     return config, tensors
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,7 +103,7 @@ def _convolved(v: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 class TorchStage(NumpyStage):
-    """`Stage` with convolutions by torch."""
+    """`Stage` with convolutions by torch, or by numpy while torch may round inside of them."""
 
     def __init__(self, stored: Mapping[str, np.ndarray], functions: Functions) -> None:
         import torch  # an extra: reading by numpy must not need it
@@ -112,6 +114,8 @@ class TorchStage(NumpyStage):
 
     def start(self, below: np.ndarray, features: np.ndarray, constant: np.ndarray) -> tuple[Any, np.ndarray]:
         torch, t = self._torch, self._t
+        if not _is_exact(torch):
+            return super().start(below, features, constant)
         with torch.inference_mode():
             filtered = _dense(torch, torch.from_numpy(window(below)), t["window"]).numpy()
             bank = self._functions.features(_units(filtered[:, :BANK]))
@@ -123,6 +127,8 @@ class TorchStage(NumpyStage):
 
     def step(self, shared: Any, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         torch, t, number, near, v = self._torch, self._t, 0, None, shared
+        if isinstance(shared, np.ndarray):  # `start` was numpy's
+            return super().step(shared, known)
         with torch.inference_mode():
             if known is not None:
                 f = self._functions.features(_units(known))
@@ -138,6 +144,18 @@ class TorchStage(NumpyStage):
             out = _dense(torch, v, t[f"out{number}"], t[f"out{number}_bias"])
             out.mul_(FEATURE).round_().div_(FEATURE).clamp_(-FEATURE_MAX, FEATURE_MAX)
         return out.numpy(), near
+
+
+def _is_exact(torch: Any) -> bool:
+    """Whether torch's float32 products are IEEE's under the settings of now.
+
+    Elsewhere than on x86, and without oneDNN, torch may take transforms that round (Winograd) for convolutions.
+    """
+    from eozip.entropy.fixed_point import carrier_for  # imports torch
+
+    strict = os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() == "STRICT"
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return is_x86 and strict and carrier_for(torch.device("cpu")) == torch.float32
 
 
 def _dense(torch: Any, v: Any, weights: Any, bias: Any = None) -> Any:
