@@ -16,7 +16,7 @@ from eozip.codecs import registry
 from eozip.errors import InputError
 from eozip.raster import open_scene
 from eozip.sensors import get
-from eozip.store import decode_store, make_request, verify_store
+from eozip.store import decode_store, describe, make_request, verify_store
 from rasterfiles import everything, write_tif
 from storefiles import (
     DATES,
@@ -108,6 +108,25 @@ def test_every_codec_through_a_store(tmp_path, name):
     np.testing.assert_array_equal(back == 0, dn == 0)
     assert (back == dn).all() if codes_exactly(name) else summary.psnr > 25
     assert verify_store(tmp_path / "s.zarr", against=open_scene(tmp_path / "a.tif")).failures == []
+
+
+@pytest.mark.parametrize("names", [("red", "nir", "thermal"), (None, None, None), ("B02", "B02", "B03")])
+def test_bands_of_no_sensor_keep_their_order_and_names(tmp_path, names):
+    dn = write_tif(tmp_path / "a.tif", scene_pixels(shape=(3, 40, 41)), names)
+    make_store(tmp_path / "a.tif", tmp_path / "s.zarr", None, quality=60)
+    found = describe(tmp_path / "s.zarr")
+    assert (found.codec.codec, found.codec.sensor) == ("tec-elic-small-any-v1", "any")
+    decode_store(tmp_path / "s.zarr", tmp_path / "b.tif")
+    back = everything(tmp_path / "b.tif")
+    assert back["header"] == everything(tmp_path / "a.tif")["header"]
+    assert eozip.psnr(dn, np.array(back["pixels"], dn.dtype)) > 30
+    assert verify_store(tmp_path / "s.zarr", against=open_scene(tmp_path / "a.tif")).failures == []
+
+
+def test_bands_of_no_sensor_are_refused_by_codecs_of_one(tmp_path):
+    write_tif(tmp_path / "a.tif", scene_pixels(shape=(3, 40, 41)), ("red", "nir", "thermal"))
+    with pytest.raises(InputError, match="supported are"):
+        make_store(tmp_path / "a.tif", tmp_path / "s.zarr", "tec-fp-small")
 
 
 def test_a_scene_without_any_pixel(tmp_path):

@@ -106,24 +106,6 @@ def staircases() -> dict[str, np.ndarray]:
     }
 
 
-def stages(stored: Mapping[str, np.ndarray], fast: bool) -> list[Stage]:
-    """The networks of all levels from their stored integers.
-
-    Args:
-        stored: tensors named "0.trunk", ..., as `eozip_lab` exports them.
-        fast: by torch, which has to be installed; else by numpy. Both give the same numbers.
-    """
-    from eozip.codecs.pyramid.stages import NumpyStage, TorchStage  # torch only where it is asked for
-
-    kind = TorchStage if fast else NumpyStage
-    f = functions(stored)
-    return [kind(_part(stored, f"{level}."), f) for level in range(LEVELS)]
-
-
-def _part(stored: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-
-
 def window(below: np.ndarray) -> np.ndarray:
     """Differences of the 24 cells around each from it, clipped: [N, 1, h, w] steps -> [N, 24, h, w]."""
     h, w = below.shape[-2:]

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from eozip.codecs.pyramid import context
+from eozip.codecs.pyramid import context, stages
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.side import ROWS
 from eozip.codecs.pyramid.traverse import Model
@@ -44,7 +44,7 @@ def model_of(tensors: dict[str, np.ndarray], *, fast: bool) -> Model:
     """
     try:
         tables = unpacked_tables(tensors)
-        return Model(context.stages(tensors, fast), context.functions(tensors), tables)
+        return Model(stages.stages(tensors, fast), context.functions(tensors), tables)
     except (KeyError, ValueError) as fault:
         raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
 

@@ -15,11 +15,13 @@ from eozip.codecs.pyramid.context import (
     DIFFERENCE_MAX,
     FEATURE,
     FEATURE_MAX,
+    LEVELS,
     PREDICTION_MAX,
     SQUASH_REACH,
     VALUE,
     WEIGHT,
     Functions,
+    functions,
     window,
 )
 
@@ -168,3 +170,19 @@ def _dense(torch: Any, v: Any, weights: Any, bias: Any = None) -> Any:
 
 def _settled(v: Any) -> Any:
     return v.mul_(FEATURE).round_().div_(FEATURE).clamp_(0.0, ACTIVATION_MAX)
+
+
+def stages(stored: Mapping[str, np.ndarray], fast: bool) -> list[NumpyStage]:
+    """The networks of all levels from their stored integers.
+
+    Args:
+        stored: tensors named "0.trunk", ..., as `eozip_lab` exports them.
+        fast: by torch, which has to be installed; else by numpy. Both give the same numbers.
+    """
+    kind = TorchStage if fast else NumpyStage
+    f = functions(stored)
+    return [kind(_part(stored, f"{level}."), f) for level in range(LEVELS)]
+
+
+def _part(stored: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
