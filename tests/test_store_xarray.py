@@ -108,6 +108,19 @@ def test_a_good_store_needs_no_repair(tmp_path, ending):
     assert repair_store(store).keys == ()
 
 
+@pytest.mark.parametrize("text", ["{", "[]", None])
+def test_a_damaged_record_comes_back_from_its_copy(tmp_path, text):
+    store = a_store(tmp_path, 2)
+    own = store / "eozip" / "zarr.json"
+    before = json.loads(own.read_text())
+    own.unlink()
+    if text is not None:
+        own.write_text(text)
+    assert describe(store).grid.shape[0] == 2
+    assert repair_store(store).keys == ("eozip/zarr.json",)
+    assert json.loads(own.read_text()) == before
+
+
 def test_repair_by_the_command_line(tmp_path):
     store = a_store(tmp_path, 3)
     with pytest.raises(ValueError):
@@ -116,7 +129,7 @@ def test_repair_by_the_command_line(tmp_path):
     assert runner.invoke(cli, ["verify", str(store)]).exit_code == 3
     result = runner.invoke(cli, ["verify", str(store), "--repair"])
     assert result.exit_code == 0
-    assert "1 dates without pixels cut off" in result.output
+    assert "1 date without pixels cut off" in result.output
     again = json.loads(runner.invoke(cli, ["verify", str(store), "--repair", "--json"]).stdout)
     assert again["repaired"] == {"keys": [], "taken": 0, "cut": 0}
 

@@ -99,9 +99,13 @@ def _repaired(done: Repaired | None) -> list[str]:
         return []
     if not done.keys:
         return ["  repair: nothing to do"]
-    taken = [f"{done.taken} dates of another program taken into the store"] if done.taken else []
-    cut = [f"{done.cut} dates without pixels cut off"] if done.cut else []
-    return [f"  repaired: {', '.join([*taken, *cut, f'{len(done.keys)} documents written again'])}"]
+    taken = [f"{_counted(done.taken, 'date')} of another program taken into the store"] if done.taken else []
+    cut = [f"{_counted(done.cut, 'date')} without pixels cut off"] if done.cut else []
+    return [f"  repaired: {', '.join([*taken, *cut, _counted(len(done.keys), 'key') + ' written again'])}"]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _text(report: Report, store: Description) -> str:

@@ -125,9 +125,12 @@ def _consolidated(nodes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_there(files: StoreFiles, key: str, data: bytes) -> bool:
-    if key.endswith(GROUP) and files.size(key) is not None:
+    if not key.endswith(GROUP) or files.size(key) is None:
+        return data == files.get(key)
+    try:
         return read_raw(files, key) == json.loads(data)
-    return data == files.get(key)
+    except FormatError:
+        return False
 
 
 def lengths_along_time(files: StoreFiles) -> dict[str, int]:
@@ -154,9 +157,9 @@ def _time_keys(
 
 
 def _documents(files: StoreFiles) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every node of the hierarchy but its root."""
+    """Every node of the hierarchy but its root and the record, which is never needed: it is written anew."""
     for key in files.names():
-        if key.endswith(f"/{GROUP}"):
+        if key.endswith(f"/{GROUP}") and key != f"{RECORD}/{GROUP}":
             yield key.removesuffix(f"/{GROUP}"), read_raw(files, key)
 
 
