@@ -1,6 +1,6 @@
 """Encoding, decoding, reading and training beside busy programs, against a machine that is left alone.
 
-    python benchmarks/busy.py [--loops 0 2] [--repeats 2] [--seconds 120] [--out results]
+    python benchmarks/busy.py [--loops 0 2] [--threads default one torch] [--repeats 2] [--seconds 120] [--out results]
 
 Loops are endless programs in Python, as many as asked for beside each measurement; by default none, and one for each
 core. Each measurement is a process of its own, with torch imported and weights loaded before the clock starts, and
@@ -26,7 +26,13 @@ from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 
 SHARED_ABOVE = 0.5  # load average of one minute before the first measurement
 THREADS = ("default", "one", "torch")
-_LOOP = "x = 0\nwhile True:\n    x = (x * 1103515245 + 12345) % 2147483648\n"
+_LOOP = """
+import os, sys
+x = 0
+while os.getppid() == int(sys.argv[1]):  # ends with its parent, however that ends
+    for _ in range(100_000):
+        x = (x * 1103515245 + 12345) % 2147483648
+"""
 _CHILD = """
 import json, os, sys, tempfile, time
 from pathlib import Path
@@ -117,7 +123,7 @@ def main() -> int:
         cases = [
             {"loops": loops, "threads": how, "seconds": _measured(folder, how, loops, options)}
             for loops in options.loops
-            for how in THREADS
+            for how in options.threads
         ]
     results = {
         "provenance": provenance(),
@@ -162,7 +168,8 @@ def _measured(folder: Path, how: str, loops: int, options: argparse.Namespace) -
 @contextmanager
 def _busy(loops: int) -> Iterator[None]:
     """So many programs that never rest, while the block runs."""
-    running = [subprocess.Popen([sys.executable, "-c", _LOOP]) for _ in range(loops)]
+    command = [sys.executable, "-c", _LOOP, str(os.getpid())]
+    running = [subprocess.Popen(command) for _ in range(loops)]
     try:
         yield
     finally:
@@ -191,6 +198,7 @@ def _prepare(folder: Path, dates: int, steps: int) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed beside busy programs.")
     parser.add_argument("--loops", type=int, nargs="+", default=[0, os.cpu_count() or 1])
+    parser.add_argument("--threads", nargs="+", choices=THREADS, default=THREADS)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--dates", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)

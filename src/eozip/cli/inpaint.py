@@ -11,6 +11,7 @@ import click
 from eozip.cli.common import (
     RASTER,
     json_option,
+    many,
     overwrite_option,
     print_json,
     progress_bar,
@@ -100,7 +101,7 @@ def inpaint(
 def _lines(report: Report, predictor: str, reason: str) -> list[str]:
     times, bands, height, width = report.shape
     lines = [
-        f"{report.output}: {times} dates x {bands} bands x {height} x {width} pixels in {report.seconds:.1f} s",
+        f"{report.output}: {many(times, 'date')} x {bands} bands x {height} x {width} pixels in {report.seconds:.1f} s",
         f"  predictor {predictor}: {reason}",
     ]
     for name, method, cover, sigma in zip(report.files, report.methods, report.cover, report.sigma):
