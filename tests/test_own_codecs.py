@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+import xarray as xr
 from click.testing import CliRunner
 
 import eozip
@@ -19,6 +21,7 @@ from eozip import hub, own, sensors
 from eozip.cli import cli
 from eozip.codecs import registry
 from eozip.errors import InputError, UnknownCodecError, WeightsError
+from eozip_lab.train.kinds import kind_of
 from rasterfiles import write_tif
 from test_state_dicts import as_written, small
 from trainfiles import scene, write_recipe
@@ -187,6 +190,34 @@ def test_a_path_serves_as_codec_and_a_fresh_process_decodes(tmp_path, tif, kind)
         assert a.shape == b.shape
 
 
+def test_a_published_name_serves_as_codec_and_is_found_in_the_cache(tmp_path, tif, monkeypatch):
+    """As huggingface_hub keeps it: no network is asked, neither to encode nor to decode."""
+    library = pytest.importorskip("huggingface_hub", reason="huggingface_hub (extra 'hub') is not installed")
+    cached = checkpoint(tmp_path / "cached.pt", "tec-elic")
+    wanted = ("embed2scale/TerraCodec-1.0-ELIC-S2L2A", "TerraCodec_v1_ELIC_S2L2A_lambda-10.pt")
+
+    def found(repository: str, filename: str) -> str | None:
+        return str(cached) if (repository, filename) == wanted else None
+
+    monkeypatch.setattr(library, "try_to_load_from_cache", found)
+    store = tmp_path / "s.zarr"
+    here("encode", tif, store, "--codec", f"{wanted[0]}@lambda-10")
+    registry.REGISTRY._own.clear()
+    here("decode", store, tmp_path / "back.tif")
+    assert json.loads(here("info", store, "--json"))["codec"].startswith("tec-elic-base-s2l2a-")
+
+
+def test_a_store_opens_by_xarray_where_the_variable_says(tmp_path, tif, monkeypatch):
+    store = tmp_path / "s.zarr"
+    here("encode", tif, store, "--codec", retrained(tmp_path / "codecs" / "a", "mine-v1"))
+    registry.REGISTRY._own.clear()
+    with xr.open_zarr(store) as opened, pytest.raises(UnknownCodecError, match=r"mine-v1.*EOZIP_CODECS"):
+        opened["reflectance"].load()
+    monkeypatch.setenv(own.VARIABLE, str(tmp_path / "codecs"))
+    with xr.open_zarr(store) as opened:
+        assert opened["reflectance"].load().shape == (1, 12, 40, 40)
+
+
 def test_models_lists_them(tmp_path, monkeypatch):
     retrained(tmp_path / "a", "mine-v1")
     monkeypatch.setenv(own.VARIABLE, str(tmp_path))
@@ -243,6 +274,32 @@ def test_the_header_says_the_sensor_of_the_codec(landsat):
     with rasterio.open(tif) as src:
         blob = eozip.encode(src.read(), codec=weights)
     assert eozip.inspect(blob).header.sensor == "landsat-sr"
+
+
+def test_facts_of_a_store_need_neither_weights_nor_sensor(landsat, tmp_path, monkeypatch):
+    weights, tif = landsat
+    store = tmp_path / "s.zarr"
+    here("encode", tif, store, "--codec", weights)
+    registry.REGISTRY._own.clear()
+    sensors.sensor._ADDED.clear()
+    assert "landsat-sr" in here("info", store)
+    with xr.open_zarr(store) as opened:
+        assert list(opened["band"].values) == list(BANDS)
+
+
+def test_published_layouts_train_on_another_sensor(tmp_path):
+    (tmp_path / "landsat.toml").write_text(SENSOR)
+    kind = replace(kind_of("tec-fp"), sensor=sensors.named(str(tmp_path / "landsat.toml")).id)
+    model = kind.build(kind.configured({"n": 8, "m": 16})).eval()
+    kind.save(tmp_path / "w", model, "fields-v1", kind.sensor, "card")
+    (tmp_path / "w" / own.SENSOR_FILE).write_text(SENSOR)
+    sensors.sensor._ADDED.clear()
+    codec = eozip.load(tmp_path / "w")
+    assert (codec.sensor, codec.bands) == ("landsat-sr", 7)
+    dn = scene(np.random.default_rng(2), 1, 40, 7)
+    blob = eozip.encode(dn, codec=codec)
+    assert eozip.inspect(blob).header.sensor == "landsat-sr"
+    assert eozip.decode(blob).shape == dn.shape
 
 
 @pytest.mark.parametrize(
