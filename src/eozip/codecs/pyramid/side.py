@@ -31,7 +31,10 @@ class Side:
 
     def integers(self, wanted: np.ndarray | None, count: int, spread: float) -> np.ndarray:
         """int32 [count], under the row for their spread."""
-        rows = np.full(count, row_of(spread), np.uint8)
+        return self.rows(wanted, np.full(count, row_of(spread), np.uint8))
+
+    def rows(self, wanted: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        """int32 [n], each under its row."""
         symbols = None if wanted is None else np.asarray(wanted, np.int32).ravel()
         return self.port.code(symbols, rows, self.tables)
 

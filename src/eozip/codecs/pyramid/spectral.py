@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.codecs.pyramid.side import Side
+from eozip.errors import FormatError
 
 PRECISION = 11  # bits of a column at most
 _FINEST = 1 << PRECISION
+_FIRST_BITS = 8  # expected of the strongest column
 _SPREAD = 0.35  # of a unit vector's entries, about
 
 
@@ -92,18 +94,13 @@ def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
     Raises:
         FormatError: a precision that no encoder writes.
     """
-    wanted = None if basis is None else basis.bits
-    bits = side.bounded(wanted, bands, spread=2.0, first=0, last=PRECISION, middle=4)
+    falls = None if basis is None else np.diff(basis.bits, prepend=_FIRST_BITS)
+    bits = _FIRST_BITS + np.cumsum(side.integers(falls, bands, 1.2).astype(np.int64))
+    if bits.min() < 0 or bits.max() > PRECISION:
+        raise FormatError(f"basis: expected 0..{PRECISION} bits, got {bits.min()}..{bits.max()}; the bytes are damaged")
     vectors = np.zeros((bands, bands), np.int32)
     for k in np.flatnonzero(bits):
-        shift = PRECISION - int(bits[k])
-        column = None if basis is None else basis.vectors[:, k] >> shift
-        entries = side.bounded(
-            column,
-            bands,
-            spread=_SPREAD * 2.0 ** int(bits[k]),
-            first=-(1 << int(bits[k])),
-            last=1 << int(bits[k]),
-        )
-        vectors[:, k] = entries << shift
-    return Basis(vectors, bits)
+        shift, unit = PRECISION - int(bits[k]), 1 << int(bits[k])
+        sent = None if basis is None else basis.vectors[:, k] >> shift
+        vectors[:, k] = np.clip(side.integers(sent, bands, _SPREAD * unit), -unit, unit) << shift
+    return Basis(vectors, bits.astype(np.int32))

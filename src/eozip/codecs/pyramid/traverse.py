@@ -18,7 +18,7 @@ import numpy as np
 
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
+from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
 from eozip.codecs.pyramid.spectral import Basis, code_basis, fitted
 from eozip.entropy.range_coder import Port, Tables
 
@@ -27,6 +27,7 @@ CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
 LARGEST = 1 << 23  # units that float32 holds exactly
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
+_AFTER_DEAD, _AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
 
 Quantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -244,18 +245,25 @@ class Ladder:
     ) -> np.ndarray:
         """2 log2 of the rms of each plane's details, int32 [T, K, 3]; DEAD where all of them are 0."""
         exists = present[:, :, None] & coded.any((1, 2))
-        guess = self._sides.get(present.shape[1])
-        guess = np.full(exists.shape, 2, np.int32) if guess is None else guess
+        before = self._sides.get(present.shape[1])
+        before = np.full(exists.shape, 2, np.int32) if before is None else before
         sent = None
         if wanted is not None:
             rms = np.sqrt((wanted**2).sum((3, 4)) / np.maximum(1, coded.sum((1, 2))))
             sent = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
             sent[(np.abs(wanted) * coded).max((3, 4)) < 0.6] = DEAD
-            sent = (sent - guess)[exists]
-        values = side.integers(sent, int(exists.sum()), 1.6)
         out = np.full(exists.shape, DEAD, np.int32)
-        out[exists] = np.clip(values + guess[exists], DEAD, SIDE_MAX)
-        self._sides[present.shape[1]] = np.maximum(out, SIDE_MIN - 1)
+        guess = before[:, :, 0]
+        for k in range(3):  # the second and third orientation follow the first as they did one level below
+            own = exists[:, :, k]
+            rows = np.where(guess[own] <= DEAD, _AFTER_DEAD, _AFTER_ALIVE[k])
+            symbols = None if sent is None else (sent[:, :, k] - guess)[own]
+            out[own, k] = np.clip(side.rows(symbols, rows) + guess[own], DEAD, SIDE_MAX)
+            if k < 2:
+                alive = (out[:, :, k] > DEAD) & (before[:, :, k] > DEAD) & (before[:, :, k + 1] > DEAD)
+                steps = out[:, :, k] + np.where(alive, before[:, :, k + 1] - before[:, :, k], 0)
+                guess = np.clip(steps, DEAD, SIDE_MAX)
+        self._sides[present.shape[1]] = out
         return out
 
     def _plane(
