@@ -18,6 +18,7 @@ import numpy as np
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids, layout
+from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.side import Side
@@ -33,6 +34,7 @@ GAIN_UNITS = 8
 # What an error of a cell weighs in the interpolated picture, per pixel that the cell covers
 CELL_WEIGHT = 0.45
 SECTIONS = 3
+LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +132,12 @@ class PyramidCodec:
         pixels = dict(zip((g.bands for g in groups), cells, strict=True))
         gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
         quantise = partial(_quantised, tables=self.model.tables)
-        pictures = []
+        pictures: list[np.ndarray] = []
+        lent = None
         for ladder in layout.ladders(groups, *size):
             own = [_on_canvas(pixels[g.bands], place) * gain_of[g.bands] for g, place in ladder]
-            pictures += self._ladder(ladder, len(cells[0]), step, ports, Wanted(own, quantise)).run()
+            made, lent = self._run(ladder, len(cells[0]), step, ports, Wanted(own, quantise), lent)
+            pictures += made
         return Encoded(tuple(port.finish() for port in ports), _checks(pictures))
 
     def _decoded(
@@ -147,9 +151,10 @@ class PyramidCodec:
         groups = layout.code_groups(side, None, bands)
         step, gains = _code_steps(side, None, np.zeros(len(groups), int))
         gain_of = {g.bands: int(gain) for g, gain in zip(groups, gains, strict=True)}
-        pictures, found = [], []
+        pictures: list[np.ndarray] = []
+        found, lent = [], None
         for ladder in layout.ladders(groups, *size):
-            made = self._ladder(ladder, dates, step, ports, None).run()
+            made, lent = self._run(ladder, dates, step, ports, None, lent)
             pictures += made
             for (group, place), picture in zip(ladder, made, strict=True):
                 found.append(
@@ -160,23 +165,40 @@ class PyramidCodec:
         _compare(coded.checks, _checks(pictures), self.id)
         return found
 
-    def _ladder(
+    def _run(
         self,
         ladder: list[tuple[Group, Canvas]],
         dates: int,
         step: int,
         ports: Sequence[Port],
         wanted: Wanted | None,
-    ) -> Ladder:
-        finest = ladder[0][0].factor
-        return Ladder(
+        lent: Lent | None,
+    ) -> tuple[list[np.ndarray], Lent | None]:
+        """One ladder, predicted from what an earlier one lends; the first one that can lends to all that follow."""
+        group, place = ladder[0]
+        prediction = None
+        if lent is not None and len(ladder) == 1:
+            goal = None if wanted is None else wanted.groups[0] / (step / STEP_UNITS)
+            side = Side(ports[0], self.model.tables)
+            prediction = code_prediction(side, lent.at(group, place), goal, len(group.bands))
+            if wanted is not None:
+                left = wanted.groups[0] - prediction * (step / (STEP_UNITS * VALUE))
+                wanted = Wanted([left], wanted.quantise)
+        walk = Ladder(
             self.model,
-            [(len(g.bands), *place.shape) for g, place in ladder],
+            [(len(g.bands), *p.shape) for g, p in ladder],
             dates,
             step,
-            lambda level: ports[section_of(finest << level)],
+            lambda level: ports[section_of(group.factor << level)],
             wanted,
+            lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
+        made = walk.run()
+        if prediction is not None:
+            made[0] = made[0] + prediction
+        if lent is None and walk.lent is not None:
+            lent = Lent(walk.lent, place.before)
+        return made, lent
 
 
 def section_of(scale: int) -> int:

@@ -97,7 +97,9 @@ def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
     falls = None if basis is None else np.diff(basis.bits, prepend=_FIRST_BITS)
     bits = _FIRST_BITS + np.cumsum(side.integers(falls, bands, 1.2).astype(np.int64))
     if bits.min() < 0 or bits.max() > PRECISION:
-        raise FormatError(f"basis: expected 0..{PRECISION} bits, got {bits.min()}..{bits.max()}; the bytes are damaged")
+        raise FormatError(
+            f"basis: expected 0..{PRECISION} bits, got {bits.min()}..{bits.max()}; the bytes are damaged"
+        )
     vectors = np.zeros((bands, bands), np.int32)
     for k in np.flatnonzero(bits):
         shift, unit = PRECISION - int(bits[k]), 1 << int(bits[k])

@@ -72,6 +72,7 @@ class Ladder:
         port_at: the port for details of pictures so many times coarser than the finest group.
         wanted: the pixels, or None to decode.
         stop: levels to leave out: groups are returned at 1 / 2**stop of their grid.
+        lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
     """
 
     model: Model
@@ -81,6 +82,8 @@ class Ladder:
     port_at: Callable[[int], Port]
     wanted: Wanted | None = None
     stop: int = 0
+    lends_at: int | None = None
+    lent: np.ndarray | None = None
     _sides: dict[int, np.ndarray] = field(default_factory=dict)
 
     def run(self) -> list[np.ndarray]:
@@ -152,6 +155,8 @@ class Ladder:
         for j in reversed(range(len(sizes))):
             parents = self._details(depth + j, picture, parents, details[j], bases, sizes[j])
             picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
+            if depth + j == self.lends_at:
+                self.lent = picture
         bands = _each(bases, picture, Basis.bands) + VALUE * means[:, :, None, None].astype(np.int32)
         return bands, None if parents is None else _each(bases, parents, Basis.bands)
 
