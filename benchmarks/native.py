@@ -2,8 +2,8 @@
 
     python benchmarks/native.py [--data ../shared/data] [--codec NAME] [--out results] [FILE.npz ...]
 
-FILE.npz holds r10, r20 and perhaps r60, [T, C, h, w] or [C, h, w]; default: DATA/other/native_*.npz and the first date of each
-place of DATA/val on its own grids. Writes native.json and native.md.
+FILE.npz holds r10, r20 and perhaps r60, [T, C, h, w] or [C, h, w]; default: DATA/other/native_*.npz and the first date of
+each place of DATA/val on its own grids. Writes native.json and native.md.
 """
 
 from __future__ import annotations
@@ -31,20 +31,29 @@ def main() -> int:
     options = _options()
     sets = {path.stem: _read(path) for path in options.files} or _default(options.data)
     if not sets:
-        print(f"no native data in {options.data}: set EOZIP_DATA, or name files; nothing measured", file=sys.stderr)
+        print(
+            f"no native data in {options.data}: set EOZIP_DATA, or name files; nothing measured",
+            file=sys.stderr,
+        )
         return 0
     ways = [learned(options.codec, QUALITIES), *contenders()]
     found = {}
     for name, groups in sets.items():
         found[name] = {way.name: curve(way, groups) for way in ways}
-        print(name, {way: [round(bits_at(c, d), 4) for d in DECIBELS] for way, c in found[name].items()}, flush=True)
+        print(
+            name,
+            {way: [round(bits_at(c, d), 4) for d in DECIBELS] for way, c in found[name].items()},
+            flush=True,
+        )
     write_text(options.out / "native.json", as_json({"made": provenance(), "points": found}))
     write_text(options.out / "native.md", _table(found, options.codec))
     return 0
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--data", type=Path, default=data_root() / "data")
     parser.add_argument("--codec", default="tec-elic-small")
@@ -58,7 +67,10 @@ def _read(path: Path) -> Groups:
     stacks = {m: a if a.ndim == 4 else a[None] for m, a in arrays.items()}
     stacks = {m: a[:, :2] if m == 60 else a for m, a in stacks.items()}  # no cirrus band
     sides = [min(a.shape[axis] * m // 10 for m, a in stacks.items()) // 12 * 12 for axis in (2, 3)]
-    return {m: np.ascontiguousarray(a[:, :, : sides[0] * 10 // m, : sides[1] * 10 // m]) for m, a in stacks.items()}
+    return {
+        m: np.ascontiguousarray(a[:, :, : sides[0] * 10 // m, : sides[1] * 10 // m])
+        for m, a in stacks.items()
+    }
 
 
 def _default(data: Path) -> dict[str, Groups]:
@@ -91,7 +103,10 @@ def _table(found: dict[str, dict[str, list[tuple[float, float]]]], codec: str) -
 
     order = sorted(found, key=lambda name: -ratio(name, codec, 40))
     rows = [
-        [name, way, *(f"{ratio(name, way, d):.3f}" for d in DECIBELS)] for name in order for way in found[name] if way != "klt+jpeg2000"
+        [name, way, *(f"{ratio(name, way, d):.3f}" for d in DECIBELS)]
+        for name in order
+        for way in found[name]
+        if way != "klt+jpeg2000"
     ]
     return markdown(["data", "bits over klt+jpeg2000 at", *(f"{d} dB" for d in DECIBELS)], rows)
 

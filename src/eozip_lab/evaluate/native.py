@@ -53,7 +53,10 @@ def contenders() -> list[Contender]:
     """The classical ones, each group alone and 10 m given 20 m."""
     found = []
     for name in ("klt+jpeg2000", "klt+av1"):
-        coder, sweep = baselines.contender(name), sorted(baselines.ENTRIES[name].sweep, reverse=name == "klt+av1")
+        coder, sweep = (
+            baselines.contender(name),
+            sorted(baselines.ENTRIES[name].sweep, reverse=name == "klt+av1"),
+        )
         found.append(Contender(name, sweep, _apart(coder)))
         found.append(Contender(f"{name}, 10 m given 20 m", sweep, _conditional(coder)))
     return found
