@@ -12,6 +12,7 @@ import numpy as np
 
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.side import Side
+from eozip.codecs.pyramid.spectral import LARGEST
 
 SCALE = 8  # of the picture that is lent, in pixels of the finest grid
 PLANES = 6  # the strongest
@@ -83,8 +84,8 @@ def code_prediction(side: Side, lent: np.ndarray, wanted: np.ndarray | None, ban
         sent = None if wanted is None else _fitted(flat / (64 * _UNITS**2), wanted[t].reshape(bands, -1))
         weights = side.integers(sent, bands * planes, _SPREAD * 2**PRECISION).reshape(bands, planes)
         weights = np.clip(weights, -(8 << PRECISION), 8 << PRECISION).astype(np.int64)
-        total = weights @ flat
-        out[t] = ((total + (1 << (PRECISION + 7))) >> (PRECISION + 8)).reshape(out.shape[1:])
+        total = (weights @ flat + (1 << (PRECISION + 7))) >> (PRECISION + 8)
+        out[t] = np.clip(total, -LARGEST, LARGEST).reshape(out.shape[1:])
     return out
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from eozip.codecs.pyramid.side import Side
 from eozip.errors import FormatError
 
+LARGEST = 1 << 28  # units of pictures and details: four of them add up in 32 bits
 PRECISION = 11  # bits of a column at most
 _FINEST = 1 << PRECISION
 _FIRST_BITS = 8  # expected of the strongest column
@@ -39,7 +40,7 @@ class Basis:
         return self.bits > 0
 
     def bands(self, planes: np.ndarray) -> np.ndarray:
-        """Bands from planes: int32 [C, ...] -> int32 [C, ...], in the same units, halves to even."""
+        """Bands from planes: int32 [C, ...] -> int32 [C, ...], in the same units, halves to even, within +-LARGEST."""
         return _rounded(self.vectors @ planes.reshape(len(planes), -1).astype(np.float64)).reshape(
             planes.shape
         )
@@ -59,7 +60,7 @@ class Basis:
 
 
 def _rounded(sums: np.ndarray) -> np.ndarray:
-    return np.rint(sums / _FINEST).astype(np.int32)
+    return np.clip(np.rint(sums / _FINEST), -LARGEST, LARGEST).astype(np.int32)
 
 
 def fitted(samples: np.ndarray, step: float) -> Basis:

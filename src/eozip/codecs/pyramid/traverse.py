@@ -19,12 +19,11 @@ import numpy as np
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
-from eozip.codecs.pyramid.spectral import Basis, code_basis, fitted
+from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fitted
 from eozip.entropy.range_coder import Port, Tables
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
-LARGEST = 1 << 23  # units that float32 holds exactly
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 _AFTER_DEAD, _AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
@@ -158,7 +157,7 @@ class Ladder:
             if depth + j == self.lends_at:
                 self.lent = picture
         bands = _each(bases, picture, Basis.bands) + VALUE * means[:, :, None, None].astype(np.int32)
-        return bands, None if parents is None else _each(bases, parents, Basis.bands)
+        return _clipped(bands), None if parents is None else _each(bases, parents, Basis.bands)
 
     def _code_means(self, side: Side, below: np.ndarray | None, count: int) -> np.ndarray:
         """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
@@ -194,8 +193,9 @@ class Ladder:
                     row = np.array([min(ROWS - 1, max(0, round((spread - SCALE_MIN) * ROWS_PER_NAT)))])
                 row = side.bounded(row, 1, spread=16, first=0, last=ROWS - 1, middle=56)
                 rows = np.full(shape[0] * shape[1], row[0], np.uint8)
-                out[t, k] = side.port.code(symbols, rows, side.tables).reshape(shape) * VALUE
-        return _clipped(out)
+                read = side.port.code(symbols, rows, side.tables).reshape(shape)
+                out[t, k] = np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
+        return out
 
     def _own_basis(
         self, level: int, bands: np.ndarray, parents: np.ndarray | None, details: np.ndarray | None
