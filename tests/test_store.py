@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import eozip
+from eozip import store
 from eozip.codecs import registry
 from eozip.errors import InputError
 from eozip.raster import open_scene
@@ -225,3 +226,11 @@ def test_dask_reads_windows(tmp_path):
     make_store(path, tmp_path / "s.zarr.zip")
     window = opened(tmp_path / "s.zarr.zip").reflectance[0, 3, 10:30, 5:40]
     np.testing.assert_array_equal(window.compute().values, scene_pixels()[3, 10:30, 5:40])
+
+
+def test_a_store_written_without_further_facts_is_readable(tmp_path):
+    scene = open_scene(write_dates(tmp_path))
+    store.encode_store(scene, tmp_path / "s.zarr", store.EozipChunkCodec("lossless"))
+    found = describe(tmp_path / "s.zarr")
+    assert found.facts["eozip_version"] == eozip.__version__
+    assert found.facts["weights_hash"] is None

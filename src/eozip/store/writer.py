@@ -18,10 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import zarr
 
+import eozip
 from eozip.bitstream import samples_problem
 from eozip.chunk import api
 from eozip.chunk.encoding import EncodedChunk, check_droppable, encode_chunk
 from eozip.chunk.pixels import PEAK
+from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
 from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, with_fill
@@ -359,6 +361,8 @@ def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarra
 def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     """What a store knows of the run that wrote it."""
     return {
+        "eozip_version": eozip.__version__,
+        "weights_hash": _weights_hash(run.codec.codec),
         **extra,
         "codec": run.codec.codec,
         "quality": run.codec.quality,
@@ -379,6 +383,10 @@ def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "chunks_without_network": run.without_network,
         **({} if run.drop is None else {"date_dropped": run.date_dropped()}),
     }
+
+
+def _weights_hash(name: str) -> str | None:
+    return None if name == LOSSLESS else registry.get(name).weights_hash.hex()
 
 
 def quality_range(run: Run) -> list[float] | None:

@@ -92,6 +92,8 @@ def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
 def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
     """As `write_text`, bytes."""
     path = resolved(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written, it is a folder; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary(path, folder=False) as part:
