@@ -231,6 +231,6 @@ def test_dask_reads_windows(tmp_path):
 def test_a_store_written_without_further_facts_is_readable(tmp_path):
     scene = open_scene(write_dates(tmp_path))
     store.encode_store(scene, tmp_path / "s.zarr", store.EozipChunkCodec("lossless"))
-    found = describe(tmp_path / "s.zarr")
+    found = store.describe(tmp_path / "s.zarr")
     assert found.facts["eozip_version"] == eozip.__version__
     assert found.facts["weights_hash"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def _by_network(job: EncodeJob, options: EncodeOptions) -> list[Candidate]:
 
 def _trial(job: EncodeJob, quality: float) -> Trial:
     made, source = job.decoded(job.candidate(quality)), job.source
-    achieved = psnr(source.dn, made.pixels, source.counted, source.offset)
+    achieved = psnr(source.dn, cast(np.ndarray, made.pixels), source.counted, source.offset)
     return Trial(quality, min(achieved, CAP), made)
 
 

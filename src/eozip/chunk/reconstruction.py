@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from eozip.chunk.candidates import job_for, plain_header
-from eozip.chunk.encoding import DEFAULT_SENSOR, check_bands, default_codec, encode_chunk
-from eozip.chunk.options import check_names, checked_options
+from eozip.chunk.encoding import check_bands, default_codec, encode_chunk
+from eozip.chunk.options import DEFAULT_SENSOR, check_names, checked_options
 from eozip.chunk.pixels import Source, checked_source, finished, to_dn
 from eozip.codecs import registry
 from eozip.codecs.base import Codec

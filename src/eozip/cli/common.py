@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ class StorePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         store_path(self.name, value)
-        return super().convert(value, param, ctx)
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
 STORE = StorePath(path_type=Path)
@@ -39,7 +40,7 @@ threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-class CommaList(click.ParamType):
+class CommaList(click.ParamType[Any]):
     """Values separated by commas; whole numbers are positions, counted from 1."""
 
     name = "a,b,..."

@@ -56,7 +56,8 @@ def picture(original: tuple[str, ...], store: Path, out: Path, date: str, size: 
     window = tuple(_middle(length, size) for length in found.grid.shape[2:])
     source = _original(original, found, t, window) if original else None
     picks = _rgb(found)
-    decoded = read_pixels(found, slice(t, t + 1), *window)[0][list(found.band_order)][picks]
+    rows, columns = window
+    decoded = read_pixels(found, slice(t, t + 1), rows, columns)[0][list(found.band_order)][picks]
     seen = decoded if source is None else source[picks]
     nodata = found.codec.nodata
     valid = np.ones(seen.shape[1:], bool) if nodata is None else (seen != nodata).all(axis=0)

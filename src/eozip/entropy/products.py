@@ -54,7 +54,7 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
 
 def _has_instructions(a: Tensor) -> bool:
     mkldnn = torch.backends.mkldnn
-    return a.device.type == "cpu" and mkldnn.is_available() and mkldnn.enabled and _are_exact()
+    return a.device.type == "cpu" and bool(mkldnn.is_available() and mkldnn.enabled) and _are_exact()
 
 
 @cache

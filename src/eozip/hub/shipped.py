@@ -142,7 +142,7 @@ def write_folder(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
     card: str,
-    metadata: Mapping[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Writes weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
     folder.mkdir(parents=True, exist_ok=True)

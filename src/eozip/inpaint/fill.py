@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def inpaint(
     steps = len(wanted) * len(windows)
     for done, t in enumerate(wanted):
         start = done * len(windows)
-        date = _date(series, mask[t], t, chosen, windows, lambda n, start=start: progress(start + n, steps))
+        date = _date(series, mask[t], t, chosen, windows, partial(_shifted, progress, start, steps))
         factor = factor_of(date.calibration, series.cover(t))
         known = known and factor is not None
         at = mask[t] & (date.references != UNFILLED)
@@ -135,6 +136,11 @@ def _check_references(series: Series, date: int, min_clear: float) -> None:
             f"{100 * min_clear:g} % of its pixels clear, got {100 * max(clear):.3g} % at best; add dates, or "
             "lower min_clear (--min-clear)"
         )
+
+
+def _shifted(progress: Progress, start: int, steps: int, done: int) -> None:
+    """Progress of one date as progress of all."""
+    progress(start + done, steps)
 
 
 def _date(

@@ -257,7 +257,7 @@ def cells(hidden: np.ndarray, side: int) -> np.ndarray:
     """Bool [H, W] > bool [ceil(H / side), ceil(W / side)]: cells with any hidden pixel."""
     height, width = hidden.shape
     padded = np.pad(hidden, ((0, -height % side), (0, -width % side)))
-    return padded.reshape(padded.shape[0] // side, side, -1, side).any(axis=(1, 3))
+    return np.asarray(padded.reshape(padded.shape[0] // side, side, -1, side).any(axis=(1, 3)))
 
 
 def _token_cells(hidden: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 
 import numpy as np
 
@@ -78,6 +79,6 @@ def _box(a: np.ndarray, radius: int, axis: int) -> np.ndarray:
     return means.astype(np.float32)
 
 
-def _at(part: slice, axis: int) -> tuple[object, ...]:
+def _at(part: slice, axis: int) -> tuple[EllipsisType | slice, ...]:
     """Index of a part along one of the last two axes."""
     return (..., part) if axis == -1 else (..., part, slice(None))

@@ -24,7 +24,7 @@ from eozip.store.codec import NAME, budget_entry
 from eozip.store.container import is_zip_name
 from eozip.store.documents import ShardedDocument, checked, parsed
 from eozip.store.pixels import check_budget
-from eozip.store.shards import MISSING, Shard, index_bytes, read_index
+from eozip.store.shards import MISSING, Position, Shard, index_bytes, read_index
 from eozip.store.streams import Read, fetch
 
 Result = TypeVar("Result")
@@ -115,7 +115,7 @@ class BudgetStore(WrapperStore[Store]):
             parts += found
         return _pasted(parts, start, stop)
 
-    async def _prefixes(self, key: str, shard: Shard, position: tuple[int, ...]) -> list[tuple[int, bytes]]:
+    async def _prefixes(self, key: str, shard: Shard, position: Position) -> list[tuple[int, bytes]]:
         """Where the streams of a chunk begin, and their bytes as far as they are needed."""
 
         def plan(read: Read) -> list[tuple[int, bytes]]:

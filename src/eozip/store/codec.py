@@ -237,11 +237,11 @@ def budget_entry(sections: int) -> dict[str, Any]:
 def _check_field(name: str, value: Any, kinds: tuple[type, ...]) -> None:
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise FormatError(f"{NAME}: {name} has the wrong type, got {value!r:.80}")
-    if name == "budgets" and value is not None:
+    if name == "budgets" and isinstance(value, list | tuple):
         _check_budgets(value)
     if isinstance(value, str) and not 0 < len(value) <= _MAX_NAME:
         raise FormatError(f"{NAME}: {name}: expected 1 to {_MAX_NAME} characters, got {len(value)}")
-    if name in _RANGES and value is not None:
+    if name in _RANGES and isinstance(value, int | float):
         low, high = _RANGES[name]
         if not (math.isfinite(value) and low <= value <= high):
             raise FormatError(f"{NAME}: {name}: expected {low:g} to {high:g}, got {value:g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -71,7 +72,7 @@ class Description:
     bytes: int
     groups: tuple[int, ...]
     shown: int
-    state: bytes
+    state: builtins.bytes
 
 
 def describe(path: str | Path) -> Description:
@@ -203,7 +204,7 @@ def _check_record(path: Path, record: Record, grid: Grid, dtype: str) -> None:
         wrong.append(f"band_order: expected the numbers below {bands}, got {geotiff.band_order}")
     if facts.groups and sum(facts.groups) != dates:
         wrong.append(f"groups: expected {dates} dates in all, got {facts.groups}")
-    if profile.nodata is not None and not fits(profile.nodata, dtype):
+    if profile.nodata is not None and not fits(int(profile.nodata), dtype):
         wrong.append(f"nodata: expected a value of {dtype}, got {profile.nodata}")
     if wrong:
         raise FormatError(f"{path}, {RECORD}/{GROUP}: {'; '.join(wrong[:3])}; {NOT_OURS}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,8 @@ def _outputs(
 
 def select_bands(profile: Profile, picks: Sequence[int]) -> Profile:
     """The profile with bands `picks` (positions), in that order."""
-    return replace(profile, **{name: tuple(getattr(profile, name)[i] for i in picks) for name in _PER_BAND})
+    chosen: dict[str, Any] = {name: tuple(getattr(profile, name)[i] for i in picks) for name in _PER_BAND}
+    return replace(profile, **chosen)
 
 
 def _block(description: Description) -> int:

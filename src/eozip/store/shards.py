@@ -23,7 +23,7 @@ from eozip.store.streams import Piece, Stream, locate, pieces
 MISSING = np.uint64(2**64 - 1)
 CRC_BYTES = 4
 
-Position = tuple[int, ...]
+Position = tuple[int, int, int, int]
 
 
 def pack_shard(streams: Mapping[Position, bytes], grid: tuple[int, ...]) -> bytes:
@@ -81,7 +81,8 @@ class Shard:
 
     def positions(self) -> list[Position]:
         """The chunks that are stored, in C order."""
-        return [position for position in np.ndindex(self.index.shape[:-1]) if self.holds(position)]
+        every = ((t, c, y, x) for t, c, y, x in np.ndindex(self.index.shape[:-1]))
+        return [position for position in every if self.holds(position)]
 
     def holds(self, position: Position) -> bool:
         """Whether a chunk is stored."""
