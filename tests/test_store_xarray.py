@@ -277,6 +277,22 @@ def test_copies_with_other_bands_or_axes_are_refused(tmp_path, name, is_lazy):
     xr.testing.assert_equal(opened(tmp_path / "plain.zarr").load(), ds.load())
 
 
+def test_a_codec_that_is_handed_on_by_zarr_refuses_fewer_bands(tmp_path):
+    source = zarr.open_group(a_real_codec(tmp_path), mode="r")["reflectance"]
+    pixels = source[...]
+    copy = zarr.create_array(
+        tmp_path / "copy.zarr",
+        shape=(3, 3, *source.shape[2:]),
+        chunks=(3, 3, 24, 24),
+        dtype="uint16",
+        serializer=source.serializer,
+        compressors=None,
+        fill_value=0,
+    )
+    with pytest.raises(InputError, match="drop_encoding"):
+        copy[...] = pixels[:, :3]
+
+
 @pytest.mark.parametrize(
     "same",
     [

@@ -68,12 +68,11 @@ class Seen:
         used = dn != fill
         if self.bands is None or not used.any():
             return
-        bands = len(self.bands)
-        missing = np.flatnonzero(self.bands & ~used.any(axis=(0, 2, 3)))
-        if len(missing):
+        bands, have = len(self.bands), used.any(axis=(0, 2, 3))
+        if len(have) != bands or (self.bands & ~have).any():
             raise InputError(
-                f"expected an array [time, band, y, x] of all {bands} bands, as it was opened, got nothing in "
-                f"{len(missing)} of them: it has fewer bands, or its axes are in another order; {HINT}"
+                f"expected an array [time, band, y, x] of all {bands} bands, as it was opened, got values in {have.sum()} "
+                f"of {len(have)}: it has fewer bands, or its axes are in another order; {HINT}"
             )
         for axis in (2, 3):
             length = _extent(used, axis)
