@@ -26,6 +26,7 @@ from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 
 SHARED_ABOVE = 0.5  # load average of one minute before the first measurement
 THREADS = ("default", "one", "torch")
+TASKS = ("encode_chunk", "decode_chunk", "encode_series", "decode_series", "read_series", "train")
 _LOOP = """
 import os, sys
 x = 0
@@ -37,7 +38,7 @@ _CHILD = """
 import json, os, sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
-how, repeats, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+how, repeats, folder, tasks = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
 from eozip import threads
 if how == "one":
     threads.choose(1)
@@ -52,7 +53,6 @@ if how == "torch":
 dn = np.load(folder / "dn.npy")
 files = sorted((folder / "dates").iterdir())
 blob = eozip.encode(dn[:4], quality=60, nodata=0)
-eozip.encode_store(files[0], folder / f"{how}.zarr", overwrite=True, quality=60)
 def encode_chunk():
     eozip.encode(dn[:4], quality=60, nodata=0)
 def decode_chunk():
@@ -69,7 +69,7 @@ def train():
     with tempfile.TemporaryDirectory() as out:
         loop.run(folder / "tiny.toml", out=Path(out) / "run", progress=False, threads=count)
 found = {}
-for task in (encode_chunk, decode_chunk, encode_series, decode_series, read_series, train):
+for task in (globals()[name] for name in tasks):
     runs = []
     for _ in range(repeats):
         started, cpu = time.perf_counter(), time.process_time()
@@ -140,7 +140,7 @@ def main() -> int:
 
 def lines(cases: Sequence[dict[str, Any]]) -> list[str]:
     """A table: tasks by loops and ways of using threads, wall seconds."""
-    tasks = list(next(case["seconds"] for case in cases if case["seconds"]))
+    tasks = list(dict.fromkeys(task for case in cases for task in case["seconds"] or ()))
     title = f"{'loops':>5} {'threads':8}" + "".join(f"{task:>15}" for task in tasks)
     return [title, *(_line(case, tasks) for case in cases)]
 
@@ -153,7 +153,7 @@ def _line(case: dict[str, Any], tasks: Sequence[str]) -> str:
 
 def _measured(folder: Path, how: str, loops: int, options: argparse.Namespace) -> dict[str, Any] | None:
     """Wall and CPU seconds by task; None where they took too long together."""
-    command = [sys.executable, "-c", _CHILD, how, str(options.repeats), str(folder)]
+    command = [sys.executable, "-c", _CHILD, how, str(options.repeats), str(folder), *options.tasks]
     free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with _busy(loops):
         try:
@@ -198,6 +198,9 @@ def _prepare(folder: Path, dates: int, steps: int) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed beside busy programs.")
     parser.add_argument("--loops", type=int, nargs="+", default=[0, os.cpu_count() or 1])
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=TASKS, help="a series is encoded before it is read"
+    )
     parser.add_argument("--threads", nargs="+", choices=THREADS, default=THREADS)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--dates", type=int, default=8)

@@ -25,6 +25,7 @@ def test_a_table_has_every_case_and_names_what_took_too_long(busy: dict[str, Any
     assert "encode_chunk" in title
     assert "1.25 s" in first
     assert "too long" in second
+    assert len(busy["lines"]([{"loops": 2, "threads": "torch", "seconds": None}])) == 2
 
 
 def test_loops_end_with_their_block(busy: dict[str, Any]) -> None:
