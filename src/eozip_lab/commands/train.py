@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ def train(
     """
     if sum((packed is not None, profiled, weights is not None)) > 1:
         raise click.UsageError("--pack, --profile and --card are different things to do; give one of them.")
+    if packed is not None or profiled or weights is not None:
+        _refuse_pyramid(recipe)
     if packed is not None:
         _pack(recipe, packed, limit_mib, options["seed"] or 0, as_json)
     elif profiled:
@@ -77,15 +80,43 @@ def train(
 
 
 def _train(ctx: click.Context, recipe: str, options: dict[str, Any], as_json: bool) -> None:
-    from eozip_lab.train import loop
-
-    outcome = loop.run(recipe, progress=not as_json, **options)
+    outcome = _run_of(recipe, options)(recipe, progress=not as_json, **options)
     if as_json:
         print_json(_facts(outcome))
     else:
         tell(_text(outcome))
     if not outcome.finished:
         ctx.exit(INTERRUPTED)
+
+
+def _run_of(recipe: str, options: dict[str, Any]) -> Callable[..., Outcome]:
+    """The run for a recipe's kind; takes options that are not for it out of `options`."""
+    from eozip_lab.train.pyramid.recipe import KIND
+    from eozip_lab.train.recipe import kind_named
+
+    if kind_named(recipe) != KIND:
+        from eozip_lab.train import loop
+
+        return loop.run
+    from eozip_lab.train import pyramid
+
+    device, data = options.pop("device"), options.pop("data")
+    if device not in (None, "cpu") or data is not None:
+        raise click.UsageError(
+            f"{KIND} is trained on the CPU, on the recipe's data: leave out --device and --data."
+        )
+    return pyramid.run
+
+
+def _refuse_pyramid(recipe: str) -> None:
+    """--pack, --profile and --card are for networks with validation places."""
+    from eozip_lab.train.pyramid.recipe import KIND
+    from eozip_lab.train.recipe import kind_named
+
+    if kind_named(recipe) == KIND:
+        raise click.UsageError(
+            f"{KIND} can be trained, but not packed, profiled or measured; see `eozip evaluate`."
+        )
 
 
 def _pack(recipe: str, out: Path, limit_mib: float, seed: int, as_json: bool) -> None:

@@ -107,7 +107,7 @@ def seen_anywhere(crop: np.ndarray) -> bool:
 
 def open_stacks(source: DataSource, bands: int, least: int = 1) -> Stacks:
     """Every [N >= least, bands, H, W] array of an .npz, a folder of them, or packs; `facts` lists those left out."""
-    named, paths = _named_arrays(located(source.path))
+    named, paths = named_arrays(located(source.path))
     chosen = [(name, a) for name, a in named if is_chosen(name, source)]
     fit = [(name, a) for name, a in chosen if _fits(a, bands, source.crop, least)]
     if not fit:
@@ -140,7 +140,8 @@ def _chances(pixels: Sequence[int]) -> np.ndarray:
     return chance / chance.sum()
 
 
-def _named_arrays(path: Path) -> tuple[list[tuple[str, np.ndarray]], tuple[Path, ...]]:
+def named_arrays(path: Path) -> tuple[list[tuple[str, np.ndarray]], tuple[Path, ...]]:
+    """(file:array, array) of every array of an .npz, a folder of them, or packs; and the files."""
     if is_pack(path):
         return packed_arrays(path)
     paths = sorted(path.glob("*.npz")) if path.is_dir() else [path]

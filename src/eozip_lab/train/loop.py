@@ -265,7 +265,7 @@ def _step(r: Run, dn: Tensor) -> None:
     torch.manual_seed(int(draw.rng(LEVELS).integers(2**63)))  # the quantisation noise of this step
     t = sampled_levels(state.model.config.levels, len(dn), draw.rng(LEVELS, 0))
     loss, rate, mse = r.kind.loss(state.model, dn.to(r.device), t.to(r.device))
-    is_good = _descend(state, loss, r.recipe.clip)
+    is_good = descend(state, loss, r.recipe.clip)
     state.step += 1
     if is_good:
         states.follow(state.average, state.model, min(r.recipe.ema, (1 + state.step) / (10 + state.step)))
@@ -273,7 +273,7 @@ def _step(r: Run, dn: Tensor) -> None:
     _count_bad(r, is_good)
 
 
-def _descend(state: State, loss: Tensor, clip: float) -> bool:
+def descend(state: State, loss: Tensor, clip: float) -> bool:
     """Backward pass and update; False, and nothing changed, if anything is not finite."""
     if not math.isfinite(loss.item()):
         return False

@@ -166,11 +166,28 @@ def load(path: Path | str) -> Recipe:
         InputError: no such recipe, not TOML, or a key that is unknown, missing or out of range.
     """
     file = find(path)
+    return checked(_anchored(from_table(Recipe, table_of(file), str(file)), file.parent), str(file))
+
+
+def table_of(file: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: not TOML.
+    """
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: expected a TOML file, got {error}") from error
-    return checked(_anchored(from_table(Recipe, table, str(file)), file.parent), str(file))
+
+
+def kind_named(path: Path | str) -> str:
+    """The `kind` of a recipe that need not be valid otherwise; empty if it names none.
+
+    Raises:
+        InputError: no such recipe, or not TOML.
+    """
+    return str(table_of(find(path)).get("kind", ""))
 
 
 def find(path: Path | str) -> Path:
@@ -251,17 +268,19 @@ def _validation_faults(v: Validation) -> list[str]:
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     """Relative paths made absolute; `$EOZIP_DATA` stays, so that a recipe is the same on every machine."""
-    data = tuple(replace(s, path=_anchor(s.path, folder)) for s in recipe.data)
+    data = tuple(replace(s, path=anchored_path(s.path, folder)) for s in recipe.data)
     places = tuple(
-        replace(p, paths=tuple(_anchor(path, folder) for path in p.paths)) for p in recipe.validation.places
+        replace(p, paths=tuple(anchored_path(path, folder) for path in p.paths))
+        for p in recipe.validation.places
     )
-    others = {key: _anchor(path, folder) for key in ("init", "share") if (path := getattr(recipe, key))}
+    others = {key: anchored_path(path, folder) for key in ("init", "share") if (path := getattr(recipe, key))}
     if recipe.sensor.endswith(".toml"):
-        others["sensor"] = _anchor(recipe.sensor, folder)
+        others["sensor"] = anchored_path(recipe.sensor, folder)
     return replace(recipe, **others, data=data, validation=replace(recipe.validation, places=places))
 
 
-def _anchor(path: str, folder: Path) -> str:
+def anchored_path(path: str, folder: Path) -> str:
+    """A recipe's path made absolute, unless it begins with `$EOZIP_DATA`."""
     is_symbolic = path == DATA_VARIABLE or path.startswith(DATA_VARIABLE + "/")
     return path if is_symbolic else str((folder / path).absolute())
 

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,11 @@ def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
             average[name].lerp_(value, 1 - decay)
 
 
-def save(state: State, recipe: Recipe, folder: Path) -> None:
+class _Written(Protocol):
+    def to_json(self) -> str: ...
+
+
+def save(state: State, recipe: _Written, folder: Path) -> None:
     """Writes the checkpoint under a temporary name, then renames it."""
     content = {
         "format": FORMAT,

@@ -1,0 +1,216 @@
+"""Training crops on their own grids: images whose coarser bands were interpolated are put back, and batches drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eozip.codecs.pyramid import grids
+from eozip.codecs.pyramid.grids import Grid
+from eozip.errors import InputError
+from eozip_lab.train.data import SPREAD, named_arrays
+from eozip_lab.train.pyramid.recipe import Crops, Held, Recipe
+from eozip_lab.train.recipe import located
+
+VALID = 0.999  # of an image's pixels, at least
+LEAST_COARSE = 3  # bands on a grid of half the resolution; fewer are taken for chance
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image, all its bands on the grids that they were measured on.
+
+    Attributes:
+        name: file:array.
+        image: position along the array's first axis.
+        groups: uint16 [C, h, w] each, finest first, the second on half the grid of the first.
+    """
+
+    name: str
+    image: int
+    groups: tuple[np.ndarray, ...]
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Of each group."""
+        return tuple(len(group) for group in self.groups)
+
+    @property
+    def even(self) -> tuple[int, int]:
+        """Height and width of the finest group, without an odd row or column."""
+        h, w = self.groups[0].shape[1:]
+        return h // 2 * 2, w // 2 * 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        groups: float32 [B, C, h, w] DN, finest first.
+        step: quantisation steps in DN, float32 [B].
+    """
+
+    groups: tuple[Tensor, ...]
+    step: Tensor
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All examples, and facts about them for the log and the card."""
+
+    examples: tuple[Example, ...]
+    facts: dict[str, Any]
+
+    def fitting(self, crops: Crops) -> list[list[Example]]:
+        """Examples that a kind of crops can be cut from, those of the same bands together."""
+        by_bands: dict[tuple[int, ...], list[Example]] = {}
+        for e in self.examples:
+            if len(e.groups) == crops.groups and min(e.even) >= crops.side:
+                by_bands.setdefault(e.bands, []).append(e)
+        return [by_bands[key] for key in sorted(by_bands)]
+
+
+def pool(recipe: Recipe, say: Callable[[str], None]) -> Pool:
+    """All images of a recipe's data that are not held back.
+
+    Raises:
+        InputError: nothing there; a `held` table that fits nothing; a kind of crops that no image is large enough for.
+    """
+    named, files = named_arrays(located(recipe.data))
+    arrays = [(name, a) for name, a in named if a.ndim == 4 and min(a.shape[2:]) >= grids.LEAST]
+    free = free_images([(name, len(a)) for name, a in arrays], recipe.held)
+    say(f"finding native grids of {sum(map(len, free.values()))} images")
+    examples: list[Example] = []
+    for name, a in arrays:
+        examples += [e for image in free[name] if (e := example(name, image, a[image])) is not None]
+    facts = {
+        "files": sorted({path.name for path in files}),
+        "images": len(examples),
+        "native": sum(len(e.groups) > 1 for e in examples),
+        "held_back": sum(len(a) - len(free[name]) for name, a in arrays),
+    }
+    found = Pool(tuple(examples), facts)
+    for k, crops in enumerate(recipe.crops):
+        if not found.fitting(crops):
+            raise InputError(
+                f"crops[{k}]: no image of {recipe.data} with {crops.groups} grid(s) has {crops.side} pixels a side; "
+                "expected smaller crops or other data"
+            )
+    return found
+
+
+def free_images(arrays: Sequence[tuple[str, int]], held: Sequence[Held]) -> dict[str, list[int]]:
+    """Images to train on, by array.
+
+    Args:
+        arrays: file:array and number of images.
+        held: what is held back.
+
+    Raises:
+        InputError: a table that fits no array, or names images that an array does not have: nothing would be held back.
+    """
+    free = {name: set(range(count)) for name, count in arrays}
+    for k, table in enumerate(held):
+        fit = [(name, count) for name, count in arrays if fnmatchcase(name, table.array)]
+        if not fit:
+            raise InputError(
+                f"held[{k}]: expected arrays called {table.array}, got none; what is not found cannot be held back"
+            )
+        for name, count in fit:
+            free[name] -= _held_images(table, count, f"held[{k}]: {name}")
+    return {name: sorted(images) for name, images in free.items()}
+
+
+def _held_images(table: Held, count: int, where: str) -> set[int]:
+    if table.last:
+        return set(range(count - math.ceil(round(count * table.last, 6)), count))
+    beyond = [image for image in table.images if not 0 <= image < count]
+    if beyond:
+        raise InputError(f"{where}: expected images 0..{count - 1}, got {beyond}")
+    return set(table.images) or set(range(count))
+
+
+def example(name: str, image: int, pixels: np.ndarray) -> Example | None:
+    """An image [C, H, W] with its bands on their own grids; None where too much of it is nodata.
+
+    Bands on a grid of half the resolution make a second group. Those of a third of it or less are left out: the network
+    learns nothing from them that the levels of the others do not teach.
+    """
+    if (pixels > 0).mean() < VALID:
+        return None
+    found = grids.found(np.asarray(pixels, np.float32)[None])
+    coarse = [g for g in found if g is not None and g.factor == 2]
+    half = max(dict.fromkeys(coarse), key=coarse.count, default=None)
+    fine = [k for k, g in enumerate(found) if g is None]
+    if half is None or coarse.count(half) < LEAST_COARSE or not fine:
+        return Example(name, image, (_integers(pixels),))
+    return Example(name, image, _native(pixels, fine, [k for k, g in enumerate(found) if g == half], half))
+
+
+def _native(
+    pixels: np.ndarray, fine: list[int], coarse: list[int], grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bands at full and at half resolution, cut to the cells that lie in the image as a whole."""
+    height, width = pixels.shape[1:]
+    h, w = (height - grid.rows) // 2, (width - grid.columns) // 2
+    top, left = -grid.cells(height, 0)[0], -grid.cells(width, 1)[0]
+    tens = pixels[fine, grid.rows : grid.rows + 2 * h, grid.columns : grid.columns + 2 * w]
+    cells = grid.solved(pixels[coarse])[:, top : top + h, left : left + w]
+    return _integers(tens), _integers(cells)
+
+
+def _integers(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.clip(np.rint(x), 0, 65535).astype(np.uint16))
+
+
+def batch(found: Pool, recipe: Recipe, rng: np.random.Generator) -> Batch:
+    """One batch; only `rng` decides which."""
+    share = np.array([crops.share for crops in recipe.crops])
+    crops = recipe.crops[rng.choice(len(share), p=share / share.sum())]
+    kinds = found.fitting(crops)
+    chance = np.array([len(kind) for kind in kinds]) ** SPREAD
+    kind = kinds[rng.choice(len(kinds), p=chance / chance.sum())]
+    cut = [cropped(kind[rng.integers(len(kind))], crops.side, rng) for _ in range(crops.batch)]
+    groups = [torch.from_numpy(np.stack(parts)) for parts in zip(*cut, strict=True)]
+    groups = _some(groups, recipe, rng)
+    if rng.random() < recipe.brightness:
+        factor = np.exp(rng.uniform(-1, 1, crops.batch) * recipe.brightness_range)
+        groups = [g * torch.from_numpy(factor).float()[:, None, None, None] for g in groups]
+    low, high = math.log(recipe.step_min), math.log(recipe.step_max)
+    return Batch(tuple(groups), torch.from_numpy(np.exp(rng.uniform(low, high, crops.batch))).float())
+
+
+def cropped(e: Example, side: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One crop of all groups float32 [C, s, s], mirrored and turned at random."""
+    i, j = (2 * int(rng.integers((size - side) // 2 + 1)) for size in e.even)
+    flips = rng.random(3) < 0.5
+    cut = []
+    for k, group in enumerate(e.groups):
+        s, y, x = side >> k, i >> k, j >> k
+        part = group[:, y : y + s, x : x + s].astype(np.float32)
+        part = part[:, ::-1] if flips[0] else part
+        part = part[:, :, ::-1] if flips[1] else part
+        cut.append(np.ascontiguousarray(part.swapaxes(1, 2) if flips[2] else part))
+    return cut
+
+
+def _some(groups: list[Tensor], recipe: Recipe, rng: np.random.Generator) -> list[Tensor]:
+    """Some batches keep one group, or some bands of the finest: codecs meet any band set."""
+    u, bands = rng.random(), groups[0].shape[1]
+    few = recipe.few if bands > 1 else 0.0
+    if u < few:
+        kept = np.sort(rng.permutation(bands)[: rng.integers(1, bands)])
+        return [groups[0][:, kept]]
+    if len(groups) > 1 and u < few + recipe.finest_only:
+        return groups[:1]
+    if len(groups) > 1 and u < few + recipe.finest_only + recipe.coarsest_only:
+        return groups[1:]
+    return groups

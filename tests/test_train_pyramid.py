@@ -1,0 +1,422 @@
+"""Training of the pyramid codecs in miniature: the twin's numbers, data held back, runs, weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+import eozip
+from eozip import hub
+from eozip.cli import cli
+from eozip.codecs.pyramid import files, haar
+from eozip.codecs.pyramid.context import FEATURE, VALUE
+from eozip.codecs.pyramid.traverse import CERTAIN, Ladder, Model, Wanted
+from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.entropy.range_coder import EstimatePort, Tables
+from eozip.errors import InputError, OutputError
+from eozip_lab.train import state as states
+from eozip_lab.train.pyramid import data, export, loop, run
+from eozip_lab.train.pyramid.network import Net, Traversal, analyse, rows_of, synthesise
+from eozip_lab.train.pyramid.recipe import Held, load
+from pyramidscenes import CODEC, cube, texture
+from pyramidtraining import TENS, write_data, write_recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LEVEL_SHAPES = [(0, (12, 16)), (1, (10, 14)), (4, (6, 22))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, np.ndarray]:
+    return files.read_folder(hub.shipped_path(CODEC))[1]
+
+
+def twin_of(stored: dict[str, np.ndarray]) -> Net:
+    """In float32, with the weights of a codec."""
+    net = Net(len(stored["0.trunk_bias"]))
+    net.load_state_dict(export.trained(stored))
+    return net.eval()
+
+
+def wild(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same tensors full of random weights up to the largest."""
+    rng = np.random.default_rng(5)
+    out = dict(stored)
+    for name, value in stored.items():
+        if name[0].isdigit():
+            most = 127 if value.dtype == np.int8 else 8192
+            out[name] = rng.integers(-most, most + 1, value.shape).astype(value.dtype)
+    return out
+
+
+# --- the twin's numbers are the codec's ---
+
+
+class Recorder(EstimatePort):
+    """Keeps the rows and symbols of every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        out = super().code(symbols, rows, tables)
+        self.calls.append((np.array(rows), np.array(out)))
+        return out
+
+
+def level_inputs(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+    """Two dates, three planes: pictures and parents in 1/64 step, wanted details in steps; some of them extreme."""
+    rng = np.random.default_rng(seed)
+    h, w = shape[0] // 2, shape[1] // 2
+    spread = np.exp(rng.uniform(-1, 5, (2, 3, 1, 1)))
+    below = np.rint(rng.standard_normal((2, 3, h, w)) * spread * VALUE).astype(np.int32)
+    below[0, 1, 0, :2] = -(1 << 22), 1 << 22
+    parents = np.rint(rng.standard_normal((2, 3, 3, -(-h // 2), -(-w // 2))) * VALUE * 9).astype(np.int32)
+    parents[1, 0, :, 0, 0] = 1 << 20
+    wanted = (2 * rng.integers(-900, 900, (2, 3, 3, h, w)) + 1) / 256  # no residual is a tie
+    wanted[1, 2, 0, 1, 1], wanted[0, 0, 2, 0, 0] = 4000 + 1 / 256, -3000 - 1 / 256
+    wanted[0, 1] *= 1 / 4
+    return {"below": below, "parents": parents, "wanted": wanted}
+
+
+def coded_by_codec(
+    model: Model, level: int, shape: tuple[int, int], given: dict, step: int
+) -> tuple[np.ndarray, list]:
+    port = Recorder()
+    ladder = Ladder(model, [], 2, step, lambda _: port, Wanted([], lambda r, _: np.rint(r).astype(np.int32)))
+    ladder._brightness = round((np.log(step / 16) - 4) / 2 * FEATURE) / FEATURE
+    bases: Any = [SimpleNamespace(present=np.ones(3, bool))] * 2
+    out = ladder._details(level, given["below"], given["parents"], given["wanted"], bases, shape)
+    return out, port.calls[-6:]
+
+
+def coded_by_twin(
+    net: Net, level: int, shape: tuple[int, int], given: dict, step: int
+) -> tuple[np.ndarray, list]:
+    calls = []
+    coded = torch.from_numpy(haar.coded(shape))
+
+    def quantise(residual: Tensor, scale: Tensor) -> Tensor:
+        rows = rows_of(scale)
+        h, w = residual.shape[-2:]
+        here = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == len(calls) % 2
+        symbols = torch.round(residual) * (rows >= CERTAIN)
+        sent = (rows >= CERTAIN) & here & coded
+        calls.append((rows[sent].numpy(), symbols[sent].numpy()))
+        return symbols
+
+    traversal = Traversal(net, torch.full((2,), step / 16), quantise, in_turn=True)
+    values = [torch.from_numpy(given[k]).float() / VALUE for k in ("below", "parents")]
+    with torch.no_grad():
+        out = traversal.details(level, *values, torch.from_numpy(given["wanted"]).float(), shape)
+    return out.numpy() * VALUE, calls
+
+
+@pytest.mark.parametrize("make", [dict, wild], ids=["shipped", "largest weights"])
+@pytest.mark.parametrize(("level", "shape"), LEVEL_SHAPES)
+@pytest.mark.parametrize("fast", [False, True], ids=["numpy", "torch"])
+def test_twin_has_the_means_rows_and_symbols_of_the_codec(
+    shipped: dict, make: Callable, level: int, shape: tuple[int, int], fast: bool
+) -> None:
+    stored, given = make(shipped), level_inputs(shape, level)
+    out, calls = coded_by_codec(files.model_of(stored, fast=fast), level, shape, given, 16 * 90)
+    twin, twins = coded_by_twin(twin_of(stored), level, shape, given, 16 * 90)
+    for (rows, symbols), (own_rows, own_symbols) in zip(calls, twins, strict=True):
+        np.testing.assert_array_equal(own_rows, rows)
+        np.testing.assert_array_equal(own_symbols, symbols)
+    np.testing.assert_array_equal(twin, out)  # mean + symbol
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (7, 9)])
+def test_transform_is_the_codecs(shape: tuple[int, int]) -> None:
+    x = texture((1, 2, *shape), 3)
+    below, details = analyse(torch.from_numpy(x))
+    for own, other in zip((below, details), haar.analyse(x), strict=True):
+        np.testing.assert_allclose(own.numpy(), other, atol=1e-9)
+    np.testing.assert_allclose(synthesise(below, details, shape).numpy(), x)
+
+
+def test_estimated_bits_are_near_real_bytes() -> None:
+    codec = eozip.load(CODEC)
+    tables = codec.model.tables
+
+    def quantise(residual: Tensor, scale: Tensor) -> Tensor:
+        rows, flat = rows_of(scale).numpy().ravel(), residual.numpy().ravel()
+        nearest = np.rint(flat).astype(np.int32)
+        symbols = thrifty(nearest, flat, rows, tables, BITS_PER_SQUARED_STEP)
+        return torch.from_numpy(np.where(rows < CERTAIN, 0, symbols)).view_as(residual).float()
+
+    tens, twenties = texture((1, 4, 96, 96), 1), texture((1, 6, 48, 48), 2)
+    groups = [(1, np.rint(tens).astype(np.float32)), (2, np.rint(twenties).astype(np.float32))]
+    coded = codec.encode_groups(groups, 60)
+    step = 48 * 75**0.4
+    twin = Traversal(
+        twin_of(files.read_folder(hub.shipped_path(CODEC))[1]), torch.tensor([step]), quantise, True
+    )
+    with torch.no_grad():
+        twin.run([torch.from_numpy(g) for _, g in groups])
+    real = 8 * sum(map(len, coded.sections))
+    assert abs(float(twin.bits) - real) < 0.05 * real
+
+
+# --- data ---
+
+
+def test_interpolated_bands_are_put_back_onto_their_grid() -> None:
+    dn = cube((1, 7, 48, 52), {4: TENS, 5: TENS, 6: TENS})[0]
+    found = data.example("a:b", 0, dn)
+    assert found is not None
+    tens, twenties = found.groups
+    assert tens.shape == (4, 46, 52)  # the first row belongs to a cell that is cut
+    assert twenties.shape == (3, 23, 26)
+    cells = TENS.solved(dn[4:])[:, 1:24, 1:27]  # without those before the first pixels, which lean on them
+    np.testing.assert_array_equal(twenties, np.rint(cells))
+    np.testing.assert_array_equal(tens, dn[:4, 1:47])
+
+
+def test_images_of_one_grid_and_images_with_nodata() -> None:
+    dn = np.rint(texture((1, 5, 40, 40), 3)[0]).astype(np.uint16)
+    found = data.example("a:b", 0, dn)
+    assert found is not None
+    assert [g.shape for g in found.groups] == [(5, 40, 40)]
+    dn[:, :9] = 0
+    assert data.example("a:b", 0, dn) is None
+
+
+def test_crops_of_both_groups_show_the_same_place() -> None:
+    fine = np.arange(3 * 20 * 24, dtype=np.uint16).reshape(3, 20, 24)
+    both = data.Example("a:b", 0, (fine, fine[:, ::2, ::2].copy()))
+    for seed in range(20):
+        tens, twenties = data.cropped(both, 8, np.random.default_rng(seed))
+        corners = [tens[:, a::2, b::2] for a in (0, 1) for b in (0, 1)]
+        assert sum(np.array_equal(c, twenties) for c in corners) == 1
+
+
+def test_the_shipped_recipe_holds_back_what_is_judged_on() -> None:
+    arrays = [("sen12mscr2:pairs14", 28), ("sen12mscr2:1868summer_102", 6), ("hls_water:chips", 277)]
+    arrays += [("dsen2:S2A_MSIL1C_20170527_T33UUB", 1), ("dsen2:S2B_MSIL1C_20171022_T49JGM", 1)]
+    free = data.free_images([*arrays, ("crick:1", 2)], load("tec-elic-small-any").held)
+    held = {name: sorted(set(range(count)) - set(free[name])) for name, count in arrays}
+    assert held["sen12mscr2:pairs14"] == [0, 1, 10, 11, 18, 19]  # places 0, 5 and 9, two dates each
+    assert held["sen12mscr2:1868summer_102"] == list(range(6))
+    assert held["hls_water:chips"] == list(range(221, 277))
+    assert held["dsen2:S2B_MSIL1C_20171022_T49JGM"] == [0]
+    assert held["dsen2:S2A_MSIL1C_20170527_T33UUB"] == []
+    assert free["crick:1"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (Held("native:place"), r"held\[0\].*native:place.*got none"),
+        (Held("native:*", (1, 9)), r"expected images 0\.\.3, got \[9\]"),
+    ],
+)
+def test_held_images_that_are_not_there_are_refused(held: Held, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        data.free_images([("native:places", 4)], [held])
+
+
+def test_held_images_are_never_drawn(folder: Path) -> None:
+    held = '[[held]]\narray = "native:places"\nimages = [1, 3]\n[[held]]\narray = "other:*"\nlast = 0.4'
+    found = data.pool(load(write_recipe(folder, held=held)), lambda _: None)
+    assert [(e.name, e.image) for e in found.examples] == [
+        *(("native:places", i) for i in (0, 2)),
+        *(("other:chips", i) for i in (0, 1, 2)),
+    ]
+    assert found.facts["held_back"] == 4
+
+
+def test_batches_follow_from_the_generator_alone(folder: Path) -> None:
+    recipe = load(write_recipe(folder))
+    found = data.pool(recipe, lambda _: None)
+    first, again, other = (data.batch(found, recipe, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first.step, again.step)
+    assert all(torch.equal(a, b) for a, b in zip(first.groups, again.groups, strict=True))
+    assert not torch.equal(first.step, other.step)
+
+
+# --- recipes ---
+
+
+@pytest.mark.parametrize(
+    ("top", "message"),
+    [
+        ("learnrate = 3", "unknown key 'learnrate'"),
+        ("lr = nan", "lr: expected a finite number"),
+        ("step_min = inf", "step_min: expected a finite number"),
+        ("lr = -1.0", "lr: expected more than 0"),
+        ("ema = 1.0", "ema: expected 0 <= ema < 1"),
+        ("warm_up = 0", "warm_up: expected more than 0 and less than 1"),
+        ("step_max = 3.0", "step_max: expected at least step_min"),
+        ("few = 0.9", "finest_only, coarsest_only and few"),
+        ("seed = -1", "seed: expected 0 or more"),
+        ("weight_decay = -1.0", "weight_decay: expected 0 or more"),
+        ('kind = "tec-elic-small"', "kind: expected tec-elic-small-any"),
+    ],
+)
+def test_wrong_values_of_a_recipe_are_refused(tmp_path: Path, top: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(write_recipe(tmp_path, top))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("side = 32", "side = 31", r"crops\[0\].side: expected an even number"),
+        ("groups = 1", "groups = 3", r"crops\[1\].groups: expected 1 or 2"),
+        ("share = 0.5", "share = nan", r"crops\[0\]: share: expected a finite number"),
+        ("batch = 2", "batch = 0", r"crops\[0\].batch: expected 1 or more"),
+    ],
+)
+def test_wrong_crops_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load(path)
+
+
+def test_crops_larger_than_every_image_are_refused(folder: Path) -> None:
+    path = write_recipe(folder)
+    path.write_text(path.read_text().replace("side = 32", "side = 64"))
+    with pytest.raises(InputError, match=r"crops\[0\]: no image.*64 pixels"):
+        run(path, out=folder / "out", progress=False)
+
+
+# --- runs ---
+
+
+def averages(out: Path) -> dict[str, Tensor]:
+    return states.read(out / states.CHECKPOINT)["average"]
+
+
+def test_a_few_steps_lower_the_loss(folder: Path) -> None:
+    recipe = load(write_recipe(folder, "lr = 5e-3"))
+    found, state = data.pool(recipe, lambda _: None), loop.begun(recipe)
+    drawn = [data.batch(found, recipe, np.random.default_rng(seed)) for seed in range(2)]
+    losses = []
+    for _ in range(12):
+        for one in drawn:
+            loss, _, _ = loop.loss_of(state.model, one)
+            for group in state.optimiser.param_groups:
+                group["lr"] = recipe.lr
+            assert loop.descend(state, loss, 1.0)
+            losses.append(loss.item())
+    assert np.mean(losses[-2:]) < 0.97 * np.mean(losses[:2])
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    real = loop._look_after
+
+    def look_after(r: loop.Run) -> None:
+        real(r)
+        if r.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop, "_look_after", look_after)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = write_recipe(folder, "bfloat16 = true\nfit_crops = 0")
+    whole = run(recipe, out=folder / "whole", progress=False)
+    interrupt_after(monkeypatch, 2)
+    first = run(recipe, out=folder / "parts", progress=False)
+    assert (first.finished, first.steps, first.weights) == (False, 2, None)
+    monkeypatch.undo()
+    second = run(recipe, out=folder / "parts", resume=True, progress=False)
+    assert second.finished
+    for name, value in averages(whole.out).items():
+        assert torch.equal(value, averages(second.out)[name]), name
+
+
+def test_resume_refuses_another_recipe_unless_told(folder: Path) -> None:
+    run(write_recipe(folder, "steps = 1\nfit_crops = 0"), out=folder / "out", progress=False)
+    other = write_recipe(folder, "steps = 2\nclip = 0.5\nfit_crops = 0")
+    with pytest.raises(InputError, match=r"another recipe.*clip"):
+        run(other, out=folder / "out", resume=True, progress=False)
+    assert run(other, out=folder / "out", resume=True, other_recipe=True, progress=False).steps == 2
+
+
+def test_a_folder_with_a_run_is_refused(folder: Path) -> None:
+    recipe = write_recipe(folder, "steps = 1\nfit_crops = 0")
+    run(recipe, out=folder / "out", progress=False)
+    with pytest.raises(OutputError, match="holds a run already"):
+        run(recipe, out=folder / "out", progress=False)
+
+
+def test_exported_weights_encode_and_decode(folder: Path) -> None:
+    outcome = run(write_recipe(folder), out=folder / "out", progress=False)
+    assert outcome.weights == folder / "out" / "tec-elic-small-any-v9"
+    codec = eozip.load(outcome.weights)
+    dn = cube((1, 7, 40, 36), {4: TENS, 5: TENS, 6: TENS}, 9)
+    decoded = codec.decode(codec.encode(dn.astype(np.float32), 90.0), dn.shape, 90.0)
+    assert np.abs(decoded - dn).mean() < 60
+    card = (outcome.weights / "card.md").read_text()
+    assert "steps: 4" in card
+    assert '"seed": 0' in card
+
+
+def test_exported_weights_are_those_of_the_average(folder: Path) -> None:
+    outcome = run(write_recipe(folder, "fit_crops = 0"), out=folder / "out", progress=False)
+    assert outcome.weights is not None
+    stored = files.read_folder(outcome.weights)[1]
+    again = export.integers(export.trained(stored))
+    for name, value in export.integers(averages(outcome.out)).items():
+        np.testing.assert_array_equal(stored[name], value)
+        np.testing.assert_array_equal(again[name], value)
+
+
+def test_a_run_begins_with_the_weights_it_is_given(shipped: dict, tmp_path: Path) -> None:
+    recipe = load("tec-elic-small-any")
+    state = loop.begun(replace(recipe, init=str(hub.shipped_path(CODEC))))
+    for name, value in export.integers(state.model.state_dict()).items():
+        np.testing.assert_array_equal(value, shipped[name])
+
+
+# --- the command ---
+
+
+def test_the_command_trains_and_reports(folder: Path) -> None:
+    out = folder / "out"
+    result = CliRunner().invoke(
+        cli, ["train", str(write_recipe(folder)), "--steps", "2", "--out", str(out), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["steps"], facts["finished"]) == (2, True)
+    assert eozip.load(Path(facts["weights"])).id == "tec-elic-small-any-v9"
+
+
+def test_an_interrupt_keeps_the_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, 1)
+    out = folder / "out"
+    result = CliRunner().invoke(cli, ["train", str(write_recipe(folder)), "--out", str(out)])
+    assert result.exit_code == 130
+    assert "interrupted at step 1" in result.stderr
+    assert states.read(out / states.CHECKPOINT)["step"] == 1
+
+
+@pytest.mark.parametrize(
+    "option", [["--device", "cuda"], ["--profile"], ["--pack", "x.zip"], ["--data", "x.zip"]]
+)
+def test_options_that_are_not_for_this_kind_are_refused(folder: Path, option: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["train", str(write_recipe(folder)), *option])
+    assert result.exit_code == 2
+    assert "tec-elic-small-any" in result.stderr
