@@ -82,7 +82,7 @@ def scenes(folder: Path) -> dict[str, np.ndarray]:
 def measured(codec: str, name: str, dn: np.ndarray) -> Bright:
     """One scene by one codec."""
     blob = api.encode(dn, codec, 100.0)
-    db = psnr(dn, api.decode(blob))
+    db = psnr(dn, api.decode_array(blob))
     return Bright(
         name,
         codec,

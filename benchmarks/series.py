@@ -78,7 +78,7 @@ def curve(dn: np.ndarray, name: str, qualities: list[float]) -> Curve:
     found = []
     for quality in qualities:
         blob = api.encode(dn, codec=name, quality=quality)
-        found.append((bpppb(len(blob), dn.shape), psnr(dn, api.decode(blob))))
+        found.append((bpppb(len(blob), dn.shape), psnr(dn, api.decode_array(blob))))
     return found
 
 

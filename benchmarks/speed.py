@@ -233,7 +233,7 @@ def operations(codec: str, dn: np.ndarray, quality: float) -> dict[str, int]:
         blob = api.encode(dn, codec, quality)
     counted["encode"] = counter.get_total_flops() // 2
     with FlopCounterMode(display=False) as counter:
-        api.decode(blob)
+        api.decode_array(blob)
     counted["decode"] = counter.get_total_flops() // 2
     return counted
 
@@ -264,7 +264,7 @@ def _ways(codec: str, dn: np.ndarray, quality: float, folder: Path) -> dict[str,
     asked = EozipChunkCodec(codec=registry.resolve(codec), quality=quality)
     return {
         "encode": lambda: api.encode(dn, codec, quality),
-        "decode": lambda: api.decode(blob),
+        "decode": lambda: api.decode_array(blob),
         "to store": lambda: encode_store(
             open_scene(dates), store, asked, chunk=size, gop=len(dn), overwrite=True
         ),

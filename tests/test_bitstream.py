@@ -196,7 +196,7 @@ def test_hostile_section_count_is_refused():
     [
         (0, b"\x89PNG", "not an eozip chunk"),
         (4, b"\x02", "version 2"),
-        (6, b"\x02", "unknown flags"),
+        (6, b"\x10", "unknown flags"),
         (6, b"\x80", "unknown flags"),
         (5, bytes([0x09]), r"\[C, H, W\] with 4 dates"),
         (5, bytes([0x08]), "without its flag"),

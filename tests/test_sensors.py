@@ -35,8 +35,8 @@ SPELLINGS = {
 }
 
 
-def test_names_lists_both_products() -> None:
-    assert sensors.names() == ("s2-l1c", "s2-l2a")
+def test_names_lists_every_product() -> None:
+    assert sensors.names() == ("hls", "landsat-c2-l2", "s2-l1c", "s2-l2a")
 
 
 @pytest.mark.parametrize(("sensor_id", "bands"), [("s2-l2a", L2A), ("s2-l1c", L1C)])
@@ -104,7 +104,7 @@ def test_other_sets_are_refused_with_what_is_supported(descriptions, message: st
 
 
 def test_unknown_sensor_and_count_list_the_known_ones() -> None:
-    with pytest.raises(InputError, match="s2-l1c, s2-l2a"):
+    with pytest.raises(InputError, match="hls, landsat-c2-l2, s2-l1c, s2-l2a"):
         sensors.get("landsat")
     with pytest.raises(InputError, match="got 7 bands"):
         sensors.by_count(7)

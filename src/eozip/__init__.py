@@ -9,7 +9,18 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from eozip.chunk.api import Info, Report, check, decode, dropped, encode, encode_report, inspect
+from eozip.chunk.api import (
+    Info,
+    Report,
+    check,
+    decode,
+    decode_groups,
+    dropped,
+    encode,
+    encode_groups,
+    encode_report,
+    inspect,
+)
 from eozip.chunk.pixels import psnr
 from eozip.chunk.reconstruction import Reconstruction, encode_batch, reconstruct
 from eozip.codecs.base import Codec
@@ -24,10 +35,12 @@ __all__ = [
     "append_store",
     "check",
     "decode",
+    "decode_groups",
     "decode_store",
     "dropped",
     "encode",
     "encode_batch",
+    "encode_groups",
     "encode_report",
     "encode_store",
     "inpaint",

@@ -243,7 +243,7 @@ class Ladder:
         return [bands, *reversed(done)]
 
     def coarsest(self, d: int, shape: tuple[int, int], count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        reader, t = self.reader(d), self.dates
+        reader, t = self.sections[0], self.dates
         self.brightness = reader.one(59, -64, 64)
         first, others = reader.ints(t, 68), reader.ints(t * (count - 1), 52)
         means = np.cumsum(np.hstack([first[:, None], others.reshape(t, count - 1)]), 1)

@@ -5,6 +5,7 @@ nodata_mask  the nodata mask and single out-of-range pixels
 lossless    arrays of integers, exactly
 residual    corrections in steps, near-lossless pixels
 integers    coded lists of integers
+arrays      arrays of several groups of bands, as one
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ from eozip.bitstream.format import (
     MAGIC,
     MAX_BANDS,
     MAX_DATES,
+    MAX_GROUPS,
     MAX_SAMPLES,
     MAX_SECTIONS,
     MAX_SIDE,
     Chunk,
+    Group,
     Header,
     Layout,
     fits,
     frame_check,
+    groups_problem,
     header_size,
+    is_band_name,
     pack,
     packed_size,
     read_header,
     read_layout,
     samples_problem,
+    shapes_of,
     size_problem,
     unpack,
 )
@@ -35,20 +41,25 @@ __all__ = [
     "MAGIC",
     "MAX_BANDS",
     "MAX_DATES",
+    "MAX_GROUPS",
     "MAX_SAMPLES",
     "MAX_SECTIONS",
     "MAX_SIDE",
     "Chunk",
+    "Group",
     "Header",
     "Layout",
     "fits",
     "frame_check",
+    "groups_problem",
     "header_size",
+    "is_band_name",
     "pack",
     "packed_size",
     "read_header",
     "read_layout",
     "samples_problem",
+    "shapes_of",
     "size_problem",
     "unpack",
 ]

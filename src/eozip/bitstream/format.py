@@ -1,6 +1,7 @@
 """Layout of one chunk; ``docs/bitstream.md`` specifies every field.
 
-    fixed part (34 bytes) | codec id | sensor id | [checks] | [budgets] | section table | CRC-32C | sections
+    fixed part (34 bytes) | codec id | sensor id | [checks] | [budgets] | [groups] | [band names] | section table | CRC-32C
+    | sections
 
 The sections are the nodata mask and the exceptions (see `eozip.bitstream.nodata_mask`), the skip mask (see
 `eozip.codecs.skip_mask`), then the codec's own, then the residual layer (see `eozip.bitstream.residual`); all but the
@@ -36,18 +37,46 @@ LIMIT_VARIABLE = "EOZIP_MAX_SAMPLES"
 MAX_SECTIONS = 4096
 MAX_SECTION_BYTES = (1 << 32) - 1
 MAX_NAME = 64
+MAX_GROUPS = 8
+MAX_FACTOR = 64  # cells of the finest grid along a cell of the coarsest
 QUALITY_STEPS = 100  # quality is stored in hundredths
 
 _FIXED = struct.Struct("<4sBHHHBHHHi8si")  # up to and including nodata
 _ENTRY = struct.Struct("<II")  # length and CRC-32C of a section
+_GROUP = struct.Struct("<HB")  # resolution and number of bands
 _CRC = struct.Struct("<I")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_BAND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DTYPES = ("uint16", "int16")
 
-_SQUEEZED, _INT16, _NODATA, _CHECKS, _BUDGETS, _MASK, _EXCEPTIONS, _SKIP, _RESIDUAL = (
-    1 << bit for bit in range(9)
-)
-_KNOWN = (1 << 9) - 1
+(
+    _SQUEEZED,
+    _INT16,
+    _NODATA,
+    _CHECKS,
+    _BUDGETS,
+    _MASK,
+    _EXCEPTIONS,
+    _SKIP,
+    _RESIDUAL,
+    _SCALES,
+    _GROUPS,
+    _NAMES,
+) = (1 << bit for bit in range(12))
+_KNOWN = (1 << 12) - 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bands on a grid of their own.
+
+    Attributes:
+        resolution: metres (or any whole unit) a cell.
+        bands: how many there are.
+    """
+
+    resolution: int
+    bands: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +97,9 @@ class Header:
         budgets: u8 per frame, or empty.
         skip: some latent cells were not coded; a skip mask before the codec's sections says which.
         residual: a residual layer follows the codec's sections.
+        scales: the codec's sections are scales, the coarsest first, so that a reduced picture needs the first few.
+        groups: bands on grids of their own, the finest first; then H, W are those of the finest. Empty: all on one grid.
+        names: of the bands, C of them, or empty.
     """
 
     codec: str
@@ -83,6 +115,24 @@ class Header:
     budgets: tuple[int, ...] = ()
     skip: bool = False
     residual: bool = False
+    scales: bool = False
+    groups: tuple[Group, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """For each array of the chunk, cells of the finest grid along one of its own."""
+        return tuple(group.resolution // self.groups[0].resolution for group in self.groups) or (1,)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """T, C, H, W of each array of the chunk: one for each group, or the only one."""
+        return shapes_of(self.shape, self.groups)
+
+    @property
+    def samples(self) -> int:
+        """Samples of all arrays: what was measured."""
+        return sum(map(math.prod, self.shapes))
 
 
 @dataclass(frozen=True)
@@ -150,6 +200,40 @@ class Layout:
         return tuple(accumulate((length for length, _ in self.table), initial=self.size))
 
 
+def shapes_of(
+    shape: tuple[int, int, int, int], groups: Sequence[Group]
+) -> tuple[tuple[int, int, int, int], ...]:
+    """T, C, H, W of each group's array, where `shape` is that of all bands on the finest grid."""
+    if not groups:
+        return (shape,)
+    dates, _, height, width = shape
+    factors = [group.resolution // groups[0].resolution for group in groups]
+    return tuple(
+        (dates, g.bands, -(-height // factor), -(-width // factor))
+        for g, factor in zip(groups, factors, strict=True)
+    )
+
+
+def groups_problem(groups: Sequence[Group], bands: int) -> str | None:
+    """What is wrong with the groups of a chunk of so many bands; None if nothing is."""
+    if len(groups) > MAX_GROUPS:
+        return f"{len(groups)} groups of bands, allowed are {MAX_GROUPS}"
+    resolutions = [group.resolution for group in groups]
+    if (
+        not groups
+        or not all(1 <= r < 1 << 16 for r in resolutions)
+        or sorted(set(resolutions)) != resolutions
+    ):
+        return f"resolutions {resolutions}, expected rising whole numbers from 1 to 65535"
+    if any(r % resolutions[0] or r > MAX_FACTOR * resolutions[0] for r in resolutions):
+        return (
+            f"resolutions {resolutions}, expected multiples of the finest, of at most {MAX_FACTOR} times it"
+        )
+    if sum(g.bands for g in groups) != bands or not all(g.bands for g in groups):
+        return f"groups of {[g.bands for g in groups]} bands, expected {bands} in all and none without"
+    return None
+
+
 def frame_check(symbols: np.ndarray) -> int:
     """CRC-32C of one frame's decoded symbols.
 
@@ -208,6 +292,8 @@ def pack(chunk: Chunk) -> bytes:
             _pack_name(header.sensor),
             struct.pack(f"<{len(header.checks)}I", *header.checks),
             bytes(header.budgets),
+            _pack_groups(header.groups),
+            *(_pack_band(name) for name in header.names),
             struct.pack("<H", len(chunk.sections)),
             *(_ENTRY.pack(len(part), google_crc32c.value(part)) for part in parts),
         ]
@@ -222,6 +308,7 @@ def packed_size(chunk: Chunk) -> int:
     header, parts = chunk.header, chunk.parts
     names = 2 + len(header.codec) + len(header.sensor)
     lists = 4 * len(header.checks) + len(header.budgets) + 2 + _ENTRY.size * len(parts)
+    lists += len(_pack_groups(header.groups)) + sum(1 + len(name) for name in header.names)
     return _FIXED.size + names + lists + _CRC.size + sum(map(len, parts))
 
 
@@ -278,6 +365,11 @@ def _check_packable(chunk: Chunk) -> None:
         raise InputError(f"expected {dates} or no checks and budgets, got {header.checks}, {header.budgets}")
     if len(sections) > MAX_SECTIONS:
         raise InputError(f"expected at most {MAX_SECTIONS} sections, got {len(sections)}")
+    if header.names and len(header.names) != header.shape[1]:
+        raise InputError(f"band names: expected {header.shape[1]} or none, got {len(header.names)}")
+    problem = groups_problem(header.groups, header.shape[1]) if header.groups else None
+    if problem or (header.groups and header.skip):
+        raise InputError(f"groups: {problem or 'cells of groups cannot be skipped'}")
     if not 0 <= header.quality <= 100 or not -(1 << 31) <= header.offset < 1 << 31:
         raise InputError(
             f"expected quality 0..100 and an int32 offset, got {header.quality}, {header.offset}"
@@ -299,6 +391,9 @@ def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
         | _EXCEPTIONS * bool(exceptions)
         | _SKIP * header.skip
         | _RESIDUAL * header.residual
+        | _SCALES * header.scales
+        | _GROUPS * bool(header.groups)
+        | _NAMES * bool(header.names)
     )
 
 
@@ -313,6 +408,23 @@ def _pack_name(name: str) -> bytes:
     if not _NAME.fullmatch(name):
         raise InputError(f"name: expected 1..{MAX_NAME} of a-z 0-9 . _ -, got {name!r}")
     return bytes([len(name)]) + name.encode("ascii")
+
+
+def _pack_groups(groups: Sequence[Group]) -> bytes:
+    if not groups:
+        return b""
+    return bytes([len(groups)]) + b"".join(_GROUP.pack(g.resolution, g.bands) for g in groups)
+
+
+def _pack_band(name: str) -> bytes:
+    if not is_band_name(name):
+        raise InputError(f"band name: expected 1..{MAX_NAME} of A-Z a-z 0-9 . _ -, got {name!r:.80}")
+    return bytes([len(name)]) + name.encode("ascii")
+
+
+def is_band_name(name: str) -> bool:
+    """Whether a header can hold this name of a band."""
+    return bool(_BAND_NAME.fullmatch(name))
 
 
 class _Reader:
@@ -331,6 +443,18 @@ class _Reader:
         text = self.take(self.take(1)[0]).decode("latin-1")
         if not _NAME.fullmatch(text):
             raise FormatError(f"chunk: expected a name of a-z 0-9 . _ -, got {text[:80]!r}")
+        return text
+
+    def groups(self) -> tuple[Group, ...]:
+        count = self.take(1)[0]
+        if count > MAX_GROUPS:
+            raise LimitError(f"chunk: {count} groups of bands, allowed are {MAX_GROUPS}")
+        return tuple(Group(*fields) for fields in _GROUP.iter_unpack(self.take(_GROUP.size * count)))
+
+    def band_name(self) -> str:
+        text = self.take(self.take(1)[0]).decode("latin-1")
+        if not is_band_name(text):
+            raise FormatError(f"chunk: expected a band name of A-Z a-z 0-9 . _ -, got {text[:80]!r}")
         return text
 
     def finish(self) -> None:
@@ -355,6 +479,8 @@ def read_layout(data: bytes) -> Layout:
     codec, sensor = reader.name(), reader.name()
     checks = struct.unpack(f"<{t}I", reader.take(4 * t)) if flags & _CHECKS else ()
     budgets = tuple(reader.take(t)) if flags & _BUDGETS else ()
+    groups = _read_groups(reader, c, flags)
+    bands = tuple(reader.band_name() for _ in range(c)) if flags & _NAMES else ()
     (declared,) = struct.unpack("<H", reader.take(2))
     if declared > MAX_SECTIONS:
         raise LimitError(f"chunk: {declared} sections, allowed are {MAX_SECTIONS}")
@@ -375,6 +501,9 @@ def read_layout(data: bytes) -> Layout:
         budgets=budgets,
         skip=bool(flags & _SKIP),
         residual=bool(flags & _RESIDUAL),
+        scales=bool(flags & _SCALES),
+        groups=groups,
+        names=bands,
     )
     return Layout(header, size, flags, table)
 
@@ -416,6 +545,16 @@ def _check_declared(flags: int, shape: tuple[int, int, int, int], quality: int) 
         raise FormatError(f"chunk: expected a quality of at most 100.00, got {quality / QUALITY_STEPS}")
     if flags & _SQUEEZED and shape[0] != 1:
         raise FormatError(f"chunk: [C, H, W] with {shape[0]} dates")
+
+
+def _read_groups(reader: _Reader, bands: int, flags: int) -> tuple[Group, ...]:
+    if not flags & _GROUPS:
+        return ()
+    groups = reader.groups()
+    problem = groups_problem(groups, bands)
+    if problem or flags & _SKIP:
+        raise FormatError(f"chunk: {problem or 'a skip mask over groups of bands'}; the data are damaged")
+    return groups
 
 
 def _read_nodata(raw: int, flags: int) -> int | None:

@@ -6,9 +6,8 @@ code the rest, and packs one chunk; `decode` goes back. No torch is imported her
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,12 @@ from eozip import bitstream
 from eozip.arguments import real
 from eozip.bitstream import Header
 from eozip.chunk.candidates import Report
-from eozip.chunk.decoding import check_budget, check_samples, decode_stack
-from eozip.chunk.encoding import default_codec, encode_chunk
+from eozip.chunk.decoding import check_budget, check_samples, decode_arrays
+from eozip.chunk.encoding import default_codec, encode_chunk, encode_group_chunk
+from eozip.chunk.selection import bytes_for, check_whole, selected
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Codec
+from eozip.codecs.scales import REDUCTIONS
 from eozip.errors import InputError
 
 __all__ = [
@@ -28,9 +29,12 @@ __all__ = [
     "Report",
     "check",
     "decode",
+    "decode_array",
+    "decode_groups",
     "default_codec",
     "dropped",
     "encode",
+    "encode_groups",
     "encode_report",
     "inspect",
 ]
@@ -43,9 +47,13 @@ class Info:
     Attributes:
         header: shape, dtype, codec, quality and the rest.
         bytes: size of the chunk.
-        bpppb: bits per pixel per band, all bytes counted, of the unpadded input.
+        bpppb: bits per pixel per band, all bytes counted, of the unpadded input; with groups, per native sample.
         sections: bytes of each section, in order.
         residual: bytes of the residual layer (the last section); 0 if there is none.
+        bands: names of the bands, with groups the finest group's first; empty if the chunk has none.
+        groups: resolution > number of bands; empty if all bands lie on one grid.
+        reduced: reduction > how many bytes from the start of the chunk `decode` needs for it.
+        group_bytes: resolution > how many bytes from the start `decode` needs for that group alone.
     """
 
     header: Header
@@ -53,6 +61,10 @@ class Info:
     bpppb: float
     sections: tuple[int, ...]
     residual: int = 0
+    bands: tuple[str, ...] = ()
+    groups: Mapping[int, int] = field(default_factory=dict)
+    reduced: Mapping[int, int] = field(default_factory=dict)
+    group_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 def encode(
@@ -64,9 +76,10 @@ def encode(
     max_error: int | None = None,
     nodata: int | None = None,
     sensor: str | None = None,
-    offset: int = 0,
+    offset: int | None = None,
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
+    bands: Sequence[str] | None = None,
 ) -> bytes:
     """Codes one chunk.
 
@@ -77,14 +90,15 @@ def encode(
         quality: 0..100, rounded to hundredths; 60 if neither it nor ``target_psnr`` is given. 100 reaches
             46 dB whatever the pixels: where the network does not, a residual layer is added, or the chunk
             coded without a network.
-        target_psnr: dB (see `psnr`); the quality is searched for; where the codec falls short, 100 is used,
-            and what is missing is added as for quality 100.
+        target_psnr: dB (see `psnr`; the peak is the DN of reflectance 1, of ``landsat-c2-l2`` 36,364); the quality is
+            searched for; where the codec falls short, 100 is used, and what is missing is added as for quality 100.
         max_error: largest absolute error of any pixel, in DN, on every machine; in addition to ``quality`` or
             ``target_psnr``, or alone: then whatever is smallest. 0 is lossless.
         nodata: value of pixels without data; they come back exactly, and no other pixel gets that value.
         sensor: sensor id; a short codec name means the codec for this sensor. None: the codec's own, s2-l2a for short
             names.
-        offset: radiometric offset contained in ``dn``: 1000 for Sentinel-2 baseline 04.00 and later.
+        offset: radiometric offset contained in ``dn``: 1000 for Sentinel-2 baseline 04.00 and later. None: what products of
+            the sensor ordinarily contain, 0 for Sentinel-2 and 7273 for ``landsat-c2-l2``.
         drop: bool [T, H, W] ([H, W] with [C, H, W] pixels), such as a mask of clouds: nothing is spent on latent
             cells (8 x 8 pixels) of which every pixel is set; they come back as what the network expects there from
             earlier dates and their surroundings. Cells with a clear pixel are coded as always. No promise and no PSNR
@@ -93,6 +107,8 @@ def encode(
         budgets: of codecs whose streams are sections of rising detail (flextec, where a section is a token): how many to
             send, for every date alike or for each of them, instead of ``quality``. 0 is for dates after the first,
             which are then forecast.
+        bands: names of the bands, C of them, which the chunk then carries: of ``sensor``, by its names or its aliases. Any
+            set of its bands will do, in any order, with a codec that takes any bands. None: the chunk says no names.
 
     Returns:
         One chunk.
@@ -103,7 +119,7 @@ def encode(
         WeightsError: its weights are missing or damaged.
     """
     asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop, "budgets": budgets}
-    facts = {"nodata": nodata, "sensor": sensor, "offset": offset}
+    facts = {"nodata": nodata, "sensor": sensor, "offset": offset, "bands": bands}
     return encode_report(dn, codec, quality, **asked, **facts)[0]  # type: ignore[arg-type]
 
 
@@ -116,50 +132,147 @@ def encode_report(
     max_error: int | None = None,
     nodata: int | None = None,
     sensor: str | None = None,
-    offset: int = 0,
+    offset: int | None = None,
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
+    bands: Sequence[str] | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop, "budgets": budgets}
-    facts = {"nodata": nodata, "sensor": sensor, "offset": offset}
+    facts = {"nodata": nodata, "sensor": sensor, "offset": offset, "bands": bands}
     made = encode_chunk(dn, codec, quality, **asked, **facts)  # type: ignore[arg-type]
     return made.blob, made.report
 
 
-def decode(blob: bytes, *, budget: int | None = None) -> np.ndarray:
-    """Decodes one chunk.
+def encode_groups(
+    groups: Mapping[int, np.ndarray],
+    codec: str | Path | Codec | None = None,
+    quality: float | None = None,
+    *,
+    target_psnr: float | None = None,
+    max_error: int | None = None,
+    nodata: int | None = None,
+    sensor: str | None = None,
+    offset: int | None = None,
+    bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
+) -> bytes:
+    """Codes one chunk of bands on their own grids, as instruments measure them; every promise counts native samples.
 
     Args:
-        blob: the bytes of `encode`.
-        budget: use only the first so many of the codec's sections (progressive codecs; the blob may then be
-            cut behind them). None: all of them.
+        groups: resolution (metres, or any whole unit) > uint16 or int16 [T, C, h, w] or [C, h, w]. Resolutions are
+            multiples of the finest, and grids begin at the same corner: with H, W of the finest,
+            h = ceil(H / factor) and w = ceil(W / factor). Such as ``{10: r10, 20: r20, 60: r60}``.
+        codec: as for `encode`; one that takes groups, or ``lossless``; None: the default one.
+        quality: as for `encode`.
+        target_psnr: likewise, over the samples of all groups together.
+        max_error: likewise, of every sample.
+        nodata: likewise.
+        sensor: whose bands these are; None: nothing is said, unless ``bands`` are given: then s2-l2a.
+        offset: likewise.
+        bands: names of the bands, as for `encode`: those of each resolution, or all of them, the finest group's first.
 
     Returns:
-        Array of the shape and dtype that were encoded.
+        One chunk.
 
     Raises:
+        InputError: groups whose grids do not fit each other, or arguments that cannot be used.
+        UnknownCodecError: no such codec.
+        WeightsError: its weights are missing or damaged.
+    """
+    asked = {"target_psnr": target_psnr, "max_error": max_error}
+    facts = {"nodata": nodata, "sensor": sensor, "offset": offset, "bands": bands}
+    return encode_group_chunk(groups, codec, quality, **asked, **facts).blob  # type: ignore[arg-type]
+
+
+def decode(
+    blob: bytes,
+    *,
+    budget: int | None = None,
+    reduce: int = 1,
+    bands: Sequence[str | int] | None = None,
+    groups: Sequence[int] | None = None,
+) -> np.ndarray | dict[int, np.ndarray]:
+    """Decodes one chunk, or as much of it as is wanted.
+
+    Args:
+        blob: the bytes of `encode`. For less than the whole picture its first bytes are enough; `inspect` says how many.
+        budget: use only the first so many of the codec's sections (progressive codecs; the blob may then be
+            cut behind them). None: all of them.
+        reduce: 2, 4, 8, 16 or 32: averages of blocks of so many pixels each way, H and W rounded up. From codecs whose
+            sections are scales (`inspect(blob).header.scales`) in a fraction of the time, and then as the codec has them: a
+            residual layer and values out of range do not show. From others by decoding all of it. With groups, in pixels
+            of the finest one: a group of a factor is reduced by the largest power of 2 that is at most reduce / factor.
+        bands: names or positions of the bands wanted, in the order wanted; with groups positions run over all of them, the
+            finest first, and groups without any are left out. None: all bands.
+        groups: of chunks of `encode_groups`, resolutions of the groups wanted. None: all.
+
+    Returns:
+        Array of the dtype that was encoded, and of its shape if all was wanted; of chunks of `encode_groups` a dictionary
+        of resolution > array. A reduced pixel is nodata where all of its pixels are.
+
+    Raises:
+        InputError: something that this chunk does not have.
         FormatError: not a chunk, damaged or cut (`ChecksumError`, `LimitError`, `DesyncError` say more).
         UnknownCodecError: coded by a codec that this eozip does not have.
         WeightsError: coded with other weights.
     """
-    if budget is not None and not (real("budget", budget) >= 1 and budget == int(budget)):
-        raise InputError(f"budget: expected at least 1 section, got {budget}")
-    chunk = bitstream.unpack(_bytes(blob), allow_truncated=budget is not None)
-    check_budget(chunk, budget)
-    dn = decode_stack(chunk, budget)
-    return dn[0] if chunk.header.squeezed else dn
+    header, made = _decoded(blob, budget=budget, reduce=reduce, bands=bands, groups=groups)
+    return made if header.groups else next(iter(made.values()))
+
+
+def decode_array(blob: bytes, *, budget: int | None = None) -> np.ndarray:
+    """As `decode`, of a chunk whose bands lie on one grid.
+
+    Raises:
+        InputError: a chunk of groups, which `decode_groups` gives.
+    """
+    header, made = _decoded(blob, budget=budget)
+    if header.groups:
+        raise InputError(f"expected a chunk of one array, got groups {list(made)}; use eozip.decode_groups")
+    return next(iter(made.values()))
+
+
+def decode_groups(
+    blob: bytes,
+    *,
+    reduce: int = 1,
+    bands: Sequence[str | int] | None = None,
+    groups: Sequence[int] | None = None,
+) -> dict[int, np.ndarray]:
+    """As `decode`, of a chunk of `encode_groups`.
+
+    Returns:
+        Resolution (that of the group's own grid) > pixels.
+
+    Raises:
+        InputError: a chunk of one array, which `decode` gives; or something that this chunk does not have.
+    """
+    header, made = _decoded(blob, reduce=reduce, bands=bands, groups=groups)
+    if not header.groups:
+        raise InputError("expected a chunk of groups of bands, got one of one array; use eozip.decode")
+    return made
 
 
 def inspect(blob: bytes) -> Info:
-    """Reads the header of a chunk; needs no codec and no weights.
+    """Reads the header of a chunk; needs no codec and no weights, and no more than its first few hundred bytes.
 
     Raises:
         FormatError: not a chunk, or a damaged header.
     """
-    header, sections = bitstream.read_header(_bytes(blob))
+    layout = bitstream.read_layout(_bytes(blob))
+    header, sections = layout.header, tuple(length for length, _ in layout.table)
     layer = sections[-1] if header.residual else 0
-    return Info(header, len(blob), 8.0 * len(blob) / math.prod(header.shape), sections, layer)
+    return Info(
+        header,
+        layout.ends[-1],
+        8.0 * layout.ends[-1] / header.samples,
+        sections,
+        layer,
+        header.names,
+        {group.resolution: group.bands for group in header.groups},
+        {times: bytes_for(selected(header, reduce=times), layout) for times in REDUCTIONS},
+        {r: bytes_for(selected(header, groups=[r]), layout) for r in _resolutions(header)},
+    )
 
 
 def check(blob: bytes) -> Info:
@@ -186,8 +299,39 @@ def dropped(blob: bytes) -> np.ndarray:
     """
     chunk = bitstream.unpack(_bytes(blob))
     check_samples(chunk.header)
+    if chunk.header.groups:
+        raise InputError("dropped: nothing of groups of bands is ever dropped")
     pixels = skip_mask.dropped_pixels(chunk)
     return pixels[0] if chunk.header.squeezed else pixels
+
+
+def _decoded(
+    blob: bytes,
+    *,
+    budget: int | None = None,
+    reduce: int = 1,
+    bands: Sequence[str | int] | None = None,
+    groups: Sequence[int] | None = None,
+) -> tuple[bitstream.Header, dict[int, np.ndarray]]:
+    """Header, and what was asked for: resolution (0 where there are no groups) > pixels."""
+    if budget is not None and not (real("budget", budget) >= 1 and budget == int(budget)):
+        raise InputError(f"budget: expected at least 1 section, got {budget}")
+    is_partial = budget is not None or reduce != 1 or bands is not None or groups is not None
+    data = _bytes(blob)
+    chunk = bitstream.unpack(data, allow_truncated=is_partial)
+    selection = selected(chunk.header, reduce=reduce, budget=budget, bands=bands, groups=groups)
+    if budget is None:
+        check_whole(selection, chunk)
+    else:
+        check_budget(chunk, budget)
+    made = decode_arrays(chunk, selection)
+    made = [dn[0] for dn in made] if chunk.header.squeezed else made
+    keys = _resolutions(chunk.header) or [0]
+    return chunk.header, {keys[k]: dn for k, dn in zip(selection.arrays, made, strict=True)}
+
+
+def _resolutions(header: bitstream.Header) -> list[int]:
+    return [group.resolution for group in header.groups]
 
 
 def _bytes(blob: object) -> bytes:

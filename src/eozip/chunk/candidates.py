@@ -10,12 +10,12 @@ from typing import cast
 import numpy as np
 
 from eozip import bitstream
-from eozip.bitstream import Chunk, Header, lossless, nodata_mask, residual
+from eozip.bitstream import Chunk, Header, arrays, lossless, nodata_mask, residual
 from eozip.chunk.constraints import Constraint, is_good, largest, psnr_of
 from eozip.chunk.options import EncodeOptions
-from eozip.chunk.pixels import Source, fill_holes, finished, pixels_to_code, to_dn
+from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
 from eozip.codecs import skip_mask
-from eozip.codecs.base import BudgetedCodec, Codec, Encoded, SkippingCodec
+from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
 from eozip.codecs.registry import LOSSLESS, NEAR_LOSSLESS
 from eozip.threads import alone
 
@@ -93,6 +93,9 @@ class EncodeJob:
     def encode(self, quality: float) -> Encoded:
         """One pass of the network's encoder, without `cells`."""
         with alone():
+            if self.source.groups:
+                pairs = list(zip(self.source.factors, self.source.parts(self.x), strict=True))
+                return cast(ScaledCodec, self.model).encode_groups(pairs, quality)
             if self.budgets:
                 return cast(BudgetedCodec, self.model).encode_budgets(self.x, self.budgets)
             if self.cells is None:
@@ -100,10 +103,13 @@ class EncodeJob:
             return cast(SkippingCodec, self.model).encode_without(self.x, quality, self.cells)
 
     def decode(self, chunk: Chunk) -> np.ndarray:
-        """One pass of the network's decoder: float32 [T, C, H, W]."""
+        """One pass of the network's decoder: float32 [T, C, H, W], flat with groups."""
         header = chunk.header
         coded = Encoded(chunk.sections, header.checks, header.budgets, skip=self.cells)
         with alone():
+            if header.groups:
+                pairs = [(f, g.bands) for f, g in zip(header.factors, header.groups, strict=True)]
+                return arrays.flat(cast(ScaledCodec, self.model).decode_groups(coded, header.shape, pairs))
             return self.model.decode(coded, header.shape, header.quality)
 
     def candidate(self, quality: float) -> Candidate:
@@ -117,9 +123,10 @@ class EncodeJob:
             checks=coded.checks,
             budgets=coded.budgets,
             skip=coded.skip is not None,
+            scales=isinstance(self.model, ScaledCodec),
         )
-        mask = nodata_mask.encode_mask(self.source.masked)
-        exceptions = nodata_mask.encode_exceptions(self.source.dn, self.source.beyond)
+        mask = mask_of(self.source)
+        exceptions = exceptions_of(self.source, self.source.beyond)
         chunk = Chunk(header, mask, exceptions, coded.sections, skip=skip)
         dropped = 0.0 if self.cells is None else float(self.cells.mean())
         bits = _shared_out(bitstream.packed_size(chunk), coded)
@@ -151,14 +158,14 @@ def _shared_out(size: int, coded: Encoded) -> tuple[float, ...] | None:
 def empty(source: Source, model: Codec, options: EncodeOptions) -> Candidate:
     """A chunk of nodata alone, which needs no section of its codec."""
     header = replace(plain_header(source, model.id), quality=options.quality, weights_hash=model.weights_hash)
-    chunk = Chunk(header, nodata_mask.encode_mask(source.masked), b"", ())
+    chunk = Chunk(header, mask_of(source), b"", ())
     return Candidate(chunk, Report(model.id, options.quality))
 
 
 def exact(source: Source, options: EncodeOptions) -> Candidate:
     """A lossless chunk."""
-    mask = nodata_mask.encode_mask(source.masked)
-    sections = () if source.masked.all() else (lossless.encode_array(fill_holes(source.dn, source.masked)),)
+    mask, filled = mask_of(source), source.filled(source.dn, source.masked)
+    sections = () if source.masked.all() else tuple(map(lossless.encode_array, source.parts(filled)))
     reached = None if options.target_psnr is None else True
     report = Report(LOSSLESS, 100.0, math.inf if options.is_promised else None, reached)
     return Candidate(Chunk(plain_header(source, LOSSLESS), mask, b"", sections), report)
@@ -175,7 +182,7 @@ def without_network(source: Source, constraint: Constraint, options: EncodeOptio
 
 def near_lossless(source: Source, constraint: Constraint, options: EncodeOptions) -> Candidate | None:
     """The coarsest chunk without any network that keeps a constraint; None if only a lossless one does."""
-    filled = fill_holes(source.dn, source.masked | source.beyond)
+    filled = source.filled(source.dn, source.masked | source.beyond)
 
     def pixels(most: int) -> np.ndarray:
         positions = residual.near_positions(filled, most)
@@ -188,11 +195,9 @@ def near_lossless(source: Source, constraint: Constraint, options: EncodeOptions
     dn_hat = pixels(most)
     error = np.abs(source.dn.astype(np.int64) - dn_hat)
     apart = source.beyond | (~source.masked & (error > most))  # moved too far off nodata
-    sections = (residual.encode_near(filled, most),)
-    mask = nodata_mask.encode_mask(source.masked)
-    chunk = Chunk(
-        plain_header(source, NEAR_LOSSLESS), mask, nodata_mask.encode_exceptions(source.dn, apart), sections
-    )
+    sections = tuple(residual.encode_near(part, most) for part in source.parts(filled))
+    header = plain_header(source, NEAR_LOSSLESS)
+    chunk = Chunk(header, mask_of(source), exceptions_of(source, apart), sections)
     reached = psnr_of(source, dn_hat)
     report = Report(NEAR_LOSSLESS, 100.0, reached, options.is_reached(reached))
     return Candidate(chunk, report)
@@ -209,4 +214,17 @@ def plain_header(source: Source, codec: str) -> Header:
         offset=source.offset,
         nodata=source.nodata,
         quality=100.0,
+        groups=source.groups,
+        names=source.names,
     )
+
+
+def mask_of(source: Source) -> bytes:
+    """The coded nodata mask."""
+    return arrays.joined([nodata_mask.encode_mask(part) for part in source.parts(source.masked)])
+
+
+def exceptions_of(source: Source, where: np.ndarray) -> bytes:
+    """Samples that are coded exactly: bool like the source's `dn`."""
+    pairs = zip(source.parts(source.dn), source.parts(where), strict=True)
+    return arrays.joined([nodata_mask.encode_exceptions(dn, there) for dn, there in pairs])

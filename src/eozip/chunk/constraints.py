@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eozip.chunk.pixels import Source, psnr
+from eozip.chunk.pixels import PEAK, Source, psnr
 
 SLACK = 1  # DN by which another machine's decoded pixels may differ
 
@@ -63,7 +63,7 @@ def is_good(source: Source, dn_hat: np.ndarray, constraint: Constraint) -> bool:
 def psnr_of(source: Source, dn_hat: np.ndarray) -> float:
     """dB of decoded pixels, those counted as exact that are coded exactly."""
     seen = np.where(source.beyond, source.dn, dn_hat)
-    return psnr(source.dn, seen, source.counted, source.offset)
+    return psnr(source.dn, seen, source.counted, source.offset, PEAK * source.unit)
 
 
 def largest(is_good: Callable[[int], bool], most: int) -> int:

@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from eozip import bitstream
+from eozip import bitstream, sensors
 from eozip.chunk.candidates import Candidate, EncodeJob, Report, empty, exact, job_for, without_network
 from eozip.chunk.options import (
     DEFAULT_QUALITY,
@@ -19,12 +19,13 @@ from eozip.chunk.options import (
     checked_budgets,
     checked_options,
 )
-from eozip.chunk.pixels import Source, checked_source, psnr
+from eozip.chunk.pixels import PEAK, Source, checked_groups, checked_source, psnr
 from eozip.chunk.quality_search import CAP, Trial, quality_for
 from eozip.chunk.residual_layer import held
+from eozip.chunk.selection import named_bands, named_groups
 from eozip.codecs import registry, skip_mask
-from eozip.codecs.base import Codec
-from eozip.codecs.registry import LOSSLESS
+from eozip.codecs.base import Codec, ScaledCodec
+from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
 
 DEFAULT_CODEC = "tec-elic-small"
@@ -76,22 +77,19 @@ def encode_chunk(
     max_error: int | None = None,
     nodata: int | None = None,
     sensor: str | None = None,
-    offset: int = 0,
+    offset: int | None = None,
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
+    bands: Sequence[str] | None = None,
 ) -> EncodedChunk:
     """As `eozip.encode`, with what the encoder knows besides."""
     options = checked_options(quality, target_psnr, max_error)
     check_names(codec, sensor)
-    source = checked_source(dn, nodata, offset, sensor or DEFAULT_SENSOR)
-    problem = bitstream.samples_problem(source.shape)
-    if problem:
-        raise InputError(f"dn: {problem}; use smaller chunks")
-    name = (
-        default_codec(source.shape[0], source.sensor, source.shape[1])
-        if codec is None
-        else registry.resolve(codec, source.sensor)
-    )
+    source = checked_source(dn, nodata, _offset(offset, sensor), sensor or DEFAULT_SENSOR)
+    if bands is not None:
+        source = replace(source, names=named_bands(bands, source.sensor, source.shape[1]))
+    _check_samples(source)
+    name = _codec_for(source, codec)
     if budgets is not None:
         _check_alone({"quality": quality, "target_psnr": target_psnr, "drop": drop})
         sent = checked_budgets(budgets, source.shape[0])
@@ -100,12 +98,76 @@ def encode_chunk(
     if drop is not None:
         check_droppable(name)
         drop = skip_mask.checked_drop(drop, source.shape, source.squeezed)
+    return _coded(source, name, sensor, drop, options)
+
+
+def encode_group_chunk(
+    groups: Mapping[int, np.ndarray],
+    codec: str | Path | Codec | None = None,
+    quality: float | None = None,
+    *,
+    target_psnr: float | None = None,
+    max_error: int | None = None,
+    nodata: int | None = None,
+    sensor: str | None = None,
+    offset: int | None = None,
+    bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
+) -> EncodedChunk:
+    """As `eozip.encode_groups`, with what the encoder knows besides; pixels are flat (`eozip.bitstream.arrays`)."""
+    options = checked_options(quality, target_psnr, max_error)
+    check_names(codec, sensor)
+    source = checked_groups(groups, nodata, _offset(offset, sensor), sensor or DEFAULT_SENSOR)
+    if bands is not None:
+        counts = {group.resolution: group.bands for group in source.groups}
+        source = replace(source, names=named_groups(bands, source.sensor, counts))
+    _check_samples(source)
+    name = registry.resolve(DEFAULT_CODEC if codec is None else codec, ANY_SENSOR)
+    if name != LOSSLESS and not isinstance(registry.get(name), ScaledCodec):
+        raise InputError(
+            f"groups: codec {name} takes all bands on one grid; choose {DEFAULT_CODEC}, or bring the bands onto one grid"
+        )
+    return _coded(source, name, sensor, None, options)
+
+
+def _coded(
+    source: Source, name: str, sensor: str | None, drop: np.ndarray | None, options: EncodeOptions
+) -> EncodedChunk:
     if name == LOSSLESS:
         return _packed(without_network(source, options.without_network, options), source)
     model = registry.get(name)
-    source = replace(source, sensor=sensor or model.sensor)
+    said = sensor or (source.sensor if source.names else None)
+    source = replace(source, sensor=said or model.sensor)
     check_bands(model, source)
     return _packed(_smallest(model, source, drop, options), source)
+
+
+def _offset(offset: int | None, sensor: str | None) -> int:
+    """The radiometric offset of pixels: what is said, else what the sensor's products ordinarily contain."""
+    if offset is not None:
+        return offset
+    return round(sensors.get(sensor).offset) if sensor in sensors.names() else 0
+
+
+def _codec_for(source: Source, codec: str | Path | Codec | None) -> str:
+    """Name of the codec asked for; of the default ones the one that takes these bands."""
+    if codec is not None:
+        return registry.resolve(codec, source.sensor)
+    name = default_codec(source.shape[0], source.sensor, source.shape[1])
+    return name if _takes(registry.get(name), source) else registry.resolve(DEFAULT_CODEC, ANY_SENSOR)
+
+
+def _takes(model: Codec, source: Source) -> bool:
+    """Whether a codec takes so many bands, and these ones if they have names."""
+    if model.bands is None:
+        return True
+    in_order = not source.names or source.names == sensors.get(model.sensor).band_names
+    return model.bands == source.shape[1] and in_order
+
+
+def _check_samples(source: Source) -> None:
+    problem = bitstream.samples_problem(source.shape)
+    if problem:
+        raise InputError(f"dn: {problem}; use smaller chunks")
 
 
 def _smallest(model: Codec, source: Source, drop: np.ndarray | None, options: EncodeOptions) -> Candidate:
@@ -138,7 +200,8 @@ def _by_network(job: EncodeJob, options: EncodeOptions) -> list[Candidate]:
 
 def _trial(job: EncodeJob, quality: float) -> Trial:
     made, source = job.decoded(job.candidate(quality)), job.source
-    achieved = psnr(source.dn, cast(np.ndarray, made.pixels), source.counted, source.offset)
+    pixels, peak = cast(np.ndarray, made.pixels), PEAK * source.unit
+    achieved = psnr(source.dn, pixels, source.counted, source.offset, peak)
     return Trial(quality, min(achieved, CAP), made)
 
 
@@ -201,6 +264,11 @@ def check_bands(model: Codec, source: Source) -> None:
         raise InputError(
             f"dn: codec {model.id} takes {model.bands} bands, got {bands} (shape {source.shape}); "
             f"choose another codec or codec='{LOSSLESS}'"
+        )
+    if not _takes(model, source):
+        raise InputError(
+            f"bands: codec {model.id} takes {' '.join(sensors.get(model.sensor).band_names)} in this order, got "
+            f"{' '.join(source.names)}; bring them into it, or choose no codec"
         )
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eozip import bitstream
+from eozip import bitstream, sensors
 from eozip.arguments import real
-from eozip.bitstream import Header
+from eozip.bitstream import Group, Header, arrays
 from eozip.errors import FormatError, InputError
 
 PEAK = 10_000.0  # DN; PSNR counts clip(dn - offset, 0, PEAK)
 CODED_RANGE = (-2_000, 20_000)  # DN without offset; what lies beyond is coded exactly
+REFLECTANCE = 1e-4  # of a DN, for which these hold; sensors of another scale have others in proportion
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Source:
         masked: bool [T, C, H, W], nodata.
         beyond: bool [T, C, H, W], valid, but beyond `CODED_RANGE`.
         left_out: bool [T, C, H, W], nothing is spent on them: any value may come back, and no PSNR counts them.
+        groups: bands on grids of their own; then all arrays above are flat (see `eozip.bitstream.arrays`).
+        extent: T, all bands, H and W of the finest of these grids.
+        names: of the bands, or empty.
+        unit: DN that are as much reflectance as one of Sentinel-2's.
     """
 
     dn: np.ndarray
@@ -43,12 +49,30 @@ class Source:
     masked: np.ndarray
     beyond: np.ndarray
     left_out: np.ndarray
+    groups: tuple[Group, ...] = ()
+    extent: tuple[int, int, int, int] | None = None
+    names: tuple[str, ...] = ()
+    unit: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """T, C, H, W."""
-        t, c, h, w = self.dn.shape
+        """T, C, H, W; with groups, of all bands on the finest grid."""
+        t, c, h, w = self.extent or self.dn.shape
         return t, c, h, w
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Of each group, cells of the finest grid along one of its own."""
+        return tuple(group.resolution // self.groups[0].resolution for group in self.groups)
+
+    def parts(self, samples: np.ndarray) -> list[np.ndarray]:
+        """Samples like `dn` as the arrays [T, C, h, w] of the groups, or as the only array."""
+        return arrays.parts(samples, bitstream.shapes_of(self.shape, self.groups))
+
+    def filled(self, samples: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """`fill_holes` within each array; samples and holes like `dn`."""
+        pairs = zip(self.parts(samples), self.parts(holes), strict=True)
+        return arrays.flat([fill_holes(part, hole) for part, hole in pairs])
 
     @property
     def counted(self) -> np.ndarray:
@@ -73,7 +97,56 @@ def checked_source(dn: np.ndarray, nodata: int | None, offset: int, sensor: str)
     Raises:
         InputError: says what is wrong and what to do.
     """
-    stack, squeezed = _checked_stack(dn)
+    stack, squeezed = _checked_stack(dn, "dn")
+    return _source(stack, squeezed, nodata, offset, sensor)
+
+
+def checked_groups(groups: Mapping[int, np.ndarray], nodata: int | None, offset: int, sensor: str) -> Source:
+    """As `checked_source`, for groups of bands on their own grids.
+
+    Args:
+        groups: resolution > uint16 or int16 [T, C, h, w] or [C, h, w].
+        nodata: a value of their dtype, or None.
+        offset: integer, -65536..65536.
+        sensor: sensor id.
+
+    Raises:
+        InputError: says what is wrong and what to do.
+    """
+    if not isinstance(groups, Mapping) or not groups:
+        raise InputError(
+            f"groups: expected a mapping of resolutions to pixels, such as {{10: r10, 20: r20}}, got {groups!r:.80}"
+        )
+    sizes = {_checked_resolution(key): pixels for key, pixels in groups.items()}
+    found = {key: _checked_stack(sizes[key], f"groups[{key}]") for key in sorted(sizes)}
+    stacks = [stack for stack, _ in found.values()]
+    table = tuple(Group(key, stack.shape[1]) for key, (stack, _) in found.items())
+    extent = (len(stacks[0]), sum(g.bands for g in table), *stacks[0].shape[2:])
+    problem = bitstream.size_problem(extent) or bitstream.groups_problem(table, extent[1])
+    if problem:
+        raise InputError(f"groups: {problem}")
+    for group, stack, shape in zip(table, stacks, bitstream.shapes_of(extent, table), strict=True):
+        if stack.shape != shape or stack.dtype != stacks[0].dtype:
+            raise InputError(
+                f"groups[{group.resolution}]: expected {shape} of {stacks[0].dtype}, as groups[{table[0].resolution}] is "
+                f"{stacks[0].shape}, got {stack.shape} of {stack.dtype}; crop or pad to whole cells"
+            )
+    if len({squeezed for _, squeezed in found.values()}) > 1:
+        raise InputError("groups: expected all [T, C, h, w] or all [C, h, w], got both")
+    made = _source(arrays.flat(stacks), found[table[0].resolution][1], nodata, offset, sensor)
+    return replace(made, groups=table, extent=extent)
+
+
+def _checked_resolution(key: object) -> int:
+    try:
+        if isinstance(key, bool):
+            raise TypeError("a truth value")
+        return operator.index(key)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InputError(f"groups: expected whole numbers as resolutions, got {key!r:.80}") from error
+
+
+def _source(stack: np.ndarray, squeezed: bool, nodata: int | None, offset: int, sensor: str) -> Source:
     nodata = _checked_nodata(nodata, stack.dtype)
     try:
         if isinstance(offset, bool):
@@ -84,33 +157,34 @@ def checked_source(dn: np.ndarray, nodata: int | None, offset: int, sensor: str)
     if abs(offset) > 1 << 16:
         raise InputError(f"offset: expected at most 65536 in size, got {offset}")
     masked = np.zeros(stack.shape, bool) if nodata is None else stack == nodata
-    low, high = CODED_RANGE
-    beyond = ((stack < low + offset) | (stack > high + offset)) & ~masked
+    unit = REFLECTANCE / sensors.get(sensor).scale if sensor in sensors.names() else 1.0
+    low, high = (round(unit * bound) + offset for bound in CODED_RANGE)
+    beyond = ((stack < low) | (stack > high)) & ~masked
     left_out = np.broadcast_to(False, stack.shape)
-    return Source(stack, squeezed, nodata, offset, sensor, masked, beyond, left_out)
+    return Source(stack, squeezed, nodata, offset, sensor, masked, beyond, left_out, unit=unit)
 
 
-def _checked_stack(dn: np.ndarray) -> tuple[np.ndarray, bool]:
+def _checked_stack(dn: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
     if isinstance(dn, np.ma.MaskedArray):
         raise InputError(
-            "dn: expected a plain array, got a masked one; use dn.filled(value) and nodata=value"
+            f"{name}: expected a plain array, got a masked one; use {name}.filled(value) and nodata=value"
         )
     dn = np.asarray(dn)
     dtype = dn.dtype.newbyteorder("=")
     if dtype not in (np.uint16, np.int16):
         raise InputError(
-            f"dn: expected uint16 or int16 digital numbers, got {dn.dtype}; scale reflectances to DN, round, "
+            f"{name}: expected uint16 or int16 digital numbers, got {dn.dtype}; scale reflectances to DN, round, "
             "and replace NaN by a nodata value"
         )
     if dn.ndim not in (3, 4):
-        raise InputError(f"dn: expected [T, C, H, W] or [C, H, W], got shape {dn.shape}")
+        raise InputError(f"{name}: expected [T, C, H, W] or [C, H, W], got shape {dn.shape}")
     if dn.size == 0:
-        raise InputError(f"dn: expected at least one pixel, got shape {dn.shape}")
+        raise InputError(f"{name}: expected at least one pixel, got shape {dn.shape}")
     stack = np.ascontiguousarray(dn, dtype)
     stack = stack[None] if dn.ndim == 3 else stack
     problem = bitstream.size_problem(stack.shape)
     if problem:
-        raise InputError(f"dn: {problem}; use smaller chunks")
+        raise InputError(f"{name}: {problem}; use smaller chunks")
     return stack, dn.ndim == 3
 
 
@@ -126,7 +200,7 @@ def _checked_nodata(nodata: float | None, dtype: np.dtype) -> int | None:
 def pixels_to_code(source: Source) -> np.ndarray:
     """float32 [T, C, H, W] without offset; pixels that are coded exactly are filled with something cheap."""
     x = source.dn.astype(np.float32) - np.float32(source.offset)
-    return fill_holes(x, source.masked | source.beyond | source.left_out)
+    return source.filled(x, source.masked | source.beyond | source.left_out)
 
 
 def fill_holes(x: np.ndarray, holes: np.ndarray) -> np.ndarray:
@@ -197,7 +271,13 @@ def _beside(nodata: int, shifted: np.ndarray, limits: np.iinfo) -> np.ndarray:
     return np.where(up, min(nodata + 1, limits.max), max(nodata - 1, limits.min)).astype(limits.dtype)
 
 
-def psnr(dn: np.ndarray, dn_hat: np.ndarray, valid: np.ndarray | None = None, offset: int = 0) -> float:
+def psnr(
+    dn: np.ndarray,
+    dn_hat: np.ndarray,
+    valid: np.ndarray | None = None,
+    offset: int = 0,
+    peak: float = PEAK,
+) -> float:
     """PSNR in dB: peak 10,000 DN, over clip(dn - offset, 0, 10000), all bands and dates together.
 
     Args:
@@ -205,13 +285,14 @@ def psnr(dn: np.ndarray, dn_hat: np.ndarray, valid: np.ndarray | None = None, of
         dn_hat: like ``dn``.
         valid: bool like ``dn``; only these count. None: all.
         offset: radiometric offset contained in both.
+        peak: DN of reflectance 1 without offset.
 
     Returns:
         dB; infinite if equal or if nothing is valid.
     """
-    low, high = np.float32(offset), np.float32(offset + PEAK)
+    low, high = np.float32(offset), np.float32(offset + peak)
     error = np.clip(dn.astype(np.float32), low, high) - np.clip(dn_hat.astype(np.float32), low, high)
     if valid is not None:
         error = error[valid]
     mse = float(np.square(error, dtype=np.float64).mean()) if error.size else 0.0
-    return 10 * math.log10(PEAK**2 / mse) if mse else math.inf
+    return 10 * math.log10(peak**2 / mse) if mse else math.inf

@@ -7,8 +7,8 @@ from typing import cast
 
 import numpy as np
 
-from eozip.bitstream import nodata_mask, residual
-from eozip.chunk.candidates import Candidate
+from eozip.bitstream import arrays, residual
+from eozip.chunk.candidates import Candidate, exceptions_of
 from eozip.chunk.constraints import SLACK, Constraint, is_good, largest, psnr_of, too_far
 from eozip.chunk.options import EncodeOptions
 from eozip.chunk.pixels import Source, finished, to_dn
@@ -53,8 +53,8 @@ def _layered(source: Source, made: Candidate, base: np.ndarray, options: EncodeO
     chunk = replace(
         made.chunk,
         header=replace(made.chunk.header, residual=True),
-        exceptions=nodata_mask.encode_exceptions(source.dn, apart & ~source.masked),
-        residual=residual.encode_layer(steps, step),
+        exceptions=exceptions_of(source, apart & ~source.masked),
+        residual=arrays.joined([residual.encode_layer(part, step) for part in source.parts(steps)]),
     )
     dn_hat = np.where(apart, source.dn, pixels(most))
     report = replace(made.report, residual=len(chunk.residual))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -119,5 +119,65 @@ class BudgetedCodec(Codec, Protocol):
 
         Raises:
             InputError: Budgets out of range, or another number of them than of dates.
+        """
+        ...
+
+
+@runtime_checkable
+class ScaledCodec(Protocol):
+    """What codecs can do besides whose sections are scales, the coarsest first: reduced pictures, and groups of bands.
+
+    Such a codec takes any number of bands, and codes bands on their own grids without bringing them onto one.
+    """
+
+    def decode_scaled(
+        self,
+        coded: Encoded,
+        shape: tuple[int, int, int, int],
+        reduce: int = 1,
+        bands: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """As `Codec.decode`, reduced and some bands only; takes as many sections as that needs.
+
+        Args:
+            coded: at least the sections needed.
+            shape: T, C, H, W of the whole chunk.
+            reduce: 1, 2, 4, 8, 16 or 32: averages of blocks of so many pixels each way.
+            bands: positions; None: all.
+
+        Returns:
+            float32 [T, len(bands), ceil(H / reduce), ceil(W / reduce)].
+
+        Raises:
+            FormatError: too few sections, or sections that no encoder writes.
+        """
+        ...
+
+    def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
+        """As `Codec.encode`, of factors and float32 [T, C, ceil(H / factor), ceil(W / factor)], the finest (1) first."""
+        ...
+
+    def decode_groups(
+        self,
+        coded: Encoded,
+        shape: tuple[int, int, int, int],
+        groups: Sequence[tuple[int, int]],
+        reduce: int = 1,
+        wanted: Sequence[int] | None = None,
+    ) -> list[np.ndarray]:
+        """The inverse of `encode_groups`.
+
+        Args:
+            coded: at least the sections needed.
+            shape: T, all bands, H, W of the finest group.
+            groups: factor and number of bands of each.
+            reduce: 1, 2, 4, 8, 16 or 32; a group goes to the largest power of 2 that is at most reduce / factor.
+            wanted: positions of groups; None: all.
+
+        Returns:
+            float32 [T, C, h, w] of each group wanted.
+
+        Raises:
+            FormatError: as `decode_scaled`; or the sections tell of other groups.
         """
         ...

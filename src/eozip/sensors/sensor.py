@@ -48,6 +48,8 @@ class Sensor:
         std: [C] standard deviation of the same.
         offset: DN added to the offset-free DN in ordinary products (0 unless the data say otherwise).
         nodata: DN that marks a missing pixel.
+        scale: reflectance of one DN.
+        recognised: whether files are taken for this product by the names of their bands alone.
     """
 
     id: str
@@ -57,11 +59,37 @@ class Sensor:
     std: tuple[float, ...]
     offset: float = 0.0
     nodata: int = 0
+    scale: float = 1e-4
+    recognised: bool = True
 
     @property
     def band_names(self) -> tuple[str, ...]:
         """[C] canonical band names."""
         return tuple(band.name for band in self.bands)
+
+    def spelled(self, given: Sequence[object]) -> tuple[str, ...]:
+        """Canonical names of some of its bands, in the order given.
+
+        Args:
+            given: names or aliases, in any case and with or without separators.
+
+        Raises:
+            InputError: a name that it does not have, or one band twice; the message lists those it has.
+        """
+        known = {_plain(text): band.name for band in self.bands for text in (band.name, *band.aliases)}
+        unknown = [text for text in given if not isinstance(text, str) or _plain(text) not in known]
+        if unknown:
+            raise InputError(
+                f"bands: {self.id} has no {', '.join(f'{text!r:.40}' for text in unknown)}; it has "
+                f"{' '.join(self.band_names)}; name another sensor, or give no names"
+            )
+        found = tuple(known[_plain(str(text))] for text in given)
+        doubled = sorted({name for name in found if found.count(name) > 1})
+        if doubled:
+            raise InputError(
+                f"bands: {', '.join(doubled)} more than once; expected each band of {self.id} once"
+            )
+        return found
 
 
 @cache
@@ -148,6 +176,8 @@ def _checked(sensor: Sensor, path: Path) -> Sensor:
         faults.append(f"band: expected at least one band and no name twice, got {list(sensor.band_names)}")
     if not all(math.isfinite(v) for v in (*sensor.mean, *sensor.std, sensor.offset)):
         faults.append("mean, std, offset: expected finite numbers")
+    if not (math.isfinite(sensor.scale) and sensor.scale > 0):
+        faults.append(f"scale: expected reflectance of one DN above 0, got {sensor.scale}")
     if not all(v > 0 for v in sensor.std):
         faults.append(f"std: expected numbers above 0, got {list(sensor.std)}")
     if faults:
@@ -313,7 +343,8 @@ def _plain(text: str) -> str:
 
 @cache
 def _all() -> tuple[Sensor, ...]:
-    return tuple(get(name) for name in names())
+    """Shipped sensors that files are recognised as."""
+    return tuple(sensor for name in names() if (sensor := get(name)).recognised)
 
 
 def _from_table(table: dict[str, Any]) -> Sensor:
@@ -326,6 +357,8 @@ def _from_table(table: dict[str, Any]) -> Sensor:
         std=tuple(float(row["std"]) for row in rows),
         offset=float(table.get("offset", 0)),
         nodata=int(table.get("nodata", 0)),
+        scale=float(table.get("scale", 1e-4)),
+        recognised=bool(table.get("recognised", True)),
     )
 
 

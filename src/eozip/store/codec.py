@@ -202,7 +202,7 @@ class EozipChunkCodec(ArrayBytesCodec):
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
         with _DESK.turn(self._has_network):
             found = split(chunk_bytes.to_bytes(), self.budget)
-            dn = join_dates([api.decode(piece.data, budget=self.budget) for piece in found])
+            dn = join_dates([api.decode_array(piece.data, budget=self.budget) for piece in found])
         fill = chunk_spec.fill_value
         chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
         if self._is_exact:

@@ -101,4 +101,4 @@ def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
 def _holds_nothing(pixels: StorePixels, data: bytes) -> bool:
     if api.inspect(data).header.codec != "lossless":
         return False
-    return bool(np.all(api.decode(data) == pixels.description.fill_value))
+    return bool(np.all(api.decode_array(data) == pixels.description.fill_value))

@@ -181,7 +181,7 @@ class StorePixels:
         out = np.full(self._extent(window), self.description.fill_value, np.dtype(self.description.dtype))
         with self.naming(shard, window):
             for piece in fetched:
-                self._place(out, piece.dates.start, api.decode(piece.data, budget=self.budget))
+                self._place(out, piece.dates.start, api.decode_array(piece.data, budget=self.budget))
         return out
 
     def _place(self, out: np.ndarray, first: int, dn: np.ndarray) -> None:

@@ -330,7 +330,7 @@ def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, Encode
     if np.all(chunk.dn == (codec.nodata or 0)):
         return chunk, None
     coded = encode_chunk(chunk.dn, drop=chunk.drop, **codec.encode_options(len(chunk.dn)))
-    return chunk, coded if coded.pixels is not None else replace(coded, pixels=api.decode(coded.blob))
+    return chunk, coded if coded.pixels is not None else replace(coded, pixels=api.decode_array(coded.blob))
 
 
 def _keep_stream(run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: EncodedChunk | None) -> None:

@@ -84,7 +84,7 @@ class Learned:
         return api.encode(dn, self.codec, setting, sensor=self.sensor, offset=self.offset)
 
     def decode(self, blob: bytes) -> np.ndarray:
-        return api.decode(blob)
+        return api.decode_array(blob)
 
 
 @dataclass(frozen=True)

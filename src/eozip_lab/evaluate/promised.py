@@ -73,4 +73,4 @@ class Promised:
         return api.encode(dn, asked.codec, **facts)
 
     def decode(self, blob: bytes) -> np.ndarray:
-        return api.decode(blob)
+        return api.decode_array(blob)

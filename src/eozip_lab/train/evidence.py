@@ -61,7 +61,7 @@ def _coded(codec: Any, stack: Stack, date: int) -> Chunk:
 
     dn = np.clip(stack.dn[date], 0, 65535).astype(np.uint16)
     blob = api.encode(dn, codec, QUALITY)
-    dn_hat = api.decode(blob)
+    dn_hat = api.decode_array(blob)
     return Chunk(stack.name, date, 8 * len(blob) / dn.size, psnr(dn, dn_hat), dn, dn_hat)
 
 

@@ -126,7 +126,9 @@ def real_bytes(
         for stack in stacks:
             dn = _as_int16(stack.dn)
             blob = api.encode(dn, codec, quality)
-            points.append(Point(stack.name, quality, 8 * len(blob) / dn.size, psnr(dn, api.decode(blob))))
+            points.append(
+                Point(stack.name, quality, 8 * len(blob) / dn.size, psnr(dn, api.decode_array(blob)))
+            )
             done()
     return points
 

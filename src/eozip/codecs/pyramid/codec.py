@@ -5,6 +5,8 @@
     section 2   details of the finest grid
 
 A reader of the picture at 1/8 needs the first section alone, a reader of the 20 m bands of Sentinel-2 the first two.
+
+Reduced pictures come from the levels of the ladders themselves (overviews.py).
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ import numpy as np
 
 from eozip.bitstream import frame_check
 from eozip.codecs.base import Encoded
-from eozip.codecs.pyramid import grids, layout
+from eozip.codecs.pyramid import grids, layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
 from eozip.errors import DesyncError, FormatError, InputError
 
@@ -33,7 +37,6 @@ LARGEST_STEP = 1 << 20
 GAIN_UNITS = 8
 # What an error of a cell weighs in the interpolated picture, per pixel that the cell covers
 CELL_WEIGHT = 0.45
-SECTIONS = 3
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -69,19 +72,33 @@ class PyramidCodec:
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """As `eozip.codecs.base.Codec.decode`."""
+        if len(coded.sections) != SECTIONS:
+            raise FormatError(f"{self.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
+        return self.decode_scaled(coded, shape)
+
+    def decode_scaled(
+        self,
+        coded: Encoded,
+        shape: tuple[int, int, int, int],
+        reduce: int = 1,
+        bands: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """As `eozip.codecs.base.ScaledCodec.decode_scaled`."""
         t, c, h, w = shape
-        out = np.empty(shape, np.float32)
-        for group, cells in self._decoded(coded, (h, w), c, t):
-            if group.grid is None:
-                out[:, list(group.bands)] = (cells + VALUE // 2) // VALUE
-            elif group.grid.kernel == layout.NATIVE:
-                raise FormatError(
-                    f"{self.id}: groups on their own grids; decode them with eozip.decode_groups"
-                )
-            else:
-                pixels, denominator = group.grid.interpolated(cells, h, w)
-                out[:, list(group.bands)] = (pixels + denominator * (VALUE // 2)) // (denominator * VALUE)
-        return out
+        reader = _Reader(self, coded, (h, w), c, t)
+        if any(g.grid is not None and g.grid.kernel == layout.NATIVE for g in reader.groups):
+            raise FormatError(
+                f"{self.id}: groups on their own grids in a chunk without; the bytes are damaged"
+            )
+        chosen = np.arange(c) if bands is None else np.asarray(bands)
+        wanted = [g for g in reader.groups if np.isin(chosen, g.bands).any()]
+        is_whole = reduce == 1 and bands is None
+        scale = 1 if is_whole else min(g.factor * ratio(reduce, g.factor) for g in wanted)
+        out = np.empty((t, c, *size_at((h, w), reduce)), np.float32)
+        for group, picture in reader.read(scale):
+            if group in wanted:
+                out[:, list(group.bands)] = overviews.on_pixels(group, picture, (h, w), reduce)
+        return out[:, chosen]
 
     def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
         """Codes groups of bands on their own grids.
@@ -103,21 +120,31 @@ class PyramidCodec:
             first += pixels.shape[1]
         return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality)
 
-    def decode_groups(self, coded: Encoded, shape: tuple[int, int, int, int]) -> list[tuple[int, np.ndarray]]:
-        """The inverse of `encode_groups`.
-
-        Args:
-            coded: sections and checks.
-            shape: T, all bands, H, W of the finest group.
-
-        Returns:
-            Factor and float32 [T, C, h, w] of each group, finest first.
-        """
+    def decode_groups(
+        self,
+        coded: Encoded,
+        shape: tuple[int, int, int, int],
+        groups: Sequence[tuple[int, int]],
+        reduce: int = 1,
+        wanted: Sequence[int] | None = None,
+    ) -> list[np.ndarray]:
+        """As `eozip.codecs.base.ScaledCodec.decode_groups`."""
         t, c, h, w = shape
-        found = self._decoded(coded, (h, w), c, t)
+        reader = _Reader(self, coded, (h, w), c, t)
+        found = sorted(reader.groups, key=lambda g: g.bands)
+        said = [(g.factor, len(g.bands)) for g in found]
+        is_native = all(g.grid is None or g.grid.kernel == layout.NATIVE for g in found)
+        is_ordered = sum((g.bands for g in found), ()) == tuple(range(c))
+        if said != list(groups) or not is_native or not is_ordered:
+            raise FormatError(
+                f"{self.id}: expected groups (factor, bands) {list(groups)}, got {said}; the bytes are damaged"
+            )
+        chosen = range(len(found)) if wanted is None else wanted
+        scale = min(found[k].factor * ratio(reduce, found[k].factor) for k in chosen)
+        pictures = {group.bands: picture for group, picture in reader.read(scale)}
         return [
-            (group.factor, ((cells + VALUE // 2) // VALUE).astype(np.float32))
-            for group, cells in sorted(found, key=lambda part: part[0].bands)
+            overviews.of_cells(found[k], pictures[found[k].bands], (h, w), ratio(reduce, found[k].factor))
+            for k in chosen
         ]
 
     def _encoded(
@@ -136,34 +163,9 @@ class PyramidCodec:
         lent = None
         for ladder in layout.ladders(groups, *size):
             own = [_on_canvas(pixels[g.bands], place) * gain_of[g.bands] for g, place in ladder]
-            made, lent = self._run(ladder, len(cells[0]), step, ports, Wanted(own, quantise), lent)
+            made, _, lent = self._run(ladder, len(cells[0]), step, ports, Wanted(own, quantise), lent)
             pictures += made
         return Encoded(tuple(port.finish() for port in ports), _checks(pictures))
-
-    def _decoded(
-        self, coded: Encoded, size: tuple[int, int], bands: int, dates: int
-    ) -> list[tuple[Group, np.ndarray]]:
-        """Groups, and their cells int64 [T, C, h, w] in 1/64 DN."""
-        if len(coded.sections) != SECTIONS:
-            raise FormatError(f"{self.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
-        ports = [DecodePort(section) for section in coded.sections]
-        side = Side(ports[0], self.model.tables)
-        groups = layout.code_groups(side, None, bands)
-        step, gains = _code_steps(side, None, np.zeros(len(groups), int))
-        gain_of = {g.bands: int(gain) for g, gain in zip(groups, gains, strict=True)}
-        pictures: list[np.ndarray] = []
-        found, lent = [], None
-        for ladder in layout.ladders(groups, *size):
-            made, lent = self._run(ladder, dates, step, ports, None, lent)
-            pictures += made
-            for (group, place), picture in zip(ladder, made, strict=True):
-                found.append(
-                    (group, _in_dn(_off_canvas(picture, group, place, size), step, gain_of[group.bands]))
-                )
-        for port in ports:
-            port.finish()
-        _compare(coded.checks, _checks(pictures), self.id)
-        return found
 
     def _run(
         self,
@@ -173,8 +175,13 @@ class PyramidCodec:
         ports: Sequence[Port],
         wanted: Wanted | None,
         lent: Lent | None,
-    ) -> tuple[list[np.ndarray], Lent | None]:
-        """One ladder, predicted from what an earlier one lends; the first one that can lends to all that follow."""
+        stop: int = 0,
+    ) -> tuple[list[np.ndarray], int, Lent | None]:
+        """One ladder, predicted from what an earlier one lends; the first one that can lends to all that follow.
+
+        Returns:
+            Pictures, the level that the finest one reached, and what is lent.
+        """
         group, place = ladder[0]
         prediction = None
         if lent is not None and len(ladder) == 1:
@@ -191,19 +198,67 @@ class PyramidCodec:
             step,
             lambda level: ports[section_of(group.factor << level)],
             wanted,
+            stop,
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
         made = walk.run()
         if prediction is not None:
-            made[0] = made[0] + prediction
+            made[0] = made[0] + overviews.lowered(prediction, walk.reached)
         if lent is None and walk.lent is not None:
             lent = Lent(walk.lent, place.before)
-        return made, lent
+        return made, walk.reached, lent
 
 
-def section_of(scale: int) -> int:
-    """The section of details of pictures so many times coarser than the finest grid."""
-    return 0 if scale > 4 else 1 if scale > 1 else 2
+class _Reader:
+    """Reads the sections of a chunk: at once which bands lie on which grid, then as many scales as wanted."""
+
+    def __init__(
+        self, codec: PyramidCodec, coded: Encoded, size: tuple[int, int], bands: int, dates: int
+    ) -> None:
+        if not 1 <= len(coded.sections) <= SECTIONS:
+            raise FormatError(f"{codec.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
+        self._codec, self._coded, self._size, self._dates = codec, coded, size, dates
+        self._ports = [DecodePort(section) for section in coded.sections]
+        side = Side(self._ports[0], codec.model.tables)
+        self.groups = layout.code_groups(side, None, bands)
+        self._step, gains = _code_steps(side, None, np.zeros(len(self.groups), int))
+        self._gain_of = {g.bands: int(gain) for g, gain in zip(self.groups, gains, strict=True)}
+
+    def read(self, scale: int) -> list[tuple[Group, Picture]]:
+        """All groups, as far as the sections tell that a picture so many times coarser than the finest grid needs.
+
+        Raises:
+            FormatError: one of these sections is missing, or its bytes are not what an encoder writes.
+            DesyncError: pixels that differ from the encoded ones; only where nothing was left out.
+        """
+        count = section_of(scale) + 1
+        if count > len(self._ports):
+            raise FormatError(
+                f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {len(self._ports)}"
+            )
+        found, pictures, is_whole, lent = [], [], True, None
+        for ladder in layout.ladders(self.groups, *self._size):
+            stop = _levels_beyond(count, ladder[0][0].factor)
+            is_whole = is_whole and stop == 0
+            ports = self._ports[:count]
+            made, reached, lent = self._codec._run(ladder, self._dates, self._step, ports, None, lent, stop)
+            pictures += made
+            for k, ((group, place), picture) in enumerate(zip(ladder, made, strict=True)):
+                cells = _in_dn(picture, self._step, self._gain_of[group.bands], max(0, reached - k))
+                found.append((group, Picture(cells, place, max(0, reached - k))))
+        for port in self._ports[:count]:
+            port.finish()
+        if is_whole:
+            _compare(self._coded.checks, _checks(pictures), self._codec.id)
+        return found
+
+
+def _levels_beyond(sections: int, factor: int) -> int:
+    """Finest levels of a ladder that begins at a factor, whose details are in none of the first sections."""
+    level = 0
+    while section_of(factor << level) >= sections:
+        level += 1
+    return level
 
 
 def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
@@ -265,15 +320,9 @@ def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
     return (0, 0) if x.shape[2:] == place.shape else place.before
 
 
-def _off_canvas(picture: np.ndarray, group: Group, place: Canvas, size: tuple[int, int]) -> np.ndarray:
-    own = layout.canvas(group, *size)
-    top, left = (0, 0) if own.shape == place.shape else place.before
-    return picture[:, :, top : top + own.shape[0], left : left + own.shape[1]]
-
-
-def _in_dn(picture: np.ndarray, step: int, gain: int) -> np.ndarray:
-    """int32 in 1/64 step -> int64 in 1/64 DN, halves up."""
-    scaled, units = picture.astype(np.int64) * (step * GAIN_UNITS), STEP_UNITS * gain
+def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
+    """int32 in 1/64 step, 2**level times block averages -> averages, int64 in 1/64 DN, halves up."""
+    scaled, units = picture.astype(np.int64) * (step * GAIN_UNITS), (STEP_UNITS * gain) << level
     return (scaled + units // 2) // units
 
 

@@ -27,6 +27,7 @@ CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 _AFTER_DEAD, _AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
+_APEX = 30  # a level above all others, whose port takes what every level needs
 
 Quantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -70,8 +71,10 @@ class Ladder:
         step: quantisation step in 1/16 DN.
         port_at: the port for details of pictures so many times coarser than the finest group.
         wanted: the pixels, or None to decode.
-        stop: levels to leave out: groups are returned at 1 / 2**stop of their grid.
+        stop: finest levels to leave out; then no port is asked for them.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
+        reached: once run, the level of the pictures of all groups whose own level is not above it: `stop`, or less where
+            the whole ladder has no more levels. A picture of level n of the finest grid is 2**n times block averages.
     """
 
     model: Model
@@ -83,29 +86,31 @@ class Ladder:
     stop: int = 0
     lends_at: int | None = None
     lent: np.ndarray | None = None
+    reached: int = 0
     _sides: dict[int, np.ndarray] = field(default_factory=dict)
 
     def run(self) -> list[np.ndarray]:
-        """Pictures of all groups, int32 [T, C, h, w] in 1/64 step, finest first."""
+        """Pictures of all groups, int32 [T, C, h, w] in 1/64 step, finest first; see `reached` for their sizes."""
         levels = self._levels_wanted()
         depth = len(self.shapes)
-        side = self._side(depth)
+        side = self._side(_APEX)
         self._brightness = self._code_brightness(side)
-        bands, parents = self._top(side, None if levels is None else levels[-1], depth)
+        bands, parents, self.reached = self._top(side, None if levels is None else levels[-1], depth)
         done: list[np.ndarray] = []
-        for level in reversed(range(depth)):
+        level = depth
+        while level > self.stop:
+            level -= 1
             count = sum(c for c, _, _ in self.shapes[: level + 1])
             done.append(bands[:, count:])
-            if level < self.stop:
-                break
             bands, parents = self._own_basis(
                 level,
                 bands[:, :count],
                 None if parents is None else parents[:, :count],
                 None if levels is None else levels[level],
             )
-        done.append(bands)
-        return done[:0:-1]
+            self.reached = level
+        ends = np.cumsum([c for c, _, _ in self.shapes[: level + 1]])[:-1]
+        return [*np.split(bands, ends, 1), *done[:0:-1]]
 
     def _side(self, level: int) -> Side:
         return Side(self.port_at(level), self.model.tables)
@@ -135,8 +140,10 @@ class Ladder:
             else (float(side.bounded(None, 1, spread=20, first=-64, last=64)[0]) / FEATURE)
         )
 
-    def _top(self, side: Side, below: np.ndarray | None, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """All bands one level below the coarsest group's grid: means, basis, and a whole pyramid."""
+    def _top(
+        self, side: Side, below: np.ndarray | None, depth: int
+    ) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """All bands one level below the coarsest group's grid, or at `stop`: means, basis, pyramid; and which level."""
         count = sum(c for c, _, _ in self.shapes)
         _, height, width = self.shapes[-1]
         shape = (haar.half(height), haar.half(width))
@@ -150,14 +157,17 @@ class Ladder:
             details.append(found)
         top = shape if not sizes else (haar.half(sizes[-1][0]), haar.half(sizes[-1][1]))
         picture = self._code_top(side, planes, bases, top)
-        parents = None
-        for j in reversed(range(len(sizes))):
-            parents = self._details(depth + j, picture, parents, details[j], bases, sizes[j])
+        parents, reached = None, depth + len(sizes)
+        while reached > max(depth, self.stop):
+            reached -= 1
+            j = reached - depth
+            parents = self._details(reached, picture, parents, details[j], bases, sizes[j])
             picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
-            if depth + j == self.lends_at:
+            if reached == self.lends_at:
                 self.lent = picture
-        bands = _each(bases, picture, Basis.bands) + VALUE * means[:, :, None, None].astype(np.int32)
-        return _clipped(bands), None if parents is None else _each(bases, parents, Basis.bands)
+        whole = means[:, :, None, None].astype(np.int64) << (reached - depth)
+        bands = _clipped(_each(bases, picture, Basis.bands) + VALUE * whole).astype(np.int32)
+        return bands, None if parents is None else _each(bases, parents, Basis.bands), reached
 
     def _code_means(self, side: Side, below: np.ndarray | None, count: int) -> np.ndarray:
         """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
