@@ -118,10 +118,9 @@ def load(path: Path | str) -> Recipe:
     """
     file = find(path)
     recipe = from_table(Recipe, table_of(file), str(file))
-    paths = {
-        key: anchored_path(value, file.parent) for key in ("data", "init") if (value := getattr(recipe, key))
-    }
-    return checked(replace(recipe, **paths), str(file))
+    init = anchored_path(recipe.init, file.parent) if recipe.init else ""
+    data = anchored_path(recipe.data, file.parent)
+    return checked(replace(recipe, data=data, init=init), str(file))
 
 
 def configured(
