@@ -10,7 +10,7 @@ import numpy as np
 from eozip.inpaint.doubt import enough, sigma_of_dates, sigma_of_errors
 from eozip.inpaint.predict import Prediction, Series, others
 
-YEAR = 365.25  # days
+_YEAR = 365.25  # days
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LeastCloudyFilled:
 
     def predict(self, series: Series, date: int) -> Prediction:
         order = sorted(others(series, date), key=series.cover)
-        return judged(series, date, *first_clear(series, order), self.name)
+        return judged(series, date, *_first_clear(series, order), self.name)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NearestClear:
     name: str = "nearest-clear"
 
     def predict(self, series: Series, date: int) -> Prediction:
-        return judged(series, date, *first_clear(series, others(series, date)), self.name)
+        return judged(series, date, *_first_clear(series, others(series, date)), self.name)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MeanClear:
     name: str = "mean-clear"
 
     def predict(self, series: Series, date: int) -> Prediction:
-        return judged(series, date, *mean_clear(series, others(series, date)), self.name)
+        return judged(series, date, *_mean_clear(series, others(series, date)), self.name)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LinearInTime:
     name: str = "linear-in-time"
 
     def predict(self, series: Series, date: int) -> Prediction:
-        x_hat, count = first_clear(series, others(series, date))
+        x_hat, count = _first_clear(series, others(series, date))
         before, after = _neighbours(series.hidden, date)
         rows, columns = np.nonzero((before >= 0) & (after >= 0))
         p, n = before[rows, columns], after[rows, columns]
@@ -80,7 +80,7 @@ class Harmonic:
 
     def predict(self, series: Series, date: int) -> Prediction:
         order = others(series, date)
-        x_hat, count = mean_clear(series, order)
+        x_hat, count = _mean_clear(series, order)
         fitted = count >= self.least
         if fitted.any():
             x_hat[:, fitted] = self._fit(series, order, date, fitted)
@@ -95,7 +95,7 @@ class Harmonic:
         return np.einsum("i,nic->cn", _yearly(series.days[[date]])[0], coefficients)
 
 
-def first_clear(series: Series, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _first_clear(series: Series, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Each pixel from the first date in `order` that shows it; else the mean of all clear pixels of its band.
 
     Returns:
@@ -110,8 +110,8 @@ def first_clear(series: Series, order: Sequence[int]) -> tuple[np.ndarray, np.nd
     return out, (~open_).astype(np.uint8)
 
 
-def mean_clear(series: Series, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Each pixel's mean over the dates that show it; else as in `first_clear`. And how many do, uint8."""
+def _mean_clear(series: Series, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Each pixel's mean over the dates that show it; else as in `_first_clear`. And how many do, uint8."""
     count = (~series.hidden[order]).sum(axis=0)
     mean = series.x[order].sum(axis=0) / np.maximum(count, 1).astype(np.float32)
     return np.where(count > 0, mean, _everywhere(series, order)), np.minimum(count, 250).astype(np.uint8)
@@ -137,7 +137,7 @@ def _neighbours(hidden: np.ndarray, date: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _yearly(days: np.ndarray) -> np.ndarray:
-    angle = 2 * np.pi * days / YEAR
+    angle = 2 * np.pi * days / _YEAR
     return np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
 
 

@@ -35,7 +35,7 @@ CELL = 8  # pixels per latent cell of tec-tt-small
 _SEAM = (1, 2, 4)  # radii in pixels over which a difference at clear pixels is carried into the hole
 
 
-class Forecaster(Protocol):
+class _Forecaster(Protocol):
     """A codec that forecasts hidden cells by itself."""
 
     id: str
@@ -73,7 +73,7 @@ class ForecastPredictor:
         given: groups that come from the mapped references; 0: none.
     """
 
-    codec: Forecaster
+    codec: _Forecaster
     quality: float = 60.0
     given: int = 2
     usable: Regression = field(default_factory=Regression)

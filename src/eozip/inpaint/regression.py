@@ -40,7 +40,7 @@ class WeightedFilled:
         shown = [t for t in near if not series.hidden[t].all()] or near
         order = [t for t in shown if 1 - series.cover(t) >= self.least_clear] or shown
         weights = 1 / np.maximum(np.abs(series.days[order] - series.days[date]), 1e-3)
-        filled = filled_references(series, date, order)
+        filled = _filled_references(series, date, order)
         x_hat = np.tensordot((weights / weights.sum()).astype(np.float32), filled, 1)
         count = np.minimum((~series.hidden[order]).sum(axis=0), 250).astype(np.uint8)
         return judged(series, date, x_hat, count, self.name)
@@ -100,7 +100,7 @@ class Regression:
         references = self.references(series, date)
         if not references or clear.sum() < self.least_pixels:
             return None
-        basis = self._with_hinges(_standardised(filled_references(series, date, references), clear))
+        basis = self._with_hinges(_standardised(_filled_references(series, date, references), clear))
         held = held_out(series.hidden[date])
         tried = self._carried(basis, series.x[date], clear & ~held)
         x_hat = _within(self._carried(basis, series.x[date], clear), series)
@@ -138,7 +138,7 @@ class Regression:
         return np.concatenate([features, bent])
 
 
-def filled_references(series: Series, date: int, references: list[int]) -> np.ndarray:
+def _filled_references(series: Series, date: int, references: list[int]) -> np.ndarray:
     """The reference dates, their own hidden pixels predicted by an affine map from the next dates that show them.
 
     Pixels of `date` are not used: they are what is to be predicted.
@@ -163,13 +163,13 @@ def _filled(series: Series, t: int, sources: list[int]) -> np.ndarray:
 
 
 def mapped_references(series: Series, date: int, references: list[int]) -> np.ndarray:
-    """As `filled_references`, and then as `date` would show them: an affine map fitted to its clear pixels.
+    """As `_filled_references`, and then as `date` would show them: an affine map fitted to its clear pixels.
 
     Returns:
         float32 [K, C, H, W].
     """
     clear = ~series.hidden[date]
-    found = filled_references(series, date, references)
+    found = _filled_references(series, date, references)
     flat = [_affine(x, series.x[date], clear, x.reshape(len(x), -1)) for x in found]
     return np.stack(flat).reshape(found.shape)
 

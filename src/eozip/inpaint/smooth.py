@@ -7,8 +7,8 @@ from types import EllipsisType
 
 import numpy as np
 
-RADII = (1, 2, 4, 8, 16)
-SHRINK = 0.05  # a neighbourhood with this share of known pixels is believed by half
+_RADII = (1, 2, 4, 8, 16)
+_SHRINK = 0.05  # a neighbourhood with this share of known pixels is believed by half
 
 
 def blurred(a: np.ndarray, radius: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def blurred(a: np.ndarray, radius: int) -> np.ndarray:
     return a
 
 
-def spread(residual: np.ndarray, known: np.ndarray, radii: Sequence[int] = RADII) -> np.ndarray:
+def spread(residual: np.ndarray, known: np.ndarray, radii: Sequence[int] = _RADII) -> np.ndarray:
     """Carries a residual from known pixels to the others, fine neighbourhoods first.
 
     Far from every known pixel the result goes to 0.
@@ -36,7 +36,7 @@ def spread(residual: np.ndarray, known: np.ndarray, radii: Sequence[int] = RADII
     left = np.ones(known.shape, np.float32)
     for radius in radii:
         weight = blurred(known.astype(np.float32), radius)
-        belief = left * weight / (weight + SHRINK)
+        belief = left * weight / (weight + _SHRINK)
         out += belief / np.maximum(weight, 1e-6) * blurred(weighted, radius)
         left -= belief
     return out
@@ -53,7 +53,7 @@ def local_mean(values: np.ndarray, known: np.ndarray, radius: int) -> np.ndarray
     overall = values[:, known].mean(axis=1, dtype=np.float64)[:, None, None].astype(np.float32)
     weight = blurred(known.astype(np.float32), radius)
     total = blurred(np.where(known, values, np.float32(0)), radius)
-    return (total + SHRINK * overall) / (weight + SHRINK)
+    return (total + _SHRINK * overall) / (weight + _SHRINK)
 
 
 def grown(mask: np.ndarray, radius: int) -> np.ndarray:

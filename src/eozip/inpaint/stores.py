@@ -58,7 +58,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class ArrayReader:
+class _ArrayReader:
     """Pixels in memory, where a store's writer expects open files."""
 
     dn: np.ndarray
@@ -118,7 +118,7 @@ def write_store(
         target,
         described(stack, tags),
         wanted.order,
-        ArrayReader(filled.dn[:, list(wanted.order)]),
+        _ArrayReader(filled.dn[:, list(wanted.order)]),
         wanted.codec,
         wanted.grid,
         facts={"eozip_version": eozip.__version__, "weights_hash": None, **_facts(filled, spec)},

@@ -77,7 +77,7 @@ class Components:
 
 
 @dataclass(frozen=True)
-class JpegXlFrames:
+class _JpegXlFrames:
     """Each frame alone as 16-bit grey JPEG XL of samples to 4095; setting: Butteraugli distance.
 
     Samples to 65535 need 16 % more at 40 dB, to 8191 or 1023 the same.
@@ -121,7 +121,7 @@ def klt_av1(planes: str = "video") -> Components:
 
 def klt_jpegxl(planes: str = "date") -> Components:
     """`klt+jpegxl`."""
-    return Components(JpegXlFrames(), planes)
+    return Components(_JpegXlFrames(), planes)
 
 
 def _write_group(dn: np.ndarray, recorder: Recorder, setting: float) -> list[bytes]:

@@ -20,13 +20,13 @@ from eozip_lab.evaluate.runner import prepared
 
 FOLDER = "crops"
 ORIGINAL = "original"
-APART = 1.5  # bytes of the one over those of the other, at most
+_APART = 1.5  # bytes of the one over those of the other, at most
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Crop:
+class _Crop:
     """One file of pixels; see `crops` in docs/evaluation.md."""
 
     place: str
@@ -44,7 +44,7 @@ class Crop:
 def chosen(rows: Rows, methods: Sequence[Method], place: str, db: float) -> list[Mapping[str, Any]]:
     """On one place the first codec's point nearest a PSNR, and of each other method the one nearest in bytes.
 
-    Methods that come no nearer than `APART` are left out: such pictures would compare nothing.
+    Methods that come no nearer than `_APART` are left out: such pictures would compare nothing.
     """
     of = {m.id: [row for row in rows if row["method"] == m.id and row["place"] == place] for m in methods}
     reference = next((m.id for m in methods if of[m.id]), None)
@@ -56,7 +56,7 @@ def chosen(rows: Rows, methods: Sequence[Method], place: str, db: float) -> list
         return abs(math.log(row["bytes"] / anchor["bytes"]))
 
     nearest = [min(found, key=away) for name, found in of.items() if found and name != reference]
-    return [anchor, *(row for row in nearest if away(row) <= math.log(APART))]
+    return [anchor, *(row for row in nearest if away(row) <= math.log(_APART))]
 
 
 def write_crops(
@@ -99,21 +99,21 @@ def window(shape: Sequence[int], side: int) -> tuple[int, int, int, int]:
     return (shape[-2] - height) // 2, (shape[-1] - width) // 2, height, width
 
 
-def _original(place: Place, folder: Path, side: int) -> Crop:
+def _original(place: Place, folder: Path, side: int) -> _Crop:
     file = f"{FOLDER}/{_plain(place.name)}-{ORIGINAL}-{pixel_hash(place.dn)[:12]}-{side}.npz"
     if not (folder / file).is_file():
         _write(folder / file, place.dn, side)
-    return Crop(place.name, ORIGINAL, ORIGINAL, None, None, None, None, None, None, file)
+    return _Crop(place.name, ORIGINAL, ORIGINAL, None, None, None, None, None, None, file)
 
 
-def _decoded(place: Place, level: int, row: Mapping[str, Any], folder: Path, side: int) -> Crop:
+def _decoded(place: Place, level: int, row: Mapping[str, Any], folder: Path, side: int) -> _Crop:
     method = row["method"]
     file = f"{FOLDER}/{_plain(place.name)}-{_plain(method)}-{row['key']}-{side}.npz"
     if not (folder / file).is_file():
         one = prepared(method, place)
         _write(folder / file, one.decode(one.encode(place.dn, row["setting"])), side)
     kept = (row["setting"], row["bytes"], row["bpppb"], row["psnr"], row["key"])
-    return Crop(place.name, method, row["kind"], level, *kept, file)
+    return _Crop(place.name, method, row["kind"], level, *kept, file)
 
 
 def _write(path: Path, dn: np.ndarray, side: int) -> None:

@@ -21,7 +21,7 @@ from eozip_lab.evaluate.runner import Outcome, Progress, run, tasks_of
 from eozip_lab.evaluate.summary import summarise
 
 REPORT = "report.json"
-DEFINITIONS = {
+_DEFINITIONS = {
     "rate": "bpppb: bits of all bytes a decoder needs / (T C H W) of the unpadded input",
     "psnr": "dB, peak 10,000 DN, clip(dn - offset, 0, 10000), all bands and dates of a place together",
     "ratio": "bits of method / bits of reference at equal PSNR (log rate, linear in dB between neighbouring points), "
@@ -104,7 +104,7 @@ def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, A
     report = {
         "schema": ledger.SCHEMA,
         "provenance": provenance(),
-        "definitions": DEFINITIONS,
+        "definitions": _DEFINITIONS,
         "run": _run_facts(plan, found, time.perf_counter() - started),
         "places": [_place(place, digest) for place, digest in zip(places, hashes)],
         "methods": chosen,

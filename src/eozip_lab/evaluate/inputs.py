@@ -16,7 +16,7 @@ from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, open_scene, with_fill
 from eozip_lab.evaluate.places import NUMBERED, Place, resolutions
 
-MAX_VALUES = 1 << 28  # of one place, as the baselines' own streams allow
+_MAX_VALUES = 1 << 28  # of one place, as the baselines' own streams allow
 _SIDE = ("bands", "dates")  # arrays of an .npz that describe the others
 _TIFFS = (".tif", ".tiff")
 
@@ -246,7 +246,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: str) -> np.ndarray:
         if version not in read:
             raise InputError(f"{path}: {member}: expected .npy version 1 or 2, got {version}")
         shape, _, dtype = read[version](file)
-    if dtype.hasobject or math.prod(shape) > 4 * MAX_VALUES:
+    if dtype.hasobject or math.prod(shape) > 4 * _MAX_VALUES:
         raise InputError(f"{path}: {member}: expected plain numbers, at most 2^30, got {dtype} {shape}")
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
@@ -267,7 +267,7 @@ def _tile_name(name: str, window: tuple[int, int, int, int], count: int) -> str:
 
 
 def _check_size(name: str, shape: tuple[int, ...]) -> None:
-    if math.prod(shape) > MAX_VALUES:
+    if math.prod(shape) > _MAX_VALUES:
         raise InputError(
             f"{name}: expected at most 2^28 values of a place, got {shape}; set a smaller --size"
         )

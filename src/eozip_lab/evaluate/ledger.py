@@ -16,7 +16,7 @@ from eozip_lab.evaluate.sweep import Point
 
 SCHEMA = "eozip-evaluate/1"
 FOLDER = "points"
-FIELDS = "2"  # of a point: points of earlier runs that lack some are measured anew
+_FIELDS = "2"  # of a point: points of earlier runs that lack some are measured anew
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Record:
 
 def point_key(*parts: object) -> str:
     """20 hex digits that name a point: of method, its settings and version, setting, place and pixels."""
-    text = json.dumps([SCHEMA, FIELDS, *map(str, parts)])
+    text = json.dumps([SCHEMA, _FIELDS, *map(str, parts)])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

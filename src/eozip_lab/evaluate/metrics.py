@@ -84,10 +84,10 @@ def measure(
         ms_ssim=similarities[1],
         spectral_angle=float(np.mean(spectral_angle(x, x_hat))),
         max_error=max_error(dn, dn_hat),
-        ndvi_error=index_error(x, x_hat, bands, "B08", "B04"),
-        ndwi_error=index_error(x, x_hat, bands, "B03", "B08"),
+        ndvi_error=_index_error(x, x_hat, bands, "B08", "B04"),
+        ndwi_error=_index_error(x, x_hat, bands, "B03", "B08"),
         class_change=float(np.mean(classes != classes_hat)),
-        class_shift=float(np.abs(class_shares(classes_hat) - class_shares(classes)).max()),
+        class_shift=float(np.abs(_class_shares(classes_hat) - _class_shares(classes)).max()),
     )
 
 
@@ -156,7 +156,7 @@ def spectral_angle(x: np.ndarray, x_hat: np.ndarray) -> np.ndarray:
     return np.where(dark, 0.0, np.degrees(2 * half))
 
 
-def index_error(
+def _index_error(
     x: np.ndarray, x_hat: np.ndarray, bands: Sequence[str], plus: str, minus: str
 ) -> float | None:
     """Mean absolute difference of (plus - minus) / (plus + minus), where both images have a positive sum.
@@ -166,13 +166,13 @@ def index_error(
         bands: [C] band names.
         plus, minus: the two bands: NDVI is B08, B04 (Rouse et al. 1974); NDWI is B03, B08 (McFeeters 1996).
     """
-    index, known = normalised_difference(x, bands, plus, minus)
-    index_hat, known_hat = normalised_difference(x_hat, bands, plus, minus)
+    index, known = _normalised_difference(x, bands, plus, minus)
+    index_hat, known_hat = _normalised_difference(x_hat, bands, plus, minus)
     both = known & known_hat
     return float(np.abs(index - index_hat)[both].mean()) if both.any() else None
 
 
-def normalised_difference(
+def _normalised_difference(
     x: np.ndarray, bands: Sequence[str], plus: str, minus: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """(plus - minus) / (plus + minus) float64 [T, H, W], 0 where the sum is not positive; and where it is."""
@@ -194,13 +194,13 @@ def classify(x: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     Returns:
         uint8 [T, H, W], positions in `CLASSES`.
     """
-    ndwi, _ = normalised_difference(x, bands, "B03", "B08")
-    ndvi, _ = normalised_difference(x, bands, "B08", "B04")
+    ndwi, _ = _normalised_difference(x, bands, "B03", "B08")
+    ndvi, _ = _normalised_difference(x, bands, "B08", "B04")
     bright = x[:, _position(bands, "B02")] > 3000
     return np.select([bright, ndwi > 0, ndvi > 0.6, ndvi > 0.3], [3, 0, 1, 2], 4).astype(np.uint8)
 
 
-def class_shares(classes: np.ndarray) -> np.ndarray:
+def _class_shares(classes: np.ndarray) -> np.ndarray:
     """Share of all pixels in each class: float64 [5], sum 1."""
     return np.bincount(classes.ravel(), minlength=len(CLASSES)) / classes.size
 

@@ -26,7 +26,7 @@ Groups = Mapping[int, np.ndarray]  # resolution in m > uint16 [T, C, h, w]
 Point = tuple[float, float]  # dB, bits per native sample
 
 
-class Coder(Protocol):
+class _Coder(Protocol):
     """A baseline of `eozip_lab.evaluate`."""
 
     def encode(self, dn: np.ndarray, setting: float) -> bytes: ...
@@ -100,7 +100,7 @@ def _squared(a: np.ndarray, b: np.ndarray) -> float:
     return float(((np.clip(a, 0, PEAK).astype(float) - np.clip(b, 0, PEAK)) ** 2).sum())
 
 
-def _apart(coder: Coder) -> Callable[[Groups, float], tuple[int, Groups]]:
+def _apart(coder: _Coder) -> Callable[[Groups, float], tuple[int, Groups]]:
     def code(groups: Groups, setting: float) -> tuple[int, Groups]:
         blobs = {m: coder.encode(pixels, setting) for m, pixels in groups.items()}
         return sum(map(len, blobs.values())), {m: coder.decode(blob) for m, blob in blobs.items()}
@@ -108,7 +108,7 @@ def _apart(coder: Coder) -> Callable[[Groups, float], tuple[int, Groups]]:
     return code
 
 
-def _conditional(coder: Coder) -> Callable[[Groups, float], tuple[int, Groups]]:
+def _conditional(coder: _Coder) -> Callable[[Groups, float], tuple[int, Groups]]:
     """20 m first; 10 m as what a linear map of it, interpolated and sharpened, leaves; the map is charged as float16."""
     apart = _apart(coder)
 

@@ -27,7 +27,7 @@ _MEANS = np.dtype("<i2")
 _BASIS = np.dtype("<f2")
 
 
-def write_plane(plane: np.ndarray, mse: float, threads: int = 1) -> bytes:
+def _write_plane(plane: np.ndarray, mse: float, threads: int = 1) -> bytes:
     """Codes one plane.
 
     Args:
@@ -42,7 +42,7 @@ def write_plane(plane: np.ndarray, mse: float, threads: int = 1) -> bytes:
     return without_comment(bytes(stream))
 
 
-def read_plane(stream: bytes, threads: int = 1) -> np.ndarray:
+def _read_plane(stream: bytes, threads: int = 1) -> np.ndarray:
     """int16 [H, W].
 
     Raises:
@@ -99,7 +99,7 @@ class Jpeg2000:
         # DN beyond 32767 from the mean would need DN below it: there are none in uint16, and int16 ends there
         centred = np.clip(flat - means[:, None, None], -_INT16_MAX - 1, _INT16_MAX).astype(np.int16)
         mse = PEAK**2 / 10 ** (setting / 10)
-        streams = self._mapped(lambda plane: write_plane(plane, mse, self.threads), centred)
+        streams = self._mapped(lambda plane: _write_plane(plane, mse, self.threads), centred)
         return pack(dn, [means.astype(_MEANS).tobytes(), *streams] if self.centred else streams)
 
     def decode(self, blob: bytes) -> np.ndarray:
@@ -108,7 +108,7 @@ class Jpeg2000:
         if self.centred and parts:
             means = _array(parts.pop(0), _MEANS, planes(shape))
         expect_parts(parts, planes(shape))
-        stack = np.stack(self._mapped(lambda part: read_plane(part, self.threads), parts)).astype(np.int32)
+        stack = np.stack(self._mapped(lambda part: _read_plane(part, self.threads), parts)).astype(np.int32)
         return restored(stack + means[:, None, None], shape, dtype)
 
     def _mapped(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -195,7 +195,7 @@ def _write_component(component: np.ndarray, mse: float, threads: int) -> bytes:
     """Halved until it fits int16: a component over bands and dates reaches sqrt(T * C) times the DN."""
     shift = max(0, math.ceil(math.log2((np.abs(component).max() + 1) / _INT16_MAX)))
     scaled = np.rint(component / 2**shift).astype(np.int16)
-    return bytes([shift]) + write_plane(scaled, mse / 4**shift, threads)
+    return bytes([shift]) + _write_plane(scaled, mse / 4**shift, threads)
 
 
 def _read_group(parts: list[bytes], size: int, shape: Shape, threads: int) -> tuple[np.ndarray, list[bytes]]:
@@ -211,7 +211,7 @@ def _read_group(parts: list[bytes], size: int, shape: Shape, threads: int) -> tu
     for vector, part in zip(basis, parts[2 : 2 + count]):
         if not part:
             continue
-        plane = read_plane(part[1:], threads).astype(np.float64) * 2.0 ** part[0]
+        plane = _read_plane(part[1:], threads).astype(np.float64) * 2.0 ** part[0]
         out += vector[:, None] * plane.ravel()
     return out.reshape(size, *shape[2:]), parts[2 + count :]
 

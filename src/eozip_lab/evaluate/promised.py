@@ -14,7 +14,7 @@ ERROR = "largest error, DN"  # what a setting is, of baselines that promise it t
 
 
 @dataclass(frozen=True)
-class Asked:
+class _Asked:
     """What is promised, and how it is swept.
 
     Attributes:
@@ -32,9 +32,9 @@ class Asked:
 
 # Below 16 DN no network has been found to help; below 50 dB a network keeps its target without corrections.
 PROMISES = {
-    LOSSLESS: Asked("max_error", LOSSLESS, ERROR, (128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 0.0)),
-    "max-error": Asked("max_error", None, ERROR, (256.0, 128.0, 64.0, 32.0, 16.0)),
-    "target-psnr": Asked("target_psnr", None, "target dB", (50.0, 53.0, 56.0, 59.0)),
+    LOSSLESS: _Asked("max_error", LOSSLESS, ERROR, (128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 0.0)),
+    "max-error": _Asked("max_error", None, ERROR, (256.0, 128.0, 64.0, 32.0, 16.0)),
+    "target-psnr": _Asked("target_psnr", None, "target dB", (50.0, 53.0, 56.0, 59.0)),
 }
 
 

@@ -19,13 +19,13 @@ from eozip_lab.evaluate.report_html import data_uri
 
 MOST_BYTES = 40_000_000  # of pictures in one page: browsers open more, people mail less
 # Name > bands shown as red, green, blue.
-COMBINATIONS = {
+_COMBINATIONS = {
     "true colour": ("B04", "B03", "B02"),
     "false colour": ("B08", "B04", "B03"),
     "SWIR": ("B12", "B8A", "B04"),
 }
-STRETCHED_TOGETHER = ("B02", "B03", "B04")  # else true colour is none
-PERCENTILES = (1, 99)
+_STRETCHED_TOGETHER = ("B02", "B03", "B04")  # else true colour is none
+_PERCENTILES = (1, 99)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,11 @@ def planes_of(dn: np.ndarray, bands: Sequence[str]) -> Planes:
 
     Args:
         dn: [T, C, h, w] DN of the original.
-        bands: [C] names; where they allow none of `COMBINATIONS`, the first three are shown.
+        bands: [C] names; where they allow none of `_COMBINATIONS`, the first three are shown.
     """
-    made = {f"{name} ({', '.join(rgb)})": rgb for name, rgb in COMBINATIONS.items() if set(rgb) <= set(bands)}
+    made = {
+        f"{name} ({', '.join(rgb)})": rgb for name, rgb in _COMBINATIONS.items() if set(rgb) <= set(bands)
+    }
     if not made:
         rgb = tuple(bands[min(c, len(bands) - 1)] for c in range(3))
         made = {f"bands {', '.join(dict.fromkeys(rgb))}": rgb}
@@ -105,7 +107,7 @@ def error_colours() -> list[list[int]]:
     return matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist()
 
 
-def read_crop(report: Report, entry: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
+def _read_crop(report: Report, entry: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
     """Pixels [T, C, h, w] and window of one stored crop.
 
     Raises:
@@ -124,7 +126,7 @@ def read_crop(report: Report, entry: Mapping[str, Any]) -> tuple[np.ndarray, lis
 def _place(report: Report, name: str) -> dict[str, Any]:
     facts = next(place for place in report.data["places"] if place["name"] == name)
     entry = _files(report, name, None)[0]
-    dn, window = read_crop(report, entry)
+    dn, window = _read_crop(report, entry)
     planes = planes_of(dn, facts["bands"])
     levels = [_level(report, name, level, dn, planes) for level in report.data["crops"]["levels"]]
     made = {
@@ -153,7 +155,7 @@ def _level(
 
 
 def _decoded(report: Report, entry: Mapping[str, Any], dn: np.ndarray) -> np.ndarray:
-    dn_hat, _ = read_crop(report, entry)
+    dn_hat, _ = _read_crop(report, entry)
     if dn_hat.shape != dn.shape:
         raise InputError(f"{entry['file']}: expected {dn.shape} as the original, got {dn_hat.shape}")
     return dn_hat
@@ -193,9 +195,9 @@ def _picture_bytes(place: Mapping[str, Any]) -> int:
 
 def _stretch(dn: np.ndarray, bands: Sequence[str], band: str) -> tuple[float, float]:
     """DN shown black and white, at least one apart."""
-    together = STRETCHED_TOGETHER if band in STRETCHED_TOGETHER else (band,)
+    together = _STRETCHED_TOGETHER if band in _STRETCHED_TOGETHER else (band,)
     chosen = [bands.index(name) for name in together if name in bands]
-    low, high = np.percentile(dn[:, chosen], PERCENTILES)
+    low, high = np.percentile(dn[:, chosen], _PERCENTILES)
     return float(low), float(max(high, low + 1))
 
 

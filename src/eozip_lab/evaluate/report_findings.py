@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from eozip_lab.evaluate.report_data import AT, Report
 from eozip_lab.evaluate.report_words import percent
 
-MOST_BITS = 1.1  # times the bits of the codec that a baseline may take and still win in quality
+_MOST_BITS = 1.1  # times the bits of the codec that a baseline may take and still win in quality
 COSTS = ("encode_mpx_cpu_s", "decode_mpx_cpu_s", "peak_rss_bytes")  # whatever the bits
-FEW = 5  # places below which an interval is not worth much
+_FEW = 5  # places below which an interval is not worth much
 
 # Field of a point > what it is called, and whether more is better.
-COMPARED = {
+_COMPARED = {
     "spectral_angle": ("spectral angle", False),
     "ndvi_error": ("NDVI error", False),
     "ndwi_error": ("NDWI error", False),
@@ -41,10 +41,10 @@ def ratio_sentences(report: Report, db: str = AT) -> list[str]:
 def few_places(report: Report) -> list[str]:
     """A warning where intervals rest on too few places to say much."""
     count = len(report.places)
-    if count >= FEW or not report.data["summary"]["pairs"]:
+    if count >= _FEW or not report.data["summary"]["pairs"]:
         return []
     return [
-        f"Intervals over {count} places say little: of fewer than {FEW} they span hardly more than the places."
+        f"Intervals over {count} places say little: of fewer than {_FEW} they span hardly more than the places."
     ]
 
 
@@ -53,7 +53,7 @@ def metric_losses(report: Report) -> list[str]:
 
     In quality that is a win only with about as many bits: with more of them any method gets better.
     """
-    found = [_metric_loss(report, field) for field in COMPARED]
+    found = [_metric_loss(report, field) for field in _COMPARED]
     return [sentence for sentence in found if sentence]
 
 
@@ -109,7 +109,7 @@ class _Loss:
 
 
 def _metric_loss(report: Report, field: str) -> str | None:
-    what = COMPARED[field][0]
+    what = _COMPARED[field][0]
     losses = [loss for place in report.places if (loss := _loss(report, field, place))]
     if not losses:
         return None
@@ -120,7 +120,7 @@ def _metric_loss(report: Report, field: str) -> str | None:
 
 
 def _loss(report: Report, field: str, place: str) -> _Loss | None:
-    more = COMPARED[field][1]
+    more = _COMPARED[field][1]
     mine = _best_at(report, report.codecs, field, place, more)
     others = report.baselines if mine is None or field in COSTS else _frugal(report, mine[0], place)
     theirs = _best_at(report, others, field, place, more)
@@ -131,7 +131,7 @@ def _loss(report: Report, field: str, place: str) -> _Loss | None:
 
 def _frugal(report: Report, codec: str, place: str) -> list[str]:
     """Baselines that need about as many bits as a codec on one place, or fewer."""
-    return [name for name in report.baselines if _bits_ratio(report, name, codec, place) <= MOST_BITS]
+    return [name for name in report.baselines if _bits_ratio(report, name, codec, place) <= _MOST_BITS]
 
 
 def _best_at(

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-COLUMNS = 3  # panels side by side
+_COLUMNS = 3  # panels side by side
 
 
 def plots(report: Report) -> dict[str, bytes]:
     """Name > SVG: everything below."""
-    drawn = {"rd": rd_plot, "bits": bits_plot, "speed": speed_plot, "bands": band_plot}
+    drawn = {"rd": _rd_plot, "bits": bits_plot, "speed": _speed_plot, "bands": _band_plot}
     return {name: draw(report) for name, draw in drawn.items()}
 
 
-def rd_plot(report: Report) -> bytes:
+def _rd_plot(report: Report) -> bytes:
     """SVG: PSNR over log rate; the mean over places, then every place."""
     figure, panels = _panels(1 + len(report.places), (4.6, 3.9))
     for method in _curved(report):
@@ -49,7 +49,7 @@ def bits_plot(report: Report) -> bytes:
     for number, (panel, db) in enumerate(zip(panels, dbs)):
         for row, method in enumerate(methods):
             _draw_rate(panel, report, method, db, row)
-        names = [_literal(method) for method in methods] if number % COLUMNS == 0 else []
+        names = [_literal(method) for method in methods] if number % _COLUMNS == 0 else []
         panel.set_yticks(range(len(methods)), names or [""] * len(methods))
         panel.set_ylim(len(methods) - 0.5, -0.5)
         panel.margins(x=0.25)  # for the numbers
@@ -60,7 +60,7 @@ def bits_plot(report: Report) -> bytes:
     return _svg(figure)
 
 
-def speed_plot(report: Report) -> bytes:
+def _speed_plot(report: Report) -> bytes:
     """SVG: encode and decode MPx per CPU second over the rate at 40 dB; crosses: places, dots: geometric means."""
     figure, panels = _panels(2, (6.4, 5.4))
     for panel, field in zip(panels, ("encode_mpx_cpu_s", "decode_mpx_cpu_s")):
@@ -73,7 +73,7 @@ def speed_plot(report: Report) -> bytes:
     return _svg(figure)
 
 
-def band_plot(report: Report) -> bytes:
+def _band_plot(report: Report) -> bytes:
     """SVG: PSNR of each band where the overall PSNR is 40 dB, a panel a place."""
     figure, panels = _panels(len(report.places), (5.6, 3.9))
     for panel, place in zip(panels, report.data["places"]):
@@ -165,7 +165,7 @@ def _columns(points: Sequence[tuple[float, ...]]) -> tuple[list[float], list[flo
     return [point[0] for point in points], [point[1] for point in points]
 
 
-def _panels(count: int, size: tuple[float, float], columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, size: tuple[float, float], columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, each `size` inches, in rows."""
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -9,7 +9,7 @@ from eozip_lab.evaluate.report_data import AT, Report
 from eozip_lab.evaluate.report_html import counts, folded, interval, name, number, paragraph, table, words
 
 # Field of a point > heading and format.
-METRICS = {
+_METRICS = {
     "bpppb": ("bpppb", ".4f"),
     "spectral_angle": ("spectral angle, degrees", ".3f"),
     "ndvi_error": ("NDVI error", ".4f"),
@@ -22,7 +22,7 @@ METRICS = {
     "decode_mpx_cpu_s": ("decode, MPx per CPU second", ".3f"),
     "peak_rss_bytes": ("peak memory, bytes", ".0f"),
 }
-POINT_FIELDS = {
+_POINT_FIELDS = {
     "setting": "g",
     "bytes": "d",
     "bpppb": ".5f",
@@ -137,7 +137,7 @@ def metric_tables(report: Report) -> str:
     found = report.at("summary", "at_psnr", AT) or {}
     known = [
         field
-        for field in METRICS
+        for field in _METRICS
         if any((row or {}).get(field) is not None for places in found.values() for row in places.values())
     ]
     return "".join(_metrics(report, place, known) for place in report.places)
@@ -170,13 +170,13 @@ def point_table(report: Report) -> str:
         [
             name(point["method"], point["kind"] == "codec"),
             words(point["place"]),
-            *(number(report, digits, "points", i, field) for field, digits in POINT_FIELDS.items()),
+            *(number(report, digits, "points", i, field) for field, digits in _POINT_FIELDS.items()),
         ]
         for i, point in enumerate(report.data["points"])
     ]
     many = f"Every point measured ({len(rows)})"
     note = paragraph("A PSNR that is missing is infinite: every pixel came back exactly.")
-    return folded(many, note, table(["method", "place", *POINT_FIELDS], rows))
+    return folded(many, note, table(["method", "place", *_POINT_FIELDS], rows))
 
 
 def _rates(report: Report, caption: str, *keys: str) -> str:
@@ -205,13 +205,13 @@ def _metrics(report: Report, place: str, known: list[str]) -> str:
         [
             name(method, method in report.codecs),
             *(
-                number(report, METRICS[field][1], "summary", "at_psnr", AT, method, place, field)
+                number(report, _METRICS[field][1], "summary", "at_psnr", AT, method, place, field)
                 for field in known
             ),
         ]
         for method in report.methods
     ]
-    return table([f"at {AT} dB", *(METRICS[field][0] for field in known)], rows, place)
+    return table([f"at {AT} dB", *(_METRICS[field][0] for field in known)], rows, place)
 
 
 def _bands(report: Report, i: int) -> str:

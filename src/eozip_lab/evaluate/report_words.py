@@ -12,11 +12,11 @@ Rates = Mapping[str, Mapping[str, Any]]
 """Contender > dB (or DN) as text > {"mean": bpppb or None, "places": {place: bpppb or None}}."""
 
 
-Begins = Mapping[str, tuple[float, float]]
+_Begins = Mapping[str, tuple[float, float]]
 """Contender > dB that its coarsest setting reaches on every place, and its mean bpppb there."""
 
 
-def verdicts(rates: Rates, own: Sequence[str], begins: Begins = MappingProxyType({})) -> list[str]:
+def verdicts(rates: Rates, own: Sequence[str], begins: _Begins = MappingProxyType({})) -> list[str]:
     """One sentence for every PSNR of the table: who needs the fewest bits, and by how much.
 
     Args:
@@ -27,7 +27,7 @@ def verdicts(rates: Rates, own: Sequence[str], begins: Begins = MappingProxyType
     return [verdict(rates, own, db, begins) for db in next(iter(rates.values()), {})]
 
 
-def verdict(rates: Rates, own: Sequence[str], db: str, begins: Begins = MappingProxyType({})) -> str:
+def verdict(rates: Rates, own: Sequence[str], db: str, begins: _Begins = MappingProxyType({})) -> str:
     """Best codec of eozip against best baseline at one PSNR (`db` as in the table)."""
     above = {name: at for name, at in begins.items() if name in own and at[0] > float(db)}
     theirs = best(rates, [name for name in rates if name not in own], db)
@@ -37,7 +37,7 @@ def verdict(rates: Rates, own: Sequence[str], db: str, begins: Begins = MappingP
 
 
 def beginnings(points: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """As `Begins`, of the points of report.json; exact points have no PSNR and are left out."""
+    """As `_Begins`, of the points of report.json; exact points have no PSNR and are left out."""
     coarsest: dict[str, dict[str, tuple[float, float]]] = {}
     for point in (point for point in points if point["psnr"] is not None):
         here = coarsest.setdefault(point["method"], {})
@@ -49,7 +49,7 @@ def beginnings(points: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, fl
     }
 
 
-def _begins_above(where: str, above: Begins, theirs: tuple[str, float] | None) -> str:
+def _begins_above(where: str, above: _Begins, theirs: tuple[str, float] | None) -> str:
     name, (db, rate) = min(above.items(), key=lambda one: one[1][1])
     start = (
         f"{where} no codec of eozip was measured: the coarsest setting of {name} reaches {db:.1f} dB or more"
@@ -97,7 +97,7 @@ def best(rates: Rates, names: Sequence[str], db: str) -> tuple[str, float] | Non
     return min(reached)[::-1] if reached else None
 
 
-def place_losses(rates: Rates, own: Sequence[str], begins: Begins = MappingProxyType({})) -> list[str]:
+def place_losses(rates: Rates, own: Sequence[str], begins: _Begins = MappingProxyType({})) -> list[str]:
     """A sentence for every place and PSNR at which a baseline needs fewer bits than every codec of eozip.
 
     A PSNR below all that was measured of the codecs (`begins`, as for `verdicts`) is none that they do not reach.

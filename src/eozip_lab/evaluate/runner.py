@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class _Task:
     """One point to measure.
 
     Attributes:
@@ -78,10 +78,10 @@ class Outcome:
     resumed: int
 
 
-def tasks_of(methods: Sequence[Method], places: Sequence[Place], hashes: Sequence[str]) -> list[Task]:
+def tasks_of(methods: Sequence[Method], places: Sequence[Place], hashes: Sequence[str]) -> list[_Task]:
     """Every point of the methods that are available: by method, then place, then setting."""
     return [
-        Task(
+        _Task(
             ledger.point_key(m.id, fingerprint(m, p.sensor), setting, p.name, digest, p.offset, p.bands),
             m.id,
             m.kind,
@@ -96,7 +96,7 @@ def tasks_of(methods: Sequence[Method], places: Sequence[Place], hashes: Sequenc
 
 
 def run(
-    tasks: Sequence[Task],
+    tasks: Sequence[_Task],
     places: Sequence[Place],
     folder: Path,
     jobs: int = 1,
@@ -137,7 +137,7 @@ def prepared(method: str, place: Place) -> Contender:
     return _made(method, place.sensor, place.offset)
 
 
-def attempt(task: Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
+def attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
     """Measures one point and keeps it; an error of the contender becomes a `Failure`.
 
     Raises:
@@ -152,7 +152,7 @@ def attempt(task: Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
     return row
 
 
-def _measured(task: Task, place: Place) -> dict[str, Any]:
+def _measured(task: _Task, place: Place) -> dict[str, Any]:
     one = prepared(task.method, place)
     _warm_up(task.method, place.sensor, place.offset)
     if isinstance(one, Preparing):
@@ -183,21 +183,21 @@ def _warm_up(method: str, sensor: str, offset: int) -> None:
 
 
 def _here(
-    tasks: Sequence[Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
-) -> Iterator[tuple[Task, dict[str, Any] | Failure]]:
+    tasks: Sequence[_Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
+) -> Iterator[tuple[_Task, dict[str, Any] | Failure]]:
     choose(threads)
     for task in tasks:
         yield task, attempt(task, places[task.place], folder)
 
 
 def _in_workers(
-    tasks: Sequence[Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
-) -> Iterator[tuple[Task, dict[str, Any] | Failure]]:
+    tasks: Sequence[_Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
+) -> Iterator[tuple[_Task, dict[str, Any] | Failure]]:
     # spawn: forked torch and encoder threads may hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, _begin, (threads,))
     try:
-        waiting: dict[Future[dict[str, Any] | Failure], Task] = {
+        waiting: dict[Future[dict[str, Any] | Failure], _Task] = {
             pool.submit(attempt, task, places[task.place], folder): task for task in tasks
         }
         for future in as_completed(waiting):

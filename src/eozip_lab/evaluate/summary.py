@@ -18,10 +18,10 @@ from eozip_lab.evaluate.sweep import PSNRS
 from eozip_lab.evaluate.tables import span_table
 
 AT = 40.0  # dB at which everything else is compared
-NEARLY_EXACT = (52.0, 56.0)  # dB that only bounds on the error, or the finest settings of baselines, reach
-LEVELS = (*PSNRS, *NEARLY_EXACT)  # dB at which rates are compared
-RESAMPLES = 10_000
-INTERVAL = (2.5, 97.5)  # percentiles: 95 %
+_NEARLY_EXACT = (52.0, 56.0)  # dB that only bounds on the error, or the finest settings of baselines, reach
+LEVELS = (*PSNRS, *_NEARLY_EXACT)  # dB at which rates are compared
+_RESAMPLES = 10_000
+_INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -59,8 +59,8 @@ def bootstrap(values: Sequence[float]) -> tuple[float | None, float | None]:
     """
     if len(values) < 2:
         return None, None
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(np.asarray(values)[draws].mean(1), INTERVAL)
+    draws = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(np.asarray(values)[draws].mean(1), _INTERVAL)
     return float(low), float(high)
 
 

@@ -28,7 +28,7 @@ def names(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(point.contender for point in points))
 
 
-def place_names(points: Sequence[Point]) -> list[str]:
+def _place_names(points: Sequence[Point]) -> list[str]:
     """Places in the order measured."""
     return list(dict.fromkeys(point.place for point in points))
 
@@ -36,7 +36,7 @@ def place_names(points: Sequence[Point]) -> list[str]:
 def span_table(points: Sequence[Point]) -> dict[str, dict[str, Span]]:
     """Contender > place > `Span`, in the order of the settings measured (coarse to fine)."""
     return {
-        name: {place: _span(_of(points, name, place)) for place in place_names(points)}
+        name: {place: _span(_of(points, name, place)) for place in _place_names(points)}
         for name in names(points)
     }
 

@@ -24,7 +24,7 @@ _LIMIT = 1 << 26  # bytes of a skeleton, inflated
 _NEEDED = ("strings", "shape")  # of what image models return; ELIC's y_hat is not read
 _HEAD = struct.Struct("<I")
 # what a package may raise
-FAULTS = (
+_FAULTS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, NameError, OSError, RuntimeError,
     TypeError, ValueError,
 )  # fmt: skip
@@ -196,7 +196,7 @@ def main() -> None:
         try:
             head, body = worker.answer(request, data)
             head = {"ok": True, **head}
-        except FAULTS as error:  # the parent names it
+        except _FAULTS as error:  # the parent names it
             head, body = {"ok": False, "error": f"{type(error).__name__}: {error}"}, b""
         answers.write(json.dumps({**head, "bytes": len(body)}).encode() + b"\n" + body)
         answers.flush()

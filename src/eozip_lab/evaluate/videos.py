@@ -23,7 +23,7 @@ from eozip_lab.evaluate.pictures import scaled
 _UINT16_MAX = 65535
 _RATE = Fraction(1, 25)
 _LEAST = 64  # pixels a side: SVT-AV1 takes no less, and x265 writes beyond its memory at 40 and 48
-NOBODY = 65534  # a user without rights, on Linux and macOS
+_NOBODY = 65534  # a user without rights, on Linux and macOS
 
 
 class Recorder(Protocol):
@@ -135,7 +135,7 @@ class SvtAv1:
 
 
 @dataclass(frozen=True)
-class BandVideos:
+class _BandVideos:
     """Each band is a video of its dates: 0..10000 DN become 0..top. DN over 10,000 come back as 10,000.
 
     Attributes:
@@ -172,14 +172,14 @@ class BandVideos:
             return list(pool.map(function, items))
 
 
-def hevc(preset: str = "slow", workers: int = 1) -> BandVideos:
+def hevc(preset: str = "slow", workers: int = 1) -> _BandVideos:
     """The baseline `hevc`."""
-    return BandVideos(X265(preset), workers)
+    return _BandVideos(X265(preset), workers)
 
 
-def av1(preset: int = 2) -> BandVideos:
+def av1(preset: int = 2) -> _BandVideos:
     """The baseline `av1`."""
-    return BandVideos(SvtAv1(preset))
+    return _BandVideos(SvtAv1(preset))
 
 
 def _to_eights(frames: np.ndarray) -> np.ndarray:
@@ -190,7 +190,7 @@ def _to_eights(frames: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def not_root() -> Iterator[None]:
+def _not_root() -> Iterator[None]:
     """Keeps SVT-AV1 from making root's process and its threads real-time ones, as it does when it starts.
 
     Those let nothing else run on their core, the threads that they wait for included: on one core it never ends.
@@ -198,7 +198,7 @@ def not_root() -> Iterator[None]:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(_NOBODY)
     try:
         yield
     finally:
@@ -212,7 +212,7 @@ def _packets(encoder: str, pixels: str, frames: np.ndarray, options: dict[str, s
     context.height, context.width = frames.shape[1:]
     context.pix_fmt, context.time_base, context.framerate = pixels, _RATE, 1 / _RATE
     context.options = options
-    with not_root():
+    with _not_root():
         context.open()
     for number, plane in enumerate(frames):
         frame = _frame(plane, pixels)

@@ -144,9 +144,9 @@ def mask(path: Path) -> np.ndarray:
 
 def cloud_and_shadow(path: Path) -> np.ndarray:
     """float32 [2, 256, 256]: 1 under cloud, 1 in shadow; where either is unknown, 1."""
-    planes = _centre(mask_path(path)).astype(np.float32)
+    planes = _centre(_mask_path(path)).astype(np.float32)
     if len(planes) <= SHADOW:
-        raise InputError(f"{mask_path(path)}: expected AllClear's 5 bands, got {len(planes)}")
+        raise InputError(f"{_mask_path(path)}: expected AllClear's 5 bands, got {len(planes)}")
     return np.nan_to_num(planes[[CLOUD, SHADOW]], nan=1)
 
 
@@ -159,7 +159,7 @@ def land_cover(path: Path) -> np.ndarray | None:
     return np.where((classes >= 0) & (classes < len(LAND_COVER)), classes, -1).astype(int)
 
 
-def mask_path(path: Path) -> Path:
+def _mask_path(path: Path) -> Path:
     """Where the cloud and shadow mask of an image lies."""
     return Path(str(path).replace("s2_toa", "cld_shdw"))
 

@@ -16,7 +16,7 @@ _C1, _C2 = 0.01**2, 0.03**2  # dynamic range 1
 
 
 @dataclass(frozen=True)
-class Score:
+class _Score:
     """Over the scored pixels and all bands.
 
     Attributes:
@@ -36,7 +36,7 @@ class Score:
     inside: float | None = None
 
 
-def score(x: np.ndarray, x_hat: np.ndarray, scored: np.ndarray, sigma: np.ndarray | None = None) -> Score:
+def score(x: np.ndarray, x_hat: np.ndarray, scored: np.ndarray, sigma: np.ndarray | None = None) -> _Score:
     """Scores one date.
 
     Args:
@@ -52,7 +52,7 @@ def score(x: np.ndarray, x_hat: np.ndarray, scored: np.ndarray, sigma: np.ndarra
     everywhere = np.ones_like(scored)
     similarity = ssim_map(_unit(shown), _unit(x), everywhere)[:, scored].mean()
     inside = None if sigma is None else float((np.abs(x - x_hat) <= NORMAL * sigma)[:, scored].mean())
-    return Score(
+    return _Score(
         float(np.abs(error).mean()),
         square**0.5,
         to_db(square),

@@ -57,7 +57,7 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Sky:
+class _Sky:
     """Sky over a window, float32 [h, w].
 
     Attributes:
@@ -73,13 +73,13 @@ class Sky:
     thin: Array
 
 
-def sky_of(seed: int, day: Day, rows: Array, columns: Array) -> Sky:
+def sky_of(seed: int, day: Day, rows: Array, columns: Array) -> _Sky:
     """The sky of a day at absolute rows [h] and columns [w]."""
     shape = (len(rows), len(columns))
     thin = _thin(seed, day, rows, columns)
     if day.cover <= 0:
         nothing = np.zeros(shape, np.float32)
-        return Sky(nothing, nothing, nothing, thin)
+        return _Sky(nothing, nothing, nothing, thin)
     depth = _depth(seed, day, rows, columns)
     east, south, up = day.sun()
     reach = day.cloud_height / up / _PIXEL_M
@@ -88,7 +88,7 @@ def sky_of(seed: int, day: Day, rows: Array, columns: Array) -> Sky:
     opaque = _opacity(depth)
     white = np.float32(0.42) + np.float32(0.34) * depth / (depth + np.float32(0.7))
     white += np.clip((depth - lit) * np.float32(0.30), -0.14, 0.20)
-    return Sky(opaque, white, _opacity(shaded), thin)
+    return _Sky(opaque, white, _opacity(shaded), thin)
 
 
 def _depth(seed: int, day: Day, rows: Array, columns: Array) -> Array:
