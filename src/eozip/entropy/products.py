@@ -37,9 +37,11 @@ def counted(x: Tensor, pieces: int, dims: tuple[int, ...] = (-1,)) -> tuple[Tens
     unit = largest / most
     if pieces == 1:
         return whole.to(torch.int8), unit
+    found = torch.empty(2 * len(x), *x.shape[1:], dtype=torch.int8, device=x.device)
     first = (whole * 2.0**-BITS).round_()
-    second = whole.sub_(first * 2.0**BITS)
-    return torch.cat([first, second]).to(torch.int8), unit
+    found[: len(x)] = first
+    found[len(x) :] = whole.sub_(first.mul_(2.0**BITS))
+    return found, unit
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:

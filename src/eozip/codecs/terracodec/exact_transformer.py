@@ -110,8 +110,8 @@ class ExactAttend(nn.Module):
         logits = q @ k.transpose(-1, -2)
         if mask is not None:
             logits = logits.masked_fill(~mask, -math.inf)  # as far below as the table reaches, where it is 0
-        below = fixed_point.on_grid(logits.amax(-1, keepdim=True) - logits, SOFTMAX_UNIT, SOFTMAX_REACH)
-        weight = fixed_point.looked_up(self.table, (below * SOFTMAX_UNIT).int())
+        below = (logits.amax(-1, keepdim=True) - logits).mul_(SOFTMAX_UNIT).round_()
+        weight = fixed_point.looked_up(self.table, below.clamp_(0, SOFTMAX_UNIT * SOFTMAX_REACH).int())
         return ACTIVATION.of((weight @ v) / weight.sum(-1, keepdim=True)).float()
 
 
