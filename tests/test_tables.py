@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from eozip.entropy import gaussian
 from eozip.entropy.factorized import FactorizedPrior
+from eozip.entropy.factorized_tables import factorized_tables
 from eozip.entropy.range_coder import PRECISION
-from eozip.entropy.tables import factorized_tables, gaussian_tables, integer_frequencies
+from eozip.entropy.tables import gaussian_tables, integer_frequencies
 
 TOTAL = 1 << PRECISION
 

@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
 
 
 def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
-    """Loads a codec from shipped weights, a weights folder, a checkpoint, or a published repository; imports torch.
+    """Loads a codec from shipped weights, a weights folder, a checkpoint, or a published repository.
 
     In this process ``encode(dn, codec=codec)`` and `decode` know it from then on. Other processes find it where the
     environment variable EOZIP_CODECS names the folder that it lies in.
@@ -75,8 +75,8 @@ def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     Raises:
         WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
     """
-    from eozip.codecs import sources
+    from eozip.codecs import registry
 
     if not isinstance(source, str | Path):
         raise InputError(f"expected the name or path of a codec, got {source!r}")
-    return sources.load(source, lmbda)
+    return registry.load(source, lmbda)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,7 @@ def each(
         code: codes one chunk; called in other threads where there are several items.
         items: what it takes.
         count: how many items there are; with one, `code` has all threads.
-        network: whether a network is at work, that is torch.
+        network: whether torch is at work.
     """
     workers = min(count, MOST_AT_ONCE, _threads(network))
     if workers < 2:
@@ -72,8 +73,11 @@ def each(
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """While the block codes a chunk that has all threads: no more of them than there are idle cores."""
-    with settling():
+    """While the block codes a chunk that has all threads: no more of them than there are idle cores.
+
+    The codec is loaded: where nobody has imported torch by now, it does without.
+    """
+    with settling() if sys.modules.get("torch") else contextlib.nullcontext():
         yield
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ LOADERS = {
     "small-image": "eozip.codecs.small.weight_files:load_codec",
     "small-flex": "eozip.codecs.small.progressive_files:load_codec",
 }
+
+BY_NUMPY = ("pyramid",)  # kinds that need no torch
 
 _FULL_ID = re.compile(r"(?P<short>.+)-(?P<sensor>[a-z0-9]+)-v(?P<version>[0-9]+)")
 _HASHED = re.compile(r"(?P<id>.+)@(?P<hash>[0-9a-f]{16})")
@@ -190,9 +192,22 @@ def _is_source(codec: str | Path) -> bool:
 
 
 def _called(function: str, *arguments: Any) -> Any:
-    """Calls "module:function"; such modules import torch, and this one."""
+    """Calls "module:function"; such modules may import torch, and this one.
+
+    Raises:
+        WeightsError: they need torch, and it is not installed.
+    """
     module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)(*arguments)
+    try:
+        return getattr(importlib.import_module(module), name)(*arguments)
+    except ModuleNotFoundError as fault:
+        if fault.name != "torch":
+            raise
+        given = ", ".join(str(one) for one in arguments if one is not None)
+        raise WeightsError(
+            f"{given}: needs torch, which is not installed; pip install torch, or use a codec that does without: "
+            f"{', '.join(sorted(_by_numpy()))}, {LOSSLESS}"
+        ) from fault
 
 
 def _version(full_id: str, short: str, sensor: str) -> int:
@@ -230,6 +245,26 @@ def shipped_codecs() -> dict[str, Loader]:
         for full_id in config["codecs"]:
             found[full_id] = partial(load_folder, path.parent, config["kind"], full_id)
     return found
+
+
+def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
+    """As `eozip.load`."""
+    if knows(str(source)):
+        return get(resolve(str(source)))
+    codec: Codec = _called("eozip.codecs.sources:load", source, lmbda)
+    return codec
+
+
+@lru_cache(1)
+def _by_numpy() -> frozenset[str]:
+    """Full ids of shipped codecs that need no torch."""
+    configs = [json.loads(path.read_text(encoding="utf-8")) for path in WEIGHTS.glob("*/config.json")]
+    return frozenset(name for config in configs if config["kind"] in BY_NUMPY for name in config["codecs"])
+
+
+def needs_torch(full_id: str) -> bool:
+    """Whether coding by a codec of this name is torch's work, as far as the name tells."""
+    return full_id not in WITHOUT_NETWORK and full_id not in _by_numpy()
 
 
 REGISTRY = Registry(shipped_codecs())

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LOG_SCALE_MIN = math.log(0.045)  # below it every symbol but 0 is under the 2**-16 grain of the tables
-LOG_SCALE_MAX = math.log(6000.0)
+from eozip.entropy.logistic_tables import LOG_SCALE_MAX, LOG_SCALE_MIN
 
 
 def bounded(log_scale: Tensor) -> Tensor:

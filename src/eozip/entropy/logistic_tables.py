@@ -5,13 +5,16 @@ One set of rows serves every symbol of a `small` codec: row r has the log scale 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from eozip.entropy.logistic import LOG_SCALE_MAX, LOG_SCALE_MIN
 from eozip.entropy.range_coder import Tables
 from eozip.entropy.tables import pack_tables
 
 ROWS = 128
+LOG_SCALE_MIN = math.log(0.045)  # below it every symbol but 0 is under the 2**-16 grain of the tables
+LOG_SCALE_MAX = math.log(6000.0)
 STEP = (LOG_SCALE_MAX - LOG_SCALE_MIN) / (ROWS - 1)
 REACH = 2000  # symbols farther out are escapes
 

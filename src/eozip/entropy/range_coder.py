@@ -138,7 +138,7 @@ class EstimatePort:
     def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
         """Adds the cost of ``symbols`` to ``bits`` and returns them."""
         symbols, rows = _checked(symbols, rows, tables)
-        entries, distances = _to_entries(symbols, rows, tables)
+        entries, distances = _to_entries(symbols, tables.first[rows], tables.size[rows] - 1)
         lengths = _gamma_lengths(distances)
         self.bits += float(tables.bits[rows, entries].sum())
         self.bits += float(_GAMMA_BITS[lengths].sum() + lengths.sum())
@@ -158,9 +158,9 @@ class EncodePort:
             InputError: no symbols, or rows that ``tables`` does not have.
         """
         symbols, rows = _checked(symbols, rows, tables)
-        rows, order = _by_row(rows)
-        entries, distances = _to_entries(symbols[order], rows, tables)
-        for row, start, stop in _runs(rows):
+        runs = _Runs(rows, tables)
+        entries, distances = _to_entries(symbols[runs.order], runs.first, runs.escape)
+        for row, start, stop in runs:
             self._encoder.encode(entries[start:stop], tables.model(row))
         if len(distances):
             self._write_escapes(distances)
@@ -205,16 +205,16 @@ class DecodePort:
         rows = _checked_rows(rows, tables)
         if not len(rows):
             return np.zeros(0, np.int32)
-        self._spend(float(tables.least_bits[rows].sum()))
+        runs = _Runs(rows, tables)
+        self._spend(float(runs.counts @ tables.least_bits[runs.there]))
         self._started = True
-        rows, order = _by_row(rows)
-        entries = np.concatenate([self._read(tables.model(r), b - a) for r, a, b in _runs(rows)])
-        values = entries.astype(np.int64) + tables.first[rows]
-        escaped = np.flatnonzero(entries == tables.size[rows] - 1)
+        entries = np.concatenate([self._read(tables.model(r), b - a) for r, a, b in runs])
+        values, escaped = entries + runs.first, np.flatnonzero(entries == runs.escape)
         if len(escaped):
-            values[escaped] = _from_distances(self._read_escapes(len(escaped)), rows[escaped], tables)
+            own = rows[runs.order[escaped]]
+            values[escaped] = _from_distances(self._read_escapes(len(escaped)), own, tables)
         out = np.empty(len(rows), np.int32)
-        out[order] = values
+        out[runs.order] = values
         return out
 
     def expect(self, bits: float) -> None:
@@ -289,28 +289,40 @@ def _checked_rows(rows: np.ndarray, tables: Tables) -> np.ndarray:
     return rows.astype(np.uint8 if count <= 256 else np.uint16 if count <= 65536 else np.int64)
 
 
-def _by_row(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in rising order, and where each came from."""
-    order = np.argsort(rows, kind="stable")
-    return rows[order], order
+class _Runs:
+    """Symbols by rising row: all of one row are coded together.
+
+    Args:
+        rows: as `_checked_rows` gives them.
+        tables: whose.
+
+    Attributes:
+        order: where each sorted symbol comes from.
+        there, counts: rows that occur, and how many symbols each has.
+        first, escape: int32 [n], of each sorted symbol the row's first symbol and the entry of its escape.
+    """
+
+    def __init__(self, rows: np.ndarray, tables: Tables) -> None:
+        self.order = np.argsort(rows, kind="stable")
+        counts = np.bincount(rows, minlength=1)
+        self.there = np.flatnonzero(counts)
+        self.counts = counts[self.there]
+        self.first = np.repeat(tables.first[self.there], self.counts)
+        self.escape = np.repeat(tables.size[self.there] - 1, self.counts)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Row, start and stop of each run."""
+        stops = np.cumsum(self.counts).tolist()
+        return zip(self.there.tolist(), [0, *stops], stops)
 
 
-def _runs(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Rows that occur in sorted rows, with start and stop of each."""
-    counts = np.bincount(rows, minlength=1)
-    there = np.flatnonzero(counts)
-    stops = np.cumsum(counts[there]).tolist()
-    return zip(there.tolist(), [0, *stops], stops)
-
-
-def _to_entries(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+def _to_entries(symbols: np.ndarray, first: np.ndarray, escape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int32 [n] table entries; for the escapes among them int64 [k] distances >= 1 (odd: above the row)."""
-    above = tables.size[rows] - 1
-    entries = symbols.astype(np.int64) - tables.first[rows]
-    escaped = np.flatnonzero((entries < 0) | (entries >= above))
-    far = entries[escaped]
-    distances = np.where(far < 0, -2 * far, 2 * (far - above[escaped]) + 1)
-    entries[escaped] = above[escaped]
+    entries = symbols.astype(np.int64) - first
+    escaped = np.flatnonzero((entries < 0) | (entries >= escape))
+    far, above = entries[escaped], escape[escaped]
+    distances = np.where(far < 0, -2 * far, 2 * (far - above) + 1)
+    entries[escaped] = above
     return entries.astype(np.int32), distances
 
 

@@ -7,22 +7,20 @@ which a table comes out different refuses the stream by name instead of decoding
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from eozip.entropy.factorized import FactorizedPrior
 from eozip.entropy.range_coder import PRECISION, Tables
 from eozip.errors import WeightsError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 TOTAL = 1 << PRECISION
 GAUSSIAN_REACH = 4.0  # standard deviations covered by a row; the 6e-5 beyond goes to the escape
-TAIL = 2e-5  # mass left to the escape on each side of a factorised row
-FACTORIZED_REACH = 2048  # a row never covers more symbols than this on either side
 
 
 def gaussian_tables(scales: Sequence[float]) -> Tables:
@@ -33,19 +31,6 @@ def gaussian_tables(scales: Sequence[float]) -> Tables:
     """
     masses = [_gaussian_masses(scale) for scale in scales]
     return pack_tables(masses, [-(len(m) // 2) for m in masses])
-
-
-def factorized_tables(prior: FactorizedPrior) -> Tables:
-    """Tables of a factorised prior: row = channel, symbol s stands for the value s + its channel's median."""
-    first, masses = [], []
-    for low, cdf in _factorized_cdfs(prior):
-        inside = np.flatnonzero((cdf[1:] > TAIL) & (cdf[:-1] < 1 - TAIL))
-        if not len(inside):  # a prior whose mass lies beyond our reach: the median alone, the rest escapes
-            inside = np.array([-low])
-        start, stop = inside[0], inside[-1] + 1
-        first.append(low + int(start))
-        masses.append(np.diff(cdf[start : stop + 1]))
-    return pack_tables(masses, first)
 
 
 def pack_tables(masses: Sequence[np.ndarray], first: Sequence[int]) -> Tables:
@@ -83,19 +68,6 @@ def _gaussian_masses(scale: float) -> np.ndarray:
     upper_tail = [0.5 * math.erfc((k - 0.5) / (scale * math.sqrt(2))) for k in range(1, reach + 2)]
     side = -np.diff(upper_tail)
     return np.concatenate([side[::-1], [1 - 2 * upper_tail[0]], side])
-
-
-def _factorized_cdfs(prior: FactorizedPrior) -> list[tuple[int, np.ndarray]]:
-    """Per channel: the lowest symbol looked at, and the cumulative probability at the lower edge of each."""
-    exact = copy.deepcopy(prior).double().cpu()
-    reach = 32
-    with torch.no_grad():
-        while True:
-            edges = torch.arange(-reach, reach + 1, dtype=torch.float64) - 0.5
-            cdf = torch.sigmoid(exact.logits(exact.medians[:, None, None] + edges))[:, 0].numpy()
-            if reach >= FACTORIZED_REACH or (cdf[:, 0].max() < TAIL and cdf[:, -1].min() > 1 - TAIL):
-                return [(-reach, row) for row in cdf]
-            reach *= 2
 
 
 def packed(tables: Tables) -> dict[str, np.ndarray]:

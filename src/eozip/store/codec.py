@@ -29,6 +29,7 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
 from eozip.chunk import api
+from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
 from eozip.store.axes import Seen
 from eozip.store.streams import split
@@ -195,12 +196,12 @@ class EozipChunkCodec(ArrayBytesCodec):
         dn = np.ascontiguousarray(chunk_array.as_numpy_array())
         if not self._is_exact:
             self.seen.check(dn, chunk_spec.fill_value)
-        with _DESK.turn(self._has_network):
+        with _DESK.turn(self._needs_torch):
             stream = api.encode(dn, **self.encode_options(len(dn)))
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
-        with _DESK.turn(self._has_network):
+        with _DESK.turn(self._needs_torch):
             found = split(chunk_bytes.to_bytes(), self.budget)
             dn = join_dates([api.decode_array(piece.data, budget=self.budget) for piece in found])
         fill = chunk_spec.fill_value
@@ -225,8 +226,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         return self.codec == "lossless" and not self.max_error
 
     @property
-    def _has_network(self) -> bool:
-        return self.codec != "lossless"
+    def _needs_torch(self) -> bool:
+        return needs_torch(self.codec)
 
 
 def budget_entry(sections: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from eozip.arguments import whole
 from eozip.chunk import api
+from eozip.codecs.registry import needs_torch
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
@@ -124,7 +125,7 @@ class StorePixels:
         Raises:
             FormatError: a chunk is damaged; the message names it.
         """
-        network = self.description.codec.codec != "lossless"
+        network = needs_torch(self.description.codec.codec)
         return each(self._decode_one, self._fetched(chunks, times), len(chunks), network=network)
 
     def _fetched(

@@ -24,7 +24,7 @@ from eozip.chunk import api
 from eozip.chunk.encoding import EncodedChunk, check_droppable, encode_chunk
 from eozip.chunk.pixels import PEAK
 from eozip.codecs import registry
-from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
+from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
 from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
@@ -301,7 +301,7 @@ def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[
     """
     total = run.total
     encode = partial(_encode_chunk, run.codec)
-    coded = each(encode, _chunks(run, reader), total, network=run.codec.codec != LOSSLESS)
+    coded = each(encode, _chunks(run, reader), total, network=needs_torch(run.codec.codec))
     for shard, chunks in groupby(coded, key=lambda pair: pair[0].shard):
         streams: dict[Shape, bytes] = {}
         for chunk, one in chunks:

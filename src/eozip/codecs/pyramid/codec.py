@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from eozip.bitstream import frame_check
+from eozip.blas import one_blas_thread
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids, layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
@@ -37,6 +38,7 @@ LARGEST_STEP = 1 << 20
 GAIN_UNITS = 8
 # What an error of a cell weighs in the interpolated picture, per pixel that the cell covers
 CELL_WEIGHT = 0.45
+LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -59,14 +61,17 @@ class PyramidCodec:
     can_skip: bool = False
     has_budgets: bool = False
 
+    @one_blas_thread()
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """As `eozip.codecs.base.Codec.encode`; bands that were interpolated are coded on their own grid."""
         c, h, w = x.shape[1:]
-        groups = layout.grouped(grids.found(x)) if c <= 64 else [Group(tuple(range(c)), None)]
+        coarse = grids.solved(x) if c <= 64 else [None] * c
+        groups = layout.grouped([None if one is None else one[0] for one in coarse])
         if len(groups) > layout.GROUPS:
             groups = [Group(tuple(range(c)), None)]
         cells = [
-            x[:, list(g.bands)] if g.grid is None else g.grid.solved(x[:, list(g.bands)]) for g in groups
+            x[:, list(g.bands)] if g.grid is None else np.stack([coarse[b][1] for b in g.bands], 1)  # type: ignore[index]
+            for g in groups
         ]
         return self._encoded(groups, cells, (h, w), c, quality)
 
@@ -76,6 +81,7 @@ class PyramidCodec:
             raise FormatError(f"{self.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
         return self.decode_scaled(coded, shape)
 
+    @one_blas_thread()
     def decode_scaled(
         self,
         coded: Encoded,
@@ -100,6 +106,7 @@ class PyramidCodec:
                 out[:, list(group.bands)] = overviews.on_pixels(group, picture, (h, w), reduce)
         return out[:, chosen]
 
+    @one_blas_thread()
     def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
         """Codes groups of bands on their own grids.
 
@@ -120,6 +127,7 @@ class PyramidCodec:
             first += pixels.shape[1]
         return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality)
 
+    @one_blas_thread()
     def decode_groups(
         self,
         coded: Encoded,
@@ -321,9 +329,13 @@ def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
 
 
 def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
-    """int32 in 1/64 step, 2**level times block averages -> averages, int64 in 1/64 DN, halves up."""
-    scaled, units = picture.astype(np.int64) * (step * GAIN_UNITS), (STEP_UNITS * gain) << level
-    return (scaled + units // 2) // units
+    """int32 in 1/64 step, 2**level times block averages -> averages, int64 in 1/64 DN, halves up, within LARGEST_CELL."""
+    out = np.empty(picture.shape, np.int64)
+    for where in np.ndindex(*picture.shape[:2]):  # a picture at a time, which fits the cache
+        exact = np.multiply(picture[where], float(step * GAIN_UNITS), dtype=np.float64)
+        cells = overviews.quotient(exact, (STEP_UNITS * gain) << level)
+        out[where] = cells.clip(-LARGEST_CELL, LARGEST_CELL, out=cells)
+    return out
 
 
 def _checks(pictures: Sequence[np.ndarray]) -> tuple[int, ...]:

@@ -32,9 +32,9 @@ FEATURE = 16  # units of features, activations, outputs and log scales
 WEIGHT = 64
 GATE = 128
 SQUASH_REACH = 256 * VALUE  # beyond it the squash is constant
-DIFFERENCE_MAX = 63.0  # steps; so 24 products of 13 and 7 bits stay below 2**24
-PREDICTION_MAX = 256.0  # steps
-ACTIVATION_MAX, FEATURE_MAX = 255 / FEATURE, 127 / FEATURE
+DIFFERENCE_MAX = 63 * VALUE  # units; so 24 products of 13 and 7 bits stay below 2**24
+PREDICTION_MAX = 256 * VALUE
+ACTIVATION_MAX, OUTPUT_MAX = 255, 127
 BANK = 12  # filters of the picture below that become features
 WINDOW = 5
 PASSES = 2
@@ -43,24 +43,29 @@ LEVELS = 3  # stages: the finest level of a group, the next, all others
 
 
 class Stage(Protocol):
-    """One level's network over a batch of planes; arrays are float32 [N, channels, h, w] with the grids above."""
+    """One level's network over a batch of planes.
+
+    Arrays are float32 that hold integers in the units above. Those over one colour alone are packed to half the width:
+    cell j of row y stands for column 2 j + (y + colour) % 2, and half = ceil(w / 2); the last one is void where there is no
+    such column.
+    """
 
     def start(self, below: np.ndarray, features: np.ndarray, constant: np.ndarray) -> tuple[Any, np.ndarray]:
         """Sums that both passes share, and the predictions [N, 3, h, w] from the picture below.
 
         Args:
-            below: the decoded picture [N, 1, h, w], in steps.
-            features: parents, siblings and (with a reference) its details and their magnitudes.
+            below: the decoded picture, int32 [N, h, w].
+            features: [N, channels, h, w], parents, siblings and (with a reference) its details and their magnitudes.
             constant: [N, 8], side information and flags, the same for all cells.
         """
         ...
 
     def step(self, shared: Any, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Outputs [N, 12, h, w] of one pass, and the predictions [N, 3, h, w] from known neighbours (None in the first).
+        """Outputs [N, 12, h, half] of one pass, and predictions [N, 3, h, half] from known neighbours (None in the first).
 
         Args:
             shared: what `start` gave.
-            known: details of the first colour, in steps, 0 elsewhere; None in the first pass.
+            known: details of the first colour, int32 [N, 3, h, half]; None in the first pass.
         """
         ...
 
@@ -70,28 +75,28 @@ class Functions:
     """Staircases of one integer argument.
 
     Attributes:
-        squash: float32 [2 * SQUASH_REACH + 1], of a value in -SQUASH_REACH..SQUASH_REACH units.
-        tanh: float32 [255], gate of an output in -127..127 units.
-        sigmoid: float32 [255], likewise.
+        squash: float32 [2 * SQUASH_REACH + 1], in 1/16, of a value in -SQUASH_REACH..SQUASH_REACH units.
+        tanh: float32 [255], gate (a fraction) of an output in -127..127 units.
     """
 
     squash: np.ndarray
     tanh: np.ndarray
-    sigmoid: np.ndarray
 
-    def features(self, steps: np.ndarray) -> np.ndarray:
-        """Squash values in units of 1/64 step: int32 [...] -> float32 [...]."""
-        clipped = np.clip(steps, -SQUASH_REACH, SQUASH_REACH) + SQUASH_REACH
-        return self.squash[clipped]
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """Squash integers in units of 1/64 step: [...] -> float32 [...]."""
+        return self.squash.take(values.astype(np.intp) + SQUASH_REACH, mode="clip")
+
+    def gates(self, outputs: np.ndarray) -> np.ndarray:
+        """Gates of integers in -127..127: float32 [...] -> float32 [...]."""
+        return self.tanh.take(outputs.astype(np.intp) + OUTPUT_MAX, mode="clip")
 
 
 def functions(stored: Mapping[str, np.ndarray]) -> Functions:
     """The staircases from their stored integers."""
-    side = stored["squash"].astype(np.float32) / FEATURE
+    side = stored["squash"].astype(np.float32)
     return Functions(
         squash=np.concatenate([-side[:0:-1], side]),
         tanh=stored["tanh"].astype(np.float32) / GATE,
-        sigmoid=stored["sigmoid"].astype(np.float32) / GATE,
     )
 
 
@@ -106,13 +111,25 @@ def staircases() -> dict[str, np.ndarray]:
     }
 
 
-def window(below: np.ndarray) -> np.ndarray:
-    """Differences of the 24 cells around each from it, clipped: [N, 1, h, w] steps -> [N, 24, h, w]."""
-    h, w = below.shape[-2:]
-    reach = WINDOW // 2
-    padded = np.pad(below[:, 0], ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-    out = np.empty((len(below), WINDOW * WINDOW - 1, h, w), np.float32)
-    places = [(y, x) for y in range(WINDOW) for x in range(WINDOW) if (y, x) != (reach, reach)]
-    for k, (y, x) in enumerate(places):
-        np.subtract(padded[:, y : y + h, x : x + w], below[:, 0], out=out[:, k])
-    return np.clip(out, -DIFFERENCE_MAX, DIFFERENCE_MAX, out=out)
+def half(width: int) -> int:
+    """Cells of one colour in a row."""
+    return (width + 1) // 2
+
+
+def packed(v: np.ndarray, color: int) -> np.ndarray:
+    """The cells of one colour: [..., h, w] -> [..., h, half]; 0 where a row has one less."""
+    out = np.zeros((*v.shape[:-1], half(v.shape[-1])), v.dtype)
+    for parity in (0, 1):
+        cells = v[..., parity::2, parity ^ color :: 2]
+        out[..., parity::2, : cells.shape[-1]] = cells
+    return out
+
+
+def unpacked(first: np.ndarray, second: np.ndarray, width: int) -> np.ndarray:
+    """Cells of both colours in their places: two of [..., h, half] -> [..., h, w]."""
+    out = np.empty((*first.shape[:-1], width), first.dtype)
+    for color, v in enumerate((first, second)):
+        for parity in (0, 1):
+            cells = out[..., parity::2, parity ^ color :: 2]
+            cells[...] = v[..., parity::2, : cells.shape[-1]]
+    return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 
@@ -22,21 +21,20 @@ KIND = "pyramid"
 
 
 def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
-    """The codec in a folder of weights; by torch where it is installed, else by numpy, with the same numbers.
+    """The codec in a folder of weights.
 
     Raises:
         WeightsError: files missing, of another hash, or with wrong tensors.
     """
     config, tensors = read_folder(folder)
-    fast = importlib.util.find_spec("torch") is not None
     return PyramidCodec(
         id=full_id or str(config["id"]),
         weights_hash=bytes.fromhex(str(config["sha256"])),
-        model=model_of(tensors, fast=fast),
+        model=model_of(tensors),
     )
 
 
-def model_of(tensors: dict[str, np.ndarray], *, fast: bool) -> Model:
+def model_of(tensors: dict[str, np.ndarray]) -> Model:
     """Networks and tables from stored integers.
 
     Raises:
@@ -44,7 +42,7 @@ def model_of(tensors: dict[str, np.ndarray], *, fast: bool) -> Model:
     """
     try:
         tables = unpacked_tables(tensors)
-        return Model(stages.stages(tensors, fast), context.functions(tensors), tables)
+        return Model(stages.stages(tensors), context.functions(tensors), tables)
     except (KeyError, ValueError) as fault:
         raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
 

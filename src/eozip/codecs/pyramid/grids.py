@@ -69,12 +69,34 @@ class Grid:
         return down @ np.asarray(x, np.float64) @ across.T
 
     def interpolated(self, cells: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
-        """Pixels from cells, exactly: int64 [..., h, w] -> int64 [..., H, W] numerators and their denominator."""
+        """Pixels from cells, exactly: integers [..., h, w] -> float64 [..., H, W] numerators and their denominator.
+
+        Args:
+            cells: float64 integers below 2**26, so that all sums stay below 2**53.
+            height: H.
+            width: W.
+        """
         rows = _taps(self.kernel, self.factor, self.rows, height)
         columns = _taps(self.kernel, self.factor, self.columns, width)
-        tall = sum(cells[..., rows.cell[:, k], :] * rows.weight[:, k, None] for k in range(TAPS))
-        wide = sum(tall[..., columns.cell[:, k]] * columns.weight[:, k] for k in range(TAPS))
+        tall = np.empty((*cells.shape[:-2], height, cells.shape[-1]))
+        _spread(cells.swapaxes(-2, -1), rows, self.factor, tall.swapaxes(-2, -1))
+        wide = np.empty((*cells.shape[:-2], height, width))
+        _spread(tall, columns, self.factor, wide)
         return wide, rows.denominator * columns.denominator
+
+
+def _spread(cells: np.ndarray, taps: _Taps, factor: int, out: np.ndarray) -> None:
+    """Pixels along the last axis; those a factor apart have the same weights, of cells that lie beside each other."""
+    for phase in range(min(factor, out.shape[-1])):
+        pixels = out[..., phase::factor]
+        parts = [
+            cells[..., first : first + pixels.shape[-1]] * float(weight)
+            for first, weight in zip(taps.cell[phase], taps.weight[phase], strict=True)
+            if weight
+        ]
+        pixels[...] = parts[0]
+        for part in parts[1:]:
+            pixels += part
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,36 +136,43 @@ def _matrix(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
 
 def found(x: np.ndarray) -> list[Grid | None]:
     """The grid of each band of pixels [T, C, H, W] DN on which every date lies to the rounding, or None."""
+    return [None if one is None else one[0] for one in solved(x)]
+
+
+def solved(x: np.ndarray) -> list[tuple[Grid, np.ndarray] | None]:
+    """As `found`, with the cells of each such band, float64 [T, h, w]."""
     if min(x.shape[2:]) < LEAST or max(x.shape[2:]) > LARGEST:
         return [None] * x.shape[1]
-    grids: list[Grid | None] = []
+    bands: list[tuple[Grid, np.ndarray] | None] = []
     for band in range(x.shape[1]):
-        likely = [g for g in dict.fromkeys(grids[::-1]) if g is not None]  # bands of a sensor come in groups
-        grids.append(_grid_of(x[:, band], likely))
-    return grids
+        # bands of a sensor come in groups
+        likely = list(dict.fromkeys(one[0] for one in bands[::-1] if one is not None))
+        bands.append(_solved(x[:, band], likely))
+    return bands
 
 
-def _grid_of(x: np.ndarray, likely: list[Grid]) -> Grid | None:
+def _solved(x: np.ndarray, likely: list[Grid]) -> tuple[Grid, np.ndarray] | None:
     """Of one band [T, H, W]."""
     tiles = _lively(x)
     best = next((g for g in likely if _left(tiles, g) < TOLERANCE**2), None)
     if best is None:
         grids = [_best_phases(tiles, kernel, factor) for factor in FACTORS[::-1] for kernel in range(KERNELS)]
         left = [_left(tiles, grid) + grid.kernel * TIE for grid in grids]
-        near = [g for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]  # the coarsest comes first
+        near = [(g, v) for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]
         if not near:
             return None
-        best = min(
-            (g for g in near if g.factor == near[0].factor), key=lambda g: _left(tiles, g) + g.kernel * TIE
-        )
-    return best if _lies_on(x, best) else None
+        coarsest = near[0][0].factor
+        best = min((pair for pair in near if pair[0].factor == coarsest), key=lambda pair: pair[1])[0]
+    cells = best.solved(x)
+    return (best, cells) if _makes(x, best, np.rint(cells)) else None
 
 
-def _lies_on(x: np.ndarray, grid: Grid) -> bool:
-    """Whether integer cells make every date again, to the rounding."""
-    cells = np.rint(grid.solved(x)).astype(np.int64)
+def _makes(x: np.ndarray, grid: Grid, cells: np.ndarray) -> bool:
+    """Whether cells make every date again, to the rounding."""
     made, denominator = grid.interpolated(cells, *x.shape[1:])
-    return bool((np.square(x - made / denominator).mean((1, 2)) < TOLERANCE**2).all())
+    made /= -denominator
+    made += x
+    return bool((np.square(made, out=made).mean((1, 2)) < TOLERANCE**2).all())
 
 
 def _lively(x: np.ndarray) -> np.ndarray:

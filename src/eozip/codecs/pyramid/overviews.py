@@ -53,8 +53,11 @@ def on_pixels(group: Group, picture: Picture, size: tuple[int, int], reduce: int
     own = canvas(group, *size)
     top, left = _before(own, picture)
     cells = picture.cells[:, :, top : top + own.shape[0], left : left + own.shape[1]]
-    pixels, denominator = group.grid.interpolated(cells, *size)
-    return _rounded(pixels, denominator * VALUE)
+    out = np.empty((*cells.shape[:2], *size), np.float32)
+    for where in np.ndindex(*cells.shape[:2]):  # a picture at a time, which fits the cache
+        pixels, denominator = group.grid.interpolated(cells[where].astype(np.float64), *size)
+        out[where] = quotient(pixels, denominator * VALUE)
+    return out
 
 
 def lowered(picture: np.ndarray, level: int) -> np.ndarray:
@@ -94,3 +97,10 @@ def _at_centres(group: Group, picture: Picture, size: tuple[int, int], reduce: i
 
 def _rounded(numerators: np.ndarray, denominator: int) -> np.ndarray:
     return ((numerators + denominator // 2) // denominator).astype(np.float32)
+
+
+def quotient(numerators: np.ndarray, denominator: int) -> np.ndarray:
+    """Integers below 2**52, held by float64, over an integer, halves up: exact, as no quotient is rounded to an integer."""
+    out = numerators + float(denominator // 2)
+    out /= denominator
+    return np.floor(out, out=out)

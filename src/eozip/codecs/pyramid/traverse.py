@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage
+from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fitted
 from eozip.entropy.range_coder import Port, Tables
@@ -234,25 +234,29 @@ class Ladder:
         side, coded = self._side(level), haar.coded(shape)
         present = np.stack([basis.present for basis in bases])
         sides = self._code_sides(side, wanted, present, coded)
+        lifted = None if parents is None else self.model.functions.features(parents)
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
-        strongest = last = np.zeros((self.dates, 3, *coded.shape[1:]), np.float32)
+        # features of the strongest and of the last plane so far, beside those of the parents
+        features = np.zeros((self.dates, 9, *coded.shape[1:]), np.float32)
         for k in range(present.shape[1]):
             some = np.flatnonzero((sides[:, k] > DEAD).any(1))
-            now = np.zeros_like(last)
+            now = np.zeros_like(features[:, 6:])
             if len(some):
+                if lifted is not None:
+                    _lift(lifted[some, k], features, some)
                 out[some, k] = self._plane(
                     level,
                     below[some, k],
-                    None if parents is None else parents[some, k],
                     None if wanted is None else wanted[some, k],
-                    np.concatenate([strongest[some], last[some]], 1),
+                    features[some],
                     sides[some, k],
                     k,
                     coded,
                 )
                 now[some] = self.model.functions.features(out[some, k])
-            strongest = np.maximum(np.rint(strongest * (0.75 * FEATURE)) / FEATURE, np.abs(now))
-            last = now
+            strongest = features[:, 3:6]
+            np.maximum(np.rint(strongest * np.float32(0.75)), np.abs(now), out=strongest)
+            features[:, 6:] = now
         return out
 
     def _code_sides(
@@ -285,68 +289,66 @@ class Ladder:
         self,
         level: int,
         below: np.ndarray,
-        parents: np.ndarray | None,
         wanted: np.ndarray | None,
-        siblings: np.ndarray,
+        features: np.ndarray,
         sides: np.ndarray,
         k: int,
         coded: np.ndarray,
     ) -> np.ndarray:
         """One plane of some dates, int32 [N, 3, h, w], in two passes."""
-        h, w = coded.shape[1:]
-        stage, count = self.model.stages[min(level, 2)], len(below)
-        lifted = np.zeros((count, 3, h, w), np.float32) if parents is None else self._lifted(parents, h, w)
-        shared, predicted = stage.start(
-            below[:, None].astype(np.float32) / VALUE,
-            np.concatenate([lifted, siblings], 1),
-            self._constant(sides, k, level),
-        )
-        scale = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.int32)
+        stage = self.model.stages[min(level, 2)]
+        shared, predicted = stage.start(below, features, self._constant(sides, k, level))
+        scale = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
         alive = coded & (sides > DEAD)[:, :, None, None]
-        out, known = np.zeros((count, 3, h, w), np.int32), None
+        done: list[np.ndarray] = []
         for color in range(_COLORS):
-            outputs, near = stage.step(shared, known)
-            mean, rows = self._placed(outputs, predicted, near, scale)
-            here = alive & _color(h, w, color)
-            out += self._symbols(level, mean, rows, here, wanted)
-            known = out.astype(np.float32) / VALUE
-        return out
-
-    def _lifted(self, parents: np.ndarray, h: int, w: int) -> np.ndarray:
-        return self.model.functions.features(parents.repeat(2, -2).repeat(2, -1)[..., :h, :w])
+            outputs, near = stage.step(shared, done[0] if done else None)
+            mean, rows = self._placed(outputs, packed(predicted, color), near, scale)
+            own = None if wanted is None else packed(wanted, color)
+            done.append(self._symbols(level, mean, rows, packed(alive, color), own))
+        return unpacked(done[0], done[1], coded.shape[2])
 
     def _constant(self, sides: np.ndarray, k: int, level: int) -> np.ndarray:
-        units = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE)) / FEATURE
-        flags = np.array([0, k / 4, self._brightness, 1, min(level, 6) / 2])
+        units = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE))
+        flags = np.array([0, k / 4, self._brightness, 1, min(level, 6) / 2]) * FEATURE
         return np.concatenate([units, np.broadcast_to(flags, (len(sides), len(flags)))], 1).astype(np.float32)
 
     def _placed(
         self, outputs: np.ndarray, predicted: np.ndarray, near: np.ndarray | None, scale: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Means int32 in 1/64 step and table rows uint8, [N, 3, h, w] each."""
-        units = np.rint(outputs * FEATURE).astype(np.int32)
-        tanh = self.model.functions.tanh
-        mean = tanh[units[:, 3:6] + 127] * predicted
+        """Means float32 in 1/64 step and table rows uint8, [N, 3, h, half] each."""
+        gates = self.model.functions.gates
+        mean = gates(outputs[:, 3:6])
+        mean *= predicted
         if near is not None:
-            mean += tanh[units[:, 6:9] + 127] * near
-        mean = np.clip(np.rint(mean * VALUE), -PREDICTION_MAX * VALUE, PREDICTION_MAX * VALUE)
-        offset = round(-SCALE_MIN * FEATURE)
-        rows = (units[:, 9:] + scale[:, :, None, None] + offset) >> 1
-        return mean.astype(np.int32), np.clip(rows, 0, ROWS - 1).astype(np.uint8)
+            mean += gates(outputs[:, 6:9]) * near
+        np.clip(np.rint(mean, out=mean), -PREDICTION_MAX, PREDICTION_MAX, out=mean)
+        offset = np.float32(-SCALE_MIN * FEATURE)
+        rows = outputs[:, 9:]
+        rows += (scale + offset)[:, :, None, None]
+        rows *= np.float32(FEATURE / ROWS_PER_NAT / 4)
+        np.clip(np.floor(rows, out=rows), 0, ROWS - 1, out=rows)
+        return mean, rows.astype(np.uint8)
 
     def _symbols(
         self, level: int, mean: np.ndarray, rows: np.ndarray, here: np.ndarray, wanted: np.ndarray | None
     ) -> np.ndarray:
-        """Details of one color: int32 [N, 3, h, w], 0 elsewhere."""
-        sent = here & (rows >= CERTAIN)
-        own = rows[sent]
+        """Details of one colour: int32 [N, 3, h, half], 0 where there are none."""
+        sent = np.flatnonzero(here & (rows >= CERTAIN))
+        own = rows.ravel()[sent]
         symbols = None
         if wanted is not None and self.wanted is not None:
-            symbols = self.wanted.quantise(wanted[sent] - mean[sent] / VALUE, own)
+            symbols = self.wanted.quantise(wanted.ravel()[sent] - mean.ravel()[sent] / VALUE, own)
         read = self.port_at(level).code(symbols, own, self.model.tables)
-        out = np.where(here, mean, 0)
-        out[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
-        return _clipped(out)
+        out = (mean * here).astype(np.int32)
+        out.ravel()[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
+        return np.clip(out, -LARGEST, LARGEST, out=out)
+
+
+def _lift(parents: np.ndarray, features: np.ndarray, some: np.ndarray) -> None:
+    """Features of parents [N, 3, h, w] to those of the four cells above each: the first three of some dates'."""
+    height, width = features.shape[2:]
+    features[some, :3] = parents.repeat(2, -2).repeat(2, -1)[..., :height, :width]
 
 
 def _each(
@@ -357,7 +359,3 @@ def _each(
 
 def _clipped(values: np.ndarray) -> np.ndarray:
     return np.clip(values, -LARGEST, LARGEST)
-
-
-def _color(h: int, w: int, color: int) -> np.ndarray:
-    return (np.arange(h)[:, None] + np.arange(w)) % 2 == color

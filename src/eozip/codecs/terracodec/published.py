@@ -39,9 +39,10 @@ from eozip.codecs.terracodec.exact_convolution import (
     state_hash,
 )
 from eozip.codecs.terracodec.models import ElicModel, FactorizedModel
+from eozip.entropy.factorized_tables import factorized_tables
 from eozip.entropy.gaussian import scale_levels
 from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port, Tables
-from eozip.entropy.tables import factorized_tables, gaussian_tables
+from eozip.entropy.tables import gaussian_tables
 from eozip.errors import DesyncError, FormatError, WeightsError
 
 EXACT_VERSION = 2  # of docs/exact.md, section 6: another one is another codec

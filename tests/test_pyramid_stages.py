@@ -1,0 +1,214 @@
+"""The context network of pyramid codecs against its definition, written down plainly in int64; and life without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import eozip
+from eozip.blas import one_blas_thread
+from eozip.codecs.pyramid import context, grids
+from eozip.codecs.pyramid.stages import NumpyStage
+
+CODEC = "tec-elic-small-any-v1"
+SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]
+
+
+def _weights(rng: np.random.Generator, *, extreme: bool) -> dict[str, np.ndarray]:
+    shapes = {
+        "window": (15, 24),
+        "trunk": (32, 27, 3, 3),
+        "constant": (32, 8),
+        "known": (32, 6, 3, 3),
+        "neighbours": (3, 3, 3, 3),
+        "trunk_bias": (32,),
+        "known_bias": (32,),
+    }
+    for k in (0, 1):
+        for name, count in (("first", 32), ("second", 32), ("out", 12)):
+            shapes |= {f"{name}{k}": (count, 32), f"{name}{k}_bias": (count,)}
+    if extreme:
+        return {name: rng.choice([-127, 127], shape).astype(np.int8) for name, shape in shapes.items()}
+    return {name: rng.integers(-40, 41, shape).astype(np.int8) for name, shape in shapes.items()}
+
+
+def _planes(
+    rng: np.random.Generator, n: int, h: int, w: int, *, extreme: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    reach = 1 << 23 if extreme else 3000
+    below = rng.integers(-reach, reach + 1, (n, h, w)).astype(np.int32)
+    features = rng.integers(-127, 128, (n, 9, h, w)).astype(np.float32)
+    constant = rng.integers(-64, 65, (n, 8)).astype(np.float32)
+    details = rng.integers(-reach, reach + 1, (n, 3, h, w)).astype(np.int32)
+    return below, features, constant, details
+
+
+def _halves_to_even(sums: np.ndarray, most: int, least: int | None = None) -> np.ndarray:
+    """int64 sums in 1/64 of a unit -> units."""
+    return np.clip(np.rint(sums / 64), -most if least is None else least, most).astype(np.int64)
+
+
+def _convolved(v: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    padded = np.pad(v, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    h, w = v.shape[2:]
+    taps = [(y, x) for y in range(3) for x in range(3)]
+    return sum(
+        np.einsum("oc,nchw->nohw", weights[:, :, y, x].astype(np.int64), padded[:, :, y : y + h, x : x + w])
+        for y, x in taps
+    )
+
+
+def _defined(
+    stored: dict[str, np.ndarray],
+    f: context.Functions,
+    planes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, ...]:
+    """Predictions from below, outputs of both passes and predictions from neighbours, of all cells."""
+    w = {name: value.astype(np.int64) for name, value in stored.items()}
+    below, features, constant, first = (v.astype(np.int64) for v in planes)
+    _, rows, columns = below.shape
+    padded = np.pad(below, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    places = [(y, x) for y in range(5) for x in range(5) if (y, x) != (2, 2)]
+    around = np.stack([padded[:, y : y + rows, x : x + columns] - below for y, x in places], 1)
+    filtered = np.einsum("oc,nchw->nohw", w["window"], np.clip(around, -63 * 64, 63 * 64))
+    predicted = _halves_to_even(filtered[:, 12:], 256 * 64)
+    bank = f.features(_halves_to_even(filtered[:, :12], 1 << 30)).astype(np.int64)
+    inputs = np.concatenate([bank, features], 1)
+    shared = _convolved(inputs, w["trunk"][:, :21]) + w["trunk_bias"][:, None, None]
+    shared = shared + (constant @ w["constant"].T)[:, :, None, None]
+    squashed = f.features(first).astype(np.int64)
+    more = (
+        _convolved(np.concatenate([squashed, np.abs(squashed)], 1), w["known"])
+        + w["known_bias"][:, None, None]
+    )
+    near = _halves_to_even(_convolved(np.clip(first, -63 * 64, 63 * 64), w["neighbours"]), 256 * 64)
+    return predicted, _outputs(w, shared, 0), _outputs(w, shared + more, 1), near
+
+
+def _outputs(w: dict[str, np.ndarray], sums: np.ndarray, number: int) -> np.ndarray:
+    def dense(name: str, v: np.ndarray) -> np.ndarray:
+        return np.einsum("oc,nchw->nohw", w[f"{name}{number}"], v) + w[f"{name}{number}_bias"][:, None, None]
+
+    v = _halves_to_even(sums, 255, 0)
+    for name in ("first", "second"):
+        v = np.minimum(255, v + _halves_to_even(dense(name, v), 255, 0))
+    return _halves_to_even(dense("out", v), 127)
+
+
+def _run(
+    stage: NumpyStage, planes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    below, features, constant, first = planes
+    shared, predicted = stage.start(below, features, constant)
+    outputs, none = stage.step(shared, None)
+    assert none is None
+    later, near = stage.step(shared, context.packed(first, 0))
+    return predicted, outputs, later, near
+
+
+def _cells(h: int, w: int, color: int) -> np.ndarray:
+    """Where packed cells of a colour stand for columns that are there."""
+    return context.packed(np.ones((h, w), bool), color)
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_stage_is_what_its_definition_says(size, extreme):
+    rng = np.random.default_rng(size)
+    stored = _weights(rng, extreme=extreme)
+    f = context.functions(context.staircases())
+    planes = _planes(rng, *size, extreme=extreme)
+    known = planes[3] * ((np.arange(size[1])[:, None] + np.arange(size[2])) % 2 == 0)
+    planes = (*planes[:3], known.astype(np.int32))
+    predicted, *expected = _defined(stored, f, planes)
+    got_predicted, *got = _run(NumpyStage(stored, f), planes)
+    np.testing.assert_array_equal(got_predicted, predicted)
+    for color, wanted, found in zip((0, 1, 1), expected, got, strict=True):
+        there = _cells(*size[1:], color)
+        np.testing.assert_array_equal(found[..., there], context.packed(wanted, color)[..., there])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_changes_nothing(threads):
+    rng = np.random.default_rng(8)
+    stage = NumpyStage(_weights(rng, extreme=True), context.functions(context.staircases()))
+    planes = _planes(rng, 2, 96, 101, extreme=True)
+    with threadpool_limits(limits=1):
+        expected = _run(stage, planes)
+    with threadpool_limits(limits=threads):
+        for a, b in zip(_run(stage, planes), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 8])
+def test_packed_cells_of_both_colours_make_the_whole(width):
+    v = np.arange(3 * 4 * width).reshape(3, 4, width)
+    np.testing.assert_array_equal(context.unpacked(context.packed(v, 0), context.packed(v, 1), width), v)
+
+
+@pytest.mark.parametrize("kernel", range(grids.KERNELS))
+@pytest.mark.parametrize("factor", grids.FACTORS)
+def test_interpolation_is_the_sum_of_weighted_cells(kernel, factor):
+    grid = grids.Grid(kernel, factor, factor - 1, 1 % factor)
+    taps = [grids._taps(kernel, factor, phase, size) for phase, size in ((grid.rows, 37), (grid.columns, 30))]
+    cells = np.random.default_rng(1).integers(-(1 << 26), 1 << 26, (2, taps[0].count, taps[1].count))
+    matrices = [np.zeros((len(t.cell), t.count), object) for t in taps]
+    for matrix, t in zip(matrices, taps, strict=True):
+        for i, k in np.ndindex(*t.cell.shape):
+            matrix[i, t.cell[i, k]] += int(t.weight[i, k])
+    made, denominator = grid.interpolated(cells.astype(np.float64), 37, 30)
+    assert denominator == taps[0].denominator * taps[1].denominator
+    expected = matrices[0] @ cells.astype(object) @ matrices[1].T
+    assert (made.astype(np.int64).astype(object) == expected).all()
+
+
+def test_matrix_products_get_their_threads_back_when_the_last_block_is_left():
+    def counts() -> list[int]:
+        return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = counts()
+        with one_blas_thread():
+            with one_blas_thread():
+                assert set(counts()) <= {1}
+            assert set(counts()) <= {1}
+        assert counts() == before
+
+
+_ROUND = """
+import sys
+{block}
+import numpy as np, eozip
+dn = np.random.default_rng(3).integers(0, 4000, (2, 5, 40, 37)).astype(np.uint16)
+blob = eozip.encode(dn, "{codec}", 40)
+back = eozip.decode(blob)
+print(blob.hex(), back.astype(">u2").tobytes().hex(), sys.modules.get("torch") is not None)
+"""
+
+
+def _fresh(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("block", ["", "sys.modules['torch'] = None"], ids=["torch there", "no torch"])
+def test_pyramid_codecs_write_and_read_without_torch(block):
+    done = _fresh(_ROUND.format(block=block, codec=CODEC))
+    assert done.returncode == 0, done.stderr
+    blob, back, torch_imported = done.stdout.split()
+    dn = np.random.default_rng(3).integers(0, 4000, (2, 5, 40, 37)).astype(np.uint16)
+    here = eozip.encode(dn, CODEC, 40)
+    assert blob == here.hex()
+    assert back == eozip.decode(here).astype(">u2").tobytes().hex()
+    assert torch_imported == "False"
+
+
+def test_a_codec_that_needs_torch_says_so_by_name():
+    done = _fresh(
+        "import sys; sys.modules['torch'] = None\nimport eozip\neozip.load('flextec-small-s2l2a-v1')"
+    )
+    assert "flextec-small-s2l2a-v1: needs torch" in done.stderr
+    assert CODEC in done.stderr
