@@ -2,7 +2,7 @@
 
     python benchmarks/pyramid.py [--data ../shared/data] [--other /path/of/an/older/work/tree] [--out results]
 
-One stack of 4 x 12 bands of 256 x 256 pixels, from memory to bytes and back, on one thread. CPU seconds (`time.process_time`,
+One stack of 4 x 12 bands of 256 x 256 pixels, from memory to bytes and back, on one thread. CPU seconds (process_time,
 the least of a few turns) say what wall time cannot on a busy machine. The other generation runs in its own process
 with its work tree's src on PYTHONPATH; a fresh process says what the first chunk costs, imports and all. Writes
 pyramid.json; ratios below 1 mean that the pyramid codec is faster.
