@@ -75,7 +75,7 @@ def test_nodata_and_values_out_of_range_come_back(series):
         (np.zeros((0, 12, 8, 8), np.uint16), {}, "B, C, H, W"),
         ([1, 2], {}, "B, C, H, W"),
         (np.zeros((1, 12, 8, 8), np.float32), {}, "uint16"),
-        (np.zeros((1, 3, 8, 8), np.uint16), {}, "12 bands"),
+        (np.zeros((1, 3, 8, 8), np.uint16), {"codec": "tec-fp-small"}, "12 bands"),
         (np.zeros((1, 12, 8, 8), np.uint16), {"codec": "lossless"}, "learned codec"),
         (np.zeros((1, 12, 8, 8), np.uint16), {"quality": 101}, "quality"),
     ],
