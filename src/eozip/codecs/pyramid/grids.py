@@ -154,15 +154,18 @@ def solved(x: np.ndarray) -> list[tuple[Grid, np.ndarray] | None]:
 def _solved(x: np.ndarray, likely: list[Grid]) -> tuple[Grid, np.ndarray] | None:
     """Of one band [T, H, W]."""
     tiles = _lively(x)
-    best = next((g for g in likely if _left(tiles, g) < TOLERANCE**2), None)
-    if best is None:
-        grids = [_best_phases(tiles, kernel, factor) for factor in FACTORS[::-1] for kernel in range(KERNELS)]
-        left = [_left(tiles, grid) + grid.kernel * TIE for grid in grids]
-        near = [(g, v) for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]
-        if not near:
-            return None
+    coarse_first = sorted(likely, key=lambda grid: -grid.factor)
+    best = next((g for g in coarse_first if _left(tiles, g) < TOLERANCE**2), None)
+    # what was interpolated bilinearly from 60 m lies on a grid of 20 m as well: its own is the coarsest that fits
+    tried = [f for f in FACTORS[::-1] if best is None or (f > best.factor and f % best.factor == 0)]
+    grids = [_best_phases(tiles, kernel, factor) for factor in tried for kernel in range(KERNELS)]
+    left = [_left(tiles, grid) + grid.kernel * TIE for grid in grids]
+    near = [(g, v) for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]
+    if near:
         coarsest = near[0][0].factor
         best = min((pair for pair in near if pair[0].factor == coarsest), key=lambda pair: pair[1])[0]
+    if best is None:
+        return None
     cells = best.solved(x)
     return (best, cells) if _makes(x, best, np.rint(cells)) else None
 
