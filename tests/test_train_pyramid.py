@@ -131,12 +131,11 @@ def coded_by_twin(
 
 @pytest.mark.parametrize("make", [dict, wild], ids=["shipped", "largest weights"])
 @pytest.mark.parametrize(("level", "shape"), LEVEL_SHAPES)
-@pytest.mark.parametrize("fast", [False, True], ids=["numpy", "torch"])
 def test_twin_has_the_means_rows_and_symbols_of_the_codec(
-    shipped: dict, make: Callable, level: int, shape: tuple[int, int], fast: bool
+    shipped: dict, make: Callable, level: int, shape: tuple[int, int]
 ) -> None:
     stored, given = make(shipped), level_inputs(shape, level)
-    out, calls = coded_by_codec(files.model_of(stored, fast=fast), level, shape, given, 16 * 90)
+    out, calls = coded_by_codec(files.model_of(stored), level, shape, given, 16 * 90)
     twin, twins = coded_by_twin(twin_of(stored), level, shape, given, 16 * 90)
     for (rows, symbols), (own_rows, own_symbols) in zip(calls, twins, strict=True):
         np.testing.assert_array_equal(own_rows, rows)

@@ -104,6 +104,6 @@ def write(folder: Path, average: Mapping[str, Tensor], found: Pool, recipe: Reci
     tensors = integers(average)
     tables = logistic_tables()
     if recipe.fit_crops:
-        model = files.model_of(tensors | files.packed_tables(tables), fast=True)
+        model = files.model_of(tensors | files.packed_tables(tables))
         tables = fitted_tables(model, found, recipe)
     files.write_folder(folder, tensors | files.packed_tables(tables), folder.name, card)
