@@ -267,7 +267,7 @@ def test_one_call_of_python_encodes_files(tmp_path):
     )
 
 
-_ODD = [b"0", True, 1.5, float("nan"), -1, [1.5], {1: 2}, object(), 1j, np.array([1.5]), ..., ""]
+_ODD = [b"0", True, 1.5, float("nan"), -1, [1.5], {1: 2}, object, 1j, np.array([1.5]), ..., ""]
 
 
 @pytest.mark.parametrize("odd", _ODD, ids=repr)
