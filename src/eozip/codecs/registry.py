@@ -144,7 +144,12 @@ class Registry:
             listed = self._listed(name)
             if listed is not None and digest in (None, listed.weights_hash):
                 return listed
-            kept = self._kept(name, digest) or _called(FIND, name, digest)
+            try:
+                kept = self._kept(name, digest) or _called(FIND, name, digest)
+            except WeightsError as fault:
+                if listed is None or not isinstance(fault.__cause__, ModuleNotFoundError):
+                    raise
+                kept = None  # other weights than the listed ones; without torch no own ones are searched
             if kept is not None:
                 self.keep(kept)
                 return kept
