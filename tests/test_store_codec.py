@@ -136,14 +136,15 @@ def test_shards_are_those_of_zarr():
 
 
 def test_shard_damage_is_named():
-    shard = pack_shard({(0,): b"abc", (2,): b"defg"}, (3,))
-    assert unpack_shard(shard, (3,)) == {(0,): b"abc", (2,): b"defg"}
+    grid, chunks = (3, 1, 1, 1), {(0, 0, 0, 0): b"abc", (2, 0, 0, 0): b"defg"}
+    shard = pack_shard(chunks, grid)
+    assert unpack_shard(shard, grid) == chunks
     with pytest.raises(ChecksumError, match="index"):
-        unpack_shard(shard[:-9] + bytes([shard[-9] ^ 1]) + shard[-8:], (3,))
+        unpack_shard(shard[:-9] + bytes([shard[-9] ^ 1]) + shard[-8:], grid)
     with pytest.raises(FormatError, match="cut short"):
-        unpack_shard(shard[-20:], (3,))
+        unpack_shard(shard[-20:], grid)
     with pytest.raises(FormatError, match="chunk"):
-        unpack_shard(shard[5:], (3,))
+        unpack_shard(shard[5:], grid)
 
 
 @pytest.mark.parametrize(
