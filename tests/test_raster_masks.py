@@ -262,3 +262,12 @@ def test_other_readers_of_a_masked_scene_get_no_junk(tmp_path: Path) -> None:
     write_masked(tmp_path / "a.tif", "internal")
     pixels = raster.read_window(raster.open_scene(tmp_path / "a.tif"), slice(None), slice(None), slice(None))
     assert JUNK not in pixels
+
+
+def test_a_named_band_that_gdal_tagged_as_alpha_is_a_band(tmp_path: Path) -> None:
+    write_tif(tmp_path / "a.tif", scene_pixels(), NAMES)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.colorinterp = [ColorInterp.gray, ColorInterp.alpha, *[ColorInterp.undefined] * 10]
+    run("encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--codec", "lossless")
+    run("decode", tmp_path / "s.zarr", tmp_path / "b.tif")
+    assert everything(tmp_path / "b.tif")["pixels"] == scene_pixels().tolist()

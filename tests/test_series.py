@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eozip.codecs.small import series_codec
+from eozip.codecs.small import series_codec, series_walk
 from eozip.codecs.small.networks import SmallConfig
 from eozip.codecs.small.series_model import SeriesModel
 from eozip.codecs.small.temporal_entropy import TimeEntropy
@@ -145,11 +145,11 @@ def test_extreme_dates_are_no_special_case(codec):
 
 def test_only_so_many_dates_count(codec, monkeypatch):
     x = series_scene(4, 32, 32)
-    monkeypatch.setattr(series_codec, "PAST", 2)
+    monkeypatch.setattr(series_walk, "PAST", 2)
     coded = codec.encode(x, 80)
     decoded = codec.decode(coded, x.shape, 80)
     assert decoded.shape == x.shape
-    monkeypatch.setattr(series_codec, "PAST", 3)
+    monkeypatch.setattr(series_walk, "PAST", 3)
     assert np.array_equal(codec.decode(codec.encode(x[:3], 80), (3, *x.shape[1:]), 80), decoded[:3])
     with pytest.raises(FormatError):
         codec.decode(coded, x.shape, 80)

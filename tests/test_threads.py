@@ -151,7 +151,11 @@ def test_windows_of_a_store_are_read_with_one_thread_a_chunk(tmp_path: Path, see
     assert seen == [4]
 
 
-def test_a_chunk_that_xarray_reads_alone_has_all_threads(tmp_path: Path, seen):
+def test_a_chunk_that_xarray_reads_alone_has_all_threads(tmp_path: Path, seen, monkeypatch):
+    # zarr's threads outlive tests, and each keeps the number that torch told it first
+    number = [4]
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: number.__setitem__(0, n))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number[0])
     make_store(write_dates(tmp_path), tmp_path / "s.zarr", Coarse.id)
     del seen[:]
     _ = xr.open_zarr(tmp_path / "s.zarr", chunks=None).reflectance[0, :, :4, :4].values

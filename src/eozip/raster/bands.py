@@ -87,8 +87,11 @@ def without_alpha(have: Sequence[Band]) -> list[Band]:
 
 
 def is_alpha(band: Band) -> bool:
-    """Whether a band of a DN raster is its mask. Of 8 bits, GDAL calls any fourth band alpha, one of a mask too."""
-    return band.colorinterp == "alpha" and band.dtype in ("uint16", "int16")
+    """Whether a band of a DN raster is its mask; not one that its name says to be a band, whatever GDAL tagged it.
+
+    Of 8 bits, GDAL calls any fourth band alpha, one of a mask too.
+    """
+    return band.colorinterp == "alpha" and band.code is None and band.dtype in ("uint16", "int16")
 
 
 def _found(have: Sequence[Band], wanted: str | int, path: str) -> Band | None:

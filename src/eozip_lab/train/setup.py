@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import eozip
+import eozip_lab
 from eozip.errors import InputError, OutputError
 from eozip_lab.train import export, journal
 from eozip_lab.train.kinds import kind_for
@@ -79,8 +80,9 @@ def prepared_folder(out: Path, resume: bool) -> Path:
     Raises:
         OutputError: it lies inside the package, holds a run already, or none to resume.
     """
-    package = Path(eozip.__file__).resolve().parent
-    if out.resolve().is_relative_to(package):
+    packages = [Path(package.__file__ or "").resolve().parent for package in (eozip, eozip_lab)]
+    package = next((p for p in packages if out.resolve().is_relative_to(p)), None)
+    if package is not None:
         raise OutputError(
             f"{out}: lies inside the package {package}; checkpoints go elsewhere, such as runs/"
         )
