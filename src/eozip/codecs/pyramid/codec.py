@@ -141,7 +141,7 @@ class PyramidCodec:
         reader = _Reader(self, coded, (h, w), c, t)
         found = sorted(reader.groups, key=lambda g: g.bands)
         said = [(g.factor, len(g.bands)) for g in found]
-        is_native = all(g.grid is None or g.grid.kernel == layout.NATIVE for g in found)
+        is_native = all(g.is_native for g in found)
         is_ordered = sum((g.bands for g in found), ()) == tuple(range(c))
         if said != list(groups) or not is_native or not is_ordered:
             raise FormatError(
@@ -295,8 +295,7 @@ def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
 
 def _gain(group: Group) -> int:
     """Cells of interpolated bands are coded more finely, as each shows in many pixels."""
-    native = group.grid is None or group.grid.kernel == layout.NATIVE
-    return GAIN_UNITS if native else round(GAIN_UNITS * group.factor * CELL_WEIGHT**0.5)
+    return GAIN_UNITS if group.is_native else round(GAIN_UNITS * group.factor * CELL_WEIGHT**0.5)
 
 
 def _code_steps(side: Side, step: np.ndarray | None, gains: np.ndarray) -> tuple[int, np.ndarray]:

@@ -34,6 +34,11 @@ class Group:
         """Pixels of the finest grid per cell, each way."""
         return 1 if self.grid is None else self.grid.factor
 
+    @property
+    def is_native(self) -> bool:
+        """Whether its cells are what the caller gave, interpolated by nobody."""
+        return self.grid is None or self.grid.kernel == NATIVE
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -99,8 +104,7 @@ def _grown(finest: tuple[Group, Canvas], group: Group, own: Canvas) -> Canvas | 
         and new.shape[axis] - new.before[axis] >= old.shape[axis] - old.before[axis]
         for axis in (0, 1)
     )
-    aligned = finer.grid is None or finer.grid.kernel == NATIVE
-    return new if covers and aligned else None
+    return new if covers and finer.is_native else None
 
 
 def grouped(found: Sequence[Grid | None]) -> list[Group]:
