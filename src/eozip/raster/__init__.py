@@ -7,18 +7,23 @@ Memory depends on the window, never on the scene.
 """
 
 from eozip.raster.open import open_scene
+from eozip.raster.product import Acquisition, Layer, Product, open_product
 from eozip.raster.read import SceneReader, open_reader, read_window, with_fill
 from eozip.raster.scene import Profile, Scene, Source
 from eozip.raster.write import GeoTiffWriter, create_geotiff, create_geotiffs
 
 __all__ = [
+    "Acquisition",
     "GeoTiffWriter",
+    "Layer",
+    "Product",
     "Profile",
     "Scene",
     "SceneReader",
     "Source",
     "create_geotiff",
     "create_geotiffs",
+    "open_product",
     "open_reader",
     "open_scene",
     "read_window",

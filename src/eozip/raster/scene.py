@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -69,6 +70,30 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Lattice:
+    """How values of a float raster are told by DN: value = DN * step + base; NaN is the scene's fill.
+
+    Attributes:
+        step: difference of two neighbouring values.
+        base: value of DN 0.
+        dtype: numpy name of the source's values, "float32" or "float64"; what is given back is float32.
+        nodata: value of missing pixels in the source, NaN or a number; None: no pixel is missing by a number.
+    """
+
+    step: float
+    base: float
+    dtype: str
+    nodata: float | None = math.nan
+
+    def values(self, dn: np.ndarray, fill: float | None) -> np.ndarray:
+        """float32 values of DN; NaN (or `nodata`) where they are `fill`."""
+        values = (dn * self.step + self.base).astype(np.float32)
+        if fill is not None:
+            values[dn == fill] = math.nan if self.nodata is None else self.nodata
+        return values
+
+
+@dataclass(frozen=True)
 class Source:
     """One band of one date.
 
@@ -96,11 +121,14 @@ class Scene:
         profile: what all dates share.
         tags: [T] metadata per date: namespace > key > value.
         band_tags: [C] metadata per band, of the first date.
-        offset: DN added to the offset-free DN (1000 for products of baseline 04.00 and later, else 0).
+        offset: DN added to the offset-free DN (1000 for products of baseline 04.00 and later, else 0); of several, the
+            one that most bands of most dates have.
         block_shape: rows, columns of the first file's internal blocks.
         codes: [C] canonical names of the bands where a caller said what they are; None: as their descriptions say.
         fill: DN that masked pixels have when they are read; None: nobody chose one yet (`eozip.raster.with_fill`).
         notes: sentences that a person should read: dates that are unknown, files that were left out, and the like.
+        offsets: [T][C] DN added, where bands or dates differ in it; None: `offset`, of all.
+        lattice: what the DN mean where the source holds floats: they are read as DN of it; None: they are the source's.
     """
 
     sources: tuple[tuple[Source, ...], ...]
@@ -113,6 +141,8 @@ class Scene:
     codes: tuple[str | None, ...] | None = None
     fill: float | int | None = None
     notes: tuple[str, ...] = ()
+    offsets: tuple[tuple[float, ...], ...] | None = None
+    lattice: Lattice | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -128,6 +158,13 @@ class Scene:
     def band_names(self) -> tuple[str | None, ...]:
         """[C] descriptions."""
         return self.profile.band_names
+
+    @property
+    def band_offsets(self) -> tuple[tuple[float, ...], ...]:
+        """[T][C] DN added to the offset-free DN."""
+        if self.offsets is not None:
+            return self.offsets
+        return ((self.offset,) * len(self.band_names),) * len(self.sources)
 
     @property
     def band_codes(self) -> tuple[str | None, ...]:
@@ -175,7 +212,9 @@ class Scene:
         )
         sources = tuple(pick(bands) for bands in self.sources)
         codes = None if self.codes is None else pick(self.codes)
-        return replace(self, sources=sources, profile=profile, band_tags=pick(self.band_tags), codes=codes)
+        offsets = None if self.offsets is None else tuple(pick(of_date) for of_date in self.offsets)
+        tags = pick(self.band_tags)
+        return replace(self, sources=sources, profile=profile, band_tags=tags, codes=codes, offsets=offsets)
 
 
 def _listed(value: Any) -> Any:
