@@ -6,6 +6,7 @@ Importing this imports no torch; codecs and weights load on first use.
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,7 @@ def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     if not isinstance(source, str | Path):
         raise InputError(f"expected the name or path of a codec, got {source!r}")
     return registry.load(source, lmbda)
+
+
+if "xarray" in sys.modules:  # whoever has not imported xarray has no Dataset, and waits for nothing
+    importlib.import_module("eozip.accessor")

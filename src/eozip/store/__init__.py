@@ -9,6 +9,7 @@ needs no rasterio.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from eozip.store.codec import EozipChunkCodec
@@ -44,3 +45,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+if "xarray" in sys.modules:  # it opens a store, and `ds.eozip` is there
+    importlib.import_module("eozip.accessor")
