@@ -36,8 +36,7 @@ from eozip.chunk.pixels import psnr
 from eozip.codecs import registry
 from eozip.raster import GeoTiffWriter, SceneReader, open_scene
 from eozip.store import EozipChunkCodec, decode_store, encode_store
-from eozip.store.container import ZipContainer
-from eozip.store.files import StoreFiles
+from eozip.store.container import StoreFiles, ZipContainer
 from eozip_lab.evaluate.baselines import Contender, Learned
 from eozip_lab.evaluate.methods import learned
 from eozip_lab.evaluate.openjpeg import Jpeg2000

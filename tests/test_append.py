@@ -31,7 +31,7 @@ from eozip.store import (
     verify_store,
 )
 from eozip.store.pixels import open_pixels, read_pixels
-from eozip.store.streams import HEAD
+from eozip.store.shards import HEAD
 from rasterfiles import everything, write_tif
 from storefiles import (
     ENDINGS,

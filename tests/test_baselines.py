@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import eozip
-from eozip.chunk.quality_search import TOLERANCE
+from eozip.chunk.candidates import TOLERANCE
 from eozip.errors import EozipError, FormatError, InputError, UnknownCodecError
 from eozip_lab.evaluate import baselines, components, openjpeg, packing, places, sweep, videos
 from eozip_lab.evaluate.openjpeg import Jpeg2000, KltJpeg2000

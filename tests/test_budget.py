@@ -36,8 +36,7 @@ from eozip.store import (
     verify_store,
 )
 from eozip.store.pixels import open_pixels, read_pixels
-from eozip.store.shards import pack_shard
-from eozip.store.streams import HEAD, split
+from eozip.store.shards import HEAD, pack_shard, split
 from rasterfiles import everything
 from storefiles import DATES, ENDINGS, make_store, opened, write_dates
 from test_tec_tt import HEADS, fitting_weights, scene
@@ -131,7 +130,7 @@ def test_a_long_header_is_read_to_its_end():
         calls.append((start, stop))
         return blob[start:stop]
 
-    (stream,) = eozip.store.streams.locate(read, 0, len(blob))
+    (stream,) = eozip.store.shards.locate(read, 0, len(blob))
     assert len(stream.head) == stream.exact
     assert calls[0] == (0, HEAD)
     assert len(calls) == 2

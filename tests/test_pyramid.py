@@ -178,7 +178,7 @@ def test_golden_pixels(name):
 
 
 def test_threads_change_no_byte(codec, monkeypatch):
-    monkeypatch.setattr("eozip.blas.ThreadpoolController.limit", lambda *_, **__: nullcontext())
+    monkeypatch.setattr("eozip.threads.ThreadpoolController.limit", lambda *_, **__: nullcontext())
     x = texture((20, 3, 34, 36), 8).astype(np.float32)
     found = []
     for count in (1, 2):

@@ -10,9 +10,9 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import eozip
-from eozip.blas import one_blas_thread
 from eozip.codecs.pyramid import context, grids
 from eozip.codecs.pyramid.stages import NumpyStage
+from eozip.threads import one_blas_thread
 
 CODEC = "tec-elic-small-any-v1"
 SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]

@@ -2,8 +2,7 @@
 
 Threads within a chunk meet after every layer of a network, and spin while they wait for the last. Beside other programs,
 whose turns on the same cores they have to wait for, they can be ten times slower than one thread; chunks beside each other
-wait for nobody. Where a chunk is alone it gets no more threads than there are idle cores.
-"""
+wait for nobody. Where a chunk is alone it gets no more threads than there are idle cores."""
 
 from __future__ import annotations
 
@@ -16,6 +15,38 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+
+class _Bound:
+    """Keeps numpy's matrix products to one thread while somebody codes: they are small, and threads that wait spin."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._libraries: ThreadpoolController | None = None  # found on first use
+        self._held = contextlib.ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._libraries = self._libraries or ThreadpoolController()
+                self._held.enter_context(self._libraries.limit(limits=1, user_api="blas"))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._held.close()
+
+
+one_blas_thread = _Bound()
+"""While the block runs; of this process, until the last of those blocks is left."""
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -16,9 +16,8 @@ from eozip import bitstream
 from eozip.arguments import real
 from eozip.bitstream import Header
 from eozip.chunk.candidates import Report
-from eozip.chunk.decoding import check_budget, check_samples, decode_arrays
+from eozip.chunk.decoding import bytes_for, check_budget, check_samples, check_whole, decode_arrays, selected
 from eozip.chunk.encoding import default_codec, encode_chunk, encode_group_chunk
-from eozip.chunk.selection import bytes_for, check_whole, selected
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Codec
 from eozip.codecs.scales import REDUCTIONS

@@ -1,8 +1,12 @@
-"""Chunks that might be written, not packed yet: by a network, near-lossless, lossless."""
+"""Chunks that might be written, not packed yet: by a network, near-lossless, lossless.
+
+`held` adds the residual layer that makes a network's chunk keep a constraint; `quality_for` searches, on real decodes, the
+quality that reaches a PSNR."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -11,8 +15,7 @@ import numpy as np
 
 from eozip import bitstream
 from eozip.bitstream import Chunk, Header, arrays, lossless, nodata_mask, residual
-from eozip.chunk.constraints import Constraint, is_good, largest, psnr_of
-from eozip.chunk.options import EncodeOptions
+from eozip.chunk.options import SLACK, Constraint, EncodeOptions, is_good, largest, psnr_of, too_far
 from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
 from eozip.codecs import skip_mask
 from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
@@ -228,3 +231,114 @@ def exceptions_of(source: Source, where: np.ndarray) -> bytes:
     """Samples that are coded exactly: bool like the source's `dn`."""
     pairs = zip(source.parts(source.dn), source.parts(where), strict=True)
     return arrays.joined([nodata_mask.encode_exceptions(dn, there) for dn, there in pairs])
+
+
+def held(source: Source, made: Candidate, options: EncodeOptions) -> Candidate:
+    """A network's chunk, with the coarsest residual layer that keeps the constraint if it needs one.
+
+    Args:
+        source: the true pixels.
+        made: decoded, without a layer.
+        options: with the constraint, which is no largest error of 0: no network's pixels are exact everywhere.
+    """
+    constraint = options.constraint
+    base = to_dn(
+        cast(np.ndarray, made.decoded), replace(made.chunk.header, nodata=None)
+    )  # nothing is moved off nodata yet
+    source = replace(source, dn=np.where(source.left_out, base, source.dn))  # nothing to correct there
+    plain = residual.corrected(base, np.zeros(base.shape, np.int16), 1, base.dtype.name, source.nodata)
+    if is_good(source, plain, constraint) and not too_far(source, base, constraint).any():
+        return _told(made, psnr_of(source, plain), options)
+    return _layered(source, made, np.where(source.masked | source.beyond, source.dn, base), options)
+
+
+def _told(made: Candidate, psnr: float, options: EncodeOptions) -> Candidate:
+    return replace(made, report=replace(made.report, psnr=psnr, reached=options.is_reached(psnr)))
+
+
+def _layered(source: Source, made: Candidate, base: np.ndarray, options: EncodeOptions) -> Candidate:
+    """Where pixels are coded exactly anyway, `base` holds the true ones: nothing to correct."""
+
+    def pixels(most: int) -> np.ndarray:
+        steps = residual.corrections(source.dn, base, most)
+        return residual.corrected(base, steps, 2 * most + 1, base.dtype.name, source.nodata)
+
+    constraint = options.constraint
+    most = largest(lambda e: is_good(source, pixels(e), constraint), _coarsest(constraint))
+    steps, step = residual.corrections(source.dn, base, most), 2 * most + 1
+    values = base + steps.astype(np.int64) * step
+    # more than int16 can correct, or moved too far off nodata: exact instead
+    apart = source.beyond | too_far(source, values, constraint) | (np.abs(source.dn - values) > most)
+    chunk = replace(
+        made.chunk,
+        header=replace(made.chunk.header, residual=True),
+        exceptions=exceptions_of(source, apart & ~source.masked),
+        residual=arrays.joined([residual.encode_layer(part, step) for part in source.parts(steps)]),
+    )
+    dn_hat = np.where(apart, source.dn, pixels(most))
+    report = replace(made.report, residual=len(chunk.residual))
+    layered = Candidate(chunk, report, made.decoded, finished(dn_hat, source))
+    return _told(layered, psnr_of(source, dn_hat), options)
+
+
+def _coarsest(constraint: Constraint) -> int:
+    return residual.MOST if constraint.max_error is None else min(constraint.max_error - SLACK, residual.MOST)
+
+
+TOLERANCE = 0.15  # dB above a target that a search is content with; it never falls short
+STEPS = 8
+CAP = 200.0  # dB; what an exact reconstruction counts as
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One quality tried: the PSNR in dB that it reached, at most `CAP`, and the decoded chunk."""
+
+    quality: float
+    psnr: float
+    made: Candidate
+
+
+def quality_for(target: float, try_at: Callable[[float], Trial], start: float) -> Trial:
+    """The trial that reaches the target with the least to spare; the one at the highest quality if none does.
+
+    Only the best so far is kept: decoded pixels of a large chunk are large.
+
+    Args:
+        target: dB.
+        try_at: quality 0..100, in hundredths -> what came of it.
+        start: the quality tried first.
+    """
+    best = trial = try_at(start)
+    tried = [(trial.quality, trial.psnr)]
+
+    def attempt(quality: float) -> None:
+        nonlocal best
+        trial = try_at(quality)
+        tried.append((trial.quality, trial.psnr))
+        best = _better(best, trial, target)
+
+    if not _near(tried[0], target):
+        attempt(100.0 if trial.psnr < target else 0.0)
+    low, high = (tried[0], tried[-1]) if tried[0][1] < target else (tried[-1], tried[0])
+    while len(tried) < STEPS and not _near(tried[-1], target) and low[1] < target < high[1]:
+        attempt(_between(low, high, target))
+        low, high = (tried[-1], high) if tried[-1][1] < target else (low, tried[-1])
+    return best
+
+
+def _better(a: Trial, b: Trial, target: float) -> Trial:
+    reached = [one for one in (a, b) if one.psnr >= target]
+    if reached:
+        return min(reached, key=lambda one: one.psnr)
+    return max(a, b, key=lambda one: one.quality)
+
+
+def _near(tried: tuple[float, float], target: float) -> bool:
+    return target <= tried[1] <= target + TOLERANCE
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], target: float) -> float:
+    """Where a straight line meets the middle of what is near, kept off the ends so that the bracket always shrinks."""
+    share = min(0.85, max(0.15, (target + TOLERANCE / 2 - low[1]) / (high[1] - low[1])))
+    return round(low[0] + share * (high[0] - low[0]), 2)

@@ -10,7 +10,20 @@ from typing import cast
 import numpy as np
 
 from eozip import bitstream, sensors
-from eozip.chunk.candidates import Candidate, EncodeJob, Report, empty, exact, job_for, without_network
+from eozip.chunk.candidates import (
+    CAP,
+    Candidate,
+    EncodeJob,
+    Report,
+    Trial,
+    empty,
+    exact,
+    held,
+    job_for,
+    quality_for,
+    without_network,
+)
+from eozip.chunk.decoding import named_bands, named_groups
 from eozip.chunk.options import (
     DEFAULT_QUALITY,
     DEFAULT_SENSOR,
@@ -20,9 +33,6 @@ from eozip.chunk.options import (
     checked_options,
 )
 from eozip.chunk.pixels import PEAK, Source, checked_groups, checked_source, psnr
-from eozip.chunk.quality_search import CAP, Trial, quality_for
-from eozip.chunk.residual_layer import held
-from eozip.chunk.selection import named_bands, named_groups
 from eozip.codecs import registry, skip_mask
 from eozip.codecs.base import Codec, ScaledCodec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS

@@ -13,22 +13,20 @@ from eozip.cli.common import (
     STORE,
     CommaList,
     bytes_text,
+    check_drop_options,
+    coded_psnr,
     date_table,
+    drop_options,
+    dropped_lines,
     json_option,
     many,
     print_json,
     progress_bar,
     say,
+    shares,
     tell,
     threads_option,
     use_threads,
-)
-from eozip.cli.drop import (
-    check_drop_options,
-    coded_psnr,
-    drop_options,
-    dropped_lines,
-    shares,
 )
 
 if TYPE_CHECKING:

@@ -13,6 +13,10 @@ from eozip.cli.common import (
     STORE,
     CommaList,
     bytes_text,
+    check_drop_options,
+    coded_psnr,
+    drop_options,
+    dropped_lines,
     json_option,
     many,
     overwrite_option,
@@ -24,7 +28,6 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
-from eozip.cli.drop import check_drop_options, coded_psnr, drop_options, dropped_lines
 
 if TYPE_CHECKING:
     from eozip.store import Summary

@@ -9,8 +9,17 @@ from typing import Any
 import click
 
 from eozip.chunk import api
-from eozip.cli.common import STORE, bytes_text, date_table, decibels, json_option, print_json, shown, tell
-from eozip.cli.drop import shares
+from eozip.cli.common import (
+    STORE,
+    bytes_text,
+    date_table,
+    decibels,
+    json_option,
+    print_json,
+    shares,
+    shown,
+    tell,
+)
 from eozip.errors import InputError
 
 

@@ -79,7 +79,7 @@ def _one_date(found: Description, wanted: str) -> int:
 def _original(paths: tuple[str, ...], found: Description, t: int, window: tuple[slice, ...]) -> np.ndarray:
     """DN [C, h, w] of the source, bands in the source's order."""
     from eozip.raster import open_scene, read_window
-    from eozip.store.same import check_same_pixels, in_band_order
+    from eozip.store.description import check_same_pixels, in_band_order
 
     opened = open_scene(list(paths))
     for note in opened.notes:
@@ -113,7 +113,7 @@ def _middle(length: int, size: int) -> slice:
 
 def _rgb(found: Description) -> list[int]:
     """Positions in the source's order of red, green and blue; the first three bands where they are not known."""
-    from eozip.store.same import band_codes
+    from eozip.store.description import band_codes
 
     codes = band_codes(found)
     return [codes.index(code) for code in RGB] if set(RGB) <= set(codes) else _first_three(found)

@@ -12,15 +12,16 @@ from eozip.cli.common import (
     RASTER,
     STORE,
     CommaList,
+    coded_psnr,
     date_table,
     json_option,
     print_json,
     progress_bar,
+    shares,
     tell,
     threads_option,
     use_threads,
 )
-from eozip.cli.drop import coded_psnr, shares
 
 if TYPE_CHECKING:
     from eozip.raster import Scene
@@ -88,7 +89,7 @@ def _source(store: Path, against: tuple[str, ...], bands: list[str | int] | None
     """The source with the store's own choice of bands, unless another is given."""
     from eozip.raster import open_scene
     from eozip.store import describe
-    from eozip.store.same import in_band_order
+    from eozip.store.description import in_band_order
 
     scene = open_scene(list(against), bands=bands)
     return scene if bands else in_band_order(scene, describe(store))

@@ -30,8 +30,8 @@ from eozip.raster.masks import MaskSpec
 from eozip.raster.scene import Scene, Source
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.container import check_target
+from eozip.store.convert import match_scene
 from eozip.store.grid import Grid, plan
-from eozip.store.request import match_scene
 from eozip.store.tally import Tally
 from eozip.store.writer import Progress, write_arrays
 

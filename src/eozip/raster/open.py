@@ -11,10 +11,8 @@ from rasterio.crs import CRS
 
 from eozip.arguments import choice, real
 from eozip.errors import InputError
-from eozip.raster.bands import band_file, chosen, without_alpha
-from eozip.raster.dates import Dating, notes_on, settled
-from eozip.raster.files import PathLike, files_of, printable
-from eozip.raster.header import Header, header_of, profile_of, with_masks
+from eozip.raster.files import Dating, PathLike, files_of, notes_on, printable, settled
+from eozip.raster.header import Header, band_file, chosen, header_of, profile_of, with_masks, without_alpha
 from eozip.raster.scene import Profile, Scene
 
 _MAY_DIFFER = ("colorinterp", "units", "band_names")

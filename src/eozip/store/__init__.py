@@ -21,8 +21,8 @@ _HOMES = {
     "Description": "description",
     "Repaired": "repair",
     "Report": "verify",
-    "Request": "request",
-    "SectionSizes": "sections",
+    "Request": "convert",
+    "SectionSizes": "pixels",
     "Summary": "writer",
     "append_files": "convert",
     "append_store": "append",
@@ -31,10 +31,10 @@ _HOMES = {
     "describe": "description",
     "encode_files": "convert",
     "encode_store": "writer",
-    "make_request": "request",
+    "make_request": "convert",
     "read_dropped": "pixels",
     "repair_store": "repair",
-    "section_sizes": "sections",
+    "section_sizes": "pixels",
     "verify_store": "verify",
 }
 

@@ -24,8 +24,7 @@ from eozip.store.codec import NAME, budget_entry
 from eozip.store.container import is_zip_name
 from eozip.store.documents import ShardedDocument, checked, parsed
 from eozip.store.pixels import check_budget
-from eozip.store.shards import MISSING, Position, Shard, index_bytes, read_index
-from eozip.store.streams import Read, fetch
+from eozip.store.shards import MISSING, Position, Read, Shard, fetch, index_bytes, read_index
 
 Result = TypeVar("Result")
 METADATA = "zarr.json"

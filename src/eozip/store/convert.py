@@ -1,24 +1,204 @@
-"""Files to stores in one call: what the command line does, for Python."""
+"""Files to stores in one call, as the command line does: names resolved, bands matched, then written or appended."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eozip import arguments
+from eozip.arguments import real
+from eozip.chunk.encoding import check_budgeted, default_codec
+from eozip.chunk.options import DEFAULT_QUALITY, check_names, checked_error
+from eozip.codecs import registry
 from eozip.codecs.base import Codec
+from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
+from eozip.errors import InputError
 from eozip.raster import Scene, open_scene, with_fill
 from eozip.raster.files import PathLike
 from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
+from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store.append import Appended, append_store
+from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.container import check_target
 from eozip.store.description import describe
 from eozip.store.grid import GOP
-from eozip.store.request import make_request
 from eozip.store.writer import Progress, Summary, encode_store
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `encode_store` needs beside the scene.
+
+    Attributes:
+        codec: codec and its configuration.
+        order: positions in the scene of the bands in the sensor's order.
+        facts: provenance of the weights and of the program.
+        notes: sentences that a person should read: bands that are taken for others than their names say.
+    """
+
+    codec: EozipChunkCodec
+    order: tuple[int, ...]
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def make_request(
+    scene: Scene,
+    codec: str | Path | Codec | None = None,
+    *,
+    quality: float | None = None,
+    target_psnr: float | None = None,
+    max_error: int | None = None,
+    sensor: str | None = None,
+    nodata: int | None = None,
+    offset: int | None = None,
+    gop: int = GOP,
+    budgets: int | Sequence[int] | None = None,
+) -> Request:
+    """Settles everything an encoding of `scene` depends on.
+
+    Args:
+        scene: the source.
+        codec: full id or short name, a path of weights, a published name, or a codec; None:
+            `eozip.chunk.encoding.default_codec` of the dates in a group.
+        quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
+        target_psnr: dB at peak 10,000 DN for each chunk.
+        max_error: largest absolute error of any pixel, DN.
+        sensor: whose bands these are, whatever the file calls them (an id, or a TOML file); None recognises them, and
+            takes the sensor of a codec of one's own.
+        nodata: DN of missing pixels; None takes the file's.
+        offset: radiometric offset in DN; None takes the scene's.
+        gop: most dates in a group, as given to `encode_store`.
+        budgets: sections to send of each date, one for all or one for each date of a group; see `eozip.encode`.
+
+    Raises:
+        InputError: bands of no sensor for a codec that has one, both ways of asking for quality, or values out of range.
+        UnknownCodecError: no such codec for the sensor.
+        WeightsError: its weights are missing.
+    """
+    check_array(scene.shape, scene.dtype)
+    check_names(codec, sensor)
+    sensor = named(sensor).id if sensor else _sensor_of(codec)
+    known, order = _matched(scene, sensor, codec)
+    scene = with_fill(scene, _whole("nodata", nodata))
+    full_id = (
+        registry.resolve(codec, known)
+        if codec
+        else default_codec(min(scene.shape[0], gop), known, scene.shape[1])
+    )
+    max_error = checked_error(max_error)
+    if not any(v is not None for v in (quality, target_psnr, max_error, budgets)) and full_id != LOSSLESS:
+        quality = DEFAULT_QUALITY
+    configured = EozipChunkCodec(
+        codec=full_id,
+        quality=quality,
+        target_psnr=target_psnr,
+        max_error=max_error,
+        budgets=_budgets(budgets, gop, full_id),
+        sensor=known,
+        nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
+        offset=_whole("offset", scene.offset if offset is None else offset) or 0,
+    )
+    return Request(configured, order, _provenance(full_id), tuple(_notes(scene, known, order)))
+
+
+def _matched(
+    scene: Scene, sensor: str | None, codec: str | Path | Codec | None
+) -> tuple[str, tuple[int, ...]]:
+    """As `match_scene`; bands of no sensor stay as they are where the codec takes any."""
+    try:
+        return match_scene(scene, sensor)
+    except InputError:
+        if sensor is not None or not _takes_any(codec):
+            raise
+    return match_scene(scene, ANY_SENSOR)
+
+
+def _takes_any(codec: str | Path | Codec | None) -> bool:
+    if codec is None or codec == LOSSLESS:
+        return True
+    if isinstance(codec, str) and not registry.knows(codec, ANY_SENSOR):
+        return False
+    return registry.get(registry.resolve(codec, ANY_SENSOR)).bands is None
+
+
+def match_scene(scene: Scene, sensor: str | None) -> tuple[str, tuple[int, ...]]:
+    """The sensor and the positions in the scene of its bands.
+
+    Args:
+        scene: the source.
+        sensor: id; `ANY_SENSOR` takes all bands in their order; None recognises them.
+
+    Raises:
+        InputError: the bands are no sensor's; the message lists what is supported.
+    """
+    if sensor == ANY_SENSOR:
+        return sensor, tuple(range(scene.shape[1]))
+    known = get(sensor) if sensor else None
+    order = None if known is None else own_order(scene.band_names, known)
+    if known is not None and order is not None:
+        return known.id, order
+    found, order = match_bands(scene.meanings, known)
+    return found.id, order
+
+
+def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple[int, ...] | None:
+    """One for all dates, or one for each date of a group.
+
+    Raises:
+        InputError: another number of them, no whole numbers, or a codec without budgets.
+    """
+    if asked is None:
+        return None
+    check_budgeted(full_id)
+    found = (asked,) if isinstance(asked, int) else tuple(asked)
+    if not all(isinstance(k, int) and 0 <= k <= MAX_BUDGET for k in found) or found[:1] < (1,):
+        raise InputError(
+            f"budgets: expected whole numbers up to {MAX_BUDGET}, the first from 1, got {list(found)}"
+        )
+    if len(found) not in (1, gop):
+        raise InputError(
+            f"budgets: expected one for all dates, or one for each of the {gop} dates of a group (gop), got {list(found)}"
+        )
+    return found
+
+
+def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
+    if sensor == ANY_SENSOR:
+        return []
+    by_own_names = own_order(scene.band_names, get(sensor)) is not None
+    return [] if by_own_names else overridden(scene.meanings, get(sensor), order)
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _sensor_of(codec: str | Path | Codec | None) -> str | None:
+    """The sensor of a codec of one's own; None of listed ones, which exist for several."""
+    if codec is None or (isinstance(codec, str) and registry.is_listed(codec)):
+        return None
+    own = registry.get(registry.resolve(codec)).sensor
+    return None if own == ANY_SENSOR else own
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    if value is not None and not (math.isfinite(real(name, value)) and value == int(value)):
+        raise InputError(f"expected a whole number of DN for {name}, got {value}")
+    return None if value is None else int(value)
+
+
+def _provenance(full_id: str) -> dict[str, Any]:
+    import eozip
+
+    weights = None if full_id == LOSSLESS else registry.get(full_id).weights_hash.hex()
+    return {"eozip_version": eozip.__version__, "weights_hash": weights}
+
 
 Bands = Sequence[str | int] | None
 

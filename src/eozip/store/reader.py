@@ -15,9 +15,8 @@ from eozip import arguments
 from eozip.errors import InputError
 from eozip.raster import GeoTiffWriter, Profile, create_geotiff, create_geotiffs
 from eozip.sensors.sensor import canonical_name
-from eozip.store.description import Description, choose_dates, describe
+from eozip.store.description import Description, band_codes, choose_dates, describe
 from eozip.store.pixels import Strip, check_budget, open_pixels
-from eozip.store.same import band_codes
 from eozip.store.writer import Progress
 
 _PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")

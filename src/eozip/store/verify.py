@@ -12,11 +12,11 @@ import numpy as np
 from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import Scene, SceneReader, open_reader
+from eozip.store.container import StoreFiles
 from eozip.store.description import Description, describe
-from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
-from eozip.store.rewriting import lengths_along_time
+from eozip.store.repair import lengths_along_time
 from eozip.store.shards import Shard
 from eozip.store.tally import Tally
 from eozip.store.writer import Progress

@@ -29,9 +29,8 @@ from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, with_fill
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
-from eozip.store.container import Container, check_target, writing
+from eozip.store.container import Container, StoreFiles, check_target, writing
 from eozip.store.documents import ARRAY
-from eozip.store.files import StoreFiles
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.shards import pack_shard

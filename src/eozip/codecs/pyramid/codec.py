@@ -18,7 +18,6 @@ from functools import partial
 import numpy as np
 
 from eozip.bitstream import frame_check
-from eozip.blas import one_blas_thread
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids, layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
@@ -31,6 +30,7 @@ from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
 from eozip.errors import DesyncError, FormatError, InputError
+from eozip.threads import one_blas_thread
 
 STEP_MIN, STEP_MAX = 48.0, 3600.0  # DN at quality 100 and 0
 STEP_UNITS = 16  # per DN
