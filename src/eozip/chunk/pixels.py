@@ -245,15 +245,16 @@ def _nearest(known: np.ndarray) -> np.ndarray:
 
 def to_dn(x_hat: np.ndarray, header: Header) -> np.ndarray:
     """Pixels of the header's dtype from float32 pixels without offset; none of them equals nodata."""
-    if not np.isfinite(x_hat).all():
-        raise FormatError("chunk: decoded pixels are not finite; the data are damaged")
     limits = np.iinfo(header.dtype)
-    shifted = x_hat + np.float32(header.offset)
-    whole = np.rint(shifted)
-    dn = np.clip(whole, limits.min, limits.max, out=whole).astype(header.dtype)
-    if header.nodata is not None:
-        taken = dn == header.nodata
-        dn[taken] = _beside(header.nodata, shifted[taken], limits)
+    dn = np.empty(x_hat.shape, header.dtype)
+    for where in np.ndindex(*x_hat.shape[:-2]):  # a picture at a time, which fits the cache
+        shifted = x_hat[where] + np.float32(header.offset)
+        if not np.isfinite(shifted).all():
+            raise FormatError("chunk: decoded pixels are not finite; the data are damaged")
+        whole = np.rint(shifted)
+        dn[where] = np.clip(whole, limits.min, limits.max, out=whole)
+        if header.nodata is not None and (taken := dn[where] == header.nodata).any():
+            dn[where][taken] = _beside(header.nodata, shifted[taken], limits)
     return dn
 
 

@@ -32,13 +32,13 @@ def size_at(size: tuple[int, int], times: int) -> tuple[int, int]:
 
 
 def averaged(values: np.ndarray, times: int) -> np.ndarray:
-    """Reduced samples: int64 [..., H, W] -> int64 [..., h, w], rounded once, halves up.
+    """Reduced samples: integers [..., H, W] -> int64 [..., h, w], rounded once, halves up; the same where times is 1.
 
     Args:
         values: integers.
         times: 1, 2, 4, ...
     """
-    sums, count = values, 1
+    sums, count = values.astype(np.int64) if times > 1 else values, 1
     while count < times:
         pad = [(0, 0)] * (sums.ndim - 2) + [(0, side % 2) for side in sums.shape[-2:]]
         sums = np.pad(sums, pad, mode="edge")

@@ -103,8 +103,10 @@ class PyramidCodec:
         out = np.empty((t, c, *size_at((h, w), reduce)), np.float32)
         for group, picture in reader.read(scale):
             if group in wanted:
-                out[:, list(group.bands)] = overviews.on_pixels(group, picture, (h, w), reduce)
-        return out[:, chosen]
+                made = overviews.on_pixels(group, picture, (h, w), reduce)
+                for k, band in enumerate(group.bands):
+                    out[:, band] = made[:, k]
+        return out if bands is None else out[:, chosen]
 
     @one_blas_thread()
     def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
@@ -170,7 +172,7 @@ class PyramidCodec:
         pictures: list[np.ndarray] = []
         lent = None
         for ladder in layout.ladders(groups, *size):
-            own = [_on_canvas(pixels[g.bands], place) * gain_of[g.bands] for g, place in ladder]
+            own = [_on_canvas(pixels[g.bands], place) * np.float32(gain_of[g.bands]) for g, place in ladder]
             made, _, lent = self._run(ladder, len(cells[0]), step, ports, Wanted(own, quantise), lent)
             pictures += made
         return Encoded(tuple(port.finish() for port in ports), _checks(pictures))
@@ -315,11 +317,8 @@ def _quantised(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.nda
 def _on_canvas(x: np.ndarray, place: Canvas) -> np.ndarray:
     """Pixels [T, C, h, w] where their canvas has them; what lies around repeats the border."""
     pad = [(b, s - b - n) for b, s, n in zip(_missing(x, place), place.shape, x.shape[2:], strict=True)]
-    return (
-        np.pad(np.asarray(x, np.float64), [(0, 0), (0, 0), *pad], mode="edge")
-        if any(map(any, pad))
-        else np.asarray(x, np.float64)
-    )
+    x = np.asarray(x, np.float32)  # an encoder's numbers need not be the same everywhere
+    return np.pad(x, [(0, 0), (0, 0), *pad], mode="edge") if any(map(any, pad)) else x
 
 
 def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
@@ -328,8 +327,8 @@ def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
 
 
 def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
-    """int32 in 1/64 step, 2**level times block averages -> averages, int64 in 1/64 DN, halves up, within LARGEST_CELL."""
-    out = np.empty(picture.shape, np.int64)
+    """int32 in 1/64 step, 2**level times block averages -> averages, int32 in 1/64 DN, halves up, within LARGEST_CELL."""
+    out = np.empty(picture.shape, np.int32)
     for where in np.ndindex(*picture.shape[:2]):  # a picture at a time, which fits the cache
         exact = np.multiply(picture[where], float(step * GAIN_UNITS), dtype=np.float64)
         cells = overviews.quotient(exact, (STEP_UNITS * gain) << level)

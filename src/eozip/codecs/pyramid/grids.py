@@ -16,7 +16,6 @@ import numpy as np
 FACTORS = (2, 3, 6)
 LEAST, LARGEST = 24, 4096  # pixels a side: with fewer there is no telling; more would take long
 TILE, TILES, LIVELY = 36, 512, 16  # every grid begins alike in tiles of 36 pixels
-NEAR = 3.0  # DN: left in most tiles on a grid that is worth a closer look
 TOLERANCE = 0.6  # DN rms over a whole band of a date: rounding once leaves 0.29, twice 0.41
 TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
 TAPS = 4
@@ -57,30 +56,36 @@ class Grid:
     rows: int
     columns: int
 
+    @property
+    def denominator(self) -> int:
+        """Of pixels that `interpolated` makes."""
+        return _denominator(self.kernel, self.factor) ** 2
+
     def cells(self, size: int, axis: int) -> tuple[int, int]:
         """Along an axis of so many pixels: the first cell that they touch (0 or less), and how many they touch."""
         touched = _taps(self.kernel, self.factor, self.rows if axis == 0 else self.columns, size)
         return touched.first, touched.count
 
     def solved(self, x: np.ndarray) -> np.ndarray:
-        """Cells whose interpolation is nearest to pixels: float [..., H, W] -> float64 [..., h, w]."""
-        down = _solver(self.kernel, self.factor, self.rows, x.shape[-2])
-        across = _solver(self.kernel, self.factor, self.columns, x.shape[-1])
-        return down @ np.asarray(x, np.float64) @ across.T
+        """Cells whose interpolation is nearest to pixels: float [..., H, W] -> float [..., h, w] of the same precision."""
+        down = _solver(self.kernel, self.factor, self.rows, x.shape[-2]).astype(x.dtype)
+        across = _solver(self.kernel, self.factor, self.columns, x.shape[-1]).astype(x.dtype)
+        return down @ (x.reshape(-1, x.shape[-1]) @ across.T).reshape(*x.shape[:-1], -1)
 
     def interpolated(self, cells: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
-        """Pixels from cells, exactly: integers [..., h, w] -> float64 [..., H, W] numerators and their denominator.
+        """Pixels from cells: integers [..., h, w] -> float [..., H, W] numerators and their denominator.
 
         Args:
-            cells: float64 integers below 2**26, so that all sums stay below 2**53.
+            cells: integers below 2**26, held by float64, so that all sums stay below 2**53 and are exact; float32 ones give
+                float32.
             height: H.
             width: W.
         """
         rows = _taps(self.kernel, self.factor, self.rows, height)
         columns = _taps(self.kernel, self.factor, self.columns, width)
-        tall = np.empty((*cells.shape[:-2], height, cells.shape[-1]))
+        tall = np.empty((*cells.shape[:-2], height, cells.shape[-1]), np.result_type(cells, np.float32))
         _spread(cells.swapaxes(-2, -1), rows, self.factor, tall.swapaxes(-2, -1))
-        wide = np.empty((*cells.shape[:-2], height, width))
+        wide = np.empty((*cells.shape[:-2], height, width), tall.dtype)
         _spread(tall, columns, self.factor, wide)
         return wide, rows.denominator * columns.denominator
 
@@ -108,11 +113,16 @@ class _Taps:
     denominator: int
 
 
+def _denominator(kernel: int, factor: int) -> int:
+    """Of the weights along one axis."""
+    return (2 * factor, 1, 2 * (2 * factor) ** 3)[kernel]
+
+
 @lru_cache(64)
 def _taps(kernel: int, factor: int, phase: int, size: int) -> _Taps:
     place = (np.arange(size) - (factor - 1) / 2 - phase) / factor
     cells = np.floor(place)[:, None].astype(np.int64) + np.arange(-1, TAPS - 1)
-    denominator = (1, 2 * factor, 2 * (2 * factor) ** 3)[(1, 0, 2).index(kernel)]
+    denominator = _denominator(kernel, factor)
     weight = np.rint(_KERNELS[kernel](place[:, None] - cells) * denominator).astype(np.int64)
     used = cells[weight != 0]
     first, last = int(used.min()), int(used.max())
@@ -140,7 +150,7 @@ def found(x: np.ndarray) -> list[Grid | None]:
 
 
 def solved(x: np.ndarray) -> list[tuple[Grid, np.ndarray] | None]:
-    """As `found`, with the cells of each such band, float64 [T, h, w]."""
+    """As `found`, with the cells of each such band, float [T, h, w]."""
     if min(x.shape[2:]) < LEAST or max(x.shape[2:]) > LARGEST:
         return [None] * x.shape[1]
     bands: list[tuple[Grid, np.ndarray] | None] = []
@@ -158,7 +168,7 @@ def _solved(x: np.ndarray, likely: list[Grid]) -> tuple[Grid, np.ndarray] | None
     best = next((g for g in coarse_first if _left(tiles, g) < TOLERANCE**2), None)
     # what was interpolated bilinearly from 60 m lies on a grid of 20 m as well: its own is the coarsest that fits
     tried = [f for f in FACTORS[::-1] if best is None or (f > best.factor and f % best.factor == 0)]
-    grids = [_best_phases(tiles, kernel, factor) for factor in tried for kernel in range(KERNELS)]
+    grids = [grid for factor in tried for grid in _likely_grids(tiles, factor)]
     left = [_left(tiles, grid) + grid.kernel * TIE for grid in grids]
     near = [(g, v) for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]
     if near:
@@ -182,37 +192,47 @@ def _lively(x: np.ndarray) -> np.ndarray:
     """Some of the whole tiles of [T, H, W] in which more happens than in others, [n, h, w]: flat ones fit any grid."""
     h, w = (min(TILE, side) for side in x.shape[1:])
     tiles = np.lib.stride_tricks.sliding_window_view(x, (h, w), (1, 2))[:, ::TILE, ::TILE].reshape(-1, h, w)
-    some = tiles[np.random.default_rng(0).permutation(len(tiles))[:TILES]]
+    some = tiles if len(tiles) <= TILES else tiles[np.random.default_rng(0).permutation(len(tiles))[:TILES]]
     order = np.argsort(np.ptp(some, (1, 2)))[::-1]
     upper = order[: -(-len(order) // 2)]
     return some[upper[:: -(-len(upper) // LIVELY)]].astype(np.float64)
 
 
-def _best_phases(tiles: np.ndarray, kernel: int, factor: int) -> Grid:
-    """One axis after the other: interpolating along the other one leaves pixels on the grid of this one."""
+def _likely_grids(tiles: np.ndarray, factor: int) -> list[Grid]:
+    """Of each kernel the best phases, if pixels lie on a grid of it along both axes; each axis is looked at by itself."""
+    down, across = (_outside(v, factor) for v in (tiles.swapaxes(1, 2), tiles))
+    near = (np.maximum(down.min(1), across.min(1)) < TOLERANCE**2).nonzero()[0].tolist()
+    return [Grid(k, factor, int(down[k].argmin()), int(across[k].argmin())) for k in near]
 
-    def phase(along: np.ndarray) -> int:
-        return min(range(factor), key=lambda p: _typical(_off(along, kernel, factor, p)))
 
-    return Grid(kernel, factor, phase(tiles.swapaxes(1, 2)), phase(tiles))
+def _outside(tiles: np.ndarray, factor: int) -> np.ndarray:
+    """Mean square of what is not on a grid along the last axis, in most tiles [n, h, w]: [KERNELS, factor] by phase."""
+    n, h, w = tiles.shape
+    spans, starts = _spans(factor, w)
+    inside = (tiles.reshape(-1, w) @ spans).reshape(n, h, -1)
+    shares = np.add.reduceat(np.einsum("nhk,nhk->nk", inside, inside), starts, 1)
+    outside = np.einsum("nhw,nhw->n", tiles, tiles)[:, None] - shares
+    return np.median(outside / (h * w), 0).reshape(KERNELS, factor)
 
 
 def _left(tiles: np.ndarray, grid: Grid) -> float:
     """Mean square of what is not on the grid, in most tiles [n, h, w]."""
-    columns = _off(tiles, grid.kernel, grid.factor, grid.columns)
-    rows = _off((tiles - columns).swapaxes(1, 2), grid.kernel, grid.factor, grid.rows)
-    return _typical(columns) + _typical(rows)  # they are orthogonal
+    _, h, w = tiles.shape
+    columns = tiles @ _span(grid.kernel, grid.factor, grid.columns, w)
+    cells = _span(grid.kernel, grid.factor, grid.rows, h).T @ columns
+    # the three are orthogonal to each other
+    whole, beside, inside = (np.einsum("nij,nij->n", v, v) for v in (tiles, columns, cells))
+    return float(np.median(whole - beside) + np.median(beside - inside)) / (h * w)
 
 
-def _typical(off: np.ndarray) -> float:
-    return float(np.median(np.square(off).mean((1, 2))))
-
-
-def _off(x: np.ndarray, kernel: int, factor: int, phase: int) -> np.ndarray:
-    return x @ _away(kernel, factor, phase, x.shape[-1])
+@lru_cache(8)
+def _spans(factor: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`_span` of all kernels and phases beside each other, and where each begins."""
+    found = [_span(kernel, factor, phase, size) for kernel in range(KERNELS) for phase in range(factor)]
+    return np.hstack(found), np.cumsum([0, *(one.shape[1] for one in found[:-1])])
 
 
 @lru_cache(128)
-def _away(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
-    """1 - U (U^T U)^-1 U^T of a tile, transposed."""
-    return np.eye(size) - (_matrix(kernel, factor, phase, size) @ _solver(kernel, factor, phase, size)).T
+def _span(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
+    """An orthonormal basis of what interpolation can make of a tile's line: float64 [size, cells]."""
+    return np.linalg.qr(_matrix(kernel, factor, phase, size))[0]

@@ -16,13 +16,15 @@ from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.layout import NATIVE, Canvas, Group, canvas
 from eozip.codecs.scales import averaged, ratio, size_at
 
+_EXACT = 1 << 24  # float32 holds all integers up to here
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A group at some level.
 
     Attributes:
-        cells: int64 [T, C, h, w] in 1/64 DN, averages of blocks of its canvas.
+        cells: int32 [T, C, h, w] in 1/64 DN, averages of blocks of its canvas.
         place: the canvas, in cells of the group's own grid.
         level: log2 of the blocks' side.
     """
@@ -39,9 +41,12 @@ def of_cells(group: Group, picture: Picture, size: tuple[int, int], times: int) 
     cells = picture.cells
     if picture.level == 0:
         cells = cells[:, :, top : top + own.shape[0], left : left + own.shape[1]]
-    cells = averaged(cells, times >> picture.level)
     height, width = size_at(own.shape, times)
-    return _rounded(cells[:, :, :height, :width], VALUE)
+    out = np.empty((*cells.shape[:2], height, width), np.float32)
+    for where in np.ndindex(*cells.shape[:2]):  # a picture at a time, which fits the cache
+        averages = averaged(cells[where], times >> picture.level)[:height, :width]
+        out[where] = (averages + VALUE // 2) >> (VALUE.bit_length() - 1)
+    return out
 
 
 def on_pixels(group: Group, picture: Picture, size: tuple[int, int], reduce: int) -> np.ndarray:
@@ -55,9 +60,15 @@ def on_pixels(group: Group, picture: Picture, size: tuple[int, int], reduce: int
     cells = picture.cells[:, :, top : top + own.shape[0], left : left + own.shape[1]]
     out = np.empty((*cells.shape[:2], *size), np.float32)
     for where in np.ndindex(*cells.shape[:2]):  # a picture at a time, which fits the cache
-        pixels, denominator = group.grid.interpolated(cells[where].astype(np.float64), *size)
+        pixels, denominator = group.grid.interpolated(_held(cells[where], group.grid.denominator), *size)
         out[where] = quotient(pixels, denominator * VALUE)
     return out
+
+
+def _held(cells: np.ndarray, denominator: int) -> np.ndarray:
+    """Integers as floats of the least width in which they stay exact when interpolated and halved up."""
+    largest = max(int(cells.max()), -int(cells.min())) * denominator + denominator * VALUE // 2
+    return cells.astype(np.float32 if largest < _EXACT else np.float64)
 
 
 def lowered(picture: np.ndarray, level: int) -> np.ndarray:
@@ -75,7 +86,7 @@ def _before(own: Canvas, picture: Picture) -> tuple[int, int]:
 
 def _at_centres(group: Group, picture: Picture, size: tuple[int, int], reduce: int) -> np.ndarray:
     block = max(1 << picture.level, ratio(reduce, group.factor))
-    cells = averaged(picture.cells, block >> picture.level)
+    cells = averaged(picture.cells, block >> picture.level).astype(np.int64)
     native = group.grid is None or group.grid.kernel == NATIVE
     phases = (0, 0) if native else (group.grid.rows, group.grid.columns)  # type: ignore[union-attr]
     unit = 2 * group.factor * block
@@ -100,7 +111,10 @@ def _rounded(numerators: np.ndarray, denominator: int) -> np.ndarray:
 
 
 def quotient(numerators: np.ndarray, denominator: int) -> np.ndarray:
-    """Integers below 2**52, held by float64, over an integer, halves up: exact, as no quotient is rounded to an integer."""
+    """Integers over an integer, halves up: exact, as no quotient of less than 2**52 in float64 is rounded to an integer.
+
+    Nor is one of less than 2**24 in float32.
+    """
     out = numerators + float(denominator // 2)
     out /= denominator
     return np.floor(out, out=out)
