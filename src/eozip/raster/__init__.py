@@ -6,8 +6,9 @@
 Memory depends on the window, never on the scene.
 """
 
+from eozip.raster.delivered import open_product
 from eozip.raster.open import open_scene
-from eozip.raster.product import Acquisition, Layer, Product, open_product
+from eozip.raster.product import Acquisition, Layer, Product
 from eozip.raster.read import SceneReader, open_reader, read_window, with_fill
 from eozip.raster.scene import Profile, Scene, Source
 from eozip.raster.write import GeoTiffWriter, create_geotiff, create_geotiffs

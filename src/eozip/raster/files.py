@@ -221,13 +221,13 @@ def _ordinal(year: int, day: int) -> datetime | None:
 def _from_tags(tags: Mapping[str, str], names: Sequence[str]) -> datetime | None:
     upper = {key.upper(): value for key, value in tags.items()}
     for key in names:
-        found = _parsed(upper.get(key, ""))
+        found = parsed_time(upper.get(key, ""))
         if found is not None:
             return found
     return None
 
 
-def _parsed(text: str) -> datetime | None:
+def parsed_time(text: str) -> datetime | None:
     """A tag's value: ISO 8601, TIFF's 2021:04:15, milliseconds since 1970; of several, parted by `;`, the first."""
     first = re.split(r"[;,]", text)[0].strip()
     if re.fullmatch(r"\d{12,13}", first):

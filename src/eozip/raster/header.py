@@ -48,6 +48,7 @@ class Band:
         unit: name, or None.
         colorinterp: GDAL's name, such as "gray".
         tags: metadata of the band.
+        radiometric: DN added to the offset-free DN, where the product says so; None: as the GDAL offset does.
     """
 
     source: Source
@@ -60,6 +61,7 @@ class Band:
     unit: str | None
     colorinterp: str
     tags: dict[str, str]
+    radiometric: float | None = None
 
 
 def chosen(

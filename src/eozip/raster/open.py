@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 
 import numpy as np
 from rasterio.crs import CRS
@@ -55,25 +56,46 @@ def open_scene(
     headers, left_out = _joined_bands([header_of(path) for path in files_of(paths)])
     datings = settled([h.dating for h in headers])
     notes = [*left_out, *notes_on(datings, [printable(h.path) for h in headers])]
-    order = _time_order(datings)
-    headers = [headers[i] for i in order]
-    dates, said = _alike([_chosen_date(header, bands) for header in headers])
+    order = time_order(datings)
+    found = [chosen_date(headers[i], bands) for i in order]
+    scene = scene_of(found, [datings[i].date for i in order], notes)
+    return replace(scene, offset=_radiometric_offset(scene.profile) if known is None else known)
+
+
+def scene_of(
+    found: Sequence[ChosenDate],
+    when: Sequence[datetime | None],
+    notes: Sequence[str] = (),
+    may_differ: Sequence[str] = (),
+) -> Scene:
+    """Dates on one grid as a scene; nobody has said yet what its radiometric offset is.
+
+    Args:
+        found: [T] dates, the first of which says in which order the bands are.
+        when: [T] their times.
+        notes: sentences for `Scene.notes`.
+        may_differ: fields of `Profile` in which dates may differ.
+
+    Raises:
+        InputError: dates that differ in their grid or bands.
+    """
+    dates, said = _alike(list(found), tuple(may_differ))
     first = dates[0]
     return Scene(
         sources=tuple(tuple(band.source for band in d.header.bands) for d in dates),
-        dates=tuple(datings[i].date for i in order),
+        dates=tuple(when),
         profile=first.profile,
         tags=tuple(d.header.tags for d in dates),
         band_tags=tuple(band.tags for band in first.header.bands),
-        offset=_radiometric_offset(first.profile) if known is None else known,
+        offset=0.0,
         block_shape=first.header.block_shape,
         codes=tuple(band.code for band in first.header.bands),
-        notes=tuple(notes + said),
+        notes=(*notes, *said),
     )
 
 
 @dataclass(frozen=True)
-class _Date:
+class ChosenDate:
     """One date with the bands that were chosen, and what a caller should know about the choice."""
 
     header: Header
@@ -84,11 +106,12 @@ class _Date:
 # --- the bands of one date ---
 
 
-def _chosen_date(header: Header, wanted: Sequence[str | int] | None) -> _Date:
+def chosen_date(header: Header, wanted: Sequence[str | int] | None) -> ChosenDate:
+    """One date with the bands that a caller wants, its alpha band or nodata values as masks."""
     bands, notes = chosen(header.bands, wanted, header.path)
     bands, more = with_masks(header, bands)
     dated = replace(header, bands=tuple(bands))
-    return _Date(dated, profile_of(dated), notes + more)
+    return ChosenDate(dated, profile_of(dated), notes + more)
 
 
 # --- dates of files of one band each ---
@@ -138,7 +161,8 @@ def _joined(group: list[Header]) -> Header:
 # --- several dates ---
 
 
-def _time_order(datings: Sequence[Dating]) -> list[int]:
+def time_order(datings: Sequence[Dating]) -> list[int]:
+    """Positions in time order; as they are where a date is unknown."""
     days = [one.date for one in datings]
     known = [day for day in days if day is not None]
     return (
@@ -148,16 +172,16 @@ def _time_order(datings: Sequence[Dating]) -> list[int]:
     )
 
 
-def _alike(dates: list[_Date]) -> tuple[list[_Date], list[str]]:
+def _alike(dates: list[ChosenDate], may_differ: tuple[str, ...] = ()) -> tuple[list[ChosenDate], list[str]]:
     """Dates with the bands of each in the order of the first; and notes, none twice."""
     first, *others = dates
     found = [first, *(_in_order_of(first, other) for other in others)]
     for other in found[1:]:
-        _check_same(first.header.path, first.profile, other.header.path, other.profile)
+        _check_same(first.header.path, first.profile, other.header.path, other.profile, may_differ)
     return found, list(dict.fromkeys(note for date in dates for note in date.notes))
 
 
-def _in_order_of(first: _Date, other: _Date) -> _Date:
+def _in_order_of(first: ChosenDate, other: ChosenDate) -> ChosenDate:
     expected, got = first.header.bands, other.header.bands
     for name in ("code", "name"):
         want, have = [getattr(b, name) for b in expected], [getattr(b, name) for b in got]
@@ -167,7 +191,7 @@ def _in_order_of(first: _Date, other: _Date) -> _Date:
             and sorted(map(str, want)) == sorted(map(str, have))
         ):
             header = replace(other.header, bands=tuple(got[have.index(text)] for text in want))
-            return _Date(header, profile_of(header), other.notes)
+            return ChosenDate(header, profile_of(header), other.notes)
     if first.profile.band_names != other.profile.band_names:
         raise InputError(
             _differs(

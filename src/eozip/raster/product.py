@@ -7,13 +7,11 @@ Every scene and every layer is read as any other: `open_reader(scene)`, then `re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from eozip.raster.files import PathLike
-from eozip.raster.open import open_scene
 from eozip.raster.scene import Scene, Source
 
 CLASSES, FLAGS, PROBABILITY, QUANTITY = "classes", "flags", "probability", "quantity"
@@ -86,6 +84,7 @@ class Product:
         kind: what was read: "geotiff", "safe", "bands", "stac", "xarray"; several joined by " + ".
         sensor: id of the sensor whose bands these are where the product tells; None: as the bands' names say.
         files_bytes: bytes of the files that hold the bands, as they were delivered; None where unknown.
+        scale: reflectance of one DN where the product tells, such as 1e-4.
         left_out: dates that were asked for and are damaged or incomplete, each in a sentence (`skip_bad`).
         notes: sentences that a person should read.
     """
@@ -96,6 +95,7 @@ class Product:
     kind: str = "geotiff"
     sensor: str | None = None
     files_bytes: int | None = None
+    scale: float | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -108,24 +108,3 @@ class Product:
     def offsets(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
         """DN added to the offset-free DN: by scene, date and band of the scene."""
         return tuple(scene.band_offsets for scene in self.scenes)
-
-
-def open_product(
-    inputs: PathLike | Sequence[PathLike],
-    bands: Sequence[str | int] | None = None,
-    offset: float | None = None,
-) -> Product:
-    """Describe what someone holds; reads no pixels.
-
-    Args:
-        inputs: paths, folders or URLs.
-        bands: names or 1-based positions of the bands to take; see `eozip.raster.open_scene`.
-        offset: DN added to the offset-free DN, of all bands and dates; None takes what the product says.
-
-    Raises:
-        InputError: nothing to read, or something that cannot be kept; the message says what and what to do.
-    """
-    scene = open_scene(inputs, bands, offset)
-    told = "given" if offset is not None else "GDAL offset tags"
-    acquired = tuple(Acquisition(date, offset_source=told) for date in scene.dates)
-    return Product((scene,), acquired, notes=scene.notes)

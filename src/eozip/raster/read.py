@@ -50,13 +50,30 @@ class SceneReader:
         y0, y1 = _bounds(y, height, "rows")
         x0, x1 = _bounds(x, width, "columns")
         window = Window(x0, y0, x1 - x0, y1 - y0)
-        return np.stack([self._date(sources, window) for sources in self.scene.sources[t0:t1]])
+        return np.stack([self._shifted(t, self._date(self.scene.sources[t], window)) for t in range(t0, t1)])
 
     def close(self) -> None:
         """Close every file."""
         with ExitStack() as stack:
             while self._datasets:
                 stack.callback(self._datasets.popitem()[1].close)
+
+    def _shifted(self, t: int, pixels: np.ndarray) -> np.ndarray:
+        """One date brought to the scene's offset; nodata and other special DN stay."""
+        if self.scene.shifts is None or not any(self.scene.shifts[t]):
+            return pixels
+        limits = np.iinfo(pixels.dtype)
+        kept = [*self.scene.specials, self.scene.profile.nodata, self.scene.fill]
+        is_kept = np.isin(pixels, [dn for dn in kept if dn is not None])
+        moved = pixels.astype(np.int32) + np.array(self.scene.shifts[t], np.int32)[:, None, None]
+        moved[is_kept] = pixels[is_kept]
+        if moved.min() < limits.min or moved.max() > limits.max:
+            raise InputError(
+                f"{self.scene.paths[t]}: DN of {pixels[~is_kept].min()} to {pixels[~is_kept].max()} cannot be harmonised by "
+                f"{self.scene.shifts[t]} DN within {pixels.dtype} (dark pixels that wrapped around when an offset was taken "
+                "off?); encode without --harmonise"
+            )
+        return moved.astype(pixels.dtype)
 
     def _date(self, sources: tuple[Source, ...], window: Window) -> np.ndarray:
         parts = [
@@ -78,9 +95,21 @@ class SceneReader:
     def _bands(self, path: str, sources: list[Source], window: Window) -> np.ndarray[Any, Any]:
         with _damage(path, window):
             pixels = self._dataset(path).read([source.index for source in sources], window=window)
+        for i, source in enumerate(sources):
+            self._show_under(pixels[i], source, window)
         if self.scene.fill is not None and any(source.mask for source in sources):
             pixels[self._hidden(path, sources, window)] = self.scene.fill
         return pixels
+
+    def _show_under(self, pixels: np.ndarray[Any, Any], source: Source, window: Window) -> None:
+        """Where a file of a mosaic has nodata, the pixels of those below it."""
+        nodata = 0 if self.scene.profile.nodata is None else self.scene.profile.nodata
+        for path, index in source.under:
+            missing = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+            if not missing.any():
+                return
+            with _damage(path, window):
+                pixels[missing] = self._dataset(path).read(index, window=window)[missing]
 
     def _hidden(self, path: str, sources: list[Source], window: Window) -> np.ndarray[Any, Any]:
         masks = {source.mask for source in sources}

@@ -103,12 +103,14 @@ class Source:
         mask: what says which pixels are missing beside the nodata value: "" nothing, "dataset" a mask of all bands of
             the file (inside it, in a .msk file beside it, or its alpha band), "band" a mask of this band.
         alpha: 1-based index of the file's alpha band if that is the mask; None: as GDAL knows it.
+        under: further files (and bands) of one mosaic, whose pixels show where those before have nodata.
     """
 
     path: str
     index: int
     mask: str = ""
     alpha: int | None = None
+    under: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Scene:
         fill: DN that masked pixels have when they are read; None: nobody chose one yet (`eozip.raster.with_fill`).
         notes: sentences that a person should read: dates that are unknown, files that were left out, and the like.
         offsets: [T][C] DN added, where bands or dates differ in it; None: `offset`, of all.
+        shifts: [T][C] DN added on reading, so that all have one offset; None: none.
+        specials: DN that are no measurements and are never shifted, beside nodata.
         lattice: what the DN mean where the source holds floats: they are read as DN of it; None: they are the source's.
     """
 
@@ -142,6 +146,8 @@ class Scene:
     fill: float | int | None = None
     notes: tuple[str, ...] = ()
     offsets: tuple[tuple[float, ...], ...] | None = None
+    shifts: tuple[tuple[int, ...], ...] | None = None
+    specials: tuple[int, ...] = ()
     lattice: Lattice | None = None
 
     @property
@@ -212,9 +218,12 @@ class Scene:
         )
         sources = tuple(pick(bands) for bands in self.sources)
         codes = None if self.codes is None else pick(self.codes)
-        offsets = None if self.offsets is None else tuple(pick(of_date) for of_date in self.offsets)
+        tables = {
+            name: None if table is None else tuple(pick(of_date) for of_date in table)
+            for name, table in (("offsets", self.offsets), ("shifts", self.shifts))
+        }
         tags = pick(self.band_tags)
-        return replace(self, sources=sources, profile=profile, band_tags=tags, codes=codes, offsets=offsets)
+        return replace(self, sources=sources, profile=profile, band_tags=tags, codes=codes, **tables)  # type: ignore[arg-type]
 
 
 def _listed(value: Any) -> Any:

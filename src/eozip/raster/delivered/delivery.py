@@ -1,0 +1,155 @@
+"""One acquisition of one place as it was delivered: what every reader of a layout makes, and `assemble` takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from eozip.errors import InputError
+from eozip.raster.files import Dating, exists
+from eozip.raster.header import Band, Header
+from eozip.raster.product import Acquisition
+
+_SAME = 1e-6  # of a pixel
+
+
+@dataclass(frozen=True)
+class BesideFile:
+    """A layer of one date: what it is (as in `eozip.raster.Layer`), and where it lies."""
+
+    name: str
+    kind: str
+    header: Header
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One acquisition of one place.
+
+    Attributes:
+        name: for messages: the product's id or the path of its first file.
+        headers: its bands, by grid.
+        dating: when it was acquired.
+        facts: what is known of it.
+        beside: layers.
+        kind: layout, as in `Product.kind`.
+        sensor: id, where the product tells.
+        tile: what tells places apart, such as "T32TQM"; None: the grid alone does.
+        bytes: of the files of its bands; None: those of the files that its bands name.
+        scale: reflectance of one DN where the product tells.
+        notes: sentences for a person.
+    """
+
+    name: str
+    headers: tuple[Header, ...]
+    dating: Dating
+    facts: Acquisition
+    beside: tuple[BesideFile, ...] = ()
+    kind: str = "geotiff"
+    sensor: str | None = None
+    tile: str | None = None
+    bytes: int | None = None
+    scale: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """Of all grids, in the order of `headers`."""
+        return tuple(band for header in self.headers for band in header.bands)
+
+    @property
+    def files_bytes(self) -> int | None:
+        """As in `Product`."""
+        if self.bytes is not None:
+            return self.bytes
+        paths = {band.source.path for band in self.bands}
+        return sum(os.path.getsize(path) for path in paths) if all(map(exists, paths)) else None
+
+
+def by_grid(headers: Sequence[Header], name: str) -> tuple[Header, ...]:
+    """Bands of files of their own, joined where they share a grid; the finest grid first.
+
+    Args:
+        headers: of one file each.
+        name: of the product, for messages.
+
+    Raises:
+        InputError: grids that do not lie on each other, or a band twice.
+    """
+    groups: list[list[Header]] = []
+    for header in headers:
+        alike = next((group for group in groups if _same_grid(group[0], header)), None)
+        groups.append([header]) if alike is None else alike.append(header)
+    joined = [replace(g[0], bands=tuple(band for h in g for band in h.bands)) for g in groups]
+    joined.sort(key=lambda header: -header.grid["height"] * header.grid["width"])
+    for coarse in joined[1:]:
+        _check_nested(joined[0], coarse, name)
+    _check_once([band for header in joined for band in header.bands], name)
+    return tuple(joined)
+
+
+def _same_grid(one: Header, other: Header) -> bool:
+    a, b = one.grid, other.grid
+    if any(a[key] != b[key] for key in ("height", "width", "crs", "gcps", "gcp_crs")):
+        return False
+    return _close(a["transform"], b["transform"])
+
+
+def _close(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    pixel = abs(one[0]) + abs(one[1])
+    return all(abs(x - y) <= _SAME * pixel for x, y in zip(one, other))
+
+
+def _check_nested(fine: Header, coarse: Header, name: str) -> None:
+    """Cells of a coarse grid are whole blocks of the fine one, from the same corner on."""
+    factor = coarse_factor(fine, coarse)
+    a, b = fine.grid, coarse.grid
+    if factor is not None and a["crs"] == b["crs"]:
+        sides = [(b[side], -(-a[side] // factor)) for side in ("height", "width")]
+        if all(got == expected for got, expected in sides):
+            return
+    raise InputError(
+        f"{name}: grids do not align: {_grid_text(coarse)} ({coarse.path}) is not made of whole blocks of pixels of "
+        f"{_grid_text(fine)} ({fine.path}) from the same corner on. Warp one onto the other (gdalwarp -te -tr), or leave "
+        f"out its bands (--bands): {' '.join(str(band.name) for band in coarse.bands)}"
+    )
+
+
+def coarse_factor(fine: Header, coarse: Header) -> int | None:
+    """Pixels of a fine grid in one of a coarse grid, each way; None where they do not lie on each other."""
+    a, b = fine.grid["transform"], coarse.grid["transform"]
+    if a is None or b is None:
+        ratio = fine.grid["height"] / coarse.grid["height"]
+        factor = round(ratio)
+        return factor if a is b and -(-fine.grid["height"] // factor) == coarse.grid["height"] else None
+    pixel = abs(a[0]) + abs(a[1])
+    factor = round((abs(b[0]) + abs(b[1])) / pixel)
+    scaled = [value * factor for value in (a[0], a[1], a[3], a[4])]
+    steps = [abs(x - y) <= _SAME * factor * pixel for x, y in zip(scaled, (b[0], b[1], b[3], b[4]))]
+    corner = all(abs(a[i] - b[i]) <= 1e-3 * pixel for i in (2, 5))
+    return factor if factor >= 1 and all(steps) and corner else None
+
+
+def _grid_text(header: Header) -> str:
+    grid = header.grid
+    if grid["transform"] is None:
+        return f"{grid['height']} x {grid['width']} pixels without georeference"
+    a, _, c, _, _, f = grid["transform"]
+    return f"{grid['height']} x {grid['width']} pixels of {a:g} from corner ({c:.10g}, {f:.10g})"
+
+
+def _check_once(bands: Sequence[Band], name: str) -> None:
+    seen: dict[str, Band] = {}
+    for band in bands:
+        key = str(band.code or band.name)
+        if key in seen:
+            raise InputError(
+                f"{name}: band {key} occurs more than once in one date, see {seen[key].source.path} and "
+                f"{band.source.path}; leave one out"
+            )
+        seen[key] = band

@@ -1,0 +1,150 @@
+"""What the names of files say in the layouts of those who deliver them: which band or layer, of which product."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from eozip.raster.delivered.layers import layer_of, metres_of
+from eozip.raster.header import band_file
+from eozip.sensors.sensor import canonical_name
+
+_HLS = re.compile(r"(HLS\.(L30|S30)\.(T\w{5})\.\d{7}T\d{6}\.v\d\.\d)\.(\w+)")
+_LANDSAT = re.compile(r"(L[CTEOM]\d\d_L2S[PR]_(\d{6})_\d{8}_\d{8}_\d\d_\w\d)_(\w+)", re.IGNORECASE)
+_THEIA = re.compile(
+    r"((?:SENTINEL2|VENUS)\w*_\d{8}-\d{6}-\d{3}_L\w\w_(\w+)_[A-Z]_V\d+-\d+)_(?:(FRE|SRE)_)?(\w+)"
+)
+_SEN2R = re.compile(r"(S2[A-D](2A|1C)_\d{8}_\d{3}_\w*)_([A-Z]{3})_(10|20|60)")
+_TILE = re.compile(r"(?<![A-Z0-9])T?(\d\d[C-HJ-NP-X][A-HJ-NP-Z]{2})(?![A-Z0-9])")
+# bands of HLS L30 and of Landsat's OLI by the Sentinel-2 band of the same wavelength
+_L30 = {
+    "B01": "B01",
+    "B02": "B02",
+    "B03": "B03",
+    "B04": "B04",
+    "B05": "B8A",
+    "B06": "B11",
+    "B07": "B12",
+    "B09": "B10",
+}
+_OLI = {"1": "B01", "2": "B02", "3": "B03", "4": "B04", "5": "B8A", "6": "B11", "7": "B12"}
+_TM = {"1": "B02", "2": "B03", "3": "B04", "4": "B8A", "5": "B11", "7": "B12"}
+_THERMAL = {"B10", "B11"}  # of HLS L30
+
+
+@dataclass(frozen=True)
+class FileName:
+    """What a file's name says.
+
+    Attributes:
+        layout: "hls", "landsat", "theia", "sen2r", or "" where only a band code tells.
+        product: equal for the files of one acquisition.
+        band: what the file calls its band; None of other files.
+        code: canonical name of it.
+        layer: name of the layer that it is; None of other files.
+        metres: resolution that the name tells.
+        level: such as "L2A", "L30".
+        tile: such as "T32TQM".
+        variant: of Theia, "FRE" or "SRE".
+        is_beside: whether it is known to be no band of the sensor.
+        is_stack: whether it holds all bands of one grid.
+    """
+
+    layout: str
+    product: tuple[str, ...]
+    band: str | None = None
+    code: str | None = None
+    layer: str | None = None
+    metres: int | None = None
+    level: str | None = None
+    tile: str | None = None
+    variant: str | None = None
+    is_beside: bool = False
+    is_stack: bool = False
+
+
+def named(path: str) -> FileName:
+    """What the name of a file, and of the folder that it lies in, says."""
+    place = PurePosixPath(path.replace("\\", "/"))
+    for pattern, read in ((_HLS, _hls), (_LANDSAT, _landsat), (_THEIA, _theia), (_SEN2R, _sen2r)):
+        match = pattern.fullmatch(place.stem)
+        if match:
+            return read(match)
+    return _generic(path, place)
+
+
+def _hls(match: re.Match[str]) -> FileName:
+    product, level, tile, what = match.groups()
+    about: dict[str, Any] = {"product": (product,), "level": level, "tile": tile, "metres": 30}
+    layer = layer_of(what)
+    if layer is not None:
+        return FileName("hls", layer=layer, is_beside=True, **about)
+    if level == "L30" and what in _THERMAL:
+        return FileName("hls", layer=f"thermal_{what.lower()}", is_beside=True, **about)
+    code = _L30.get(what) if level == "L30" else canonical_name(what)
+    return FileName("hls", band=what if code else None, code=code, is_beside=code is None, **about)
+
+
+def _landsat(match: re.Match[str]) -> FileName:
+    product, path_row, what = match.groups()
+    about: dict[str, Any] = {
+        "product": (product.upper(),),
+        "level": "L2SP" if "L2SP" in product.upper() else "L2SR",
+        "tile": path_row,
+    }
+    name = what.upper()
+    band = re.fullmatch(r"SR_B(\d)", name)
+    if band:
+        codes = _OLI if product[2:4] in ("08", "09") else _TM
+        return FileName("landsat", band=name, code=codes.get(band.group(1)), metres=30, **about)
+    if re.fullmatch(r"ST_B\d+", name):
+        return FileName("landsat", layer="surface_temperature", is_beside=True, **about)
+    return FileName("landsat", layer=layer_of(name), is_beside=True, **about)
+
+
+def _theia(match: re.Match[str]) -> FileName:
+    product, tile, variant, what = match.groups()
+    about: dict[str, Any] = {"product": (product,), "level": "L2A", "tile": tile}
+    code = canonical_name(what) if variant else None
+    if code is not None:
+        return FileName("theia", band=what, code=code, variant=variant, **about)
+    metres = {"R1": 10, "R2": 20}.get(what[-2:])
+    return FileName("theia", layer=layer_of(what), metres=metres, is_beside=True, **about)
+
+
+def _sen2r(match: re.Match[str]) -> FileName:
+    product, level, what, metres = match.groups()
+    about: dict[str, Any] = {"product": (product,), "level": f"L{level}", "metres": int(metres)}
+    if what in ("BOA", "TOA"):
+        return FileName("sen2r", is_stack=True, **about)
+    return FileName("sen2r", layer=layer_of(what), is_beside=True, **about)
+
+
+def _generic(path: str, place: PurePosixPath) -> FileName:
+    """Sentinel-2 and whatever is called like it: ..._B04_10m, nir08, a folder called B04, ..._SCL_20m."""
+    found = band_file(path)
+    layer = None if found.code is not None else layer_of(place.stem)
+    product = found.date
+    if layer is not None:  # the same without the layer's name
+        stem = re.sub(r"[_-]r?\d\dm$", "", place.stem.lower(), flags=re.IGNORECASE)
+        product = (found.date[0], stem[: len(stem) - len(_spelled(stem, layer))])
+    tile = _TILE.search(place.stem.upper()) or _TILE.search(str(place.parent).upper())
+    level = re.search(r"L(?:evel-?)?(1C|2A)", str(path))
+    return FileName(
+        "",
+        product=product,
+        band=found.code,
+        code=found.code,
+        layer=layer,
+        metres=metres_of(place.stem),
+        level=f"L{level.group(1)}" if level else None,
+        tile=f"T{tile.group(1)}" if tile else None,
+        is_beside=found.is_beside or layer is not None,
+    )
+
+
+def _spelled(stem: str, layer: str) -> str:
+    """The end of a stem that names its layer."""
+    return next((stem[-n:] for n in range(2, len(stem) + 1) if layer_of(stem[-n:]) == layer), "")

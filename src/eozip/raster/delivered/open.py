@@ -1,0 +1,84 @@
+"""From what someone holds to a Product: which layout each input has, read by that layout's reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from eozip.arguments import choice, real
+from eozip.errors import InputError
+from eozip.raster.delivered.assemble import SOLAR_DAY, Joining, assemble
+from eozip.raster.delivered.bandfiles import file_deliveries
+from eozip.raster.delivered.delivery import Delivery
+from eozip.raster.delivered.safe import is_safe, safe_delivery
+from eozip.raster.files import PathLike, is_elsewhere
+from eozip.raster.product import Product
+from eozip.sensors.sensor import canonical_name
+
+
+def open_product(
+    inputs: PathLike | Sequence[PathLike],
+    bands: Sequence[str | int] | None = None,
+    offset: float | None = None,
+    *,
+    mosaic: str | None = None,
+    harmonise: bool = False,
+) -> Product:
+    """Describe what someone holds; reads no pixels.
+
+    Args:
+        inputs: GeoTIFFs (dates), folders of them, files of one band each, .SAFE products (folder, zip or their XML).
+        bands: names or 1-based positions of the bands to take; see `eozip.raster.open_scene`.
+        offset: DN added to the offset-free DN, of all bands and dates; None takes what the products say.
+        mosaic: "solar-day" merges several deliveries of one tile and one solar day into one date.
+        harmonise: bring all dates to one radiometric offset, the largest; else each keeps its own.
+
+    Raises:
+        InputError: nothing to read, or something that cannot be kept; the message says what and what to do.
+    """
+    bands = choice("bands", bands)
+    known = None if offset is None else real("offset", offset)
+    if mosaic not in (None, SOLAR_DAY):
+        raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
+    deliveries, notes = _deliveries(inputs, bands, known)
+    return assemble(deliveries, Joining(bands, known, mosaic, harmonise), notes)
+
+
+def _deliveries(
+    inputs: PathLike | Sequence[PathLike], bands: Sequence[str | int] | None, offset: float | None
+) -> tuple[list[Delivery], list[str]]:
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    found: list[Delivery] = []
+    plain: list[PathLike] = []
+    for path in given:
+        products = _products(path)
+        if products:
+            found += [safe_delivery(product, _codes(bands), offset) for product in products]
+        else:
+            plain.append(path)
+    if not plain and found:
+        return found, []
+    more, notes = file_deliveries(plain if found else inputs, offset)
+    return [*found, *more], notes
+
+
+def _products(path: PathLike) -> list[str]:
+    """The .SAFE products that a path names: itself, or those in a folder."""
+    if not isinstance(path, str | os.PathLike) or isinstance(path, bytes) or is_elsewhere(os.fspath(path)):
+        return []
+    name = os.fspath(path)
+    if not os.path.exists(name):
+        return []
+    if is_safe(name):
+        return [name]
+    if not os.path.isdir(name):
+        return []
+    inner = sorted(p for p in Path(name).iterdir() if p.suffix.upper() in (".SAFE", ".ZIP"))
+    return [str(p) for p in inner if is_safe(str(p))]
+
+
+def _codes(bands: Sequence[str | int] | None) -> list[str] | None:
+    """Canonical names of the bands wanted; None where they are not all known by name."""
+    codes = [canonical_name(one) if isinstance(one, str) else None for one in bands or ()]
+    return [code for code in codes if code is not None] if codes and None not in codes else None

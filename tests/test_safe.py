@@ -1,0 +1,226 @@
+""".SAFE products in, by their XML: pixels as GDAL's own SENTINEL2 driver has them, offsets by band_id, what lies beside."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from eozip.errors import InputError
+from eozip.raster import Product, open_product, open_reader
+from eozip.sensors.sensor import canonical_name
+from products import Safe, made, real
+
+
+def pixels(product: Product) -> dict[str, np.ndarray]:
+    """[T, h, w] by band."""
+    found: dict[str, np.ndarray] = {}
+    for scene in product.scenes:
+        with open_reader(scene) as reader:
+            whole = reader.read(slice(None), slice(None), slice(None))
+        found |= {str(code): whole[:, i] for i, code in enumerate(scene.band_codes)}
+    return found
+
+
+def by_gdal(path: Path, level: str) -> dict[str, np.ndarray]:
+    """Bands as GDAL's SENTINEL2 driver reads them, by band; what lies beside left out."""
+    main = path if path.suffix == ".zip" else path / f"MTD_MSI{level}.xml"
+    with rasterio.open(main) as product:
+        parts = [name for name in product.subdatasets if "TCI" not in name and "PREVIEW" not in name]
+    found: dict[str, np.ndarray] = {}
+    for part in parts:
+        with rasterio.open(part) as source:
+            for i, text in enumerate(source.descriptions, start=1):
+                code = canonical_name(text)
+                if code is not None:
+                    found[code] = source.read(i)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("level", ["L2A", "L1C"])
+def test_bands_are_those_of_gdals_own_driver(tmp_path: Path, level: str, zipped: bool) -> None:
+    path = Safe(made(level=level), level).write(tmp_path, zipped)
+    expected, found = by_gdal(path, level), pixels(open_product(path))
+    assert found.keys() == expected.keys()
+    for band, plane in expected.items():
+        np.testing.assert_array_equal(found[band][0], plane, err_msg=band)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("place", ["brazil_l1c", "finland", "vietnam_l1c"])
+def test_real_bands_are_those_of_gdals_own_driver(tmp_path: Path, place: str) -> None:
+    grids = real(place)
+    if grids is None:
+        pytest.skip("needs shared/data/other (EOZIP_DATA)")
+    level = "L1C" if "l1c" in place else "L2A"
+    path = Safe(grids, level).write(tmp_path)
+    wanted = [band for bands in grids.values() for band in bands]
+    found = pixels(open_product(path, bands=wanted))
+    expected = by_gdal(path, level)
+    for band in wanted:
+        np.testing.assert_array_equal(found[band][0], expected[band], err_msg=band)
+
+
+def test_each_grid_is_a_scene_the_finest_first(tmp_path: Path) -> None:
+    product = open_product(Safe(made()).write(tmp_path))
+    assert [scene.shape for scene in product.scenes] == [(1, 4, 96, 96), (1, 6, 48, 48), (1, 2, 16, 16)]
+    assert product.scenes[1].band_codes == ("B05", "B06", "B07", "B8A", "B11", "B12")
+
+
+def test_offsets_are_by_band_id(tmp_path: Path) -> None:
+    # of 13 in Level-2A too, which has 12 bands: 8 is B8A, 11 is B11, 12 is B12
+    safe = Safe(made(), offsets={8: -1008, 10: -1, 11: -1011, 12: -1012})
+    product = open_product(safe.write(tmp_path))
+    assert product.offsets[1] == ((1000, 1000, 1000, 1008, 1011, 1012),)
+    assert product.offsets[0] == ((1000,) * 4,)
+
+
+def test_what_the_metadata_say_is_known(tmp_path: Path) -> None:
+    product = open_product(Safe(made()).write(tmp_path))
+    [told] = product.acquisitions
+    assert told.sensing == datetime(2022, 1, 26, 10, 13, 11, 500000)
+    assert (told.level, told.baseline) == ("L2A", "05.11")
+    assert told.specials == {"NODATA": 0, "SATURATED": 65535}
+    assert "BOA_ADD_OFFSET of MTD_MSIL2A.xml" in told.offset_source
+    assert (product.sensor, product.scale, product.scenes[0].profile.nodata) == ("s2-l2a", 1e-4, 0)
+
+
+def test_classes_and_probabilities_lie_beside(tmp_path: Path) -> None:
+    product = open_product(Safe(made()).write(tmp_path))
+    kinds = {layer.name: layer.kind for layer in product.beside}
+    assert kinds == {
+        "scl": "classes", "aot": "quantity", "wvp": "quantity", "cld": "probability", "snw": "probability"
+    }  # fmt: skip
+    scl = product.beside[0]
+    assert scl.attributes["flag_meanings"].split()[9] == "cloud_high_probability"
+    assert scl.scene.shape == (1, 1, 48, 48)
+
+
+def test_an_old_baseline_without_offsets_has_none(tmp_path: Path) -> None:
+    safe = Safe(made(), date="20200126T101311", baseline="02.14", offset=None)
+    product = open_product(safe.write(tmp_path))
+    assert product.scenes[0].offset == 0
+    assert product.acquisitions[0].offset_source == "PROCESSING_BASELINE 02.14"
+
+
+def test_an_old_date_of_collection_1_has_the_offset(tmp_path: Path) -> None:
+    safe = Safe(made(), date="20180126T101311", baseline="05.00")
+    assert open_product(safe.write(tmp_path)).scenes[0].offset == 1000
+
+
+def test_dates_of_two_baselines_keep_their_offsets(tmp_path: Path) -> None:
+    old = Safe(made(1), date="20211227T101311", baseline="03.01", offset=None).write(tmp_path)
+    new = Safe(made(2), date="20220131T101311").write(tmp_path)
+    product = open_product([new, old])
+    assert product.offsets[0] == ((0,) * 4, (1000,) * 4)
+    assert product.scenes[0].offset == 1000
+    assert [one.baseline for one in product.acquisitions] == ["03.01", "05.11"]
+
+
+def test_harmonised_dates_have_one_offset_and_their_special_values(tmp_path: Path) -> None:
+    grids = made(1)
+    old = Safe(grids, date="20211227T101311", baseline="03.01", offset=None).write(tmp_path)
+    new = Safe(made(2), date="20220131T101311").write(tmp_path)
+    product = open_product([new, old], harmonise=True)
+    blue = pixels(product)["B02"][0]
+    expected = grids[10]["B02"].astype(int)
+    expected[~np.isin(expected, (0, 65535))] += 1000
+    np.testing.assert_array_equal(blue, expected)
+    assert product.scenes[0].band_offsets == ((1000,) * 4, (1000,) * 4)
+
+
+# --- refused ---
+
+
+def refused(path: Path | list[Path], match: str, **options) -> None:
+    with pytest.raises(InputError, match=match):
+        open_product(path, **options)
+
+
+def test_an_xml_without_offsets_is_refused_from_baseline_4_on(tmp_path: Path) -> None:
+    path = Safe(made(), offset=None).write(tmp_path)
+    refused(path, r"BASELINE is 05\.11, but MTD_MSIL2A\.xml lists no BOA_ADD_OFFSET.*--offset 1000 or")
+    assert open_product(path, offset=1000).scenes[0].offset == 1000
+
+
+def test_an_offset_that_contradicts_its_baseline_shows_both(tmp_path: Path) -> None:
+    path = Safe(made(), date="20200126T101311", baseline="02.14", offset=-1000).write(tmp_path)
+    refused(path, r"BOA_ADD_OFFSET of .* says 1000 DN, but PROCESSING_BASELINE 02\.14 says 0 DN.*--offset")
+
+
+def test_a_missing_band_file_is_named(tmp_path: Path) -> None:
+    path = Safe(made(), drop=("B05",)).write(tmp_path)
+    refused(path, r"band B05 \(20 m\) is missing.*--bands B01,")
+    assert open_product(path, bands=["B02", "B11"]).scenes[1].band_codes == ("B11",)
+
+
+def test_grids_that_do_not_align_are_refused(tmp_path: Path) -> None:
+    grids = made()
+    grids[20] = {band: plane[:40] for band, plane in grids[20].items()}
+    refused(Safe(grids).write(tmp_path), r"grids do not align: 40 x 48 pixels of 20 .*96 x 96 pixels of 10")
+
+
+def test_two_dates_on_different_grids_are_refused(tmp_path: Path) -> None:
+    one = Safe(made()).write(tmp_path)
+    other = Safe(made(side=108), date="20220131T101311").write(tmp_path)
+    refused([one, other], r"height differs.*expected 96, got 108")
+
+
+def test_a_damaged_xml_is_refused(tmp_path: Path) -> None:
+    path = Safe(made()).write(tmp_path)
+    (path / "MTD_MSIL2A.xml").write_text("<n1:Level-2A", encoding="utf-8")
+    refused(path, r"MTD_MSIL2A\.xml is no XML")
+
+
+def test_a_jp2_that_cannot_be_opened_is_named_with_its_band(tmp_path: Path) -> None:
+    safe = Safe(made())
+    path = safe.write(tmp_path)
+    (path / f"{safe.image('B03', 10)}.jp2").write_bytes(b"no image")
+    refused(path, r"20220126T101311.*: band B03: ")
+
+
+def test_a_folder_of_products_is_a_series(tmp_path: Path) -> None:
+    Safe(made(1)).write(tmp_path, zipped=True)
+    Safe(made(2), date="20220131T101311").write(tmp_path)
+    assert len(open_product(tmp_path).dates) == 2
+
+
+def test_products_of_one_solar_day_are_merged_when_asked(tmp_path: Path) -> None:
+    first, second = made(1), made(2)
+    for grids, columns in ((first, slice(None, None)), (second, slice(None, None))):
+        for bands in grids.values():
+            for plane in bands.values():
+                half = len(plane) // 2
+                plane[:half, columns] = 0 if grids is first else plane[:half, columns]
+    one = Safe(first).write(tmp_path)
+    two = Safe(second, date="20220126T101321").write(tmp_path)
+    assert len(open_product([one, two]).dates) == 2
+    merged = pixels(open_product([one, two], mosaic="solar-day"))
+    for metres, bands in first.items():
+        for band, plane in bands.items():
+            expected = np.where(plane == 0, second[metres][band], plane)
+            np.testing.assert_array_equal(merged[band], expected[None], err_msg=band)
+
+
+def test_products_of_other_solar_days_are_not_merged(tmp_path: Path) -> None:
+    one = Safe(made(1)).write(tmp_path)
+    two = Safe(made(2), date="20220127T101321").write(tmp_path)
+    assert len(open_product([one, two], mosaic="solar-day").dates) == 2
+
+
+def test_bands_are_chosen_over_all_grids(tmp_path: Path) -> None:
+    product = open_product(Safe(made()).write(tmp_path), bands=["swir16", "red", "B09"])
+    assert [scene.band_codes for scene in product.scenes] == [("B04",), ("B11",), ("B09",)]
+
+
+def test_unpacked_metadata_name_the_product(tmp_path: Path) -> None:
+    path = Safe(made()).write(tmp_path)
+    renamed = tmp_path / "renamed"
+    shutil.move(path, renamed)
+    assert len(open_product(renamed / "MTD_MSIL2A.xml").scenes) == 3
