@@ -24,7 +24,7 @@ UNREACHED = 2
 
 def oldest(package: str) -> str:
     """Lowest version that pyproject.toml allows."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][package]
     (requirement,) = (r for r in wanted if re.match(rf"{package}\W", r))
     return re.search(r">=\s*([0-9.]+)", requirement)[1]
 

@@ -206,6 +206,23 @@ def test_pyramid_codecs_write_and_read_without_torch(block):
     assert torch_imported == "False"
 
 
+def test_a_number_of_threads_needs_no_torch():
+    done = _fresh(
+        "import sys; sys.modules['torch'] = None\nfrom eozip import threads\nthreads.choose(2)\n"
+        "print(*threads.each(str, range(3), 3, network=False))"
+    )
+    assert done.stdout.split() == ["0", "1", "2"], done.stderr
+
+
+def test_a_command_that_needs_torch_names_the_extra(tmp_path):
+    done = _fresh(
+        "import sys; sys.modules['torch'] = None\nfrom eozip.cli import main\n"
+        f"sys.argv = ['eozip', 'train', {str(tmp_path)!r}]\nmain()"
+    )
+    assert done.returncode == 1
+    assert "needs torch, which is not installed: pip install 'eozip[torch]'" in done.stderr
+
+
 def test_a_codec_that_needs_torch_says_so_by_name():
     done = _fresh(
         "import sys; sys.modules['torch'] = None\nimport eozip\neozip.load('flextec-small-s2l2a-v1')"

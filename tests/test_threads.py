@@ -20,8 +20,8 @@ from storefiles import Coarse, coarse_codec, make_store, scene_pixels, write_dat
 @pytest.fixture(autouse=True)
 def _four_threads(monkeypatch):
     """As on a machine with four idle cores, where nobody said how many threads there are to be."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "_CHOSEN", threading.Event())
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")  # put back afterwards, whatever a test chooses
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "_idle", lambda cores: cores)
     before = torch.get_num_threads()
     torch.set_num_threads(4)

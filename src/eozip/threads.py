@@ -55,20 +55,19 @@ MOST_AT_ONCE = 8
 """Chunks coded beside each other at most, however many cores there are: each holds its network's activations."""
 
 _LOAD = "/proc/loadavg"
-_CHOSEN = threading.Event()  # somebody said how many threads there are to be
+_COUNT = "OMP_NUM_THREADS"  # in the environment: somebody said how many threads there are to be
 
 
 def choose(count: int | None) -> None:
     """Bounds the CPU threads of this process, and keeps to that number whatever else the machine does.
 
     Args:
-        count: threads; None leaves them to torch and to the idle cores. Imports torch where a count is given.
+        count: threads; None leaves them to torch and to the idle cores.
     """
     if count is not None:
-        import torch
-
-        torch.set_num_threads(count)
-        _CHOSEN.set()
+        os.environ[_COUNT] = str(count)  # which torch reads when it is imported
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(count)
 
 
 def each(
@@ -122,7 +121,7 @@ def settling() -> Iterator[Callable[[], None]]:
     import torch
 
     most = torch.get_num_threads()
-    is_free = most > 1 and not _CHOSEN.is_set() and "OMP_NUM_THREADS" not in os.environ
+    is_free = most > 1 and _COUNT not in os.environ
 
     def settle() -> None:
         if is_free:
@@ -184,7 +183,7 @@ class Desk:
 
 def _threads(network: bool) -> int:
     if not network:
-        return int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
+        return int(os.environ.get(_COUNT) or 0) or os.cpu_count() or 1
     import torch
 
     return torch.get_num_threads()

@@ -29,6 +29,8 @@ COMMANDS = {
     "models": "eozip.cli.models:models",
 }
 
+EXTRAS = {"torch": "torch", "matplotlib": "evaluate", "imagecodecs": "evaluate", "av": "evaluate"}
+"""Packages that few commands need, and the extra of eozip that brings each."""
 
 OTHERS = "eozip.commands"
 """Entry point group of commands from elsewhere: those of the workbench, `eozip_lab`, are found by it."""
@@ -44,6 +46,12 @@ class ErrorsAsMessages(click.Group):
             raise  # click ends quietly when the reader of a pipe has gone
         except (EozipError, OSError) as error:
             raise click.ClickException(shown(str(error))) from error
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            raise click.ClickException(
+                f"this needs {error.name}, which is not installed: pip install 'eozip[{EXTRAS[error.name]}]'"
+            ) from error
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing half-written was left under the output's name.", err=True)
             ctx.exit(130)

@@ -84,7 +84,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def use_threads(count: int | None) -> None:
-    """Bounds the CPU threads of torch, which is imported only where a count is given."""
+    """Bounds the CPU threads of this process."""
     threads.choose(count)
 
 

@@ -208,9 +208,9 @@ def _called(function: str, *arguments: Any) -> Any:
     except ModuleNotFoundError as fault:
         if fault.name != "torch":
             raise
-        given = ", ".join(str(one) for one in arguments if one is not None)
+        given = next((one for one in arguments[::-1] if isinstance(one, str)), arguments[0])
         raise WeightsError(
-            f"{given}: needs torch, which is not installed; pip install torch, or use a codec that does without: "
+            f"{given}: needs torch, which is not installed: pip install 'eozip[torch]', or use a codec that does without: "
             f"{', '.join(sorted(_by_numpy()))}, {LOSSLESS}"
         ) from fault
 
