@@ -27,10 +27,16 @@ _OPEN_FILES = 128  # common limits are 256 (macOS) and 1024 (Linux)
 
 
 class SceneReader:
-    """Open files of a scene, for many windows; `open_reader` makes and closes it. Use it from one thread."""
+    """Open files of a scene, for many windows; `open_reader` makes and closes it. Use it from one thread.
+
+    Attributes:
+        scene: what is read.
+        rounding: of a scene with a lattice, the largest distance of a value read so far from that lattice.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
+        self.rounding = 0.0
         self._datasets: dict[str, rasterio.DatasetReader] = {}
 
     def read(self, t: slice, y: slice, x: slice) -> np.ndarray:
@@ -80,7 +86,13 @@ class SceneReader:
             self._bands(path, list(group), window)
             for path, group in groupby(sources, key=lambda source: source.path)
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self.scene.lattice is None:
+            return whole
+        with _named(sources[0].path, window):
+            dn, error = self.scene.lattice.dn(whole)
+        self.rounding = max(self.rounding, error)
+        return dn
 
     def missing(self, t: int, y: slice, x: slice) -> np.ndarray:
         """Which pixels of one date the masks of its files hide: bool [C, h, w]."""
@@ -98,12 +110,15 @@ class SceneReader:
         for i, source in enumerate(sources):
             self._show_under(pixels[i], source, window)
         if self.scene.fill is not None and any(source.mask for source in sources):
-            pixels[self._hidden(path, sources, window)] = self.scene.fill
+            fill = self.scene.fill if self.scene.lattice is None else math.nan
+            pixels[self._hidden(path, sources, window)] = fill
         return pixels
 
     def _show_under(self, pixels: np.ndarray[Any, Any], source: Source, window: Window) -> None:
         """Where a file of a mosaic has nodata, the pixels of those below it."""
-        nodata = 0 if self.scene.profile.nodata is None else self.scene.profile.nodata
+        lattice = self.scene.lattice
+        known = self.scene.profile.nodata if lattice is None else lattice.nodata
+        nodata = 0 if known is None else known
         for path, index in source.under:
             missing = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
             if not missing.any():
@@ -131,6 +146,15 @@ class SceneReader:
                 self._datasets.pop(next(iter(self._datasets))).close()
             self._datasets[path] = open_dataset(path)
         return self._datasets[path]
+
+
+@contextmanager
+def _named(path: str, window: Window) -> Iterator[None]:
+    """Errors of the block say in which file and where."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: rows {window.row_off}+{window.height}: {error}") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from eozip.errors import InputError
 from eozip.sensors.sensor import canonical_name
 
+_LAST_DN = 65535
 Tags = dict[str, dict[str, str]]  # namespace > key > value; "" is GDAL's default namespace
 
 
@@ -84,6 +85,32 @@ class Lattice:
     base: float
     dtype: str
     nodata: float | None = math.nan
+
+    def dn(self, values: np.ndarray) -> tuple[np.ndarray, float]:
+        """uint16 DN of values, 0 for missing ones; and the largest distance of a value from what its DN tells.
+
+        Raises:
+            InputError: a value beyond the lattice, or an infinite one.
+        """
+        known = values.astype(np.float64)
+        missing = np.isnan(known)
+        if self.nodata is not None and not math.isnan(self.nodata):
+            missing |= known == self.nodata
+        known[missing] = self.base + self.step
+        steps = np.rint((known - self.base) / self.step)
+        if not (steps.min(initial=1) >= 1 and steps.max(initial=1) <= _LAST_DN):
+            raise InputError(self._beyond(known))
+        error = float(np.max(np.abs(steps * self.step + self.base - known), initial=0.0))
+        steps[missing] = 0
+        return steps.astype(np.uint16), error
+
+    def _beyond(self, values: np.ndarray) -> str:
+        low, high = self.base + self.step, self.base + _LAST_DN * self.step
+        return (
+            f"values from {values.min():g} to {values.max():g} do not fit a lattice of step {self.step:g}, which holds "
+            f"{low:g} to {high:g}. Say in which unit they are with --lattice STEP[,BASE] (lattice=): 1 for digital numbers, "
+            "0.0001 for reflectance of 0 to 1, 0.01 for percent"
+        )
 
     def values(self, dn: np.ndarray, fill: float | None) -> np.ndarray:
         """float32 values of DN; NaN (or `nodata`) where they are `fill`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,12 @@ from eozip.raster.files import notes_on, printable, settled
 from eozip.raster.header import Band, Header, profile_of, with_masks, without_alpha
 from eozip.raster.open import ChosenDate, chosen_date, same_field, scene_of, time_order
 from eozip.raster.product import Acquisition, Layer, Product
-from eozip.raster.scene import Scene
+from eozip.raster.scene import Lattice, Scene
 from eozip.sensors.sensor import canonical_name
 
 SOLAR_DAY = "solar-day"
+STEP = 1e-4  # of reflectance
+BASE = -1000  # DN of value 0 is 1000, as in Sentinel-2's products: values down to -0.0999 are told, and 0 is kept for NaN
 _DATES_MAY_DIFFER = ("offsets",)  # each date keeps its own
 
 
@@ -36,12 +39,14 @@ class Joining:
         offset: DN added, of all bands and dates; None: as each delivery says.
         mosaic: "solar-day" merges what one place has of one solar day; None: nothing is merged.
         harmonise: whether all dates are brought to one offset, the largest.
+        lattice: step, or step and base, of the lattice on which floats are coded; None: `STEP`, and `BASE` steps below 0.
     """
 
     bands: Sequence[str | int] | None = None
     offset: float | None = None
     mosaic: str | None = None
     harmonise: bool = False
+    lattice: tuple[float, float | None] | None = None
 
 
 def assemble(deliveries: Sequence[Delivery], how: Joining, notes: Sequence[str] = ()) -> Product:
@@ -58,7 +63,7 @@ def assemble(deliveries: Sequence[Delivery], how: Joining, notes: Sequence[str] 
     merged = _merged(picked) if how.mosaic == SOLAR_DAY else picked
     _check_bands(merged)
     when = [one.delivery.dating.date for one in merged]
-    scenes = [_scene(merged, grid, when) for grid in range(len(merged[0].grids))]
+    scenes = [_scene(merged, grid, when, how) for grid in range(len(merged[0].grids))]
     scenes = [_harmonised(scene) for scene in scenes] if how.harmonise else scenes
     first = merged[0].delivery
     sensors = {one.delivery.sensor for one in merged}
@@ -185,16 +190,41 @@ def _when(one: _Picked) -> str:
     return printable(one.delivery.name) + ("" if day is None else f" ({day:%Y-%m-%d})")
 
 
-def _scene(dates: Sequence[_Picked], grid: int, when: Sequence[datetime | None]) -> Scene:
+def _scene(dates: Sequence[_Picked], grid: int, when: Sequence[datetime | None], how: Joining) -> Scene:
     chosen = [one.grids[grid] for one in dates]
     scene = scene_of(chosen, when, may_differ=_DATES_MAY_DIFFER)
     table = tuple(_offsets(one, scene) for one in chosen)
     counts = Counter(value for of_date in table for value in of_date)
     commonest = max(counts, key=lambda value: (counts[value], value))
     is_one = len(counts) == 1
+    if scene.dtype.kind == "f":
+        return _on_lattice(scene, how)
     specials = {dn for one in dates for dn in one.delivery.facts.specials.values()}
     return replace(
         scene, offset=commonest, offsets=None if is_one else table, specials=tuple(sorted(specials))
+    )
+
+
+def _on_lattice(scene: Scene, how: Joining) -> Scene:
+    """Floats as DN: value = DN * step + base, NaN and nodata as DN 0."""
+    step, base = how.lattice or (STEP, None)
+    low = BASE * step if base is None else base
+    nodata = scene.profile.nodata
+    lattice = Lattice(step, low, scene.profile.dtype, math.nan if nodata is None else float(nodata))
+    offset = float(round(-low / step)) + (how.offset or 0.0)
+    profile = replace(scene.profile, dtype="uint16", nodata=0)
+    note = (
+        f"values of {lattice.dtype} are coded on a lattice of step {step:g}, from {low + step:g} on: each comes back within "
+        f"{step / 2:g} of what it was before any loss of the codec, as float32; NaN exactly"
+    )
+    return replace(
+        scene,
+        profile=profile,
+        lattice=lattice,
+        fill=0,
+        offset=offset,
+        offsets=None,
+        notes=(*scene.notes, note),
     )
 
 

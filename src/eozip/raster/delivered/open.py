@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ def open_product(
     *,
     mosaic: str | None = None,
     harmonise: bool = False,
+    lattice: float | Sequence[float] | None = None,
 ) -> Product:
     """Describe what someone holds; reads no pixels.
 
@@ -32,6 +34,7 @@ def open_product(
         bands: names or 1-based positions of the bands to take; see `eozip.raster.open_scene`.
         offset: DN added to the offset-free DN, of all bands and dates; None takes what the products say.
         mosaic: "solar-day" merges several deliveries of one tile and one solar day into one date.
+        lattice: step, or step and value of DN 0, of the lattice on which floats are coded; None: 1e-4, from -0.0999 on.
         harmonise: bring all dates to one radiometric offset, the largest; else each keeps its own.
 
     Raises:
@@ -42,7 +45,17 @@ def open_product(
     if mosaic not in (None, SOLAR_DAY):
         raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
     deliveries, notes = _deliveries(inputs, bands, known)
-    return assemble(deliveries, Joining(bands, known, mosaic, harmonise), notes)
+    return assemble(deliveries, Joining(bands, known, mosaic, harmonise, _lattice(lattice)), notes)
+
+
+def _lattice(asked: float | Sequence[float] | None) -> tuple[float, float | None] | None:
+    if asked is None:
+        return None
+    given = [asked] if isinstance(asked, int | float) else list(asked)
+    numbers = [real("lattice", value) for value in given]
+    if not 1 <= len(numbers) <= 2 or not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
+        raise InputError(f"lattice: expected a step above 0, or a step and the value of DN 0, got {asked!r}")
+    return numbers[0], (numbers[1] if len(numbers) == 2 else None)
 
 
 def _deliveries(
