@@ -19,7 +19,7 @@ from eozip.sensors import get
 from eozip.sensors.sensor import Sensor
 
 _LANDSAT = Told(round(0.2 / 2.75e-5, 2), "USGS Collection 2 Level-2: reflectance = DN * 0.0000275 - 0.2")
-_FIXED = {
+FIXED = {
     "landsat": _LANDSAT,
     "hls": Told(0.0, "HLS v2.0: DN = reflectance * 10000"),
     "theia": Told(0.0, "MAJA (Theia): DN = reflectance * 10000"),
@@ -223,8 +223,8 @@ def _told(files: Sequence[_File], layout: str, date: datetime | None, offset: fl
     name = files[0].header.path
     tags = [(file, band) for file in files for band in file.header.bands]
     told = [one for file, band in tags for one in by_tags(band.scale, band.offset, _tag(file, band))]
-    if layout in _FIXED:
-        return agreed([_FIXED[layout], *told], name, _FIXED[layout])
+    if layout in FIXED:
+        return agreed([FIXED[layout], *told], name, FIXED[layout])
     told += by_baseline(baseline_in(name), "the baseline in the product's name,")
     told = list({(one.dn, one.by): one for one in told}.values())
     if not told and _is_sentinel2(files):

@@ -19,7 +19,7 @@ _THEIA = re.compile(
 _SEN2R = re.compile(r"(S2[A-D](2A|1C)_\d{8}_\d{3}_\w*)_([A-Z]{3})_(10|20|60)")
 _TILE = re.compile(r"(?<![A-Z0-9])T?(\d\d[C-HJ-NP-X][A-HJ-NP-Z]{2})(?![A-Z0-9])")
 # bands of HLS L30 and of Landsat's OLI by the Sentinel-2 band of the same wavelength
-_L30 = {
+L30 = {
     "B01": "B01",
     "B02": "B02",
     "B03": "B03",
@@ -83,7 +83,7 @@ def _hls(match: re.Match[str]) -> FileName:
         return FileName("hls", layer=layer, is_beside=True, **about)
     if level == "L30" and what in _THERMAL:
         return FileName("hls", layer=f"thermal_{what.lower()}", is_beside=True, **about)
-    code = _L30.get(what) if level == "L30" else canonical_name(what)
+    code = L30.get(what) if level == "L30" else canonical_name(what)
     return FileName("hls", band=what if code else None, code=code, is_beside=code is None, **about)
 
 

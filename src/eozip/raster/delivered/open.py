@@ -13,7 +13,8 @@ from eozip.raster.delivered.assemble import SOLAR_DAY, Joining, assemble
 from eozip.raster.delivered.bandfiles import file_deliveries
 from eozip.raster.delivered.delivery import Delivery
 from eozip.raster.delivered.safe import is_safe, safe_delivery
-from eozip.raster.files import PathLike, is_elsewhere
+from eozip.raster.delivered.stac import is_stac, stac_deliveries
+from eozip.raster.files import PathLike, is_elsewhere, printable
 from eozip.raster.product import Product
 from eozip.sensors.sensor import canonical_name
 
@@ -26,15 +27,18 @@ def open_product(
     mosaic: str | None = None,
     harmonise: bool = False,
     lattice: float | Sequence[float] | None = None,
+    assets: Sequence[str] | None = None,
 ) -> Product:
     """Describe what someone holds; reads no pixels.
 
     Args:
-        inputs: GeoTIFFs (dates), folders of them, files of one band each, .SAFE products (folder, zip or their XML).
+        inputs: GeoTIFFs (dates), folders of them, files of one band each, .SAFE products (folder, zip or their XML),
+            STAC items or item collections (file or URL).
         bands: names or 1-based positions of the bands to take; see `eozip.raster.open_scene`.
         offset: DN added to the offset-free DN, of all bands and dates; None takes what the products say.
         mosaic: "solar-day" merges several deliveries of one tile and one solar day into one date.
         lattice: step, or step and value of DN 0, of the lattice on which floats are coded; None: 1e-4, from -0.0999 on.
+        assets: keys of the assets of STAC items to take; None: the bands, and what is known to lie beside.
         harmonise: bring all dates to one radiometric offset, the largest; else each keeps its own.
 
     Raises:
@@ -44,7 +48,8 @@ def open_product(
     known = None if offset is None else real("offset", offset)
     if mosaic not in (None, SOLAR_DAY):
         raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
-    deliveries, notes = _deliveries(inputs, bands, known)
+    keys = None if assets is None else [str(key) for key in assets]
+    deliveries, notes = _deliveries(inputs, bands, known, keys)
     return assemble(deliveries, Joining(bands, known, mosaic, harmonise, _lattice(lattice)), notes)
 
 
@@ -59,21 +64,28 @@ def _lattice(asked: float | Sequence[float] | None) -> tuple[float, float | None
 
 
 def _deliveries(
-    inputs: PathLike | Sequence[PathLike], bands: Sequence[str | int] | None, offset: float | None
+    inputs: PathLike | Sequence[PathLike],
+    bands: Sequence[str | int] | None,
+    offset: float | None,
+    assets: Sequence[str] | None,
 ) -> tuple[list[Delivery], list[str]]:
     given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     found: list[Delivery] = []
     plain: list[PathLike] = []
+    notes: list[str] = []
     for path in given:
         products = _products(path)
-        if products:
+        if isinstance(path, str | os.PathLike) and is_stac(printable(path)):
+            items, said = stac_deliveries(os.fspath(path), _codes(bands), offset, assets)
+            found, notes = [*found, *items], [*notes, *said]
+        elif products:
             found += [safe_delivery(product, _codes(bands), offset) for product in products]
         else:
             plain.append(path)
     if not plain and found:
-        return found, []
-    more, notes = file_deliveries(plain if found else inputs, offset)
-    return [*found, *more], notes
+        return found, notes
+    more, said = file_deliveries(plain if found else inputs, offset)
+    return [*found, *more], [*notes, *said]
 
 
 def _products(path: PathLike) -> list[str]:
