@@ -25,6 +25,7 @@ COMMANDS = {
     "info": "eozip.cli.info:info",
     "verify": "eozip.cli.verify:verify",
     "picture": "eozip.cli.picture:picture",
+    "serve": "eozip.cli.serve:serve",
     "inpaint": "eozip.cli.inpaint:inpaint",
     "models": "eozip.cli.models:models",
 }
