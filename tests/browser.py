@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # drawn by the CPU
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # tests run as root in containers
@@ -64,10 +65,27 @@ class Page:
         for domain in ("Page", "Network", "Runtime", "Log"):
             self._call(f"{domain}.enable")
 
-    def open(self, path: Path) -> None:
-        """Opens a file from disk and waits until it is loaded."""
-        self._call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+    def open(self, path: Path | str) -> None:
+        """Opens a file from disk, or an address, and waits until it is loaded."""
+        address = path if isinstance(path, str) else path.resolve().as_uri()
+        self._call("Page.navigate", url=address)
+        self.wait(f"document.readyState === 'complete' && location.protocol === '{address.split('//')[0]}'")
+
+    def size(self, width: int, height: int) -> None:
+        """Makes the window so large, as on a phone where it is narrow."""
+        narrow = width < 600
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": narrow}
+        self._call("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def click(self, x: float, y: float) -> None:
+        """The mouse, moved to a point of the window and clicked there."""
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def move(self, x: float, y: float) -> None:
+        """The mouse, moved to a point of the window."""
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def run(self, script: str) -> Any:
         """Value of a JavaScript expression; promises are awaited."""
@@ -86,7 +104,7 @@ class Page:
     def press(self, key: str) -> None:
         """A key, as a person presses it, into whatever has the focus."""
         for kind in ("rawKeyDown", "keyUp"):
-            code = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}[key]
+            code = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9}[key]
             self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -127,6 +145,8 @@ class Page:
         method, facts = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
             self.requested.append(facts["request"]["url"])
+        elif method == "Runtime.consoleAPICalled" and facts["type"] in ("error", "warning", "assert"):
+            self.errors.append(f"console: {[a.get('value', a.get('description')) for a in facts['args']]}")
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(facts["exceptionDetails"]))
         elif method == "Log.entryAdded" and facts["entry"]["level"] == "error":
@@ -134,10 +154,16 @@ class Page:
 
 
 @contextmanager
-def chromium(path: str, profile: Path) -> Iterator[Page]:
-    """A fresh browser with one tab; it ends with the block."""
+def chromium(path: str, profile: Path, flags: Sequence[str] = ()) -> Iterator[Page]:
+    """A fresh browser with one tab; it ends with the block.
+
+    Args:
+        path: of the browser.
+        profile: a folder for it, made anew.
+        flags: of its command line, beside `FLAGS`.
+    """
     (ours_in, theirs_out), (theirs_in, ours_out) = os.pipe(), os.pipe()
-    command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    command = [path, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
     command = [sys.executable, "-c", LAUNCH, str(theirs_in), str(theirs_out), *command]
     with (profile.parent / "browser.log").open("wb") as log:
         process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)

@@ -250,10 +250,14 @@ class _Server:
             raise InputError(f"chunk: expected a store, got {layer.facts.name}, which has no chunks")
         row, column = _place(request, layer)
         t = _date(layer, request.query_params.get("date"))
+        if not (0 <= row < layer.facts.shape[2] and 0 <= column < layer.facts.shape[3]):
+            return JSONResponse({"bytes": None})  # no fault: cursors leave the picture
         window, size = await self._desk.run(lambda: layer.chunk_at(t, row, column))
         samples = np.prod([stop - start for start, stop in (window.times, window.rows, window.columns)])
         return JSONResponse(
             {
+                "row": row,
+                "column": column,
                 "dates": list(window.times),
                 "rows": list(window.rows),
                 "columns": list(window.columns),

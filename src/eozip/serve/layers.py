@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -23,12 +21,12 @@ from eozip.arguments import store_path
 from eozip.chunk import api
 from eozip.codecs.scales import REDUCTIONS, all_over, averaged, size_at
 from eozip.errors import FormatError, InputError
-from eozip.raster import SceneReader, open_reader, open_scene
+from eozip.raster import open_reader, open_scene
 from eozip.serve.cache import ArrayCache
 from eozip.store import Description, describe
+from eozip.store.description import band_codes, check_same_pixels, in_band_order
 from eozip.store.grid import Shape, Window
 from eozip.store.pixels import open_pixels
-from eozip.store.same import band_codes, check_same_pixels, in_band_order
 
 _BLOCK = 256  # side of an original's block
 _SCALE = 1e-4  # reflectance of a DN where the sensor is not known
@@ -160,7 +158,10 @@ class StoreLayer:
     def block(self, shard: Shape, window: Window, reduce: int) -> np.ndarray:
         """DN [T, C, h, w] of one chunk at a reduction."""
         key = (self._name, self.description.state, shard, window.position, reduce)
-        return self._cache.get(key, partial(self._decoded, shard, window, reduce))
+        try:
+            return self._cache.get(key, partial(self._decoded, shard, window, reduce))
+        except FormatError as error:
+            raise type(error)(f"{self._name}, {error}") from error
 
     def _decoded(self, shard: Shape, window: Window, reduce: int) -> np.ndarray:
         description = self.description
@@ -170,10 +171,10 @@ class StoreLayer:
         out = np.full(shape, description.fill_value, description.dtype)
         with open_pixels(description) as pixels:
             opened = pixels.shard(shard)
+            if opened is None or not opened.holds(window.position):
+                return out
             with pixels.naming(shard, window):
-                for stream in (
-                    opened.streams(window.position) if opened and opened.holds(window.position) else ()
-                ):
+                for stream in opened.streams(window.position):
                     needed = api.inspect(stream.head).reduced[reduce] if reduce > 1 else stream.total
                     data = opened.read(stream.start, stream.start + needed)
                     _fill(out, _joined(api.decode(data, reduce=reduce), reduce), stream.first)
@@ -256,7 +257,7 @@ def _scale(sensor: str) -> float:
 
 
 class OriginalLayer:
-    """What was encoded, read from its files; safe to use from many threads, one of which reads at a time.
+    """What was encoded, read from its files; safe to use from many threads.
 
     Args:
         paths: GeoTIFFs, as for `eozip encode`.
@@ -272,9 +273,7 @@ class OriginalLayer:
         scene = in_band_order(open_scene(list(paths)), found)
         check_same_pixels(found, scene)
         self._scene = scene.select([found.band_order.index(i) for i in range(len(found.band_order))])
-        self._cache, self._lock = cache, threading.Lock()
-        self._stack = ExitStack()
-        self._reader: SceneReader = self._stack.enter_context(open_reader(self._scene))
+        self._cache = cache
         kept = store.facts
         dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
         if scene.shape[0] == kept.shape[0] and None in dates:
@@ -298,10 +297,6 @@ class OriginalLayer:
         """What it is."""
         return self._facts
 
-    def close(self) -> None:
-        """Closes its files."""
-        self._stack.close()
-
     def reductions(self) -> tuple[int, ...]:
         """All there are."""
         return REDUCTIONS
@@ -321,8 +316,8 @@ class OriginalLayer:
     def _block(self, t: int, top: int, left: int, reduce: int) -> np.ndarray:
         _, _, height, width = self._facts.shape
         rows, columns = slice(top, min(top + _BLOCK, height)), slice(left, min(left + _BLOCK, width))
-        with self._lock:
-            dn = self._reader.read(slice(t, t + 1), rows, columns)[0]
+        with open_reader(self._scene) as reader:  # of this thread
+            dn = reader.read(slice(t, t + 1), rows, columns)[0]
         if reduce == 1:
             return dn
         small = averaged(dn.astype(np.int64), reduce).astype(dn.dtype)
@@ -336,7 +331,7 @@ class OriginalLayer:
 
 @dataclass
 class Layers:
-    """All that is shown, by the number under which the outside asks for it; use as a context manager.
+    """All that is shown, by the number under which the outside asks for it.
 
     Attributes:
         cache: of their blocks.
@@ -347,15 +342,6 @@ class Layers:
     cache: ArrayCache
     stores: list[StoreLayer] = field(default_factory=list)
     originals: dict[int, OriginalLayer] = field(default_factory=dict)
-
-    def __enter__(self) -> Layers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for original in self.originals.values():
-            original.close()
 
     @property
     def all(self) -> list[Layer]:

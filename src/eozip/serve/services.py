@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import numpy as np
 
+from eozip.errors import InputError
+from eozip.purpose import parse_formula
 from eozip.serve.layers import Layer, StoreLayer, overview
 from eozip.serve.pictures import TILE, Place, known_indices, natural_colour, reflectance, web_mercator
 
@@ -20,6 +22,11 @@ _CLOUD_TAGS = (
     "cloud_cover",
     "eo:cloud_cover",
 )
+_COMBINATIONS = {
+    "near infrared": ("nir", "red", "green"),
+    "short-wave infrared": ("swir2", "nir", "red"),
+    "burns and snow": ("swir1", "nir", "green"),
+}
 _BRIGHT = 0.3  # reflectance of blue above which clear land hardly ever lies
 _OWS = "http://www.opengis.net/ows/1.1"
 _WMTS = "http://www.opengis.net/wmts/1.0"
@@ -47,6 +54,7 @@ def layer_document(number: int, layer: Layer, cloud: list[dict[str, Any]]) -> di
         "shape": list(facts.shape),
         "bands": list(facts.bands),
         "colour": [facts.bands[i] for i in natural_colour(facts.bands)],
+        "combinations": combinations(facts.bands),
         "indices": known_indices(facts.bands),
         "dates": list(facts.dates),
         "cloud": cloud,
@@ -69,6 +77,18 @@ def _store_document(layer: StoreLayer) -> dict[str, Any]:
         "date_psnr": found.facts["date_psnr"],
         "purpose": found.facts.get("purpose"),
     }
+
+
+def combinations(bands: Sequence[str]) -> list[dict[str, Any]]:
+    """Three bands at a time that people look at, as far as these bands allow them."""
+    found = [{"name": "natural colour", "bands": [bands[i] for i in natural_colour(bands)]}]
+    for name, wanted in _COMBINATIONS.items():
+        try:
+            named = [parse_formula(band, bands).bands[0] for band in wanted]
+        except InputError:  # not of these bands
+            continue
+        found.append({"name": name, "bands": named})
+    return found
 
 
 def cloud_cover(layer: Layer) -> list[dict[str, Any]]:
