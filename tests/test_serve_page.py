@@ -45,7 +45,8 @@ class Shown:
 
     def settle(self, side: str = "left") -> None:
         """Until the picture of a side is drawn."""
-        self.page.wait(f"document.getElementById('{side}-view').dataset.idle !== undefined")
+        drawn = f"document.getElementById('{side}-view').dataset.idle !== undefined"
+        self.page.wait(f"document.body.ariaBusy === 'false' && {drawn}")
         self.page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def box(self) -> tuple[int, int, int, int]:

@@ -4,7 +4,7 @@ import { canDrawMaps, MapView, PlainView } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const HOVER = 200; // milliseconds between questions about the chunk under the cursor
-const state = { layers: [], originals: {}, view: null, place: null, hovered: 0, asked: {} };
+const state = { layers: [], originals: {}, view: null, place: null, hovered: 0, busy: 0, asked: {} };
 
 async function ask(address, kind) {
   state.asked[kind]?.abort();
@@ -166,6 +166,7 @@ function newView() {
 }
 
 async function refresh(isNewStretch = false) {
+  busy(1);
   $("fault").textContent = "";
   markDate();
   layout();
@@ -177,6 +178,12 @@ async function refresh(isNewStretch = false) {
     if (isNewStretch) fillThumbnails();
     await Promise.all([legend(side), histogram(), series()]);
   });
+  busy(-1);
+}
+
+function busy(change) {
+  state.busy += change;
+  document.body.ariaBusy = String(state.busy > 0);
 }
 
 async function autoStretch() {
