@@ -54,10 +54,9 @@ class ArrayCache:
     def _fill(self, key: Hashable, entry: _Entry, make: Callable[[], np.ndarray]) -> None:
         try:
             array = make()
-        except BaseException:
+        finally:  # until it is there for good, the next one to ask tries again
             with self._lock:
                 self._entries.pop(key, None)
-            raise
         array.setflags(write=False)
         entry.array = array
         with self._lock:
