@@ -75,6 +75,37 @@ def test_usual_spellings_are_recognised(spelling: str) -> None:
     assert order == tuple(range(12))
 
 
+WAVELENGTHS = [443, 490, 560, 665, 705, 740, 783, 842, 865, 945, 1610, 2190]
+BY_WAVELENGTH = {
+    "nanometres": [f"{nm} nm" for nm in WAVELENGTHS],
+    "bare": [str(nm) for nm in WAVELENGTHS],
+    "micrometres": [f"{nm / 1000:g} um" for nm in WAVELENGTHS],
+    "bare micrometres": [f"{nm / 1000:.4f}" for nm in WAVELENGTHS],
+    "words": [f"wavelength_{nm}.0 nanometers" for nm in WAVELENGTHS],
+    "counted": [f"Band {i} ({nm}nm)" for i, nm in enumerate(WAVELENGTHS, start=1)],
+    "of Sentinel-2B": "442.2 492.1 559.0 664.9 703.8 739.1 779.7 832.9 864.0 943.2 1610.4 2185.7".split(),
+}
+
+
+@pytest.mark.parametrize("spelling", BY_WAVELENGTH)
+def test_wavelengths_are_names_of_bands_in_any_order(spelling: str) -> None:
+    names = BY_WAVELENGTH[spelling]
+    assert sensors.match_bands(names) == (sensors.get("s2-l2a"), tuple(range(12)))
+    order = [3, 0, 11, 5, 4, 10, 1, 2, 9, 8, 7, 6]
+    shuffled = [names[i] for i in order]
+    for sensor in (None, sensors.get("s2-l2a")):
+        found = sensors.match_bands(shuffled, sensor)[1]
+        assert [shuffled[i] for i in found] == names
+
+
+def test_wavelengths_of_other_bands_are_no_sensors() -> None:
+    with pytest.raises(InputError, match="got 12 bands|no known band"):
+        sensors.match_bands([str(400 + 10 * i) for i in range(12)])
+    landsat = sensors.get("landsat-c2-l2")
+    nm = [f"{band.wavelength_nm} nm" for band in landsat.bands]
+    assert sensors.match_bands(nm[::-1], landsat)[1] == tuple(range(len(nm)))[::-1]
+
+
 def test_order_maps_the_file_onto_the_sensor() -> None:
     shuffled = [L1C[i] for i in (4, 0, 12, 3, 2, 1, 11, 10, 9, 8, 7, 6, 5)]
     sensor, order = sensors.match_bands(shuffled)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -240,13 +243,13 @@ def test_a_budget_in_a_file_is_refused(tmp_path):
 # --- copies ---
 
 
-def a_real_codec(folder: Path, side: int = 48, **options) -> Path:
+def a_real_codec(folder: Path, side: int = 48, codec: str = "tec-fp-small", **options) -> Path:
     """A store of a network's codec, three dates."""
     store = folder / "r.zarr"
     paths = [folder / f"tile_{day}.tif" for day in DAYS[:3]]
     for number, path in enumerate(paths):
         write_tif(path, scene_pixels(number, (12, side, side + 8)), NAMES)
-    make_store(paths, store, "tec-fp-small", quality=40, **{"gop": 3, "chunk": 24, **options})
+    make_store(paths, store, codec, quality=40, **{"gop": 3, "chunk": 24, **options})
     return store
 
 
@@ -260,6 +263,8 @@ OTHERS = {
     "band, time, y, x": lambda ds: ds.transpose("band", "time", "y", "x"),
     "time, y, band, x": lambda ds: ds.transpose("time", "y", "band", "x"),
     "band, y, x, time": lambda ds: ds.transpose("band", "y", "x", "time"),
+    "one band twelve times": lambda ds: ds.isel(band=[3] * 12),
+    "one band twice": lambda ds: ds.isel(band=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]),
 }
 
 
@@ -275,6 +280,44 @@ def test_copies_with_other_bands_or_axes_are_refused(tmp_path, name, is_lazy):
         ds.to_zarr(tmp_path / "copy.zarr")
     ds.drop_encoding().to_zarr(tmp_path / "plain.zarr")
     xr.testing.assert_equal(opened(tmp_path / "plain.zarr").load(), ds.load())
+
+
+_IN_ANOTHER_PROCESS = """
+import pickle, sys
+import eozip
+for name in sys.argv[1:]:
+    try:
+        pickle.load(open(name, "rb")).to_zarr(name + ".zarr")
+        print("written")
+    except eozip.errors.InputError as error:
+        print(error)
+"""
+
+
+def test_copies_in_another_process_are_refused_as_well(tmp_path):
+    store = a_real_codec(tmp_path, codec="tec-elic-small")  # which needs no torch
+    loaded, lazy = opened(store).load(), opened(store).chunk(-1)
+    copies = [make(ds) for make in OTHERS.values() for ds in (loaded, lazy)]
+    names = [str(tmp_path / str(number)) for number in range(len(copies) + 1)]
+    for name, ds in zip(names, [*copies, loaded], strict=True):
+        Path(name).write_bytes(pickle.dumps(ds))
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_ANOTHER_PROCESS, *names], capture_output=True, text=True, check=True
+    )
+    *refused, kept = done.stdout.splitlines()
+    assert kept == "written"
+    assert len(refused) == len(copies)
+    assert all("drop_encoding" in said for said in refused), refused
+
+
+def test_stores_of_one_configuration_do_not_stand_in_each_others_way(tmp_path):
+    whole, lame = scene_pixels(1, (12, 48, 56)), scene_pixels(2, (12, 48, 56))
+    lame[4] = 0  # a band without any data
+    for name, pixels in (("whole", whole), ("lame", lame)):
+        write_tif(tmp_path / f"{name}.tif", pixels, NAMES, nodata=0)
+        make_store([tmp_path / f"{name}.tif"], tmp_path / f"{name}.zarr", "tec-elic-small", quality=40)
+    opened(tmp_path / "whole.zarr").load()
+    opened(tmp_path / "lame.zarr").load().to_zarr(tmp_path / "copy.zarr")
 
 
 def test_a_codec_that_is_handed_on_by_zarr_refuses_fewer_bands(tmp_path):

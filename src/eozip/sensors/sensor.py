@@ -17,6 +17,13 @@ from eozip.own import VARIABLE, own_files
 
 # "B4", "B04", "Band 4", "B8A", "T32TQM_20250415_B08A_10m", "B2, central wavelength 490 nm" (as GDAL has it).
 _BAND_CODE = re.compile(r"(?<![a-z0-9])b(?:and)?[ _-]?0*([1-9]\d?)(a?)(?![a-z0-9])")
+# "490", "490 nm", "0.49 um", "wavelength_492.4", "Band 4 (664.6 nm)", "central wavelength 490 nanometers"
+_WAVELENGTH = re.compile(
+    r"(?:(?:band|central|centre|center|wavelength|wl|lambda|b?\d{1,2})[\s_:=(-]+)*(\d+(?:\.\d+)?)[\s_]*"
+    r"(nm|nanomet(?:er|re)s?|[uµμ]m|micromet(?:er|re)s?|microns?)?[\s)]*",
+    re.IGNORECASE,
+)
+_NEAR = 0.022  # of a wavelength: nominal 842 for 832.8 nm is, its neighbour at 864.7 nm is farther
 
 
 @dataclass(frozen=True)
@@ -223,6 +230,10 @@ def match_bands(
     """
     if sensor is not None:
         return _matched(descriptions, sensor)
+    for known in _all():
+        order = _order_by_wavelength(descriptions, known)
+        if order is not None:
+            return known, order
     found = [_canonical(text, position) for position, text in enumerate(descriptions, start=1)]
     doubled = sorted({name for name in found if found.count(name) > 1})
     if doubled:
@@ -243,6 +254,29 @@ def own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, 
     return tuple(positions[0] for positions in found)
 
 
+def _order_by_wavelength(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, ...] | None:
+    """Positions of a sensor's bands where every name is a wavelength near one of theirs; None where they are not."""
+    given = [_wavelength(text or "") for text in descriptions]
+    if len(given) != len(sensor.bands) or None in given:
+        return None
+    own = [band.wavelength_nm for band in sensor.bands]
+    nearest = [min(range(len(own)), key=lambda i: abs(own[i] - (nm or 0))) for nm in given]
+    is_near = all(abs(own[i] - (nm or 0)) <= _NEAR * own[i] for i, nm in zip(nearest, given, strict=True))
+    if not is_near or len(set(nearest)) != len(own):
+        return None
+    return tuple(nearest.index(i) for i in range(len(own)))
+
+
+def _wavelength(text: str) -> float | None:
+    """Nanometres that a name tells, and nothing beside them; a bare number below 100 is one of micrometres."""
+    found = _WAVELENGTH.fullmatch(text.strip())
+    if found is None:
+        return None
+    value, unit = float(found[1]), (found[2] or "").lower()
+    is_micro = not unit.startswith("n") if unit else value < 100
+    return value * 1000 if is_micro else value
+
+
 def _matched(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[Sensor, tuple[int, ...]]:
     names = sensor.band_names
     if len(descriptions) != len(names):
@@ -250,7 +284,7 @@ def _matched(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[Sensor
             f"expected {len(names)} bands for {sensor.id} ({' '.join(names)}), got {len(descriptions)}; choose bands "
             "with --bands (bands= in Python)"
         )
-    order = own_order(descriptions, sensor)
+    order = own_order(descriptions, sensor) or _order_by_wavelength(descriptions, sensor)
     if order is not None:
         return sensor, order
     found = [canonical_name(text) if text else None for text in descriptions]

@@ -13,15 +13,20 @@ were appended. Source: zarr.abc.codec.ArrayBytesCodec; zarr calls by keyword, so
 xarray hands the codec of an opened array on to every copy (`ds.sel(band=[...]).to_zarr(...)`), and zarr tells a codec
 neither the names of an array's axes nor its bands. A copy with other bands, or with the bands in another order, would be
 coded as what it is not, at a much lower quality and without a message. But the codec has decoded the pixels that it is now
-asked to encode: it remembers some of them (`Seen`), and checks that their bands still stand in the same places."""
+asked to encode: it remembers some of them (`Seen`), and checks that their bands still stand in the same places.
+In another process, of dask say, the codec that reads and the one that writes are no longer one object, as zarr sends both
+as JSON: so codecs that were read from metadata with one configuration share what they have seen, and it goes along where
+a dataset is pickled."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from types import NoneType
@@ -43,6 +48,8 @@ _EVERY = (
 )
 _MOST_PIXELS = 256  # of a chunk
 _MOST_REMEMBERED = 1 << 16
+_MOST_PICKLED = 1 << 10
+_TWIN_STEP = 4  # of the rows and columns in which two bands must be equal to be taken for one
 _LEAST_MOVED = 3
 HINT = "to save decoded pixels, drop the encoding first: ds.drop_encoding().to_zarr(...); to copy a store, copy its files"
 
@@ -56,43 +63,69 @@ class Seen:
         bands: bool [C], bands in which anything but the fill value was seen; None: nothing was decoded yet.
         dates: most dates in one chunk.
         extents: (axis, length) of chunks that hold fill values behind `length`.
+        twins: pairs of bands that had equal pixels, more than two values of them, in some chunk.
+        used: for each chunk, in which bands there was anything but the fill value, as bytes of bool [C].
+        name: what objects that share it are found by.
     """
 
     spectra: dict[bytes, bytes] = field(default_factory=dict)
     bands: np.ndarray | None = None
     dates: int = 0
     extents: set[tuple[int, int]] = field(default_factory=set)
+    twins: set[tuple[int, int]] = field(default_factory=set)
+    used: set[bytes] = field(default_factory=set)
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __deepcopy__(self, memo: object) -> Seen:
         return self
 
-    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
-        return Seen, ()  # another process has decoded nothing yet
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self.lock:
+            spectra = dict(list(self.spectra.items())[-_MOST_PICKLED:])
+            facts = self.bands, self.dates, set(self.extents), set(self.twins), set(self.used)
+            return _again, (self.name, spectra, *facts)
 
     def add(self, dn: np.ndarray, fill: int) -> None:
         """Remembers a chunk that was decoded, [T, C, h, w]."""
         used = dn != fill
         with self.lock:
             bands = used.any(axis=(0, 2, 3))
-            self.bands = bands if self.bands is None or len(self.bands) != len(bands) else self.bands | bands
-            self.dates = max(self.dates, _extent(used, 0))
-            self.extents |= {(axis, _extent(used, axis)) for axis in (2, 3)}
+            extents = {(axis, _extent(used, axis)) for axis in (2, 3)}
+            self._join(bands, _extent(used, 0), extents, _twins(dn), {bands.tobytes()})
             if len(self.spectra) > _MOST_REMEMBERED:
                 self.spectra.clear()
             self.spectra.update((key, spectrum) for key, spectrum in _spectra(dn))
+
+    def _join(
+        self,
+        bands: np.ndarray | None,
+        dates: int,
+        extents: set[tuple[int, int]],
+        twins: set[tuple[int, int]],
+        used: set[bytes],
+    ) -> None:
+        if bands is not None:
+            is_first = self.bands is None or len(self.bands) != len(bands)
+            self.bands = bands if is_first else self.bands | bands
+        self.dates = max(self.dates, dates)
+        self.extents |= extents
+        self.twins |= twins
+        self.used |= used
 
     def check(self, dn: np.ndarray, fill: int) -> None:
         """Looks at a chunk that is to be encoded, [T, C, h, w].
 
         Raises:
-            InputError: some bands are missing, other axes are where the bands were, or bands have changed places.
+            InputError: some bands are missing or there twice, other axes are where the bands were, or bands have changed
+                places.
         """
         used = dn != fill
         if self.bands is None or not used.any():
             return
         bands, have = len(self.bands), used.any(axis=(0, 2, 3))
-        if len(have) != bands or (self.bands & ~have).any():
+        is_missing = bool((self.bands & ~have).any()) if len(have) == bands else True
+        if is_missing and have.tobytes() not in self.used:
             raise InputError(
                 f"expected an array [time, band, y, x] of all {bands} bands, as it was opened, got values in {have.sum()} "
                 f"of {len(have)}: it has fewer bands, or its axes are in another order; {HINT}"
@@ -105,6 +138,12 @@ class Seen:
                     f"expected an array [time, band, y, x], as it was opened, got one that ends after {length} along axis "
                     f"{axis}, as bands or dates do; {HINT}"
                 )
+        doubled = sorted(_twins(dn) - self.twins)
+        if doubled:
+            raise InputError(
+                f"expected an array of all {bands} bands, as it was opened, got one in which bands {doubled[0][0] + 1} and "
+                f"{doubled[0][1] + 1} are the same pixels; {HINT}"
+            )
         self._check_order(dn)
 
     def _check_order(self, dn: np.ndarray) -> None:
@@ -116,6 +155,43 @@ class Seen:
                 f"expected the bands in the order in which they were opened, got {moved} of {len(known)} known pixels with "
                 f"their bands in another order; {HINT}"
             )
+
+
+_KNOWN: weakref.WeakValueDictionary[str, Seen] = weakref.WeakValueDictionary()  # of this process, by name
+
+
+def seen_by(name: str) -> Seen:
+    """What all codecs of this process that share a name have seen."""
+    return _KNOWN.setdefault(name, Seen(name=name))
+
+
+def _again(
+    name: str,
+    spectra: dict[bytes, bytes],
+    bands: np.ndarray | None,
+    dates: int,
+    extents: set[tuple[int, int]],
+    twins: set[tuple[int, int]],
+    used: set[bytes],
+) -> Seen:
+    """What another process, or this one, pickled: joined to what is known here under the same name."""
+    seen = seen_by(name)
+    with seen.lock:
+        seen._join(bands, dates, extents, twins, used)
+        seen.spectra.update(spectra)
+    return seen
+
+
+def _twins(dn: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of bands [T, C, h, w] that hold the same pixels, if these have more than two values."""
+    some = np.ascontiguousarray(dn[:, :, ::_TWIN_STEP, ::_TWIN_STEP].swapaxes(0, 1)).reshape(dn.shape[1], -1)
+    first: dict[bytes, int] = {}
+    found = set()
+    for band, pixels in enumerate(some):
+        before = first.setdefault(pixels.tobytes(), band)
+        if before != band and len(np.unique(pixels)) > 2 and (dn[:, before] == dn[:, band]).all():
+            found.add((before, band))
+    return found
 
 
 def _extent(used: np.ndarray, axis: int) -> int:
@@ -240,7 +316,9 @@ class EozipChunkCodec(ArrayBytesCodec):
         own = {"budget": budget and budget.get("sections")}
         if "budgets" in configuration:
             own["budgets"] = _as_tuple(configuration["budgets"])
-        return cls(**{**configuration, **own})
+        read = cls(**{**configuration, **own})
+        object.__setattr__(read, "seen", seen_by(json.dumps(configuration, sort_keys=True)))
+        return read
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's entry in zarr.json, every parameter explicit; but budgets only where set."""

@@ -243,10 +243,9 @@ def _matching_dates(description: Description, wanted: str | int) -> list[int]:
         return [int(text) - 1]
     found = [i for i, date in enumerate(description.dates) if date is not None and date.startswith(text)]
     if not found:
-        known = ", ".join(date or "unknown" for date in description.dates)
-        raise InputError(
-            f"expected a date or a position from 1 to {count}, got {text!r}; the store has {known}"
-        )
+        known = ", ".join(date or "a date that is unknown" for date in description.dates)
+        dated = f"the store has {known}" if any(description.dates) else "the store's dates are unknown"
+        raise InputError(f"expected a date or a position from 1 to {count}, got {text!r:.80}; {dated}")
     return found
 
 
