@@ -47,13 +47,13 @@ import numpy as np, torch
 how, repeats, folder, tasks = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
 from contextlib import nullcontext
 from types import SimpleNamespace
-from eozip import blas, threads
+from eozip import threads
 if how == "one":
     threads.choose(1)
 if how == "torch":  # as many as there are cores, whoever else uses them, and chunks one after the other
     threads.choose(os.cpu_count())
     threads.each = lambda code, items, count, network=True: map(code, items)
-    blas.one_blas_thread._libraries = SimpleNamespace(limit=lambda **_: nullcontext())
+    threads.one_blas_thread._libraries = SimpleNamespace(limit=lambda **_: nullcontext())
 import eozip, xarray
 from eozip import store
 from eozip.store import pixels, writer
