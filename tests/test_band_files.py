@@ -220,3 +220,19 @@ def test_sen2r_stacks_have_their_bands_by_its_own_order(tmp_path: Path, metres: 
     product = open_product(tmp_path)
     assert product.scenes[0].band_codes[7] == eighth
     assert [layer.name for layer in product.beside] == ["scl"]
+
+
+def test_dates_with_a_damaged_or_a_missing_file_are_left_out(tmp_path: Path) -> None:
+    for day in (
+        "20210715T101031",
+        "20210720T101031",
+        "20210725T101031",
+        "20210730T101031",
+        "20210804T101031",
+    ):
+        write_bands(tmp_path, made(), f"T32TQM_{day}_{{band}}_{{metres}}m.tif")
+    (tmp_path / "T32TQM_20210720T101031_B05_20m.tif").unlink()
+    (tmp_path / "T32TQM_20210725T101031_B05_20m.tif").write_bytes(b"no image")
+    product = open_product(tmp_path, skip_bad=True)
+    assert [f"{date:%m%d}" for date in product.dates if date] == ["0715", "0730", "0804"]
+    assert sorted("B05" in text for text in product.left_out) == [True, True]

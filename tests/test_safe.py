@@ -224,3 +224,38 @@ def test_unpacked_metadata_name_the_product(tmp_path: Path) -> None:
     renamed = tmp_path / "renamed"
     shutil.move(path, renamed)
     assert len(open_product(renamed / "MTD_MSIL2A.xml").scenes) == 3
+
+
+# --- damaged dates ---
+
+
+def damage(safe: Safe, path: Path, band: str = "B03") -> None:
+    """Cuts a JPEG 2000 file short behind its header: it opens, and cannot be read."""
+    image = path / f"{safe.image(band, 10)}.jp2"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+
+
+def test_a_damaged_jp2_is_named_with_its_date_and_band_when_it_is_read(tmp_path: Path) -> None:
+    safe = Safe(made())
+    path = safe.write(tmp_path)
+    damage(safe, path)
+    with pytest.raises(InputError, match=r"2022-01-26, band B03: cannot read"):
+        pixels(open_product(path))
+
+
+def test_a_damaged_date_is_left_out_and_said(tmp_path: Path) -> None:
+    safe = Safe(made())
+    damage(safe, safe.write(tmp_path))
+    Safe(made(2), date="20220131T101311").write(tmp_path)
+    Safe(made(3), date="20220205T101311", drop=("B05",)).write(tmp_path)
+    product = open_product(tmp_path, skip_bad=True)
+    assert [f"{date:%m%d}" for date in product.dates if date] == ["0131"]
+    assert "2022-01-26, band B03: cannot be read" in product.left_out[0]
+    assert "band B05 (20 m) is missing" in product.left_out[1]
+
+
+def test_where_every_date_is_damaged_all_are_named(tmp_path: Path) -> None:
+    safe = Safe(made())
+    damage(safe, safe.write(tmp_path))
+    with pytest.raises(InputError, match=r"every date is damaged.*band B03"):
+        open_product(tmp_path, skip_bad=True)

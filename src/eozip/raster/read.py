@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -56,7 +56,7 @@ class SceneReader:
         y0, y1 = _bounds(y, height, "rows")
         x0, x1 = _bounds(x, width, "columns")
         window = Window(x0, y0, x1 - x0, y1 - y0)
-        return np.stack([self._shifted(t, self._date(self.scene.sources[t], window)) for t in range(t0, t1)])
+        return np.stack([self._shifted(t, self._date(t, window)) for t in range(t0, t1)])
 
     def close(self) -> None:
         """Close every file."""
@@ -81,11 +81,13 @@ class SceneReader:
             )
         return moved.astype(pixels.dtype)
 
-    def _date(self, sources: tuple[Source, ...], window: Window) -> np.ndarray:
-        parts = [
-            self._bands(path, list(group), window)
-            for path, group in groupby(sources, key=lambda source: source.path)
-        ]
+    def _date(self, t: int, window: Window) -> np.ndarray:
+        sources = self.scene.sources[t]
+        parts = []
+        for path, group in groupby(enumerate(sources), key=lambda one: one[1].path):
+            bands = list(group)
+            with _damage(path, window, self._what(t, [i for i, _ in bands])):
+                parts.append(self._bands(path, [source for _, source in bands], window))
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if self.scene.lattice is None:
             return whole
@@ -93,6 +95,13 @@ class SceneReader:
             dn, error = self.scene.lattice.dn(whole)
         self.rounding = max(self.rounding, error)
         return dn
+
+    def _what(self, t: int, bands: Sequence[int]) -> str:
+        """Date and bands, for messages."""
+        date = self.scene.dates[t]
+        names = ", ".join(str(self.scene.band_names[i]) for i in bands if self.scene.band_names[i])
+        parts = [f"{date:%Y-%m-%d}" if date is not None else "", f"band {names}" if names else ""]
+        return ", ".join(part for part in parts if part)
 
     def missing(self, t: int, y: slice, x: slice) -> np.ndarray:
         """Which pixels of one date the masks of its files hide: bool [C, h, w]."""
@@ -105,8 +114,7 @@ class SceneReader:
         return np.concatenate(parts)
 
     def _bands(self, path: str, sources: list[Source], window: Window) -> np.ndarray[Any, Any]:
-        with _damage(path, window):
-            pixels = self._dataset(path).read([source.index for source in sources], window=window)
+        pixels = self._dataset(path).read([source.index for source in sources], window=window)
         for i, source in enumerate(sources):
             self._show_under(pixels[i], source, window)
         if self.scene.fill is not None and any(source.mask for source in sources):
@@ -158,15 +166,15 @@ def _named(path: str, window: Window) -> Iterator[None]:
 
 
 @contextmanager
-def _damage(path: str, window: Window) -> Iterator[None]:
+def _damage(path: str, window: Window, what: str = "") -> Iterator[None]:
     """Errors of GDAL in the block say where the file is damaged."""
     try:
         yield
     except RasterioError as error:
         where = f"rows {window.row_off}+{window.height}, columns {window.col_off}+{window.width}"
         raise InputError(
-            f"{path}: cannot read {where} ({error.__cause__ or error}); the file is cut short or "
-            "damaged: fetch it again"
+            f"{path}: {what}{': ' if what else ''}cannot read {where} ({error.__cause__ or error}); the file is cut short "
+            "or damaged: fetch it again"
         ) from error
 
 

@@ -15,7 +15,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
 from eozip.errors import InputError
-from eozip.raster.delivered.delivery import BesideFile, Delivery
+from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery
 from eozip.raster.delivered.offsets import by_tags
 from eozip.raster.files import notes_on, printable, settled
 from eozip.raster.header import Band, Header, profile_of, with_masks, without_alpha
@@ -49,8 +49,14 @@ class Joining:
     lattice: tuple[float, float | None] | None = None
 
 
-def assemble(deliveries: Sequence[Delivery], how: Joining, notes: Sequence[str] = ()) -> Product:
+def assemble(deliveries: Sequence[Delivery], how: Joining, notes: Sequence[str], bad: Bad) -> Product:
     """Joins deliveries as the dates of one product.
+
+    Args:
+        deliveries: at least one.
+        how: what is asked for.
+        notes: sentences for a person.
+        bad: what becomes of dates that lack bands which most have.
 
     Raises:
         InputError: bands that a date lacks, grids that differ, or offsets that cannot be told.
@@ -61,6 +67,8 @@ def assemble(deliveries: Sequence[Delivery], how: Joining, notes: Sequence[str] 
     dated = [replace(deliveries[i], dating=datings[i]) for i in order]
     picked = [_chosen(one, how) for one in dated]
     merged = _merged(picked) if how.mosaic == SOLAR_DAY else picked
+    if bad.skip:
+        merged = _complete(merged, bad)
     _check_bands(merged)
     when = [one.delivery.dating.date for one in merged]
     scenes = [_scene(merged, grid, when, how) for grid in range(len(merged[0].grids))]
@@ -178,6 +186,16 @@ def _check_bands(dates: Sequence[_Picked]) -> None:
                 f"{_when(other)}: its bands are on {len(other.grids)} grids, those of {_when(first)} on {len(first.grids)}; "
                 "dates of one store share their grids: leave one out, or warp it (gdalwarp)"
             )
+
+
+def _complete(dates: Sequence[_Picked], bad: Bad) -> list[_Picked]:
+    """The dates that have every band which most dates have."""
+    counts = Counter(key for one in dates for key in _keys(one))
+    usual = {key for key, count in counts.items() if 2 * count > len(dates)}
+    lacking = {i: usual - _keys(one) for i, one in enumerate(dates) if usual - _keys(one) and _keys(one)}
+    for i, bands in lacking.items():
+        bad.left_out.append(f"left out: {_when(dates[i])}: no band {' '.join(sorted(map(str, bands)))}")
+    return [one for i, one in enumerate(dates) if i not in lacking]
 
 
 def _keys(one: _Picked) -> set[str | None]:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from eozip.errors import InputError
-from eozip.raster.delivered.delivery import BesideFile, Delivery, by_grid, coarse_factor
+from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
 from eozip.raster.delivered.layers import KNOWN, NATIVE
 from eozip.raster.delivered.names import FileName, named
 from eozip.raster.delivered.offsets import Told, agreed, baseline_in, by_baseline, by_tags, check_date
@@ -42,13 +43,14 @@ class _File:
 
 
 def file_deliveries(
-    inputs: PathLike | Sequence[PathLike], offset: float | None
+    inputs: PathLike | Sequence[PathLike], offset: float | None, bad: Bad
 ) -> tuple[list[Delivery], list[str]]:
     """Describes plain files; reads no pixels.
 
     Args:
         inputs: files or folders.
         offset: radiometric offset of all bands; None: as the files say.
+        bad: what becomes of damaged dates.
 
     Returns:
         one delivery for each date, and notes.
@@ -56,17 +58,36 @@ def file_deliveries(
     Raises:
         InputError: a file that is no band among files of one band each, or an offset that cannot be told.
     """
-    files = [_File(header, named(header.path)) for header in (header_of(path) for path in files_of(inputs))]
+    files = _files(files_of(inputs), bad)
     bands = [file for file in files if _is_band(file)]
     if len(bands) < 2 and not any(file.name.is_stack for file in files):
-        return [_stack(file.header, offset) for file in files], []
+        return [one for file in files for one in bad.tried(partial(_stack, file.header, offset))], []
     notes = _check_rest(files)
     groups: dict[tuple[str, ...], list[_File]] = {}
     for file in files:
         if _is_band(file) or file.name.is_stack:
             groups.setdefault(file.name.product, []).append(file)
     layers = [file for file in files if file.name.layer is not None and len(file.header.bands) == 1]
-    return [_delivery(key, group, layers, len(groups), offset) for key, group in groups.items()], notes
+    deliveries = []
+    for key, group in groups.items():
+        deliveries += bad.tried(partial(_delivery, key, group, layers, len(groups), offset))
+    return deliveries, notes
+
+
+def _files(paths: Sequence[str], bad: Bad) -> list[_File]:
+    """Headers of files; without all files of a date of which one cannot be opened, where those are skipped."""
+    found, broken = [], set()
+    for path in paths:
+        name = named(path)
+        try:
+            found.append(_File(header_of(path), name))
+        except InputError as error:
+            if not bad.skip:
+                raise
+            if name.product not in broken:
+                bad.left_out.append(f"left out: {error}")
+            broken.add(name.product)
+    return [file for file in found if file.name.product not in broken]
 
 
 def _is_band(file: _File) -> bool:

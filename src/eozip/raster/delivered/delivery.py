@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
+
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from eozip.errors import InputError
 from eozip.raster.files import Dating, exists
-from eozip.raster.header import Band, Header
+from eozip.raster.header import Band, Header, open_dataset
 from eozip.raster.product import Acquisition
 
 _SAME = 1e-6  # of a pixel
+_ROWS = 1024  # read at once when a delivery is looked at for damage
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,50 @@ class Delivery:
             return self.bytes
         paths = {band.source.path for band in self.bands}
         return sum(os.path.getsize(path) for path in paths) if all(map(exists, paths)) else None
+
+
+class Bad:
+    """What becomes of deliveries that are damaged or incomplete.
+
+    Args:
+        skip: whether they are left out; else their error stops all.
+
+    Attributes:
+        left_out: a sentence on each that was left out.
+    """
+
+    def __init__(self, skip: bool) -> None:
+        self.skip = skip
+        self.left_out: list[str] = []
+
+    def tried(self, make: Callable[[], Delivery]) -> list[Delivery]:
+        """A delivery; none where it is bad. To skip one, all of its pixels are read: damage may lie anywhere."""
+        if not self.skip:
+            return [make()]
+        try:
+            found = make()
+            for header in found.headers:
+                _read_all(header)
+        except InputError as error:
+            self.left_out.append(f"left out: {error}")
+            return []
+        return [found]
+
+
+def _read_all(header: Header) -> None:
+    when = "" if header.dating.date is None else f"{header.dating.date:%Y-%m-%d}, "
+    for path, group in groupby(header.bands, key=lambda band: band.source.path):
+        bands = list(group)
+        try:
+            with open_dataset(path) as source:
+                for row in range(0, source.height, _ROWS):
+                    window = Window(0, row, source.width, min(_ROWS, source.height - row))
+                    source.read([band.source.index for band in bands], window=window)
+        except RasterioError as error:
+            names = ", ".join(str(band.name) for band in bands)
+            raise InputError(
+                f"{path}: {when}band {names}: cannot be read ({error.__cause__ or error})"
+            ) from error
 
 
 def by_grid(headers: Sequence[Header], name: str) -> tuple[Header, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from eozip.arguments import choice, real
 from eozip.errors import InputError
 from eozip.raster.delivered.assemble import SOLAR_DAY, Joining, assemble
 from eozip.raster.delivered.bandfiles import file_deliveries
-from eozip.raster.delivered.delivery import Delivery
+from eozip.raster.delivered.delivery import Bad, Delivery
 from eozip.raster.delivered.safe import is_safe, safe_delivery
 from eozip.raster.delivered.stac import is_stac, stac_deliveries
 from eozip.raster.files import PathLike, is_elsewhere, printable
@@ -28,6 +30,7 @@ def open_product(
     harmonise: bool = False,
     lattice: float | Sequence[float] | None = None,
     assets: Sequence[str] | None = None,
+    skip_bad: bool = False,
 ) -> Product:
     """Describe what someone holds; reads no pixels.
 
@@ -37,6 +40,7 @@ def open_product(
         bands: names or 1-based positions of the bands to take; see `eozip.raster.open_scene`.
         offset: DN added to the offset-free DN, of all bands and dates; None takes what the products say.
         mosaic: "solar-day" merges several deliveries of one tile and one solar day into one date.
+        skip_bad: leave out what is damaged or incomplete, which is told in the product; all pixels are read for that.
         lattice: step, or step and value of DN 0, of the lattice on which floats are coded; None: 1e-4, from -0.0999 on.
         assets: keys of the assets of STAC items to take; None: the bands, and what is known to lie beside.
         harmonise: bring all dates to one radiometric offset, the largest; else each keeps its own.
@@ -49,8 +53,12 @@ def open_product(
     if mosaic not in (None, SOLAR_DAY):
         raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
     keys = None if assets is None else [str(key) for key in assets]
-    deliveries, notes = _deliveries(inputs, bands, known, keys)
-    return assemble(deliveries, Joining(bands, known, mosaic, harmonise, _lattice(lattice)), notes)
+    bad = Bad(skip_bad)
+    deliveries, notes = _deliveries(inputs, bands, known, keys, bad)
+    if not deliveries:
+        raise InputError(f"every date is damaged or incomplete: {'; '.join(bad.left_out)}")
+    product = assemble(deliveries, Joining(bands, known, mosaic, harmonise, _lattice(lattice)), notes, bad)
+    return replace(product, left_out=tuple(bad.left_out), notes=(*product.notes, *bad.left_out))
 
 
 def _lattice(asked: float | Sequence[float] | None) -> tuple[float, float | None] | None:
@@ -68,6 +76,7 @@ def _deliveries(
     bands: Sequence[str | int] | None,
     offset: float | None,
     assets: Sequence[str] | None,
+    bad: Bad,
 ) -> tuple[list[Delivery], list[str]]:
     given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     found: list[Delivery] = []
@@ -76,15 +85,16 @@ def _deliveries(
     for path in given:
         products = _products(path)
         if isinstance(path, str | os.PathLike) and is_stac(printable(path)):
-            items, said = stac_deliveries(os.fspath(path), _codes(bands), offset, assets)
+            items, said = stac_deliveries(os.fspath(path), _codes(bands), offset, assets, bad)
             found, notes = [*found, *items], [*notes, *said]
         elif products:
-            found += [safe_delivery(product, _codes(bands), offset) for product in products]
+            for product in products:
+                found += bad.tried(partial(safe_delivery, product, _codes(bands), offset))
         else:
             plain.append(path)
-    if not plain and found:
+    if not plain and (found or bad.left_out):
         return found, notes
-    more, said = file_deliveries(plain if found else inputs, offset)
+    more, said = file_deliveries(plain if found or bad.left_out else inputs, offset, bad)
     return [*found, *more], [*notes, *said]
 
 

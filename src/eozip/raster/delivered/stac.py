@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -18,7 +19,7 @@ from rasterio.errors import CRSError
 
 from eozip.errors import InputError
 from eozip.raster.delivered.bandfiles import FIXED
-from eozip.raster.delivered.delivery import BesideFile, Delivery, by_grid, coarse_factor
+from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
 from eozip.raster.delivered.layers import KNOWN, NATIVE, layer_of, metres_of
 from eozip.raster.delivered.names import L30
 from eozip.raster.delivered.offsets import (
@@ -59,6 +60,7 @@ def stac_deliveries(
     wanted: Sequence[str] | None = None,
     offset: float | None = None,
     assets: Sequence[str] | None = None,
+    bad: Bad | None = None,
 ) -> tuple[list[Delivery], list[str]]:
     """Describes every item; reads headers of its assets, and no pixels.
 
@@ -67,6 +69,7 @@ def stac_deliveries(
         wanted: canonical names of bands; the files of others are not opened; None: all.
         offset: radiometric offset of all bands, whatever the items say.
         assets: keys of the assets to take; None: those that are bands, on their native grids.
+        bad: what becomes of damaged items; None: they stop all.
 
     Raises:
         InputError: no STAC, no usable assets, or sources that contradict each other.
@@ -80,7 +83,9 @@ def stac_deliveries(
         )
     more = any(link.get("rel") == "next" for link in found.get("links", []) if isinstance(link, dict))
     notes = [f"{path}: has a further page of items (rel: next), which is not read"] if more else []
-    return [_delivery(_Item.of(one, path), wanted, offset, assets) for one in features], notes
+    tried = (bad or Bad(False)).tried
+    items = [_Item.of(one, path) for one in features]
+    return [one for item in items for one in tried(partial(_delivery, item, wanted, offset, assets))], notes
 
 
 def _is_item(one: object) -> bool:
