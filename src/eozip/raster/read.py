@@ -148,7 +148,9 @@ class SceneReader:
                 hidden = self._dataset(path).read_masks(indexes, window=window) == 0
         return np.broadcast_to(hidden, shape)
 
-    def _dataset(self, path: str) -> rasterio.DatasetReader:
+    def _dataset(self, path: str) -> Any:
+        if self.scene.planes is not None:
+            return self.scene.planes[path]
         if path not in self._datasets:
             while len(self._datasets) >= _OPEN_FILES:
                 self._datasets.pop(next(iter(self._datasets))).close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -53,7 +53,7 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
-        return {field.name: _listed(getattr(self, field.name)) for field in fields(self)}
+        return {one.name: _listed(getattr(self, one.name)) for one in fields(self)}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Profile:
@@ -62,12 +62,12 @@ class Profile:
         Raises:
             InputError: a field is missing.
         """
-        missing = [field.name for field in fields(cls) if field.name not in table]
+        missing = [one.name for one in fields(cls) if one.name not in table]
         if missing:
             raise InputError(
                 f"raster profile lacks {', '.join(missing)}; got {', '.join(table) or 'nothing'}"
             )
-        return cls(**{field.name: _tupled(table[field.name]) for field in fields(cls)})
+        return cls(**{one.name: _tupled(table[one.name]) for one in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ class Scene:
         offsets: [T][C] DN added, where bands or dates differ in it; None: `offset`, of all.
         shifts: [T][C] DN added on reading, so that all have one offset; None: none.
         specials: DN that are no measurements and are never shifted, beside nodata.
+        planes: what sources name where they are arrays in memory instead of files: path > one that reads as rasterio does.
         lattice: what the DN mean where the source holds floats: they are read as DN of it; None: they are the source's.
     """
 
@@ -176,6 +177,7 @@ class Scene:
     shifts: tuple[tuple[int, ...], ...] | None = None
     specials: tuple[int, ...] = ()
     lattice: Lattice | None = None
+    planes: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
