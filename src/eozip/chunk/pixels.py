@@ -157,11 +157,16 @@ def _source(stack: np.ndarray, squeezed: bool, nodata: int | None, offset: int, 
     if abs(offset) > 1 << 16:
         raise InputError(f"offset: expected at most 65536 in size, got {offset}")
     masked = np.zeros(stack.shape, bool) if nodata is None else stack == nodata
-    unit = REFLECTANCE / sensors.get(sensor).scale if sensor in sensors.names() else 1.0
+    unit = unit_of(sensor)
     low, high = (round(unit * bound) + offset for bound in CODED_RANGE)
     beyond = ((stack < low) | (stack > high)) & ~masked
     left_out = np.broadcast_to(False, stack.shape)
     return Source(stack, squeezed, nodata, offset, sensor, masked, beyond, left_out, unit=unit)
+
+
+def unit_of(sensor: str) -> float:
+    """DN of a sensor that are as much reflectance as one of Sentinel-2's; 1 where it is not known."""
+    return REFLECTANCE / sensors.get(sensor).scale if sensor in sensors.names() else 1.0
 
 
 def _checked_stack(dn: np.ndarray, name: str) -> tuple[np.ndarray, bool]:

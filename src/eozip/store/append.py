@@ -7,7 +7,6 @@ too, and the group's document is replaced last: a killed append leaves the store
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +17,40 @@ from typing import Any
 import numpy as np
 
 from eozip.chunk import api
+from eozip.codecs.registry import LOSSLESS
 from eozip.errors import FormatError, InputError, WeightsError
-from eozip.raster import Scene, open_reader, with_fill
+from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
+from eozip.raster.product import Product
 from eozip.store.container import Container, StoreFiles, changing, updating
-from eozip.store.description import Description, check_same_source, describe, in_band_order
-from eozip.store.documents import ARRAY
+from eozip.store.description import (
+    Description,
+    band_positions,
+    check_same_grids,
+    check_same_source,
+    describe,
+    described,
+)
+from eozip.store.documents import ARRAY, GROUP, LayerDocument, read
 from eozip.store.grid import Shape, Window, regular_groups
+from eozip.store.joined import Joined, joined, open_joined
+from eozip.store.layers import Placed, placed, put_values
+from eozip.store.metadata import layer_keys
+from eozip.store.native import alignment, samples
 from eozip.store.pixels import StorePixels, open_pixels
+from eozip.store.records import as_product, grown, lattice_record
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
 from eozip.store.shards import Shard, pack_shard
-from eozip.store.tally import Tally, psnr_of, squares_of
-from eozip.store.writer import Progress, Run, check_drop, encoded_shards, quality_range
+from eozip.store.tally import psnr_of, squares_of
+from eozip.store.writer import (
+    Progress,
+    Run,
+    check_drop,
+    encoded_shards,
+    quality_range,
+    stream_offsets,
+    tally_of,
+)
 
 
 def put_shard(
@@ -110,14 +131,14 @@ def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
     found = pixels.description
     (y0, y1), (x0, x1) = window.rows, window.columns
     empty = np.full((dates, found.grid.shape[1], y1 - y0, x1 - x0), found.fill_value, found.dtype)
-    codec = found.codec
-    return api.encode(empty, "lossless", nodata=codec.nodata, sensor=codec.sensor, offset=codec.offset)
+    asked = {"quality": None, "target_psnr": None, "max_error": None, "budgets": None}
+    return replace(found.codec, codec=LOSSLESS, **asked).encoded(empty).blob  # type: ignore[arg-type]
 
 
 def _holds_nothing(pixels: StorePixels, data: bytes) -> bool:
-    if api.inspect(data).header.codec != "lossless":
+    if api.inspect(data).header.codec != LOSSLESS:
         return False
-    return bool(np.all(api.decode_array(data) == pixels.description.fill_value))
+    return bool(np.all(pixels.description.codec.decoded(data) == pixels.description.fill_value))
 
 
 @dataclass(frozen=True)
@@ -132,7 +153,8 @@ class Appended:
         groups: dates in each new group.
         chunks: chunks encoded; `empty` of them hold nodata only.
         bytes: size of the store now; `bytes_before` before.
-        bpppb: bits by which the store grew per new pixel and band.
+        beside_bytes: of them, rasters beside the bands of the new dates.
+        bpppb: bits by which the store grew, without those rasters, by new sample.
         psnr: dB at peak 10,000 DN over the new valid pixels that were not dropped; None where they are all equal.
         date_psnr: [t] dB.
         date_bits: [t] as in `Summary`.
@@ -151,6 +173,7 @@ class Appended:
     empty: int
     bytes: int
     bytes_before: int
+    beside_bytes: int
     bpppb: float
     psnr: float | None
     date_psnr: list[float | None]
@@ -163,17 +186,18 @@ class Appended:
 
 def append_store(
     store: str | Path,
-    scene: Scene,
+    source: Scene | Product,
     *,
     asked: Mapping[str, Any] | None = None,
     drop: MaskReader | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Appended:
-    """Encodes the dates of a scene into a store, behind those that are there.
+    """Encodes the dates of a scene or a product into a store, behind those that are there.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file written by eozip.
-        scene: the new dates, on the store's grid and with its bands (in any order where they have names).
+        source: the new dates, on the store's grids and with its bands (in any order where they have names). Dates of a
+            product keep the radiometric offset that it says; of a scene it is the store's.
         asked: fields of `EozipChunkCodec` that the caller expects of the store; None and missing ones are not
             compared.
         drop: mask of the new dates, as in `encode_store`; may be given whether the dates before had one or not.
@@ -191,43 +215,113 @@ def append_store(
     started = time.perf_counter()
     with changing(Path(store)) as path:
         found = describe(path)
-        run = _append(found, scene, asked or {}, drop, progress)
-    return _summary(found, run, str(store), scene, time.perf_counter() - started)
+        run = _append(found, source, asked or {}, drop, progress)
+    return _summary(found, run, str(store), time.perf_counter() - started)
 
 
 def _append(
     found: Description,
-    scene: Scene,
+    source: Scene | Product,
     asked: Mapping[str, Any],
     drop: MaskReader | None,
     progress: Progress,
 ) -> Run:
     """Encodes and writes; the store is locked."""
-    scene = _filled(in_band_order(scene, found), found)
-    _check(found, scene, asked)
+    new = _new_dates(found, source)
+    _check(found, new, asked)
     check_drop(found.codec, drop)
-    run = _run(found, scene, progress, drop)
-    stored = scene.select(_stored_order(found))
+    run = _run(found, new, progress, drop)
+    order = [new.positions[i] for i in _stored_order(found)]
+    layers = placed(new.joined.product.beside, new.joined.scene, run.grid, alignment(found.codec.grids))
     with (
         updating(found.path, found.state) as container,
         open_pixels(found) as pixels,
-        open_reader(stored) as reader,
+        open_joined(new.joined, order) as reader,
     ):
+        _check_layers(pixels.files, layers)
         more = sum(
-            put_shard(run, pixels, container, shard, new) for shard, new in encoded_shards(run, reader)
+            put_shard(run, pixels, container, shard, streams)
+            for shard, streams in encoded_shards(run, reader)
         )
-        record = grown_record(found, scene, _facts(found, run, more))
-        for key, data in rewritten_keys(pixels.files, record).items():
+        run.beside_bytes = put_values(container, layers, run.first)
+        product = grown(found, new.joined, new.positions, new.offsets, layers)
+        record = grown_record(found, new.scene, _facts(found, run, more), product)
+        nodes = _new_nodes(found, new, layers, run.grid.shape[0])
+        for key, data in rewritten_keys(pixels.files, record, nodes).items():
             container.put(key, data)
     return run
+
+
+@dataclass(frozen=True)
+class _NewDates:
+    """Dates that are to be appended.
+
+    Attributes:
+        joined: what was given.
+        positions: in its scene of the store's bands, in the order of the store's source.
+        scene: these bands.
+        offsets: [t][C] radiometric offsets of these bands.
+    """
+
+    joined: Joined
+    positions: list[int]
+    scene: Scene
+    offsets: tuple[tuple[float, ...], ...]
+
+
+def _new_dates(found: Description, source: Scene | Product) -> _NewDates:
+    product = as_product(source)
+    for scene in product.scenes:
+        if scene.is_masked and found.codec.nodata is None:
+            raise InputError(
+                f"{found.path}: expected files without a mask, as the store has no nodata value, got {scene.paths[0]} "
+                "with one; encode all dates into a new store"
+            )
+    given = joined(product, found.codec.nodata)
+    positions = band_positions(given.scene, found)
+    scene = given.scene.select(positions)
+    check_same_grids(found, tuple(given.band_factors[i] for i in positions))
+    own = (float(found.codec.offset),) * scene.shape[1]
+    offsets = scene.band_offsets if isinstance(source, Product) else (own,) * scene.shape[0]
+    return _NewDates(given, positions, scene, offsets)
+
+
+def _new_nodes(found: Description, new: _NewDates, layers: Sequence[Placed], dates: int) -> dict[str, bytes]:
+    """Documents and coordinates of layers that the store did not have."""
+    known = {layer.path for layer in (found.product.layers if found.product else ())}
+    more = [layer for layer in layers if layer.record.path not in known]
+    return layer_keys(new.joined.scene.profile, new.joined.factors, more, dates)
+
+
+def _check_layers(files: StoreFiles, layers: Sequence[Placed]) -> None:
+    """Refuses values of another kind or size than the store's array of that name has."""
+    for one in layers:
+        key = f"{one.record.path}/{GROUP}"
+        if files.size(key) is None:
+            continue
+        array = read(files, key, LayerDocument)
+        expected = array.shape[1:], array.data_type, array.chunk_grid.configuration.chunk_shape[1:]
+        got = one.layer.scene.shape[2:], one.layer.scene.dtype.name, one.chunk
+        if expected != got or array.fill_value != one.fill:
+            raise InputError(
+                f"{files.path}: {one.record.path}: expected (size, type, chunks) {expected} with {array.fill_value} for "
+                f"missing values, as the store has it, got {got} with {one.fill}; leave that layer out, or encode the "
+                "dates into a store of their own"
+            )
 
 
 # --- what may be appended ---
 
 
-def _check(found: Description, scene: Scene, asked: Mapping[str, Any]) -> None:
+def _check(found: Description, new: _NewDates, asked: Mapping[str, Any]) -> None:
     """Everything is compared before anything is encoded."""
+    scene = new.scene
     check_same_source(found.profile, scene.profile, found.path)
+    if lattice_record(scene.lattice) != (found.product.lattice if found.product else None):
+        raise InputError(
+            f"{found.path}: expected values of {found.product and found.product.lattice}, as the store has them, got "
+            f"{scene.lattice}; encode the dates into a store of their own"
+        )
     for name, value in asked.items():
         have = getattr(found.codec, name)
         if value is not None and value != have:
@@ -238,18 +332,8 @@ def _check(found: Description, scene: Scene, asked: Mapping[str, Any]) -> None:
     check_foreign(found)
     _check_dates(found, scene.dates)
     with StoreFiles(found.path) as files:
-        check_arrays(files)
+        check_arrays(files, [layer.path for layer in (found.product.layers if found.product else ())])
     _check_weights(found)
-
-
-def _filled(scene: Scene, found: Description) -> Scene:
-    """What masks hide takes the store's nodata value."""
-    if scene.is_masked and found.codec.nodata is None:
-        raise InputError(
-            f"{found.path}: expected files without a mask, as the store has no nodata value, got {scene.paths[0]} with "
-            "one; encode all dates into a new store"
-        )
-    return with_fill(scene, found.codec.nodata)
 
 
 def _check_dates(found: Description, dates: Sequence[datetime | None]) -> None:
@@ -287,11 +371,12 @@ def _stored_order(found: Description) -> list[int]:
     return [found.band_order.index(position) for position in range(len(found.band_order))]
 
 
-def _run(found: Description, scene: Scene, progress: Progress, drop: MaskReader | None) -> Run:
+def _run(found: Description, new: _NewDates, progress: Progress, drop: MaskReader | None) -> Run:
     first, bands, height, width = found.grid.shape
-    grid = replace(found.grid, shape=(first + scene.shape[0], bands, height, width))
-    tally = Tally(scene.shape[0], bands, found.codec.offset, found.codec.nodata)
-    return Run(found.codec, grid, tally, progress, first, drop)
+    grid = replace(found.grid, shape=(first + new.scene.shape[0], bands, height, width))
+    scene = replace(new.scene, offsets=new.offsets)
+    tally = tally_of(found.codec, scene, _stored_order(found))
+    return Run(found.codec, grid, tally, progress, first, drop, stream_offsets(scene))
 
 
 def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
@@ -304,15 +389,16 @@ def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
     """
     old = found.facts
     counts = np.array(old["valid_pixels"]) + run.tally.counts.sum(0)
-    squares = squares_of(old["band_psnr"], np.array(old["valid_pixels"])) + run.tally.squares.sum(0)
+    peak = float(old["peak"])
+    squares = squares_of(old["band_psnr"], np.array(old["valid_pixels"]), peak) + run.tally.squares.sum(0)
     chunks = run.grid.chunk_count
     used = [*(old["quality_used"] or []), *(quality_range(run) or [])]
     by_date = {"date_psnr": run.tally.date_psnr(), "date_bits": run.known_date_bits()}
     return {
         **old,
         "quality_used": [min(used), max(used)] if used else None,
-        "psnr": psnr_of(float(squares.sum()), int(counts.sum())),
-        "band_psnr": [psnr_of(float(s), int(n)) for s, n in zip(squares, counts)],
+        "psnr": psnr_of(float(squares.sum()), int(counts.sum()), peak),
+        "band_psnr": [psnr_of(float(s), int(n), peak) for s, n in zip(squares, counts)],
         **{name: [*old[name], *new] for name, new in by_date.items()},
         **_dropped(found, run),
         "valid_pixels": counts.tolist(),
@@ -343,21 +429,23 @@ def _new_groups(run: Run) -> tuple[int, ...]:
     return regular_groups(run.first, run.grid.shape[0], run.grid.chunk[0])
 
 
-def _summary(found: Description, run: Run, output: str, scene: Scene, seconds: float) -> Appended:
+def _summary(found: Description, run: Run, output: str, seconds: float) -> Appended:
     with StoreFiles(found.path) as files:
         size = files.total_bytes()
-    samples = math.prod(scene.shape)
+        now = described(files)
+    measured = samples((now.grid.shape[0] - run.first, *now.grid.shape[1:]), now.codec.grids)
     return Appended(
         output=output,
         codec=run.codec.codec,
         shape=run.grid.shape,
-        dates=[None if date is None else date.isoformat() for date in scene.dates],
+        dates=list(now.dates[run.first :]),
         groups=list(_new_groups(run)),
         chunks=run.done,
         empty=run.empty,
         bytes=size,
         bytes_before=found.bytes,
-        bpppb=8 * (size - found.bytes) / samples,
+        beside_bytes=run.beside_bytes,
+        bpppb=8 * (size - found.bytes - run.beside_bytes) / measured,
         psnr=run.tally.psnr(),
         date_psnr=run.tally.date_psnr(),
         date_bits=run.known_date_bits(),

@@ -28,7 +28,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import Any
 
@@ -37,9 +37,11 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
-from eozip.chunk import api
+from eozip.bitstream import Group, arrays, shapes_of
+from eozip.chunk.encoding import EncodedChunk, encode_chunk, encode_group_chunk
 from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
+from eozip.store.native import NativeGrid, cells_of, check_repeated, decode_joint, joint, read_grids
 from eozip.store.shards import split
 from eozip.threads import MOST_AT_ONCE, Desk
 
@@ -222,7 +224,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "budget": (int, NoneType),
     "max_error": (int, NoneType),
     "budgets": (list, tuple, NoneType),
+    "grids": (list, tuple),
 }
+_OPTIONAL = ("budget", "budgets", "grids")  # written only where set
 _RANGES: dict[str, tuple[float, float]] = {
     "quality": (0, 100),
     "target_psnr": (0, 1000),
@@ -264,6 +268,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         max_error: largest absolute error of any pixel in DN, or None.
         budgets: sections that are sent of each date of a group, where a codec has sections of rising detail; a single one
             is for every date. None: as many as the quality asks for.
+        grids: bands on grids of their own (`eozip.store.native`), finest first; empty: all on that of the array.
         seen: what it decoded; see `eozip.store.codec`.
     """
 
@@ -277,6 +282,7 @@ class EozipChunkCodec(ArrayBytesCodec):
     budget: int | None = None
     max_error: int | None = None
     budgets: tuple[int, ...] | None = None
+    grids: tuple[NativeGrid, ...] = ()
     seen: Seen = field(default_factory=Seen, init=False, repr=False, compare=False)
 
     is_fixed_size = False
@@ -316,17 +322,20 @@ class EozipChunkCodec(ArrayBytesCodec):
         own = {"budget": budget and budget.get("sections")}
         if "budgets" in configuration:
             own["budgets"] = _as_tuple(configuration["budgets"])
+        if "grids" in configuration:
+            own["grids"] = read_grids(configuration["grids"])
         read = cls(**{**configuration, **own})
         object.__setattr__(read, "seen", seen_by(json.dumps(configuration, sort_keys=True)))
         return read
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr.json, every parameter explicit; but budgets only where set."""
+        """The codec's entry in zarr.json, every parameter explicit; but budgets and grids only where set."""
         configuration = {name: getattr(self, name) for name in _KINDS}
         configuration["budget"] = None if self.budget is None else budget_entry(self.budget)
         if self.budgets is not None:
             configuration["budgets"] = list(self.budgets)
-        for name in ("budget", "budgets"):
+        configuration["grids"] = [grid.to_dict() for grid in self.grids] or None
+        for name in _OPTIONAL:
             if configuration[name] is None:
                 del configuration[name]
         return {"name": NAME, "configuration": configuration}
@@ -338,6 +347,9 @@ class EozipChunkCodec(ArrayBytesCodec):
             InputError: see above.
         """
         check_array(tuple(shape), np.dtype(dtype.to_native_dtype()))
+        bands = sum(len(grid.bands) for grid in self.grids)
+        if self.grids and shape[1] != bands:
+            raise InputError(f"{NAME}: expected an array of the {bands} bands of its grids, got {shape[1]}")
 
     def evolve_from_array_spec(self, array_spec: Any) -> EozipChunkCodec:
         """Nothing is inferred: every parameter stands in the metadata."""
@@ -353,11 +365,44 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     def encode_options(self, dates: int) -> dict[str, Any]:
         """Keyword arguments of `eozip.chunk.api.encode` that this configuration stands for, for a chunk of so many dates."""
-        others = ("bitstream", "budget", "seen")
+        others = ("bitstream", "budget", "seen", "grids")
         options = {own.name: getattr(self, own.name) for own in fields(self) if own.name not in others}
         if self.budgets is not None:  # the last group of a store may be shorter
             options["budgets"] = self.budgets[0] if len(self.budgets) == 1 else self.budgets[:dates]
         return options
+
+    def encoded(
+        self, dn: np.ndarray, *, drop: np.ndarray | None = None, offset: int | None = None
+    ) -> EncodedChunk:
+        """Codes one chunk of an array as this configuration asks for.
+
+        Args:
+            dn: [T, C, h, w]; bands on coarser grids are repeated samples.
+            drop: see `eozip.encode`.
+            offset: radiometric offset of these dates; None: the configuration's.
+        """
+        options = self.encode_options(len(dn))
+        if offset is not None:
+            options["offset"] = offset
+        if not self.grids:
+            return encode_chunk(dn, drop=drop, **options)
+        if options.pop("budgets") is not None or drop is not None:
+            raise InputError(
+                "expected bands on one grid where budgets are given or pixels are dropped, got several grids"
+            )
+        made = encode_group_chunk(cells_of(dn, self.grids), **options)
+        return replace(made, pixels=None if made.pixels is None else self._joint(made.pixels, dn.shape))
+
+    def decoded(self, data: bytes) -> np.ndarray:
+        """Pixels [T, C, h, w] of one stream, as far as the budget goes."""
+        return decode_joint(data, self.grids, self.budget)
+
+    def _joint(self, flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The joint cube of samples that an encoder laid flat."""
+        t, c, h, w = shape
+        groups = [Group(grid.resolution, len(grid.bands)) for grid in self.grids]
+        parts = arrays.parts(flat, shapes_of((t, c, h, w), groups))
+        return joint(dict(zip((g.resolution for g in groups), parts, strict=True)), self.grids, (h, w))
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
         if isinstance(chunk_array, DecodedBuffer):
@@ -371,14 +416,16 @@ class EozipChunkCodec(ArrayBytesCodec):
         dn = np.ascontiguousarray(chunk_array.as_numpy_array())
         if not self._is_exact:
             self.seen.check(dn, chunk_spec.fill_value)
+        if self.grids:
+            check_repeated(dn, self.grids, chunk_spec.fill_value)
         with _DESK.turn(self._needs_torch):
-            stream = api.encode(dn, **self.encode_options(len(dn)))
+            stream = self.encoded(dn).blob
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
         with _DESK.turn(self._needs_torch):
             found = split(chunk_bytes.to_bytes(), self.budget)
-            dn = join_dates([api.decode_array(piece.data, budget=self.budget) for piece in found])
+            dn = join_dates([self.decoded(piece.data) for piece in found])
         fill = chunk_spec.fill_value
         chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
         if self._is_exact:

@@ -24,15 +24,42 @@ from eozip.store.documents import (
     RECORD,
     ArrayDocument,
     GroupDocument,
+    ProductRecord,
     Record,
     RecordDocument,
     checked,
     read,
 )
+from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid, Shape, regular_groups
+from eozip.store.layers import grid_name
+from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 
 MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
 MAX_PER_SHARD = 1 << 20  # chunks
+
+
+@dataclass(frozen=True)
+class BandGrid:
+    """Bands of a store that lie on one grid.
+
+    Attributes:
+        name: "r10m", "r20m", ... where its cells have whole metres, else such as "x2".
+        resolution: as streams have it; 0 in a store of one grid.
+        factor: pixels of the array along one of its cells.
+        bands: positions in the array.
+        height: rows of cells.
+        width: columns of cells.
+        transform: affine, or None.
+    """
+
+    name: str
+    resolution: int
+    factor: int
+    bands: tuple[int, ...]
+    height: int
+    width: int
+    transform: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,7 @@ class Description:
         groups: dates in each group that was encoded together, in order; an append adds groups.
         shown: dates that readers of plain Zarr see; more than there are here where another program added some, or began to.
         state: `StoreFiles.state` when it was read.
+        product: what is recorded of a product beside its pixels; None: it was no more than a scene.
     """
 
     path: Path
@@ -75,6 +103,46 @@ class Description:
     groups: tuple[int, ...]
     shown: int
     state: builtins.bytes
+    product: ProductRecord | None = None
+
+    @property
+    def grids(self) -> tuple[BandGrid, ...]:
+        """The grids on which its bands were measured, finest first."""
+        bands = self.grid.shape[1]
+        native = self.codec.grids or (NativeGrid(1, tuple(range(bands))),)
+        return tuple(
+            BandGrid(
+                name=grid_name(self.profile, factor),
+                resolution=one.resolution if self.codec.grids else 0,
+                factor=factor,
+                bands=one.bands,
+                height=-(-self.profile.height // factor),
+                width=-(-self.profile.width // factor),
+                transform=None if self.profile.transform is None else coarser(self.profile.transform, factor),
+            )
+            for one, factor in zip(native, factors(native), strict=True)
+        )
+
+    @property
+    def samples(self) -> int:
+        """What was measured, all bands and dates."""
+        return samples(self.grid.shape, self.codec.grids)
+
+    @property
+    def offsets(self) -> tuple[tuple[float, ...], ...]:
+        """[T][C] radiometric offsets, bands in the array's order."""
+        if self.product is None:
+            return ((float(self.codec.offset),) * self.grid.shape[1],) * self.grid.shape[0]
+        places = [self.band_order.index(position) for position in range(len(self.band_order))]
+        return tuple(tuple(of_date[i] for i in places) for of_date in self.product.offsets)
+
+    @property
+    def source_factors(self) -> tuple[int, ...]:
+        """[C] the factor of each band, in the source's order; empty where all lie on one grid."""
+        if not self.codec.grids:
+            return ()
+        by_position = band_factors(self.codec.grids, self.grid.shape[1])
+        return tuple(by_position[position] for position in self.band_order)
 
 
 def describe(path: str | Path) -> Description:
@@ -98,6 +166,7 @@ def described(files: StoreFiles) -> Description:
     grid = _grid(files.path, array, len(geotiff.dates))
     _check_record(files.path, record, grid, array.data_type)
     codec = EozipChunkCodec.from_dict(array.codecs[0].configuration.codecs[0])
+    _check_grids(files.path, codec, grid)
     for name in ("nodata", "fill_value"):
         value = codec.nodata if name == "nodata" else array.fill_value
         if value is not None and not fits(value, array.data_type):
@@ -122,6 +191,7 @@ def described(files: StoreFiles) -> Description:
         groups=facts.groups or regular_groups(0, grid.shape[0], grid.chunk[0]),
         shown=_shown(files.path, group, array),
         state=files.state(),
+        product=record.product,
     )
 
 
@@ -178,6 +248,19 @@ def _grid(path: Path, array: ArrayDocument, dates: int) -> Grid:
     return grid
 
 
+def _check_grids(path: Path, codec: EozipChunkCodec, grid: Grid) -> None:
+    """Chunks must not cut cells of coarser grids."""
+    bands, unit = sum(len(one.bands) for one in codec.grids), alignment(codec.grids)
+    is_cut = any(
+        side % unit and side < length for side, length in zip(grid.chunk[2:], grid.shape[2:], strict=True)
+    )
+    if codec.grids and (bands != grid.shape[1] or is_cut):
+        raise FormatError(
+            f"{path}: expected grids of {grid.shape[1]} bands and chunks of whole cells, multiples of {unit} pixels, got "
+            f"{bands} bands and chunks of {grid.chunk}; {NOT_OURS}"
+        )
+
+
 def _divided(shard: Shape, chunk: Shape) -> Shape:
     t, c, h, w = (s // n for s, n in zip(shard, chunk))
     return t, c, h, w
@@ -208,8 +291,24 @@ def _check_record(path: Path, record: Record, grid: Grid, dtype: str) -> None:
         wrong.append(f"groups: expected {dates} dates in all, got {facts.groups}")
     if profile.nodata is not None and not fits(int(profile.nodata), dtype):
         wrong.append(f"nodata: expected a value of {dtype}, got {profile.nodata}")
+    wrong += _product_faults(record, grid)
     if wrong:
         raise FormatError(f"{path}, {RECORD}/{GROUP}: {'; '.join(wrong[:3])}; {NOT_OURS}")
+
+
+def _product_faults(record: Record, grid: Grid) -> list[str]:
+    dates, bands = grid.shape[:2]
+    if record.product is None:
+        return []
+    product = record.product
+    lists = {name: getattr(product, name) for name in ("acquisitions", "offsets", "names")}
+    wrong = [
+        f"product.{name}: expected {dates} of them" for name, found in lists.items() if len(found) != dates
+    ]
+    by_band = [*product.offsets, *product.names]
+    if any(len(found) != bands for found in by_band):
+        wrong.append(f"product: expected offsets and names of {bands} bands for each date")
+    return wrong
 
 
 def _optional(record: Record, dates: int, bands: int) -> list[tuple[str, Sequence[Any] | None, int]]:
@@ -253,7 +352,13 @@ _MAY_DIFFER = ("colorinterp", "units", "band_names")  # say nothing about pixels
 
 
 def in_band_order(scene: Scene, found: Description) -> Scene:
-    """The bands of a scene that a store has, in the order of the store's source.
+    """The bands of a scene that a store has, in the order of the store's source; see `band_positions`."""
+    positions = band_positions(scene, found)
+    return scene if positions == list(range(scene.shape[1])) else scene.select(positions)
+
+
+def band_positions(scene: Scene, found: Description) -> list[int]:
+    """Positions in a scene of the bands that a store has, in the order of the store's source.
 
     They are matched by what they mean, else by equal names; where neither tells, as many bands as the store has are
     taken to be its bands in their order.
@@ -264,14 +369,14 @@ def in_band_order(scene: Scene, found: Description) -> Scene:
     codes, own = band_codes(found), found.profile.band_names
     for expected, have in ((codes, scene.band_codes), (own, scene.band_names)):
         if expected and None not in expected and all(have.count(name) == 1 for name in expected):
-            return scene.select([have.index(name) for name in expected])
+            return [have.index(name) for name in expected]
     alike = [code in (None, mean) for code, mean in zip(scene.band_codes, codes)]
     if len(own) != scene.shape[1] or not (own == scene.band_names or all(alike)):
         raise InputError(
             f"{found.path}: band_names: expected {_listed(codes or own)} ({len(own)} bands), as the store has them, got "
             f"{_listed(scene.band_names)} ({scene.shape[1]} bands); choose or name bands with --bands (bands=)"
         )
-    return scene
+    return list(range(len(own)))
 
 
 def band_codes(found: Description) -> tuple[str, ...]:
@@ -300,6 +405,24 @@ def check_same_pixels(found: Description, scene: Scene) -> None:
                 f"{scene.paths[0]}: {name}: expected {expected}, as {found.path} has it, got {got}; give the files that "
                 "were encoded"
             )
+
+
+def check_same_grids(found: Description, factors: tuple[int, ...]) -> None:
+    """Compares the grids of bands with those of a store.
+
+    Args:
+        found: the store.
+        factors: [C] of the bands, in the order of the store's source.
+
+    Raises:
+        InputError: they differ.
+    """
+    expected = found.source_factors or (1,) * len(factors)
+    if factors != expected:
+        raise InputError(
+            f"{found.path}: expected bands on grids {list(expected)} times coarser than the finest, as the store has them, "
+            f"got {list(factors)}; give the bands on the grids that they were encoded on"
+        )
 
 
 def check_same_source(expected: Profile, got: Profile, store: Path) -> None:

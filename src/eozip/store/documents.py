@@ -141,11 +141,59 @@ class Facts(_Document):
     unmeasured: tuple[Count, ...] = ()
 
 
+class LatticeRecord(_Document):
+    """What DN mean where the source held floats; see `eozip.raster.scene.Lattice`."""
+
+    step: Finite
+    base: Finite
+    dtype: Literal["float32", "float64"]
+    nodata: Finite | Literal["nan"] | None
+
+
+class LayerRecord(_Document):
+    """A raster beside the bands: an ordinary array along time.
+
+    Attributes:
+        path: of the array, such as "r20m/scl".
+        kind: see `eozip.raster.product.Layer`.
+        factor: pixels of the finest grid along one of its cells; None: its grid has nothing to do with that.
+    """
+
+    path: Annotated[Text, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
+    kind: Text
+    factor: Annotated[int, Field(ge=1, le=1 << 16)] | None
+
+
+class ProductRecord(_Document):
+    """What is known of a product beside its pixels, bands in the order of the source.
+
+    Attributes:
+        kind: what was read, such as "safe".
+        acquisitions: [T] see `eozip.raster.product.Acquisition`.
+        offsets: [T][C] DN added.
+        names: [T][C] names of the files that bands came in.
+        layers: arrays beside the pixels.
+        lattice: what DN mean; None: they are the source's.
+        files_bytes: of the files that held the bands; None where unknown.
+        samples: that were measured, all bands and dates.
+    """
+
+    kind: Text
+    acquisitions: tuple[dict[str, Any], ...]
+    offsets: tuple[tuple[Finite, ...], ...]
+    names: tuple[tuple[Annotated[Text, AfterValidator(_file_name)], ...], ...]
+    layers: tuple[LayerRecord, ...] = ()
+    lattice: LatticeRecord | None = None
+    files_bytes: Count | None = None
+    samples: Count
+
+
 class Record(_Document):
     """All that eozip knows of a store beside its pixels."""
 
     eozip: Facts
     geotiff: GeoTiff
+    product: ProductRecord | None = None
 
 
 class RecordDocument(_Document):
@@ -223,6 +271,25 @@ class TimeDocument(_Document):
     chunk_key_encoding: _ChunkKeys
     attributes: dict[str, Any] = {}
     dimension_names: tuple[Literal["time"]]
+
+
+class _LayerChunk(_Document):
+    chunk_shape: tuple[Length, Length, Length]
+
+
+class _LayerGrid(_Document):
+    name: Literal["regular"]
+    configuration: _LayerChunk
+
+
+class LayerDocument(_Document):
+    """zarr.json of a raster beside the bands, as far as adding dates to it needs to trust it."""
+
+    node_type: Literal["array"]
+    shape: tuple[Length, Length, Length]
+    data_type: Literal["uint8", "int8", "uint16", "int16"]
+    chunk_grid: _LayerGrid
+    fill_value: Annotated[int, Field(ge=-32768, le=65535)]
 
 
 class _Consolidated(_Document):

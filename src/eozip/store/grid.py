@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from eozip.errors import InputError
@@ -11,6 +12,7 @@ from eozip.errors import InputError
 CHUNK = 256
 GOP = 4
 CHUNKS_PER_SHARD = 8
+LARGEST_UNIT = 64  # pixels: of sides that must suit coarser grids
 MULTIPLE = 16  # of pixels: fitted chunk sides stay multiples of the networks' stride
 
 Shape = tuple[int, int, int, int]
@@ -83,7 +85,13 @@ class Grid:
         return start, min(start + self.chunk[axis], self.shape[axis])
 
 
-def plan(shape: Shape, chunk: int | None = None, gop: int = GOP, per_shard: int = CHUNKS_PER_SHARD) -> Grid:
+def plan(
+    shape: Shape,
+    chunk: int | None = None,
+    gop: int = GOP,
+    per_shard: int = CHUNKS_PER_SHARD,
+    alignment: int = 1,
+) -> Grid:
     """Chooses chunks and shards for a scene.
 
     Args:
@@ -91,18 +99,25 @@ def plan(shape: Shape, chunk: int | None = None, gop: int = GOP, per_shard: int 
         chunk: side of a chunk in pixels; None fits it near 256, so that no sliver is left at the edge.
         gop: most dates in one chunk.
         per_shard: most chunks along a shard's side.
+        alignment: pixels after which coarser grids begin again; chunks do, too.
 
     Returns:
         the grid; one date group and all bands per chunk.
 
     Raises:
-        InputError: an axis is empty, or a setting is below 1.
+        InputError: an axis is empty, a setting is below 1, or chunks would cut cells of coarser grids.
     """
     if min(shape) < 1:
         raise InputError(f"expected a scene with at least one date, band, row and column, got shape {shape}")
     if min(gop, per_shard, chunk or 1) < 1:
         raise InputError(f"expected chunk, gop and shard of at least 1, got {chunk}, {gop}, {per_shard}")
-    height, width = (chunk or fitted_side(length) for length in shape[2:])
+    if chunk is not None and chunk % alignment and chunk < max(shape[2:]):
+        raise InputError(
+            f"chunk: expected a multiple of {alignment} pixels, after which cells of all grids begin, got {chunk}; choose "
+            f"{max(1, round(chunk / alignment)) * alignment}"
+        )
+    fitted = fitted_side if alignment == 1 else partial(aligned_side, alignment=alignment)
+    height, width = (chunk or fitted(length) for length in shape[2:])
     rows, columns = -(-shape[2] // height), -(-shape[3] // width)
     sides = (min(per_shard, rows), min(per_shard, columns))
     # room for a whole group even where there are fewer dates: others may be appended
@@ -119,6 +134,18 @@ def fitted_side(length: int, side: int = CHUNK) -> int:
     """Side near 256 that cuts `length` into nearly equal parts: 264 become one chunk, not 256 + 8."""
     parts = max(1, round(length / side))
     return min(length, -(-length // (parts * MULTIPLE)) * MULTIPLE)
+
+
+def aligned_side(length: int, alignment: int, side: int = CHUNK) -> int:
+    """As `fitted_side`, a multiple of `alignment` and, as far as it is small, of more powers of 2: for reduced pictures."""
+    unit = alignment
+    while 2 * unit <= LARGEST_UNIT:
+        unit *= 2
+    if length <= side + side // 2:
+        return length
+    sides = range(unit, 2 * side + unit, unit)
+    whole = [s for s in sides if length % s == 0 or 2 * (length % s) >= s]  # no sliver at the edge
+    return min(whole or sides, key=lambda s: abs(s - side))
 
 
 def _ceil_div(lengths: Shape, steps: Shape) -> Shape:

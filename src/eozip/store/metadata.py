@@ -13,22 +13,28 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
 from eozip.codecs.registry import ANY_SENSOR
-from eozip.raster import Scene
+from eozip.raster import Profile, Scene
 from eozip.raster.files import printable
 from eozip.sensors import get, own_order
 from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.documents import ARRAY, RECORD, TIME
+from eozip.store.geozarr import coarser, declared, grid_attributes, multiscales
 from eozip.store.grid import Grid
+from eozip.store.layers import Placed, create, grid_name
+
+if TYPE_CHECKING:
+    from eozip.store.records import Extras
 
 DROPPED = "dropped"
+OFFSET = "radiometric_offset"
 TIME_CHUNK = 512  # appended dates stay within one small key
 DIMENSIONS = ("time", "band", "y", "x")
 _SHOWN = (
@@ -52,6 +58,7 @@ def metadata_keys(
     facts: Mapping[str, Any],
     dropped: Sequence[int] | None = None,
     beside: Callable[[zarr.Group], None] = lambda group: None,
+    extras: Extras | None = None,
 ) -> dict[str, bytes]:
     """Every key of the store but the shards of pixels.
 
@@ -63,17 +70,26 @@ def metadata_keys(
         facts: what the writer measured and promised, ready for JSON.
         dropped: [T] forecast pixels of each date, for the array `dropped`; None: no such array.
         beside: adds arrays of its own to the group.
+        extras: what a product has beyond a scene.
 
     Returns:
         bytes by key, the group's zarr.json (with consolidated metadata) among them.
     """
     with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
         memory = MemoryStore()
-        group = zarr.create_group(memory, attributes=group_attributes(facts))
-        group.create_group(RECORD, attributes={"eozip": dict(facts), "geotiff": _geotiff(scene, order)})
-        _add_pixels(group, scene, grid, codec)
+        placed = root_attributes(scene, extras)
+        group = zarr.create_group(memory, attributes={**group_attributes(facts), **placed})
+        product = {} if extras is None else {"product": extras.record.model_dump(mode="json")}
+        record = {"eozip": dict(facts), "geotiff": _geotiff(scene, order), **product}
+        group.create_group(RECORD, attributes=record)
+        offsets = own_offsets(scene, order)
+        _add_pixels(group, scene, grid, codec, has_offsets=offsets is not None)
         _add_coordinates(group, scene.select(order), codec.sensor)
-        _add_crs(group, scene)
+        add_crs(group, scene.profile)
+        if offsets is not None:
+            add_offsets(group, offsets)
+        if extras is not None:
+            _add_grids(group, scene.profile, extras.factors, extras.layers, len(scene.dates))
         if dropped is not None:
             add_dropped(group, dropped)
         beside(group)
@@ -94,6 +110,80 @@ def group_attributes(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"Conventions": "CF-1.11", "eozip": json.dumps(shown)}
 
 
+def root_attributes(scene: Scene, extras: Extras | None) -> dict[str, Any]:
+    """Where the joint cube lies, and which groups hold the bands of coarser grids."""
+    found = grid_attributes(scene.profile)
+    if not found or extras is None or len(extras.factors) == 1:
+        return found
+    names = [grid_name(scene.profile, factor) for factor in extras.factors]
+    return declared({**found, **multiscales(names, extras.factors, scene.profile)})
+
+
+def _add_grids(
+    group: zarr.Group, profile: Profile, grid_factors: Sequence[int], layers: Sequence[Placed], dates: int
+) -> None:
+    """A group for each grid: where it lies, and the arrays beside the bands.
+
+    Args:
+        group: of the store.
+        profile: of the finest grid.
+        grid_factors: of the grids, finest first.
+        layers: beside the bands.
+        dates: of the store.
+    """
+    places = {grid_name(profile, f): (profile, f) for f in grid_factors}
+    for layer in layers:
+        places.setdefault(layer.folder, (layer.profile, 1))
+    for name, (own, factor) in places.items():
+        suffix = f"_{name}"
+        made = group.create_group(name, attributes=grid_attributes(own, factor, suffix))
+        add_centres(made, own, factor, suffix)
+        if any(layer.folder == name for layer in layers):
+            add_crs(made, own, factor)
+    for layer in layers:
+        create(group, layer, dates)
+
+
+def layer_keys(
+    profile: Profile, grid_factors: Sequence[int], layers: Sequence[Placed], dates: int
+) -> dict[str, bytes]:
+    """Documents and coordinates of layers, their groups' too, by key of the store; see `_add_grids`."""
+    if not layers:
+        return {}
+    memory = MemoryStore()
+    with zarr.config.set({"json_indent": None}):
+        _add_grids(zarr.create_group(memory), profile, grid_factors, layers, dates)
+    found = {key: value.to_bytes() for key, value in memory._store_dict.items() if "/" in key}
+    return dict(sorted(found.items()))
+
+
+def own_offsets(scene: Scene, order: Sequence[int]) -> np.ndarray | None:
+    """[T, C] radiometric offsets in the order of an array's bands; None where it is one value."""
+    if scene.offsets is None or len(set(sum(scene.offsets, ()))) <= 1:
+        return None
+    return np.array(scene.offsets, np.float64)[:, list(order)]
+
+
+def add_offsets(group: zarr.Group, offsets: np.ndarray) -> None:
+    """The coordinate `radiometric_offset`: DN added to those of reflectance, by date and band."""
+    is_whole = bool((offsets == np.rint(offsets)).all())
+    array = group.create_array(
+        OFFSET,
+        shape=offsets.shape,
+        chunks=(TIME_CHUNK, offsets.shape[1]),  # whatever the number of dates, as `dropped`
+        dtype=np.int64 if is_whole else np.float64,
+        dimension_names=DIMENSIONS[:2],
+        attributes={"long_name": "DN added to those of reflectance 0", "units": "1"},
+        fill_value=0,
+    )
+    array[...] = offsets
+
+
+def offset_keys(offsets: np.ndarray) -> dict[str, bytes]:
+    """The coordinate `radiometric_offset` alone, by key of the store: its chunk, then its zarr.json."""
+    return _keys_of(OFFSET, lambda group: add_offsets(group, offsets))
+
+
 def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
     """All that is needed to write the source's GeoTIFFs again."""
     return {
@@ -109,10 +199,17 @@ def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
 
 def file_names(scene: Scene) -> list[str]:
     """[T] names without folders, as text that JSON can hold."""
-    return [printable(path).replace("\\", "/").rsplit("/", 1)[-1] for path in scene.paths]
+    return [file_name(path) for path in scene.paths]
 
 
-def _add_pixels(group: zarr.Group, scene: Scene, grid: Grid, codec: EozipChunkCodec) -> None:
+def file_name(path: str) -> str:
+    """A name without folders, as text that JSON can hold."""
+    return printable(path).replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _add_pixels(
+    group: zarr.Group, scene: Scene, grid: Grid, codec: EozipChunkCodec, has_offsets: bool
+) -> None:
     group.create_array(
         ARRAY,
         shape=grid.shape,
@@ -124,16 +221,16 @@ def _add_pixels(group: zarr.Group, scene: Scene, grid: Grid, codec: EozipChunkCo
         filters=None,
         fill_value=codec.nodata or 0,
         dimension_names=DIMENSIONS,
-        attributes=_pixel_attributes(codec),
+        attributes=_pixel_attributes(codec, has_offsets),
     )
 
 
-def _pixel_attributes(codec: EozipChunkCodec) -> dict[str, Any]:
+def _pixel_attributes(codec: EozipChunkCodec, has_offsets: bool) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "comment": "digital numbers, as in the source",  # not long_name: rioxarray names bands by that
         "grid_mapping": "spatial_ref",
-        "coordinates": "spatial_ref",
-        "radiometric_offset": codec.offset,
+        "coordinates": f"spatial_ref {OFFSET}" if has_offsets else "spatial_ref",
+        **({} if has_offsets else {OFFSET: codec.offset}),
     }
     if codec.nodata is not None:
         attributes["nodata"] = codec.nodata
@@ -156,10 +253,15 @@ def add_dropped(group: zarr.Group, pixels: Sequence[int]) -> None:
 
 def dropped_keys(pixels: Sequence[int]) -> dict[str, bytes]:
     """The array `dropped` alone, by key of the store: its chunk, then its zarr.json."""
+    return _keys_of(DROPPED, lambda group: add_dropped(group, pixels))
+
+
+def _keys_of(name: str, add: Callable[[zarr.Group], None]) -> dict[str, bytes]:
+    """The keys of one array, in the order in which they are to be replaced."""
     memory = MemoryStore()
     with zarr.config.set({"json_indent": None}):
-        add_dropped(zarr.create_group(memory), pixels)
-    found = {key: value.to_bytes() for key, value in memory._store_dict.items() if key.startswith(DROPPED)}
+        add(zarr.create_group(memory))
+    found = {k: v.to_bytes() for k, v in memory._store_dict.items() if k.startswith(f"{name}/")}
     return dict(sorted(found.items()))  # "dropped/c/0" before "dropped/zarr.json"
 
 
@@ -181,11 +283,7 @@ def band_labels(scene: Scene, sensor: str) -> tuple[str, ...]:
 
 def time_keys(dates: Sequence[datetime | None], room: int) -> dict[str, bytes]:
     """The coordinate `time` alone, by key of the store, in chunks of `room` dates; its zarr.json last."""
-    memory = MemoryStore()
-    with zarr.config.set({"json_indent": None}):
-        _add_time(zarr.create_group(memory), dates, room)
-    found = {key: value.to_bytes() for key, value in memory._store_dict.items() if key.startswith(f"{TIME}/")}
-    return dict(sorted(found.items()))  # "time/c/0" before "time/zarr.json"
+    return _keys_of(TIME, lambda group: _add_time(group, dates, room))
 
 
 def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
@@ -193,8 +291,7 @@ def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
     names = band_labels(scene, sensor)
     band = group.create_array("band", shape=(len(names),), dtype=str, dimension_names=["band"])
     band[:] = np.array(names, dtype=object)
-    if scene.profile.transform is not None and _is_north_up(scene.profile.transform):
-        _add_pixel_centres(group, scene)
+    add_centres(group, scene.profile)
 
 
 def _add_time(group: zarr.Group, dates: Sequence[datetime | None], room: int) -> None:
@@ -221,33 +318,48 @@ def _is_north_up(transform: tuple[float, ...]) -> bool:
     return transform[1] == 0 and transform[3] == 0
 
 
-def _add_pixel_centres(group: zarr.Group, scene: Scene) -> None:
-    """1-D coordinates exist only for grids that are not rotated; others have the GeoTransform alone."""
-    a, _, c, _, e, f = scene.profile.transform or ()
+def add_centres(group: zarr.Group, profile: Profile, factor: int = 1, suffix: str = "") -> None:
+    """1-D coordinates of a grid `factor` times coarser than a profile's.
+
+    They exist only for grids that are not rotated; others have the GeoTransform alone.
+    """
+    if profile.transform is None or not _is_north_up(profile.transform):
+        return
     kinds = (
         ("longitude", "latitude")
-        if _is_geographic(scene)
+        if _is_geographic(profile)
         else ("projection_x_coordinate", "projection_y_coordinate")
     )
-    x = c + a * (np.arange(scene.profile.width) + 0.5)
-    y = f + e * (np.arange(scene.profile.height) + 0.5)
-    _add_array(group, "x", x, ["x"], {"standard_name": kinds[0], "axis": "X"})
-    _add_array(group, "y", y, ["y"], {"standard_name": kinds[1], "axis": "Y"})
+    x, y = centres(profile, factor)
+    _add_array(group, f"x{suffix}", x, [f"x{suffix}"], {"standard_name": kinds[0], "axis": "X"})
+    _add_array(group, f"y{suffix}", y, [f"y{suffix}"], {"standard_name": kinds[1], "axis": "Y"})
 
 
-def _is_geographic(scene: Scene) -> bool:
-    return (scene.profile.crs or "").upper().startswith(("GEOGCS", "GEOGCRS"))
+def centres(profile: Profile, factor: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the centres of cells of a grid that is not rotated, `factor` times coarser than a profile's."""
+    a, _, c, _, e, f = coarser(profile.transform or (1, 0, 0, 0, 1, 0), factor)
+    width, height = -(-profile.width // factor), -(-profile.height // factor)
+    return c + a * (np.arange(width) + 0.5), f + e * (np.arange(height) + 0.5)
 
 
-def _add_crs(group: zarr.Group, scene: Scene) -> None:
-    """The CF grid mapping as GDAL and rioxarray read it: WKT and GDAL's order of the transform."""
+def _is_geographic(profile: Profile) -> bool:
+    return (profile.crs or "").upper().startswith(("GEOGCS", "GEOGCRS"))
+
+
+def add_crs(group: zarr.Group, profile: Profile, factor: int = 1) -> None:
+    """The CF grid mapping of a grid `factor` times coarser than a profile's."""
+    _add_array(group, "spatial_ref", np.array(0, dtype=np.int64), [], crs_attributes(profile, factor))
+
+
+def crs_attributes(profile: Profile, factor: int = 1) -> dict[str, Any]:
+    """As GDAL and rioxarray read it: WKT and GDAL's order of the transform."""
     attributes: dict[str, Any] = {}
-    if scene.profile.crs is not None:
-        attributes |= {"crs_wkt": scene.profile.crs, "spatial_ref": scene.profile.crs}
-    if scene.profile.transform is not None:
-        a, b, c, d, e, f = scene.profile.transform
+    if profile.crs is not None:
+        attributes |= {"crs_wkt": profile.crs, "spatial_ref": profile.crs}
+    if profile.transform is not None:
+        a, b, c, d, e, f = coarser(profile.transform, factor)
         attributes["GeoTransform"] = " ".join(repr(float(v)) for v in (c, a, b, f, d, e))
-    _add_array(group, "spatial_ref", np.array(0, dtype=np.int64), [], attributes)
+    return attributes
 
 
 def _add_array(

@@ -19,6 +19,7 @@ from eozip.store.container import StoreFiles
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
 from eozip.store.grid import Shape, Window
+from eozip.store.native import decode_joint
 from eozip.store.shards import Piece, Shard, Stream, open_shard
 from eozip.threads import each
 
@@ -181,7 +182,8 @@ class StorePixels:
         out = np.full(self._extent(window), self.description.fill_value, np.dtype(self.description.dtype))
         with self.naming(shard, window):
             for piece in fetched:
-                self._place(out, piece.dates.start, api.decode_array(piece.data, budget=self.budget))
+                dn = decode_joint(piece.data, self.description.codec.grids, self.budget)
+                self._place(out, piece.dates.start, dn)
         return out
 
     def _place(self, out: np.ndarray, first: int, dn: np.ndarray) -> None:
@@ -231,6 +233,8 @@ def dropped_of(fetched: list[Piece], window: Window) -> np.ndarray:
     height, width = (stop - start for start, stop in (window.rows, window.columns))
     out = np.zeros((window.times[1] - window.times[0], height, width), bool)
     for piece in fetched:
+        if api.inspect(piece.data).header.groups:
+            continue  # of bands on several grids nothing is ever dropped
         flags = api.dropped(piece.data)
         if flags.ndim != 3 or flags.shape[1] < height or flags.shape[2] < width:
             raise FormatError(f"expected a stream of [T, C, {height}, {width}], got flags of {flags.shape}")

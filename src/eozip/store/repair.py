@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,20 @@ from eozip.errors import FormatError, InputError
 from eozip.raster import Profile, Scene
 from eozip.store.container import StoreFiles, changing, updating
 from eozip.store.description import Description, describe
-from eozip.store.documents import ARRAY, GROUP, RECORD, TIME, TimeDocument, checked, read_raw
+from eozip.store.documents import ARRAY, GROUP, RECORD, TIME, ProductRecord, TimeDocument, checked, read_raw
 from eozip.store.grid import Grid, Shape, regular_groups
-from eozip.store.metadata import DIMENSIONS, DROPPED, dropped_keys, file_names, group_attributes, time_keys
+from eozip.store.metadata import (
+    DIMENSIONS,
+    DROPPED,
+    OFFSET,
+    dropped_keys,
+    file_names,
+    group_attributes,
+    offset_keys,
+    time_keys,
+)
 from eozip.store.pixels import StorePixels, open_pixels
+from eozip.store.records import with_unknown_dates
 
 
 @dataclass(frozen=True)
@@ -42,13 +52,29 @@ class NewRecord:
     files: tuple[str, ...]
     dates: tuple[str | None, ...]
     masks: tuple[bool, ...]
+    product: ProductRecord | None = None
 
     def attributes(self) -> dict[str, Any]:
         """As in eozip/zarr.json."""
-        geotiff = {key: value for key, value in asdict(self).items() if key not in ("facts", "masks")}
+        names = ("band_order", "tags", "band_tags", "files", "dates")
+        geotiff = {"profile": self.profile.to_dict(), **{name: getattr(self, name) for name in names}}
         if any(self.masks):
             geotiff["masks"] = self.masks
-        return {"eozip": dict(self.facts), "geotiff": {**geotiff, "profile": self.profile.to_dict()}}
+        product = {} if self.product is None else {"product": self.product.model_dump(mode="json")}
+        return {"eozip": dict(self.facts), "geotiff": geotiff, **product}
+
+    @property
+    def along_time(self) -> set[str]:
+        """Arrays of eozip along time, by name, whose lengths are those of the record."""
+        layers = () if self.product is None else self.product.layers
+        return {ARRAY, *(layer.path for layer in layers)}
+
+    def offsets(self) -> np.ndarray | None:
+        """[T, C] radiometric offsets in the order of the array's bands; None where it is one value."""
+        if self.product is None or len(set(sum(self.product.offsets, ()))) <= 1:
+            return None
+        places = [self.band_order.index(position) for position in range(len(self.band_order))]
+        return np.array(self.product.offsets, np.float64)[:, places]
 
 
 def same_record(found: Description) -> NewRecord:
@@ -62,11 +88,14 @@ def same_record(found: Description) -> NewRecord:
         found.files,
         found.dates,
         found.masks,
+        found.product,
     )
 
 
-def grown_record(found: Description, scene: Scene, facts: Mapping[str, Any]) -> NewRecord:
-    """The record with the dates of a scene, its bands in the source's order."""
+def grown_record(
+    found: Description, scene: Scene, facts: Mapping[str, Any], product: ProductRecord | None = None
+) -> NewRecord:
+    """The record with the dates of a scene, its bands in the source's order, and what is known of the product then."""
     dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
     return NewRecord(
         facts,
@@ -77,36 +106,47 @@ def grown_record(found: Description, scene: Scene, facts: Mapping[str, Any]) -> 
         (*found.files, *file_names(scene)),
         (*found.dates, *dates),
         (*found.masks, *scene.masks),
+        product,
     )
 
 
-def check_arrays(files: StoreFiles) -> None:
+def check_arrays(files: StoreFiles, own: Collection[str] = ()) -> None:
     """Refuses arrays of other programs along time: they would be left too short, and the store could not be opened.
+
+    Args:
+        files: the store.
+        own: names of arrays that eozip recorded beside the pixels.
 
     Raises:
         FormatError: there is one; the message names it.
     """
     for name, document in _documents(files):
-        if name not in (TIME, ARRAY, DROPPED) and _time_axis(document) is not None:
+        if name not in (TIME, ARRAY, DROPPED, OFFSET, *own) and _time_axis(document) is not None:
             raise FormatError(
                 f"{files.path}: expected no array along time but {ARRAY} and {DROPPED}, got {name}, whose new dates "
                 "nobody knows; take it out of the store first"
             )
 
 
-def rewritten_keys(files: StoreFiles, record: NewRecord) -> dict[str, bytes]:
+def rewritten_keys(
+    files: StoreFiles, record: NewRecord, more: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
     """Keys of metadata and coordinates for the dates of a record; those that are so already are left out.
 
     Args:
         files: the store before.
         record: what it knows from now on.
+        more: keys of nodes that are new.
 
     Raises:
         FormatError: metadata that dates cannot be added to.
     """
     count = len(record.dates)
     documents = dict(_documents(files))
-    keys = _time_keys(files, documents.get(TIME, {}), record.dates)
+    keys = {**(more or {}), **_time_keys(files, documents.get(TIME, {}), record.dates)}
+    offsets = record.offsets()
+    if offsets is not None:
+        keys |= offset_keys(offsets)
     if record.facts.get("date_dropped") is not None:
         keys |= dropped_keys(record.facts["date_dropped"])
     changed = {
@@ -114,20 +154,33 @@ def rewritten_keys(files: StoreFiles, record: NewRecord) -> dict[str, bytes]:
     }
     for name, document in documents.items():
         axis = _time_axis(document)
-        if axis is not None and name not in changed and (name == ARRAY or document["shape"][axis] > count):
+        if (
+            axis is not None
+            and name not in changed
+            and (name in record.along_time or document["shape"][axis] > count)
+        ):
             shape = [count if i == axis else length for i, length in enumerate(document["shape"])]
             changed[name] = {**document, "shape": shape}
+    if offsets is not None and ARRAY in documents:
+        changed[ARRAY] = _with_offsets(changed.get(ARRAY, documents[ARRAY]))
     changed[RECORD] = {"zarr_format": 3, "node_type": "group", "attributes": record.attributes()}
     keys |= {f"{name}/{GROUP}": _as_bytes(document) for name, document in changed.items()}
     group = read_raw(files, GROUP)
     old = group.get("attributes")
     group["attributes"] = {**(old if isinstance(old, dict) else {}), **group_attributes(record.facts)}
-    nodes = {**documents, **changed}
+    # zarr wants groups before what is in them
+    nodes = dict(sorted({**documents, **changed}.items(), key=lambda node: (node[0].count("/"), node[0])))
     for name, document in nodes.items():
         if document.get("node_type") == "group":  # as zarr does it
             nodes[name] = {**document, "consolidated_metadata": _consolidated({})}
     keys[GROUP] = _as_bytes({**group, "consolidated_metadata": _consolidated(nodes)})
     return {key: data for key, data in keys.items() if not _is_there(files, key, data)}
+
+
+def _with_offsets(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The pixels' document where the offset is a coordinate, and no longer one number."""
+    attributes = {name: v for name, v in document.get("attributes", {}).items() if name != OFFSET}
+    return {**document, "attributes": {**attributes, "coordinates": f"spatial_ref {OFFSET}"}}
 
 
 def _consolidated(nodes: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,6 +361,7 @@ def _with_dates(found: Description, count: int) -> NewRecord:
         files=(*old.files, *names),
         dates=(*old.dates, *dates),
         masks=(*old.masks, *[False for _ in names]),
+        product=with_unknown_dates(found, dates, names),
     )
 
 

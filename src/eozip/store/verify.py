@@ -11,11 +11,14 @@ import numpy as np
 
 from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
-from eozip.raster import Scene, SceneReader, open_reader
+from eozip.raster import Scene
+from eozip.raster.product import Product
 from eozip.store.container import StoreFiles
-from eozip.store.description import Description, describe
+from eozip.store.description import Description, check_same_grids, describe
 from eozip.store.grid import Shape, Window
+from eozip.store.joined import JoinedReader, joined, open_joined
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
+from eozip.store.records import as_product
 from eozip.store.repair import lengths_along_time
 from eozip.store.shards import Shard
 from eozip.store.tally import Tally
@@ -58,7 +61,7 @@ def verify_store(
     store: str | Path,
     *,
     full: bool = True,
-    against: Scene | None = None,
+    against: Scene | Product | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Checks every chunk of a store.
@@ -78,7 +81,7 @@ def verify_store(
     """
     description = describe(store)
     report = Report(description.grid.chunk_count)
-    tally = Tally(*description.grid.shape[:2], description.codec.offset, description.codec.nodata)
+    tally = _tally(description)
     with open_pixels(description) as pixels, _source(description, against) as source:
         checker = _Checker(pixels, report, full, source, tally)
         for done, (shard, window, opened) in enumerate(checker.chunks(), start=1):
@@ -91,16 +94,32 @@ def verify_store(
     return report
 
 
-def _source(description: Description, scene: Scene | None) -> AbstractContextManager[SceneReader | None]:
-    if scene is None:
+def _tally(description: Description) -> Tally:
+    """Counts pixels in the order of the source's bands."""
+    offsets = np.array(description.offsets)[:, list(description.band_order)]
+    peak = float(description.facts["peak"])
+    return Tally(
+        *description.grid.shape[:2], offsets, description.codec.nodata, description.source_factors, peak
+    )
+
+
+def _source(
+    description: Description, source: Scene | Product | None
+) -> AbstractContextManager[JoinedReader | None]:
+    if source is None:
         return nullcontext()
+    product, nodata = as_product(source), description.codec.nodata
+    if nodata is not None:
+        product = replace(product, scenes=tuple(replace(scene, fill=nodata) for scene in product.scenes))
+    found = joined(product)
+    scene = found.scene
     if scene.shape != description.grid.shape or scene.dtype != np.dtype(description.dtype):
         raise InputError(
             f"expected a source of {description.grid.shape} {description.dtype}, got {scene.shape} "
             f"{scene.dtype}; compare with the input that was encoded (choose its bands with --bands)"
         )
-    nodata = description.codec.nodata
-    return open_reader(scene if nodata is None else replace(scene, fill=nodata))
+    check_same_grids(description, found.band_factors)
+    return open_joined(found)
 
 
 @dataclass
@@ -108,7 +127,7 @@ class _Checker:
     pixels: StorePixels
     report: Report
     full: bool
-    source: SceneReader | None
+    source: JoinedReader | None
     tally: Tally
 
     def chunks(self) -> Iterator[tuple[Shape, Window, Shard | None]]:
@@ -144,7 +163,7 @@ class _Checker:
                 with self.pixels.naming(shard, window):
                     self._compare(self.source, window, dn, dropped_of(fetched, window))
 
-    def _compare(self, source: SceneReader, window: Window, dn: np.ndarray, dropped: np.ndarray) -> None:
+    def _compare(self, source: JoinedReader, window: Window, dn: np.ndarray, dropped: np.ndarray) -> None:
         original = source.read(slice(*window.times), slice(*window.rows), slice(*window.columns))
         decoded = dn[:, list(self.pixels.description.band_order)]
         self.tally.add(original, decoded, window.times[0], dropped)

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import zarr
 
 import eozip
 from eozip.bitstream import samples_problem
-from eozip.chunk import api
-from eozip.chunk.encoding import EncodedChunk, check_droppable, encode_chunk
-from eozip.chunk.pixels import PEAK
+from eozip.chunk.encoding import EncodedChunk, check_droppable
+from eozip.chunk.pixels import PEAK, unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
 from eozip.errors import InputError
-from eozip.raster import Scene, open_reader, with_fill
+from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
+from eozip.raster.product import Product
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, StoreFiles, check_target, writing
 from eozip.store.documents import ARRAY
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
+from eozip.store.joined import Joined, joined, open_joined
+from eozip.store.layers import grid_names, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
+from eozip.store.native import alignment, band_factors, samples
+from eozip.store.records import Extras, as_product, extras_of
 from eozip.store.shards import pack_shard
 from eozip.store.tally import Tally
 from eozip.threads import each
@@ -58,10 +63,14 @@ class Summary:
         codec: full id.
         shape: (T, C, H, W).
         bands: [C] names as stored.
+        grids: names of the grids on which its bands were measured, finest first.
+        samples: what was measured, all bands and dates; of bands on coarser grids their own cells.
         chunks: chunks in all; `empty` of them hold nodata only and are not stored.
-        bytes: size of everything in the store; `raw_bytes` of the uncompressed pixels.
-        ratio: raw_bytes / bytes.
-        bpppb: bits of everything per pixel, date and band.
+        bytes: size of everything in the store, of which rasters beside the bands take `beside_bytes`; `raw_bytes` of the
+            uncompressed samples.
+        ratio: raw_bytes by the bytes that are not beside the bands.
+        files_bytes: of the files that held the bands; None where unknown. `files_ratio` likewise.
+        bpppb: bits of what is not beside the bands by sample.
         psnr: dB at peak 10,000 DN over all valid pixels that were not dropped; None where they are all equal, or
             there are none.
         band_psnr: [C] dB.
@@ -74,6 +83,7 @@ class Summary:
         dropped: share of the pixels of all dates that nothing was spent on, and that are forecast; None without a mask.
         date_dropped: [T] such pixels, of H x W; None without a mask.
         layered: chunks with a residual layer; `without_network`: chunks coded losslessly or near-losslessly.
+        left_out: sentences about dates that were left out, as they are damaged.
         seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
     """
 
@@ -81,11 +91,16 @@ class Summary:
     codec: str
     shape: Shape
     bands: list[str | None]
+    grids: list[str]
+    samples: int
     chunks: int
     empty: int
     bytes: int
+    beside_bytes: int
     raw_bytes: int
     ratio: float
+    files_bytes: int | None
+    files_ratio: float | None
     bpppb: float
     psnr: float | None
     band_psnr: list[float | None]
@@ -100,6 +115,7 @@ class Summary:
     date_dropped: list[int] | None
     layered: int
     without_network: int
+    left_out: list[str]
     seconds: float
     mpx_per_s: float
 
@@ -115,6 +131,7 @@ class Run:
         progress: see `Progress`.
         first: first date of the store that is written; those before it are there already.
         drop: mask of the dates written, of which cells that are hidden altogether are not coded; None: none.
+        offsets: [T written] radiometric offset that streams of a date say; empty: the codec's.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
 
@@ -124,11 +141,13 @@ class Run:
     progress: Progress
     first: int = 0
     drop: MaskReader | None = None
+    offsets: tuple[int, ...] = ()
     done: int = 0
     empty: int = 0
     missed: int = 0
     layered: int = 0
     without_network: int = 0
+    beside_bytes: int = 0
     qualities: list[float] = field(default_factory=list)
     date_bits: np.ndarray = field(init=False)
 
@@ -161,7 +180,7 @@ class Run:
 
 
 def encode_store(
-    scene: Scene,
+    source: Scene | Product,
     out: str | Path,
     codec: EozipChunkCodec,
     *,
@@ -173,13 +192,13 @@ def encode_store(
     facts: dict[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Summary:
-    """Encodes a scene into a Zarr v3 store.
+    """Encodes a scene or a product into a Zarr v3 store.
 
     Args:
-        scene: the source, its bands in any order.
+        source: the source, its bands in any order; those of a product are its scenes' one after the other.
         out: a `.zarr` directory or `.zarr.zip` file; written under another name and renamed at the end.
-        codec: the codec with everything it was asked for.
-        order: positions in `scene` of the bands in the order of the codec's sensor; None if they are in it.
+        codec: the codec with everything it was asked for; grids are the product's.
+        order: positions in `source` of the bands in the order of the codec's sensor; None if they are in it.
         chunk: side of a chunk in pixels; None fits it near 256.
         gop: most dates in one chunk.
         overwrite: whether an existing output may be replaced.
@@ -197,21 +216,24 @@ def encode_store(
     started = time.perf_counter()
     target = Path(out)
     check_target(target, overwrite)
+    found = joined(as_product(source), codec.nodata)
+    scene = found.scene
     check_array(scene.shape, scene.dtype)
-    scene = with_fill(scene, codec.nodata)
-    grid = plan(scene.shape, chunk, gop)
+    order = list(range(scene.shape[1])) if order is None else list(order)
+    codec = replace(codec, grids=found.grids(order))
+    grid = plan(scene.shape, chunk, gop, alignment=alignment(codec.grids))
     problem = samples_problem([min(pair) for pair in zip(grid.shape, grid.chunk)])
     if problem:
         raise InputError(
             f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
         )
     check_drop(codec, drop)
-    order = list(range(scene.shape[1])) if order is None else list(order)
-    stored = scene.select(order)
-    settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress}
-    with open_reader(stored) as reader:
+    layers = placed(found.product.beside, scene, grid, alignment(codec.grids))
+    extras = extras_of(found, layers, samples(grid.shape, codec.grids))
+    settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
+    with open_joined(found, order) as reader:
         run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)
-    return _summary(run, stored, target, time.perf_counter() - started)
+    return _summary(run, found, order, target, time.perf_counter() - started)
 
 
 def write_arrays(
@@ -228,6 +250,7 @@ def write_arrays(
     progress: Progress = lambda done, total: None,
     check: Callable[[Run], None] = lambda run: None,
     beside: Callable[[zarr.Group], None] = lambda group: None,
+    extras: Extras | None = None,
 ) -> Run:
     """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
 
@@ -244,19 +267,40 @@ def write_arrays(
         progress: see `Progress`.
         check: called when all pixels are written; an exception from it leaves nothing behind.
         beside: adds arrays of its own to the store's group.
+        extras: what a product has beyond a scene.
 
     Raises:
         OutputError: the output exists or cannot be written.
     """
-    tally = Tally(*grid.shape[:2], codec.offset, codec.nodata)
-    run = Run(codec, grid, tally, progress, drop=drop)
+    tally, offsets = tally_of(codec, scene, order), stream_offsets(scene)
+    run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets)
     with writing(target, overwrite) as container:
         _write_shards(run, reader, container)
         check(run)
+        if extras is not None:
+            run.beside_bytes = put_values(container, extras.layers)
         known = run_facts(run, dict(facts))
-        for key, data in metadata_keys(scene, order, grid, codec, known, run.date_dropped(), beside).items():
+        keys = metadata_keys(scene, order, grid, codec, known, run.date_dropped(), beside, extras)
+        for key, data in keys.items():
             container.put(key, data)
     return run
+
+
+def tally_of(codec: EozipChunkCodec, scene: Scene, order: Sequence[int]) -> Tally:
+    """Counts the dates of a scene, its bands in the order of the array."""
+    times, bands = scene.shape[:2]
+    offset: float | np.ndarray = codec.offset
+    if scene.offsets is not None:
+        offset = np.array(scene.offsets)[:, list(order)]
+    peak = PEAK * unit_of(codec.sensor)
+    return Tally(times, bands, offset, codec.nodata, band_factors(codec.grids, bands), peak)
+
+
+def stream_offsets(scene: Scene) -> tuple[int, ...]:
+    """[T] whole DN that the streams of a date say; empty where all bands of all dates have the codec's offset."""
+    if scene.offsets is None:
+        return ()
+    return tuple(round(Counter(of_date).most_common(1)[0][0]) for of_date in scene.offsets)
 
 
 def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
@@ -285,12 +329,22 @@ class _Chunk:
         window: its place.
         dn: [t, C, h, w], bands in the order of the store.
         drop: bool [t, h, w], pixels to leave out; None: none.
+        offsets: [t] radiometric offsets; dates of one offset are coded together.
     """
 
     shard: Shape
     window: Window
     dn: np.ndarray
     drop: np.ndarray | None
+    offsets: tuple[int, ...]
+
+    def runs(self) -> Iterator[tuple[slice, int]]:
+        """Dates that follow each other and have one offset, and that offset."""
+        first = 0
+        for offset, group in groupby(self.offsets):
+            count = len(list(group))
+            yield slice(first, first + count), offset
+            first += count
 
 
 def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[Shape, bytes]]]:
@@ -304,7 +358,7 @@ def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[
     for shard, chunks in groupby(coded, key=lambda pair: pair[0].shard):
         streams: dict[Shape, bytes] = {}
         for chunk, one in chunks:
-            _keep_stream(run, streams, chunk, one)
+            _keep_streams(run, streams, chunk, one)
             run.progress(run.done, total)
         yield shard, streams
 
@@ -321,33 +375,43 @@ def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
             for window in windows:
                 part = ..., slice(window.columns[0] - left, window.columns[1] - left)
                 drop = None if hidden is None else hidden[part]
-                yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop)
+                offsets = run.offsets[times] or (run.codec.offset,) * (times.stop - times.start)
+                yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop, offsets)
 
 
-def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, EncodedChunk | None]:
-    """A chunk and what became of it, its pixels known; nothing where zarr's fill value says it all."""
+def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, list[EncodedChunk]]:
+    """A chunk and its streams, their pixels known; none where zarr's fill value says it all."""
     if np.all(chunk.dn == (codec.nodata or 0)):
-        return chunk, None
-    coded = encode_chunk(chunk.dn, drop=chunk.drop, **codec.encode_options(len(chunk.dn)))
-    return chunk, coded if coded.pixels is not None else replace(coded, pixels=api.decode_array(coded.blob))
+        return chunk, []
+    return chunk, [_encode_run(codec, chunk, dates, offset) for dates, offset in chunk.runs()]
 
 
-def _keep_stream(run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: EncodedChunk | None) -> None:
+def _encode_run(codec: EozipChunkCodec, chunk: _Chunk, dates: slice, offset: int) -> EncodedChunk:
+    drop = None if chunk.drop is None else chunk.drop[dates]
+    coded = codec.encoded(chunk.dn[dates], drop=drop, offset=offset)
+    return coded if coded.pixels is not None else replace(coded, pixels=codec.decoded(coded.blob))
+
+
+def _keep_streams(
+    run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: Sequence[EncodedChunk]
+) -> None:
     first = chunk.window.times[0] - run.first
     run.done += 1
-    if coded is None or coded.pixels is None:
+    if not coded:
         run.tally.add(chunk.dn, chunk.dn, first)
         run.empty += 1
         return
-    report = coded.report
-    streams[chunk.window.position] = coded.blob
-    run.tally.add(chunk.dn, coded.pixels, first, coded.dropped)
-    run.missed += report.reached is False
-    run.layered += report.residual > 0
-    run.without_network += report.codec in WITHOUT_NETWORK
-    run.qualities.append(report.quality)
-    dates = len(chunk.dn)
-    run.date_bits[first : first + dates] += _shares(len(coded.blob), report.date_bits, dates)
+    streams[chunk.window.position] = b"".join(one.blob for one in coded)
+    for (dates, _), one in zip(chunk.runs(), coded, strict=True):
+        dn = chunk.dn[dates]
+        run.tally.add(dn, cast(np.ndarray, one.pixels), first + dates.start, one.dropped)
+        of_run = slice(first + dates.start, first + dates.stop)
+        run.date_bits[of_run] += _shares(len(one.blob), one.report.date_bits, len(dn))
+    reports = [one.report for one in coded]
+    run.missed += any(report.reached is False for report in reports)
+    run.layered += any(report.residual > 0 for report in reports)
+    run.without_network += any(report.codec in WITHOUT_NETWORK for report in reports)
+    run.qualities += [report.quality for report in reports]
 
 
 def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarray:
@@ -374,7 +438,7 @@ def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "date_psnr": run.tally.date_psnr(),
         "date_bits": run.known_date_bits(),
         "valid_pixels": run.tally.counts.sum(0).tolist(),
-        "peak": PEAK,
+        "peak": run.tally.peak,
         "chunks": run.done,
         "empty_chunks": run.empty,
         "chunks_below_target": run.missed,
@@ -393,28 +457,35 @@ def quality_range(run: Run) -> list[float] | None:
     return [min(run.qualities), max(run.qualities)] if run.qualities else None
 
 
-def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
+def _summary(run: Run, found: Joined, order: Sequence[int], target: Path, seconds: float) -> Summary:
     with StoreFiles(target) as files:
         size = files.total_bytes()
+    scene, product = found.scene, found.product
     times, _, height, width = scene.shape
-    samples = int(np.prod(scene.shape, dtype=np.int64))
-    raw = samples * scene.dtype.itemsize
+    measured = samples(scene.shape, run.codec.grids)
+    raw, for_bands = measured * scene.dtype.itemsize, size - run.beside_bytes
+    delivered = product.files_bytes
     return Summary(
         output=str(target),
         codec=run.codec.codec,
         shape=scene.shape,
-        bands=list(band_labels(scene, run.codec.sensor)),
+        bands=list(band_labels(scene.select(order), run.codec.sensor)),
+        grids=list(grid_names(scene.profile, found.factors)),
+        samples=measured,
         chunks=run.done,
         empty=run.empty,
         bytes=size,
+        beside_bytes=run.beside_bytes,
         raw_bytes=raw,
-        ratio=raw / size,
-        bpppb=8 * size / samples,
+        ratio=raw / for_bands,
+        files_bytes=delivered,
+        files_ratio=None if delivered is None else delivered / for_bands,
+        bpppb=8 * for_bands / measured,
         psnr=run.tally.psnr(),
         band_psnr=run.tally.band_psnr(),
         date_psnr=run.tally.date_psnr(),
         date_bits=run.known_date_bits(),
-        peak=PEAK,
+        peak=run.tally.peak,
         quality=quality_range(run),
         target_psnr=run.codec.target_psnr,
         missed=run.missed,
@@ -423,6 +494,7 @@ def _summary(run: Run, scene: Scene, target: Path, seconds: float) -> Summary:
         date_dropped=run.date_dropped(),
         layered=run.layered,
         without_network=run.without_network,
+        left_out=list(product.left_out),
         seconds=seconds,
         mpx_per_s=times * height * width / 1e6 / seconds,
     )

@@ -1,0 +1,194 @@
+"""Products of several grids as one scene on the finest of them, whose coarse bands are repeated samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from eozip.errors import InputError
+from eozip.raster import Profile, Scene, SceneReader, open_reader, with_fill
+from eozip.raster.open import same_field
+from eozip.raster.product import Product
+from eozip.store.geozarr import coarser
+from eozip.store.native import NativeGrid, repeated
+
+_MUST_EQUAL = ("dtype", "nodata", "crs")
+_PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
+_LARGEST_RESOLUTION = 65535
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A product as one scene.
+
+    Attributes:
+        product: what it is, missing pixels filled.
+        scene: its bands on the finest grid, those of the finest first; its sources cannot be read as they are.
+        factors: of each of the product's scenes, pixels of the finest grid along one of its cells.
+    """
+
+    product: Product
+    scene: Scene
+    factors: tuple[int, ...]
+
+    @property
+    def is_one_grid(self) -> bool:
+        """Whether all bands lie on one grid, so that `scene` is an ordinary one."""
+        return len(self.factors) == 1
+
+    @property
+    def band_factors(self) -> tuple[int, ...]:
+        """[C] of each band of `scene`, pixels along one of its cells."""
+        pairs = zip(self.factors, self.product.scenes, strict=True)
+        return sum(((factor,) * scene.shape[1] for factor, scene in pairs), ())
+
+    def grids(self, order: Sequence[int]) -> tuple[NativeGrid, ...]:
+        """The grids of an array whose bands are those of `scene` in another order; none where all lie on one.
+
+        Args:
+            order: positions in `scene` of the bands of the array.
+        """
+        if self.is_one_grid:
+            return ()
+        counts = [scene.shape[1] for scene in self.product.scenes]
+        ends = list(accumulate(counts))
+        sizes = resolutions(self.scene.profile, self.factors)
+        return tuple(
+            NativeGrid(size, tuple(i for i, band in enumerate(order) if end - count <= band < end))
+            for size, count, end in zip(sizes, counts, ends, strict=True)
+        )
+
+
+def joined(product: Product, nodata: int | None = None) -> Joined:
+    """A product as one scene; masks of its files are looked at.
+
+    Args:
+        product: scenes that lie on each other.
+        nodata: DN that a caller wants for missing pixels.
+
+    Raises:
+        InputError: grids that do not fit each other, or that differ in what one array shares.
+    """
+    scenes = [with_fill(product.scenes[0], nodata)]
+    fill = scenes[0].fill if nodata is None else nodata
+    whole = None if fill is None or scenes[0].dtype.kind == "f" else int(fill)
+    scenes += [with_fill(scene, whole) for scene in product.scenes[1:]]
+    factors = tuple(_factor(scenes[0], scene) for scene in scenes)
+    if sorted(set(factors)) != list(factors):
+        raise InputError(
+            f"{scenes[0].paths[0]}: expected scenes of rising cell sizes, got factors {list(factors)}"
+        )
+    product = replace(product, scenes=tuple(scenes))
+    return Joined(product, scenes[0] if len(scenes) == 1 else _one_scene(scenes), factors)
+
+
+def _factor(finest: Scene, scene: Scene) -> int:
+    """Pixels of the finest grid along a cell of a scene's, which must begin at the same corner and cover it."""
+    height, width = finest.shape[2:]
+    factor = _cell_ratio(finest.profile, scene.profile)
+    expected = -(-height // factor), -(-width // factor)
+    problems = [
+        f"{name}: expected {getattr(finest.profile, name)}, got {getattr(scene.profile, name)}"
+        for name in _MUST_EQUAL
+        if not same_field(name, getattr(finest.profile, name), getattr(scene.profile, name))
+    ]
+    if scene.shape[2:] != expected:
+        problems.append(f"size: expected {expected} cells at factor {factor}, got {scene.shape[2:]}")
+    own = finest.profile.transform
+    expected_transform = None if own is None else coarser(own, factor)
+    if not same_field("transform", expected_transform, scene.profile.transform):
+        problems.append(f"transform: expected {expected_transform}, got {scene.profile.transform}")
+    if scene.dates != finest.dates or scene.lattice != finest.lattice:
+        problems.append("dates or value lattice: expected those of the finest grid")
+    if problems:
+        raise InputError(
+            f"{scene.paths[0]}: its grid does not fit that of {finest.paths[0]}: {'; '.join(problems)}; bring the bands "
+            "onto aligned grids, or leave some out with --bands (bands=)"
+        )
+    return factor
+
+
+def _cell_ratio(finest: Profile, coarse: Profile) -> int:
+    if finest.transform is None or coarse.transform is None:
+        return max(1, round(finest.height / coarse.height))
+    return max(1, round(coarse.transform[0] / finest.transform[0]))
+
+
+def resolutions(profile: Profile, factors: Sequence[int]) -> tuple[int, ...]:
+    """Metres of a cell of each grid where they are whole, else its factor."""
+    metres = whole_metres(profile)
+    sizes = tuple(f * (metres or 1) for f in factors)
+    return sizes if sizes[-1] <= _LARGEST_RESOLUTION else tuple(factors)
+
+
+def whole_metres(profile: Profile) -> int | None:
+    """The side of a pixel in whole metres; None where it has none, or the CRS is one of degrees or unknown."""
+    crs = (profile.crs or "").upper()
+    if profile.transform is None or not crs.startswith(("PROJCS", "PROJCRS")):
+        return None
+    side = abs(profile.transform[0])
+    return round(side) if side >= 1 and abs(side - round(side)) < 1e-6 * side else None
+
+
+def _one_scene(scenes: Sequence[Scene]) -> Scene:
+    """Bands of all scenes, on the grid of the first."""
+    finest = scenes[0]
+    per_band: dict[str, Any] = {
+        name: sum((getattr(s.profile, name) for s in scenes), ()) for name in _PER_BAND
+    }
+    fills = {scene.fill for scene in scenes}
+    return replace(
+        finest,
+        sources=tuple(sum(bands, ()) for bands in zip(*(scene.sources for scene in scenes), strict=True)),
+        profile=replace(finest.profile, **per_band),
+        band_tags=sum((scene.band_tags for scene in scenes), ()),
+        codes=sum((scene.band_codes for scene in scenes), ()),
+        offsets=tuple(sum(of, ()) for of in zip(*(s.band_offsets for s in scenes), strict=True)),
+        fill=next((fill for fill in fills if fill is not None), None),
+    )
+
+
+class JoinedReader:
+    """Windows of a joined scene, bands in its order; `open_joined` makes and closes it."""
+
+    def __init__(self, readers: Sequence[SceneReader], factors: Sequence[int], order: Sequence[int]) -> None:
+        self._readers, self._factors, self._order = readers, factors, list(order)
+
+    def read(self, t: slice, y: slice, x: slice) -> np.ndarray:
+        """[T, C, h, w] of a window of the finest grid; samples of coarser grids are repeated."""
+        parts = [
+            _window(reader, factor, (t, y, x))
+            for reader, factor in zip(self._readers, self._factors, strict=True)
+        ]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return whole if self._order == list(range(whole.shape[1])) else whole[:, self._order]
+
+
+def _window(reader: SceneReader, factor: int, where: tuple[slice, slice, slice]) -> np.ndarray:
+    t, *sides = where
+    rows, columns = (slice(side.start // factor, -(-side.stop // factor)) for side in sides)
+    cells = reader.read(t, rows, columns)
+    if factor == 1:
+        return cells
+    (top, bottom), (left, right) = (
+        (side.start - cut.start * factor, side.stop - cut.start * factor)
+        for side, cut in zip(sides, (rows, columns), strict=True)
+    )
+    return repeated(cells, factor, (bottom, right))[..., top:, left:]
+
+
+@contextmanager
+def open_joined(found: Joined, order: Sequence[int] | None = None) -> Iterator[JoinedReader]:
+    """A reader of a joined scene, its bands in another order."""
+    positions: Sequence[int] = range(found.scene.shape[1]) if order is None else order
+    scenes = found.product.scenes
+    if found.is_one_grid:
+        scenes, positions = (scenes[0].select(positions),), range(len(positions))
+    with ExitStack() as stack:
+        readers = [stack.enter_context(open_reader(scene)) for scene in scenes]
+        yield JoinedReader(readers, found.factors, positions)
