@@ -139,8 +139,7 @@ def _report(summary: Summary) -> str:
     times, bands, height, width = summary.shape
     lines = [
         f"{summary.output}: {many(times, 'date')} x {bands} bands x {height} x {width} pixels, {summary.codec}",
-        f"  {bytes_text(summary.raw_bytes)} > {bytes_text(summary.bytes)}: {summary.ratio:.1f} times "
-        f"smaller, {summary.bpppb:.4f} bits per pixel and band",
+        *_size_lines(summary),
         f"  PSNR {coded_psnr(summary.psnr, summary.dropped)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
         *dropped_lines(summary.dropped),
         f"  {summary.seconds:.1f} s, {speed_text(summary.mpx_per_s)}, every chunk decoded and compared",
@@ -149,6 +148,26 @@ def _report(summary: Summary) -> str:
     path = f"zip::{summary.output}" if summary.output.lower().endswith(".zip") else summary.output
     end = f'  open with xarray.open_zarr("{path}")'
     return "\n".join([*lines, *_target_lines(summary), *_kept_lines(summary), end])
+
+
+def _size_lines(summary: Summary) -> list[str]:
+    """What the bands took, by what was measured, and what lies beside them."""
+    for_bands = summary.bytes - summary.beside_bytes
+    unit = "bits per pixel and band"
+    lines = []
+    if len(summary.grids) > 1:
+        unit = f"bits per sample on {', '.join(summary.grids)}"
+    lines.append(
+        f"  {bytes_text(summary.raw_bytes)} > {bytes_text(for_bands)}: {summary.ratio:.1f} times "
+        f"smaller, {summary.bpppb:.4f} {unit}"
+    )
+    if summary.files_bytes is not None and summary.files_ratio is not None:
+        lines.append(
+            f"  {summary.files_ratio:.1f} times smaller than the files it came in ({bytes_text(summary.files_bytes)})"
+        )
+    if summary.beside_bytes:
+        lines.append(f"  {bytes_text(summary.beside_bytes)} beside the bands, exact (classes, probabilities)")
+    return lines
 
 
 def _by_band(summary: Summary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from eozip.cli.common import (
     tell,
 )
 from eozip.errors import InputError
+
+if TYPE_CHECKING:
+    from eozip.store import Description
 
 
 @click.command()
@@ -45,9 +48,6 @@ def store_facts(path: Path) -> dict[str, Any]:
     from eozip.store import describe, section_sizes
 
     found = describe(path)
-    samples = 1
-    for length in found.grid.shape:
-        samples *= length
     return {
         "store": str(path),
         "shape": list(found.grid.shape),
@@ -55,7 +55,7 @@ def store_facts(path: Path) -> dict[str, Any]:
         "chunk": list(found.grid.chunk),
         "shard": list(found.grid.shard),
         "bytes": found.bytes,
-        "bpppb": 8 * found.bytes / samples,
+        "bpppb": 8 * found.bytes / found.samples,
         "bands": list(found.profile.band_names),
         "dates": list(found.dates),
         "groups": list(found.groups),
@@ -68,8 +68,24 @@ def store_facts(path: Path) -> dict[str, Any]:
         "transform": found.profile.transform and list(found.profile.transform),
         **found.codec.to_dict()["configuration"],
         **found.facts,
+        **_product_facts(found),
         "sections": asdict(section_sizes(found)),
     }
+
+
+def _product_facts(found: Description) -> dict[str, Any]:
+    """Grids, and what is known of a product; nothing of a store that is no more than a scene."""
+    places = {position: name for name, position in zip(found.profile.band_names, found.band_order)}
+    native = {
+        "grids": {
+            grid.name: {"bands": [places[i] for i in grid.bands], "cells": [grid.height, grid.width]}
+            for grid in found.grids
+        },
+        "samples": found.samples,
+    }
+    if found.product is None:
+        return native if found.codec.grids else {}
+    return {**native, "product": found.product.model_dump(mode="json")}
 
 
 def chunk_facts(path: Path) -> dict[str, Any]:
@@ -79,6 +95,8 @@ def chunk_facts(path: Path) -> dict[str, Any]:
     header = {key: _plain(value) for key, value in asdict(found.header).items()}
     sections = list(found.sections)
     facts = {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
+    if found.header.groups:  # of which nothing is ever dropped
+        return {**facts, "reduced": dict(found.reduced), "group_bytes": dict(found.group_bytes)}
     dropped = api.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1)
     return {**facts, "date_dropped": dropped.tolist()}
 
@@ -97,12 +115,32 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     tables: list[str] = []
     if "date_psnr" in facts:
         psnr, bits = facts.pop("date_psnr"), facts.pop("date_bits", [])
-        _, bands, height, width = facts["shape"]
+        times, bands, height, width = facts["shape"]
         dropped = shares(facts.pop("date_dropped", None), height * width)
-        tables += date_table(facts["dates"], psnr, bits, bands * height * width, dropped)
+        measured = facts.get("samples", times * bands * height * width) // times
+        tables += date_table(facts["dates"], psnr, bits, measured, dropped)
+    for name, grid in facts.pop("grids", {}).items():
+        bands_of = " ".join(band or "-" for band in grid["bands"])
+        tables.append(f"  {name}: {bands_of}, {grid['cells'][0]} x {grid['cells'][1]} cells")
+    if "product" in facts:
+        tables += _product_lines(facts.pop("product"), facts["dates"])
     if isinstance(facts.get("sections"), dict):
         tables += _sections(facts.pop("sections"))
     return [*(_line(key, value) for key, value in facts.items()), *tables]
+
+
+def _product_lines(product: dict[str, Any], dates: list[str | None]) -> list[str]:
+    """What a product says of its dates, and what lies beside its bands."""
+    lines = []
+    for date, offsets, one in zip(dates, product["offsets"], product["acquisitions"], strict=True):
+        values = sorted(set(offsets))
+        told = f" ({one['offset_source']})" if one.get("offset_source") else ""
+        names = " ".join(str(one[name]) for name in ("product", "level", "baseline") if one.get(name))
+        lines.append(
+            f"  {date or 'unknown date'}: {names or product['kind']}, offset {' '.join(f'{v:g}' for v in values)}{told}"
+        )
+    beside = [layer["path"] for layer in product["layers"]]
+    return [*lines, *([f"  beside the bands: {' '.join(beside)}"] if beside else [])]
 
 
 def _sections(sizes: dict[str, Any]) -> list[str]:

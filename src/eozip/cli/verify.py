@@ -24,7 +24,7 @@ from eozip.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from eozip.raster import Scene
+    from eozip.raster import Product, Scene
     from eozip.store import Description, Repaired, Report
 
 FAILED = 3
@@ -85,14 +85,15 @@ def verify(
         ctx.exit(FAILED)
 
 
-def _source(store: Path, against: tuple[str, ...], bands: list[str | int] | None) -> Scene:
+def _source(store: Path, against: tuple[str, ...], bands: list[str | int] | None) -> Product | Scene:
     """The source with the store's own choice of bands, unless another is given."""
-    from eozip.raster import open_scene
+    from eozip.raster import open_product
     from eozip.store import describe
-    from eozip.store.description import in_band_order
 
-    scene = open_scene(list(against), bands=bands)
-    return scene if bands else in_band_order(scene, describe(store))
+    found = describe(store)
+    offset = None if found.product else found.codec.offset
+    product = open_product(list(against), bands, offset)
+    return product.scenes[0] if bands and len(product.scenes) == 1 else product
 
 
 def _repaired(done: Repaired | None) -> list[str]:

@@ -12,13 +12,13 @@ from typing import Any
 
 from eozip import arguments
 from eozip.arguments import real
-from eozip.chunk.encoding import check_budgeted, default_codec
+from eozip.chunk.encoding import DEFAULT_CODEC, check_budgeted, default_codec
 from eozip.chunk.options import DEFAULT_QUALITY, check_names, checked_error
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
-from eozip.raster import Scene, open_scene, with_fill
+from eozip.raster import Product, Scene, open_product, open_scene, with_fill
 from eozip.raster.files import PathLike
 from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
@@ -27,6 +27,8 @@ from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.container import check_target
 from eozip.store.description import describe
 from eozip.store.grid import GOP
+from eozip.store.joined import joined
+from eozip.store.records import as_product
 from eozip.store.writer import Progress, Summary, encode_store
 
 
@@ -59,6 +61,7 @@ def make_request(
     offset: int | None = None,
     gop: int = GOP,
     budgets: int | Sequence[int] | None = None,
+    likely: str | None = None,
 ) -> Request:
     """Settles everything an encoding of `scene` depends on.
 
@@ -75,6 +78,7 @@ def make_request(
         offset: radiometric offset in DN; None takes the scene's.
         gop: most dates in a group, as given to `encode_store`.
         budgets: sections to send of each date, one for all or one for each date of a group; see `eozip.encode`.
+        likely: whose bands a product says that these are, all or some of them; None where it says nothing.
 
     Raises:
         InputError: bands of no sensor for a codec that has one, both ways of asking for quality, or values out of range.
@@ -84,7 +88,7 @@ def make_request(
     check_array(scene.shape, scene.dtype)
     check_names(codec, sensor)
     sensor = named(sensor).id if sensor else _sensor_of(codec)
-    known, order = _matched(scene, sensor, codec)
+    known, order = _matched(scene, sensor, codec, likely)
     scene = with_fill(scene, _whole("nodata", nodata))
     full_id = (
         registry.resolve(codec, known)
@@ -108,9 +112,15 @@ def make_request(
 
 
 def _matched(
-    scene: Scene, sensor: str | None, codec: str | Path | Codec | None
+    scene: Scene, sensor: str | None, codec: str | Path | Codec | None, likely: str | None
 ) -> tuple[str, tuple[int, ...]]:
-    """As `match_scene`; bands of no sensor stay as they are where the codec takes any."""
+    """As `match_scene`; bands of no sensor, or not all of one, stay as they are where the codec takes any."""
+    if sensor is None and likely is not None:
+        own = get(likely).band_names
+        positions = {name: scene.meanings.index(name) for name in own if scene.meanings.count(name) == 1}
+        is_whole = len(positions) == scene.shape[1]
+        if is_whole and (len(own) == len(positions) or _takes_any(codec)):
+            return likely, tuple(positions.values())
     try:
         return match_scene(scene, sensor)
     except InputError:
@@ -169,7 +179,7 @@ def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple
 
 
 def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
-    if sensor == ANY_SENSOR:
+    if sensor == ANY_SENSOR or len(order) < len(get(sensor).bands):
         return []
     by_own_names = own_order(scene.band_names, get(sensor)) is not None
     return [] if by_own_names else overridden(scene.meanings, get(sensor), order)
@@ -260,18 +270,90 @@ def encode_files(
     if chunk is not None:
         arguments.whole("chunk", chunk, 8)
     arguments.whole("gop", gop, 1)
-    opened, band = _pixels_and_mask(mask, inputs, bands, offset)
-    _tell(opened.notes, note)
-    scene = with_fill(opened, nodata)
-    asked = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error, "budgets": budgets}
-    facts = {"sensor": sensor, "nodata": nodata, "offset": offset}
-    wanted = make_request(scene, codec, **asked, **facts, gop=gop)  # type: ignore[arg-type]
-    _tell(wanted.notes, note)
-    settings: dict[str, Any] = {"chunk": chunk, "gop": gop, "overwrite": overwrite, "progress": progress}
-    with _opened_mask(mask, scene, band) as drop:
-        return encode_store(
-            scene, target, wanted.codec, order=wanted.order, drop=drop, facts=wanted.facts, **settings
+    product, band = _product_and_mask(mask, inputs, bands, offset)
+    with _opened_mask(mask, product.scenes[0], band) as drop:
+        return encode_product(
+            product,
+            target,
+            codec,
+            quality=quality,
+            target_psnr=target_psnr,
+            max_error=max_error,
+            sensor=sensor,
+            offset=offset,
+            nodata=nodata,
+            chunk=chunk,
+            gop=gop,
+            budgets=budgets,
+            drop=drop,
+            overwrite=overwrite,
+            progress=progress,
+            note=note,
         )
+
+
+def encode_product(
+    product: Product,
+    out: str | Path,
+    codec: str | Path | Codec | None = None,
+    *,
+    quality: float | None = None,
+    target_psnr: float | None = None,
+    max_error: int | None = None,
+    sensor: str | None = None,
+    offset: int | None = None,
+    nodata: int | None = None,
+    chunk: int | None = None,
+    gop: int = GOP,
+    budgets: int | Sequence[int] | None = None,
+    drop: MaskReader | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+    note: Callable[[str], None] = _warn,
+) -> Summary:
+    """Encodes a product, its bands on the grids on which they were measured, into a Zarr v3 store.
+
+    Args:
+        product: what `eozip.raster.open_product` found.
+        out: a `.zarr` directory or `.zarr.zip` file to be made.
+        codec: as for `encode_files`; one that takes bands on several grids where there are several.
+        quality: as for `encode_files`, and so are `target_psnr`, `max_error`, `sensor`, `nodata`, `chunk`, `gop`, `budgets`.
+        target_psnr: see `quality`; it counts what was measured.
+        max_error: see `quality`.
+        sensor: see `quality`.
+        offset: radiometric offset in DN of all bands and dates; None takes what the product says.
+        nodata: see `quality`.
+        chunk: see `quality`.
+        gop: see `quality`.
+        budgets: see `quality`.
+        drop: mask on the finest grid; see `eozip.encode`.
+        overwrite: whether an existing store may be replaced.
+        progress: called with chunks done and in all.
+        note: takes sentences that a person should read.
+
+    Raises:
+        EozipError: as for `encode_files`.
+    """
+    _tell(product.notes, note)
+    found = joined(product, nodata)
+    if codec is None and not found.is_one_grid:
+        codec = DEFAULT_CODEC
+    asked = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error, "budgets": budgets}
+    facts = {"sensor": sensor, "nodata": nodata, "offset": offset, "likely": product.sensor}
+    wanted = make_request(found.scene, codec, **asked, **facts, gop=gop)  # type: ignore[arg-type]
+    _tell(wanted.notes, note)
+    return encode_store(
+        found.product,
+        out,
+        wanted.codec,
+        order=wanted.order,
+        chunk=chunk,
+        gop=gop,
+        overwrite=overwrite,
+        drop=drop,
+        facts=wanted.facts,
+        progress=progress,
+    )
 
 
 def append_files(
@@ -302,10 +384,12 @@ def append_files(
         EozipError: as for `encode_files`; the store is as it was.
     """
     path = arguments.store_path("store", store)
-    opened, band = _pixels_and_mask(mask, inputs, bands, describe(path).codec.offset)
-    _tell(opened.notes, note)
-    with _opened_mask(mask, opened, band) as drop:
-        return append_store(path, opened, asked=asked, drop=drop, progress=progress)
+    found = describe(path)
+    offset = None if found.product else found.codec.offset
+    product, band = _product_and_mask(mask, inputs, bands, offset)
+    _tell(product.notes, note)
+    with _opened_mask(mask, product.scenes[0], band) as drop:
+        return append_store(path, product, asked=asked, drop=drop, progress=progress)
 
 
 def _tell(notes: Sequence[str], note: Callable[[str], None]) -> None:
@@ -313,15 +397,15 @@ def _tell(notes: Sequence[str], note: Callable[[str], None]) -> None:
         note(text)
 
 
-def _pixels_and_mask(
+def _product_and_mask(
     mask: str | None, inputs: PathLike | Sequence[PathLike], bands: Bands, offset: float | None
-) -> tuple[Scene, Scene | None]:
+) -> tuple[Product, Scene | None]:
     """The input, and its band that is the mask; None where there is no mask or it has files of its own."""
     spec = None if mask is None else parse_mask(str(arguments.text("mask", mask)))
     if spec is None or spec.band is None:
-        return open_scene(inputs, bands, offset), None
+        return open_product(inputs, bands, offset), None
     pixels, band = split_mask(open_scene(inputs, None, offset), spec)
-    return (pixels if bands is None else open_scene(inputs, bands, offset)), band
+    return as_product(pixels if bands is None else open_scene(inputs, bands, offset)), band
 
 
 def _opened_mask(

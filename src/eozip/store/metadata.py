@@ -137,8 +137,8 @@ def _add_grids(
     for name, (own, factor) in places.items():
         suffix = f"_{name}"
         made = group.create_group(name, attributes=grid_attributes(own, factor, suffix))
-        add_centres(made, own, factor, suffix)
         if any(layer.folder == name for layer in layers):
+            add_centres(made, own, factor, suffix)
             add_crs(made, own, factor)
     for layer in layers:
         create(group, layer, dates)
@@ -275,6 +275,12 @@ def band_labels(scene: Scene, sensor: str) -> tuple[str, ...]:
     known = () if sensor == ANY_SENSOR else get(sensor).band_names
     if known and own_order(scene.band_names, get(sensor)) == tuple(range(len(known))):
         return tuple(str(name) for name in scene.band_names)
+    if (
+        None not in scene.band_codes
+        and len(known) > len(scene.band_codes)
+        and set(scene.band_codes) <= set(known)
+    ):
+        return tuple(map(str, scene.band_codes))
     codes = tuple(canonical_name(name) if name else None for name in scene.band_names)
     if len(known) == len(codes) and codes != known:
         return known

@@ -14,7 +14,7 @@ from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import Scene
 from eozip.raster.product import Product
 from eozip.store.container import StoreFiles
-from eozip.store.description import Description, check_same_grids, describe
+from eozip.store.description import Description, band_positions, check_same_grids, describe
 from eozip.store.grid import Shape, Window
 from eozip.store.joined import JoinedReader, joined, open_joined
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
@@ -118,8 +118,11 @@ def _source(
             f"expected a source of {description.grid.shape} {description.dtype}, got {scene.shape} "
             f"{scene.dtype}; compare with the input that was encoded (choose its bands with --bands)"
         )
-    check_same_grids(description, found.band_factors)
-    return open_joined(found)
+    positions = list(range(scene.shape[1]))
+    if isinstance(source, Product):  # of a scene, the caller chose the bands
+        positions = band_positions(scene, description)
+    check_same_grids(description, tuple(found.band_factors[i] for i in positions))
+    return open_joined(found, positions)
 
 
 @dataclass
