@@ -75,9 +75,10 @@ def joined(product: Product, nodata: int | None = None) -> Joined:
         InputError: grids that do not fit each other, or that differ in what one array shares.
     """
     scenes = [with_fill(product.scenes[0], nodata)]
-    fill = scenes[0].fill if nodata is None else nodata
-    whole = None if fill is None or scenes[0].dtype.kind == "f" else int(fill)
-    scenes += [with_fill(scene, whole) for scene in product.scenes[1:]]
+    chosen, fill = nodata, scenes[0].fill
+    if nodata is None and fill is not None and scenes[0].dtype.kind != "f":
+        chosen = int(fill)
+    scenes += [with_fill(scene, chosen) for scene in product.scenes[1:]]
     factors = tuple(_factor(scenes[0], scene) for scene in scenes)
     if sorted(set(factors)) != list(factors):
         raise InputError(

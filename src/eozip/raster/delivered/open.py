@@ -78,7 +78,7 @@ def _deliveries(
     assets: Sequence[str] | None,
     bad: Bad,
 ) -> tuple[list[Delivery], list[str]]:
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    given = inputs if isinstance(inputs, list | tuple) else [inputs]
     found: list[Delivery] = []
     plain: list[PathLike] = []
     notes: list[str] = []
