@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from eozip.arguments import choice, real
 from eozip.errors import InputError
@@ -78,7 +79,7 @@ def _deliveries(
     assets: Sequence[str] | None,
     bad: Bad,
 ) -> tuple[list[Delivery], list[str]]:
-    given = inputs if isinstance(inputs, list | tuple) else [inputs]
+    given: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     found: list[Delivery] = []
     plain: list[PathLike] = []
     notes: list[str] = []
