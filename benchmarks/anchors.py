@@ -18,11 +18,11 @@ from typing import Any
 
 from eozip.chunk.pixels import psnr
 from eozip_lab.evaluate.baselines import contender, sweep_of
+from eozip_lab.evaluate.html_report.data import Report, load_report
+from eozip_lab.evaluate.inputs import Place, load_places
 from eozip_lab.evaluate.methods import learned
-from eozip_lab.evaluate.places import Place, load_places
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.evaluate.rate import bpppb, rate_at
-from eozip_lab.evaluate.report_data import Report, load_report
 from eozip_lab.evaluate.tables import markdown
 from eozip_lab.train.recipe import data_root
 

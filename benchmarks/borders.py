@@ -22,9 +22,9 @@ from eozip.raster import Scene, create_geotiffs, open_scene, read_window
 from eozip.sensors import get
 from eozip.store import describe, encode_store, make_request
 from eozip.store.pixels import read_pixels
+from eozip_lab.evaluate.inputs import place_files
 from eozip_lab.evaluate.methods import learned
 from eozip_lab.evaluate.metrics import outermost, reflected, to_db
-from eozip_lab.evaluate.places import place_files
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.simulate import simulate
 from eozip_lab.train.recipe import data_root

@@ -6,9 +6,9 @@ Writes results/dropped.md too. An interrupted run goes on where it stopped.
 
 Measured are the places of DATA/val (top left 256 x 256 pixels, four dates as one chunk) and DATA/val/series12.npz in groups
 of four dates. Every date, or every one but the first, gets a seeded mask of
-`eozip_lab.inpainting.clouds` with the cover asked for; shapes take turns. The pixels under these masks are clear in truth,
-so bytes without dropping are those of land, not of clouds; in exchange the error of the forecasts is known. PSNR counts the
-same pixels with and without: those that are coded.
+`eozip_lab.inpainting.synthetic_clouds` with the cover asked for; shapes take turns. The pixels under these masks are clear
+in truth, so bytes without dropping are those of land, not of clouds; in exchange the error of the forecasts is known. PSNR
+counts the same pixels with and without: those that are coded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import numpy as np
 
 import eozip
 from eozip.codecs import registry
-from eozip_lab.evaluate.places import load_places
+from eozip_lab.evaluate.inputs import load_places
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
-from eozip_lab.inpainting.clouds import SHAPES, cloud_mask
 from eozip_lab.inpainting.run import Journal
+from eozip_lab.inpainting.synthetic_clouds import SHAPES, cloud_mask
 
 CODEC = "tec-tt-small"
 SIZE, GROUP = 256, 4

@@ -34,7 +34,7 @@ from eozip.codecs.terracodec import tec_tt
 from eozip.entropy.logistic import LOG_SCALE_MIN, bounded
 from eozip.entropy.logistic_tables import ROWS, STEP
 from eozip.entropy.range_coder import EstimatePort
-from eozip_lab.evaluate.places import load_places
+from eozip_lab.evaluate.inputs import load_places
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.simulate import render, season
 from temporal import full_size

@@ -24,15 +24,21 @@ from pathlib import Path
 import numpy as np
 
 import eozip
-from eozip.inpaint.calibration import CLASSES, class_of
-from eozip.inpaint.choose import DEFAULT, NAMES, get_predictor
-from eozip.inpaint.doubt import LEVEL, NORMAL
 from eozip.inpaint.predict import Predictor, make_series
+from eozip.inpaint.registry import DEFAULT, NAMES, get_predictor
+from eozip.inpaint.uncertainty import CLASSES, LEVEL, NORMAL, class_of
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
-from eozip_lab.inpainting.clouds import cloud_mask
 from eozip_lab.inpainting.gallery import Gallery
 from eozip_lab.inpainting.run import Journal, Row, run_cases, summary
-from eozip_lab.inpainting.trial import COVERS, Case, Truth, cases, clear_dates, load_truths
+from eozip_lab.inpainting.synthetic_clouds import (
+    COVERS,
+    Case,
+    Truth,
+    cases,
+    clear_dates,
+    cloud_mask,
+    load_truths,
+)
 
 HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")

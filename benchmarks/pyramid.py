@@ -125,7 +125,7 @@ def timed(
 
 
 def _openjpeg() -> tuple[Callable[[np.ndarray, float], Any], Callable[[Any], np.ndarray], float, float]:
-    from eozip_lab.evaluate.openjpeg import Jpeg2000
+    from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000
 
     one = Jpeg2000()
     return one.encode, one.decode, 20.0, 80.0
@@ -141,7 +141,7 @@ def _fresh(code: str, source: Path | None) -> str:
 
 
 def _stack(data: Path) -> np.ndarray:
-    from eozip_lab.evaluate.places import load_places
+    from eozip_lab.evaluate.inputs import load_places
 
     return load_places(data / "val", 256)[0].dn
 

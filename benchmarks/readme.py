@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from eozip.errors import InputError
-from eozip_lab.evaluate.figure import COLOURS, DASHES, MEANS, OWN_STYLE
+from eozip_lab.evaluate.html_report.plots import COLOURS, DASHES, MEANS, OWN_STYLE
+from eozip_lab.evaluate.html_report.sentences import beginnings, best, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.provenance import write_bytes, write_text
 from eozip_lab.evaluate.rate import mean_rate_at
-from eozip_lab.evaluate.report_words import beginnings, best, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.tables import markdown
 
 BEGIN = "<!-- results: written by benchmarks/readme.py, do not edit -->"

@@ -21,7 +21,7 @@ from eozip.chunk import api
 from eozip.chunk.pixels import psnr
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
-from eozip_lab.evaluate.places import load_places
+from eozip_lab.evaluate.inputs import load_places
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.evaluate.rate import bpppb, rate_at
 from eozip_lab.evaluate.tables import markdown

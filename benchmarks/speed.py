@@ -38,12 +38,12 @@ from eozip.raster import GeoTiffWriter, SceneReader, open_scene
 from eozip.store import EozipChunkCodec, decode_store, encode_store
 from eozip.store.container import StoreFiles, ZipContainer
 from eozip_lab.evaluate.baselines import Contender, Learned
+from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000
+from eozip_lab.evaluate.baselines.videos import hevc
+from eozip_lab.evaluate.inputs import load_places
 from eozip_lab.evaluate.methods import learned
-from eozip_lab.evaluate.openjpeg import Jpeg2000
-from eozip_lab.evaluate.places import load_places
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.evaluate.rate import bpppb
-from eozip_lab.evaluate.videos import hevc
 from eozip_lab.simulate import render, season
 from eozip_lab.train.recipe import data_root
 from stages import offers_stages, watched

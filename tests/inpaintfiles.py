@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eozip.sensors import get
-from eozip_lab.inpainting.clouds import cloud_mask
-from eozip_lab.inpainting.trial import Truth
+from eozip_lab.inpainting.synthetic_clouds import Truth, cloud_mask
 from rasterfiles import write_tif
 
 L2A = get("s2-l2a").band_names

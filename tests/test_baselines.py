@@ -11,8 +11,9 @@ import pytest
 import eozip
 from eozip.chunk.candidates import TOLERANCE
 from eozip.errors import EozipError, FormatError, InputError, UnknownCodecError
-from eozip_lab.evaluate import baselines, components, openjpeg, packing, places, sweep, videos
-from eozip_lab.evaluate.openjpeg import Jpeg2000, KltJpeg2000
+from eozip_lab.evaluate import baselines, inputs, sweep
+from eozip_lab.evaluate.baselines import klt, openjpeg, packing, videos
+from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000, KltJpeg2000
 from eozip_lab.evaluate.rate import bpppb, rate_at
 from eozip_lab.simulate import render, season
 from toy_codec import TOY, registered
@@ -110,7 +111,7 @@ def test_error_bounded_codecs_keep_their_bound(name, bound):
 @pytest.mark.parametrize("planes", ["video", "date", "time"])
 def test_components_not_worth_their_bits_are_left_out(planes):
     dn = np.repeat(scene(64, 2)[:, :1], 12, 1)  # one component holds everything
-    single = components.klt_av1(planes)
+    single = klt.klt_av1(planes)
     sizes = [len(part) for part in packing.unpack(single.encode(dn, 30.0))[2]]
     vectors = [size for size in sizes if size == (24 if planes == "time" else 12) * 2 + 4]
     expected = {"video": 1, "date": 2}
@@ -119,7 +120,7 @@ def test_components_not_worth_their_bits_are_left_out(planes):
 
 def test_components_are_decoded_from_what_is_stored_alone():
     dn = scene(64, 2)
-    codec = components.klt_hevc()
+    codec = klt.klt_hevc()
     parts = packing.unpack(codec.encode(dn, 16.0))[2]
     vector = np.frombuffer(parts[2][:-4], "<f2").astype(float)
     low = int(np.frombuffer(parts[2][-4:], "<i4")[0])
@@ -251,9 +252,9 @@ def test_promises_of_the_default_codec_are_kept():
 # --- sweeps ---
 
 
-def toy_place() -> places.Place:
-    bands = tuple(places.sensors.get("s2-l2a").band_names)
-    return places.Place("toy", scene(48, 1), bands, places.resolutions())
+def toy_place() -> inputs.Place:
+    bands = tuple(inputs.sensors.get("s2-l2a").band_names)
+    return inputs.Place("toy", scene(48, 1), bands, inputs.resolutions())
 
 
 def test_a_sweep_counts_the_bytes_of_eozip_encode():
@@ -304,7 +305,7 @@ def anchored(name: str, db: float) -> float:
             f"no {folder}: images do not come with a clone of eozip; where you have them, EOZIP_DATA names the folder that "
             "holds data/"
         )
-    stacks = [place.dn for place in places.load_places(folder, 256)]
+    stacks = [place.dn for place in inputs.load_places(folder, 256)]
     rates = [rate_at(_bracket(baselines.contender(name), dn, db), db) for dn in stacks]
     assert len(rates) == 2
     return float(np.mean(rates))

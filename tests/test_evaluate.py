@@ -15,10 +15,10 @@ from skimage import metrics as skimage_metrics
 from eozip.codecs.small.progressive_codec import sections_of
 from eozip.errors import InputError
 from eozip_lab.evaluate import baselines, summary
+from eozip_lab.evaluate.baselines.eozip_bounded import ERROR
 from eozip_lab.evaluate.evaluation import evaluate
 from eozip_lab.evaluate.inputs import Reading, gather
 from eozip_lab.evaluate.methods import Method, default_codecs, methods
-from eozip_lab.evaluate.promised import ERROR
 from evaluatefiles import NAMES, pixels, plan, write_data
 from rasterfiles import write_tif
 from toy_codec import TOY, registered

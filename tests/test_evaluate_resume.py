@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from eozip.cli import cli
 from eozip.errors import EozipError, OutputError
-from eozip_lab.evaluate import baselines, ledger
+from eozip_lab.evaluate import baselines, results_cache
 from eozip_lab.evaluate.evaluation import evaluate
 from eozip_lab.evaluate.inputs import gather, pixel_hash
 from eozip_lab.evaluate.methods import Method, methods
@@ -147,7 +147,7 @@ def test_a_damaged_point_is_named(report, data, tmp_path):
     place = gather([data / "series.npz"])[0]
     (one,) = methods([], ["lerc"], "s2-l2a")
     task = tasks_of([one], [place], [pixel_hash(place.dn)])[0]
-    ledger.claim(out)
+    results_cache.claim(out)
     (out / "points" / f"{task.key}.json").write_text('{"key": 3')
     with pytest.raises(OutputError, match="expected a finished point"):
         run([task], [place], out)
@@ -157,7 +157,7 @@ def test_a_damaged_point_is_named(report, data, tmp_path):
 
 
 def test_failing_points_are_listed_and_the_others_kept(data, tmp_path, monkeypatch):
-    from eozip_lab.evaluate.bounded import Lerc
+    from eozip_lab.evaluate.baselines.error_bounded import Lerc
 
     real = Lerc.encode
 

@@ -9,8 +9,9 @@ import pytest
 
 import eozip
 from eozip.errors import EozipError, FormatError, InputError
-from eozip_lab.evaluate import baselines, packing, terracodec
-from eozip_lab.evaluate import terracodec_worker as worker
+from eozip_lab.evaluate import baselines
+from eozip_lab.evaluate.baselines import packing, terracodec
+from eozip_lab.evaluate.baselines import terracodec_worker as worker
 from eozip_lab.simulate import render, season
 
 STUB = '''

@@ -11,14 +11,13 @@ import pytest
 import eozip
 from eozip.errors import InputError
 from eozip.inpaint import get_predictor, inpaint
-from eozip.inpaint.calibration import CLASSES, class_of, factor_of
-from eozip.inpaint.choose import ANY_BANDS, DEFAULT, NAMES, default_for
-from eozip.inpaint.doubt import sigma_of_errors
 from eozip.inpaint.fill import MISSING, UNFILLED
+from eozip.inpaint.normalized_convolution import _box, grown, spread
 from eozip.inpaint.predict import make_series
+from eozip.inpaint.registry import ANY_BANDS, DEFAULT, NAMES, default_for
 from eozip.inpaint.regression import held_out
-from eozip.inpaint.smooth import _box, grown, spread
-from eozip_lab.inpainting.clouds import SHAPES, cloud_mask
+from eozip.inpaint.uncertainty import CLASSES, class_of, factor_of, sigma_of_errors
+from eozip_lab.inpainting.synthetic_clouds import SHAPES, cloud_mask
 from inpaintfiles import masks, season
 
 

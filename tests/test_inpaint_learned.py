@@ -16,10 +16,10 @@ from eozip.codecs.small.forecast import forecast
 from eozip.codecs.terracodec import tec_tt
 from eozip.errors import InputError
 from eozip.inpaint import get_predictor, inpaint, learned
-from eozip.inpaint.calibration import factor_of
 from eozip.inpaint.learned import ForecastPredictor, Polished, TokenPredictor, cells, predictor_of
 from eozip.inpaint.predict import make_series
 from eozip.inpaint.regression import Regression, mapped_references
+from eozip.inpaint.uncertainty import factor_of
 from inpaintfiles import masks, season
 
 SIDE = 64

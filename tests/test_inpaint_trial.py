@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 from eozip.cli import cli
 from eozip.errors import InputError
 from eozip.inpaint.baselines import LeastCloudyFilled, MeanClear, NearestClear
-from eozip.inpaint.choose import DEFAULT, get_predictor
+from eozip.inpaint.registry import DEFAULT, get_predictor
 from eozip_lab.inpainting.allclear import (
     LEAST_CLOUDY,
     PUBLISHED,
@@ -34,7 +34,7 @@ from eozip_lab.inpainting.allclear import (
 )
 from eozip_lab.inpainting.run import Journal, run_cases, summary
 from eozip_lab.inpainting.scores import score
-from eozip_lab.inpainting.trial import CLOUDY, Truth, cases, load_truths
+from eozip_lab.inpainting.synthetic_clouds import CLOUDY, Truth, cases, load_truths
 from inpaintfiles import L1C, L2A, season, truth, write_allclear
 from rasterfiles import write_tif
 

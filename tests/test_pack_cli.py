@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip_lab.train import evidence, export, run
+from eozip_lab.train import export, model_card, run
 from eozip_lab.train import state as states
-from eozip_lab.train.evidence import Chunk
+from eozip_lab.train.model_card import Chunk
 from eozip_lab.train.profile import BACKWARD, DATA, ENTROPY, OPTIMISER, profile
 from trainfiles import write_data, write_recipe
 
@@ -90,7 +90,7 @@ def test_the_card_of_an_export_is_complete_and_can_be_renewed(folder):
         "worst.png",
     ):
         assert part in first
-    assert picture.stat().st_size <= evidence.MOST_BYTES
+    assert picture.stat().st_size <= model_card.MOST_BYTES
     assert picture.read_bytes().startswith(b"\x89PNG")
     picture.unlink()
     told(recipe, "--card", outcome.weights)
@@ -111,12 +111,12 @@ def test_a_folder_without_card_is_refused(folder):
 
 def test_data_hashes_follow_the_data(folder):
     recipe = export.load(write_recipe(folder))
-    before = evidence.hash_lines(recipe)
+    before = model_card.hash_lines(recipe)
     assert len(before) == 3  # two sources, one validation file
     arrays = dict(np.load(folder / "train" / "water.npz"))
     arrays["c"][0, 0, 0, 0] += 1
     np.savez(folder / "train" / "water.npz", **arrays)
-    after = evidence.hash_lines(recipe)
+    after = model_card.hash_lines(recipe)
     assert before[0] != after[0]
     assert before[2] == after[2]  # the place
 
@@ -124,8 +124,8 @@ def test_data_hashes_follow_the_data(folder):
 def test_the_picture_of_a_noisy_chunk_stays_small(tmp_path):
     dn = np.random.default_rng(0).integers(0, 9000, (12, 256, 256)).astype(np.uint16)
     bands = [f"B{k:02d}" for k in range(12)]
-    evidence.draw_worst(Chunk("noise", 0, 1.0, 30.0, dn, dn[:, ::-1]), bands, tmp_path / "worst.png")
-    assert 1000 < (tmp_path / "worst.png").stat().st_size <= evidence.MOST_BYTES
+    model_card.draw_worst(Chunk("noise", 0, 1.0, 30.0, dn, dn[:, ::-1]), bands, tmp_path / "worst.png")
+    assert 1000 < (tmp_path / "worst.png").stat().st_size <= model_card.MOST_BYTES
 
 
 # --- the rehearsal of a lent machine ---

@@ -16,10 +16,16 @@ from click.testing import CliRunner
 from browser import Page, chromium, find_browser
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip_lab.evaluate import report_crops, report_findings, report_plots, report_tables
-from eozip_lab.evaluate.report import write_report
-from eozip_lab.evaluate.report_data import load_report
-from eozip_lab.evaluate.report_words import beginnings, bound_verdicts, place_losses, verdict, verdicts
+from eozip_lab.evaluate.html_report import crops, plots, sentences, tables
+from eozip_lab.evaluate.html_report.data import load_report
+from eozip_lab.evaluate.html_report.page import write_report
+from eozip_lab.evaluate.html_report.sentences import (
+    beginnings,
+    bound_verdicts,
+    place_losses,
+    verdict,
+    verdicts,
+)
 from eozip_lab.simulate import simulate
 from reportfiles import BANDS, BASELINES, DATES, METHODS, PLACES, SIDE, rate, write_made_up_report
 
@@ -164,7 +170,7 @@ def test_few_places_are_not_passed_off_as_many(cells: Cells, folder: Path) -> No
     assert "Intervals over 2 places say little" in cells.text
     report = load_report(folder)
     report.data["places"].extend(report.data["places"] * 2)
-    assert report_findings.few_places(report) == []
+    assert sentences.few_places(report) == []
 
 
 def test_what_is_missing_is_said(cells: Cells) -> None:
@@ -219,7 +225,7 @@ def test_the_page_needs_nothing_from_elsewhere(cells: Cells, folder: Path) -> No
 
 
 def test_the_same_numbers_give_the_same_plots(folder: Path) -> None:
-    first, again = (report_plots.bits_plot(load_report(folder)) for _ in range(2))
+    first, again = (plots.bits_plot(load_report(folder)) for _ in range(2))
     assert first == again
 
 
@@ -291,14 +297,14 @@ def stretched(original: np.ndarray, frame: np.ndarray, band: str) -> np.ndarray:
 
 def test_combinations_show_the_bands_they_name(folder: Path, data: Any) -> None:
     original = crop(folder, data, "hill", "original")
-    planes = report_crops.planes_of(original, BANDS)
+    planes = crops.planes_of(original, BANDS)
     assert list(planes.combinations) == [
         "true colour (B04, B03, B02)",
         "false colour (B08, B04, B03)",
         "SWIR (B12, B8A, B04)",
     ]
     decoded = crop(folder, data, "hill", "jpeg2000", 1)
-    shown = report_crops.pictures(decoded[1], planes)
+    shown = crops.pictures(decoded[1], planes)
     for name, sources in planes.combinations.items():
         for band, (picture, channel) in zip(re.findall(r"B\w\w", name), sources):
             expected = stretched(original, decoded[1], band)
@@ -307,11 +313,11 @@ def test_combinations_show_the_bands_they_name(folder: Path, data: Any) -> None:
 
 def test_bands_of_no_combination_are_shown_under_their_names() -> None:
     dn = np.arange(2 * 16, dtype=np.uint16).reshape(1, 2, 4, 4)
-    planes = report_crops.planes_of(dn, ["VV", "VH"])
+    planes = crops.planes_of(dn, ["VV", "VH"])
     assert planes.combinations == {"bands VV, VH": [(0, 0), (0, 1), (0, 1)]}
-    (picture,) = report_crops.pictures(dn[0], planes)
+    (picture,) = crops.pictures(dn[0], planes)
     assert picture[..., 2].max() == 0
-    flat = report_crops.planes_of(np.full((1, 1, 4, 4), 7, np.uint16), ["x"])
+    flat = crops.planes_of(np.full((1, 1, 4, 4), 7, np.uint16), ["x"])
     assert flat.combinations == {"bands x": [(0, 0), (0, 0), (0, 0)]}
 
 
@@ -319,18 +325,18 @@ def test_error_maps_are_means_over_bands() -> None:
     dn = np.full((1, 2, 3, 3), 60_000, np.uint16)
     dn_hat = dn.copy()
     dn_hat[0, 1, 2, 0] = 59_000
-    found = report_crops.error_map(dn, dn_hat)
+    found = crops.error_map(dn, dn_hat)
     assert found[0, 2, 0] == 500
     assert found.sum() == 500
 
 
 def test_places_beyond_the_budget_are_named(folder: Path) -> None:
     report = load_report(folder)
-    whole = report_crops.viewer_data(report)
+    whole = crops.viewer_data(report)
     assert [p["name"] for p in whole["places"]] == list(PLACES)
     assert whole["left_out"] == []
     assert [len(p["levels"]) for p in whole["places"]] == [2, 2]
-    little = report_crops.viewer_data(report, 10)
+    little = crops.viewer_data(report, 10)
     assert [p["name"] for p in little["places"]] == ["hill"]
     assert little["left_out"] == [SEA]
 
@@ -350,9 +356,9 @@ def test_a_crop_that_cannot_be_read_is_a_named_error(tmp_path: Path, wrong: str)
 def test_less_error_for_many_times_the_bits_is_no_win(tmp_path: Path) -> None:
     write_made_up_report(tmp_path)
     report = load_report(tmp_path)
-    assert not [text for text in report_findings.metric_losses(report) if "NDVI" in text]
+    assert not [text for text in sentences.metric_losses(report) if "NDVI" in text]
     frugal(report.data, "jpeg2000", 1.05)
-    (found,) = [text for text in report_findings.metric_losses(report) if "NDVI" in text]
+    (found,) = [text for text in sentences.metric_losses(report) if "NDVI" in text]
     assert "on 2 of 2 places" in found
     assert "with 5.0 % more bits" in found
 
@@ -388,7 +394,7 @@ def test_a_table_of_ratios_has_no_columns_without_numbers(tmp_path: Path) -> Non
     for pair in report.data["summary"]["pairs"]:
         for db, found in pair["ratio_at_psnr"].items():
             found |= {"low": None, "high": None} if db == "40" else {"ratio": None, "low": None, "high": None}
-    table = report_tables.ratio_table(report)
+    table = tables.ratio_table(report)
     assert "ratio at 40 dB" in table
     assert "ratio at 44 dB" not in table
     assert "interval" not in table
@@ -399,7 +405,7 @@ def test_places_that_were_not_reached_hide_no_loss(tmp_path: Path) -> None:
     report = load_report(tmp_path)
     frugal(report.data, "jpeg2000", 1.0)
     report.data["summary"]["at_psnr"]["40"]["jpeg2000"]["hill"] = None
-    (found,) = [text for text in report_findings.metric_losses(report) if "NDVI" in text]
+    (found,) = [text for text in sentences.metric_losses(report) if "NDVI" in text]
     assert f"on 1 of 2 places, most clearly jpeg2000 on {SEA}: 0.01 against 0.02" in found
 
 
@@ -408,7 +414,7 @@ def test_a_place_without_decoded_crops_is_not_offered(folder: Path) -> None:
     report.data["crops"]["files"] = [
         f for f in report.data["crops"]["files"] if f["place"] == "hill" or f["level"] is None
     ]
-    assert [p["name"] for p in report_crops.viewer_data(report)["places"]] == ["hill"]
+    assert [p["name"] for p in crops.viewer_data(report)["places"]] == ["hill"]
 
 
 # --- in a browser ---
@@ -541,7 +547,7 @@ def test_in_a_browser_places_dates_bands_and_methods_switch(tab: Page, folder: P
     errors = [np.abs(crop(folder, data, SEA, m, 0).astype(float) - original).mean(axis=1) for m in methods]
     brightest = np.median([np.percentile(error, 99) for error in errors])
     shares = [pixels(tab, 2 + 2 * n, "#grid canvas")[..., 0] for n in range(len(methods))]
-    colours = report_crops.error_colours()
+    colours = crops.error_colours()
     for error, shown in zip(errors, shares):
         expected = np.array(colours)[np.rint(255 * np.clip(error[1] / brightest, 0, 1)).astype(int), 0]
         assert np.abs(shown - expected).max() <= 3, "neighbouring colours are at most three apart"

@@ -13,8 +13,8 @@ from eozip.entropy import range_coder
 from eozip.errors import InputError, OutputError
 from eozip.raster import create_geotiffs, open_scene
 from eozip_lab.evaluate import provenance, tables
+from eozip_lab.evaluate.inputs import load_places, place_files
 from eozip_lab.evaluate.metrics import Quality, measure, outermost
-from eozip_lab.evaluate.places import load_places, place_files
 from eozip_lab.evaluate.sweep import Point
 from eozip_lab.simulate import simulate
 from smallmodels import scene, tiny_codec

@@ -14,7 +14,7 @@ from eozip_lab.train import ssl4eo
 from eozip_lab.train.augment import DN_MAX, DN_MIN, Augment
 from eozip_lab.train.data import Draw
 from eozip_lab.train.data_sources import open_source, open_sources
-from eozip_lab.train.feed import feeding
+from eozip_lab.train.loader import feeding
 from eozip_lab.train.recipe import DataSource, load
 from eozip_lab.train.series import (
     augmented_series,

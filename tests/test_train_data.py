@@ -18,10 +18,10 @@ import zarr
 import eozip
 from eozip import sensors
 from eozip.errors import InputError, OutputError
-from eozip_lab.train import augment, guard, loop, pack, packed, packing, run, stacks, validate
+from eozip_lab.train import augment, data_sources, loop, npz_mmap, pack, packed, packing, run, validate
 from eozip_lab.train.data import Draw, Stacks
 from eozip_lab.train.data_sources import open_source, open_sources
-from eozip_lab.train.feed import feeding, turns
+from eozip_lab.train.loader import feeding, turns
 from eozip_lab.train.recipe import DataSource, checked, data_root, load
 from trainfiles import scene, write_data, write_recipe
 
@@ -51,7 +51,7 @@ def crops(source, step: int, count: int) -> np.ndarray:
 
 def test_stored_arrays_are_mapped_and_equal(folder):
     path = folder / "train" / "fields.npz"
-    arrays = stacks.stored_arrays(path)
+    arrays = npz_mmap.stored_arrays(path)
     assert set(arrays) == {"a", "b"}
     for name, a in np.load(path).items():
         assert isinstance(arrays[name], np.memmap)
@@ -63,16 +63,16 @@ def test_compressed_and_fortran_arrays_are_read(tmp_path):
     np.savez_compressed(tmp_path / "c.npz", a=a)
     np.savez(tmp_path / "f.npz", a=a)
     for name in ("c.npz", "f.npz"):
-        np.testing.assert_array_equal(stacks.stored_arrays(tmp_path / name)["a"], a)
+        np.testing.assert_array_equal(npz_mmap.stored_arrays(tmp_path / name)["a"], a)
 
 
 def test_broken_npz_is_a_clear_error(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match=r"expected an \.npz"):
-        stacks.stored_arrays(tmp_path / "x.npz")
+        npz_mmap.stored_arrays(tmp_path / "x.npz")
     np.savez(tmp_path / "o.npz", a=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="plain arrays"):
-        stacks.stored_arrays(tmp_path / "o.npz")
+        npz_mmap.stored_arrays(tmp_path / "o.npz")
 
 
 def test_only_and_skip_choose_files_and_other_bands_are_reported(folder):
@@ -264,7 +264,7 @@ def test_training_on_a_validation_file_is_refused(folder):
     shutil.copy(folder / "val.npz", folder / "train" / "copy.npz")
     with pytest.raises(InputError, match="is trained on and is the validation file"):
         run(write_recipe(folder), out=folder / "out", progress=False, device="cpu")
-    guard.check_apart([folder / "train" / "fields.npz"], [folder / "val.npz"])
+    data_sources.check_apart([folder / "train" / "fields.npz"], [folder / "val.npz"])
 
 
 # --- packs ---

@@ -73,8 +73,8 @@ def inpaint(
     two more bands, PROVENANCE (0 measured, 1+n predicted with n dates) and SIGMA (standard deviation, DN). Or it is a
     store, *.zarr or *.zarr.zip: all pixels lossless, with arrays `provenance` and `sigma`.
     """
-    from eozip.inpaint.choose import WHY, default_for
     from eozip.inpaint.files import inpaint_files
+    from eozip.inpaint.registry import WHY, default_for
 
     use_threads(threads)
     with progress_bar("Filling", "parts", quiet=as_json) as progress:

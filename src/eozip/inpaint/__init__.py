@@ -3,7 +3,7 @@
     dn, mask > Series > a Predictor per date > seam > Filled (pixels, provenance, uncertainty)
 
 `predict.py` has the contract, `baselines.py`, `regression.py` and `learned.py` fulfil it, `fill.py` is the tool,
-`files.py` the same on GeoTIFFs and stores, `trial.py` and `allclear.py` measure. Importing this imports no torch.
+`files.py` the same on GeoTIFFs and stores, `eozip_lab.inpainting` measures. Importing this imports no torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HOMES = {
     "Prediction": "predict",
     "Predictor": "predict",
     "Series": "predict",
-    "get_predictor": "choose",
+    "get_predictor": "registry",
     "inpaint": "fill",
     "inpaint_files": "files",
 }

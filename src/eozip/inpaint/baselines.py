@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eozip.inpaint.doubt import enough, sigma_of_dates, sigma_of_errors
 from eozip.inpaint.predict import Prediction, Series, others
+from eozip.inpaint.uncertainty import enough, sigma_of_dates, sigma_of_errors
 
 _YEAR = 365.25  # days
 
@@ -21,7 +21,7 @@ class LeastCloudyFilled:
 
     def predict(self, series: Series, date: int) -> Prediction:
         order = sorted(others(series, date), key=series.cover)
-        return judged(series, date, *_first_clear(series, order), self.name)
+        return calibrated(series, date, *_first_clear(series, order), self.name)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NearestClear:
     name: str = "nearest-clear"
 
     def predict(self, series: Series, date: int) -> Prediction:
-        return judged(series, date, *_first_clear(series, others(series, date)), self.name)
+        return calibrated(series, date, *_first_clear(series, others(series, date)), self.name)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MeanClear:
     name: str = "mean-clear"
 
     def predict(self, series: Series, date: int) -> Prediction:
-        return judged(series, date, *_mean_clear(series, others(series, date)), self.name)
+        return calibrated(series, date, *_mean_clear(series, others(series, date)), self.name)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class LinearInTime:
         between = (1 - share) * series.x[p, :, rows, columns] + share * series.x[n, :, rows, columns]
         x_hat[:, rows, columns] = between.T
         count[rows, columns] = 2
-        return judged(series, date, x_hat, count, self.name)
+        return calibrated(series, date, x_hat, count, self.name)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Harmonic:
         fitted = count >= self.least
         if fitted.any():
             x_hat[:, fitted] = self._fit(series, order, date, fitted)
-        return judged(series, date, x_hat, count, self.name)
+        return calibrated(series, date, x_hat, count, self.name)
 
     def _fit(self, series: Series, order: list[int], date: int, fitted: np.ndarray) -> np.ndarray:
         seen = (~series.hidden[order][:, fitted]).T.astype(np.float64)  # [n, t]
@@ -141,7 +141,7 @@ def _yearly(days: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
 
 
-def judged(series: Series, date: int, x_hat: np.ndarray, count: np.ndarray, name: str) -> Prediction:
+def calibrated(series: Series, date: int, x_hat: np.ndarray, count: np.ndarray, name: str) -> Prediction:
     """With a sigma: these predictors use no pixel of the date itself, so its clear pixels show their errors."""
     clear = ~series.hidden[date]
     sigma = sigma_of_errors(series.x[date] - x_hat, clear) if enough(clear) else sigma_of_dates(series, date)

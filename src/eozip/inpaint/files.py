@@ -13,6 +13,7 @@ import numpy as np
 from eozip.codecs.base import Codec
 from eozip.errors import InputError, OutputError
 from eozip.inpaint.fill import LARGEST, UNFILLED, Filled, Progress, inpaint
+from eozip.inpaint.normalized_convolution import grown
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.record import (
     PROVENANCE_MEANING,
@@ -22,7 +23,6 @@ from eozip.inpaint.record import (
     predicted_pixels,
     rounded_sigma,
 )
-from eozip.inpaint.smooth import grown
 from eozip.raster import Profile, Scene, create_geotiffs, open_scene, read_window, with_fill
 from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
-from eozip.inpaint.calibration import JOINT, factor_of
-from eozip.inpaint.choose import settled
+from eozip.inpaint.normalized_convolution import spread
 from eozip.inpaint.predict import Prediction, Predictor, Series, make_series
-from eozip.inpaint.smooth import spread
+from eozip.inpaint.registry import resolve_predictor
+from eozip.inpaint.uncertainty import JOINT, factor_of
 
 MEASURED, UNFILLED, MISSING = 0, 254, 255
 """Provenance: 0 measured; 1 + n predicted with n dates that show this pixel; 254 hidden and left as it came (no
@@ -65,8 +65,8 @@ def inpaint(
         dn: uint16 or int16 [T, C, H, W], two dates or more.
         mask: bool [T, H, W]: hidden pixels (clouds and their shadows).
         days: [T] rising, of the dates; None for equal steps.
-        predictor: a name (see `eozip.inpaint.choose.get_predictor`), a `Predictor`, or a codec that forecasts, as
-            `eozip.load` gives it; None: see `eozip.inpaint.choose.default_for`.
+        predictor: a name (see `eozip.inpaint.registry.get_predictor`), a `Predictor`, or a codec that forecasts, as
+            `eozip.load` gives it; None: see `eozip.inpaint.registry.default_for`.
         nodata: DN of missing pixels; they are not used, and filled only where the mask says so.
         offset: radiometric offset contained in ``dn``.
         min_clear: share of clear pixels, 0..1, that some other date needs.
@@ -81,7 +81,7 @@ def inpaint(
             dtype, too many pixels, or an unknown predictor.
     """
     _check(dn, mask, window)
-    chosen = settled(predictor, dn.shape[1])
+    chosen = resolve_predictor(predictor, dn.shape[1])
     missing = np.zeros_like(mask) if nodata is None else (dn == nodata).any(axis=1) & ~mask
     series = make_series(dn.astype(np.float32) - np.float32(offset), mask | missing, days)
     wanted = [t for t in range(len(dn)) if mask[t].any()]

@@ -25,11 +25,10 @@ from eozip.codecs.terracodec.tec_tt import TemporalCodec, grid_of, latents
 from eozip.codecs.terracodec.temporal import TemporalModel
 from eozip.codecs.terracodec.transformer import Prediction as Said
 from eozip.errors import InputError
-from eozip.inpaint.calibration import HELD_OUT
-from eozip.inpaint.doubt import LEAST, enough, height_of, sigma_of_errors
+from eozip.inpaint.normalized_convolution import spread
 from eozip.inpaint.predict import Prediction, Predictor, Series
 from eozip.inpaint.regression import Draft, Regression, WeightedFilled, held_out, mapped_references
-from eozip.inpaint.smooth import spread
+from eozip.inpaint.uncertainty import HELD_OUT, LEAST, enough, height_of, sigma_of_errors
 
 CELL = 8  # pixels per latent cell of tec-tt-small
 _SEAM = (1, 2, 4)  # radii in pixels over which a difference at clear pixels is carried into the hole

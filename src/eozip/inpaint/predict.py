@@ -52,7 +52,7 @@ class Prediction:
 
     @property
     def calibration(self) -> str:
-        """Name for `eozip.inpaint.calibration.factor_of`."""
+        """Name for `eozip.inpaint.uncertainty.factor_of`."""
         return self.factors or self.method
 
 

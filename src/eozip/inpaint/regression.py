@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eozip.inpaint.baselines import judged
-from eozip.inpaint.doubt import enough, sigma_of_errors
+from eozip.inpaint.baselines import calibrated
+from eozip.inpaint.normalized_convolution import blurred, spread
 from eozip.inpaint.predict import Prediction, Predictor, Series, others
-from eozip.inpaint.smooth import blurred, spread
+from eozip.inpaint.uncertainty import enough, sigma_of_errors
 
 _NEAR = 16  # pixels: clear pixels this close to hidden ones count most
 _FAR = 0.1  # weight of those far away
@@ -43,7 +43,7 @@ class WeightedFilled:
         filled = _filled_references(series, date, order)
         x_hat = np.tensordot((weights / weights.sum()).astype(np.float32), filled, 1)
         count = np.minimum((~series.hidden[order]).sum(axis=0), 250).astype(np.uint8)
-        return judged(series, date, x_hat, count, self.name)
+        return calibrated(series, date, x_hat, count, self.name)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     """
     from eozip_lab.evaluate.evaluation import REPORT, Notices
     from eozip_lab.evaluate.evaluation import evaluate as measure
-    from eozip_lab.evaluate.report import write_report
+    from eozip_lab.evaluate.html_report.page import write_report
 
     plan = _plan(data, options)
     with _Phases(quiet=as_json) as phases:

@@ -97,10 +97,10 @@ def evaluate_inpainting(
 def _masks(
     data: tuple[Path, ...], chosen: list[Predictor], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from eozip.inpaint.choose import default_for
+    from eozip.inpaint.registry import default_for
     from eozip_lab.inpainting.gallery import Gallery
     from eozip_lab.inpainting.run import run_cases, summary
-    from eozip_lab.inpainting.trial import COVERS, cases, load_truths
+    from eozip_lab.inpainting.synthetic_clouds import COVERS, cases, load_truths
 
     covers = _covers(options["covers"]) if options["covers"] else COVERS
     truths = [truth for path in data for truth in load_truths(path)]
@@ -130,7 +130,7 @@ def _covers(text: str) -> tuple[float, ...]:
 
 def _chosen(predictors: str | None, protocol: str) -> list[Any]:
     """The predictors of a protocol; AllClear's own baselines by the names that its command has."""
-    from eozip.inpaint.choose import NAMES, get_predictor
+    from eozip.inpaint.registry import NAMES, get_predictor
     from eozip_lab.inpainting.allclear import LEAST_CLOUDY, MOSAICING, PUBLISHED
 
     theirs = PUBLISHED if protocol == "allclear" else {}
@@ -142,7 +142,7 @@ def _chosen(predictors: str | None, protocol: str) -> list[Any]:
 def _allclear(
     data: tuple[Path, ...], chosen: list[Any], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from eozip.inpaint.choose import default_for
+    from eozip.inpaint.registry import default_for
     from eozip_lab.inpainting.allclear import BANDS, read_samples
     from eozip_lab.inpainting.run import allclear_means, land_cover_means, run_allclear
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from eozip_lab.evaluate.inputs import pixel_hash
+from eozip_lab.evaluate.inputs import Place, pixel_hash
 from eozip_lab.evaluate.methods import CODEC, Method
-from eozip_lab.evaluate.places import Place
 from eozip_lab.evaluate.provenance import write_bytes
 from eozip_lab.evaluate.runner import prepared
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from eozip.chunk.pixels import PEAK
 from eozip.errors import EozipError, InputError
-from eozip_lab.evaluate import ledger
+from eozip_lab.evaluate import results_cache
 from eozip_lab.evaluate.baselines import baseline_names
 from eozip_lab.evaluate.crops import write_crops
-from eozip_lab.evaluate.inputs import Reading, gather, pixel_hash
+from eozip_lab.evaluate.inputs import Place, Reading, gather, pixel_hash
 from eozip_lab.evaluate.methods import Method, default_codecs, methods
-from eozip_lab.evaluate.places import Place
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.evaluate.runner import Outcome, Progress, run, tasks_of
 from eozip_lab.evaluate.summary import summarise
@@ -94,7 +93,7 @@ def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, A
         plan = replace(plan, threads=1)  # else each process would take every core
     places = gather(plan.data, plan.reading, notices.left_out)
     chosen = _methods(plan, places)
-    ledger.claim(out)
+    results_cache.claim(out)
     notices.methods(chosen)
     hashes = [pixel_hash(place.dn) for place in places]
     found = run(tasks_of(chosen, places, hashes), places, out, plan.jobs, plan.threads, notices.sweep)
@@ -102,7 +101,7 @@ def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, A
         raise EozipError(f"every point failed; the first: {_first(found)}")
     crops = _crops(plan, found, chosen, places, out, notices.crops)
     report = {
-        "schema": ledger.SCHEMA,
+        "schema": results_cache.SCHEMA,
         "provenance": provenance(),
         "definitions": _DEFINITIONS,
         "run": _run_facts(plan, found, time.perf_counter() - started),

@@ -11,8 +11,9 @@ from eozip import __version__
 from eozip.chunk import encoding
 from eozip.codecs import registry
 from eozip.errors import InputError
-from eozip_lab.evaluate import baselines, terracodec
-from eozip_lab.evaluate.promised import PROMISES
+from eozip_lab.evaluate import baselines
+from eozip_lab.evaluate.baselines import terracodec
+from eozip_lab.evaluate.baselines.eozip_bounded import PROMISES
 
 CODEC, BASELINE = "codec", "baseline"
 _SECTIONED = "flextec-small"

@@ -23,11 +23,11 @@ import numpy as np
 from eozip import sensors
 from eozip.errors import EozipError
 from eozip.threads import choose
-from eozip_lab.evaluate import ledger
+from eozip_lab.evaluate import results_cache
 from eozip_lab.evaluate.baselines import ENTRIES, Contender, Preparing, contender, own, sweep_of
+from eozip_lab.evaluate.inputs import Place
 from eozip_lab.evaluate.memory import watched_memory
 from eozip_lab.evaluate.methods import Method, fingerprint
-from eozip_lab.evaluate.places import Place
 from eozip_lab.evaluate.sweep import coded, described
 
 WARM_UP = 256  # pixels a side: some published networks take no other size
@@ -82,7 +82,9 @@ def tasks_of(methods: Sequence[Method], places: Sequence[Place], hashes: Sequenc
     """Every point of the methods that are available: by method, then place, then setting."""
     return [
         _Task(
-            ledger.point_key(m.id, fingerprint(m, p.sensor), setting, p.name, digest, p.offset, p.bands),
+            results_cache.point_key(
+                m.id, fingerprint(m, p.sensor), setting, p.name, digest, p.offset, p.bands
+            ),
             m.id,
             m.kind,
             number,
@@ -117,7 +119,7 @@ def run(
         EozipError: a worker ended without a word; finished points are kept.
         OutputError: a point cannot be written.
     """
-    rows = {task.key: row for task in tasks if (row := ledger.load(folder, task.key)) is not None}
+    rows = {task.key: row for task in tasks if (row := results_cache.load(folder, task.key)) is not None}
     open_tasks = [task for task in tasks if task.key not in rows]
     failures: list[Failure] = []
     resumed = len(rows)
@@ -148,7 +150,7 @@ def attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | Failure
     except (EozipError, RuntimeError, ValueError, OSError, MemoryError) as error:
         # what encoders and torch raise for pixels they cannot take: one point must not end a long run
         return Failure(task.method, place.name, task.setting, f"{type(error).__name__}: {error}")
-    ledger.save(folder, row)
+    results_cache.save(folder, row)
     return row
 
 
@@ -162,10 +164,10 @@ def _measured(task: _Task, place: Place) -> dict[str, Any]:
     point = described(run_of_it, one.name, place, task.setting)
     t, _, height, width = place.dn.shape
     cpu = run_of_it.encode_cpu_seconds, run_of_it.decode_cpu_seconds
-    record = ledger.Record(
+    record = results_cache.Record(
         task.key, task.kind, point, t * height * width, *cpu, memory.peak, memory.before, memory.is_of
     )
-    return ledger.flat(record)
+    return results_cache.flat(record)
 
 
 def _made(method: str, sensor: str, offset: int) -> Contender:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
-from eozip_lab.evaluate.ledger import point_of
+from eozip_lab.evaluate.baselines.eozip_bounded import ERROR
 from eozip_lab.evaluate.methods import CODEC, Method
-from eozip_lab.evaluate.promised import ERROR
 from eozip_lab.evaluate.rate import Curve, Difference, bd_psnr, bd_rate, rate_at
+from eozip_lab.evaluate.results_cache import point_of
 from eozip_lab.evaluate.sweep import PSNRS
 from eozip_lab.evaluate.tables import span_table
 

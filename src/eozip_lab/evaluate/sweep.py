@@ -10,8 +10,8 @@ import numpy as np
 
 from eozip.errors import EozipError
 from eozip_lab.evaluate.baselines import Contender, sweep_of
+from eozip_lab.evaluate.inputs import Place
 from eozip_lab.evaluate.metrics import Quality, group_psnr, measure
-from eozip_lab.evaluate.places import Place
 from eozip_lab.evaluate.rate import bpppb, rate_at
 
 PSNRS = (36.0, 40.0, 44.0, 48.0)  # dB at which rates are compared

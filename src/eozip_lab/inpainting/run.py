@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
-from eozip.inpaint.calibration import CLASSES, class_of, factor_of
 from eozip.inpaint.predict import Predictor
+from eozip.inpaint.uncertainty import CLASSES, class_of, factor_of
 from eozip_lab.inpainting.allclear import (
     LAND_COVER,
     AllClearScore,
@@ -27,7 +27,7 @@ from eozip_lab.inpainting.allclear import (
     scored_by_land_cover,
 )
 from eozip_lab.inpainting.scores import score
-from eozip_lab.inpainting.trial import Case
+from eozip_lab.inpainting.synthetic_clouds import Case
 
 Row = dict[str, Any]
 BASELINES = ("least-cloudy-filled", "nearest-clear", "mean-clear", "linear-in-time", "harmonic")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.chunk.pixels import PEAK
-from eozip.inpaint.doubt import NORMAL
+from eozip.inpaint.uncertainty import NORMAL
 from eozip_lab.evaluate.metrics import spectral_angle, to_db
 
 _TAPS = 11

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from eozip.errors import InputError
+from eozip_lab.train.npz_mmap import stored_arrays
 from eozip_lab.train.packed import is_pack, packed_arrays
 from eozip_lab.train.recipe import DataSource, located
-from eozip_lab.train.stacks import stored_arrays
 
 TRIES = 100
 OPEN_SCENES = 64  # GeoTIFFs kept open per thread

@@ -21,7 +21,7 @@ import eozip
 from eozip.errors import InputError
 from eozip.outputs import publish
 from eozip.own import SENSOR_FILE
-from eozip_lab.train import evidence, validate
+from eozip_lab.train import model_card, validate
 from eozip_lab.train import state as states
 from eozip_lab.train.kinds import kind_for
 from eozip_lab.train.packing import with_pack
@@ -80,7 +80,7 @@ def export(parent: Path, recipe: Recipe, model: nn.Module, facts: Facts, name: s
 def describe(folder: Path, recipe: Recipe, facts: Facts) -> None:
     """Writes the card of exported weights anew, now that more is known; with points, worst.png too."""
     worst = _worst(folder, recipe) if facts.points else ""
-    facts = replace(facts, hashes=evidence.hash_lines(recipe), worst=worst)
+    facts = replace(facts, hashes=model_card.hash_lines(recipe), worst=worst)
     _write_card(folder, card(folder.name, recipe, facts))
 
 
@@ -106,7 +106,7 @@ def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
     stacks = validate.load_places(chosen, kind.band_names)
     points = validate.real_bytes(kind.load(folder), stacks, chosen.validation.qualities)
     text = (folder / CARD).read_text(encoding="utf-8")
-    text = _with_section(text, HASHES, _hash_lines(evidence.hash_lines(chosen)))
+    text = _with_section(text, HASHES, _hash_lines(model_card.hash_lines(chosen)))
     text = _with_section(text, POINTS, _points_lines(points))
     text = _with_section(text, WORST, _worst_lines(_worst(folder, chosen)))
     _write_card(folder, text)
@@ -116,8 +116,8 @@ def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
 def _worst(folder: Path, recipe: Recipe) -> str:
     """Draws the worst chunk of the weights in a folder; says which it is."""
     kind = kind_for(recipe)
-    chunk = evidence.worst_chunk(kind.load(folder), validate.load_places(recipe, kind.band_names))
-    evidence.draw_worst(chunk, kind.band_names, folder / evidence.WORST)
+    chunk = model_card.worst_chunk(kind.load(folder), validate.load_places(recipe, kind.band_names))
+    model_card.draw_worst(chunk, kind.band_names, folder / model_card.WORST)
     return chunk.text()
 
 
@@ -224,7 +224,7 @@ def _worst_lines(worst: str) -> list[str]:
     return [
         f"{worst}. Of all dates of all places, each coded alone, the one with the lowest PSNR.",
         "",
-        f"![worst]({evidence.WORST})",
+        f"![worst]({model_card.WORST})",
     ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eozip import sensors
 from eozip.errors import InputError
 from eozip_lab.train.objective import loss_of
-from eozip_lab.train.tables import from_table
+from eozip_lab.train.toml_schema import from_table
 
 Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
 

@@ -24,18 +24,17 @@ from torch import Tensor, nn
 from eozip import hub
 from eozip.errors import EozipError
 from eozip.threads import choose, settling
-from eozip_lab.train import export, journal, validate
+from eozip_lab.train import export, run_log, validate
 from eozip_lab.train import state as states
 from eozip_lab.train.augment import AS_THEY_ARE
 from eozip_lab.train.data import Draw
-from eozip_lab.train.data_sources import open_sources
-from eozip_lab.train.feed import batch, feeding
-from eozip_lab.train.guard import check_apart
+from eozip_lab.train.data_sources import check_apart, open_sources
 from eozip_lab.train.interrupts import noticing_interrupts
-from eozip_lab.train.journal import Display, Journal, Tick, displayed, draw_curve
 from eozip_lab.train.kinds import Kind, kind_for
+from eozip_lab.train.loader import batch, feeding
 from eozip_lab.train.objective import sampled_levels, schedule
 from eozip_lab.train.recipe import Recipe, find, load, located
+from eozip_lab.train.run_log import Display, Journal, Tick, displayed, draw_curve
 from eozip_lab.train.setup import configured, picked_device, prepared_folder
 from eozip_lab.train.state import CHECKPOINT, State
 
@@ -171,7 +170,7 @@ def _begun(
     state = states.fresh(model, recipe, kind.logarithms(model))
     if content is not None:
         states.restore(state, content, recipe, other_recipe)
-    current = Run(recipe, kind, device, out, state, stacks, facts, display, Journal(out / journal.LOG))
+    current = Run(recipe, kind, device, out, state, stacks, facts, display, Journal(out / run_log.LOG))
     current.last_check = current.last_save = state.seconds
     _log_start(current, resume)
     return current
@@ -339,7 +338,7 @@ def _validate(r: Run) -> None:
     points = validate.estimates(averaged(r.state), r.stacks, r.device)
     _log_points(r, "validation", points)
     r.last_check = r.clock()
-    draw_curve(r.log.lines(), r.out / journal.CURVE)
+    draw_curve(r.log.lines(), r.out / run_log.CURVE)
 
 
 def _log_points(r: Run, event: str, points: Sequence[validate.Point]) -> None:
@@ -379,7 +378,7 @@ def _finish(r: Run) -> Outcome:
     points = _measure(r, weights) if r.recipe.validation.real_bytes else []
     export.describe(weights, r.recipe, replace(facts, points=points))
     r.log.write("end", step=state.step, seconds=round(state.seconds, 1), skipped=state.skipped)
-    draw_curve(r.log.lines(), r.out / journal.CURVE)
+    draw_curve(r.log.lines(), r.out / run_log.CURVE)
     return Outcome(r.out, state.step, state.seconds, state.skipped, True, weights, tuple(points))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from eozip.errors import InputError
 from eozip.outputs import publish
-from eozip_lab.train.stacks import stored_arrays
+from eozip_lab.train.npz_mmap import stored_arrays
 
 INDEX = "index.json"
 VALIDATION = "validation.json"  # like INDEX: items held back, in packs that carry them along

@@ -21,8 +21,7 @@ from eozip.errors import InputError, OutputError
 from eozip.outputs import publish, temporary
 from eozip_lab.train import validate
 from eozip_lab.train.data import Draw, Source, Stacks
-from eozip_lab.train.data_sources import open_sources
-from eozip_lab.train.guard import check_apart
+from eozip_lab.train.data_sources import check_apart, open_sources
 from eozip_lab.train.kinds import kind_for
 from eozip_lab.train.packed import INDEX, VALIDATION, jpegxl, mosaics, widest_grid
 from eozip_lab.train.recipe import DataSource, Place, Recipe, load

@@ -19,8 +19,8 @@ from eozip_lab.train import loop
 from eozip_lab.train import state as states
 from eozip_lab.train.data import Draw
 from eozip_lab.train.data_sources import open_sources
-from eozip_lab.train.feed import batch, feeding
 from eozip_lab.train.kinds import Kind, kind_for
+from eozip_lab.train.loader import batch, feeding
 from eozip_lab.train.objective import sampled_levels
 from eozip_lab.train.recipe import Recipe, find, load
 from eozip_lab.train.setup import configured, picked_device

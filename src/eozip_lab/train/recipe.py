@@ -13,7 +13,7 @@ from typing import Any
 
 from eozip.errors import InputError
 from eozip_lab.train.augment import Augment
-from eozip_lab.train.tables import from_table
+from eozip_lab.train.toml_schema import from_table
 
 SHIPPED = Path(__file__).parent / "recipes"
 DATA_VARIABLE = "$EOZIP_DATA"

@@ -10,7 +10,7 @@ import torch
 import eozip
 import eozip_lab
 from eozip.errors import InputError, OutputError
-from eozip_lab.train import export, journal
+from eozip_lab.train import export, run_log
 from eozip_lab.train.kinds import kind_for
 from eozip_lab.train.packing import with_pack
 from eozip_lab.train.recipe import Recipe, checked
@@ -33,7 +33,7 @@ def configured(
         recipe = with_pack(recipe, data)
     export.checked_name(export.full_name(recipe))
     kind_for(recipe).configured(recipe.network)
-    journal.need_matplotlib()
+    run_log.need_matplotlib()
     need_coder()
     return checked(recipe, str(file))
 

@@ -17,7 +17,7 @@ from eozip.outputs import publish
 from eozip_lab.train.muon import Together, muon_and_adamw
 from eozip_lab.train.objective import Rates, parameter_groups
 from eozip_lab.train.recipe import Recipe, differences
-from eozip_lab.train.tables import from_table
+from eozip_lab.train.toml_schema import from_table
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1

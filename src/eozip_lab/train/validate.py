@@ -14,9 +14,9 @@ from torch import nn
 
 from eozip.chunk.pixels import PEAK, psnr
 from eozip.errors import InputError
+from eozip_lab.train.npz_mmap import stored_arrays
 from eozip_lab.train.packed import VALIDATION, is_pack, packed_arrays
 from eozip_lab.train.recipe import Place, Recipe, located
-from eozip_lab.train.stacks import stored_arrays
 
 PSNRS = (36.0, 40.0, 44.0, 48.0)  # dB at which rates are compared
 

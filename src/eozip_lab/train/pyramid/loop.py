@@ -19,12 +19,11 @@ from eozip.codecs.pyramid import files
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP
 from eozip.errors import InputError, WeightsError
 from eozip.threads import choose, settling
-from eozip_lab.train import journal
+from eozip_lab.train import run_log
 from eozip_lab.train import state as states
 from eozip_lab.train.data import Draw
 from eozip_lab.train.export import checked_name, command_line, commit, hardware
 from eozip_lab.train.interrupts import noticing_interrupts
-from eozip_lab.train.journal import Display, Journal, Tick, displayed
 from eozip_lab.train.loop import PATIENCE, RUNS, DivergedError, Outcome, descend
 from eozip_lab.train.objective import schedule
 from eozip_lab.train.pyramid import export
@@ -32,6 +31,7 @@ from eozip_lab.train.pyramid.data import Batch, Pool, batch, pool
 from eozip_lab.train.pyramid.network import Net, Traversal
 from eozip_lab.train.pyramid.recipe import Recipe, configured, differences, load
 from eozip_lab.train.recipe import find, located
+from eozip_lab.train.run_log import Display, Journal, Tick, displayed
 from eozip_lab.train.setup import need_coder, prepared_folder
 from eozip_lab.train.state import BETAS, CHECKPOINT, State
 
@@ -113,7 +113,7 @@ def run(
         if resume:
             restore(state, folder, chosen, other_recipe)
         found = pool(chosen, display.say)
-        current = Run(chosen, folder, state, found, display, Journal(folder / journal.LOG))
+        current = Run(chosen, folder, state, found, display, Journal(folder / run_log.LOG))
         current.last_save = state.seconds
         _log_start(current, resume)
         return _sitting(current, settle)

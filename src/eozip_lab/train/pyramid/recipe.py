@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eozip.errors import InputError
 from eozip_lab.train.recipe import BUDGET, anchored_path, find, table_of
-from eozip_lab.train.tables import from_table
+from eozip_lab.train.toml_schema import from_table
 
 KIND = "tec-elic-small-any"
 

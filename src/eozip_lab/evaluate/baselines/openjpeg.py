@@ -18,7 +18,15 @@ import numpy as np
 
 from eozip.chunk.pixels import PEAK
 from eozip.errors import FormatError
-from eozip_lab.evaluate.packing import Shape, checked_stack, expect_parts, pack, planes, restored, unpack
+from eozip_lab.evaluate.baselines.packing import (
+    Shape,
+    checked_stack,
+    expect_parts,
+    pack,
+    planes,
+    restored,
+    unpack,
+)
 
 _INT16_RANGE = 65535.0  # what OpenJPEG's PSNR of 16-bit samples refers to
 _COM, _SOT = b"\xff\x64", b"\xff\x90"

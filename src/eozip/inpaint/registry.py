@@ -32,7 +32,7 @@ def default_for(bands: int) -> str:
     return DEFAULT if bands == len(get("s2-l2a").band_names) else ANY_BANDS
 
 
-def settled(asked: str | Predictor | Codec | None, bands: int) -> Predictor:
+def resolve_predictor(asked: str | Predictor | Codec | None, bands: int) -> Predictor:
     """The predictor of a name, of a codec, of itself, or of nothing: the default.
 
     Raises:

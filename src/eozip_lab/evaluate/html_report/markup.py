@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from eozip_lab.evaluate.report_data import Key, Report, pointer
+from eozip_lab.evaluate.html_report.data import Key, Report, pointer
 
 MISSING = "-"
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from eozip.chunk.pixels import PEAK
 from eozip.errors import FormatError
-from eozip_lab.evaluate.packing import checked_stack, expect_parts, pack, restored, unpack
-from eozip_lab.evaluate.pictures import scaled
+from eozip_lab.evaluate.baselines.images import scaled
+from eozip_lab.evaluate.baselines.packing import checked_stack, expect_parts, pack, restored, unpack
 
 _UINT16_MAX = 65535
 _RATE = Fraction(1, 25)

@@ -2,8 +2,8 @@
 
     write_report(Path("report"))        # report/report.json, report/crops/ > report/report.html, report/figures/
 
-`report_data` reads, `report_words` and `report_findings` put numbers into sentences, `report_tables` and
-`report_plots` show them, `report_crops` makes the viewer's pictures; report_page.* are the page, its style and script.
+`data` reads, `sentences` puts numbers into words, `tables` and `plots` show them,
+`crops` makes the viewer's pictures; page.html, .css and .js are the page, its style and script.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from eozip_lab.evaluate import report_findings, report_plots, report_tables
+from eozip_lab.evaluate.html_report import plots, sentences, tables
+from eozip_lab.evaluate.html_report.crops import viewer_data
+from eozip_lab.evaluate.html_report.data import AT, Report, load_report
+from eozip_lab.evaluate.html_report.markup import bullets, image, paragraph, section, words
+from eozip_lab.evaluate.html_report.markup import table as html_table
+from eozip_lab.evaluate.html_report.sentences import beginnings, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.provenance import write_bytes, write_text
-from eozip_lab.evaluate.report_crops import viewer_data
-from eozip_lab.evaluate.report_data import AT, Report, load_report
-from eozip_lab.evaluate.report_html import bullets, image, paragraph, section, words
-from eozip_lab.evaluate.report_html import table as html_table
-from eozip_lab.evaluate.report_words import beginnings, bound_verdicts, place_losses, verdicts
 
 NAME, FIGURES = "report.html", "figures"
 
@@ -71,7 +71,7 @@ def write_report(folder: str | Path, progress: Progress = lambda done, total: No
         OutputError: the page cannot be written.
     """
     path, report = Path(folder) / NAME, load_report(folder)
-    drawn = report_plots.plots(report)
+    drawn = plots.plots(report)
     text = page(report, drawn, progress)
     for name, svg in drawn.items():
         write_bytes(path.parent / FIGURES / f"{name}.svg", svg)
@@ -97,12 +97,12 @@ def _body(report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], 
         "rd": ("Rate-distortion", lambda: _curves(drawn["rd"])),
         "bits": ("Bits at equal quality", lambda: _bits(report, drawn["bits"])),
         "bounds": ("Largest error promised", lambda: _bounds(report)),
-        "bd": ("Bjontegaard differences", lambda: paragraph(_BD) + report_tables.bd_table(report)),
+        "bd": ("Bjontegaard differences", lambda: paragraph(_BD) + tables.bd_table(report)),
         "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report, drawn["speed"])),
         "bands": ("PSNR of each band", lambda: _bands(report, drawn["bands"])),
         "viewer": ("Pictures", lambda: _viewer(report, pictures)),
-        "metrics": (f"Other metrics at {AT} dB", lambda: report_tables.metric_tables(report)),
-        "spans": ("Span of the settings", lambda: report_tables.span_table(report)),
+        "metrics": (f"Other metrics at {AT} dB", lambda: tables.metric_tables(report)),
+        "spans": ("Span of the settings", lambda: tables.span_table(report)),
         "made": ("How it was made", lambda: _made(report)),
     }
     links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, (title, _) in sections.items())
@@ -122,19 +122,19 @@ def _findings(report: Report) -> str:
     rates = report.data["summary"]["rates_at_psnr"]
     losses = [
         *place_losses(rates, report.codecs, beginnings(report.data["points"])),
-        *report_findings.metric_losses(report),
-        *report_findings.reach_sentences(report),
+        *sentences.metric_losses(report),
+        *sentences.reach_sentences(report),
     ]
     return "".join(
         [
             paragraph("Every sentence is generated from report.json; rates are means over all places."),
             bullets(verdicts(rates, report.codecs, beginnings(report.data["points"]))),
             bullets(bound_verdicts(report.at("summary", "at_bound") or {}, report.codecs)),
-            bullets([*report_findings.ratio_sentences(report), *report_findings.few_places(report)]),
+            bullets([*sentences.ratio_sentences(report), *sentences.few_places(report)]),
             "<h3>Where a baseline wins</h3>\n",
             bullets(losses, "losses") or paragraph("Nowhere in what was measured."),
             "<h3>What is missing</h3>\n",
-            bullets(report_findings.gaps(report)) or paragraph("Nothing that was asked for."),
+            bullets(sentences.gaps(report)) or paragraph("Nothing that was asked for."),
         ]
     )
 
@@ -152,9 +152,9 @@ def _bits(report: Report, svg: bytes) -> str:
         [
             _plot(svg, "bits per pixel per band at equal PSNR"),
             paragraph(note + _definition(report, "rate")),
-            report_tables.rate_tables(report),
+            tables.rate_tables(report),
             paragraph(ratios),
-            report_tables.ratio_table(report),
+            tables.ratio_table(report),
         ]
     )
 
@@ -164,7 +164,7 @@ def _bounds(report: Report) -> str:
         "Bits per pixel per band where no pixel may be off by more than so many DN (0: every pixel exact), mean over "
         "places; methods that promise no such thing are not here, whatever their largest error was."
     )
-    return paragraph(note) + report_tables.bound_table(report)
+    return paragraph(note) + tables.bound_table(report)
 
 
 def _speed(report: Report, svg: bytes) -> str:
@@ -177,7 +177,7 @@ def _speed(report: Report, svg: bytes) -> str:
 
 def _bands(report: Report, svg: bytes) -> str:
     plot = _plot(svg, f"PSNR of each band at {AT} dB overall")
-    return plot + report_tables.band_tables(report)
+    return plot + tables.band_tables(report)
 
 
 def _viewer(report: Report, pictures: dict[str, Any]) -> str:
@@ -205,8 +205,8 @@ def _made(report: Report) -> str:
         **{f"definition: {name}": text for name, text in report.data["definitions"].items()},
     }
     rows = [[words(name), words(text)] for name, text in facts.items()]
-    tables = [report_tables.place_table(report), report_tables.method_table(report)]
-    return html_table(["", ""], rows) + "".join(tables) + report_tables.point_table(report)
+    first = [tables.place_table(report), tables.method_table(report)]
+    return html_table(["", ""], rows) + "".join(first) + tables.point_table(report)
 
 
 def _definition(report: Report, name: str) -> str:
@@ -222,4 +222,8 @@ def _count(count: int, what: str) -> str:
 
 
 def _part(ending: str) -> str:
-    return resources.files("eozip_lab.evaluate").joinpath(f"report_page.{ending}").read_text(encoding="utf-8")
+    return (
+        resources.files("eozip_lab.evaluate.html_report")
+        .joinpath(f"page.{ending}")
+        .read_text(encoding="utf-8")
+    )

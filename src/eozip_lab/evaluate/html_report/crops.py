@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
-from eozip_lab.evaluate.report_data import Report
-from eozip_lab.evaluate.report_html import data_uri
+from eozip_lab.evaluate.html_report.data import Report
+from eozip_lab.evaluate.html_report.markup import data_uri
 
 MOST_BYTES = 40_000_000  # of pictures in one page: browsers open more, people mail less
 # Name > bands shown as red, green, blue.

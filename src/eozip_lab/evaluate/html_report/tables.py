@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eozip_lab.evaluate.report_data import AT, Report
-from eozip_lab.evaluate.report_html import counts, folded, interval, name, number, paragraph, table, words
+from eozip_lab.evaluate.html_report.data import AT, Report
+from eozip_lab.evaluate.html_report.markup import (
+    counts,
+    folded,
+    interval,
+    name,
+    number,
+    paragraph,
+    table,
+    words,
+)
 
 # Field of a point > heading and format.
 _METRICS = {

@@ -8,8 +8,8 @@ import imagecodecs
 import numpy as np
 
 from eozip.errors import FormatError
-from eozip_lab.evaluate.openjpeg import without_comment
-from eozip_lab.evaluate.packing import checked_stack, expect_parts, pack, planes, restored, unpack
+from eozip_lab.evaluate.baselines.openjpeg import without_comment
+from eozip_lab.evaluate.baselines.packing import checked_stack, expect_parts, pack, planes, restored, unpack
 
 _UINT16_MAX = 65535
 

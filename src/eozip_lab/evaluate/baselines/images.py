@@ -12,7 +12,7 @@ import numpy as np
 
 from eozip.chunk.pixels import PEAK
 from eozip.errors import FormatError
-from eozip_lab.evaluate.packing import checked_stack, expect_parts, pack, planes, restored, unpack
+from eozip_lab.evaluate.baselines.packing import checked_stack, expect_parts, pack, planes, restored, unpack
 
 _UINT16_MAX = 65535
 

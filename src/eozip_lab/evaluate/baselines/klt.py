@@ -15,9 +15,9 @@ import imagecodecs
 import numpy as np
 
 from eozip.errors import FormatError
-from eozip_lab.evaluate.openjpeg import klt_basis
-from eozip_lab.evaluate.packing import Shape, checked_stack, expect_parts, pack, restored, unpack
-from eozip_lab.evaluate.videos import X265, Recorder, SvtAv1
+from eozip_lab.evaluate.baselines.openjpeg import klt_basis
+from eozip_lab.evaluate.baselines.packing import Shape, checked_stack, expect_parts, pack, restored, unpack
+from eozip_lab.evaluate.baselines.videos import X265, Recorder, SvtAv1
 
 _INT16_MAX = 32767
 _LEVELS = struct.Struct("<e")  # samples per DN of all components of a group

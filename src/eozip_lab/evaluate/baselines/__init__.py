@@ -19,8 +19,8 @@ import numpy as np
 from eozip.chunk import api
 from eozip.codecs import registry
 from eozip.errors import InputError
-from eozip_lab.evaluate import terracodec
-from eozip_lab.evaluate.promised import ERROR, PROMISES, Promised
+from eozip_lab.evaluate.baselines import terracodec
+from eozip_lab.evaluate.baselines.eozip_bounded import ERROR, PROMISES, Promised
 
 
 class Contender(Protocol):
@@ -112,17 +112,17 @@ _TARGETS = tuple(float(db) for db in range(30, 52))
 _COMPONENT_TARGETS = (24.0, 26.0, *(float(db) for db in range(28, 52)))
 _J2K, _JXL, _X265 = ("imagecodecs:JPEG2K",), ("imagecodecs:JPEGXL",), ("av:libx265",)
 _SVT = ("av:libsvtav1", "av:libdav1d")
-_OPENJPEG, _PICTURES = "eozip_lab.evaluate.openjpeg", "eozip_lab.evaluate.pictures"
-_VIDEOS, _COMPONENTS = "eozip_lab.evaluate.videos", "eozip_lab.evaluate.components"
-_BOUNDED = "eozip_lab.evaluate.bounded"
+_OPENJPEG, _PICTURES = "eozip_lab.evaluate.baselines.openjpeg", "eozip_lab.evaluate.baselines.images"
+_VIDEOS, _COMPONENTS = "eozip_lab.evaluate.baselines.videos", "eozip_lab.evaluate.baselines.klt"
+_BOUNDED = "eozip_lab.evaluate.baselines.error_bounded"
 _QUANTISERS = (40.0, 37.0, 34.0, 31.0, 28.0, 25.0, 22.0, 19.0, 16.0, 13.0, 10.0, 7.0, 4.0)
 _KLT_QPS = (51.0, 48.0, 45.0, 42.0, *(float(qp) for qp in range(39, 3, -3)))
 _AV1_CRFS = (62.0, 55.0, 48.0, 42.0, 36.0, 30.0, 25.0, 20.0, 15.0, 10.0, 6.0, 3.0, 1.0)
 _KLT_DISTANCES = (18.0, 12.0, 8.0, 6.0, 4.5, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
-_TERRACODEC, _PUBLISHED = "eozip_lab.evaluate.terracodec:TerraCodec", ("terracodec",)
+_TERRACODEC, _PUBLISHED = "eozip_lab.evaluate.baselines.terracodec:TerraCodec", ("terracodec",)
 _LAMBDAS = (0.5, 2.0, 10.0, 40.0, 200.0)
 _ERRORS = (1024.0, 768.0, 512.0, 384.0, 256.0, 192.0, 128.0, 96.0, 64.0, 48.0, 32.0, 24.0, 16.0)
-_EXACT = "eozip_lab.evaluate.exact"
+_EXACT = "eozip_lab.evaluate.baselines.lossless"
 ENTRIES: dict[str, Entry] = {
     "jpeg2000": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS),
     "jpeg2000-centred": Entry(f"{_OPENJPEG}:Jpeg2000", _J2K, "target dB", _TARGETS, {"centred": True}),

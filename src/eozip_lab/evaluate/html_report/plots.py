@@ -7,15 +7,24 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eozip.errors import InputError
-from eozip_lab.evaluate.figure import COLOURS, DASHES, MEANS
+from eozip_lab.evaluate.html_report.data import AT, Report, geometric_mean
 from eozip_lab.evaluate.rate import mean_rate_at
-from eozip_lab.evaluate.report_data import AT, Report, geometric_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+MEANS = np.arange(30.0, 56.0, 0.5)  # dB at which the means are drawn
+# Okabe and Ito's palette: told apart with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = ("--", ":", "-.")  # of baselines: colours repeat with another dash
+_BASELINE_STYLE: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2}
+OWN_STYLE: dict[str, Any] = {"linestyle": "-", "linewidth": 2.2}
+
 
 _COLUMNS = 3  # panels side by side
 

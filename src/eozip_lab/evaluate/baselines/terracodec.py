@@ -27,7 +27,7 @@ import numpy as np
 
 from eozip import sensors
 from eozip.errors import EozipError, FormatError, InputError
-from eozip_lab.evaluate.packing import checked_stack, pack, restored, unpack
+from eozip_lab.evaluate.baselines.packing import checked_stack, pack, restored, unpack
 
 SENSOR = "s2-l2a"
 PYTHON = "EOZIP_TERRACODEC_PYTHON"

@@ -1,0 +1,1 @@
+"""The report of `eozip evaluate`: one self-contained page made from report.json."""
