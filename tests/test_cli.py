@@ -302,13 +302,13 @@ def test_arguments_of_any_kind_are_refused_by_name_in_python(tmp_path, monkeypat
             shutil.rmtree(tmp_path / "t.zarr", ignore_errors=True)
 
 
-def test_a_remote_store_is_named_as_such_in_python(tmp_path):
+def test_a_store_on_a_web_server_is_named_as_such_in_python(tmp_path):
     import eozip
     from eozip.errors import InputError
 
     path = write_dates(tmp_path, dates=DATES[:1])[0]
-    with pytest.raises(InputError, match="expected a store on this machine"):
-        eozip.encode_store(path, "s3://bucket/s.zarr", "lossless")
+    with pytest.raises(InputError, match="expected a URL of an object store"):
+        eozip.encode_store(path, "https://host/s.zarr", "lossless")
 
 
 def test_python_is_warned_of_what_the_command_line_notes(tmp_path):

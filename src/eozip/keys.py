@@ -1,8 +1,8 @@
 """Keys and bytes below a folder, on this machine or on an object store (s3://, gs://, az://, whatever fsspec knows).
 
 A key appears whole or not at all: here by a rename, there because an upload does. What must not be replaced is created
-(`Keys.create`): by a hard link here, by a conditional write (If-None-Match: *) there. What a store refuses for a moment (429,
-5xx, a broken connection) is tried again with growing pauses; what it refuses for good is an error that says what to do.
+(`Keys.create`): by a hard link here, by a conditional write (If-None-Match: *) there. What a store refuses for a moment
+(429, 5xx, a broken connection) is tried again with growing pauses; what it refuses for good is an error with advice.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class RemotePath:
 
 
 Place = Path | RemotePath
+PlaceLike = str | Path | RemotePath
 
 
 def place(name: str, value: object) -> Place:
@@ -349,7 +350,9 @@ class RemoteKeys:
         what, text = ("read" if reading else "write"), _told(error)
         where = f"{self.where}/{key}" if key else str(self.where)
         if _SKEWED.search(text):
-            advice = "this machine's clock differs from the store's by more than it accepts; set the clock (NTP)"
+            advice = (
+                "this machine's clock differs from the store's by more than it accepts; set the clock (NTP)"
+            )
         elif isinstance(error, PermissionError) or _RIGHTS.search(text):
             advice = f"the store gives no right to {what} there: check the credentials, and the policy of the bucket"
         elif _NO_BUCKET.search(text):
@@ -365,7 +368,9 @@ class RemoteKeys:
 def _known(error: Exception) -> OSError | None:
     """Answers that are none of trouble: there is nothing, or something already."""
     text = _told(error)
-    if isinstance(error, FileExistsError) or re.search(r"PreconditionFailed|ConditionalRequestConflict|\b412\b", text):
+    if isinstance(error, FileExistsError) or re.search(
+        r"PreconditionFailed|ConditionalRequestConflict", text
+    ):
         return FileExistsError(text)
     if isinstance(error, FileNotFoundError) and not _NO_BUCKET.search(text):
         return FileNotFoundError(text)
@@ -491,7 +496,9 @@ def _take(lease: Lease, watch: float) -> None:
             )
     lease.keys.remove([lease.key])
     if not lease.keys.create(lease.key, lease.body()):
-        raise OutputError(f"{lease.keys.where}: another eozip came first; wait until it has ended, then run again")
+        raise OutputError(
+            f"{lease.keys.where}: another eozip came first; wait until it has ended, then run again"
+        )
 
 
 @contextmanager
@@ -509,7 +516,10 @@ def only_writer(where: Place, key: str) -> Iterator[str]:
         path.touch()
         with locked(path):
             path.write_text(json.dumps({"token": token}))
-            yield token
+            try:
+                yield token
+            finally:
+                path.unlink(missing_ok=True)
         return
     with leased(keys, key) as lease:
         yield lease.token

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +27,7 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
+from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.store import Appended, Description
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @json_option
 @threads_option
 def append(
-    store: Path, inputs: tuple[str, ...], bands: list[str | int] | None, as_json: bool, **options: Any
+    store: Place, inputs: tuple[str, ...], bands: list[str | int] | None, as_json: bool, **options: Any
 ) -> None:
     """Add new dates to a store, in groups of their own; what is there stays as it is.
 
@@ -60,7 +60,7 @@ def append(
 
 
 def _run(
-    store: Path,
+    store: Place,
     inputs: tuple[str, ...],
     bands: list[str | int] | None,
     quiet: bool,

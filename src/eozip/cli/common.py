@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from eozip import threads
-from eozip.arguments import store_path
+from eozip.keys import Place, place
 
 SHOW_AFTER = 2.0
 """Seconds before a progress bar appears: short runs stay quiet."""
@@ -22,15 +20,16 @@ RASTER = click.Path(path_type=str)
 """A file, a folder, or a name that GDAL resolves (/vsizip//..., https://...): a pathlib path would lose a slash."""
 
 
-class StorePath(click.Path):
-    """A store on this machine."""
+class StorePath(click.ParamType[Any]):
+    """A store on this machine, or on an object store."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        store_path(self.name, value)
-        return Path(os.fsdecode(super().convert(value, param, ctx)))
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        return place(param.name if param and param.name else self.name, value)
 
 
-STORE = StorePath(path_type=Path)
+STORE = StorePath()
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
 )

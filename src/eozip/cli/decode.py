@@ -20,6 +20,7 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
+from eozip.keys import Place
 
 
 @click.command()
@@ -40,7 +41,7 @@ from eozip.cli.common import (
 @json_option
 @threads_option
 def decode(
-    store: Path,
+    store: Place,
     out: Path,
     bands: list[str | int] | None,
     dates: list[str | int] | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +27,7 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
+from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.store import Summary
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 @json_option
 @threads_option
 def encode(
-    inputs: tuple[str, ...], out: Path, quality: float | None, target_psnr: float | None, **options: Any
+    inputs: tuple[str, ...], out: Place, quality: float | None, target_psnr: float | None, **options: Any
 ) -> None:
     """Encode GeoTIFFs into a Zarr store.
 
@@ -114,7 +114,7 @@ def encode(
 
 def _run(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Place,
     quality: float | None,
     target_psnr: float | None,
     options: dict[str, Any],

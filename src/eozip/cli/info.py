@@ -21,6 +21,7 @@ from eozip.cli.common import (
     tell,
 )
 from eozip.errors import InputError
+from eozip.keys import Place, RemotePath
 
 if TYPE_CHECKING:
     from eozip.store import Description
@@ -29,33 +30,34 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("path", type=STORE, metavar="STORE|CHUNK")
 @json_option
-def info(path: Path, as_json: bool) -> None:
+def info(path: Place, as_json: bool) -> None:
     """Say what a store, or one chunk stream in a file, holds; reads headers alone.
 
     Bits of a date are estimates where several dates share a group: the group's bytes, shared out as the encoder counted.
     """
-    if not (path.is_dir() or path.is_file()):
+    if isinstance(path, Path) and not (path.is_dir() or path.is_file()):
         raise InputError(f"{path}: no such file; expected a .zarr directory, a .zarr.zip file, or a chunk")
-    facts = store_facts(path) if path.is_dir() or path.suffix.lower() == ".zip" else chunk_facts(path)
+    facts = chunk_facts(path) if isinstance(path, Path) and _is_chunk(path) else store_facts(path)
     if as_json:
         print_json(facts)
     else:
         tell("\n".join(_lines(facts)))
 
 
-def store_facts(path: Path) -> dict[str, Any]:
+def store_facts(path: Place) -> dict[str, Any]:
     """Facts about a store, ready for JSON."""
     from eozip.store import describe, section_sizes
 
     found = describe(path)
+    size = found.bytes
     return {
         "store": str(path),
         "shape": list(found.grid.shape),
         "dtype": found.dtype,
         "chunk": list(found.grid.chunk),
         "shard": list(found.grid.shard),
-        "bytes": found.bytes,
-        "bpppb": 8 * found.bytes / found.samples,
+        "bytes": size,
+        "bpppb": 8 * size / found.samples,
         "bands": list(found.profile.band_names),
         "dates": list(found.dates),
         "groups": list(found.groups),
@@ -69,7 +71,8 @@ def store_facts(path: Path) -> dict[str, Any]:
         **found.codec.to_dict()["configuration"],
         **found.facts,
         **_product_facts(found),
-        "sections": asdict(section_sizes(found)),
+        # every header would be a request of its own
+        **({} if isinstance(found.path, RemotePath) else {"sections": asdict(section_sizes(found))}),
     }
 
 
@@ -86,6 +89,10 @@ def _product_facts(found: Description) -> dict[str, Any]:
     if found.product is None:
         return native if found.codec.grids else {}
     return {**native, "product": found.product.model_dump(mode="json")}
+
+
+def _is_chunk(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() != ".zip"
 
 
 def chunk_facts(path: Path) -> dict[str, Any]:

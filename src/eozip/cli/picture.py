@@ -10,6 +10,7 @@ import numpy as np
 
 from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say, tell
 from eozip.errors import InputError, OutputError
+from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.raster import Scene
@@ -36,7 +37,9 @@ RGB = ("B04", "B03", "B02")
     help="Side in pixels, cut from the middle.",
 )
 @overwrite_option
-def picture(original: tuple[str, ...], store: Path, out: Path, date: str, size: int, overwrite: bool) -> None:
+def picture(
+    original: tuple[str, ...], store: Place, out: Path, date: str, size: int, overwrite: bool
+) -> None:
     """Draw original, reconstruction and error (10 times) side by side; without ORIGINAL the reconstruction.
 
     ORIGINAL is what was encoded, or the file of the date that is drawn.
@@ -128,6 +131,6 @@ def _caption(found: Description, t: int) -> str:
     raw = int(np.prod(found.grid.shape, dtype=np.int64)) * np.dtype(found.dtype).itemsize
     when = (found.dates[t] or f"date {t + 1}")[:10]
     return (
-        f"{when}, {found.codec.codec}: {raw / found.bytes:.1f} times smaller, "
+        f"{when}, {found.codec.codec}: {raw / found.total_bytes():.1f} times smaller, "
         f"PSNR {decibels(found.facts.get('psnr'))} (peak {found.facts.get('peak', 0):,.0f} DN, whole store)"
     )

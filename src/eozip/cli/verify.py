@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +21,7 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
+from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.raster import Product, Scene
@@ -57,7 +57,7 @@ FAILED = 3
 @click.pass_context
 def verify(
     ctx: click.Context,
-    store: Path,
+    store: Place,
     against: tuple[str, ...],
     bands: list[str | int] | None,
     full: bool,
@@ -85,7 +85,7 @@ def verify(
         ctx.exit(FAILED)
 
 
-def _source(store: Path, against: tuple[str, ...], bands: list[str | int] | None) -> Product | Scene:
+def _source(store: Place, against: tuple[str, ...], bands: list[str | int] | None) -> Product | Scene:
     """The source with the store's own choice of bands, unless another is given."""
     from eozip.raster import open_product
     from eozip.store import describe

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from eozip.chunk import api
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import FormatError, InputError, WeightsError
+from eozip.keys import PlaceLike, place
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
@@ -39,6 +39,7 @@ from eozip.store.metadata import layer_keys
 from eozip.store.native import alignment, samples
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.records import as_product, grown, lattice_record
+from eozip.store.remote import store_files
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
 from eozip.store.shards import Shard, pack_shard
 from eozip.store.tally import psnr_of, squares_of
@@ -107,7 +108,7 @@ def _old_streams(run: Run, pixels: StorePixels, shard: Shape) -> dict[Shape, byt
     """Bytes of the chunks that hold dates of the store already."""
     if shard[0] * run.grid.shard[0] >= run.first:
         return {}  # a shard behind the last date is of an append that never finished
-    opened = pixels.shard(shard)
+    opened = pixels.at_hand(shard)
     found = {} if opened is None else {p: _old(run, pixels, opened, shard, p) for p in opened.positions()}
     return {position: data for position, data in found.items() if data}
 
@@ -185,7 +186,7 @@ class Appended:
 
 
 def append_store(
-    store: str | Path,
+    store: PlaceLike,
     source: Scene | Product,
     *,
     asked: Mapping[str, Any] | None = None,
@@ -213,10 +214,11 @@ def append_store(
         OutputError: another program is changing the store, or the disk refused; the store is as it was.
     """
     started = time.perf_counter()
-    with changing(Path(store)) as path:
+    with changing(place("store", store)) as path:
         found = describe(path)
+        before = found.bytes
         run = _append(found, source, asked or {}, drop, progress)
-    return _summary(found, run, str(store), time.perf_counter() - started)
+    return _summary(found, before, run, str(store), time.perf_counter() - started)
 
 
 def _append(
@@ -331,7 +333,7 @@ def _check(found: Description, new: _NewDates, asked: Mapping[str, Any]) -> None
             )
     check_foreign(found)
     _check_dates(found, scene.dates)
-    with StoreFiles(found.path) as files:
+    with store_files(found.path) as files:
         check_arrays(files, [layer.path for layer in (found.product.layers if found.product else ())])
     _check_weights(found)
 
@@ -429,8 +431,8 @@ def _new_groups(run: Run) -> tuple[int, ...]:
     return regular_groups(run.first, run.grid.shape[0], run.grid.chunk[0])
 
 
-def _summary(found: Description, run: Run, output: str, seconds: float) -> Appended:
-    with StoreFiles(found.path) as files:
+def _summary(found: Description, before: int, run: Run, output: str, seconds: float) -> Appended:
+    with store_files(found.path) as files:
         size = files.total_bytes()
         now = described(files)
     measured = samples((now.grid.shape[0] - run.first, *now.grid.shape[1:]), now.codec.grids)
@@ -443,9 +445,9 @@ def _summary(found: Description, run: Run, output: str, seconds: float) -> Appen
         chunks=run.done,
         empty=run.empty,
         bytes=size,
-        bytes_before=found.bytes,
+        bytes_before=before,
         beside_bytes=run.beside_bytes,
-        bpppb=8 * (size - found.bytes - run.beside_bytes) / measured,
+        bpppb=8 * (size - before - run.beside_bytes) / measured,
         psnr=run.tally.psnr(),
         date_psnr=run.tally.date_psnr(),
         date_bits=run.known_date_bits(),

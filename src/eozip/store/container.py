@@ -14,11 +14,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from eozip.errors import FormatError, LimitError, OutputError
+from eozip.keys import Place, RemotePath
 from eozip.outputs import flush, flush_folder, locked, publish, put_back, resolved, temporary
 
 MAX_RATIO = 200
@@ -62,7 +63,8 @@ class StoreFiles:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path: Place = path
+        self._here = path
         self.bytes_read = 0
         self._zip = self._open_zip() if path.is_file() else None
         self._unpacked: tuple[str, bytes] = ("", b"")
@@ -71,7 +73,7 @@ class StoreFiles:
 
     def _open_zip(self) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self.path)
+            return zipfile.ZipFile(self._here)
         except PermissionError:
             raise
         except ZIP_FAULTS as error:
@@ -90,8 +92,8 @@ class StoreFiles:
         """Every key, sorted."""
         if self._zip is not None:
             return sorted(set(self._zip.namelist()))
-        files = (file for file in self.path.rglob("*") if file.is_file())
-        return sorted(file.relative_to(self.path).as_posix() for file in files)
+        files = (file for file in self._here.rglob("*") if file.is_file())
+        return sorted(file.relative_to(self._here).as_posix() for file in files)
 
     def state(self) -> bytes:
         """A digest of what the store says about itself: another one after every change by eozip, zarr or xarray."""
@@ -100,7 +102,7 @@ class StoreFiles:
             data = self.get(key)
             digest.update(b"-" if data is None else b"+" + hashlib.sha256(data).digest())
         if self._zip is not None:
-            status = self.path.stat()
+            status = self._here.stat()
             digest.update(repr((status.st_ino, status.st_size, status.st_mtime_ns)).encode())
         return digest.digest()
 
@@ -118,7 +120,7 @@ class StoreFiles:
     def size(self, key: str) -> int | None:
         """Bytes of one key, or None where the store has no such key."""
         if self._zip is None:
-            file = self.path / key
+            file = self._here / key
             return file.stat().st_size if file.is_file() else None
         try:
             return self._zip.getinfo(key).file_size
@@ -132,18 +134,26 @@ class StoreFiles:
             FormatError: the container itself is damaged at this key.
         """
         if self._zip is None:
-            return self._counted(_read_range(self.path / key, start, stop))
+            return self._counted(_read_range(self._here / key, start, stop))
         entry = self._zip.getinfo(key)
         if entry.compress_type != zipfile.ZIP_STORED:  # packed again by another program
             return self._counted(self._entry(key)[start:stop])
-        if entry.flag_bits & 1 or not 0 <= entry.file_size == entry.compress_size <= self.path.stat().st_size:
+        if (
+            entry.flag_bits & 1
+            or not 0 <= entry.file_size == entry.compress_size <= self._here.stat().st_size
+        ):
             raise FormatError(
                 f"{self.path}, entry {key}: expected bytes as they are, not encrypted, within the file, got "
                 f"{entry.file_size} of them in {entry.compress_size}; the file was changed after writing"
             )
         # zipfile seeks by reading; and it holds the CRC of the whole entry, which a part cannot be held against
         base = entry.header_offset + self._local_header(entry)
-        return self._counted(_read_range(self.path, base + start, base + min(stop, entry.file_size)))
+        return self._counted(_read_range(self._here, base + start, base + min(stop, entry.file_size)))
+
+    def tail(self, key: str, count: int) -> tuple[bytes, int | None] | None:
+        """The last bytes of a key, and how many it has where that is known; None where the store has no such key."""
+        size = self.size(key)
+        return None if size is None else (self.read(key, max(0, size - count), size), size)
 
     def _counted(self, data: bytes) -> bytes:
         self.bytes_read += len(data)
@@ -173,7 +183,7 @@ class StoreFiles:
             raise FormatError(
                 f"{self.path}, entry {entry.filename}: expected a zip entry, got none before the file"
             )
-        head = _read_range(self.path, entry.header_offset, entry.header_offset + LOCAL_HEADER)
+        head = _read_range(self._here, entry.header_offset, entry.header_offset + LOCAL_HEADER)
         if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
             raise FormatError(
                 f"{self.path}, entry {entry.filename}: expected a zip entry, got {head[:4]!r}; the file was "
@@ -184,12 +194,12 @@ class StoreFiles:
 
     def total_bytes(self) -> int:
         """Bytes of everything: data, metadata, and the zip's own directory."""
-        if self.path.is_file():
-            return self.path.stat().st_size
-        return sum((self.path / name).stat().st_size for name in self.names())
+        if self._here.is_file():
+            return self._here.stat().st_size
+        return sum((self._here / name).stat().st_size for name in self.names())
 
 
-_KEY = re.compile(r"(.+/)?(zarr\.json|c(/\d+)*)")  # of a Zarr v3 hierarchy
+KEY = re.compile(r"(.+/)?(zarr\.json|c(/\d+)*)")  # of a Zarr v3 hierarchy
 _MARK, _DOCUMENT = b"eozip", "zarr.json"
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same input gives the same bytes
 
@@ -280,17 +290,17 @@ def _taken_away(path: Path) -> OutputError:
     )
 
 
-def is_zip_name(path: Path) -> bool:
+def is_zip_name(path: Place) -> bool:
     """Whether the name asks for a zip file."""
     return path.name.lower().endswith(".zip")
 
 
-@contextmanager
-def writing(target: Path, overwrite: bool = False) -> Iterator[Container]:
+def writing(target: Place, overwrite: bool = False) -> AbstractContextManager[Container]:
     """Opens a container for `target` and gives it its name when the block ends without an error.
 
     Args:
-        target: a name ending in `.zarr` (directory) or `.zarr.zip` (one file); a link stands for what it names.
+        target: a name ending in `.zarr` (directory) or `.zarr.zip` (one file); a link stands for what it names. On an object
+            store a `.zarr`, whose keys appear one by one, and the group's document, without which it is no store, last.
         overwrite: whether a store there may be replaced; it stays until the new one is complete, and nobody else can
             change it meanwhile.
 
@@ -298,6 +308,15 @@ def writing(target: Path, overwrite: bool = False) -> Iterator[Container]:
         OutputError: the name has another ending, there is something under it (from the beginning, or since then), another
             program is writing there, or the disk refused a write.
     """
+    if isinstance(target, RemotePath):
+        from eozip.store.remote import remote_writing
+
+        return remote_writing(target, overwrite)
+    return _writing_here(target, overwrite)
+
+
+@contextmanager
+def _writing_here(target: Path, overwrite: bool) -> Iterator[Container]:
     target = resolved(target)
     check_target(target, overwrite)
     try:
@@ -324,8 +343,7 @@ def _check_still(target: Path, before: os.stat_result | None) -> None:
     _check_replaceable(target)
 
 
-@contextmanager
-def changing(store: Path) -> Iterator[Path]:
+def changing(store: Place) -> AbstractContextManager[Place]:
     """Holds the lock of a store, so that what is read in the block is what `updating` replaces.
 
     Args:
@@ -338,6 +356,15 @@ def changing(store: Path) -> Iterator[Path]:
         FormatError: there is no store.
         OutputError: another program is changing it, or a link leads out of it.
     """
+    if isinstance(store, RemotePath):
+        from eozip.store.remote import remote_changing
+
+        return remote_changing(store)
+    return _changing_here(store)
+
+
+@contextmanager
+def _changing_here(store: Path) -> Iterator[Place]:
     target = resolved(store)
     with StoreFiles(target):
         _check_links(target)
@@ -360,8 +387,7 @@ def _check_links(store: Path) -> None:
                 )
 
 
-@contextmanager
-def updating(target: Path, state: bytes) -> Iterator[Container]:
+def updating(target: Place, state: bytes) -> AbstractContextManager[Container]:
     """Adds keys to a store, or replaces them; they become part of it when the block ends without an error.
 
     A zip file is copied with its changes and renamed. In a directory each new file replaces its key by a rename, in
@@ -374,6 +400,15 @@ def updating(target: Path, state: bytes) -> Iterator[Container]:
     Raises:
         OutputError: the disk refused, or somebody changed the store without asking for the lock.
     """
+    if isinstance(target, RemotePath):
+        from eozip.store.remote import remote_updating
+
+        return remote_updating(target, state)
+    return _updating_here(target, state)
+
+
+@contextmanager
+def _updating_here(target: Path, state: bytes) -> Iterator[Container]:
     zipped = target.is_file()
     try:
         with temporary(target, folder=not zipped) as part:
@@ -422,12 +457,17 @@ def _closing(container: Container) -> Iterator[Container]:
         container.close()
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Place, overwrite: bool) -> None:
     """Refuses a target that is misnamed, or that exists while `overwrite` is off, or is no store of eozip.
 
     Raises:
         OutputError: see above.
     """
+    if isinstance(target, RemotePath):
+        from eozip.store.remote import check_remote_target
+
+        check_remote_target(target, overwrite)
+        return
     target = resolved(target)
     if not target.name.lower().endswith((".zarr", ".zarr.zip")):
         raise OutputError(f"expected an output named *.zarr or *.zarr.zip, got {target}; rename the output")
@@ -447,7 +487,7 @@ def _check_replaceable(target: Path) -> None:
     try:
         with StoreFiles(target) as files:
             is_ours = any(_MARK in (files.get(key) or b"") for key in SELF)
-            others = [name for name in files.names() if not _KEY.fullmatch(name)]
+            others = [name for name in files.names() if not KEY.fullmatch(name)]
     except FormatError:
         is_ours, others = False, []
     if not is_ours or others:

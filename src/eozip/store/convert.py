@@ -18,6 +18,7 @@ from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
+from eozip.keys import PlaceLike, place
 from eozip.raster import Product, Scene, open_product, open_scene, with_fill
 from eozip.raster.files import PathLike
 from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
@@ -219,7 +220,7 @@ def _warn(note: str) -> None:
 
 def encode_files(
     inputs: PathLike | Sequence[PathLike],
-    out: str | Path,
+    out: PlaceLike,
     codec: str | Path | Codec | None = None,
     *,
     quality: float | None = None,
@@ -265,7 +266,7 @@ def encode_files(
     Raises:
         EozipError: the message says what was expected, what was found, and what to do; nothing was written.
     """
-    target = arguments.store_path("out", out)
+    target = place("out", out)
     check_target(target, overwrite)  # before weights are loaded
     if chunk is not None:
         arguments.whole("chunk", chunk, 8)
@@ -294,7 +295,7 @@ def encode_files(
 
 def encode_product(
     product: Product,
-    out: str | Path,
+    out: PlaceLike,
     codec: str | Path | Codec | None = None,
     *,
     quality: float | None = None,
@@ -357,7 +358,7 @@ def encode_product(
 
 
 def append_files(
-    store: str | Path,
+    store: PlaceLike,
     inputs: PathLike | Sequence[PathLike],
     *,
     bands: Bands = None,
@@ -383,7 +384,7 @@ def append_files(
     Raises:
         EozipError: as for `encode_files`; the store is as it was.
     """
-    path = arguments.store_path("store", store)
+    path = place("store", store)
     found = describe(path)
     offset = None if found.product else found.codec.offset
     product, band = _product_and_mask(mask, inputs, bands, offset)

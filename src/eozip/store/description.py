@@ -6,11 +6,11 @@ import builtins
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from eozip.bitstream import fits, size_problem
 from eozip.errors import FormatError, InputError, LimitError
+from eozip.keys import Place, PlaceLike, place
 from eozip.raster import Profile, Scene
 from eozip.raster.open import same_field
 from eozip.raster.scene import Tags
@@ -34,6 +34,7 @@ from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.layers import grid_name
 from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
+from eozip.store.remote import store_files
 
 MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
 MAX_PER_SHARD = 1 << 20  # chunks
@@ -79,14 +80,13 @@ class Description:
         files: [T] names of the source files.
         dates: [T] ISO dates, None where unknown.
         masks: [T] whether the source file has a mask, which decoding writes again from the nodata pixels.
-        bytes: size of everything.
         groups: dates in each group that was encoded together, in order; an append adds groups.
         shown: dates that readers of plain Zarr see; more than there are here where another program added some, or began to.
         state: `StoreFiles.state` when it was read.
         product: what is recorded of a product beside its pixels; None: it was no more than a scene.
     """
 
-    path: Path
+    path: Place
     grid: Grid
     dtype: str
     fill_value: int
@@ -99,10 +99,16 @@ class Description:
     files: tuple[str, ...]
     dates: tuple[str | None, ...]
     masks: tuple[bool, ...]
-    bytes: int
     groups: tuple[int, ...]
     shown: int
     state: builtins.bytes
+
+    @property
+    def bytes(self) -> int:
+        """Size of everything in the store at this moment."""
+        with store_files(self.path) as files:
+            return files.total_bytes()
+
     product: ProductRecord | None = None
 
     @property
@@ -145,7 +151,7 @@ class Description:
         return tuple(by_position[position] for position in self.band_order)
 
 
-def describe(path: str | Path) -> Description:
+def describe(path: PlaceLike) -> Description:
     """Reads a store's metadata.
 
     Dates that another program added, or began to add, are not among those described: see `eozip.store.repair_store`.
@@ -153,7 +159,7 @@ def describe(path: str | Path) -> Description:
     Raises:
         FormatError: no store, or metadata that this version cannot read.
     """
-    with StoreFiles(Path(path)) as files:
+    with store_files(place("store", path)) as files:
         return described(files)
 
 
@@ -187,7 +193,6 @@ def described(files: StoreFiles) -> Description:
         files=geotiff.files,
         dates=geotiff.dates,
         masks=geotiff.masks or (False,) * grid.shape[0],
-        bytes=files.total_bytes(),
         groups=facts.groups or regular_groups(0, grid.shape[0], grid.chunk[0]),
         shown=_shown(files.path, group, array),
         state=files.state(),
@@ -207,14 +212,14 @@ def _record(files: StoreFiles, group: GroupDocument) -> Record:
     return checked(RecordDocument, committed, f"{files.path}, {key} within {GROUP}").attributes
 
 
-def _shown(path: Path, group: GroupDocument, array: ArrayDocument) -> int:
+def _shown(path: Place, group: GroupDocument, array: ArrayDocument) -> int:
     consolidated = group.consolidated_metadata.metadata if group.consolidated_metadata else {}
     if ARRAY not in consolidated:
         return array.shape[0]
     return checked(ArrayDocument, consolidated[ARRAY], f"{path}, {ARRAY}/{GROUP} within {GROUP}").shape[0]
 
 
-def _grid(path: Path, array: ArrayDocument, dates: int) -> Grid:
+def _grid(path: Place, array: ArrayDocument, dates: int) -> Grid:
     """Chunks and shards of so many dates: those that the record knows.
 
     Raises:
@@ -248,7 +253,7 @@ def _grid(path: Path, array: ArrayDocument, dates: int) -> Grid:
     return grid
 
 
-def _check_grids(path: Path, codec: EozipChunkCodec, grid: Grid) -> None:
+def _check_grids(path: Place, codec: EozipChunkCodec, grid: Grid) -> None:
     """Chunks must not cut cells of coarser grids."""
     bands, unit = sum(len(one.bands) for one in codec.grids), alignment(codec.grids)
     is_cut = any(
@@ -266,7 +271,7 @@ def _divided(shard: Shape, chunk: Shape) -> Shape:
     return t, c, h, w
 
 
-def _check_record(path: Path, record: Record, grid: Grid, dtype: str) -> None:
+def _check_record(path: Place, record: Record, grid: Grid, dtype: str) -> None:
     """Lists as long as there are dates or bands, on the array's grid."""
     dates, bands, height, width = grid.shape
     geotiff, facts, profile = record.geotiff, record.eozip, record.geotiff.profile
@@ -425,7 +430,7 @@ def check_same_grids(found: Description, factors: tuple[int, ...]) -> None:
         )
 
 
-def check_same_source(expected: Profile, got: Profile, store: Path) -> None:
+def check_same_source(expected: Profile, got: Profile, store: Place) -> None:
     """Compares what all dates of one store share.
 
     Args:

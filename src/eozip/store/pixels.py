@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from eozip.store.description import Description
 from eozip.store.documents import ARRAY
 from eozip.store.grid import Shape, Window
 from eozip.store.native import decode_joint
-from eozip.store.shards import Piece, Shard, Stream, open_shard
+from eozip.store.remote import RemoteFiles, store_files
+from eozip.store.shards import Piece, Shard, Stream, index_bytes, shard_of
 from eozip.threads import each
 
 
@@ -81,11 +81,11 @@ class StorePixels:
         """
         grid = self.description.grid
         key = f"{ARRAY}/{grid.key(shard)}"
-        size = self.files.size(key)
-        if size is None:
+        found = self.files.tail(key, index_bytes(grid.per_shard))
+        if found is None:
             return None
         try:
-            return open_shard(partial(self.files.read, key), size, grid.per_shard)
+            return shard_of(found[0], partial(self.files.read, key), grid.per_shard, found[1])
         except FormatError as error:
             raise type(error)(f"{self.description.path}, shard {grid.key(shard)}: {error}") from error
 
@@ -132,9 +132,25 @@ class StorePixels:
         self, chunks: Sequence[tuple[Shape, Window]], times: Sequence[int] | None
     ) -> Iterator[_Fetched]:
         for shard, group in groupby(chunks, key=lambda pair: pair[0]):
-            opened = self.shard(shard)
-            for _, window in group:
+            windows = [window for _, window in group]
+            opened = self.at_hand(shard, [window.position for window in windows])
+            for window in windows:
                 yield _Fetched(shard, window, self.fetch(shard, window, opened, times))
+
+    def at_hand(self, shard: Shape, positions: Sequence[Shape] | None = None) -> Shard | None:
+        """As `shard`; where requests are dear, the bytes of its chunks are fetched now, but not where a budget cuts them.
+
+        Args:
+            shard: its index.
+            positions: chunks that will be read; None: all.
+        """
+        opened = self.shard(shard)
+        if opened is None or self.budget is not None or not isinstance(self.files, RemoteFiles):
+            return opened
+        key = f"{ARRAY}/{self.description.grid.key(shard)}"
+        wanted = opened.positions() if positions is None else [p for p in positions if opened.holds(p)]
+        spans = [opened.span(position) for position in wanted]
+        return replace(opened, read=self.files.reader(key, spans))
 
     def _decode_one(self, one: _Fetched) -> np.ndarray:
         return self.decode(one.shard, one.window, one.pieces)
@@ -285,7 +301,7 @@ def open_pixels(description: Description, budget: int | None = None) -> Iterator
         InputError: a budget below 1.
     """
     check_budget(budget)
-    with StoreFiles(Path(description.path)) as files:
+    with store_files(description.path) as files:
         yield StorePixels(description, files, budget)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from eozip import arguments
 from eozip.errors import InputError
+from eozip.keys import PlaceLike
 from eozip.raster import GeoTiffWriter, Profile, create_geotiff, create_geotiffs
 from eozip.sensors.sensor import canonical_name
 from eozip.store.description import Description, band_codes, choose_dates, describe
@@ -45,7 +46,7 @@ class Decoded:
 
 
 def decode_store(
-    store: str | Path,
+    store: PlaceLike,
     out: str | Path,
     *,
     bands: Sequence[str | int] | None = None,
@@ -76,7 +77,7 @@ def decode_store(
     started = time.perf_counter()
     check_budget(budget)
     target = arguments.store_path("out", out)
-    description = describe(arguments.store_path("store", store))
+    description = describe(store)
     times = choose_dates(description, arguments.choice("dates", dates))
     picks = choose_bands(description, arguments.choice("bands", bands))
     stored = [description.band_order[i] for i in picks]

@@ -13,14 +13,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore, ZipStore
 
 from eozip.errors import FormatError, InputError
+from eozip.keys import PlaceLike, place
 from eozip.raster import Profile, Scene
 from eozip.store.container import StoreFiles, changing, updating
 from eozip.store.description import Description, describe
@@ -38,6 +37,7 @@ from eozip.store.metadata import (
 )
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.records import with_unknown_dates
+from eozip.store.remote import plain_store, store_files
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class Repaired:
     cut: int
 
 
-def repair_store(store: str | Path) -> Repaired:
+def repair_store(store: PlaceLike) -> Repaired:
     """Makes the metadata of a store agree with its pixels and with each other; no pixel is touched.
 
     Args:
@@ -267,9 +267,9 @@ def repair_store(store: str | Path) -> Repaired:
         FormatError: no store, or metadata that are damaged.
         OutputError: another program is changing the store, or the disk refused; the store is as it was.
     """
-    with changing(Path(store)) as path:
+    with changing(place("store", store)) as path:
         found = describe(path)
-        with StoreFiles(path) as files:
+        with store_files(path) as files:
             shown = max([found.shown, *lengths_along_time(files).values()])
             ends = _foreign(found)
             taken = found.shown - found.grid.shape[0] if ends and min(ends) >= 0 else 0
@@ -375,8 +375,7 @@ def _dates_shown(found: Description, count: int) -> list[str | None]:
     """Dates of the coordinate behind the record's last; None where the store counts its dates by an index."""
     if None in found.dates:
         return [None] * count
-    path = found.path
-    store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
+    path, store = found.path, plain_store(found.path)
     try:
         array = zarr.open_array(store, path=TIME, mode="r")
         values = np.asarray(array[found.grid.shape[0] : found.grid.shape[0] + count])

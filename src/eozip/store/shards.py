@@ -251,9 +251,29 @@ def open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ..
         FormatError: the shard is shorter than its index.
         ChecksumError: the index was changed after writing.
     """
-    length = index_bytes(grid)
-    tail = read(max(0, size - length), size)
-    return Shard(read, size, read_index(tail, grid), tail)
+    return shard_of(read(max(0, size - index_bytes(grid)), size), read, grid, size)
+
+
+def shard_of(
+    tail: bytes, read: Callable[[int, int], bytes], grid: tuple[int, ...], size: int | None = None
+) -> Shard:
+    """A shard from the bytes of its index.
+
+    Args:
+        tail: its last bytes.
+        read: gives its bytes from start up to stop.
+        grid: chunks per shard along each axis.
+        size: bytes of all of it; None: it ends where its last chunk and then its index do.
+
+    Raises:
+        FormatError: the shard is shorter than its index.
+        ChecksumError: the index was changed after writing.
+    """
+    index = read_index(tail, grid)
+    if size is None:
+        offsets, lengths = index[..., 0], index[..., 1]
+        size = int((offsets + lengths)[lengths != MISSING].max(initial=0)) + len(tail)
+    return Shard(read, size, index, tail)
 
 
 def index_bytes(grid: tuple[int, ...]) -> int:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
+from eozip.keys import PlaceLike
 from eozip.raster import Scene
 from eozip.raster.product import Product
-from eozip.store.container import StoreFiles
 from eozip.store.description import Description, band_positions, check_same_grids, describe
 from eozip.store.grid import Shape, Window
 from eozip.store.joined import JoinedReader, joined, open_joined
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
 from eozip.store.records import as_product
+from eozip.store.remote import store_files
 from eozip.store.repair import lengths_along_time
 from eozip.store.shards import Shard
 from eozip.store.tally import Tally
@@ -58,7 +58,7 @@ class Report:
 
 
 def verify_store(
-    store: str | Path,
+    store: PlaceLike,
     *,
     full: bool = True,
     against: Scene | Product | None = None,
@@ -142,7 +142,7 @@ class _Checker:
 
     def _opened(self, shard: Shape) -> Shard | None:
         try:
-            return self.pixels.shard(shard)
+            return self.pixels.at_hand(shard)
         except FormatError as error:
             self.report.failures.append(str(error))
             return None
@@ -194,7 +194,7 @@ def _check_count(description: Description, report: Report) -> None:
 def _check_lengths(description: Description, report: Report) -> None:
     """What another program did to the store along time, whether it ended well or not."""
     dates = description.grid.shape[0]
-    with StoreFiles(description.path) as files:
+    with store_files(description.path) as files:
         others = {name: n for name, n in lengths_along_time(files).items() if n != dates}
     if others:
         found = ", ".join(f"{n} in {name}" for name, n in others.items())

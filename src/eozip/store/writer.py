@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -26,11 +25,12 @@ from eozip.chunk.pixels import PEAK, unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
 from eozip.errors import InputError
+from eozip.keys import Place, PlaceLike, place
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
-from eozip.store.container import Container, StoreFiles, check_target, writing
+from eozip.store.container import Container, check_target, writing
 from eozip.store.documents import ARRAY
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
 from eozip.store.joined import Joined, joined, open_joined
@@ -38,6 +38,7 @@ from eozip.store.layers import grid_names, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.native import alignment, band_factors, samples
 from eozip.store.records import Extras, as_product, extras_of
+from eozip.store.remote import store_files
 from eozip.store.shards import pack_shard
 from eozip.store.tally import Tally
 from eozip.threads import each
@@ -181,7 +182,7 @@ class Run:
 
 def encode_store(
     source: Scene | Product,
-    out: str | Path,
+    out: PlaceLike,
     codec: EozipChunkCodec,
     *,
     order: Sequence[int] | None = None,
@@ -214,7 +215,7 @@ def encode_store(
         OutputError: the output exists, is misnamed, or cannot be written.
     """
     started = time.perf_counter()
-    target = Path(out)
+    target = place("out", out)
     check_target(target, overwrite)
     found = joined(as_product(source), codec.nodata)
     scene = found.scene
@@ -237,7 +238,7 @@ def encode_store(
 
 
 def write_arrays(
-    target: Path,
+    target: Place,
     scene: Scene,
     order: Sequence[int],
     reader: PixelReader,
@@ -457,8 +458,8 @@ def quality_range(run: Run) -> list[float] | None:
     return [min(run.qualities), max(run.qualities)] if run.qualities else None
 
 
-def _summary(run: Run, found: Joined, order: Sequence[int], target: Path, seconds: float) -> Summary:
-    with StoreFiles(target) as files:
+def _summary(run: Run, found: Joined, order: Sequence[int], target: Place, seconds: float) -> Summary:
+    with store_files(target) as files:
         size = files.total_bytes()
     scene, product = found.scene, found.product
     times, _, height, width = scene.shape
