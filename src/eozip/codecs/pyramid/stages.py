@@ -1,9 +1,12 @@
 """The context network by numpy. Torch would be hardly faster in so narrow networks, and takes a second to import.
 
 Values are float32 that hold integers (see `context`): features and activations in 1/16, pictures and details in 1/64 of a
-step; weights are divided by 64 once, so that a sum of products has the unit of what comes next and is only rounded. Channels
-come last, and work goes on in blocks that fit a core's cache. Each pass of the checkerboard looks at the cells of its own
-colour alone, packed to half the width.
+step; weights are divided by 64 once, so that a sum of products has the unit of what comes next and is only rounded.
+
+Memory is in lines: [dates, rows, channels, columns]. So the channels of three rows are one matrix whose lines have equal
+distances, and a 3 x 3 convolution is one product for each row, without a copy of each cell's neighbourhood. Work goes on in
+blocks of rows that fit a core's cache. Each pass of the checkerboard looks at the cells of its own colour alone, packed to
+half the width. A channel of ones at the end takes the biases.
 """
 
 from __future__ import annotations
@@ -30,21 +33,22 @@ from eozip.codecs.pyramid.context import (
 )
 
 DETAILS = 3
-_BLOCK = 2048  # cells whose sums are made at a time
-_UP_DOWN_LEFT_RIGHT = ([0, 2, 1, 1], [1, 1, 0, 2])  # the neighbours of the other colour in a 3 x 3 kernel
+_BLOCK = 4096  # cells whose sums are made at a time
+_REACH = WINDOW // 2
+_KNOWN = 3 * DETAILS  # channels of details that are known: features, their magnitudes, values
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What both passes need.
+    """What `start` makes for both passes.
 
     Attributes:
-        sums: float32 [N, h, 2 * half, width] of features; the last column is void where w is odd.
-        constant: float32 [N, width], to be added.
+        outputs: float32 [N, h, 12, half] of the first pass.
+        sums: float32 [N, h, width + 1, half] of features for the second one, the last channel ones.
     """
 
+    outputs: np.ndarray
     sums: np.ndarray
-    constant: np.ndarray
 
 
 class NumpyStage:
@@ -53,119 +57,109 @@ class NumpyStage:
     def __init__(self, stored: Mapping[str, np.ndarray], functions: Functions) -> None:
         w = {name: value.astype(np.float32) / WEIGHT for name, value in stored.items()}
         self._functions = functions
-        self._w = w
-        self._window = np.ascontiguousarray(np.insert(w["window"], WINDOW * WINDOW // 2, 0, 1))
-        self._known = _neighbour_weights(w["known"], w["neighbours"])
-        self._layers = [
-            [(np.ascontiguousarray(w[f"{name}{k}"].T), w[f"{name}{k}_bias"]) for name in ("first", "second")]
-            for k in (0, 1)
-        ]
-        self._out = [(np.ascontiguousarray(w[f"out{k}"].T), w[f"out{k}_bias"][:, None, None]) for k in (0, 1)]
+        self._window = np.insert(w["window"], WINDOW * WINDOW // 2, 0, 1)
+        self._trunk = w["trunk"]
+        self._constant = w["constant"].T
+        self._bias = (w["trunk_bias"], w["trunk_bias"] + w["known_bias"])
+        self._known, self._neighbours = (
+            _around_weights(w["known"], 0, 1),
+            _around_weights(w["neighbours"], 6, 0),
+        )
+        self._layers = [[_biased(w, f"{name}{k}", 1) for name in ("first", "second")] for k in (0, 1)]
+        self._out = [_biased(w, f"out{k}", 0) for k in (0, 1)]
 
     def start(
         self, below: np.ndarray, features: np.ndarray, constant: np.ndarray
     ) -> tuple[Shared, np.ndarray]:
         n, h, w = below.shape
-        channels = BANK + features.shape[1]
-        # a ring of zeros, and one more column where the width is odd
-        field = np.zeros((n, h + 2, 2 * half(w) + 2, channels), np.float32)
-        predicted = self._fill(field[:, 1:-1, 1 : w + 1], below, features)
-        weights = self._w["trunk"][:, :channels]
-        return Shared(self._convolved(field, weights), constant @ self._w["constant"].T), predicted
+        units, channels = len(self._trunk), BANK + features.shape[1]
+        weights = self._trunk[:, :channels].transpose(0, 2, 1, 3).reshape(units, -1)
+        constants = [(constant @ self._constant + bias)[:, None, :, None] for bias in self._bias]
+        lines, padded = features.swapaxes(1, 2), _bordered(below)
+        outputs = np.empty((n, h, OUTPUTS, half(w)), np.float32)
+        later = np.ones((n, h, units + 1, half(w)), np.float32)
+        predicted = np.empty((n, h, DETAILS, w), np.float32)
+        for dates, rows in _blocks(n, h, w):
+            # channels of the block and of a row on either side, each in its place and moved right and left; zeros around
+            size = (dates.stop - dates.start, rows.stop - rows.start)
+            field = np.zeros((size[0], size[1] + 2, channels, 3, 2 * half(w)), np.float32)
+            first, last = max(0, rows.start - 1), min(h, rows.stop + 1)
+            own = field[:, first - rows.start + 1 : last - rows.start + 1]
+            self._fill(own, padded[dates, first : last + 2 * _REACH], predicted[dates, first:last])
+            own[:, :, BANK:, 1, :w] = lines[dates, first:last]
+            own[..., 0, 1:] = own[..., 1, :-1]
+            own[..., 2, :-1] = own[..., 1, 1:]
+            sums = weights @ _threes(field)
+            now = np.ones((*size, units + 1, half(w)), np.float32)
+            for color, v in enumerate((now, later[dates, rows])):
+                for parity in (0, 1):
+                    np.add(
+                        sums[:, parity::2, :, parity ^ color :: 2],
+                        constants[color][dates],
+                        out=v[:, parity::2, :units],
+                    )
+            outputs[dates, rows] = self._settled(now, 0)
+        return Shared(outputs, later), predicted.swapaxes(1, 2)
 
     def step(self, shared: Shared, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        n, h, width, units = shared.sums.shape
-        color, cells = 0 if known is None else 1, width // 2
-        constant = shared.constant + self._w["trunk_bias"]
-        around = None if known is None else self._around(known)
-        near = None if known is None else np.empty((n, DETAILS, h, cells), np.float32)
-        if known is not None:
-            constant += self._w["known_bias"]
-        out = np.empty((n, OUTPUTS, h, cells), np.float32)
-        scratch = np.empty((2, _largest_block(n, h, cells), units), np.float32)
-        for dates, rows in _blocks(n, h, cells):
-            size = (dates.stop - dates.start, rows.stop - rows.start, cells)
-            v, inner = scratch[:, : size[0] * size[1] * cells]
-            sums = shared.sums[dates, rows]
-            block = v.reshape(*size, units)
+        if known is None:
+            return shared.outputs.swapaxes(1, 2), None
+        n, h, _, w = shared.sums.shape
+        around = self._around(known)
+        near = np.empty((n, h, DETAILS, w), np.float32)
+        out = np.empty((n, h, OUTPUTS, w), np.float32)
+        for dates, rows in _blocks(n, h, w):
+            beside = _beside(around[dates, rows.start : rows.stop + 2])
+            v = shared.sums[dates, rows].copy()
+            predicted = near[dates, rows]
             for parity in (0, 1):
-                own = sums[:, parity::2, parity ^ color :: 2]
-                np.add(own, constant[dates, None, None], out=block[:, parity::2])
-            if around is not None and near is not None:
-                more = _beside(around, dates, rows) @ self._known
-                v += more[:, :units]
-                predicted = more[:, units:].reshape(*size, -1).transpose(0, 3, 1, 2)
-                _rounded(predicted, PREDICTION_MAX, near[dates, :, rows])
-            self._settle(v, inner, color)
-            weights, bias = self._out[color]
-            made = (v @ weights).reshape(*size, -1).transpose(0, 3, 1, 2)
-            _rounded(made + bias, OUTPUT_MAX, out[dates, :, rows])
-        return out, near
+                v[:, parity::2] += self._known[parity] @ beside[:, parity::2]
+                np.matmul(self._neighbours[parity], beside[:, parity::2], out=predicted[:, parity::2])
+            _rounded(predicted, PREDICTION_MAX)
+            out[dates, rows] = self._settled(v, 1)
+        return out.swapaxes(1, 2), near.swapaxes(1, 2)
 
-    def _fill(self, field: np.ndarray, below: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Features of the picture below and others into `field` [N, h, w, channels]; predictions [N, 3, h, w] from it."""
-        n, h, w = below.shape
-        reach = WINDOW // 2
-        padded = np.pad(below.astype(np.float32), ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-        predicted = np.empty((n, DETAILS, h, w), np.float32)
-        scratch = np.empty((2, WINDOW * WINDOW * _largest_block(n, h, w)), np.float32)
-        for dates, rows in _blocks(n, h, w):
-            block = padded[dates, rows.start : rows.stop + 2 * reach]
-            a, b, c = block.strides
-            size = (len(block), rows.stop - rows.start, w)
-            count = size[0] * size[1] * w
-            windows = as_strided(block, (WINDOW, WINDOW, *size), (b, c, a, b, c), writeable=False)
-            differences = scratch[0, : WINDOW * WINDOW * count].reshape(windows.shape)
-            np.subtract(windows, block[:, reach:-reach, reach:-reach], out=differences)
-            differences.clip(-DIFFERENCE_MAX, DIFFERENCE_MAX, out=differences)
-            sums = scratch[1, : len(self._window) * count].reshape(-1, count)
-            np.matmul(self._window, differences.reshape(WINDOW * WINDOW, count), out=sums)
-            np.rint(sums, out=sums)
-            bank = self._functions.features(sums[:BANK]).reshape(BANK, *size)
-            for k in range(field.shape[-1]):  # numpy copies long rows faster than many short ones
-                field[dates, rows, :, k] = bank[k] if k < BANK else features[dates, k - BANK, rows]
-            sums[BANK:].clip(-PREDICTION_MAX, PREDICTION_MAX, out=sums[BANK:])
-            predicted[dates, :, rows] = sums[BANK:].reshape(DETAILS, *size).swapaxes(0, 1)
-        return predicted
-
-    def _convolved(self, field: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """3 x 3 convolution: [N, h + 2, w + 2, C], [O, C, 3, 3] -> [N, h, w, O]."""
-        n, h, w, channels = (size - ring for size, ring in zip(field.shape, (0, 2, 2, 0), strict=True))
-        flat = np.ascontiguousarray(weights.transpose(2, 3, 1, 0)).reshape(9 * channels, -1)
-        out = np.empty((n, h, w, len(weights)), np.float32)
-        scratch = np.empty((_largest_block(n, h, w), 9 * channels), np.float32)
-        a, b, c, d = field.strides
-        for dates, rows in _blocks(n, h, w):
-            block = field[dates, rows.start : rows.stop + 2]
-            size = (len(block), rows.stop - rows.start, w)
-            columns = scratch[: size[0] * size[1] * w]
-            columns.reshape(*size, 3, 3 * channels)[...] = as_strided(
-                block, (*size, 3, 3 * channels), (a, b, c, b, d), writeable=False
-            )
-            np.matmul(columns, flat, out=out[dates, rows].reshape(-1, len(weights)))
-        return out
+    def _fill(self, field: np.ndarray, padded: np.ndarray, predicted: np.ndarray) -> None:
+        """Features of the picture below into lines [n, rows, channels, 3, >= w], and predictions from it [n, rows, 3, w]."""
+        n, rows, _, w = predicted.shape
+        a, b, c = padded.strides
+        windows = as_strided(padded, (n, rows, WINDOW, WINDOW, w), (a, b, b, c, c), writeable=False)
+        differences = windows - padded[:, _REACH:-_REACH, None, None, _REACH:-_REACH]
+        differences.clip(-DIFFERENCE_MAX, DIFFERENCE_MAX, out=differences)
+        sums = self._window @ differences.reshape(n, rows, WINDOW * WINDOW, w)
+        np.rint(sums, out=sums)
+        field[:, :, :BANK, 1, :w] = self._functions.features(sums[:, :, :BANK])
+        sums[:, :, BANK:].clip(-PREDICTION_MAX, PREDICTION_MAX, out=predicted)
 
     def _around(self, known: np.ndarray) -> np.ndarray:
-        """Details of the first colour as features and as values: [N, 3, h, half] -> [N, h + 2, half + 2, 9]."""
+        """Details of the first colour in lines with a row of zeros around: [N, 3, h, half] -> [N, h + 2, 2 * 9, half].
+
+        Row y has the first colour at columns 2 j + y % 2 and the second one between: of a cell of the second colour, one
+        neighbour beside it lies in the same packed column, the other in the next (even rows) or in the one before. The first
+        nine channels are that other neighbour, the last nine what lies in place.
+        """
         n, _, h, w = known.shape
-        out = np.zeros((n, h + 2, w + 2, 3 * DETAILS), np.float32)
-        features = self._functions.features(known)
-        values = known.clip(-DIFFERENCE_MAX, DIFFERENCE_MAX)
-        for k in range(DETAILS):
-            out[:, 1:-1, 1:-1, k] = features[:, k]
-            out[:, 1:-1, 1:-1, DETAILS + k] = np.abs(features[:, k])
-            out[:, 1:-1, 1:-1, 2 * DETAILS + k] = values[:, k]
+        out = np.zeros((n, h + 2, 2 * _KNOWN, w), np.float32)
+        own = out[:, 1:-1, _KNOWN:].swapaxes(1, 2)
+        own[:, :DETAILS] = self._functions.features(known)
+        np.abs(own[:, :DETAILS], out=own[:, DETAILS : 2 * DETAILS])
+        np.clip(known, -DIFFERENCE_MAX, DIFFERENCE_MAX, out=own[:, 2 * DETAILS :], casting="unsafe")
+        lines, beside = out[:, 1:-1, _KNOWN:], out[:, 1:-1, :_KNOWN]
+        beside[:, ::2, :, :-1] = lines[:, ::2, :, 1:]
+        beside[:, 1::2, :, 1:] = lines[:, 1::2, :, :-1]
         return out
 
-    def _settle(self, v: np.ndarray, inner: np.ndarray, number: int) -> None:
-        """Two layers with a way round each, in place: [n, width] sums, and as much to work with."""
+    def _settled(self, v: np.ndarray, number: int) -> np.ndarray:
+        """Outputs of sums [n, rows, width + 1, columns], which it changes: two layers with a way round each, and one."""
         _activate(v)
-        for weights, bias in self._layers[number]:
-            np.matmul(v, weights, out=inner)
-            inner += bias
+        for weights in self._layers[number]:
+            inner = weights @ v
             _activate(inner)
             v += inner
             v.clip(0, ACTIVATION_MAX, out=v)
+        out: np.ndarray = self._out[number] @ v
+        _rounded(out, OUTPUT_MAX)
+        return out
 
 
 def stages(stored: Mapping[str, np.ndarray]) -> list[NumpyStage]:
@@ -178,33 +172,50 @@ def _part(stored: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
     return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
 
 
-def _neighbour_weights(known: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """[4 * 9, width + 3]: of features and values of four neighbours, to sums of features and predictions."""
-    features, values = (
-        weights[:, :, *_UP_DOWN_LEFT_RIGHT].transpose(2, 1, 0) for weights in (known, neighbours)
-    )
-    count = features.shape[1]
-    out = np.zeros((4, count + values.shape[1], features.shape[2] + values.shape[2]), np.float32)
-    out[:, :count, : features.shape[2]] = features
-    out[:, count:, features.shape[2] :] = values
-    return out.reshape(-1, out.shape[2])
+def _biased(w: Mapping[str, np.ndarray], name: str, ones: int) -> np.ndarray:
+    """Weights [out + ones, in + 1]: the last column is for a channel of ones, the last row, if there is one, makes zeros."""
+    return np.pad(np.concatenate([w[name], w[f"{name}_bias"][:, None]], 1), ((0, ones), (0, 0)))
 
 
-def _beside(around: np.ndarray, dates: slice, rows: slice) -> np.ndarray:
-    """What the four neighbours of each cell of the second colour hold: [n, rows, half, 4 * 9].
+def _around_weights(kernels: np.ndarray, first: int, ones: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels [out, in, 3, 3] as [out + ones, 5 * 9] of what `_beside` gives, for even and odd rows; the rest are zeros.
 
-    Row y has the first colour at columns 2 j + y % 2: the cells above and below lie in the same packed column, those to
-    the left and right in columns j - y % 2 and j + 1 - y % 2. `around` has a ring of one cell.
+    Args:
+        kernels: of some of the known channels.
+        first: the first one of these.
+        ones: rows of zeros at the end.
     """
-    block = around[dates, rows.start : rows.stop + 2]
-    n, h, w, channels = (size - ring for size, ring in zip(block.shape, (0, 2, 2, 0), strict=True))
-    out = np.empty((n, h, w, 4, channels), np.float32)
-    out[..., 0, :], out[..., 1, :] = block[:, :-2, 1:-1], block[:, 2:, 1:-1]
-    for parity in (0, 1):
-        own = block[:, 1 + parity : -1 : 2]
-        out[:, parity::2, :, 2] = own[:, :, 1 - parity : w + 1 - parity]
-        out[:, parity::2, :, 3] = own[:, :, 2 - parity : w + 2 - parity]
-    return out.reshape(n * h * w, -1)
+    wide = np.zeros((len(kernels) + ones, _KNOWN, 3, 3), np.float32)
+    wide[: len(kernels), first : first + kernels.shape[1]] = kernels
+    up, left, right, down = (wide[:, :, y, x] for y, x in ((0, 1), (1, 0), (1, 2), (2, 1)))
+    none = np.zeros_like(up)
+    return np.hstack([up, right, left, none, down]), np.hstack([up, left, right, none, down])
+
+
+def _beside(block: np.ndarray) -> np.ndarray:
+    """Of each row the channels in place above, beside, in place, beside below (of no weight) and in place below.
+
+    [n, rows + 2, 2 * 9, w] of `_around` -> [n, rows, 5 * 9, w], not copied.
+    """
+    n, rows, _, w = block.shape
+    return as_strided(block[:, :, _KNOWN:], (n, rows - 2, 5 * _KNOWN, w), block.strides, writeable=False)
+
+
+def _bordered(below: np.ndarray) -> np.ndarray:
+    """A picture [N, h, w] as float32, its border repeated as far as the window reaches."""
+    n, h, w = below.shape
+    out = np.empty((n, h + 2 * _REACH, w + 2 * _REACH), np.float32)
+    out[:, _REACH:-_REACH, _REACH:-_REACH] = below
+    out[:, :_REACH], out[:, -_REACH:] = out[:, _REACH, None], out[:, -_REACH - 1, None]
+    out[..., :_REACH], out[..., -_REACH:] = out[..., _REACH, None], out[..., -_REACH - 1, None]
+    return out
+
+
+def _threes(field: np.ndarray) -> np.ndarray:
+    """What the rows above, of and below each row hold: [n, rows + 2, C, 3, w] -> [n, rows, 3 * C * 3, w], not copied."""
+    n, rows, channels, taps, w = field.shape
+    a, b, _, d, e = field.strides
+    return as_strided(field, (n, rows - 2, 3 * channels * taps, w), (a, b, d, e), writeable=False)
 
 
 def _blocks(n: int, h: int, w: int) -> Iterator[tuple[slice, slice]]:
@@ -215,16 +226,11 @@ def _blocks(n: int, h: int, w: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, min(n, first + dates)), slice(top, min(h, top + rows))
 
 
-def _largest_block(n: int, h: int, w: int) -> int:
-    """Cells of the largest of `_blocks`."""
-    return max((dates.stop - dates.start) * (rows.stop - rows.start) * w for dates, rows in _blocks(n, h, w))
-
-
 def _activate(v: np.ndarray) -> None:
     np.rint(v, out=v)
     v.clip(0, ACTIVATION_MAX, out=v)
 
 
-def _rounded(v: np.ndarray, most: float, out: np.ndarray) -> None:
-    np.rint(v, out=out)
-    out.clip(-most, most, out=out)
+def _rounded(v: np.ndarray, most: float) -> None:
+    np.rint(v, out=v)
+    v.clip(-most, most, out=v)
