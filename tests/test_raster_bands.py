@@ -280,9 +280,12 @@ def test_a_scale_that_is_none_is_an_input_error(tmp_path: Path, scale: float) ->
 @pytest.mark.parametrize(
     ("dtype", "nodata"), [("float32", np.nan), ("float32", -np.inf), ("float64", np.inf)]
 )
-def test_float_rasters_are_refused_by_their_dtype(tmp_path: Path, dtype: str, nodata: float) -> None:
+def test_floats_that_are_no_reflectance_are_refused_with_the_way_out(
+    tmp_path: Path, dtype: str, nodata: float
+) -> None:
     write_tif(tmp_path / "a.tif", scene_pixels().astype(dtype), NAMES, nodata=nodata)
-    assert f"got {dtype}" in encode(tmp_path / "a.tif", tmp_path / "s.zarr", code=1).stderr
+    assert "--lattice STEP" in encode(tmp_path / "a.tif", tmp_path / "s.zarr", code=1).stderr
+    assert not (tmp_path / "s.zarr").exists()
 
 
 @pytest.mark.parametrize("dtype", ["complex_int16", "complex64"])

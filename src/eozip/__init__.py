@@ -49,10 +49,16 @@ __all__ = [
     "load",
     "psnr",
     "reconstruct",
+    "to_zarr",
 ]
 
 
-_FILES = {"append_store": "append_files", "decode_store": "decode_store", "encode_store": "encode_files"}
+_FILES = {
+    "append_store": "append_files",
+    "decode_store": "decode_store",
+    "encode_store": "encode_files",
+    "to_zarr": "to_zarr",
+}
 
 
 def __getattr__(name: str) -> Any:

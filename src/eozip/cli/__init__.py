@@ -1,7 +1,7 @@
 """The command line: `eozip` and `rio eozip`.
 
-Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 verification failed,
-130 interrupted. Each command is imported when it is called, and its libraries inside it, so that
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 verification failed, 4 done without dates that
+--skip-bad left out, 130 interrupted. Each command is imported when it is called, and its libraries inside it, so that
 `eozip --help` is quick.
 """
 

@@ -31,6 +31,9 @@ from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.store import Summary
+    from eozip.store.understood import Understood
+
+LEFT_OUT = 4
 
 
 @click.command()
@@ -86,6 +89,35 @@ if TYPE_CHECKING:
     metavar="K|K,K,...",
     help="Instead of --quality, of flextec codecs: sections (tokens) to send of every date, or of each date of a group.",
 )
+@click.option(
+    "--asset",
+    "assets",
+    type=CommaList(),
+    metavar="KEY,...",
+    help="Assets of STAC items to take; default: the bands.",
+)
+@click.option(
+    "--mosaic",
+    type=click.Choice(["solar-day"]),
+    help="Merge several inputs of one tile and one solar day into one date; the first given to time shows on top.",
+)
+@click.option(
+    "--harmonise",
+    is_flag=True,
+    help="Bring all dates to one radiometric offset; else each date keeps its own.",
+)
+@click.option(
+    "--lattice",
+    type=CommaList(),
+    metavar="STEP[,BASE]",
+    help="Of float inputs: values are coded as BASE + STEP * DN; default 0.0001, from -0.0999 on. NaN is kept exactly.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave damaged or incomplete dates out, and exit with 4; all pixels are read for that.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what was understood of the inputs, and write nothing.")
 @drop_options
 @overwrite_option
 @json_option
@@ -93,11 +125,15 @@ if TYPE_CHECKING:
 def encode(
     inputs: tuple[str, ...], out: Place, quality: float | None, target_psnr: float | None, **options: Any
 ) -> None:
-    """Encode GeoTIFFs into a Zarr store.
+    """Encode what you hold into a Zarr store.
 
-    IN is a GeoTIFF, several GeoTIFFs (dates), or a folder of them. OUT is a .zarr directory or a
-    .zarr.zip file.
+    IN is a GeoTIFF, several (dates), files of one band each, a folder of them, a .SAFE product (folder or zip), or a STAC
+    item or item collection (file or URL). OUT is a .zarr directory or a .zarr.zip file.
     """
+    options["lattice"] = _numbers(options["lattice"])
+    if options.pop("dry_run"):
+        _dry_run(inputs, options)
+        return
     if quality is not None and target_psnr is not None:
         raise click.UsageError(
             "--quality and --target-psnr are two ways of asking for quality; give one of them."
@@ -110,6 +146,66 @@ def encode(
         print_json(asdict(summary))
     else:
         tell(_report(summary))
+    if summary.left_out:
+        click.get_current_context().exit(LEFT_OUT)
+
+
+def _numbers(given: list[str | int] | None) -> list[float] | None:
+    try:
+        return None if given is None else [float(text) for text in given]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"expected numbers, got {','.join(map(str, given or []))}", param_hint="--lattice"
+        ) from error
+
+
+def _dry_run(inputs: tuple[str, ...], options: dict[str, Any]) -> None:
+    from eozip.raster import open_product
+    from eozip.store.understood import understood
+
+    names = ("assets", "mosaic", "harmonise", "lattice", "skip_bad")
+    taking = {name: options[name] for name in names}
+    product = open_product(list(inputs), options["bands"], options["offset"], **taking)
+    found = understood(product, options["chunk"], options["gop"])
+    if options["as_json"]:
+        print_json(asdict(found))
+    else:
+        tell("\n".join(_understood_lines(found)))
+    if found.left_out:
+        click.get_current_context().exit(LEFT_OUT)
+
+
+def _understood_lines(found: Understood) -> list[str]:
+    sensor = f", {found.sensor}" if found.sensor else ""
+    lines = [f"{found.kind}{sensor}: {many(len(found.dates), 'date')}, nothing written"]
+    for date in found.dates:
+        lines.append(f"  {date['sensing'] or 'unknown date'}: {_date_words(date)}")
+    for grid in found.grids:
+        pixel = f"{grid['pixel']:g} per pixel" if grid["pixel"] is not None else "no georeference"
+        bands = " ".join(name or "-" for name in grid["bands"])
+        lines.append(f"  {grid['size'][0]} x {grid['size'][1]} pixels, {pixel}: {bands}")
+    nodata = "no nodata value" if found.nodata is None else f"nodata {found.nodata:g}"
+    held = f" of values {found.lattice['base']:g} + {found.lattice['step']:g} * DN" if found.lattice else ""
+    lines.append(f"  {found.dtype}{held}, {nodata}; {bytes_text(found.raw_bytes)} of pixels")
+    for layer in found.beside:
+        lines.append(
+            f"  beside: {layer['name']} ({layer['kind']}), {layer['size'][0]} x {layer['size'][1]}, "
+            f"{many(layer['dates'], 'date')}"
+        )
+    t, _, h, w = found.chunk
+    lines.append(f"  {many(found.chunks, 'chunk')} expected, of {many(t, 'date')} x {h} x {w} pixels")
+    return [*lines, *(f"  note: {note}" for note in found.notes)]
+
+
+def _date_words(date: dict[str, Any]) -> str:
+    known = [str(date[name]) for name in ("product", "level") if date[name]]
+    baseline = f", baseline {date['baseline']}" if date["baseline"] else ""
+    others = ", ".join(f"{band} {value:g}" for band, value in date["other_offsets"].items())
+    shifted = f", {date['harmonised_by']:+d} DN on reading" if date["harmonised_by"] else ""
+    offset = (
+        f"offset {date['offset']:g} DN{f' ({others})' if others else ''}{shifted}, by {date['offset_source']}"
+    )
+    return f"{' '.join(known) or 'files'}{baseline}; {offset}"
 
 
 def _run(
@@ -141,6 +237,12 @@ def _report(summary: Summary) -> str:
         f"{summary.output}: {many(times, 'date')} x {bands} bands x {height} x {width} pixels, {summary.codec}",
         *_size_lines(summary),
         f"  PSNR {coded_psnr(summary.psnr, summary.dropped)} (peak {summary.peak:,.0f} DN); by band: {_by_band(summary)}",
+        *(
+            []
+            if summary.rounding is None
+            else [f"  values were rounded by at most {summary.rounding:.3g} to the lattice"]
+        ),
+        *[f"  {text}" for text in summary.left_out],
         *dropped_lines(summary.dropped),
         f"  {summary.seconds:.1f} s, {speed_text(summary.mpx_per_s)}, every chunk decoded and compared",
     ]

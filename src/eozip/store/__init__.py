@@ -35,6 +35,7 @@ _HOMES = {
     "read_dropped": "pixels",
     "repair_store": "repair",
     "section_sizes": "pixels",
+    "to_zarr": "convert",
     "verify_store": "verify",
 }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from eozip import arguments
 from eozip.arguments import real
@@ -20,13 +21,15 @@ from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
 from eozip.keys import PlaceLike, place
 from eozip.raster import Product, Scene, open_product, open_scene, with_fill
+from eozip.raster.delivered.arrays import product_of
+from eozip.raster.delivered.open import lattice_of
 from eozip.raster.files import PathLike
 from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.container import check_target
-from eozip.store.description import describe
+from eozip.store.description import Description, describe
 from eozip.store.grid import GOP
 from eozip.store.joined import joined
 from eozip.store.records import as_product
@@ -117,6 +120,9 @@ def _matched(
 ) -> tuple[str, tuple[int, ...]]:
     """As `match_scene`; bands of no sensor, or not all of one, stay as they are where the codec takes any."""
     if sensor is None and likely is not None:
+        order = own_order(scene.band_names, get(likely))
+        if order is not None:
+            return likely, order
         own = get(likely).band_names
         positions = {name: scene.meanings.index(name) for name in own if scene.meanings.count(name) == 1}
         is_whole = len(positions) == scene.shape[1]
@@ -211,7 +217,11 @@ def _provenance(full_id: str) -> dict[str, Any]:
     return {"eozip_version": eozip.__version__, "weights_hash": weights}
 
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 Bands = Sequence[str | int] | None
+_MASK_LAYERS = {"SCL": "scl", "CLP": "cld"}  # by the band of an input that would hold the same
 
 
 def _warn(note: str) -> None:
@@ -234,14 +244,20 @@ def encode_files(
     gop: int = GOP,
     mask: str | None = None,
     budgets: int | Sequence[int] | None = None,
+    assets: Sequence[str] | None = None,
+    mosaic: str | None = None,
+    harmonise: bool = False,
+    lattice: float | Sequence[float] | None = None,
+    skip_bad: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = _warn,
 ) -> Summary:
-    """Encodes GeoTIFFs into a Zarr v3 store: `eozip.encode_store("in.tif", "out.zarr", quality=60)`.
+    """Encodes what someone holds into a Zarr v3 store: `eozip.encode_store("in.tif", "out.zarr", quality=60)`.
 
     Args:
-        inputs: a GeoTIFF, several (dates), or a folder of them; see `eozip.raster.open_scene`.
+        inputs: GeoTIFFs (dates), files of one band each, folders of them, .SAFE products, STAC items; see
+            `eozip.raster.open_product`.
         out: a `.zarr` directory or `.zarr.zip` file to be made.
         codec: full id or short name, the path of own or published weights, or a loaded codec; None: tec-tt-small for
             two dates in a group or more, else tec-elic-small.
@@ -256,6 +272,11 @@ def encode_files(
         gop: most dates coded together.
         mask: what clouds hide, on which nothing is spent, as text for `eozip.raster.masks.parse_mask`.
         budgets: sections to send of each date, one for all or one for each date of a group; see `eozip.encode`.
+        assets: as for `eozip.raster.open_product`, and so are `mosaic`, `harmonise`, `lattice`, `skip_bad`.
+        mosaic: see `assets`.
+        harmonise: see `assets`.
+        lattice: see `assets`.
+        skip_bad: see `assets`; what was left out is in the summary.
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
         note: takes sentences that a person should read: unknown dates, files left out; by default a warning.
@@ -271,7 +292,9 @@ def encode_files(
     if chunk is not None:
         arguments.whole("chunk", chunk, 8)
     arguments.whole("gop", gop, 1)
-    product, band = _product_and_mask(mask, inputs, bands, offset)
+    taking: dict[str, Any] = {"assets": assets, "mosaic": mosaic, "harmonise": harmonise}
+    taking |= {"lattice": lattice, "skip_bad": skip_bad}
+    product, band = _product_and_mask(mask, inputs, bands, offset, taking)
     with _opened_mask(mask, product.scenes[0], band) as drop:
         return encode_product(
             product,
@@ -281,8 +304,8 @@ def encode_files(
             target_psnr=target_psnr,
             max_error=max_error,
             sensor=sensor,
-            offset=offset,
-            nodata=nodata,
+            offset=None if product.scenes[0].lattice else offset,
+            nodata=None if product.scenes[0].lattice else nodata,
             chunk=chunk,
             gop=gop,
             budgets=budgets,
@@ -291,6 +314,65 @@ def encode_files(
             progress=progress,
             note=note,
         )
+
+
+def to_zarr(
+    data: xr.Dataset | xr.DataArray | xr.DataTree,
+    out: str | Path,
+    codec: str | Path | Codec | None = None,
+    *,
+    quality: float | None = None,
+    target_psnr: float | None = None,
+    max_error: int | None = None,
+    bands: Bands = None,
+    sensor: str | None = None,
+    offset: int | None = None,
+    nodata: int | None = None,
+    lattice: float | Sequence[float] | None = None,
+    harmonise: bool = False,
+    chunk: int | None = None,
+    gop: int = GOP,
+    budgets: int | Sequence[int] | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+    note: Callable[[str], None] = _warn,
+) -> Summary:
+    """Encodes what xarray holds into a Zarr v3 store: `eozip.to_zarr(ds, "out.zarr", quality=60)`.
+
+    Arrays of dask are computed block by block, as they are needed.
+
+    Args:
+        data: a Dataset with a variable for each band (odc-stac) or one array [time, band, y, x], a DataArray
+            [time, band, y, x] (stackstac), or a DataTree of EOPF.
+        out: as for `encode_files`, and so are the others but those below.
+        codec: see `out`.
+        quality: see `out`.
+        target_psnr: see `out`.
+        max_error: see `out`.
+        bands: see `out`.
+        sensor: see `out`.
+        offset: radiometric offset in DN; None takes what attributes and coordinates say, else 0.
+        nodata: value of missing pixels; None takes what attributes say.
+        lattice: of floats, step, or step and value of DN 0; None: as the arrays' encoding says, else 1e-4.
+        harmonise: bring all dates to one radiometric offset.
+        chunk: see `out`.
+        gop: see `out`.
+        budgets: see `out`.
+        overwrite: see `out`.
+        progress: see `out`.
+        note: see `out`.
+
+    Raises:
+        EozipError: as for `encode_files`.
+    """
+    target = arguments.store_path("out", out)
+    check_target(target, overwrite)
+    product = product_of(data, bands, offset, nodata=nodata, lattice=lattice_of(lattice), harmonise=harmonise)
+    asked: dict[str, Any] = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error}
+    settings: dict[str, Any] = {"chunk": chunk, "gop": gop, "budgets": budgets, "overwrite": overwrite}
+    return encode_product(
+        product, target, codec, **asked, **settings, sensor=sensor, progress=progress, note=note
+    )
 
 
 def encode_product(
@@ -387,10 +469,16 @@ def append_files(
     path = place("store", store)
     found = describe(path)
     offset = None if found.product else found.codec.offset
-    product, band = _product_and_mask(mask, inputs, bands, offset)
+    product, band = _product_and_mask(mask, inputs, bands, offset, _as_stored(found))
     _tell(product.notes, note)
     with _opened_mask(mask, product.scenes[0], band) as drop:
         return append_store(path, product, asked=asked, drop=drop, progress=progress)
+
+
+def _as_stored(found: Description) -> dict[str, Any]:
+    """How new dates of a store are taken: on the lattice of the values that it holds."""
+    known = found.product.lattice if found.product else None
+    return {} if known is None else {"lattice": [known.step, known.base]}
 
 
 def _tell(notes: Sequence[str], note: Callable[[str], None]) -> None:
@@ -399,12 +487,26 @@ def _tell(notes: Sequence[str], note: Callable[[str], None]) -> None:
 
 
 def _product_and_mask(
-    mask: str | None, inputs: PathLike | Sequence[PathLike], bands: Bands, offset: float | None
+    mask: str | None,
+    inputs: PathLike | Sequence[PathLike],
+    bands: Bands,
+    offset: float | None,
+    taking: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Product, Scene | None]:
-    """The input, and its band that is the mask; None where there is no mask or it has files of its own."""
+    """The input, and its band or layer that is the mask; None where there is no mask or it has files of its own."""
     spec = None if mask is None else parse_mask(str(arguments.text("mask", mask)))
     if spec is None or spec.band is None:
-        return open_product(inputs, bands, offset), None
+        return open_product(inputs, bands, offset, **taking), None
+    product = open_product(inputs, None, offset, **taking)
+    layer = next((one for one in product.beside if one.name == _MASK_LAYERS[spec.band]), None)
+    if layer is not None:
+        if len(layer.dates) < len(product.dates):
+            lacking = sorted(set(range(len(product.dates))) - set(layer.dates))
+            raise InputError(
+                f"--mask: {layer.name} lies beside {len(layer.dates)} of {len(product.dates)} dates, not beside "
+                f"{product.dates[lacking[0]] or f'date {lacking[0] + 1}'}; give a mask for each date with @PATH"
+            )
+        return product if bands is None else open_product(inputs, bands, offset, **taking), layer.scene
     pixels, band = split_mask(open_scene(inputs, None, offset), spec)
     return as_product(pixels if bands is None else open_scene(inputs, bands, offset)), band
 

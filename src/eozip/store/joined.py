@@ -79,13 +79,22 @@ def joined(product: Product, nodata: int | None = None) -> Joined:
     if nodata is None and fill is not None and scenes[0].dtype.kind != "f":
         chosen = int(fill)
     scenes += [with_fill(scene, chosen) for scene in product.scenes[1:]]
-    factors = tuple(_factor(scenes[0], scene) for scene in scenes)
+    factors = scene_factors(scenes)
     if sorted(set(factors)) != list(factors):
         raise InputError(
             f"{scenes[0].paths[0]}: expected scenes of rising cell sizes, got factors {list(factors)}"
         )
     product = replace(product, scenes=tuple(scenes))
     return Joined(product, scenes[0] if len(scenes) == 1 else _one_scene(scenes), factors)
+
+
+def scene_factors(scenes: Sequence[Scene]) -> tuple[int, ...]:
+    """Of each scene of a product, pixels of the finest grid along one of its cells.
+
+    Raises:
+        InputError: scenes that do not lie on each other.
+    """
+    return tuple(_factor(scenes[0], scene) for scene in scenes)
 
 
 def _factor(finest: Scene, scene: Scene) -> int:
@@ -151,6 +160,7 @@ def _one_scene(scenes: Sequence[Scene]) -> Scene:
         codes=sum((scene.band_codes for scene in scenes), ()),
         offsets=tuple(sum(of, ()) for of in zip(*(s.band_offsets for s in scenes), strict=True)),
         fill=next((fill for fill in fills if fill is not None), None),
+        shifts=None,
     )
 
 
@@ -159,6 +169,11 @@ class JoinedReader:
 
     def __init__(self, readers: Sequence[SceneReader], factors: Sequence[int], order: Sequence[int]) -> None:
         self._readers, self._factors, self._order = readers, factors, list(order)
+
+    @property
+    def rounding(self) -> float:
+        """As of a `SceneReader`, of all grids."""
+        return max(reader.rounding for reader in self._readers)
 
     def read(self, t: slice, y: slice, x: slice) -> np.ndarray:
         """[T, C, h, w] of a window of the finest grid; samples of coarser grids are repeated."""

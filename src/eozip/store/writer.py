@@ -85,6 +85,7 @@ class Summary:
         date_dropped: [T] such pixels, of H x W; None without a mask.
         layered: chunks with a residual layer; `without_network`: chunks coded losslessly or near-losslessly.
         left_out: sentences about dates that were left out, as they are damaged.
+        rounding: of values that were not whole numbers, how far one was from its DN at most; None of whole numbers.
         seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
     """
 
@@ -117,6 +118,7 @@ class Summary:
     layered: int
     without_network: int
     left_out: list[str]
+    rounding: float | None
     seconds: float
     mpx_per_s: float
 
@@ -234,7 +236,8 @@ def encode_store(
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
     with open_joined(found, order) as reader:
         run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)
-    return _summary(run, found, order, target, time.perf_counter() - started)
+        rounding = None if scene.lattice is None else reader.rounding
+    return _summary(run, found, order, target, time.perf_counter() - started, rounding)
 
 
 def write_arrays(
@@ -458,7 +461,9 @@ def quality_range(run: Run) -> list[float] | None:
     return [min(run.qualities), max(run.qualities)] if run.qualities else None
 
 
-def _summary(run: Run, found: Joined, order: Sequence[int], target: Place, seconds: float) -> Summary:
+def _summary(
+    run: Run, found: Joined, order: Sequence[int], target: Place, seconds: float, rounding: float | None
+) -> Summary:
     with store_files(target) as files:
         size = files.total_bytes()
     scene, product = found.scene, found.product
@@ -496,6 +501,7 @@ def _summary(run: Run, found: Joined, order: Sequence[int], target: Place, secon
         layered=run.layered,
         without_network=run.without_network,
         left_out=list(product.left_out),
+        rounding=rounding,
         seconds=seconds,
         mpx_per_s=times * height * width / 1e6 / seconds,
     )

@@ -51,6 +51,8 @@ def open_product(
     """
     bands = choice("bands", bands)
     known = None if offset is None else real("offset", offset)
+    if known is not None and not math.isfinite(known):
+        raise InputError(f"expected a whole number of DN for offset, got {offset}")
     if mosaic not in (None, SOLAR_DAY):
         raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
     keys = None if assets is None else [str(key) for key in assets]
@@ -58,11 +60,16 @@ def open_product(
     deliveries, notes = _deliveries(inputs, bands, known, keys, bad)
     if not deliveries:
         raise InputError(f"every date is damaged or incomplete: {'; '.join(bad.left_out)}")
-    product = assemble(deliveries, Joining(bands, known, mosaic, harmonise, _lattice(lattice)), notes, bad)
+    product = assemble(deliveries, Joining(bands, known, mosaic, harmonise, lattice_of(lattice)), notes, bad)
     return replace(product, left_out=tuple(bad.left_out), notes=(*product.notes, *bad.left_out))
 
 
-def _lattice(asked: float | Sequence[float] | None) -> tuple[float, float | None] | None:
+def lattice_of(asked: float | Sequence[float] | None) -> tuple[float, float | None] | None:
+    """Step and base of a lattice as a caller asks for it.
+
+    Raises:
+        InputError: no numbers, or a step that is not above 0.
+    """
     if asked is None:
         return None
     given = [asked] if isinstance(asked, int | float) else list(asked)
