@@ -318,7 +318,7 @@ def encode_files(
 
 def to_zarr(
     data: xr.Dataset | xr.DataArray | xr.DataTree,
-    out: str | Path,
+    out: PathLike,
     codec: str | Path | Codec | None = None,
     *,
     quality: float | None = None,
@@ -365,7 +365,7 @@ def to_zarr(
     Raises:
         EozipError: as for `encode_files`.
     """
-    target = arguments.store_path("out", out)
+    target = place("out", out)
     check_target(target, overwrite)
     product = product_of(data, bands, offset, nodata=nodata, lattice=lattice_of(lattice), harmonise=harmonise)
     asked: dict[str, Any] = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error}

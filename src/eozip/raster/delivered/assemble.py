@@ -231,6 +231,10 @@ def _on_lattice(scene: Scene, how: Joining) -> Scene:
     step, base = how.lattice or (STEP, None)
     low = BASE * step if base is None else base
     nodata = scene.profile.nodata
+    if nodata is not None and math.isinf(nodata):
+        raise InputError(
+            f"{scene.paths[0]}: nodata {nodata} cannot be kept; set another (gdal_edit.py -a_nodata nan)"
+        )
     lattice = Lattice(step, low, scene.profile.dtype, math.nan if nodata is None else float(nodata))
     offset = float(round(-low / step)) + (how.offset or 0.0)
     profile = replace(scene.profile, dtype="uint16", nodata=0)
