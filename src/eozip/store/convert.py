@@ -318,7 +318,7 @@ def encode_files(
 
 def to_zarr(
     data: xr.Dataset | xr.DataArray | xr.DataTree,
-    out: PathLike,
+    out: PlaceLike,
     codec: str | Path | Codec | None = None,
     *,
     quality: float | None = None,
