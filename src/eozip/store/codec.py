@@ -239,7 +239,7 @@ _MAX_NAME = 256
 MAX_BUDGET, MAX_GROUP = 255, 4096  # sections of a date; dates of a group
 _OWN = secrets.token_hex(8)
 """Marks what this process wrote into metadata for itself: a budget that is read without it came from a file."""
-_DESK = Desk(min(MOST_AT_ONCE, max(2, os.cpu_count() or 1)))  # zarr sends up to 10 chunks at once
+DESK = Desk(min(MOST_AT_ONCE, max(2, os.cpu_count() or 1)))  # zarr sends up to 10 chunks at once
 
 
 class DecodedBuffer(CpuNDBuffer):
@@ -418,12 +418,12 @@ class EozipChunkCodec(ArrayBytesCodec):
             self.seen.check(dn, chunk_spec.fill_value)
         if self.grids:
             check_repeated(dn, self.grids, chunk_spec.fill_value)
-        with _DESK.turn(self._needs_torch):
+        with DESK.turn(self._needs_torch):
             stream = self.encoded(dn).blob
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
-        with _DESK.turn(self._needs_torch):
+        with DESK.turn(self._needs_torch):
             found = split(chunk_bytes.to_bytes(), self.budget)
             dn = join_dates([self.decoded(piece.data) for piece in found])
         fill = chunk_spec.fill_value
@@ -434,12 +434,12 @@ class EozipChunkCodec(ArrayBytesCodec):
         return DecodedBuffer.from_numpy_array(chunk)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
-        with _DESK.announced():
+        with DESK.announced():
             await asyncio.sleep(0)  # those that come with it are announced first
             return await asyncio.to_thread(self._encode_sync, chunk_array, chunk_spec)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
-        with _DESK.announced():
+        with DESK.announced():
             await asyncio.sleep(0)
             return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
 

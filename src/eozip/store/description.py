@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from eozip.bitstream import fits, size_problem
+from eozip.codecs.registry import ANY_SENSOR
 from eozip.errors import FormatError, InputError, LimitError
 from eozip.keys import Place, PlaceLike, place
 from eozip.raster import Profile, Scene
 from eozip.raster.open import same_field
 from eozip.raster.scene import Tags
 from eozip.sensors import get
+from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import NAME, EozipChunkCodec
 from eozip.store.container import StoreFiles
 from eozip.store.documents import (
@@ -33,6 +35,7 @@ from eozip.store.documents import (
 from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.layers import grid_name
+from eozip.store.metadata import labels_of
 from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 from eozip.store.remote import store_files
 
@@ -128,6 +131,19 @@ class Description:
             )
             for one, factor in zip(native, factors(native), strict=True)
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """[C] what its bands are called, in the array's order."""
+        if self.product is not None:
+            return self.product.labels
+        places = [self.band_order.index(position) for position in range(len(self.band_order))]
+        names = [self.profile.band_names[i] for i in places]
+        codes = [canonical_name(name) if name else None for name in names]
+        try:
+            return labels_of(names, codes, self.codec.sensor)
+        except InputError:  # a sensor of one's own that is not here
+            return labels_of(names, codes, ANY_SENSOR)
 
     @property
     def samples(self) -> int:
@@ -311,7 +327,7 @@ def _product_faults(record: Record, grid: Grid) -> list[str]:
         f"product.{name}: expected {dates} of them" for name, found in lists.items() if len(found) != dates
     ]
     by_band = [*product.offsets, *product.names]
-    if any(len(found) != bands for found in by_band):
+    if any(len(found) != bands for found in [*by_band, product.labels]):
         wrong.append(f"product: expected offsets and names of {bands} bands for each date")
     return wrong
 

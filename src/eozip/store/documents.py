@@ -176,6 +176,9 @@ class ProductRecord(_Document):
         lattice: what DN mean; None: they are the source's.
         files_bytes: of the files that held the bands; None where unknown.
         samples: that were measured, all bands and dates.
+        labels: of the bands, in the order of the array.
+        sensor: id of the sensor whose bands these are; None: as the codec says.
+        scale: reflectance of one DN; None: the sensor's.
     """
 
     kind: Text
@@ -186,6 +189,9 @@ class ProductRecord(_Document):
     lattice: LatticeRecord | None = None
     files_bytes: Count | None = None
     samples: Count
+    labels: tuple[Text, ...]
+    sensor: Text | None = None
+    scale: Finite | None = None
 
 
 class Record(_Document):

@@ -277,19 +277,20 @@ def band_labels(scene: Scene, sensor: str) -> tuple[str, ...]:
         scene: the source, its bands in the order of the array.
         sensor: id of the sensor whose bands these are.
     """
+    return labels_of(scene.band_names, scene.band_codes, sensor)
+
+
+def labels_of(names: Sequence[str | None], said: Sequence[str | None], sensor: str) -> tuple[str, ...]:
+    """As `band_labels`, of names as the source has them, and canonical names."""
     known = () if sensor == ANY_SENSOR else get(sensor).band_names
-    if known and own_order(scene.band_names, get(sensor)) == tuple(range(len(known))):
-        return tuple(str(name) for name in scene.band_names)
-    if (
-        None not in scene.band_codes
-        and len(known) > len(scene.band_codes)
-        and set(scene.band_codes) <= set(known)
-    ):
-        return tuple(map(str, scene.band_codes))
-    codes = tuple(canonical_name(name) if name else None for name in scene.band_names)
+    if known and own_order(names, get(sensor)) == tuple(range(len(known))):
+        return tuple(str(name) for name in names)
+    if None not in said and len(known) > len(said) and set(said) <= set(known):
+        return tuple(map(str, said))
+    codes = tuple(canonical_name(name) if name else None for name in names)
     if len(known) == len(codes) and codes != known:
         return known
-    return tuple(name or f"band_{i}" for i, name in enumerate(scene.band_names, start=1))
+    return tuple(name or f"band_{i}" for i, name in enumerate(names, start=1))
 
 
 def time_keys(dates: Sequence[datetime | None], room: int) -> dict[str, bytes]:

@@ -33,7 +33,7 @@ class Extras:
     factors: tuple[int, ...]
 
 
-def extras_of(found: Joined, layers: Sequence[Placed], samples: int) -> Extras | None:
+def extras_of(found: Joined, layers: Sequence[Placed], samples: int, labels: Sequence[str]) -> Extras | None:
     """See `Extras`; None for what is no more than a scene, of which a store records nothing else."""
     if found.is_one_grid and not layers and _is_plain(found.product):
         return None
@@ -47,6 +47,9 @@ def extras_of(found: Joined, layers: Sequence[Placed], samples: int) -> Extras |
         lattice=lattice_record(found.scene.lattice),
         files_bytes=product.files_bytes,
         samples=samples,
+        labels=tuple(labels),
+        sensor=product.sensor,
+        scale=product.scale,
     )
     return Extras(record, tuple(layers), found.factors)
 
@@ -132,6 +135,7 @@ def plain_record(found: Description, offsets: Sequence[Sequence[float]]) -> Prod
         offsets=tuple(tuple(map(float, of_date)) for of_date in offsets),
         names=tuple((name,) * bands for name in found.files),
         samples=found.samples,
+        labels=found.labels,
     )
 
 

@@ -232,7 +232,8 @@ def encode_store(
         )
     check_drop(codec, drop)
     layers = placed(found.product.beside, scene, grid, alignment(codec.grids))
-    extras = extras_of(found, layers, samples(grid.shape, codec.grids))
+    labels = band_labels(scene.select(order), codec.sensor)
+    extras = extras_of(found, layers, samples(grid.shape, codec.grids), labels)
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
     with open_joined(found, order) as reader:
         run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)

@@ -1,0 +1,385 @@
+"""Windows of the bands of one grid, whole or reduced; no more of a store is fetched and decoded than that takes.
+
+    with open_source("scene.zarr.zip") as source:               # or a URL that fsspec knows
+        source.cells(1, [0], slice(0, 256), slice(0, 256))      # [t, c, h, w] of the second grid, such as 20 m
+        source.pixels([0], [3, 2, 1], slice(0, 64), slice(0, 64), reduce=8)     # [t, c, h, w], bands of any grids
+
+A group of bands is decoded from the first sections of a stream, a reduced picture from fewer still (docs/bitstream.md).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eozip.bitstream import read_layout
+from eozip.chunk import api
+from eozip.chunk.decoding import bytes_for, selected
+from eozip.codecs.registry import needs_torch
+from eozip.codecs.scales import REDUCTIONS
+from eozip.errors import FormatError, InputError
+from eozip.store.codec import DESK
+from eozip.store.container import StoreFiles
+from eozip.store.description import BandGrid, Description, described
+from eozip.store.grid import Shape, Window
+from eozip.store.native import cells_of, check_grids, repeated
+from eozip.store.pixels import StorePixels
+from eozip.store.by_fsspec import open_files
+from eozip.store.shards import Shard, Stream
+from eozip.threads import each
+
+KEPT_BYTES = 128 << 20  # decoded pixels that are kept for the next window
+MOST_HEADS = 1 << 14  # chunks of which headers are kept
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Cells of one chunk.
+
+    Attributes:
+        shard: index of its shard.
+        window: its place.
+        index: position of the grid in `Description.grids`.
+        reduction: what a decoder reduces them by.
+        times: dates wanted.
+    """
+
+    shard: Shape
+    window: Window
+    index: int
+    reduction: int
+    times: tuple[int, ...]
+
+
+@dataclass
+class Source:
+    """An open store; `open_source` makes and closes it. Threads may share it.
+
+    Attributes:
+        description: the store.
+        files: its keys.
+    """
+
+    description: Description
+    files: StoreFiles
+    _kept: OrderedDict[tuple[Any, ...], np.ndarray] = field(default_factory=OrderedDict)
+    _heads: dict[tuple[Any, ...], tuple[Shard | None, list[Stream]]] = field(default_factory=dict)
+    _shards: dict[Shape, Shard | None] = field(default_factory=dict)
+    _bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def cells(
+        self, index: int, times: Sequence[int], rows: slice, columns: slice, reduce: int = 1
+    ) -> np.ndarray:
+        """Cells of all bands of one grid.
+
+        Args:
+            index: position of the grid in `Description.grids`.
+            times: dates.
+            rows: of cells of the grid, or of what `reduce` makes of them; start and stop.
+            columns: likewise.
+            reduce: cells of the grid, each way, that are averaged to one; nodata does not count.
+
+        Returns:
+            DN [t, c, h, w], bands as `BandGrid.bands` lists them.
+
+        Raises:
+            FormatError: a chunk is damaged; the message names it.
+        """
+        grid = self.description.grids[index]
+        times_decoded = self._decoded_reduction(grid, reduce)
+        rest = reduce // times_decoded
+        scale = grid.factor * times_decoded
+        size = [-(-side // scale) for side in self.description.grid.shape[2:]]
+        window = [
+            slice(part.start * rest, min(part.stop * rest, length))
+            for part, length in zip((rows, columns), size, strict=True)
+        ]
+        found = self._mosaic(index, times, window, times_decoded)
+        return block_means(found, rest, self.description.codec.nodata) if rest > 1 else found
+
+    def pixels(
+        self, times: Sequence[int], bands: Sequence[int], rows: slice, columns: slice, reduce: int = 1
+    ) -> np.ndarray:
+        """Bands of any grids on the finest grid, or on one that is `reduce` times coarser.
+
+        Args:
+            times: dates.
+            bands: positions in the array.
+            rows: of that grid; start and stop.
+            columns: likewise.
+            reduce: pixels of the array, each way, that become one.
+
+        Returns:
+            DN [t, c, h, w], bands in the order asked for.
+        """
+        size = rows.stop - rows.start, columns.stop - columns.start
+        out = np.empty((len(times), len(bands), *size), self.description.dtype)
+        for index, grid in enumerate(self.description.grids):
+            pairs = [(i, grid.bands.index(band)) for i, band in enumerate(bands) if band in grid.bands]
+            if pairs:
+                found = self._on_grid(index, times, rows, columns, reduce)
+                out[:, [i for i, _ in pairs]] = found[:, [own for _, own in pairs]]
+        return out
+
+    def _on_grid(
+        self, index: int, times: Sequence[int], rows: slice, columns: slice, reduce: int
+    ) -> np.ndarray:
+        """One grid's bands on a grid of `reduce` pixels of the array."""
+        grid = self.description.grids[index]
+        if reduce % grid.factor == 0:
+            return self.cells(index, times, rows, columns, reduce // grid.factor)
+        common = math.gcd(reduce, grid.factor)
+        limits = grid.height, grid.width
+        cuts = [
+            slice(part.start * reduce // grid.factor, min(-(-part.stop * reduce // grid.factor), limit))
+            for part, limit in zip((rows, columns), limits, strict=True)
+        ]
+        cells = self.cells(index, times, cuts[0], cuts[1])
+        fine = grid.factor // common
+        before = [
+            (part.start * reduce - cut.start * grid.factor) // common
+            for part, cut in zip((rows, columns), cuts, strict=True)
+        ]
+        whole = [-(-side // common) for side in self.description.grid.shape[2:]]
+        stops = [
+            min(part.stop * reduce // common, length) - cut.start * fine
+            for part, cut, length in zip((rows, columns), cuts, whole, strict=True)
+        ]
+        pixels = repeated(cells, fine, (stops[0], stops[1]))[..., before[0] :, before[1] :]
+        return block_means(pixels, reduce // common, self.description.codec.nodata)
+
+    def _decoded_reduction(self, grid: BandGrid, reduce: int) -> int:
+        """How much of a reduction a decoder does within chunks: a power of 2 after which chunks begin alike."""
+        found = 1
+        sides = [
+            side
+            for side, length in zip(
+                self.description.grid.chunk[2:], self.description.grid.shape[2:], strict=True
+            )
+            if side < length
+        ]
+        while True:
+            more = 2 * found
+            scale = grid.factor * more
+            fits = reduce % more == 0 and all(side % scale == 0 for side in sides)
+            if not fits or scale > REDUCTIONS[-1]:
+                return found
+            found = more
+
+    def _mosaic(
+        self, index: int, times: Sequence[int], window: Sequence[slice], reduction: int
+    ) -> np.ndarray:
+        """Cells of one grid, as far as a decoder reduces them; a window of what that makes."""
+        description = self.description
+        grid = description.grids[index]
+        scale = grid.factor * reduction
+        shape = len(times), len(grid.bands), *(part.stop - part.start for part in window)
+        out = np.full(shape, description.fill_value, description.dtype)
+        tasks = [
+            _Task(shard, one, index, reduction, tuple(times))
+            for shard in description.grid.shards()
+            if _meets(_shard_window(description, shard), times, window, scale)
+            for strip in description.grid.strips(shard)
+            for one in strip
+            if _meets(one, times, window, scale)
+        ]
+        for task, parts in zip(tasks, self._all(tasks), strict=True):
+            for first, dn in parts:
+                _paste(out, dn, first, task, window, scale)
+        return out
+
+    def _all(self, tasks: Sequence[_Task]) -> Iterator[list[tuple[int, np.ndarray]]]:
+        network = needs_torch(self.description.codec.codec)
+        if threading.current_thread() is threading.main_thread():
+            return each(self._chunk, tasks, len(tasks), network=network)
+        return map(self._chunk_in_turn, tasks)  # dask has threads of its own
+
+    def _chunk_in_turn(self, task: _Task) -> list[tuple[int, np.ndarray]]:
+        with DESK.turn(needs_torch(self.description.codec.codec)):
+            return self._chunk(task)
+
+    def _chunk(self, task: _Task) -> list[tuple[int, np.ndarray]]:
+        """Streams of a chunk with any of the dates wanted: first date, and cells [t, c, h, w] of one grid."""
+        pixels = StorePixels(self.description, self.files)
+        found = []
+        with pixels.naming(task.shard, task.window):
+            opened, streams = self._streams(pixels, task)
+            for stream in streams:
+                first = task.window.times[0] + stream.first
+                if opened is not None and any(first <= t < first + len(stream.dates) for t in task.times):
+                    found.append((first, self._cells(opened, stream, task)))
+        return found
+
+    def _streams(self, pixels: StorePixels, task: _Task) -> tuple[Shard | None, list[Stream]]:
+        """The shard and the streams of a chunk, of which only headers are read, and these once."""
+        place = task.shard, task.window.position
+        with self._lock:
+            known = self._heads.get(place)
+            opened = self._shards.get(task.shard)
+        if known is not None:
+            return known
+        if task.shard not in self._shards:
+            opened = pixels.shard(task.shard)
+        is_there = opened is not None and opened.holds(task.window.position)
+        found = opened, opened.streams(task.window.position) if opened is not None and is_there else []
+        with self._lock:
+            if len(self._heads) > MOST_HEADS:
+                self._heads.clear()
+                self._shards.clear()
+            self._shards[task.shard], self._heads[place] = opened, found
+        return found
+
+    def _cells(self, shard: Shard, stream: Stream, task: _Task) -> np.ndarray:
+        key = task.shard, task.window.position, stream.first, task.index, task.reduction
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found
+        made = self._decode(shard, stream, task.index, task.reduction)
+        self._keep(key, made)
+        return made
+
+    def _decode(self, shard: Shard, stream: Stream, index: int, reduction: int) -> np.ndarray:
+        description = self.description
+        grid = description.grids[index]
+        times = _stream_reduction(grid.factor, reduction)
+        groups = [grid.resolution] if stream.header.groups else None
+        if stream.header.groups:
+            check_grids(stream.header, description.codec.grids)
+        layout = read_layout(stream.head)
+        needed = bytes_for(selected(stream.header, reduce=times, groups=groups), layout)
+        have = len(stream.head)
+        more = shard.read(stream.start + have, stream.start + needed) if needed > have else b""
+        made = api.decode(stream.head[:needed] + more, reduce=times, groups=groups)
+        dn = made[grid.resolution] if isinstance(made, dict) else made
+        if not stream.header.groups and description.codec.grids:
+            dn = cells_of(dn, description.codec.grids)[grid.resolution]
+        if dn.ndim != 4 or dn.dtype != np.dtype(description.dtype) or dn.shape[1] != len(grid.bands):
+            raise FormatError(
+                f"expected a stream of {len(grid.bands)} bands of {description.dtype}, got {dn.shape} of {dn.dtype}"
+            )
+        return dn
+
+    def _keep(self, key: tuple[Any, ...], dn: np.ndarray) -> None:
+        if dn.nbytes > KEPT_BYTES // 4:
+            return
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = dn
+            self._bytes += dn.nbytes
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+@contextmanager
+def open_source(store: str | Path, **storage_options: Any) -> Iterator[Source]:
+    """Opens a store for its windows.
+
+    Args:
+        store: a `.zarr` directory, a `.zarr.zip` file, or a URL of either that fsspec knows.
+        storage_options: for fsspec.
+
+    Raises:
+        FormatError: no store, or metadata that this version cannot read.
+    """
+    with open_files(store, **storage_options) as files:
+        yield Source(described(files), files)
+
+
+def chosen_reduction(description: Description, resolution: float | None) -> int:
+    """Pixels of the array, each way, that make one of a resolution.
+
+    Args:
+        description: the store.
+        resolution: side of a pixel in units of the CRS; None: that of the array.
+
+    Raises:
+        InputError: no multiple of the array's, or the store does not say what its pixels measure.
+    """
+    if resolution is None:
+        return 1
+    transform = description.profile.transform
+    if transform is None:
+        raise InputError(f"{description.path}: resolution: the store does not say what its pixels measure")
+    own = abs(transform[0])
+    times = round(resolution / own) if math.isfinite(resolution) else 0
+    if times < 1 or abs(times * own - resolution) > 1e-6 * own:
+        raise InputError(
+            f"{description.path}: resolution: expected a multiple of {own:g}, the pixels of the store, got {resolution}"
+        )
+    return times
+
+
+def block_means(dn: np.ndarray, times: int, nodata: int | None) -> np.ndarray:
+    """Averages of blocks of so many cells each way, halves up; blocks at the edge have what is left.
+
+    Args:
+        dn: integers [..., h, w].
+        times: cells of a block, each way.
+        nodata: value that does not count, and that blocks without any other have; None: none.
+    """
+    if times == 1:
+        return dn
+    starts = [np.arange(0, side, times) for side in dn.shape[-2:]]
+    counted = np.ones(dn.shape, bool) if nodata is None else dn != nodata
+    values = np.where(counted, dn, 0).astype(np.int64)
+    sums, counts = values, counted.astype(np.int64)
+    for axis, at in zip((-2, -1), starts, strict=True):
+        sums, counts = np.add.reduceat(sums, at, axis=axis), np.add.reduceat(counts, at, axis=axis)
+    whole = np.maximum(counts, 1)
+    means = (2 * sums + whole) // (2 * whole)
+    if nodata is not None:
+        means[(means == nodata) & (counts > 0)] += 1 if nodata < np.iinfo(dn.dtype).max else -1
+        means[counts == 0] = nodata
+    return means.astype(dn.dtype)
+
+
+def _stream_reduction(factor: int, reduction: int) -> int:
+    """What `eozip.decode` is asked for so that a group of a factor is reduced by so much."""
+    return 1 if reduction == 1 else 1 << (factor * reduction - 1).bit_length()
+
+
+def _shard_window(description: Description, shard: Shape) -> Window:
+    grid = description.grid
+    ranges = [
+        (index * side, min((index + 1) * side, length))
+        for index, side, length in zip(shard, grid.shard, grid.shape, strict=True)
+    ]
+    return Window((0, 0, 0, 0), ranges[0], ranges[2], ranges[3])
+
+
+def _meets(one: Window, times: Sequence[int], window: Sequence[slice], scale: int) -> bool:
+    sides = zip((one.rows, one.columns), window, strict=True)
+    return any(one.times[0] <= t < one.times[1] for t in times) and all(
+        a < part.stop * scale and part.start * scale < b for (a, b), part in sides
+    )
+
+
+def _paste(
+    out: np.ndarray, dn: np.ndarray, first: int, task: _Task, window: Sequence[slice], scale: int
+) -> None:
+    """Puts cells of one stream where they belong; cells behind the end of its chunk are none of the scene's."""
+    one = task.window
+    places = []
+    for (start, stop), part, size in zip((one.rows, one.columns), window, dn.shape[2:], strict=True):
+        begin = start // scale
+        low, high = max(begin, part.start), min(-(-stop // scale), part.stop, begin + size)
+        if low >= high:
+            return
+        places.append((slice(low - part.start, high - part.start), slice(low - begin, high - begin)))
+    (rows, own_rows), (columns, own_columns) = places
+    last = min(first + len(dn), one.times[1])
+    for i, t in enumerate(task.times):
+        if first <= t < last:
+            out[i, :, rows, columns] = dn[t - first, :, own_rows, own_columns]
