@@ -23,12 +23,12 @@ from xarray.core import indexing
 
 from eozip.errors import EozipError, InputError
 from eozip.sensors import get, names
+from eozip.store.by_fsspec import is_url, open_files
 from eozip.store.description import BandGrid, Description, choose_dates, described
 from eozip.store.documents import GROUP, RECORD
 from eozip.store.metadata import OFFSET, centres, crs_attributes, group_attributes
 from eozip.store.reader import choose_bands
 from eozip.store.records import lattice_of
-from eozip.store.by_fsspec import is_url, open_files
 from eozip.store.windows import Source, chosen_reduction
 
 ENDINGS = (".zarr", ".zarr.zip")
