@@ -1,18 +1,37 @@
-"""Pieces of HTML. A number cell names where in report.json its value lies, so that anyone can check the two."""
+"""Pieces of HTML, made by Jinja2 from macros.html, which escapes every text.
+
+A cell with a number names where in report.json its value lies, so that anyone can check the two.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from eozip_lab.evaluate.html_report.data import Key, Report, pointer
 
-MISSING = "-"
+_MISSING = "-"
 
 
-def number(report: Report, digits: str, *keys: Key) -> str:
+@cache
+def environment() -> Environment:
+    """Templates of this folder; what they are given is escaped unless it is `Markup`."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+
+
+def number(report: Report, digits: str, *keys: Key) -> Markup:
     """A cell with the value under some keys of report.json.
 
     Args:
@@ -20,62 +39,67 @@ def number(report: Report, digits: str, *keys: Key) -> str:
         digits: format such as ".4f"; never rescales, so that text and JSON compare.
         keys: keys of the value; missing and null are shown as "-".
     """
-    shown = _shown(report.at(*keys), digits)
-    return f'<td class="n" data-at="{escape(pointer(*keys))}">{shown}</td>'
+    return _piece("number", pointer(*keys), _shown(report.at(*keys), digits))
 
 
-def interval(report: Report, digits: str, *keys: Key) -> str:
+def interval(report: Report, digits: str, *keys: Key) -> Markup:
     """A cell "low to high" of the object under some keys."""
     return _two(report, digits, keys, ("low", "high"), " to ")
 
 
-def counts(report: Report, *keys: Key) -> str:
+def counts(report: Report, *keys: Key) -> Markup:
     """A cell "places of of": how many places a mean is over."""
     return _two(report, "d", keys, ("places", "of"), " of ")
 
 
-def words(value: Any) -> str:
+def words(value: Any) -> Markup:
     """A cell of text."""
-    return f"<td>{escape(str(value))}</td>"
+    return _piece("words", value)
 
 
-def name(value: str, own: bool = False) -> str:
+def name(value: str, own: bool = False) -> Markup:
     """A row's heading; codecs of eozip are bold."""
-    return f'<th scope="row"{" class=own" if own else ""}>{escape(value)}</th>'
+    return _piece("name", value, own)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table that scrolls sideways if it must; cells are HTML, headings text."""
-    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{above}<thead><tr>{heading}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
+def table(head: Sequence[str], rows: Sequence[Sequence[Markup]], caption: str = "") -> Markup:
+    """A table that scrolls sideways if it must; cells are markup, headings text."""
+    return _piece("table", head, rows, caption)
 
 
-def section(anchor: str, title: str, *parts: str) -> str:
-    """A section with its heading."""
-    return f'<section id="{anchor}"><h2>{escape(title)}</h2>\n{"".join(parts)}</section>\n'
-
-
-def paragraph(text: str) -> str:
+def paragraph(text: str) -> Markup:
     """Text."""
-    return f"<p>{escape(text)}</p>\n"
+    return _piece("paragraph", text)
 
 
-def bullets(sentences: Sequence[str], kind: str = "") -> str:
+def heading(text: str) -> Markup:
+    """A heading within a section."""
+    return _piece("heading", text)
+
+
+def bullets(sentences: Sequence[str], kind: str = "") -> Markup:
     """A list of sentences; nothing if there are none."""
-    items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
-    return f'<ul class="{kind}">{items}</ul>\n' if items else ""
+    return _piece("bullets", sentences, kind)
 
 
-def folded(summary: str, *parts: str) -> str:
+def folded(summary: str, *parts: Markup) -> Markup:
     """Parts that open at a click."""
-    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>\n"
+    return _piece("folded", summary, parts)
 
 
-def image(data: bytes, kind: str, alt: str) -> str:
+def image(data: bytes, kind: str, alt: str) -> Markup:
     """A picture within the page; kind: "svg+xml" or "png"."""
-    return f'<img class="plot" alt="{escape(alt)}" src="{data_uri(data, kind)}">\n'
+    return _piece("image", alt, data_uri(data, kind))
+
+
+def viewer() -> Markup:
+    """The elements that page.js fills with pictures."""
+    return _piece("viewer")
+
+
+def joined(parts: Iterable[Markup]) -> Markup:
+    """Parts one after the other."""
+    return Markup().join(parts)
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -83,13 +107,19 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _two(report: Report, digits: str, keys: tuple[Key, ...], ends: tuple[str, str], between: str) -> str:
-    spans = [
-        f'<span data-at="{escape(pointer(*keys, end))}">{_shown(report.at(*keys, end), digits)}</span>'
-        for end in ends
-    ]
-    return f'<td class="n">{between.join(spans)}</td>'
+@cache
+def _macros() -> Any:
+    return environment().get_template("macros.html").module
+
+
+def _piece(macro: str, *arguments: Any) -> Markup:
+    return getattr(_macros(), macro)(*arguments)
+
+
+def _two(report: Report, digits: str, keys: tuple[Key, ...], ends: tuple[str, str], between: str) -> Markup:
+    cells = [(pointer(*keys, end), _shown(report.at(*keys, end), digits)) for end in ends]
+    return _piece("numbers", cells, between)
 
 
 def _shown(value: float | None, digits: str) -> str:
-    return MISSING if value is None else format(value, digits)
+    return _MISSING if value is None else format(value, digits)

@@ -3,23 +3,32 @@
     write_report(Path("report"))        # report/report.json, report/crops/ > report/report.html, report/figures/
 
 `data` reads, `sentences` puts numbers into words, `tables` and `plots` show them,
-`crops` makes the viewer's pictures; page.html, .css and .js are the page, its style and script.
+`crops` makes the viewer's pictures; page.html, macros.html, page.css and page.js are the page.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from html import escape
 from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from markupsafe import Markup
 
 from eozip_lab.evaluate.html_report import plots, sentences, tables
 from eozip_lab.evaluate.html_report.crops import viewer_data
 from eozip_lab.evaluate.html_report.data import AT, Report, load_report
-from eozip_lab.evaluate.html_report.markup import bullets, image, paragraph, section, words
+from eozip_lab.evaluate.html_report.markup import (
+    bullets,
+    environment,
+    heading,
+    image,
+    joined,
+    paragraph,
+    viewer,
+    words,
+)
 from eozip_lab.evaluate.html_report.markup import table as html_table
 from eozip_lab.evaluate.html_report.sentences import beginnings, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.provenance import write_bytes, write_text
@@ -34,24 +43,6 @@ _BD = (
     "Percent of rate at equal PSNR (below 0: fewer bits), dB at equal rate. Averaged over the range that both curves "
     "cover; a small share of the reference's range says little."
 )
-_VIEWER = """<fieldset>
-<label>Place <select id="place"></select></label>
-<label>Date <select id="date"></select></label>
-<label>Bands <select id="combination"></select></label>
-<label>Bytes <select id="level"></select></label>
-<label>Middle <select id="middle"></select></label>
-<label>Right <select id="right"></select></label>
-</fieldset>
-<p><output id="shown"></output></p>
-<div id="stage"><canvas></canvas><canvas></canvas><canvas></canvas><div id="divider"></div></div>
-<input id="slider" type="range" min="0" max="100" step="0.5" value="25" aria-label="original, middle, right">
-<div id="stops"></div>
-<h3>Side by side at equal bytes, errors below</h3>
-<p class="fine">Error: mean over all bands of |decoded - original|; 0 DN <canvas id="legend"></canvas>
-<span id="error-top"></span></p>
-<div id="grid"></div>
-<noscript><p>The pictures need JavaScript.</p></noscript>
-"""
 
 
 def write_report(folder: str | Path, progress: Progress = lambda done, total: None) -> Path:
@@ -82,16 +73,25 @@ def write_report(folder: str | Path, progress: Progress = lambda done, total: No
 def page(report: Report, drawn: Mapping[str, bytes], progress: Progress = lambda done, total: None) -> str:
     """The page as text; `drawn`: its plots."""
     pictures = viewer_data(report)
-    return Template(_part("html")).substitute(
-        title=escape(_title(report)),
-        style=_part("css"),
-        script=_part("js"),
-        body=_body(report, pictures, drawn, progress),
-        data=json.dumps(pictures).replace("<", "\\u003c"),  # "</script>" in a name would end the script
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=_title(report),
+            style=Markup(_part("css")),
+            script=Markup(_part("js")),
+            sections=_sections(report, pictures, drawn, progress),
+            data=Markup(
+                json.dumps(pictures).replace("<", "\\u003c")
+            ),  # "</script>" in a name would end the script
+        )
     )
 
 
-def _body(report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], progress: Progress) -> str:
+def _sections(
+    report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], progress: Progress
+) -> list[dict[str, str]]:
+    """Each section's anchor, title and body."""
     sections = {
         "words": ("In words", lambda: _findings(report)),
         "rd": ("Rate-distortion", lambda: _curves(drawn["rd"])),
@@ -105,50 +105,49 @@ def _body(report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], 
         "spans": ("Span of the settings", lambda: tables.span_table(report)),
         "made": ("How it was made", lambda: _made(report)),
     }
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, (title, _) in sections.items())
-    parts = [f"<h1>{escape(_title(report))}</h1>\n<nav>{links}</nav>\n"]
-    for done, (key, (title, html)) in enumerate(sections.items()):
+    made = []
+    for done, (anchor, (title, body)) in enumerate(sections.items()):
         progress(done, len(sections))
-        parts.append(section(key, title, html()))
+        made.append({"anchor": anchor, "title": title, "body": body()})
     progress(len(sections), len(sections))
-    return "".join(parts)
+    return made
 
 
 def _title(report: Report) -> str:
     return f"eozip evaluate: {_count(len(report.methods), 'method')} on {_count(len(report.places), 'place')}"
 
 
-def _findings(report: Report) -> str:
+def _findings(report: Report) -> Markup:
     rates = report.data["summary"]["rates_at_psnr"]
     losses = [
         *place_losses(rates, report.codecs, beginnings(report.data["points"])),
         *sentences.metric_losses(report),
         *sentences.reach_sentences(report),
     ]
-    return "".join(
+    return joined(
         [
             paragraph("Every sentence is generated from report.json; rates are means over all places."),
             bullets(verdicts(rates, report.codecs, beginnings(report.data["points"]))),
             bullets(bound_verdicts(report.at("summary", "at_bound") or {}, report.codecs)),
             bullets([*sentences.ratio_sentences(report), *sentences.few_places(report)]),
-            "<h3>Where a baseline wins</h3>\n",
+            heading("Where a baseline wins"),
             bullets(losses, "losses") or paragraph("Nowhere in what was measured."),
-            "<h3>What is missing</h3>\n",
+            heading("What is missing"),
             bullets(sentences.gaps(report)) or paragraph("Nothing that was asked for."),
         ]
     )
 
 
-def _curves(svg: bytes) -> str:
+def _curves(svg: bytes) -> Markup:
     return _plot(svg, "PSNR over rate") + paragraph(_LEGEND)
 
 
-def _bits(report: Report, svg: bytes) -> str:
+def _bits(report: Report, svg: bytes) -> Markup:
     note = "Large dots: mean over places, where every place is reached; small dots: every place. "
     ratios = (
         "Bits of the codec / bits of the other, geometric mean over places; interval: bootstrap over places."
     )
-    return "".join(
+    return joined(
         [
             _plot(svg, "bits per pixel per band at equal PSNR"),
             paragraph(note + _definition(report, "rate")),
@@ -159,7 +158,7 @@ def _bits(report: Report, svg: bytes) -> str:
     )
 
 
-def _bounds(report: Report) -> str:
+def _bounds(report: Report) -> Markup:
     note = (
         "Bits per pixel per band where no pixel may be off by more than so many DN (0: every pixel exact), mean over "
         "places; methods that promise no such thing are not here, whatever their largest error was."
@@ -167,7 +166,7 @@ def _bounds(report: Report) -> str:
     return paragraph(note) + tables.bound_table(report)
 
 
-def _speed(report: Report, svg: bytes) -> str:
+def _speed(report: Report, svg: bytes) -> Markup:
     note = (
         "Crosses: every place; dots: geometric mean. CPU time of all threads in one run per point, model loaded: other "
         "work on the machine hardly changes it. An order of magnitude, not a benchmark."
@@ -175,12 +174,12 @@ def _speed(report: Report, svg: bytes) -> str:
     return _plot(svg, f"MPx per CPU second over rate at {AT} dB") + paragraph(note)
 
 
-def _bands(report: Report, svg: bytes) -> str:
+def _bands(report: Report, svg: bytes) -> Markup:
     plot = _plot(svg, f"PSNR of each band at {AT} dB overall")
     return plot + tables.band_tables(report)
 
 
-def _viewer(report: Report, pictures: dict[str, Any]) -> str:
+def _viewer(report: Report, pictures: dict[str, Any]) -> Markup:
     if not pictures["places"]:
         return paragraph("No crops were stored.")
     note = (
@@ -190,10 +189,10 @@ def _viewer(report: Report, pictures: dict[str, Any]) -> str:
     )
     left_out = pictures["left_out"]
     kept = f"Pictures of {', '.join(left_out)} would make the page too large: see crops/." if left_out else ""
-    return paragraph(note) + (paragraph(kept) if kept else "") + _VIEWER
+    return paragraph(note) + (paragraph(kept) if kept else Markup()) + viewer()
 
 
-def _made(report: Report) -> str:
+def _made(report: Report) -> Markup:
     made = report.data["provenance"]
     facts = {
         "command": made["command"],
@@ -206,14 +205,14 @@ def _made(report: Report) -> str:
     }
     rows = [[words(name), words(text)] for name, text in facts.items()]
     first = [tables.place_table(report), tables.method_table(report)]
-    return html_table(["", ""], rows) + "".join(first) + tables.point_table(report)
+    return html_table(["", ""], rows) + joined(first) + tables.point_table(report)
 
 
 def _definition(report: Report, name: str) -> str:
     return str(report.at("definitions", name) or "")
 
 
-def _plot(svg: bytes, alt: str) -> str:
+def _plot(svg: bytes, alt: str) -> Markup:
     return image(svg, "svg+xml", alt)
 
 

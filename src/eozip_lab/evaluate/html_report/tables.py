@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from eozip_lab.evaluate.html_report.data import AT, Report
 from eozip_lab.evaluate.html_report.markup import (
     counts,
     folded,
     interval,
+    joined,
     name,
     number,
     paragraph,
@@ -43,7 +46,7 @@ _POINT_FIELDS = {
 }
 
 
-def place_table(report: Report) -> str:
+def place_table(report: Report) -> Markup:
     """Places with shapes and checksums."""
     rows = [
         [
@@ -59,7 +62,7 @@ def place_table(report: Report) -> str:
     return table(["place", "T x C x H x W", "type", "dates", "offset, DN", "SHA-256 of the pixels"], rows)
 
 
-def method_table(report: Report) -> str:
+def method_table(report: Report) -> Markup:
     """Methods with what they were told, those left out too."""
     rows = [
         [
@@ -74,13 +77,13 @@ def method_table(report: Report) -> str:
     return table(["method", "kind", "settings", "swept", ""], rows)
 
 
-def rate_tables(report: Report) -> str:
+def rate_tables(report: Report) -> Markup:
     """Mean bpppb at each PSNR, then every place."""
     mean = _rates(report, "mean over places", "mean")
-    return mean + "".join(_rates(report, place, "places", place) for place in report.places)
+    return mean + joined(_rates(report, place, "places", place) for place in report.places)
 
 
-def bound_table(report: Report) -> str:
+def bound_table(report: Report) -> Markup:
     """Mean bpppb under a promise of a largest error, of the methods that give one."""
     found = report.at("summary", "at_bound") or {}
     bounds = sorted({bound for row in found.values() for bound in row}, key=float)
@@ -95,7 +98,7 @@ def bound_table(report: Report) -> str:
     return table(head, rows) if rows else paragraph("No method that promises a largest error was measured.")
 
 
-def ratio_table(report: Report) -> str:
+def ratio_table(report: Report) -> Markup:
     """Bits of codecs over bits of every other method, with bootstrap intervals."""
     pairs = report.data["summary"]["pairs"]
     dbs = [db for db in report.dbs if any(_known(pair, db, "ratio") for pair in pairs)]
@@ -118,7 +121,7 @@ def _known(pair: Mapping[str, Any], db: str, field: str) -> bool:
     return (pair["ratio_at_psnr"].get(db) or {}).get(field) is not None
 
 
-def bd_table(report: Report) -> str:
+def bd_table(report: Report) -> Markup:
     """BD-rate and BD-PSNR: means, and every place with the overlap averaged over."""
     rows, by_place = [], []
     for i, pair in enumerate(report.data["summary"]["pairs"]):
@@ -141,7 +144,7 @@ def bd_table(report: Report) -> str:
     return table(head, rows) + folded("Every place, with the range both curves cover", table(each, by_place))
 
 
-def metric_tables(report: Report) -> str:
+def metric_tables(report: Report) -> Markup:
     """Other metrics at one PSNR, a table a place; metrics that no frame was large enough for are left out."""
     found = report.at("summary", "at_psnr", AT) or {}
     known = [
@@ -149,15 +152,15 @@ def metric_tables(report: Report) -> str:
         for field in _METRICS
         if any((row or {}).get(field) is not None for places in found.values() for row in places.values())
     ]
-    return "".join(_metrics(report, place, known) for place in report.places)
+    return joined(_metrics(report, place, known) for place in report.places)
 
 
-def band_tables(report: Report) -> str:
+def band_tables(report: Report) -> Markup:
     """PSNR of each band and native resolution at one overall PSNR, a table a place."""
-    return "".join(_bands(report, i) for i in range(len(report.places)))
+    return joined(_bands(report, i) for i in range(len(report.places)))
 
 
-def span_table(report: Report) -> str:
+def span_table(report: Report) -> Markup:
     """What the settings of each method reach."""
     rows = [
         [
@@ -173,7 +176,7 @@ def span_table(report: Report) -> str:
     return table(["method", "place", "lowest, dB", "highest, dB", "finer always costs more and gains"], rows)
 
 
-def point_table(report: Report) -> str:
+def point_table(report: Report) -> Markup:
     """Every point measured."""
     rows = [
         [
@@ -188,7 +191,7 @@ def point_table(report: Report) -> str:
     return folded(many, note, table(["method", "place", *_POINT_FIELDS], rows))
 
 
-def _rates(report: Report, caption: str, *keys: str) -> str:
+def _rates(report: Report, caption: str, *keys: str) -> Markup:
     rows = [
         [
             name(method, method in report.codecs),
@@ -199,7 +202,7 @@ def _rates(report: Report, caption: str, *keys: str) -> str:
     return table(["bpppb at", *(f"{db} dB" for db in report.dbs)], rows, caption)
 
 
-def _bd_row(report: Report, i: int, place: str) -> list[str]:
+def _bd_row(report: Report, i: int, place: str) -> list[Markup]:
     pair = report.data["summary"]["pairs"][i]
     row = [name(pair["method"], True), words(pair["reference"]), words(place)]
     for kind, digits, value in (("bd_rate", ".1f", ".1f"), ("bd_psnr", ".4f", ".2f")):
@@ -209,7 +212,7 @@ def _bd_row(report: Report, i: int, place: str) -> list[str]:
     return row
 
 
-def _metrics(report: Report, place: str, known: list[str]) -> str:
+def _metrics(report: Report, place: str, known: list[str]) -> Markup:
     rows = [
         [
             name(method, method in report.codecs),
@@ -223,7 +226,7 @@ def _metrics(report: Report, place: str, known: list[str]) -> str:
     return table([f"at {AT} dB", *(_METRICS[field][0] for field in known)], rows, place)
 
 
-def _bands(report: Report, i: int) -> str:
+def _bands(report: Report, i: int) -> Markup:
     place = report.data["places"][i]
     groups = [f"{metres}" for metres in sorted(set(place["resolutions_m"]))]
     rows = []
