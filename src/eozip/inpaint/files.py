@@ -23,8 +23,11 @@ from eozip.inpaint.record import (
     predicted_pixels,
     rounded_sigma,
 )
+from eozip.inpaint.stores import plan_store, write_store
 from eozip.raster import Profile, Scene, create_geotiffs, open_scene, read_window, with_fill
 from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
+from eozip.store import describe
+from eozip.store.pixels import read_pixels
 
 PROVENANCE, SIGMA = "PROVENANCE", "SIGMA"
 
@@ -190,9 +193,6 @@ def _with_nodata(scene: Scene) -> Scene:
 
 
 def _from_store(path: Path, offset: int | None) -> Stack:
-    from eozip.store import describe
-    from eozip.store.pixels import read_pixels
-
     found = describe(path)
     if np.prod(found.grid.shape) > LARGEST:
         raise InputError(
@@ -252,8 +252,6 @@ def _output(stack: Stack, target: Path, spec: MaskSpec, nodata: int | None, over
     """An output that cannot be is refused here, before anything is predicted."""
     if not _is_store(target):
         return _Output(lambda filled, progress: _write_geotiffs(stack, filled, target, overwrite), 0)
-    from eozip.inpaint.stores import plan_store, write_store
-
     wanted = plan_store(stack, target, nodata, overwrite)
 
     def write(filled: Filled, progress: Progress) -> None:

@@ -16,7 +16,7 @@ from morecantile import Tile, TileMatrixSet, tms
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import Affine, from_bounds
-from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import reproject, transform, transform_bounds
 from rio_tiler.colormap import cmap
 from rio_tiler.models import ImageData
 
@@ -171,8 +171,6 @@ class Place:
         Raises:
             InputError: the layer cannot be put on a map.
         """
-        from rasterio.warp import transform
-
         xs, ys = transform("EPSG:4326", self._known_crs(), [longitude], [latitude])
         column, row = ~self.transform * (xs[0], ys[0])
         if not (math.isfinite(column) and math.isfinite(row)):

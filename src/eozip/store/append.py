@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from eozip.chunk import api
+from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import FormatError, InputError, WeightsError
 from eozip.keys import PlaceLike, place
@@ -355,8 +356,6 @@ def _check_dates(found: Description, dates: Sequence[datetime | None]) -> None:
 
 
 def _check_weights(found: Description) -> None:
-    from eozip.codecs import registry
-
     expected = found.facts.get("weights_hash")
     got = (
         None if found.codec.codec == registry.LOSSLESS else registry.get(found.codec.codec).weights_hash.hex()

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import eozip
 from eozip import arguments
 from eozip.arguments import real
 from eozip.chunk.encoding import DEFAULT_CODEC, check_budgeted, default_codec
@@ -211,8 +212,6 @@ def _whole(name: str, value: float | None) -> int | None:
 
 
 def _provenance(full_id: str) -> dict[str, Any]:
-    import eozip
-
     weights = None if full_id == LOSSLESS else registry.get(full_id).weights_hash.hex()
     return {"eozip_version": eozip.__version__, "weights_hash": weights}
 

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import eozip
 from eozip.errors import OutputError
 from eozip.outputs import publish, resolved, temporary
 
@@ -35,8 +36,6 @@ _ENCODERS = {
 
 def provenance() -> dict[str, Any]:
     """Command line, time, commit, versions and machine of this process; JSON types."""
-    import eozip
-
     return {
         "command": _command(sys.orig_argv[1:]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

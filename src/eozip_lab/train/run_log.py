@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
 from eozip.errors import InputError
 from eozip.outputs import publish
 
@@ -94,9 +97,6 @@ class Display:
     _last: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
         console = Console(stderr=True)
         if not self.wanted or not console.is_terminal:
             return
@@ -117,8 +117,6 @@ class Display:
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
         elif self.wanted:
-            from rich.console import Console
-
             Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:

@@ -27,6 +27,7 @@ from eozip.raster.files import Dating, parsed_time
 from eozip.raster.header import Band, Header
 from eozip.raster.product import Acquisition, Product
 from eozip.raster.scene import Source
+from eozip.sensors import get
 from eozip.sensors.sensor import canonical_name
 
 if TYPE_CHECKING:
@@ -166,8 +167,6 @@ def _metres(name: str) -> int:
 
 def _is_native(key: str, group: str, found: Mapping[str, Any]) -> bool:
     """Whether this is where a band was measured: EOPF holds resampled copies in coarser and finer groups."""
-    from eozip.sensors import get
-
     native = {band.name: band.native_resolution_m for band in get("s2-l1c").bands}.get(key)
     return key not in found or native == _metres(group)
 

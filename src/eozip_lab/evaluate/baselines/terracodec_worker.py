@@ -20,6 +20,8 @@ import sys
 import zlib
 from typing import Any
 
+import numpy as np
+
 _LIMIT = 1 << 26  # bytes of a skeleton, inflated
 _NEEDED = ("strings", "shape")  # of what image models return; ELIC's y_hat is not read
 _HEAD = struct.Struct("<I")
@@ -95,8 +97,6 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def _plain_array(node: Any, data: list[bytes]) -> Any:
-    import numpy as np
-
     array = np.asarray(node.detach().cpu().numpy() if hasattr(node, "detach") else node)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"expected numbers, text, bytes or arrays of them, got {type(node).__name__}")
@@ -119,7 +119,6 @@ def _rebuilt(node: Any, reader: _Reader) -> Any:
 
 
 def _array(name: str, shape: list[int], reader: _Reader) -> Any:
-    import numpy as np
     import torch
 
     dtype = np.dtype(name)
