@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @xr.register_datatree_accessor("eozip")  # type: ignore[no-untyped-call]
 @xr.register_dataarray_accessor("eozip")  # type: ignore[no-untyped-call]
-class ArrayAccessor:
+class _ArrayAccessor:
     """What eozip adds to a DataArray or a DataTree, as `array.eozip`.
 
     Args:

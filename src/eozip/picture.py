@@ -13,9 +13,9 @@ from eozip.outputs import publish, resolved, temporary
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 100
-PANEL = 5.12  # inches: 512 pixels
-ERROR_GAIN = 10
+_DPI = 100
+_PANEL = 5.12  # inches: 512 pixels
+_ERROR_GAIN = 10
 
 
 def comparison(
@@ -44,12 +44,12 @@ def comparison(
     if original is None:
         figure = _draw({"reconstruction": _alone(decoded, valid)}, caption)
     else:
-        titles = ("original", "reconstruction", f"error, {ERROR_GAIN} times")
+        titles = ("original", "reconstruction", f"error, {_ERROR_GAIN} times")
         figure = _draw(dict(zip(titles, panels_of(original, decoded, valid))), caption)
     target = resolved(Path(out))
     try:
         with temporary(target, folder=False) as part:
-            figure.savefig(part, format="png", dpi=DPI)
+            figure.savefig(part, format="png", dpi=_DPI)
             publish(part, target, overwrite=overwrite)
     except OutputError:
         raise
@@ -64,7 +64,7 @@ def panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> l
     low, high = _stretch(original, valid)
     span = high - low
     difference = decoded.astype(np.float32) - original.astype(np.float32)
-    images = [(original - low) / span, (decoded - low) / span, 0.5 + ERROR_GAIN * difference / (2 * span)]
+    images = [(original - low) / span, (decoded - low) / span, 0.5 + _ERROR_GAIN * difference / (2 * span)]
     return [_as_picture(image, valid) for image in images]
 
 
@@ -94,7 +94,7 @@ def _draw(panels: dict[str, np.ndarray], caption: str) -> Figure:
     except ImportError as error:
         raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
     height, width = next(iter(panels.values())).shape[:2]
-    figure = Figure(figsize=(len(panels) * PANEL, PANEL * height / width + 0.8), layout="constrained")
+    figure = Figure(figsize=(len(panels) * _PANEL, _PANEL * height / width + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(caption)
     rows = figure.subplots(1, len(panels), squeeze=False)

@@ -24,7 +24,7 @@ import numpy as np
 from eozip.errors import ChecksumError, FormatError, InputError, LimitError
 
 MAGIC = b"\x89EOZ"
-VERSION = 1
+_VERSION = 1
 
 PREFIX = 9  # bytes that say how long the header is
 
@@ -32,14 +32,14 @@ MAX_DATES = 4096
 MAX_BANDS = 64
 MAX_SIDE = 32768
 MAX_SAMPLES = 1 << 31  # of the format; a process may be content with fewer, see `samples_problem`
-DEFAULT_SAMPLES = 1 << 28
-LIMIT_VARIABLE = "EOZIP_MAX_SAMPLES"
+_DEFAULT_SAMPLES = 1 << 28
+_LIMIT_VARIABLE = "EOZIP_MAX_SAMPLES"
 MAX_SECTIONS = 4096
-MAX_SECTION_BYTES = (1 << 32) - 1
-MAX_NAME = 64
+_MAX_SECTION_BYTES = (1 << 32) - 1
+_MAX_NAME = 64
 MAX_GROUPS = 8
 MAX_FACTOR = 64  # cells of the finest grid along a cell of the coarsest
-QUALITY_STEPS = 100  # quality is stored in hundredths
+_QUALITY_STEPS = 100  # quality is stored in hundredths
 
 _FIXED = struct.Struct("<4sBHHHBHHHi8si")  # up to and including nodata
 _ENTRY = struct.Struct("<II")  # length and CRC-32C of a section
@@ -260,15 +260,17 @@ def samples_problem(shape: Sequence[int]) -> str | None:
     Raises:
         InputError: the variable holds no number.
     """
-    text = os.environ.get(LIMIT_VARIABLE, "")
+    text = os.environ.get(_LIMIT_VARIABLE, "")
     if text and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise InputError(f"{LIMIT_VARIABLE}: expected a number of samples, got {text!r:.80}; set or unset it")
-    most, samples = int(text) if text else DEFAULT_SAMPLES, math.prod(shape)
+        raise InputError(
+            f"{_LIMIT_VARIABLE}: expected a number of samples, got {text!r:.80}; set or unset it"
+        )
+    most, samples = int(text) if text else _DEFAULT_SAMPLES, math.prod(shape)
     if samples <= most:
         return None
     return (
         f"T*C*H*W = {samples}, this process codes at most {most}, about {70 * most // 10**9} GB of memory (set "
-        f"{LIMIT_VARIABLE} to change that)"
+        f"{_LIMIT_VARIABLE} to change that)"
     )
 
 
@@ -353,8 +355,8 @@ def _check_packable(chunk: Chunk) -> None:
             f"expected header.residual = {bool(chunk.residual)} and header.skip = {bool(chunk.skip)}, as there are such "
             f"sections, got {header.residual} and {header.skip}"
         )
-    if max((len(part) for part in chunk.parts), default=0) > MAX_SECTION_BYTES:
-        raise InputError(f"a section is longer than {MAX_SECTION_BYTES} bytes; use smaller chunks")
+    if max((len(part) for part in chunk.parts), default=0) > _MAX_SECTION_BYTES:
+        raise InputError(f"a section is longer than {_MAX_SECTION_BYTES} bytes; use smaller chunks")
     problem = size_problem(header.shape)
     dates = header.shape[0]
     if problem:
@@ -399,14 +401,14 @@ def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
 
 def _pack_fixed(header: Header, flags: int, size: int) -> bytes:
     t, c, h, w = header.shape
-    quality = round(header.quality * QUALITY_STEPS)
+    quality = round(header.quality * _QUALITY_STEPS)
     fields = (t, c, h, w, quality, header.offset, header.weights_hash, header.nodata or 0)
-    return _FIXED.pack(MAGIC, VERSION, flags, size, *fields)
+    return _FIXED.pack(MAGIC, _VERSION, flags, size, *fields)
 
 
 def _pack_name(name: str) -> bytes:
     if not _NAME.fullmatch(name):
-        raise InputError(f"name: expected 1..{MAX_NAME} of a-z 0-9 . _ -, got {name!r}")
+        raise InputError(f"name: expected 1..{_MAX_NAME} of a-z 0-9 . _ -, got {name!r}")
     return bytes([len(name)]) + name.encode("ascii")
 
 
@@ -418,7 +420,7 @@ def _pack_groups(groups: Sequence[Group]) -> bytes:
 
 def _pack_band(name: str) -> bytes:
     if not is_band_name(name):
-        raise InputError(f"band name: expected 1..{MAX_NAME} of A-Z a-z 0-9 . _ -, got {name!r:.80}")
+        raise InputError(f"band name: expected 1..{_MAX_NAME} of A-Z a-z 0-9 . _ -, got {name!r:.80}")
     return bytes([len(name)]) + name.encode("ascii")
 
 
@@ -495,7 +497,7 @@ def read_layout(data: bytes) -> Layout:
         sensor=sensor,
         offset=offset,
         nodata=_read_nodata(nodata, flags),
-        quality=quality / QUALITY_STEPS,
+        quality=quality / _QUALITY_STEPS,
         weights_hash=weights_hash,
         checks=checks,
         budgets=budgets,
@@ -516,9 +518,9 @@ def header_size(head: bytes) -> int:
     """
     if head[: len(MAGIC)] != MAGIC or len(head) < PREFIX:
         raise FormatError(f"not an eozip chunk: expected it to start with {MAGIC!r}, got {head[:4]!r}")
-    if head[4] != VERSION:
+    if head[4] != _VERSION:
         raise FormatError(
-            f"chunk: version {head[4]}; this eozip reads version {VERSION}: install a newer one"
+            f"chunk: version {head[4]}; this eozip reads version {_VERSION}: install a newer one"
         )
     return int.from_bytes(head[7:PREFIX], "little")
 
@@ -541,8 +543,8 @@ def _check_declared(flags: int, shape: tuple[int, int, int, int], quality: int) 
     problem = size_problem(shape)
     if problem:
         raise LimitError(f"chunk: declares {problem}")
-    if quality > 100 * QUALITY_STEPS:
-        raise FormatError(f"chunk: expected a quality of at most 100.00, got {quality / QUALITY_STEPS}")
+    if quality > 100 * _QUALITY_STEPS:
+        raise FormatError(f"chunk: expected a quality of at most 100.00, got {quality / _QUALITY_STEPS}")
     if flags & _SQUEEZED and shape[0] != 1:
         raise FormatError(f"chunk: [C, H, W] with {shape[0]} dates")
 

@@ -21,7 +21,7 @@ from eozip.threads import alone
 
 
 @runtime_checkable
-class Reconstructing(Protocol):
+class _Reconstructing(Protocol):
     """A codec that knows what its decoder will make, and what it will cost, without coding."""
 
     def reconstruct(self, x: np.ndarray, quality: float) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -113,7 +113,7 @@ def _items(batch: np.ndarray) -> Iterator[np.ndarray]:
 def _one(source: Source, model: Codec, quality: float) -> tuple[np.ndarray, tuple[float, ...]]:
     check_bands(model, source)
     job = job_for(model, source, None)
-    if isinstance(model, Reconstructing):
+    if isinstance(model, _Reconstructing):
         with alone():
             x_hat, bits = model.reconstruct(job.x, quality)
         return finished(to_dn(x_hat, plain_header(source, model.id)), source), bits

@@ -37,7 +37,7 @@ def info(path: Place, as_json: bool) -> None:
     """
     if isinstance(path, Path) and not (path.is_dir() or path.is_file()):
         raise InputError(f"{path}: no such file; expected a .zarr directory, a .zarr.zip file, or a chunk")
-    facts = chunk_facts(path) if isinstance(path, Path) and _is_chunk(path) else store_facts(path)
+    facts = _chunk_facts(path) if isinstance(path, Path) and _is_chunk(path) else store_facts(path)
     if as_json:
         print_json(facts)
     else:
@@ -95,7 +95,7 @@ def _is_chunk(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() != ".zip"
 
 
-def chunk_facts(path: Path) -> dict[str, Any]:
+def _chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
     data = path.read_bytes()
     found = api.inspect(data)

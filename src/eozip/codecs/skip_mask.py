@@ -12,12 +12,12 @@ import numpy as np
 from eozip.bitstream import Chunk, nodata_mask
 from eozip.errors import InputError
 
-CELL = 8  # pixels, each way
+_CELL = 8  # pixels, each way
 
 
 def cells_of(shape: Sequence[int]) -> tuple[int, int, int]:
     """Dates and cells of pixels [T, C, H, W], padding aside: T, ceil(H / 8), ceil(W / 8)."""
-    return shape[0], -(-shape[2] // CELL), -(-shape[3] // CELL)
+    return shape[0], -(-shape[2] // _CELL), -(-shape[3] // _CELL)
 
 
 def check_cells(name: str, flags: np.ndarray, shape: Sequence[int]) -> None:
@@ -75,13 +75,13 @@ def droppable(drop: np.ndarray, masked: np.ndarray) -> np.ndarray:
 
 
 def _over_cells(combine: np.ufunc, flags: np.ndarray) -> np.ndarray:
-    starts = [np.arange(0, length, CELL) for length in flags.shape[1:]]
+    starts = [np.arange(0, length, _CELL) for length in flags.shape[1:]]
     return combine.reduceat(combine.reduceat(flags, starts[0], axis=1), starts[1], axis=2)
 
 
 def pixels_of(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Flags of cells [T, h, w] > of their pixels, bool [T, H, W]."""
-    return cells.repeat(CELL, 1).repeat(CELL, 2)[:, : size[0], : size[1]]
+    return cells.repeat(_CELL, 1).repeat(_CELL, 2)[:, : size[0], : size[1]]
 
 
 def encode_cells(cells: np.ndarray) -> bytes:

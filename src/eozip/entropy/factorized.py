@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from eozip.entropy.gaussian import LIKELIHOOD_MIN
 
-WIDTHS = (1, 3, 3, 3, 3, 1)
+_WIDTHS = (1, 3, 3, 3, 3, 1)
 
 
 class FactorizedPrior(nn.Module):
@@ -22,7 +22,7 @@ class FactorizedPrior(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        pairs = list(pairwise(WIDTHS))
+        pairs = list(pairwise(_WIDTHS))
         self.quantiles = nn.Parameter(torch.tensor([-10.0, 0.0, 10.0]).repeat(channels, 1, 1))
         self.matrices = nn.ParameterList(
             nn.Parameter(torch.full((channels, d_out, d_in), 0.5)) for d_in, d_out in pairs

@@ -11,15 +11,15 @@ from eozip.entropy.factorized import FactorizedPrior
 from eozip.entropy.range_coder import Tables
 from eozip.entropy.tables import pack_tables
 
-TAIL = 2e-5  # mass left to the escape on each side of a row
-FACTORIZED_REACH = 2048  # a row never covers more symbols than this on either side
+_TAIL = 2e-5  # mass left to the escape on each side of a row
+_FACTORIZED_REACH = 2048  # a row never covers more symbols than this on either side
 
 
 def factorized_tables(prior: FactorizedPrior) -> Tables:
     """Tables of a factorised prior: row = channel, symbol s stands for the value s + its channel's median."""
     first, masses = [], []
     for low, cdf in _factorized_cdfs(prior):
-        inside = np.flatnonzero((cdf[1:] > TAIL) & (cdf[:-1] < 1 - TAIL))
+        inside = np.flatnonzero((cdf[1:] > _TAIL) & (cdf[:-1] < 1 - _TAIL))
         if not len(inside):  # a prior whose mass lies beyond our reach: the median alone, the rest escapes
             inside = np.array([-low])
         start, stop = inside[0], inside[-1] + 1
@@ -36,6 +36,6 @@ def _factorized_cdfs(prior: FactorizedPrior) -> list[tuple[int, np.ndarray]]:
         while True:
             edges = torch.arange(-reach, reach + 1, dtype=torch.float64) - 0.5
             cdf = torch.sigmoid(exact.logits(exact.medians[:, None, None] + edges))[:, 0].numpy()
-            if reach >= FACTORIZED_REACH or (cdf[:, 0].max() < TAIL and cdf[:, -1].min() > 1 - TAIL):
+            if reach >= _FACTORIZED_REACH or (cdf[:, 0].max() < _TAIL and cdf[:, -1].min() > 1 - _TAIL):
                 return [(-reach, row) for row in cdf]
             reach *= 2

@@ -25,13 +25,13 @@ from eozip.entropy.logistic_tables import ROWS, STEP
 from eozip.errors import WeightsError
 
 WEIGHT = 2.0**20  # the finest weight grid: multiples of 1 / WEIGHT
-ACTIVATION, ACTIVATION_MAX = 2.0**5, 2.0**5
-FINE, FINE_MAX = 2.0**8, 2.0**8  # log scales, biases, factors
-VALUE, VALUE_MAX = 2.0**6, 2.0**14  # latents, means, spreads, in quantisation steps; 20,000 DN need a third
-COARSE, COARSE_MAX = 2.0**4, 2.0**6  # latents of the later groups, as inputs of large sums
-LEVEL = 2.0**12  # the quality level
-TABLE_MAX = 2**12  # steps; squash and log are constant beyond
-NARROW, WIDE = 2.0**24, 2.0**53  # integers that float32 and float64 hold
+ACTIVATION, _ACTIVATION_MAX = 2.0**5, 2.0**5
+_FINE, _FINE_MAX = 2.0**8, 2.0**8  # log scales, biases, factors
+VALUE, _VALUE_MAX = 2.0**6, 2.0**14  # latents, means, spreads, in quantisation steps; 20,000 DN need a third
+_COARSE, _COARSE_MAX = 2.0**4, 2.0**6  # latents of the later groups, as inputs of large sums
+_LEVEL = 2.0**12  # the quality level
+_TABLE_MAX = 2**12  # steps; squash and log are constant beyond
+_NARROW, WIDE = 2.0**24, 2.0**53  # integers that float32 and float64 hold
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class FunctionTables:
     rows: Tensor
 
 
-ROW_OFFSET = -round(2 * LOG_SCALE_MIN * FINE)
-LOG_MIN = -round(math.log(VALUE) * FINE)  # of 1 / VALUE, in units of the fine grid
+_ROW_OFFSET = -round(2 * LOG_SCALE_MIN * _FINE)
+_LOG_MIN = -round(math.log(VALUE) * _FINE)  # of 1 / VALUE, in units of the fine grid
 
 
 def function_steps() -> dict[str, Tensor]:
@@ -59,11 +59,11 @@ def function_steps() -> dict[str, Tensor]:
     squash, log: entry k is the first argument (in VALUE units) at which the function reaches k + 1 (log: LOG_MIN + k + 1)
     units of its grid. rows: entry k is the first log scale (fine grid units, plus ROW_OFFSET) of row k + 1.
     """
-    v = torch.arange(int(TABLE_MAX * VALUE) + 1, dtype=torch.float64) / VALUE
-    scale = torch.arange(-ROW_OFFSET, round((LOG_SCALE_MAX + 1) * FINE), dtype=torch.float64) / FINE
+    v = torch.arange(int(_TABLE_MAX * VALUE) + 1, dtype=torch.float64) / VALUE
+    scale = torch.arange(-_ROW_OFFSET, round((LOG_SCALE_MAX + 1) * _FINE), dtype=torch.float64) / _FINE
     return {
         "squash": rises(v.log1p() * ACTIVATION, 0),
-        "log": rises(v.clamp_min(1 / VALUE).log() * FINE, LOG_MIN),
+        "log": rises(v.clamp_min(1 / VALUE).log() * _FINE, _LOG_MIN),
         "rows": rises((bounded(scale) - LOG_SCALE_MIN) / STEP, 0)[: ROWS - 1],
     }
 
@@ -82,11 +82,11 @@ def expanded(steps: Mapping[str, Tensor]) -> FunctionTables:
     """
     if set(steps) != {"squash", "log", "rows"} or any((v.diff() < 0).any() for v in steps.values()):
         raise WeightsError(f"function tables: expected rising squash, log, rows, got {sorted(steps)}")
-    index = torch.arange(int(TABLE_MAX * VALUE) + 1, dtype=torch.int32)
+    index = torch.arange(int(_TABLE_MAX * VALUE) + 1, dtype=torch.int32)
     squash, log = (torch.searchsorted(steps[n], index, right=True) for n in ("squash", "log"))
     scales = torch.arange(int(steps["rows"].max()) + 1, dtype=torch.int32)
     rows = torch.searchsorted(steps["rows"], scales, right=True)
-    return FunctionTables(squash.float() / ACTIVATION, (log + LOG_MIN).float() / FINE, rows)
+    return FunctionTables(squash.float() / ACTIVATION, (log + _LOG_MIN).float() / _FINE, rows)
 
 
 def on_grid(v: Tensor, unit: float, most: float) -> Tensor:
@@ -124,23 +124,23 @@ class ExactArithmetic:
         return v  # exponentiated at export
 
     def settle(self, v: Tensor) -> Tensor:
-        return on_grid(v, ACTIVATION, ACTIVATION_MAX)
+        return on_grid(v, ACTIVATION, _ACTIVATION_MAX)
 
     def fine(self, v: Tensor) -> Tensor:
-        return on_grid(v, FINE, FINE_MAX).to(self.carrier)
+        return on_grid(v, _FINE, _FINE_MAX).to(self.carrier)
 
     def place(self, v: Tensor) -> Tensor:
-        return on_grid(v, VALUE, VALUE_MAX).to(self.carrier)
+        return on_grid(v, VALUE, _VALUE_MAX).to(self.carrier)
 
     def coarse(self, v: Tensor) -> Tensor:
-        return on_grid(v, COARSE, COARSE_MAX)
+        return on_grid(v, _COARSE, _COARSE_MAX)
 
     def wide(self, v: Tensor) -> Tensor:
         return v.double()
 
     def rows(self, log_scale: Tensor) -> Tensor:
         """Table rows of log scales on the fine grid."""
-        index = (log_scale * FINE).int() + ROW_OFFSET
+        index = (log_scale * _FINE).int() + _ROW_OFFSET
         return looked_up(self.tables.rows, index.clamp_(0, len(self.tables.rows) - 1))
 
 
@@ -149,7 +149,7 @@ def carrier_for(device: torch.device) -> torch.dtype:
 
     Without oneDNN torch may give convolutions to NNPACK, whose transforms round.
     """
-    relaxed = torch.get_float32_matmul_precision() != "highest" or not precision_settings() <= {
+    relaxed = torch.get_float32_matmul_precision() != "highest" or not _precision_settings() <= {
         "none",
         "ieee",
     }
@@ -158,7 +158,7 @@ def carrier_for(device: torch.device) -> torch.dtype:
     return torch.float32 if exact else torch.float64
 
 
-def precision_settings() -> set[str]:
+def _precision_settings() -> set[str]:
     """Precisions that oneDNN may use for float32 (newer torch only)."""
     parts = [torch.backends.mkldnn, *(getattr(torch.backends.mkldnn, n, None) for n in ("conv", "matmul"))]
     return {str(getattr(part, "fp32_precision", "none")) for part in parts} | {
@@ -167,12 +167,12 @@ def precision_settings() -> set[str]:
 
 
 # Largest inputs of a narrow sum, in units of their grid (the same for all columns of a weight).
-LIMITS = {
-    "activation": ACTIVATION_MAX * ACTIVATION,
-    "squash": math.ceil(math.log1p(TABLE_MAX) * ACTIVATION),
+_LIMITS = {
+    "activation": _ACTIVATION_MAX * ACTIVATION,
+    "squash": math.ceil(math.log1p(_TABLE_MAX) * ACTIVATION),
     "one": ACTIVATION,
-    "coarse": COARSE_MAX * COARSE,
-    "box": COARSE_MAX * COARSE,  # the sum is made coarse again
+    "coarse": _COARSE_MAX * _COARSE,
+    "box": _COARSE_MAX * _COARSE,  # the sum is made coarse again
     "wide": 0.0,  # summed apart, in float64
     "unused": 0.0,
 }
@@ -197,9 +197,9 @@ def exact_entropy(entropy: nn.Module) -> nn.Module:
             p.copy_(rounded(name, value, min(WEIGHT, ACTIVATION * units.get(layer, WEIGHT))))
         else:
             matrix = value.flatten(1)
-            limits = column_limits(reads, matrix.shape[1])
-            check_wide(name, matrix)
-            units[layer] = narrow_unit(name, matrix, limits)
+            limits = _column_limits(reads, matrix.shape[1])
+            _check_wide(name, matrix)
+            units[layer] = _narrow_unit(name, matrix, limits)
             p.copy_(
                 torch.where(
                     limits > 0, rounded(name, matrix, units[layer]), rounded(name, matrix, WEIGHT)
@@ -208,13 +208,13 @@ def exact_entropy(entropy: nn.Module) -> nn.Module:
     return twin
 
 
-def check_wide(name: str, matrix: Tensor) -> None:
+def _check_wide(name: str, matrix: Tensor) -> None:
     """A float64 sum over latents, or over boxes of nine, stays exact.
 
     Raises:
         WeightsError: weights too large.
     """
-    most = WIDE / (16 * WEIGHT * VALUE * VALUE_MAX)
+    most = WIDE / (16 * WEIGHT * VALUE * _VALUE_MAX)
     if float(matrix.abs().sum(1).max()) >= most:
         raise WeightsError(
             f"entropy weight {name}: expected rows of absolute sum below {most:g}; train with weight decay"
@@ -223,21 +223,21 @@ def check_wide(name: str, matrix: Tensor) -> None:
 
 def rounded(name: str, value: Tensor, unit: float) -> Tensor:
     grid = torch.round(value * unit) / unit
-    if grid.abs().max() * WEIGHT >= NARROW:
+    if grid.abs().max() * WEIGHT >= _NARROW:
         raise WeightsError(
             f"entropy weight {name}: expected values below 16, got {float(grid.abs().max()):.4g}"
         )
     return grid
 
 
-def column_limits(reads: list[tuple[str, int]], columns: int) -> Tensor:
+def _column_limits(reads: list[tuple[str, int]], columns: int) -> Tensor:
     """Largest input of every column, float64 [columns]."""
     counts = torch.tensor([columns if count < 0 else count for _, count in reads])
-    limits = torch.tensor([LIMITS[kind] for kind, _ in reads], dtype=torch.float64)
+    limits = torch.tensor([_LIMITS[kind] for kind, _ in reads], dtype=torch.float64)
     return limits.repeat_interleave(counts)[:columns]
 
 
-def narrow_unit(name: str, matrix: Tensor, limits: Tensor) -> float:
+def _narrow_unit(name: str, matrix: Tensor, limits: Tensor) -> float:
     """The finest power of two, at most WEIGHT, on whose grid a float32 sum over these columns stays exact.
 
     Raises:
@@ -245,9 +245,9 @@ def narrow_unit(name: str, matrix: Tensor, limits: Tensor) -> float:
     """
     largest = max(float((matrix.abs() * limits).sum(1).max()), 2.0**-20)
     # one bit is left for the bias and for weights that are rounded up
-    unit = min(WEIGHT, 2.0 ** math.floor(math.log2(NARROW / 2 / largest)))
+    unit = min(WEIGHT, 2.0 ** math.floor(math.log2(_NARROW / 2 / largest)))
     worst = float((torch.round(matrix * unit).abs() * limits).sum(1).max())
-    if unit < 2**5 or worst >= NARROW * 0.75:
+    if unit < 2**5 or worst >= _NARROW * 0.75:
         raise WeightsError(
             f"entropy weight {name}: its sums allow a weight grid of 1/{unit:g} only; train with weight decay"
         )
@@ -256,4 +256,4 @@ def narrow_unit(name: str, matrix: Tensor, limits: Tensor) -> float:
 
 def grid_level(t: float) -> float:
     """The quality level on its grid."""
-    return float(np.round(t * LEVEL) / LEVEL)
+    return float(np.round(t * _LEVEL) / _LEVEL)

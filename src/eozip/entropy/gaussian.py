@@ -49,31 +49,31 @@ def _phi(x: Tensor) -> Tensor:
 
 
 # The grid of TEC-TT: fractional means and log-spaced scales, each by an index.
-GRID_MEANS = 100
+_GRID_MEANS = 100
 GRID_SCALES = 256
 GRID_SCALE_MIN = 0.01
-GRID_SCALE_MAX = 256.0
-GRID_LOG_RANGE = math.log(1 + GRID_SCALE_MAX / GRID_SCALE_MIN)
+_GRID_SCALE_MAX = 256.0
+_GRID_LOG_RANGE = math.log(1 + _GRID_SCALE_MAX / GRID_SCALE_MIN)
 
 
-def grid_scale_rows(scale: Tensor) -> Tensor:
+def _grid_scale_rows(scale: Tensor) -> Tensor:
     """Standard deviations, any shape > index 0 to 255 on the scale grid, float."""
-    index = (GRID_SCALES - 1) / GRID_LOG_RANGE * torch.log1p(scale / GRID_SCALE_MIN)
+    index = (GRID_SCALES - 1) / _GRID_LOG_RANGE * torch.log1p(scale / GRID_SCALE_MIN)
     return torch.round(index.clamp(0, GRID_SCALES - 1))
 
 
 def grid_scale(index: Tensor) -> Tensor:
     """Index on the scale grid > standard deviation; the published grid gives sigma + 0.01 back, not sigma."""
-    return GRID_SCALE_MIN * torch.exp(index * (GRID_LOG_RANGE / (GRID_SCALES - 1)))
+    return GRID_SCALE_MIN * torch.exp(index * (_GRID_LOG_RANGE / (GRID_SCALES - 1)))
 
 
-def grid_mean(mean: Tensor) -> Tensor:
+def _grid_mean(mean: Tensor) -> Tensor:
     """Means, any shape > their fractional part in [-0.5, 0.49], as the published mean grid clamps it."""
-    index = (mean - torch.round(mean) + 0.5) * GRID_MEANS
-    return index.clamp(0, GRID_MEANS - 1) / GRID_MEANS - 0.5
+    index = (mean - torch.round(mean) + 0.5) * _GRID_MEANS
+    return index.clamp(0, _GRID_MEANS - 1) / _GRID_MEANS - 0.5
 
 
 def grid_likelihood(y_hat: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Integer latents under Gaussians put on the grid of TEC-TT > likelihood in [1e-9, 1], the same shape."""
-    residual = y_hat - torch.round(mean) - grid_mean(mean)
-    return gaussian_likelihood(residual, grid_scale(grid_scale_rows(scale)), GRID_SCALE_MIN)
+    residual = y_hat - torch.round(mean) - _grid_mean(mean)
+    return gaussian_likelihood(residual, grid_scale(_grid_scale_rows(scale)), GRID_SCALE_MIN)

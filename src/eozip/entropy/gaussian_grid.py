@@ -20,10 +20,10 @@ from eozip.entropy.gaussian import GRID_SCALE_MIN, GRID_SCALES, grid_scale
 from eozip.entropy.range_coder import Tables
 from eozip.entropy.tables import GAUSSIAN_REACH, pack_tables
 
-MEAN_STEP_MIN = 0.01
-MEAN_STEP = 0.1  # of the scale; the loss is about MEAN_STEP**2 / 24 nats a symbol
-CROSSING_UNIT = 2.0**20  # thresholds and steps are multiples of 1 / this: whatever libm, the same
-CENTRE_LIMIT = 1 << 22  # means beyond saturate, so that sums with symbols stay exact in every float
+_MEAN_STEP_MIN = 0.01
+_MEAN_STEP = 0.1  # of the scale; the loss is about MEAN_STEP**2 / 24 nats a symbol
+_CROSSING_UNIT = 2.0**20  # thresholds and steps are multiples of 1 / this: whatever libm, the same
+_CENTRE_LIMIT = 1 << 22  # means beyond saturate, so that sums with symbols stay exact in every float
 
 
 class GaussianGrid:
@@ -35,7 +35,7 @@ class GaussianGrid:
 
     def __init__(self) -> None:
         scales = grid_scale(torch.arange(GRID_SCALES, dtype=torch.float64)).tolist()
-        steps = [max(MEAN_STEP_MIN, MEAN_STEP * scale) for scale in scales]
+        steps = [max(_MEAN_STEP_MIN, _MEAN_STEP * scale) for scale in scales]
         last = [round(0.5 / step) for step in steps]
         masses, first = zip(
             *(
@@ -55,7 +55,9 @@ class GaussianGrid:
 
     def crossing(self) -> bytes:
         """What decides on rows, for the hash of a codec."""
-        return torch.cat([self._thresholds, self._steps]).mul(CROSSING_UNIT).to(torch.int32).numpy().tobytes()
+        return (
+            torch.cat([self._thresholds, self._steps]).mul(_CROSSING_UNIT).to(torch.int32).numpy().tobytes()
+        )
 
     def rows(self, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The float > integer crossing.
@@ -68,7 +70,7 @@ class GaussianGrid:
             Row of `tables` (int32), centre (the rounded mean, float64 integers) and sign (float64, 1 or -1),
             each of that shape: a value v is coded as the symbol (v - centre) * sign under its row.
         """
-        centre = torch.round(mean).clamp(-CENTRE_LIMIT, CENTRE_LIMIT)
+        centre = torch.round(mean).clamp(-_CENTRE_LIMIT, _CENTRE_LIMIT)
         fraction = (mean - centre).clamp(-0.5, 0.5)
         level = torch.bucketize(scale.contiguous(), self._thresholds, right=True)
         step = torch.round(fraction.abs() / self._steps[level]).long().minimum(self._last[level])
@@ -77,7 +79,7 @@ class GaussianGrid:
 
 
 def _on_crossing_grid(values: list[float]) -> Tensor:
-    return torch.tensor([round(v * CROSSING_UNIT) / CROSSING_UNIT for v in values], dtype=torch.float64)
+    return torch.tensor([round(v * _CROSSING_UNIT) / _CROSSING_UNIT for v in values], dtype=torch.float64)
 
 
 def _masses(mean: float, scale: float) -> tuple[np.ndarray, int]:

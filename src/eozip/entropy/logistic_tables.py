@@ -28,11 +28,11 @@ def logistic_tables() -> Tables:
 def logistic_masses(scale: float) -> np.ndarray:
     """P(-n .. n) of a logistic of mean 0 over integer bins, float64; its reach covers all but 1e-5."""
     reach = min(REACH, int(np.ceil(12 * scale)) + 1)
-    side = logistic_bins(np.arange(1, reach + 1), scale)
-    return np.concatenate([side[::-1], logistic_bins(np.zeros(1), scale), side])
+    side = _logistic_bins(np.arange(1, reach + 1), scale)
+    return np.concatenate([side[::-1], _logistic_bins(np.zeros(1), scale), side])
 
 
-def logistic_bins(s: np.ndarray, scale: float) -> np.ndarray:
+def _logistic_bins(s: np.ndarray, scale: float) -> np.ndarray:
     upper, lower = (s + 0.5) / scale, (s - 0.5) / scale
     # S(u) S(-l) (1 - exp(l - u)), without overflow
     return np.exp(-np.logaddexp(0, -upper) - np.logaddexp(0, lower)) * -np.expm1(-1 / scale)

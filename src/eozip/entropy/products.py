@@ -14,9 +14,9 @@ from torch import Tensor
 
 from eozip.entropy.fixed_point import carrier_for
 
-LIMIT = 127  # of a piece
+_LIMIT = 127  # of a piece
 BITS = 7  # by which each piece is finer than the one before
-SMALLEST = 2.0**-100  # largest value of a row, for rows of zeros
+_SMALLEST = 2.0**-100  # largest value of a row, for rows of zeros
 _DEPTH = 1024  # products of two pieces that a float32 sum holds: 127**2 * 1024 < 2**24
 
 
@@ -31,8 +31,8 @@ def counted(x: Tensor, pieces: int, dims: tuple[int, ...] = (-1,)) -> tuple[Tens
     Returns:
         int8 [pieces * n, ...], the first pieces of all rows before the second ones; and the units, 1 along `dims`.
     """
-    most = LIMIT << BITS * (pieces - 1)
-    largest = x.abs().amax(dims, keepdim=True).clamp_min_(SMALLEST)
+    most = _LIMIT << BITS * (pieces - 1)
+    largest = x.abs().amax(dims, keepdim=True).clamp_min_(_SMALLEST)
     whole = (x * (torch.full_like(largest, most) / largest)).round_()
     unit = largest / most
     if pieces == 1:
@@ -64,9 +64,9 @@ def _are_exact() -> bool:
     """Whether torch has the product, and it is right for the largest numbers of either sign and any others."""
     if not hasattr(torch, "_int_mm"):
         return False
-    numbers = (torch.arange(64 * 512) * 7919 % 255 - LIMIT).to(torch.int8).reshape(64, 512)
+    numbers = (torch.arange(64 * 512) * 7919 % 255 - _LIMIT).to(torch.int8).reshape(64, 512)
     signs = torch.tensor([1, -1], dtype=torch.int8).repeat(32)[:, None] * torch.full(
-        (64, 512), LIMIT, dtype=torch.int8
+        (64, 512), _LIMIT, dtype=torch.int8
     )
     try:
         return all(

@@ -25,7 +25,7 @@ from eozip.errors import FormatError, InputError
 
 PRECISION = 16
 TOTAL = 1 << PRECISION
-MAX_ENTRIES = 1 << 15
+_MAX_ENTRIES = 1 << 15
 
 _Categorical = constriction.stream.model.Categorical
 # Slack of the plausibility check in DecodePort: what a few words of look-ahead may hold, in bits.
@@ -87,7 +87,7 @@ def _check_tables(freqs: np.ndarray, first: np.ndarray, size: np.ndarray) -> Non
             f"tables: expected freqs [R, L], first [R], size [R] with R >= 1, got {freqs.shape}, "
             f"{first.shape}, {size.shape}"
         )
-    if size.min() < 2 or size.max() > min(freqs.shape[1], MAX_ENTRIES):
+    if size.min() < 2 or size.max() > min(freqs.shape[1], _MAX_ENTRIES):
         raise InputError(f"tables: expected sizes in 2..{freqs.shape[1]}, got {size.min()}..{size.max()}")
     used = np.arange(freqs.shape[1]) < size[:, None]
     sums = np.where(used, freqs, 0).sum(axis=1, dtype=np.int64)

@@ -19,7 +19,7 @@ from eozip.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOTAL = 1 << PRECISION
+_TOTAL = 1 << PRECISION
 GAUSSIAN_REACH = 4.0  # standard deviations covered by a row; the 6e-5 beyond goes to the escape
 
 
@@ -50,15 +50,15 @@ def pack_tables(masses: Sequence[np.ndarray], first: Sequence[int]) -> Tables:
 
 def integer_frequencies(masses: np.ndarray) -> np.ndarray:
     """Probabilities [n] > uint32 [n], each at least 1, sum exactly 2**16, else nearly proportional."""
-    scaled, small = masses * (TOTAL / masses.sum()), np.zeros(len(masses), bool)
+    scaled, small = masses * (_TOTAL / masses.sum()), np.zeros(len(masses), bool)
     while (scaled[~small] < 1).any():  # what is raised to 1 is taken from the others in proportion
         small |= scaled < 1
-        scaled = masses * ((TOTAL - small.sum()) / masses[~small].sum())
+        scaled = masses * ((_TOTAL - small.sum()) / masses[~small].sum())
     scaled[small] = 1
     freqs = np.floor(scaled)
     # stable order: equal remainders (a symmetric row has many) are settled by index, not by rounding noise
     order = np.argsort(freqs - scaled, kind="stable")
-    freqs[order[: TOTAL - int(freqs.sum())]] += 1
+    freqs[order[: _TOTAL - int(freqs.sum())]] += 1
     return freqs.astype(np.uint32)
 
 

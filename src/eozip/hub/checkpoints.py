@@ -45,7 +45,7 @@ _NEW_PRIOR = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
 _WIDEST = 1 << 14  # of any layer; the published ones are at most 3072 wide
 _ELIC_LEAST = 129  # latent channels: 128 in the first four groups, the rest in the fifth
 _MOST_PACKED = 4  # bytes of tensors for a byte of their file; honest ones have less than one
-ROOTS = (
+_ROOTS = (
     "g_a.",
     "g_s.",
     "latent_codec.",
@@ -55,7 +55,7 @@ ROOTS = (
     "_dequantizer.",
     "_temporal_pad_token_maker.",
 )
-PREFIXES = ("module.", "model.")
+_PREFIXES = ("module.", "model.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -130,16 +130,16 @@ def recognise(tensors: Mapping[str, Tensor], source: str) -> Weights:
     Raises:
         WeightsError: Not a network in the published layout.
     """
-    tensors = {_modern(name): t for name, t in strip_prefixes(tensors).items()}
+    tensors = {_modern(name): t for name, t in _strip_prefixes(tensors).items()}
     kind = _kind(tensors, source)
-    tensors = {name: t for name, t in tensors.items() if not is_buffer(kind, name)}
+    tensors = {name: t for name, t in tensors.items() if not _is_buffer(kind, name)}
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     sizes = _SIZES[kind](floats, source)
     _check_sizes(sizes, kind, source)
     return Weights(kind, sizes, floats, source)
 
 
-def is_buffer(kind: str, name: str) -> bool:
+def _is_buffer(kind: str, name: str) -> bool:
     """Whether the package's modules of this kind register a buffer of this name, which parameters determine."""
     return any(re.fullmatch(pattern, name) for pattern in _BUFFERS[kind])
 
@@ -150,18 +150,18 @@ def _modern(name: str) -> str:
     return name if match is None else f"{match['prior']}{_NEW_PRIOR[match['part']]}.{match['layer']}"
 
 
-def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Takes "module." and "model." off all names that have them, however often.
 
     Temporal checkpoints hold a training wrapper: its network is under "model.", what lies beside is dropped.
     """
     names = dict(tensors)
-    while prefix := next((p for p in PREFIXES if any(name.startswith(p) for name in names)), None):
+    while prefix := next((p for p in _PREFIXES if any(name.startswith(p) for name in names)), None):
         wrapped = any(name.startswith(prefix + "entropy_model.") for name in names)
         names = {
             name.removeprefix(prefix): t
             for name, t in names.items()
-            if name.startswith((prefix, *ROOTS)) or not wrapped
+            if name.startswith((prefix, *_ROOTS)) or not wrapped
         }
     return names
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from eozip.errors import WeightsError
 
-CONNECT_SECONDS = 3.0
+_CONNECT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def pull(name: str, lmbda: float | str | None = None) -> Path:
         return Path(cached)
     _check_online(info.id, filename)
     try:
-        return Path(huggingface_hub.hf_hub_download(info.id, filename, etag_timeout=CONNECT_SECONDS))
+        return Path(huggingface_hub.hf_hub_download(info.id, filename, etag_timeout=_CONNECT_SECONDS))
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
         raise WeightsError(f"{info.id}: downloading {filename} failed: {error}") from error
 
@@ -96,7 +96,7 @@ def cached_checkpoints(kind: str, sensor: str) -> list[Path]:
     except ImportError:
         return []
     found = [
-        huggingface_hub.try_to_load_from_cache(info.id, published_file(info, checkpoint))
+        huggingface_hub.try_to_load_from_cache(info.id, _published_file(info, checkpoint))
         for info in PUBLISHED
         if (info.kind, info.sensor) == (kind, sensor)
         for checkpoint in info.checkpoints
@@ -104,7 +104,7 @@ def cached_checkpoints(kind: str, sensor: str) -> list[Path]:
     return [Path(path) for path in found if isinstance(path, str)]
 
 
-def published_file(info: ModelInfo, checkpoint: str) -> str:
+def _published_file(info: ModelInfo, checkpoint: str) -> str:
     """File name of one of the `checkpoints` of a repository, such as "lambda-10"."""
     model, product = info.id.removeprefix(_TERRACODEC).split("-")
     rate, _, variant = checkpoint.removeprefix("lambda-").partition("-")
@@ -128,7 +128,7 @@ def _chosen(name: str, lmbda: float | str | None) -> tuple[ModelInfo, str]:
             f"{name}: expected one of {', '.join(info.checkpoints)} behind {repository}@, got {asked}"
         )
     rate = _nearest(info, float(match[1]))
-    return info, published_file(info, f"lambda-{rate:g}" + (f"-{match[2]}" if match[2] else ""))
+    return info, _published_file(info, f"lambda-{rate:g}" + (f"-{match[2]}" if match[2] else ""))
 
 
 def _nearest(info: ModelInfo, asked: float) -> float:
@@ -152,7 +152,7 @@ def _check_online(repository: str, filename: str) -> None:
         return  # a proxy answers for the host: huggingface_hub reports its refusal
     parts = urlsplit(endpoint)
     try:
-        socket.create_connection((parts.hostname, parts.port or 443), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((parts.hostname, parts.port or 443), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise WeightsError(
             f"{repository}: not in the local cache, and no network ({error}); {advice}"

@@ -23,15 +23,15 @@ from eozip.hub.checkpoints import read_tensors
 from eozip.hub.weights import Weights
 from eozip.outputs import publish
 
-SHIPPED = Path(__file__).parents[1] / "weights"
-TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
-HASH_DIGITS = 16  # hexadecimal digits of the declared SHA-256 prefix
-OTHER, OTHER_HASH, NAMES = "other", "other_sha256", "names"  # metadata of tensors that other weights hold
+_SHIPPED = Path(__file__).parents[1] / "weights"
+TENSORS, CONFIG, _CARD = "model.safetensors", "config.json", "card.md"
+_HASH_DIGITS = 16  # hexadecimal digits of the declared SHA-256 prefix
+_OTHER, _OTHER_HASH, NAMES = "other", "other_sha256", "names"  # metadata of tensors that other weights hold
 
 
 def shipped() -> tuple[str, ...]:
     """Ids of the weights in this package, sorted."""
-    return tuple(sorted(folder.parent.name for folder in SHIPPED.glob(f"*/{CONFIG}")))
+    return tuple(sorted(folder.parent.name for folder in _SHIPPED.glob(f"*/{CONFIG}")))
 
 
 def shipped_path(name: str) -> Path:
@@ -42,7 +42,7 @@ def shipped_path(name: str) -> Path:
     """
     if name not in shipped():
         raise WeightsError(f"no shipped weights {name!r}; there are: {', '.join(shipped()) or 'none'}")
-    return SHIPPED / name
+    return _SHIPPED / name
 
 
 def read_folder(folder: Path) -> Weights:
@@ -71,10 +71,10 @@ def _own(folder: Path) -> Weights:
     path = folder / TENSORS
     if not path.is_file():
         raise WeightsError(f"{folder}: expected {TENSORS}, which is missing; install eozip again")
-    declared, got = str(config.get("sha256", "")), file_hash(path)
-    if declared[:HASH_DIGITS] != got:
+    declared, got = str(config.get("sha256", "")), _file_hash(path)
+    if declared[:_HASH_DIGITS] != got:
         raise WeightsError(
-            f"{path}: expected SHA-256 {declared[:HASH_DIGITS] or '(none)'} as {CONFIG} declares, got {got}; "
+            f"{path}: expected SHA-256 {declared[:_HASH_DIGITS] or '(none)'} as {CONFIG} declares, got {got}; "
             "the file was changed or belongs to other weights: restore both files together"
         )
     if "kind" not in config:
@@ -88,14 +88,14 @@ def _of_others(folder: Path) -> dict[str, Tensor]:
     """Tensors that are left out of a folder; one level deep, so the others' own must be theirs."""
     with safe_open(folder / TENSORS, "pt") as file:
         metadata = file.metadata() or {}
-    if OTHER not in metadata:
+    if _OTHER not in metadata:
         return {}
-    name, names = Path(metadata[OTHER]).name, metadata.get(NAMES, "").split()
+    name, names = Path(metadata[_OTHER]).name, metadata.get(NAMES, "").split()
     other = _own(beside(folder, name))
     missing = [n for n in names if n not in other.tensors]
-    if missing or other.config["sha256"] != metadata.get(OTHER_HASH):
+    if missing or other.config["sha256"] != metadata.get(_OTHER_HASH):
         raise WeightsError(
-            f"{folder}: shares {len(names)} tensors with {name} of hash {metadata.get(OTHER_HASH)}, got hash "
+            f"{folder}: shares {len(names)} tensors with {name} of hash {metadata.get(_OTHER_HASH)}, got hash "
             f"{other.config['sha256']} in {other.source}, without {missing or 'none'} of them; install eozip again"
         )
     return {n: other.tensors[n] for n in names}
@@ -113,9 +113,9 @@ def share(folder: Path, other: Path) -> None:
     """
     weights, base = read_folder(folder), _own(other)
     same = [n for n, v in weights.tensors.items() if n in base.tensors and _is_same(v, base.tensors[n])]
-    metadata = {OTHER: other.name, OTHER_HASH: str(base.config["sha256"]), NAMES: " ".join(same)}
+    metadata = {_OTHER: other.name, _OTHER_HASH: str(base.config["sha256"]), NAMES: " ".join(same)}
     own = {n: v for n, v in weights.tensors.items() if n not in same}
-    write_folder(folder, own, weights.config, (folder / CARD).read_text(encoding="utf-8"), metadata)
+    write_folder(folder, own, weights.config, (folder / _CARD).read_text(encoding="utf-8"), metadata)
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:
@@ -150,15 +150,15 @@ def write_folder(
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
     part.chmod(0o644)  # safetensors writes for the owner alone; weights are packaged for everyone
     publish(part, folder / TENSORS, overwrite=True)
-    _write_text(folder / CARD, card)
-    declared = {**config, "sha256": file_hash(folder / TENSORS)}
+    _write_text(folder / _CARD, card)
+    declared = {**config, "sha256": _file_hash(folder / TENSORS)}
     _write_text(folder / CONFIG, json.dumps(declared, indent=1) + "\n")
 
 
-def file_hash(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_HASH_DIGITS]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from eozip.inpaint.uncertainty import JOINT, factor_of
 MEASURED, UNFILLED, MISSING = 0, 254, 255
 """Provenance: 0 measured; 1 + n predicted with n dates that show this pixel; 254 hidden and left as it came (no
 other date shows anything nearby); 255 no data."""
-WINDOW, OVERLAP = 512, 64  # pixels; larger images are predicted in overlapping windows, cross-faded
+_WINDOW, OVERLAP = 512, 64  # pixels; larger images are predicted in overlapping windows, cross-faded
 LARGEST = 1 << 31  # samples in one call: 8 GiB as float32
 _SEAM = (1, 2, 4)
 
@@ -56,7 +56,7 @@ def inpaint(
     nodata: int | None = None,
     offset: int = 0,
     min_clear: float = 0.1,
-    window: int = WINDOW,
+    window: int = _WINDOW,
     progress: Progress = lambda done, total: None,
 ) -> Filled:
     """Replaces hidden pixels by what the other dates, past and future, say about them.

@@ -30,7 +30,7 @@ from eozip.inpaint.predict import Prediction, Predictor, Series
 from eozip.inpaint.regression import Draft, Regression, WeightedFilled, held_out, mapped_references
 from eozip.inpaint.uncertainty import HELD_OUT, LEAST, enough, height_of, sigma_of_errors
 
-CELL = 8  # pixels per latent cell of tec-tt-small
+_CELL = 8  # pixels per latent cell of tec-tt-small
 _SEAM = (1, 2, 4)  # radii in pixels over which a difference at clear pixels is carried into the hole
 
 
@@ -86,7 +86,7 @@ class ForecastPredictor:
         references = self.usable.references(series, date)
         if not references:
             return self.fallback.predict(series, date)
-        check_bands(self.codec, series)
+        _check_bands(self.codec, series)
         past = mapped_references(series, date, references[::-1])
         clear = ~series.hidden[date]
         held = held_out(series.hidden[date])
@@ -102,7 +102,7 @@ class ForecastPredictor:
         """The date [C, H, W] as forecast from what each of `shown` [2, H, W] leaves of it."""
         mean = past.mean(axis=0)
         frames = [np.where(known, x, mean + spread(x - mean, known)) for known in shown]
-        hidden = np.stack([cells(~known, CELL) for known in shown])
+        hidden = np.stack([cells(~known, _CELL) for known in shown])
         flags = np.concatenate([np.zeros((len(past), *hidden.shape[1:]), bool), hidden])
         x_hat, sigma = self.codec.forecast(np.concatenate([past, frames]), flags, self.quality, self.given)
         return x_hat[-2:], sigma[-2:]
@@ -127,7 +127,7 @@ class Polished:
         return f"{self.codec.id}+{self.draft.name}"
 
     def predict(self, series: Series, date: int) -> Prediction:
-        check_bands(self.codec, series)
+        _check_bands(self.codec, series)
         draft = self.draft.draft(series, date)
         if draft is None:
             return self.draft.predict(series, date)
@@ -174,7 +174,7 @@ class TokenPredictor:
         references = self.usable.references(series, date)[:2]
         if not references:
             return self.fallback.predict(series, date)
-        check_bands(self.codec, series)
+        _check_bands(self.codec, series)
         past = mapped_references(series, date, references[::-1])
         frames = np.concatenate([past, _over(series, date, past[-1])[None]])
         y = latents(self.codec.model, frames[None], self.codec.sensor)[0]
@@ -239,7 +239,7 @@ def predictor_of(codec: Any, polish: bool = False) -> Predictor:
     raise InputError(f"predictor: expected a temporal codec (tec-tt), got {codec.id}, which cannot forecast")
 
 
-def check_bands(codec: Any, series: Series) -> None:
+def _check_bands(codec: Any, series: Series) -> None:
     """Holds the series against what the network takes.
 
     Raises:

@@ -82,7 +82,7 @@ def plan_store(stack: Stack, target: Path, nodata: int | None, overwrite: bool) 
     """
     check_target(target, overwrite)
     try:
-        sensor, order = match_scene(described(stack, stack.tags), stack.sensor)
+        sensor, order = match_scene(_described(stack, stack.tags), stack.sensor)
     except InputError as error:
         raise InputError(f"{error}; or name a folder as output: GeoTIFFs take any bands") from error
     codec = EozipChunkCodec(LOSSLESS, sensor=sensor, nodata=nodata, offset=stack.offset)
@@ -116,7 +116,7 @@ def write_store(
     tags = tuple(date_tags(own, filled, t) for t, own in enumerate(stack.tags))
     write_arrays(
         target,
-        described(stack, tags),
+        _described(stack, tags),
         wanted.order,
         _ArrayReader(filled.dn[:, list(wanted.order)]),
         wanted.codec,
@@ -150,7 +150,7 @@ def _facts(filled: Filled, spec: MaskSpec) -> dict[str, Any]:
     }
 
 
-def described(stack: Stack, tags: tuple[Any, ...]) -> Scene:
+def _described(stack: Stack, tags: tuple[Any, ...]) -> Scene:
     """The series as a scene whose pixels are in memory: its files are names alone."""
     bands = stack.dn.shape[1]
     return Scene(

@@ -47,20 +47,20 @@ class Plots:
         Raises:
             InputError: no such array, band or date, or matplotlib is missing.
         """
-        array = pixel_array(self._dataset)
+        array = _pixel_array(self._dataset)
         picked = _date(array, time)
         step = max(1, -(-max(picked.sizes["y"], picked.sizes["x"]) // _MOST_PIXELS))
         picked = picked.isel(
             band=_positions(array, bands), y=slice(None, None, step), x=slice(None, None, step)
         )
         axes = _axes(ax)
-        axes.imshow(stretched(picked.transpose("y", "x", "band").values, _nodata(array), percentiles))
+        axes.imshow(_stretched(picked.transpose("y", "x", "band").values, _nodata(array), percentiles))
         axes.set_title(_title(picked))
         axes.set_axis_off()
         return axes
 
 
-def pixel_array(dataset: xr.Dataset) -> xr.DataArray:
+def _pixel_array(dataset: xr.Dataset) -> xr.DataArray:
     """The array of pixels of a Dataset.
 
     Raises:
@@ -75,7 +75,7 @@ def pixel_array(dataset: xr.Dataset) -> xr.DataArray:
     return dataset[found[0]]
 
 
-def stretched(
+def _stretched(
     pixels: np.ndarray, nodata: float | None, percentiles: tuple[float, float] = (2, 98)
 ) -> np.ndarray:
     """Pixels [H, W, 3] as floats from 0 to 1, white where there are none."""

@@ -97,10 +97,10 @@ def chosen(
 
 def without_alpha(have: Sequence[Band]) -> list[Band]:
     """The bands that are pixels; an alpha band alone counts as one."""
-    return [band for band in have if not is_alpha(band)] or list(have)
+    return [band for band in have if not _is_alpha(band)] or list(have)
 
 
-def is_alpha(band: Band) -> bool:
+def _is_alpha(band: Band) -> bool:
     """Whether a band of a DN raster is its mask; not one that its name says to be a band, whatever GDAL tagged it.
 
     Of 8 bits, GDAL calls any fourth band alpha, one of a mask too.
@@ -325,7 +325,7 @@ def with_masks(header: Header, bands: list[Band]) -> tuple[list[Band], list[str]
     if len({str(band.nodata) for band in bands}) > 1:
         note = f"{header.path}: bands have nodata values of their own; decoding writes one for all"
         return [_masked(band, "band", nodata=None) for band in bands], [note]
-    alphas = [band.source for band in header.bands if is_alpha(band)]
+    alphas = [band.source for band in header.bands if _is_alpha(band)]
     if alphas and not any(band.source in alphas for band in bands):
         note = f"{header.path}: its alpha band becomes a mask: 0 is missing, all else valid; decoding writes a mask"
         return [_by_alpha(band, alphas) for band in bands], [note]

@@ -21,12 +21,12 @@ from eozip.raster.open import open_scene
 from eozip.raster.read import SceneReader, open_reader
 from eozip.raster.scene import Scene
 
-SCL_CLASSES = {
+_SCL_CLASSES = {
     0: "no data", 1: "saturated", 2: "dark", 3: "cloud shadow", 4: "vegetation", 5: "bare", 6: "water",
     7: "unclassified", 8: "cloud, medium probability", 9: "cloud, high probability", 10: "thin cirrus", 11: "snow",
 }  # fmt: skip
 _BANDS = {"scl": "SCL", "prob": "CLP"}
-MASK_BANDS = tuple(_BANDS.values())
+_MASK_BANDS = tuple(_BANDS.values())
 _CLOUD, _SHADOW = 1, 4  # bands 2 and 5 of AllClear's cld_shdw, counted from 0
 
 
@@ -70,7 +70,7 @@ def parse_mask(text: str) -> MaskSpec:
     if kind in ("scl", "allclear"):
         raise InputError(
             f"mask: expected scl:CLASSES[@PATH] such as scl:3,8,9,10, or allclear@PATH, got {text!r}; classes are "
-            + ", ".join(f"{number} {name}" for number, name in SCL_CLASSES.items())
+            + ", ".join(f"{number} {name}" for number, name in _SCL_CLASSES.items())
         )
     return MaskSpec("any", path=text)
 
@@ -152,7 +152,7 @@ def split_mask(scene: Scene, spec: MaskSpec) -> tuple[Scene, Scene | None]:
     Raises:
         InputError: no such band.
     """
-    pixels = scene.select([i for i, name in enumerate(scene.band_names) if name not in MASK_BANDS])
+    pixels = scene.select([i for i, name in enumerate(scene.band_names) if name not in _MASK_BANDS])
     if spec.band is None:
         return pixels, None
     if spec.band not in scene.band_names:
@@ -226,7 +226,7 @@ _RULES: dict[str, Callable[[MaskSpec, np.ndarray], np.ndarray]] = {
 
 def _classes(value: str) -> tuple[int, ...]:
     parts = value.split(",")
-    known = all(part.strip().isdigit() and int(part) in SCL_CLASSES for part in parts)
+    known = all(part.strip().isdigit() and int(part) in _SCL_CLASSES for part in parts)
     return tuple(int(part) for part in parts) if known else ()
 
 

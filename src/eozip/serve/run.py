@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from eozip.errors import InputError
 
-LOOPBACK = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
 _STARTING = 30.0  # seconds
 
 
@@ -41,13 +41,13 @@ def _reason(host: str, port: int, error: OSError) -> str:
     why = error.strerror or error
     if error.errno == errno.EACCES:
         return f"port {port} of {host}: expected one that you may use, got {why}; choose one above 1023"
-    return f"host {host}: expected an address of this machine, got {why}; leave --host out for {LOOPBACK}"
+    return f"host {host}: expected an address of this machine, got {why}; leave --host out for {_LOOPBACK}"
 
 
 def address_of(bound: socket.socket) -> str:
     """How a browser reaches a socket."""
     host, port = bound.getsockname()[:2]
-    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -84,7 +84,7 @@ class Running:
         self._socket.close()
 
 
-def start_app(app: Starlette, host: str = LOOPBACK, port: int = 0) -> Running:
+def start_app(app: Starlette, host: str = _LOOPBACK, port: int = 0) -> Running:
     """Serves in a thread.
 
     Args:

@@ -27,7 +27,7 @@ from eozip.store.pixels import check_budget
 from eozip.store.shards import MISSING, Position, Read, Shard, fetch, index_bytes, read_index
 
 Result = TypeVar("Result")
-METADATA = "zarr.json"
+_METADATA = "zarr.json"
 
 
 def budget_store(store: str | Path | Store, budget: int) -> BudgetStore:
@@ -82,7 +82,7 @@ class BudgetStore(WrapperStore[Store]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Bytes of a key; metadata with the budget in it, shards with zeros for what it leaves out."""
-        if key.rsplit("/", 1)[-1] == METADATA:
+        if key.rsplit("/", 1)[-1] == _METADATA:
             return await self._metadata(key, prototype)
         grid = await self._grid(key)
         if grid is None:
@@ -103,7 +103,7 @@ class BudgetStore(WrapperStore[Store]):
     async def _grid(self, key: str) -> tuple[int, ...] | None:
         """Chunks per shard along each axis; None if the key is no shard of streams."""
         array, found, _ = key.rpartition("/c/")
-        data = await self._store.get(f"{array}/{METADATA}", default_buffer_prototype()) if found else None
+        data = await self._store.get(f"{array}/{_METADATA}", default_buffer_prototype()) if found else None
         return None if data is None else _chunks_per_shard(parsed(data.to_bytes(), key))
 
     async def _cut(self, key: str, shard: Shard, byte_range: ByteRequest | None) -> bytes:
@@ -165,7 +165,7 @@ def _tell(document: Any, budget: int) -> None:
 
 def _chunks_per_shard(array: dict[str, Any]) -> tuple[int, ...] | None:
     try:
-        document = checked(ShardedDocument, array, METADATA)
+        document = checked(ShardedDocument, array, _METADATA)
     except FormatError:
         return None  # an array of another kind
     inner, shard = document.codecs[0].configuration, document.chunk_grid.configuration.chunk_shape

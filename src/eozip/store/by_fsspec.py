@@ -29,10 +29,10 @@ def open_files(store: str | os.PathLike[str], **storage_options: Any) -> StoreFi
     Raises:
         FormatError: there is no store.
     """
-    return FsspecFiles(str(store), **storage_options) if is_url(store) else StoreFiles(Path(store))
+    return _FsspecFiles(str(store), **storage_options) if is_url(store) else StoreFiles(Path(store))
 
 
-class FsspecFiles(StoreFiles):
+class _FsspecFiles(StoreFiles):
     """As `StoreFiles`, by fsspec; nothing is written.
 
     Args:

@@ -53,7 +53,7 @@ _MOST_REMEMBERED = 1 << 16
 _MOST_PICKLED = 1 << 10
 _TWIN_STEP = 4  # of the rows and columns in which two bands must be equal to be taken for one
 _LEAST_MOVED = 3
-HINT = "to save decoded pixels, drop the encoding first: ds.drop_encoding().to_zarr(...); to copy a store, copy its files"
+_HINT = "to save decoded pixels, drop the encoding first: ds.drop_encoding().to_zarr(...); to copy a store, copy its files"
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Seen:
         if is_missing and have.tobytes() not in self.used:
             raise InputError(
                 f"expected an array [time, band, y, x] of all {bands} bands, as it was opened, got values in {have.sum()} "
-                f"of {len(have)}: it has fewer bands, or its axes are in another order; {HINT}"
+                f"of {len(have)}: it has fewer bands, or its axes are in another order; {_HINT}"
             )
         for axis in (2, 3):
             length = _extent(used, axis)
@@ -138,13 +138,13 @@ class Seen:
             if is_other and length < dn.shape[axis] and (axis, length) not in self.extents:
                 raise InputError(
                     f"expected an array [time, band, y, x], as it was opened, got one that ends after {length} along axis "
-                    f"{axis}, as bands or dates do; {HINT}"
+                    f"{axis}, as bands or dates do; {_HINT}"
                 )
         doubled = sorted(_twins(dn) - self.twins)
         if doubled:
             raise InputError(
                 f"expected an array of all {bands} bands, as it was opened, got one in which bands {doubled[0][0] + 1} and "
-                f"{doubled[0][1] + 1} are the same pixels; {HINT}"
+                f"{doubled[0][1] + 1} are the same pixels; {_HINT}"
             )
         self._check_order(dn)
 
@@ -155,14 +155,14 @@ class Seen:
         if moved >= _LEAST_MOVED and 2 * moved > len(known):
             raise InputError(
                 f"expected the bands in the order in which they were opened, got {moved} of {len(known)} known pixels with "
-                f"their bands in another order; {HINT}"
+                f"their bands in another order; {_HINT}"
             )
 
 
 _KNOWN: weakref.WeakValueDictionary[str, Seen] = weakref.WeakValueDictionary()  # of this process, by name
 
 
-def seen_by(name: str) -> Seen:
+def _seen_by(name: str) -> Seen:
     """What all codecs of this process that share a name have seen."""
     return _KNOWN.setdefault(name, Seen(name=name))
 
@@ -177,7 +177,7 @@ def _again(
     used: set[bytes],
 ) -> Seen:
     """What another process, or this one, pickled: joined to what is known here under the same name."""
-    seen = seen_by(name)
+    seen = _seen_by(name)
     with seen.lock:
         seen._join(bands, dates, extents, twins, used)
         seen.spectra.update(spectra)
@@ -212,7 +212,7 @@ def _spectra(dn: np.ndarray) -> list[tuple[bytes, bytes]]:
 
 NAME = "eozip.chunk"
 BITSTREAM = 1
-DTYPES = ("uint16", "int16")
+_DTYPES = ("uint16", "int16")
 _KINDS: dict[str, tuple[type, ...]] = {
     "codec": (str,),
     "quality": (int, float, NoneType),
@@ -236,13 +236,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_error": (0, 65535),
 }
 _MAX_NAME = 256
-MAX_BUDGET, MAX_GROUP = 255, 4096  # sections of a date; dates of a group
+MAX_BUDGET, _MAX_GROUP = 255, 4096  # sections of a date; dates of a group
 _OWN = secrets.token_hex(8)
 """Marks what this process wrote into metadata for itself: a budget that is read without it came from a file."""
 DESK = Desk(min(MOST_AT_ONCE, max(2, os.cpu_count() or 1)))  # zarr sends up to 10 chunks at once
 
 
-class DecodedBuffer(CpuNDBuffer):
+class _DecodedBuffer(CpuNDBuffer):
     """A buffer that remembers that it came out of a lossy stream.
 
     On a partial write zarr decodes the old chunk, copies this buffer, changes a part of it, and encodes it
@@ -325,7 +325,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         if "grids" in configuration:
             own["grids"] = read_grids(configuration["grids"])
         read = cls(**{**configuration, **own})
-        object.__setattr__(read, "seen", seen_by(json.dumps(configuration, sort_keys=True)))
+        object.__setattr__(read, "seen", _seen_by(json.dumps(configuration, sort_keys=True)))
         return read
 
     def to_dict(self) -> dict[str, Any]:
@@ -405,7 +405,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         return joint(dict(zip((g.resolution for g in groups), parts, strict=True)), self.grids, (h, w))
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
-        if isinstance(chunk_array, DecodedBuffer):
+        if isinstance(chunk_array, _DecodedBuffer):
             raise InputError(
                 "expected a write of whole chunks, got a partial one, which would decode and re-encode the "
                 "rest of the chunk and so lose quality; write whole chunks, or encode the changed scene into "
@@ -425,13 +425,13 @@ class EozipChunkCodec(ArrayBytesCodec):
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
         with DESK.turn(self._needs_torch):
             found = split(chunk_bytes.to_bytes(), self.budget)
-            dn = join_dates([self.decoded(piece.data) for piece in found])
+            dn = _join_dates([self.decoded(piece.data) for piece in found])
         fill = chunk_spec.fill_value
-        chunk = fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
+        chunk = _fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
         if self._is_exact:
             return CpuNDBuffer.from_numpy_array(chunk)
         self.seen.add(chunk, fill)
-        return DecodedBuffer.from_numpy_array(chunk)
+        return _DecodedBuffer.from_numpy_array(chunk)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
         with DESK.announced():
@@ -472,7 +472,7 @@ def _check_field(name: str, value: Any, kinds: tuple[type, ...]) -> None:
 
 def _check_budgets(value: Sequence[Any]) -> None:
     whole = all(isinstance(k, int) and not isinstance(k, bool) and 0 <= k <= MAX_BUDGET for k in value)
-    if not whole or not 0 < len(value) <= MAX_GROUP or value[0] < 1:
+    if not whole or not 0 < len(value) <= _MAX_GROUP or value[0] < 1:
         raise FormatError(
             f"{NAME}: budgets: expected whole numbers up to {MAX_BUDGET}, the first from 1, got {value!r:.80}"
         )
@@ -490,11 +490,11 @@ def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
     """
     if len(shape) != 4:
         raise InputError(f"{NAME}: expected an array [T, C, H, W], got shape {shape}")
-    if dtype.name not in DTYPES:
+    if dtype.name not in _DTYPES:
         raise InputError(f"{NAME}: expected dtype uint16 or int16, got {dtype}; scale and round to DN")
 
 
-def join_dates(stacks: list[np.ndarray]) -> np.ndarray:
+def _join_dates(stacks: list[np.ndarray]) -> np.ndarray:
     """Stacks [t, C, h, w] of one chunk's streams > one stack.
 
     Raises:
@@ -507,7 +507,7 @@ def join_dates(stacks: list[np.ndarray]) -> np.ndarray:
     return stacks[0] if len(stacks) == 1 else np.concatenate(stacks)
 
 
-def fit_to_chunk(dn: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fill: Any) -> np.ndarray:
+def _fit_to_chunk(dn: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fill: Any) -> np.ndarray:
     """Puts a decoded stack into the leading corner of its chunk.
 
     Args:

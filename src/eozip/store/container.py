@@ -22,9 +22,9 @@ from eozip.errors import FormatError, LimitError, OutputError
 from eozip.keys import Place, RemotePath
 from eozip.outputs import flush, flush_folder, locked, publish, put_back, resolved, temporary
 
-MAX_RATIO = 200
+_MAX_RATIO = 200
 """How many times larger than its packed bytes an entry may be: streams do not shrink, and metadata by less than this."""
-RATIO_ROOM = 1 << 20  # bytes that any entry may have
+_RATIO_ROOM = 1 << 20  # bytes that any entry may have
 # what zipfile and its decompressors raise for bytes that are no zip file, or one of another kind
 ZIP_FAULTS = (
     zipfile.BadZipFile,
@@ -164,9 +164,9 @@ class StoreFiles:
         if self._zip is None or self._unpacked[0] == key:
             return self._unpacked[1]
         entry = self._zip.getinfo(key)
-        if entry.file_size > max(RATIO_ROOM, MAX_RATIO * entry.compress_size):
+        if entry.file_size > max(_RATIO_ROOM, _MAX_RATIO * entry.compress_size):
             raise LimitError(
-                f"{self.path}, entry {key}: expected at most {MAX_RATIO} times its packed {entry.compress_size} bytes, got "
+                f"{self.path}, entry {key}: expected at most {_MAX_RATIO} times its packed {entry.compress_size} bytes, got "
                 f"{entry.file_size}; unpack the store yourself if you trust it"
             )
         try:
@@ -201,7 +201,7 @@ class StoreFiles:
 
 KEY = re.compile(r"(.+/)?(zarr\.json|c(/\d+)*)")  # of a Zarr v3 hierarchy
 _MARK, _DOCUMENT = b"eozip", "zarr.json"
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same input gives the same bytes
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same input gives the same bytes
 
 
 class Container(Protocol):
@@ -216,7 +216,7 @@ class Container(Protocol):
     def check(self) -> None: ...
 
 
-class DirectoryContainer:
+class _DirectoryContainer:
     """Each key is a file below `root`, an empty folder."""
 
     def __init__(self, root: Path) -> None:
@@ -263,7 +263,7 @@ class ZipContainer:
         self._size = 0
 
     def put(self, key: str, data: bytes) -> None:
-        entry = zipfile.ZipInfo(key, date_time=ZIP_DATE)
+        entry = zipfile.ZipInfo(key, date_time=_ZIP_DATE)
         entry.external_attr = 0o644 << 16
         entry.compress_type = zipfile.ZIP_DEFLATED if key.endswith(_DOCUMENT) else zipfile.ZIP_STORED
         self._zip.writestr(entry, data)
@@ -430,7 +430,7 @@ def _updating_here(target: Path, state: bytes) -> Iterator[Container]:
 
 
 def _container(part: Path) -> Container:
-    return DirectoryContainer(part) if part.is_dir() else ZipContainer(part)
+    return _DirectoryContainer(part) if part.is_dir() else ZipContainer(part)
 
 
 def _copy_others(target: Path, container: Container) -> None:

@@ -39,8 +39,8 @@ from eozip.store.metadata import labels_of
 from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 from eozip.store.remote import store_files
 
-MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
-MAX_PER_SHARD = 1 << 20  # chunks
+_MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
+_MAX_PER_SHARD = 1 << 20  # chunks
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,9 @@ def _grid(path: Place, array: ArrayDocument, dates: int) -> Grid:
     problem = size_problem(chunk)
     if problem:
         raise LimitError(f"{path}: chunks of {chunk}: {problem}; {NOT_OURS}")
-    if grid.chunk_count > MAX_CHUNKS or math.prod(grid.per_shard) > MAX_PER_SHARD:
+    if grid.chunk_count > _MAX_CHUNKS or math.prod(grid.per_shard) > _MAX_PER_SHARD:
         raise LimitError(
-            f"{path}: expected at most {MAX_CHUNKS} chunks, {MAX_PER_SHARD} in a shard, got {grid.chunk_count}, "
+            f"{path}: expected at most {_MAX_CHUNKS} chunks, {_MAX_PER_SHARD} in a shard, got {grid.chunk_count}, "
             f"{math.prod(grid.per_shard)}; {NOT_OURS}"
         )
     return grid

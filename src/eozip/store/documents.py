@@ -25,7 +25,7 @@ from eozip.store.container import StoreFiles
 
 NOT_OURS = "the store was not written by eozip, or was changed after writing"
 GROUP, RECORD, ARRAY, TIME = "zarr.json", "eozip", "reflectance", "time"
-MAX_DOCUMENT = 1 << 25  # bytes; ten years of daily scenes with 2 kB of tags take 8 MB
+_MAX_DOCUMENT = 1 << 25  # bytes; ten years of daily scenes with 2 kB of tags take 8 MB
 _MAX_INTEGER = (1 << 63) - 1  # of any JSON document here
 _MAX_COUNT = 1 << 53
 _FAULTS_SHOWN = 3
@@ -67,13 +67,13 @@ def _wkt(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
-Wkt = Annotated[Text, AfterValidator(_wkt)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Number = int | Finite  # stays what it was written as
-Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+_Wkt = Annotated[Text, AfterValidator(_wkt)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = int | _Finite  # stays what it was written as
+_Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Length = Annotated[int, Field(ge=1, le=1 << 31)]
-Lengths = tuple[Length, Length, Length, Length]
+_Lengths = tuple[Length, Length, Length, Length]
 Tags = dict[Text, Text]
 
 
@@ -83,20 +83,20 @@ class _Document(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class RasterProfile(_Document):
+class _RasterProfile(_Document):
     """See `eozip.raster.Profile`."""
 
     height: Annotated[int, Field(ge=1, le=1 << 24)]
     width: Annotated[int, Field(ge=1, le=1 << 24)]
     dtype: Literal["uint16", "int16"]
-    crs: Wkt | None
-    transform: tuple[Finite, Finite, Finite, Finite, Finite, Finite] | None
-    gcps: tuple[tuple[Finite, Finite, Finite, Finite, Finite], ...]
-    gcp_crs: Wkt | None
+    crs: _Wkt | None
+    transform: tuple[_Finite, _Finite, _Finite, _Finite, _Finite, _Finite] | None
+    gcps: tuple[tuple[_Finite, _Finite, _Finite, _Finite, _Finite], ...]
+    gcp_crs: _Wkt | None
     nodata: Number | None
     band_names: tuple[Text | None, ...]
-    scales: tuple[Finite, ...]
-    offsets: tuple[Finite, ...]
+    scales: tuple[_Finite, ...]
+    offsets: tuple[_Finite, ...]
     units: tuple[Text | None, ...]
     colorinterp: tuple[Annotated[str, AfterValidator(_colour)], ...]
 
@@ -104,8 +104,8 @@ class RasterProfile(_Document):
 class GeoTiff(_Document):
     """What is needed to write the source's GeoTIFFs again; see `eozip.store.description.Description`."""
 
-    profile: RasterProfile
-    band_order: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_BANDS)]
+    profile: _RasterProfile
+    band_order: Annotated[tuple[_Count, ...], Field(min_length=1, max_length=MAX_BANDS)]
     tags: Annotated[tuple[dict[Text, Tags], ...], Field(min_length=1)]
     band_tags: tuple[Tags, ...]
     files: tuple[Annotated[Text, AfterValidator(_file_name)], ...]
@@ -123,31 +123,31 @@ class Facts(_Document):
     weights_hash: Text | None
     quality: Number | None
     target_psnr: Number | None
-    max_error: Count | None
+    max_error: _Count | None
     quality_used: tuple[Number, Number] | None
-    psnr: Decibels | None
+    psnr: _Decibels | None
     peak: Number
-    band_psnr: tuple[Decibels | None, ...]
-    date_psnr: tuple[Decibels | None, ...]
+    band_psnr: tuple[_Decibels | None, ...]
+    date_psnr: tuple[_Decibels | None, ...]
     date_bits: tuple[Annotated[float, Field(ge=0, le=_MAX_COUNT)] | None, ...]
-    valid_pixels: tuple[Count, ...]
-    chunks: Count
-    empty_chunks: Count
-    chunks_below_target: Count
-    chunks_with_residual_layer: Count
-    chunks_without_network: Count
-    date_dropped: tuple[Count, ...] | None = None
+    valid_pixels: tuple[_Count, ...]
+    chunks: _Count
+    empty_chunks: _Count
+    chunks_below_target: _Count
+    chunks_with_residual_layer: _Count
+    chunks_without_network: _Count
+    date_dropped: tuple[_Count, ...] | None = None
     groups: tuple[Annotated[int, Field(ge=1, le=MAX_DATES)], ...] | None = None
-    unmeasured: tuple[Count, ...] = ()
+    unmeasured: tuple[_Count, ...] = ()
 
 
 class LatticeRecord(_Document):
     """What DN mean where the source held floats; see `eozip.raster.scene.Lattice`."""
 
-    step: Finite
-    base: Finite
+    step: _Finite
+    base: _Finite
     dtype: Literal["float32", "float64"]
-    nodata: Finite | Literal["nan"] | None
+    nodata: _Finite | Literal["nan"] | None
 
 
 class LayerRecord(_Document):
@@ -183,15 +183,15 @@ class ProductRecord(_Document):
 
     kind: Text
     acquisitions: tuple[dict[str, Any], ...]
-    offsets: tuple[tuple[Finite, ...], ...]
+    offsets: tuple[tuple[_Finite, ...], ...]
     names: tuple[tuple[Annotated[Text, AfterValidator(_file_name)], ...], ...]
     layers: tuple[LayerRecord, ...] = ()
     lattice: LatticeRecord | None = None
-    files_bytes: Count | None = None
-    samples: Count
+    files_bytes: _Count | None = None
+    samples: _Count
     labels: tuple[Text, ...]
     sensor: Text | None = None
-    scale: Finite | None = None
+    scale: _Finite | None = None
 
 
 class Record(_Document):
@@ -210,7 +210,7 @@ class RecordDocument(_Document):
 
 
 class _ChunkShape(_Document):
-    chunk_shape: Lengths
+    chunk_shape: _Lengths
 
 
 class _ChunkGrid(_Document):
@@ -228,7 +228,7 @@ class _ChunkKeys(_Document):
 
 
 class _Shards(_Document):
-    chunk_shape: Lengths
+    chunk_shape: _Lengths
     codecs: Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=1)]
     index_codecs: tuple[dict[str, Any], ...]
     index_location: Literal["end"] = "end"
@@ -250,7 +250,7 @@ class ArrayDocument(ShardedDocument):
     """reflectance/zarr.json."""
 
     node_type: Literal["array"]
-    shape: Lengths
+    shape: _Lengths
     data_type: Literal["uint16", "int16"]
     chunk_key_encoding: _ChunkKeys
     fill_value: Annotated[int, Field(ge=-32768, le=65535)]
@@ -321,9 +321,9 @@ def read_raw(files: StoreFiles, key: str) -> dict[str, Any]:
     size = files.size(key)
     if size is None:
         raise FormatError(f"{where}: expected this key, got none; {NOT_OURS}")
-    if size > MAX_DOCUMENT:
+    if size > _MAX_DOCUMENT:
         raise LimitError(
-            f"{where}: expected at most {MAX_DOCUMENT} bytes of metadata, got {size}; {NOT_OURS}"
+            f"{where}: expected at most {_MAX_DOCUMENT} bytes of metadata, got {size}; {NOT_OURS}"
         )
     return parsed(files.get(key) or b"", where)
 

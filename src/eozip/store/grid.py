@@ -11,9 +11,9 @@ from eozip.errors import InputError
 
 CHUNK = 256
 GOP = 4
-CHUNKS_PER_SHARD = 8
-LARGEST_UNIT = 64  # pixels: of sides that must suit coarser grids
-MULTIPLE = 16  # of pixels: fitted chunk sides stay multiples of the networks' stride
+_CHUNKS_PER_SHARD = 8
+_LARGEST_UNIT = 64  # pixels: of sides that must suit coarser grids
+_MULTIPLE = 16  # of pixels: fitted chunk sides stay multiples of the networks' stride
 
 Shape = tuple[int, int, int, int]
 
@@ -89,7 +89,7 @@ def plan(
     shape: Shape,
     chunk: int | None = None,
     gop: int = GOP,
-    per_shard: int = CHUNKS_PER_SHARD,
+    per_shard: int = _CHUNKS_PER_SHARD,
     alignment: int = 1,
 ) -> Grid:
     """Chooses chunks and shards for a scene.
@@ -116,7 +116,7 @@ def plan(
             f"chunk: expected a multiple of {alignment} pixels, after which cells of all grids begin, got {chunk}; choose "
             f"{max(1, round(chunk / alignment)) * alignment}"
         )
-    fitted = fitted_side if alignment == 1 else partial(aligned_side, alignment=alignment)
+    fitted = fitted_side if alignment == 1 else partial(_aligned_side, alignment=alignment)
     height, width = (chunk or fitted(length) for length in shape[2:])
     rows, columns = -(-shape[2] // height), -(-shape[3] // width)
     sides = (min(per_shard, rows), min(per_shard, columns))
@@ -133,13 +133,13 @@ def regular_groups(first: int, stop: int, gop: int) -> tuple[int, ...]:
 def fitted_side(length: int, side: int = CHUNK) -> int:
     """Side near 256 that cuts `length` into nearly equal parts: 264 become one chunk, not 256 + 8."""
     parts = max(1, round(length / side))
-    return min(length, -(-length // (parts * MULTIPLE)) * MULTIPLE)
+    return min(length, -(-length // (parts * _MULTIPLE)) * _MULTIPLE)
 
 
-def aligned_side(length: int, alignment: int, side: int = CHUNK) -> int:
+def _aligned_side(length: int, alignment: int, side: int = CHUNK) -> int:
     """As `fitted_side`, a multiple of `alignment` and, as far as it is small, of more powers of 2: for reduced pictures."""
     unit = alignment
-    while 2 * unit <= LARGEST_UNIT:
+    while 2 * unit <= _LARGEST_UNIT:
         unit *= 2
     if length <= side + side // 2:
         return length

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DROPPED = "dropped"
 OFFSET = "radiometric_offset"
-TIME_CHUNK = 512  # appended dates stay within one small key
+_TIME_CHUNK = 512  # appended dates stay within one small key
 DIMENSIONS = ("time", "band", "y", "x")
 _SHOWN = (
     "codec",
@@ -77,21 +77,21 @@ def metadata_keys(
     """
     with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
         memory = MemoryStore()
-        placed = root_attributes(scene, extras)
+        placed = _root_attributes(scene, extras)
         group = zarr.create_group(memory, attributes={**group_attributes(facts), **placed})
         product = {} if extras is None else {"product": extras.record.model_dump(mode="json")}
         record = {"eozip": dict(facts), "geotiff": _geotiff(scene, order), **product}
         group.create_group(RECORD, attributes=record)
-        offsets = own_offsets(scene, order)
+        offsets = _own_offsets(scene, order)
         _add_pixels(group, scene, grid, codec, has_offsets=offsets is not None)
         _add_coordinates(group, scene.select(order), codec.sensor)
-        add_crs(group, scene.profile)
+        _add_crs(group, scene.profile)
         if offsets is not None:
-            add_offsets(group, offsets)
+            _add_offsets(group, offsets)
         if extras is not None:
             _add_grids(group, scene.profile, extras.factors, extras.layers, len(scene.dates))
         if dropped is not None:
-            add_dropped(group, dropped)
+            _add_dropped(group, dropped)
         beside(group)
         return _consolidated(memory)
 
@@ -110,7 +110,7 @@ def group_attributes(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"Conventions": "CF-1.11", "eozip": json.dumps(shown)}
 
 
-def root_attributes(scene: Scene, extras: Extras | None) -> dict[str, Any]:
+def _root_attributes(scene: Scene, extras: Extras | None) -> dict[str, Any]:
     """Where the joint cube of a product lies, and which groups hold the bands of coarser grids.
 
     Stores of plain scenes have none: NetCDF cannot hold lists of objects, and these are often saved as such.
@@ -143,8 +143,8 @@ def _add_grids(
         suffix = f"_{name}"
         made = group.create_group(name, attributes=grid_attributes(own, factor, suffix))
         if any(layer.folder == name for layer in layers):
-            add_centres(made, own, factor, suffix)
-            add_crs(made, own, factor)
+            _add_centres(made, own, factor, suffix)
+            _add_crs(made, own, factor)
     for layer in layers:
         create(group, layer, dates)
 
@@ -162,20 +162,20 @@ def layer_keys(
     return dict(sorted(found.items()))
 
 
-def own_offsets(scene: Scene, order: Sequence[int]) -> np.ndarray | None:
+def _own_offsets(scene: Scene, order: Sequence[int]) -> np.ndarray | None:
     """[T, C] radiometric offsets in the order of an array's bands; None where it is one value."""
     if scene.offsets is None or len(set(sum(scene.offsets, ()))) <= 1:
         return None
     return np.array(scene.offsets, np.float64)[:, list(order)]
 
 
-def add_offsets(group: zarr.Group, offsets: np.ndarray) -> None:
+def _add_offsets(group: zarr.Group, offsets: np.ndarray) -> None:
     """The coordinate `radiometric_offset`: DN added to those of reflectance, by date and band."""
     is_whole = bool((offsets == np.rint(offsets)).all())
     array = group.create_array(
         OFFSET,
         shape=offsets.shape,
-        chunks=(TIME_CHUNK, offsets.shape[1]),  # whatever the number of dates, as `dropped`
+        chunks=(_TIME_CHUNK, offsets.shape[1]),  # whatever the number of dates, as `dropped`
         dtype=np.int64 if is_whole else np.float64,
         dimension_names=DIMENSIONS[:2],
         attributes={"long_name": "DN added to those of reflectance 0", "units": "1"},
@@ -186,7 +186,7 @@ def add_offsets(group: zarr.Group, offsets: np.ndarray) -> None:
 
 def offset_keys(offsets: np.ndarray) -> dict[str, bytes]:
     """The coordinate `radiometric_offset` alone, by key of the store: its chunk, then its zarr.json."""
-    return _keys_of(OFFSET, lambda group: add_offsets(group, offsets))
+    return _keys_of(OFFSET, lambda group: _add_offsets(group, offsets))
 
 
 def _geotiff(scene: Scene, order: Sequence[int]) -> dict[str, Any]:
@@ -242,12 +242,12 @@ def _pixel_attributes(codec: EozipChunkCodec, has_offsets: bool) -> dict[str, An
     return attributes
 
 
-def add_dropped(group: zarr.Group, pixels: Sequence[int]) -> None:
+def _add_dropped(group: zarr.Group, pixels: Sequence[int]) -> None:
     """How many pixels of each date are forecast; the streams say which."""
     array = group.create_array(
         DROPPED,
         shape=(len(pixels),),
-        chunks=(TIME_CHUNK,),  # whatever the number of dates: what an append rewrites suits old metadata
+        chunks=(_TIME_CHUNK,),  # whatever the number of dates: what an append rewrites suits old metadata
         dtype=np.int64,
         dimension_names=[DIMENSIONS[0]],
         attributes={"long_name": "pixels of a date that are forecast, not coded"},
@@ -258,7 +258,7 @@ def add_dropped(group: zarr.Group, pixels: Sequence[int]) -> None:
 
 def dropped_keys(pixels: Sequence[int]) -> dict[str, bytes]:
     """The array `dropped` alone, by key of the store: its chunk, then its zarr.json."""
-    return _keys_of(DROPPED, lambda group: add_dropped(group, pixels))
+    return _keys_of(DROPPED, lambda group: _add_dropped(group, pixels))
 
 
 def _keys_of(name: str, add: Callable[[zarr.Group], None]) -> dict[str, bytes]:
@@ -299,11 +299,11 @@ def time_keys(dates: Sequence[datetime | None], room: int) -> dict[str, bytes]:
 
 
 def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
-    _add_time(group, scene.dates, max(TIME_CHUNK, len(scene.dates)))
+    _add_time(group, scene.dates, max(_TIME_CHUNK, len(scene.dates)))
     names = band_labels(scene, sensor)
     band = group.create_array("band", shape=(len(names),), dtype=str, dimension_names=["band"])
     band[:] = np.array(names, dtype=object)
-    add_centres(group, scene.profile)
+    _add_centres(group, scene.profile)
 
 
 def _add_time(group: zarr.Group, dates: Sequence[datetime | None], room: int) -> None:
@@ -317,11 +317,11 @@ def _add_time(group: zarr.Group, dates: Sequence[datetime | None], room: int) ->
             "calendar": "proleptic_gregorian",
             "standard_name": "time",
         }
-        values = [seconds_of(date) for date in known]
+        values = [_seconds_of(date) for date in known]
     _add_array(group, TIME, np.array(values, dtype=np.int64), [TIME], attributes, room)
 
 
-def seconds_of(date: datetime) -> int:
+def _seconds_of(date: datetime) -> int:
     """Since 1970, of a UTC date without tzinfo."""
     return int(date.replace(tzinfo=UTC).timestamp())
 
@@ -330,7 +330,7 @@ def _is_north_up(transform: tuple[float, ...]) -> bool:
     return transform[1] == 0 and transform[3] == 0
 
 
-def add_centres(group: zarr.Group, profile: Profile, factor: int = 1, suffix: str = "") -> None:
+def _add_centres(group: zarr.Group, profile: Profile, factor: int = 1, suffix: str = "") -> None:
     """1-D coordinates of a grid `factor` times coarser than a profile's.
 
     They exist only for grids that are not rotated; others have the GeoTransform alone.
@@ -358,7 +358,7 @@ def _is_geographic(profile: Profile) -> bool:
     return (profile.crs or "").upper().startswith(("GEOGCS", "GEOGCRS"))
 
 
-def add_crs(group: zarr.Group, profile: Profile, factor: int = 1) -> None:
+def _add_crs(group: zarr.Group, profile: Profile, factor: int = 1) -> None:
     """The CF grid mapping of a grid `factor` times coarser than a profile's."""
     _add_array(group, "spatial_ref", np.array(0, dtype=np.int64), [], crs_attributes(profile, factor))
 

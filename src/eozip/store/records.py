@@ -42,7 +42,7 @@ def extras_of(found: Joined, layers: Sequence[Placed], samples: int, labels: Seq
         kind=product.kind,
         acquisitions=tuple(one.to_dict() for one in product.acquisitions),
         offsets=found.scene.band_offsets,
-        names=names_of(found.scene),
+        names=_names_of(found.scene),
         layers=tuple(one.record for one in layers),
         lattice=lattice_record(found.scene.lattice),
         files_bytes=product.files_bytes,
@@ -61,7 +61,7 @@ def as_product(source: Scene | Product) -> Product:
     return Product((source,), tuple(Acquisition(date) for date in source.dates))
 
 
-def names_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
+def _names_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
     """[T][C] names of the files that bands came in, without folders."""
     return tuple(tuple(file_name(source.path) for source in date) for date in scene.sources)
 
@@ -109,7 +109,7 @@ def grown(
     values = {value for of_date in [*old_offsets, *offsets] for value in of_date}
     if found.product is None and not layers and len(values) == 1:
         return None
-    old = found.product or plain_record(found, old_offsets)
+    old = found.product or _plain_record(found, old_offsets)
     scene = new.scene.select(positions)
     paths = {layer.path for layer in old.layers}
     known = old.files_bytes, new.product.files_bytes
@@ -117,7 +117,7 @@ def grown(
         update={
             "acquisitions": (*old.acquisitions, *(one.to_dict() for one in new.product.acquisitions)),
             "offsets": tuple(tuple(map(float, of_date)) for of_date in [*old.offsets, *offsets]),
-            "names": (*old.names, *names_of(scene)),
+            "names": (*old.names, *_names_of(scene)),
             "layers": (*old.layers, *(one.record for one in layers if one.record.path not in paths)),
             "files_bytes": None if None in known else sum(known),
             "samples": old.samples + samples((scene.shape[0], *found.grid.shape[1:]), found.codec.grids),
@@ -125,7 +125,7 @@ def grown(
     )
 
 
-def plain_record(found: Description, offsets: Sequence[Sequence[float]]) -> ProductRecord:
+def _plain_record(found: Description, offsets: Sequence[Sequence[float]]) -> ProductRecord:
     """The record of a store that was no more than a scene so far."""
     bands = found.grid.shape[1]
     dates = [None if date is None else datetime.fromisoformat(date) for date in found.dates]

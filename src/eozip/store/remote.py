@@ -18,7 +18,7 @@ from eozip.errors import FormatError, InputError, OutputError
 from eozip.keys import Lease, Place, RemoteKeys, RemotePath, leased, token_of
 from eozip.store.container import KEY, SELF, Container, StoreFiles, is_zip_name
 
-GROUP, WRITING = "zarr.json", ".eozip-writing"
+GROUP, _WRITING = "zarr.json", ".eozip-writing"
 _MARK, _SHARDS = b"eozip", "reflectance/c/"
 
 
@@ -35,7 +35,7 @@ class RemoteFiles(StoreFiles):
 
     def names(self) -> list[str]:
         """Every key, sorted."""
-        return [key for key in self.keys.sizes() if key != WRITING]
+        return [key for key in self.keys.sizes() if key != _WRITING]
 
     def get(self, key: str) -> bytes | None:
         """The bytes of one key, or None where the store has no such key."""
@@ -82,7 +82,7 @@ def store_files(path: Place) -> StoreFiles:
     return RemoteFiles(path) if isinstance(path, RemotePath) else StoreFiles(path)
 
 
-class RemoteContainer:
+class _RemoteContainer:
     """Puts shards where they belong; all else waits for `commit`, in the order in which it came, the group's document last.
 
     Args:
@@ -149,12 +149,12 @@ def remote_writing(target: RemotePath, overwrite: bool) -> Iterator[Container]:
     """See `eozip.store.container.writing`. A store that is replaced is removed first."""
     check_remote_target(target, overwrite)
     keys = RemoteKeys(target)
-    with leased(keys, WRITING) as lease:
+    with leased(keys, _WRITING) as lease:
         check_remote_target(target, overwrite)
-        old = [key for key in keys.sizes() if key != WRITING]
+        old = [key for key in keys.sizes() if key != _WRITING]
         keys.remove([GROUP] if GROUP in old else [])  # first of all: half a store is none
         keys.remove([key for key in old if key != GROUP])
-        with _undoing(RemoteContainer(keys, lease)) as container:
+        with _undoing(_RemoteContainer(keys, lease)) as container:
             yield container
 
 
@@ -163,7 +163,7 @@ def remote_changing(store: RemotePath) -> Iterator[Place]:
     """See `eozip.store.container.changing`."""
     if RemoteFiles(store).get(GROUP) is None:
         raise FormatError(f"expected a store, got {store}, which has no {GROUP}; check the URL")
-    with leased(RemoteKeys(store), WRITING):
+    with leased(RemoteKeys(store), _WRITING):
         yield store
 
 
@@ -171,18 +171,18 @@ def remote_changing(store: RemotePath) -> Iterator[Place]:
 def remote_updating(target: RemotePath, state: bytes) -> Iterator[Container]:
     """See `eozip.store.container.updating`: shards are replaced as they come, which suits readers of the dates before."""
     keys = RemoteKeys(target)
-    lease = Lease(keys, WRITING, _held_by(keys))
-    with _undoing(RemoteContainer(keys, lease, state)) as container:
+    lease = Lease(keys, _WRITING, _held_by(keys))
+    with _undoing(_RemoteContainer(keys, lease, state)) as container:
         yield container
 
 
 def _held_by(keys: RemoteKeys) -> str:
     """The token of the lease that this process took in `remote_changing`."""
-    return token_of(keys.get(WRITING)) or ""
+    return token_of(keys.get(_WRITING)) or ""
 
 
 @contextmanager
-def _undoing(container: RemoteContainer) -> Iterator[RemoteContainer]:
+def _undoing(container: _RemoteContainer) -> Iterator[_RemoteContainer]:
     try:
         yield container
         container.commit()
@@ -196,7 +196,7 @@ def check_remote_target(target: RemotePath, overwrite: bool) -> None:
     _check_name(target)
     keys = RemoteKeys(target)
     if keys.get(GROUP) is None and not overwrite:
-        others = [key for key in keys.sizes() if not (KEY.fullmatch(key) or key == WRITING)]
+        others = [key for key in keys.sizes() if not (KEY.fullmatch(key) or key == _WRITING)]
         if others:
             raise OutputError(f"{target} holds {others[0]}, which is no part of a store; choose another name")
         return
@@ -205,7 +205,7 @@ def check_remote_target(target: RemotePath, overwrite: bool) -> None:
             f"{target} exists already; choose another name, or pass --overwrite (overwrite=True)"
         )
     found = list(keys.sizes())
-    others = [key for key in found if not (KEY.fullmatch(key) or key == WRITING)]
+    others = [key for key in found if not (KEY.fullmatch(key) or key == _WRITING)]
     is_ours = any(_MARK in (keys.get(key) or b"") for key in SELF)
     if found and (others or (GROUP in found and not is_ours)):
         what = f"holds {others[0]}, which is no part of a store," if others else "is no store of eozip"

@@ -77,7 +77,7 @@ class NewRecord:
         return np.array(self.product.offsets, np.float64)[:, places]
 
 
-def same_record(found: Description) -> NewRecord:
+def _same_record(found: Description) -> NewRecord:
     """The record as it is."""
     return NewRecord(
         found.facts,
@@ -273,7 +273,7 @@ def repair_store(store: PlaceLike) -> Repaired:
             shown = max([found.shown, *lengths_along_time(files).values()])
             ends = _foreign(found)
             taken = found.shown - found.grid.shape[0] if ends and min(ends) >= 0 else 0
-            record = _with_dates(found, taken) if taken else same_record(found)
+            record = _with_dates(found, taken) if taken else _same_record(found)
             keys = rewritten_keys(files, record)
         if keys:
             with updating(path, found.state) as container:
@@ -336,7 +336,7 @@ def _ends(pixels: StorePixels, grid: Grid, shard: Shape, first: int) -> list[tup
 
 def _with_dates(found: Description, count: int) -> NewRecord:
     """The record with dates whose pixels nobody measured while they were encoded."""
-    old, first = same_record(found), found.grid.shape[0]
+    old, first = _same_record(found), found.grid.shape[0]
     dates = _dates_shown(found, count)
     grid = replace(found.grid, shape=(first + count, *found.grid.shape[1:]))
     with open_pixels(replace(found, grid=grid)) as pixels:

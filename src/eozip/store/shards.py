@@ -112,7 +112,7 @@ def pieces(
         FormatError: as `locate`.
     """
     if budget is None and wanted is None:  # all of it: one reading
-        read, start, stop = reader_of(read(start, stop)), 0, stop - start
+        read, start, stop = _reader_of(read(start, stop)), 0, stop - start
     found = locate(read, start, stop)
     if wanted is not None:
         last = max(wanted, default=-1)  # no header behind it is looked at
@@ -127,14 +127,14 @@ def _up_to(streams: Iterator[Stream], last: int) -> Iterator[Stream]:
             return
 
 
-def reader_of(data: bytes) -> Read:
+def _reader_of(data: bytes) -> Read:
     """`Read` of bytes in memory."""
     return lambda start, stop: data[start:stop]
 
 
 def split(data: bytes, budget: int | None = None) -> list[Piece]:
     """The streams of a chunk in memory."""
-    return pieces(reader_of(data), 0, len(data), budget)
+    return pieces(_reader_of(data), 0, len(data), budget)
 
 
 def _stream(read: Read, first: int, start: int, stop: int) -> Stream:
@@ -152,7 +152,7 @@ def _head(read: Read, start: int, stop: int) -> bytes:
 
 
 MISSING = np.uint64(2**64 - 1)
-CRC_BYTES = 4
+_CRC_BYTES = 4
 
 Position = tuple[int, int, int, int]
 
@@ -173,7 +173,7 @@ def pack_shard(streams: Mapping[Position, bytes], grid: tuple[int, ...]) -> byte
         index[position] = offset, len(stream)
         offset += len(stream)
     table = index.tobytes()
-    return b"".join([*streams.values(), table, google_crc32c.value(table).to_bytes(CRC_BYTES, "little")])
+    return b"".join([*streams.values(), table, google_crc32c.value(table).to_bytes(_CRC_BYTES, "little")])
 
 
 def unpack_shard(data: bytes, grid: tuple[int, ...]) -> dict[Position, bytes]:
@@ -190,7 +190,7 @@ def unpack_shard(data: bytes, grid: tuple[int, ...]) -> dict[Position, bytes]:
         FormatError: the shard is shorter than its index, or an entry points outside.
         ChecksumError: the index was changed after writing.
     """
-    shard = open_shard(lambda start, stop: data[start:stop], len(data), grid)
+    shard = _open_shard(lambda start, stop: data[start:stop], len(data), grid)
     return {position: data[slice(*shard.span(position))] for position in shard.positions()}
 
 
@@ -244,7 +244,7 @@ class Shard:
         return pieces(self.read, *self.span(position), budget, wanted)
 
 
-def open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ...]) -> Shard:
+def _open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ...]) -> Shard:
     """Reads and checks the index of a shard, and nothing else of it.
 
     Raises:
@@ -278,7 +278,7 @@ def shard_of(
 
 def index_bytes(grid: tuple[int, ...]) -> int:
     """Bytes of the index of a shard with so many chunks along each axis."""
-    return math.prod(grid) * 16 + CRC_BYTES
+    return math.prod(grid) * 16 + _CRC_BYTES
 
 
 def read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
@@ -293,7 +293,7 @@ def read_index(data: bytes, grid: tuple[int, ...]) -> np.ndarray:
         raise FormatError(
             f"expected a shard of at least {length} bytes, got {len(data)}; the file is cut short"
         )
-    table, crc = data[-length:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
+    table, crc = data[-length:-_CRC_BYTES], int.from_bytes(data[-_CRC_BYTES:], "little")
     if google_crc32c.value(table) != crc:
         raise ChecksumError(
             "the index of the shard does not match its checksum; the file was changed after writing"

@@ -36,8 +36,8 @@ from eozip.store.pixels import StorePixels
 from eozip.store.shards import Shard, Stream
 from eozip.threads import each
 
-KEPT_BYTES = 128 << 20  # decoded pixels that are kept for the next window
-MOST_HEADS = 1 << 14  # chunks of which headers are kept
+_KEPT_BYTES = 128 << 20  # decoded pixels that are kept for the next window
+_MOST_HEADS = 1 << 14  # chunks of which headers are kept
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Source:
         is_there = opened is not None and opened.holds(task.window.position)
         found = opened, opened.streams(task.window.position) if opened is not None and is_there else []
         with self._lock:
-            if len(self._heads) > MOST_HEADS:
+            if len(self._heads) > _MOST_HEADS:
                 self._heads.clear()
                 self._shards.clear()
             self._shards[task.shard], self._heads[place] = opened, found
@@ -271,14 +271,14 @@ class Source:
         return dn
 
     def _keep(self, key: tuple[Any, ...], dn: np.ndarray) -> None:
-        if dn.nbytes > KEPT_BYTES // 4:
+        if dn.nbytes > _KEPT_BYTES // 4:
             return
         with self._lock:
             if key in self._kept:
                 return
             self._kept[key] = dn
             self._bytes += dn.nbytes
-            while self._bytes > KEPT_BYTES:
+            while self._bytes > _KEPT_BYTES:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 

@@ -31,12 +31,12 @@ from eozip.store.reader import choose_bands
 from eozip.store.records import lattice_of
 from eozip.store.windows import Source, chosen_reduction
 
-ENDINGS = (".zarr", ".zarr.zip")
-DEFAULT_SCALE = 1e-4  # reflectance of a DN where nothing tells
+_ENDINGS = (".zarr", ".zarr.zip")
+_DEFAULT_SCALE = 1e-4  # reflectance of a DN where nothing tells
 
 
 @dataclass
-class Handle:
+class _Handle:
     """A store that is opened when it is needed; travels to other processes without what is open.
 
     Attributes:
@@ -77,7 +77,7 @@ class _View:
         scaled: whether DN become reflectance.
     """
 
-    handle: Handle
+    handle: _Handle
     times: tuple[int, ...]
     bands: tuple[int, ...]
     reduce: int = 1
@@ -98,7 +98,7 @@ class _View:
             return lattice.values(dn, found.codec.nodata)
         table = np.array(found.offsets, np.float32)
         offsets = table[np.ix_(list(times), list(bands))][:, :, None, None]
-        values = (dn.astype(np.float32) - offsets) * np.float32(scale_of(found))
+        values = (dn.astype(np.float32) - offsets) * np.float32(_scale_of(found))
         if found.codec.nodata is not None:
             values[dn == found.codec.nodata] = np.nan
         return values
@@ -181,7 +181,7 @@ class EozipBackendEntrypoint(BackendEntrypoint):
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
         place = os.fspath(filename_or_obj)
-        if not isinstance(place, str) or not place.rstrip("/").lower().endswith(ENDINGS):
+        if not isinstance(place, str) or not place.rstrip("/").lower().endswith(_ENDINGS):
             return False
         try:
             with contextlib.closing(_Closing(place)) as files:
@@ -224,7 +224,7 @@ class EozipBackendEntrypoint(BackendEntrypoint):
             dates: ISO dates, their beginnings, or positions.
             storage_options: for fsspec.
         """
-        handle = Handle(os.fspath(filename_or_obj), dict(storage_options or {}))
+        handle = _Handle(os.fspath(filename_or_obj), dict(storage_options or {}))
         view = _view(handle, bands, dates, _is_scaled(handle.description, mask_and_scale))
         if group is not None and group.strip("/"):
             if resolution is not None:
@@ -251,7 +251,7 @@ class EozipBackendEntrypoint(BackendEntrypoint):
         **others: Any,
     ) -> dict[str, xr.Dataset]:
         """Every grid as a group; of a store that is no more than a scene the joint cube as root; see `open_dataset`."""
-        handle = Handle(os.fspath(filename_or_obj), dict(storage_options or {}))
+        handle = _Handle(os.fspath(filename_or_obj), dict(storage_options or {}))
         view = _view(handle, bands, dates, _is_scaled(handle.description, mask_and_scale))
         unknown = [name for name, value in others.items() if value is not None and name not in _DECODERS]
         if unknown:
@@ -287,16 +287,16 @@ class _Closing:
         self._files.__exit__()
 
 
-def scale_of(found: Description) -> float:
+def _scale_of(found: Description) -> float:
     """Reflectance of one DN."""
     if found.product is not None and found.product.scale is not None:
         return float(found.product.scale)
     sensor = found.codec.sensor
-    return float(get(sensor).scale) if sensor in names() else DEFAULT_SCALE
+    return float(get(sensor).scale) if sensor in names() else _DEFAULT_SCALE
 
 
 def _view(
-    handle: Handle, bands: Sequence[str | int] | None, dates: Sequence[str | int] | None, scaled: bool
+    handle: _Handle, bands: Sequence[str | int] | None, dates: Sequence[str | int] | None, scaled: bool
 ) -> _View:
     found = handle.description
     picks = choose_bands(found, None if bands is None else _listed(bands))
@@ -328,7 +328,7 @@ def _chosen_group(view: _View, name: str) -> xr.Dataset:
     return found[name]
 
 
-def _named(dataset: xr.Dataset, handle: Handle) -> xr.Dataset:
+def _named(dataset: xr.Dataset, handle: _Handle) -> xr.Dataset:
     dataset.encoding["source"] = handle.place
     return dataset
 
@@ -482,7 +482,7 @@ def _zarr_name(place: str) -> str:
     return f"zip::{place}" if is_zip and not place.startswith("zip::") else place
 
 
-def _options(handle: Handle) -> dict[str, Any]:
+def _options(handle: _Handle) -> dict[str, Any]:
     if not handle.options or not is_url(handle.place):
         return {}
     return {"storage_options": handle.options}

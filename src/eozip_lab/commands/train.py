@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eozip_lab.train.loop import Outcome
     from eozip_lab.train.profile import Profile
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 _PATH = click.Path(path_type=Path)
 
 
@@ -86,7 +86,7 @@ def _train(ctx: click.Context, recipe: str, options: dict[str, Any], as_json: bo
     else:
         tell(_text(outcome))
     if not outcome.finished:
-        ctx.exit(INTERRUPTED)
+        ctx.exit(_INTERRUPTED)
 
 
 def _run_of(recipe: str, options: dict[str, Any]) -> Callable[..., Outcome]:

@@ -18,7 +18,7 @@ from eozip_lab.evaluate.provenance import write_bytes
 from eozip_lab.evaluate.runner import prepared
 
 FOLDER = "crops"
-ORIGINAL = "original"
+_ORIGINAL = "original"
 _APART = 1.5  # bytes of the one over those of the other, at most
 
 Rows = Sequence[Mapping[str, Any]]
@@ -99,10 +99,10 @@ def window(shape: Sequence[int], side: int) -> tuple[int, int, int, int]:
 
 
 def _original(place: Place, folder: Path, side: int) -> _Crop:
-    file = f"{FOLDER}/{_plain(place.name)}-{ORIGINAL}-{pixel_hash(place.dn)[:12]}-{side}.npz"
+    file = f"{FOLDER}/{_plain(place.name)}-{_ORIGINAL}-{pixel_hash(place.dn)[:12]}-{side}.npz"
     if not (folder / file).is_file():
         _write(folder / file, place.dn, side)
-    return _Crop(place.name, ORIGINAL, ORIGINAL, None, None, None, None, None, None, file)
+    return _Crop(place.name, _ORIGINAL, _ORIGINAL, None, None, None, None, None, None, file)
 
 
 def _decoded(place: Place, level: int, row: Mapping[str, Any], folder: Path, side: int) -> _Crop:

@@ -17,7 +17,7 @@ from eozip.chunk.pixels import fill_holes
 from eozip.errors import InputError
 from eozip.raster import Scene, open_reader, open_scene, read_window, with_fill
 
-NUMBERED = re.compile(r"(?P<place>.+)_(?P<number>\d+)", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<place>.+)_(?P<number>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def place_files(folder: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("*.tif")):
-        match = NUMBERED.fullmatch(path.stem)
+        match = _NUMBERED.fullmatch(path.stem)
         name, number = (match["place"], int(match["number"])) if match else (path.stem, 0)
         found.setdefault(name, []).append((number, path))
     if not found:
@@ -216,7 +216,7 @@ def _folder(folder: Path) -> list[_Input]:
 
 
 def _by_name(files: Sequence[Path], name: str | None = None) -> list[_Input]:
-    matches = {path: NUMBERED.fullmatch(path.stem) for path in files}
+    matches = {path: _NUMBERED.fullmatch(path.stem) for path in files}
     if not any(matches.values()):
         return [_Input(name or files[0].stem, tuple(files))]
     grouped: dict[str, list[tuple[int, Path]]] = {}

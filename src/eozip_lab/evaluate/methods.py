@@ -15,7 +15,7 @@ from eozip_lab.evaluate import baselines
 from eozip_lab.evaluate.baselines import terracodec
 from eozip_lab.evaluate.baselines.eozip_bounded import PROMISES
 
-CODEC, BASELINE = "codec", "baseline"
+CODEC, _BASELINE = "codec", "baseline"
 _SECTIONED = "flextec-small"
 _LIBRARIES = ("imagecodecs", "av", "terracodec")  # whose versions decide a baseline's bytes
 
@@ -120,7 +120,7 @@ def _baseline(name: str, every: int) -> Method:
     entry, reason = baselines.ENTRIES[name], baselines.unavailable(name)
     settings = "" if reason else baselines.contender(name).settings
     return Method(
-        name, BASELINE, settings, entry.setting, _thinned(entry.sweep, every), reason is None, reason
+        name, _BASELINE, settings, entry.setting, _thinned(entry.sweep, every), reason is None, reason
     )
 
 

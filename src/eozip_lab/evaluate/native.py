@@ -20,8 +20,8 @@ import eozip
 from eozip_lab.evaluate import baselines
 
 PEAK = 10_000.0
-MIDDLE = 12_000  # added to what is left after a prediction, so that it is unsigned
-RIDGE = 2.0  # DN squared
+_MIDDLE = 12_000  # added to what is left after a prediction, so that it is unsigned
+_RIDGE = 2.0  # DN squared
 Groups = Mapping[int, np.ndarray]  # resolution in m > uint16 [T, C, h, w]
 Point = tuple[float, float]  # dB, bits per native sample
 
@@ -117,9 +117,9 @@ def _conditional(coder: _Coder) -> Callable[[Groups, float], tuple[int, Groups]]
             return apart(groups, setting)
         size, made = apart({m: pixels for m, pixels in groups.items() if m != 10}, setting)
         predicted, charged = _predicted(groups[10][0], made[20][0])
-        left = np.clip(np.rint(groups[10][0] - predicted) + MIDDLE, 0, 32767).astype(np.uint16)
+        left = np.clip(np.rint(groups[10][0] - predicted) + _MIDDLE, 0, 32767).astype(np.uint16)
         blob = coder.encode(left[None], setting)
-        back = np.rint(coder.decode(blob)[0].astype(float) - MIDDLE + predicted)
+        back = np.rint(coder.decode(blob)[0].astype(float) - _MIDDLE + predicted)
         return size + charged + len(blob), {**made, 10: np.clip(back, 0, 65535)[None]}
 
     return code
@@ -131,7 +131,7 @@ def _predicted(fine: np.ndarray, coarse: np.ndarray) -> tuple[np.ndarray, int]:
     functions = np.concatenate([lifted, lifted - _smoothed(lifted)]).reshape(2 * len(coarse), -1)
     centred = functions - functions.mean(1, keepdims=True)
     goal = fine.reshape(len(fine), -1).astype(float)
-    square = centred @ centred.T / centred.shape[1] + RIDGE * np.eye(len(centred))
+    square = centred @ centred.T / centred.shape[1] + _RIDGE * np.eye(len(centred))
     weights = np.linalg.solve(square, centred @ (goal - goal.mean(1, keepdims=True)).T / centred.shape[1])
     weights = weights.T.astype(np.float16).astype(float)
     return (weights @ centred).reshape(fine.shape), 2 * weights.size

@@ -30,7 +30,7 @@ from eozip_lab.evaluate.memory import watched_memory
 from eozip_lab.evaluate.methods import Method, fingerprint
 from eozip_lab.evaluate.sweep import coded, described
 
-WARM_UP = 256  # pixels a side: some published networks take no other size
+_WARM_UP = 256  # pixels a side: some published networks take no other size
 
 Progress = Callable[[int, int], None]
 
@@ -139,7 +139,7 @@ def prepared(method: str, place: Place) -> Contender:
     return _made(method, place.sensor, place.offset)
 
 
-def attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
+def _attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
     """Measures one point and keeps it; an error of the contender becomes a `Failure`.
 
     Raises:
@@ -177,7 +177,7 @@ def _made(method: str, sensor: str, offset: int) -> Contender:
 @cache
 def _warm_up(method: str, sensor: str, offset: int) -> None:
     """Loads model and libraries, so that the first point's seconds are not theirs; once in a process."""
-    side = np.arange(WARM_UP, dtype=np.uint16)
+    side = np.arange(_WARM_UP, dtype=np.uint16)
     ramp = np.add.outer(side, side) + np.uint16(offset)
     one = _made(method, sensor, offset)
     bands = len(sensors.get(sensor).bands)
@@ -189,7 +189,7 @@ def _here(
 ) -> Iterator[tuple[_Task, dict[str, Any] | Failure]]:
     choose(threads)
     for task in tasks:
-        yield task, attempt(task, places[task.place], folder)
+        yield task, _attempt(task, places[task.place], folder)
 
 
 def _in_workers(
@@ -200,7 +200,7 @@ def _in_workers(
     pool = ProcessPoolExecutor(jobs, context, _begin, (threads,))
     try:
         waiting: dict[Future[dict[str, Any] | Failure], _Task] = {
-            pool.submit(attempt, task, places[task.place], folder): task for task in tasks
+            pool.submit(_attempt, task, places[task.place], folder): task for task in tasks
         }
         for future in as_completed(waiting):
             yield waiting[future], future.result()

@@ -13,8 +13,8 @@ import numpy as np
 from eozip.chunk.pixels import PEAK
 from eozip.errors import InputError
 
-WINDOW, SIGMA = 11, 1.5
-C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+_WINDOW, SIGMA = 11, 1.5
+_C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -51,12 +51,12 @@ def both(x: np.ndarray, x_hat: np.ndarray) -> tuple[float, float]:
 
 def ssim_fits(shape: Sequence[int], scales: int) -> bool:
     """Whether the window fits into frames [..., H, W] halved (an odd last row is dropped)."""
-    return min(shape[-2:]) >> (scales - 1) >= WINDOW
+    return min(shape[-2:]) >> (scales - 1) >= _WINDOW
 
 
 def _check(shape: Sequence[int], scales: int) -> None:
     if not ssim_fits(shape, scales):
-        least = WINDOW << (scales - 1)
+        least = _WINDOW << (scales - 1)
         raise InputError(
             f"expected frames of at least {least} x {least} pixels, got {shape[-2]} x {shape[-1]}"
         )
@@ -84,18 +84,18 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     mean_a, mean_b = _blurred(a), _blurred(b)
     variance = _blurred(a * a) - mean_a**2 + _blurred(b * b) - mean_b**2
     covariance = _blurred(a * b) - mean_a * mean_b
-    contrast = (2 * covariance + C2) / (variance + C2)
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    contrast = (2 * covariance + _C2) / (variance + _C2)
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
     return float((luminance * contrast).mean()), float(contrast.mean())
 
 
 def _blurred(a: np.ndarray) -> np.ndarray:
     """Gaussian window means where the window fits: [H, W] > [H-10, W-10]."""
-    offsets = np.arange(WINDOW) - WINDOW // 2
+    offsets = np.arange(_WINDOW) - _WINDOW // 2
     taps = np.exp(-0.5 * (offsets / SIGMA) ** 2)
     taps /= taps.sum()
-    rows = sum(tap * a[k : len(a) - WINDOW + 1 + k] for k, tap in enumerate(taps))
-    return sum(tap * rows[:, k : a.shape[1] - WINDOW + 1 + k] for k, tap in enumerate(taps))
+    rows = sum(tap * a[k : len(a) - _WINDOW + 1 + k] for k, tap in enumerate(taps))
+    return sum(tap * rows[:, k : a.shape[1] - _WINDOW + 1 + k] for k, tap in enumerate(taps))
 
 
 def _halved(a: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from eozip_lab.evaluate.tables import span_table
 
 AT = 40.0  # dB at which everything else is compared
 _NEARLY_EXACT = (52.0, 56.0)  # dB that only bounds on the error, or the finest settings of baselines, reach
-LEVELS = (*PSNRS, *_NEARLY_EXACT)  # dB at which rates are compared
+_LEVELS = (*PSNRS, *_NEARLY_EXACT)  # dB at which rates are compared
 _RESAMPLES = 10_000
 _INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
@@ -35,7 +35,7 @@ def summarise(rows: Rows, methods: Sequence[Method], places: Sequence[str]) -> d
     return {
         "rates_at_psnr": found,
         "at_bound": _bounded(rows, methods, places),
-        "best_at_psnr": {f"{db:g}": _best(found, kinds, f"{db:g}") for db in LEVELS},
+        "best_at_psnr": {f"{db:g}": _best(found, kinds, f"{db:g}") for db in _LEVELS},
         "pairs": [
             _pair(curves, found, one, other)
             for one in measured
@@ -78,7 +78,7 @@ def _curves(rows: Rows, name: str, places: Sequence[str]) -> dict[str, Curve]:
 
 def _rates(curves: Mapping[str, Curve]) -> dict[str, Any]:
     found = {}
-    for db in LEVELS:
+    for db in _LEVELS:
         by_place = {place: _rate(curve, db) for place, curve in curves.items()}
         found[f"{db:g}"] = {"mean": _mean(by_place), "places": by_place}
     return found

@@ -36,8 +36,8 @@ from eozip.inpaint.predict import Predictor, Series, make_series
 from eozip.raster import open_scene, read_window
 from eozip_lab.inpainting.scores import ssim_map
 
-SIDE, BANDS = 256, 13
-CLOUD, SHADOW = 1, 4  # bands 2 and 5, from 0
+_SIDE, BANDS = 256, 13
+CLOUD, _SHADOW = 1, 4  # bands 2 and 5, from 0
 _DAY = 86400.0
 LAND_COVER = (
     "water", "trees", "grass", "flooded vegetation", "crops", "shrub and scrub", "built", "bare", "snow and ice",
@@ -120,7 +120,7 @@ def load_series(sample: Sample) -> tuple[Series, int]:
     date = next(i for i, (_, is_target, _) in enumerate(dated) if is_target)
     x = [image(path) for *_, path in dated]
     hidden = [
-        np.ones((SIDE, SIDE), bool) if i == date else mask(path) | unmeasured(path)
+        np.ones((_SIDE, _SIDE), bool) if i == date else mask(path) | unmeasured(path)
         for i, (*_, path) in enumerate(dated)
     ]
     days = [(time - dated[0][0]).total_seconds() / _DAY for time, *_ in dated]
@@ -145,9 +145,9 @@ def mask(path: Path) -> np.ndarray:
 def cloud_and_shadow(path: Path) -> np.ndarray:
     """float32 [2, 256, 256]: 1 under cloud, 1 in shadow; where either is unknown, 1."""
     planes = _centre(_mask_path(path)).astype(np.float32)
-    if len(planes) <= SHADOW:
+    if len(planes) <= _SHADOW:
         raise InputError(f"{_mask_path(path)}: expected AllClear's 5 bands, got {len(planes)}")
-    return np.nan_to_num(planes[[CLOUD, SHADOW]], nan=1)
+    return np.nan_to_num(planes[[CLOUD, _SHADOW]], nan=1)
 
 
 def land_cover(path: Path) -> np.ndarray | None:
@@ -167,10 +167,10 @@ def _mask_path(path: Path) -> Path:
 def _centre(path: Path) -> np.ndarray:
     scene = open_scene(path)
     height, width = scene.shape[2:]
-    if min(height, width) < SIDE:
-        raise InputError(f"{path}: expected at least {SIDE} x {SIDE} pixels, got {height} x {width}")
-    y, x = height // 2 - SIDE // 2, width // 2 - SIDE // 2
-    return read_window(scene, slice(0, 1), slice(y, y + SIDE), slice(x, x + SIDE))[0]
+    if min(height, width) < _SIDE:
+        raise InputError(f"{path}: expected at least {_SIDE} x {_SIDE} pixels, got {height} x {width}")
+    y, x = height // 2 - _SIDE // 2, width // 2 - _SIDE // 2
+    return read_window(scene, slice(0, 1), slice(y, y + _SIDE), slice(x, x + _SIDE))[0]
 
 
 @dataclass(frozen=True)

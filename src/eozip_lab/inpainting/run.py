@@ -30,7 +30,7 @@ from eozip_lab.inpainting.scores import score
 from eozip_lab.inpainting.synthetic_clouds import Case
 
 Row = dict[str, Any]
-BASELINES = ("least-cloudy-filled", "nearest-clear", "mean-clear", "linear-in-time", "harmonic")
+_BASELINES = ("least-cloudy-filled", "nearest-clear", "mean-clear", "linear-in-time", "harmonic")
 _METRICS = ("mae", "rmse", "psnr", "sam", "ssim", "inside", "seconds")
 
 
@@ -185,7 +185,7 @@ def _group(rows: Sequence[Row], dates: int, number: int) -> Row:
     mine = [row for row in rows if row["dates"] == dates and class_of(row["cover"]) == number]
     names = sorted({row["predictor"] for row in mine})
     means = {name: _means([row for row in mine if row["predictor"] == name]) for name in names}
-    baselines = [name for name in names if name in BASELINES]
+    baselines = [name for name in names if name in _BASELINES]
     low = 0.0 if number == 0 else CLASSES[number - 1]
     return {
         "dates": dates,

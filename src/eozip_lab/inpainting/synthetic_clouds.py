@@ -63,7 +63,7 @@ def _along(lattice: np.ndarray, at: np.ndarray) -> np.ndarray:
     return lattice[whole] * (1 - part) + lattice[whole + 1] * part
 
 
-CLOUDY, HAZY = 2000, 1300  # DN in B02: hidden always; and what less than 5 % of a target date may exceed
+CLOUDY, _HAZY = 2000, 1300  # DN in B02: hidden always; and what less than 5 % of a target date may exceed
 LARGEST = 256  # pixels
 COVERS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _OTHERS = (0.0, 0.0, 0.2, 0.5)  # covers of the other dates, one of them by lot
@@ -155,7 +155,7 @@ def clear_dates(truth: Truth) -> list[int]:
     Raises:
         InputError: there is none.
     """
-    share = (_blue(truth) > HAZY).mean(axis=(1, 2))
+    share = (_blue(truth) > _HAZY).mean(axis=(1, 2))
     found = [int(t) for t in np.flatnonzero(share < 0.05)]
     if not found:
         raise InputError(

@@ -20,7 +20,7 @@ from eozip_lab.simulate.sky import Day
 
 MAX_SIZE = 10980  # a whole Sentinel-2 tile
 MAX_DATES = 146  # two years of acquisitions every five days
-WINDOW = 512
+_WINDOW = 512
 _FIRST = date(2025, 4, 15)
 _REPEAT_DAYS = 5
 _ORIGIN = (399960.0, 5300040.0)  # upper left corner of a tile, EPSG:32633
@@ -110,11 +110,11 @@ def simulate(
 
 
 def _windows(size: int) -> Iterator[tuple[int, int, range, range]]:
-    starts = range(0, size, WINDOW)
+    starts = range(0, size, _WINDOW)
     total = len(starts) ** 2
     for index in range(total):
         y, x = starts[index // len(starts)], starts[index % len(starts)]
-        yield index + 1, total, range(y, min(y + WINDOW, size)), range(x, min(x + WINDOW, size))
+        yield index + 1, total, range(y, min(y + _WINDOW, size)), range(x, min(x + _WINDOW, size))
 
 
 def _swath(days: tuple[Day, ...], size: int, rows: range, columns: range) -> Array:

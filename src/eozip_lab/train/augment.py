@@ -33,7 +33,7 @@ AS_THEY_ARE = Augment(brightness=0, band=0, bright_share=0, cloud_share=0, dark_
 
 def augmented(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndarray:
     """One crop [C, s, s] of digital numbers -> float32 [C, s, s] in 1 .. 20000."""
-    x = turned(crop, rng).astype(np.float32)
+    x = _turned(crop, rng).astype(np.float32)
     gain = np.exp(rng.uniform(-a.brightness, a.brightness))
     if rng.random() < a.bright_share:
         gain *= np.exp(rng.uniform(0, np.log(4)))
@@ -45,7 +45,7 @@ def augmented(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndar
     return np.clip(x, DN_MIN, DN_MAX)
 
 
-def turned(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _turned(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One of the eight symmetries of the square."""
     crop = np.rot90(crop, rng.integers(4), (1, 2))
     return crop[:, :, ::-1] if rng.random() < 0.5 else crop

@@ -21,8 +21,8 @@ from eozip_lab.train.npz_mmap import stored_arrays
 from eozip_lab.train.packed import is_pack, packed_arrays
 from eozip_lab.train.recipe import DataSource, located
 
-TRIES = 100
-OPEN_SCENES = 64  # GeoTIFFs kept open per thread
+_TRIES = 100
+_OPEN_SCENES = 64  # GeoTIFFs kept open per thread
 SPREAD = 0.75  # chance of a stack grows with pixels**0.75: large ones do not drown the rest
 
 
@@ -91,12 +91,12 @@ class Stacks:
 
 
 def without_nodata(crop: Any, is_valid: Any, offset: int) -> np.ndarray:
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         found = crop()
         if is_valid(found):
             return found if offset == 0 else found.astype(np.int32) - offset
     raise InputError(
-        f"no crop without nodata in {TRIES} tries: expected mostly valid pixels, got mostly nodata"
+        f"no crop without nodata in {_TRIES} tries: expected mostly valid pixels, got mostly nodata"
     )
 
 
@@ -208,7 +208,7 @@ class Scenes:
         from eozip.raster.read import SceneReader
 
         if k not in self._readers:
-            while len(self._readers) >= OPEN_SCENES:
+            while len(self._readers) >= _OPEN_SCENES:
                 self._readers.popitem(last=False)[1].close()
             # not `open_reader`: its GDAL settings must end in the thread and order they began in
             self._readers[k] = SceneReader(self._scenes[k])

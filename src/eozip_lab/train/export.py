@@ -28,8 +28,8 @@ from eozip_lab.train.packing import with_pack
 from eozip_lab.train.recipe import Recipe, load
 from eozip_lab.train.validate import PSNRS, Point, mean_at_psnr, means
 
-CARD = "card.md"
-HASHES, POINTS, WORST, RECIPE = "Data hashes", "Rate and distortion", "Worst chunk", "Recipe"
+_CARD = "card.md"
+_HASHES, _POINTS, _WORST, RECIPE = "Data hashes", "Rate and distortion", "Worst chunk", "Recipe"
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,18 @@ def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
         InputError: no card there, or a recipe that cannot be used.
         WeightsError: the weights cannot be loaded.
     """
-    if not (folder / CARD).is_file():
-        raise InputError(f"{folder}: expected a folder of exported weights with {CARD}, got none")
+    if not (folder / _CARD).is_file():
+        raise InputError(f"{folder}: expected a folder of exported weights with {_CARD}, got none")
     chosen = load(recipe) if data is None else with_pack(load(recipe), data)
     kind = kind_for(chosen)
     stacks = validate.load_places(chosen, kind.band_names)
     points = validate.real_bytes(kind.load(folder), stacks, chosen.validation.qualities)
-    text = (folder / CARD).read_text(encoding="utf-8")
-    text = _with_section(text, HASHES, _hash_lines(model_card.hash_lines(chosen)))
-    text = _with_section(text, POINTS, _points_lines(points))
-    text = _with_section(text, WORST, _worst_lines(_worst(folder, chosen)))
+    text = (folder / _CARD).read_text(encoding="utf-8")
+    text = _with_section(text, _HASHES, _hash_lines(model_card.hash_lines(chosen)))
+    text = _with_section(text, _POINTS, _points_lines(points))
+    text = _with_section(text, _WORST, _worst_lines(_worst(folder, chosen)))
     _write_card(folder, text)
-    return folder / CARD
+    return folder / _CARD
 
 
 def _worst(folder: Path, recipe: Recipe) -> str:
@@ -122,9 +122,9 @@ def _worst(folder: Path, recipe: Recipe) -> str:
 
 
 def _write_card(folder: Path, text: str) -> None:
-    part = folder / f"{CARD}.part"
+    part = folder / f"{_CARD}.part"
     part.write_text(text, encoding="utf-8")
-    publish(part, folder / CARD, overwrite=True)
+    publish(part, folder / _CARD, overwrite=True)
 
 
 def export_checkpoint(checkpoint: Path, parent: Path, facts: Facts, name: str = "") -> Path:
@@ -162,15 +162,15 @@ def card(full_id: str, recipe: Recipe, facts: Facts) -> str:
             *[f"- {_data_line(entry)}" for entry in facts.data],
             f"- validation, never trained on: {', '.join(p.name for p in recipe.validation.places)}",
             "",
-            f"## {HASHES}",
+            f"## {_HASHES}",
             "",
             *_hash_lines(facts.hashes),
             "",
-            f"## {POINTS}",
+            f"## {_POINTS}",
             "",
             *_points_lines(facts.points),
             "",
-            f"## {WORST}",
+            f"## {_WORST}",
             "",
             *_worst_lines(facts.worst),
             "",

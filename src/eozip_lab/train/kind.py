@@ -15,7 +15,7 @@ from eozip.errors import InputError
 from eozip_lab.train.objective import loss_of
 from eozip_lab.train.toml_schema import from_table
 
-Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
+_Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Kind:
 
     config: type
     build: Callable[[Any], nn.Module]
-    begin: Begin
+    begin: _Begin
     logarithms: Callable[[nn.Module], Collection[str]]
     save: Callable[[Path, nn.Module, str, str, str], None]
     load: Callable[[Path], Any]

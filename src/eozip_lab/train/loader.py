@@ -17,7 +17,7 @@ from eozip_lab.train.data import Draw, Source
 from eozip_lab.train.recipe import Recipe
 from eozip_lab.train.series import augmented_series
 
-AHEAD = 3  # batches per worker that may wait
+_AHEAD = 3  # batches per worker that may wait
 
 
 def turns(weights: Sequence[int]) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ class Feed:
         """Endless batches float32 [B, C, s, s]; errors of the workers are raised here."""
         step = first
         while True:
-            while len(self._waiting) < AHEAD * self._recipe.workers:
+            while len(self._waiting) < _AHEAD * self._recipe.workers:
                 self._waiting.append(self._pool.submit(self._batch, step))
                 step += 1
             yield self._waiting.popleft().result()

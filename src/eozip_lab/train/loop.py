@@ -38,9 +38,9 @@ from eozip_lab.train.run_log import Display, Journal, Tick, displayed, draw_curv
 from eozip_lab.train.setup import configured, picked_device, prepared_folder
 from eozip_lab.train.state import CHECKPOINT, State
 
-CALIBRATION_BATCH = 6  # crops coded together, at one quality
+_CALIBRATION_BATCH = 6  # crops coded together, at one quality
 PATIENCE = 20  # steps in a row with a loss or gradient that is not finite
-LEVELS = 1  # stream of random numbers, beside the crops'
+_LEVELS = 1  # stream of random numbers, beside the crops'
 RUNS = Path("runs")
 
 
@@ -195,12 +195,12 @@ def _first_look(recipe: Recipe, kind: Kind, wanted: bool) -> tuple[Tensor | None
             source.close()
 
 
-def calibration_batches(recipe: Recipe, kind: Kind) -> list[np.ndarray]:
+def _calibration_batches(recipe: Recipe, kind: Kind) -> list[np.ndarray]:
     """Crops of the last source in small batches, augmented as in training, from draws that no step uses."""
     sources = open_sources(recipe, kind.band_names)
     try:
-        draws = [Draw(recipe.seed, -1 - n) for n in range(recipe.calibration_crops // CALIBRATION_BATCH)]
-        return [batch(sources[-1], d, d.rng(), CALIBRATION_BATCH, recipe.augment) for d in draws]
+        draws = [Draw(recipe.seed, -1 - n) for n in range(recipe.calibration_crops // _CALIBRATION_BATCH)]
+        return [batch(sources[-1], d, d.rng(), _CALIBRATION_BATCH, recipe.augment) for d in draws]
     finally:
         for source in sources:
             source.close()
@@ -211,11 +211,11 @@ def new_model(recipe: Recipe, kind: Kind, crops: Tensor | None) -> nn.Module:
     torch.manual_seed(recipe.seed)
     model = kind.build(kind.configured(recipe.network))
     if crops is not None:
-        kind.begin(model, crops, given_tensors(recipe, kind))
+        kind.begin(model, crops, _given_tensors(recipe, kind))
     return model
 
 
-def given_tensors(recipe: Recipe, kind: Kind) -> Mapping[str, Tensor]:
+def _given_tensors(recipe: Recipe, kind: Kind) -> Mapping[str, Tensor]:
     """Tensors of the recipe's `init`: a checkpoint's averages, or exported weights."""
     if not recipe.init:
         return {}
@@ -261,8 +261,8 @@ def _step(r: Run, dn: Tensor) -> None:
     for group in state.optimiser.param_groups:
         group["lr"] = group["peak"] * factor
     draw = Draw(r.recipe.seed, state.step)
-    torch.manual_seed(int(draw.rng(LEVELS).integers(2**63)))  # the quantisation noise of this step
-    t = sampled_levels(state.model.config.levels, len(dn), draw.rng(LEVELS, 0))
+    torch.manual_seed(int(draw.rng(_LEVELS).integers(2**63)))  # the quantisation noise of this step
+    t = sampled_levels(state.model.config.levels, len(dn), draw.rng(_LEVELS, 0))
     loss, rate, mse = r.kind.loss(state.model, dn.to(r.device), t.to(r.device))
     is_good = descend(state, loss, r.recipe.clip)
     state.step += 1
@@ -327,7 +327,7 @@ def _tick(r: Run) -> Tick:
     return Tick(r.state.step, done, left, float(loss), float(rate), float(db))
 
 
-def averaged(state: State) -> nn.Module:
+def _averaged(state: State) -> nn.Module:
     """A copy of the model with the averaged weights, in eval mode."""
     shadow = copy.deepcopy(state.model)
     shadow.load_state_dict(state.average)
@@ -335,7 +335,7 @@ def averaged(state: State) -> nn.Module:
 
 
 def _validate(r: Run) -> None:
-    points = validate.estimates(averaged(r.state), r.stacks, r.device)
+    points = validate.estimates(_averaged(r.state), r.stacks, r.device)
     _log_points(r, "validation", points)
     r.last_check = r.clock()
     draw_curve(r.log.lines(), r.out / run_log.CURVE)
@@ -365,14 +365,14 @@ def _finish(r: Run) -> Outcome:
     """Checkpoint, last validation, weights, their real bytes, and the curve."""
     _save(r)
     _validate(r)
-    state, model = r.state, averaged(r.state).cpu()
+    state, model = r.state, _averaged(r.state).cpu()
     facts = export.Facts(
         state.step, state.seconds, r.facts, export.command_line(), export.commit(), export.hardware(r.device)
     )
     weights = export.export(r.out, r.recipe, model, facts)
     if r.recipe.calibration_crops:
         r.display.say("fitting probability tables")
-        r.kind.calibrate(weights, calibration_batches(r.recipe, r.kind))
+        r.kind.calibrate(weights, _calibration_batches(r.recipe, r.kind))
     if r.recipe.share:
         hub.share(weights, located(r.recipe.share))
     points = _measure(r, weights) if r.recipe.validation.real_bytes else []

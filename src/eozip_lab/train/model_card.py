@@ -21,8 +21,8 @@ from eozip_lab.train.validate import Stack, place_files
 WORST = "worst.png"
 QUALITY = 60.0  # at which chunks are compared: the default of `eozip.encode`
 MOST_BYTES = 200_000  # of the picture
-HASHED_BYTES = 8 << 30  # beyond this, names and sizes are hashed
-RED_GREEN_BLUE = ("B04", "B03", "B02")
+_HASHED_BYTES = 8 << 30  # beyond this, names and sizes are hashed
+_RED_GREEN_BLUE = ("B04", "B03", "B02")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _figure(chunk: Chunk, band_names: Sequence[str]) -> Any:
 
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    names = RED_GREEN_BLUE if set(RED_GREEN_BLUE) <= set(band_names) else list(band_names)[:3]
+    names = _RED_GREEN_BLUE if set(_RED_GREEN_BLUE) <= set(band_names) else list(band_names)[:3]
     rgb = [list(band_names).index(name) for name in names]
     top = float(np.percentile(chunk.dn[rgb], 99)) or 1.0
     error = np.sqrt(np.square(chunk.dn.astype(np.float64) - chunk.dn_hat).mean(0))
@@ -120,7 +120,7 @@ def hash_lines(recipe: Recipe) -> list[str]:
 def _hash_line(name: str, files: Sequence[Path]) -> str:
     sizes = sum(path.stat().st_size for path in files)
     what = f"{len(files)} files, {sizes:,} bytes"
-    if sizes > HASHED_BYTES:
+    if sizes > _HASHED_BYTES:
         text = "".join(f"{path.name} {path.stat().st_size}\n" for path in files)
         return f"{name}: {what}; of names and sizes `{hashlib.sha256(text.encode()).hexdigest()}`"
     return f"{name}: {what}; `{_digest(files)}`"

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOMENTUM = 0.95
-ITERATIONS = 5
-QUINTIC = (
+_MOMENTUM = 0.95
+_ITERATIONS = 5
+_QUINTIC = (
     3.4445,
     -4.7750,
     2.0315,
 )  # steep at 0: singular values reach 0.7 .. 1.2 in five iterations, never exactly 1
-TINY = 1e-7
-ADAM_RMS = 0.2  # root mean square of an Adam step in units of its rate: one rate then suits both
+_TINY = 1e-7
+_ADAM_RMS = 0.2  # root mean square of an Adam step in units of its rate: one rate then suits both
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
         ValueError: a parameter of fewer dimensions.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, momentum: float = MOMENTUM) -> None:
+    def __init__(self, params: Any, lr: float = 1e-3, momentum: float = _MOMENTUM) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
         shapes = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.dim() < 2]
         if shapes:
@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(p)
         buffer = state["momentum_buffer"].mul_(momentum).add_(grad)
         update = orthogonalised(grad.add(buffer, alpha=momentum).flatten(1))
-        p.add_(update.view_as(p), alpha=-lr * ADAM_RMS * max(update.shape) ** 0.5)
+        p.add_(update.view_as(p), alpha=-lr * _ADAM_RMS * max(update.shape) ** 0.5)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         float32 [n, m]; zero stays zero.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if is_tall else matrix) / matrix.norm().clamp_min(TINY)
+    x = (matrix.T if is_tall else matrix) / matrix.norm().clamp_min(_TINY)
     x = x.bfloat16()  # rounding is far below what five iterations leave
-    a, b, c = QUINTIC
-    for _ in range(ITERATIONS):
+    a, b, c = _QUINTIC
+    for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if is_tall else x).float()

@@ -11,7 +11,7 @@ import numpy as np
 from eozip.errors import InputError
 
 _LOCAL_HEADER = 30  # bytes; file name and extra field follow (ZIP specification, 4.3.7)
-LIMIT = 8 << 30  # bytes of one compressed member, which has to be read whole
+_LIMIT = 8 << 30  # bytes of one compressed member, which has to be read whole
 
 
 def stored_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -50,10 +50,10 @@ def _header(file: object) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _read(path: Path, zf: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    if member.file_size > LIMIT:
+    if member.file_size > _LIMIT:
         raise InputError(
             f"{path}: {member.filename} is compressed and unpacks to {member.file_size >> 30} GiB; expected "
-            f"at most {LIMIT >> 30}. Save it with numpy.savez, which lets it be mapped"
+            f"at most {_LIMIT >> 30}. Save it with numpy.savez, which lets it be mapped"
         )
     with zf.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 LOSS_EXPONENT = -0.45  # the typical loss grows like lambda**0.45, so a per cent counts the same at every rate
-FLOOR = 0.02  # of the peak rate, at the end
-LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+_FLOOR = 0.02  # of the peak rate, at the end
+_LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def sampled_levels(levels: int, count: int, rng: np.random.Generator) -> Tensor:
@@ -81,7 +81,7 @@ def matrix_names(model: nn.Module, logarithms: Collection[str]) -> frozenset[str
     Closed-form linear parts are none of them: they learn slowly, and an orthogonalised step moves every direction
     equally far. Neither are logarithms and tables (by level, rank or channel): their rows are no outputs of a map.
     """
-    names = (f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS))
+    names = (f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _LAYERS))
     return frozenset(n for n in names if n not in logarithms and not _is_closed_form(n))
 
 
@@ -122,4 +122,4 @@ def _is_closed_form(name: str) -> bool:
 def schedule(done: float, warm_up: float) -> float:
     """Factor of the learning rate: linear over the share `warm_up`, then cosine to 2 %; done in 0 .. 1."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return min(1.0, done / warm_up) * (FLOOR + (1 - FLOOR) * cosine)
+    return min(1.0, done / warm_up) * (_FLOOR + (1 - _FLOOR) * cosine)

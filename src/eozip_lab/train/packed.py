@@ -26,7 +26,7 @@ from eozip_lab.train.npz_mmap import stored_arrays
 
 INDEX = "index.json"
 VALIDATION = "validation.json"  # like INDEX: items held back, in packs that carry them along
-MAX_ARRAY = 4 << 30  # bytes
+_MAX_ARRAY = 4 << 30  # bytes
 
 
 def is_pack(path: Path) -> bool:
@@ -78,7 +78,7 @@ def _member(path: Path, name: str) -> bytes:
 
 def _check_item(item: dict[str, Any]) -> None:
     n, c, h, w = item["shape"]
-    if min(n, c, h, w) < 1 or 2 * n * c * h * w > MAX_ARRAY or n % item["grid"]:
+    if min(n, c, h, w) < 1 or 2 * n * c * h * w > _MAX_ARRAY or n % item["grid"]:
         raise ValueError(f"shape {item['shape']} with grid {item['grid']}")
     for key in ("source", "site"):
         if not isinstance(item[key], str) or ".." in Path(item[key]).parts or Path(item[key]).is_absolute():
@@ -92,14 +92,14 @@ def _unpacked(zip_path: Path, prefix: str, source: str, items: Sequence[dict[str
     with zip_path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256")
     content.update(json.dumps(items).encode())
-    target = cache_folder() / f"{content.hexdigest()[:16]}-{source}.npz"
+    target = _cache_folder() / f"{content.hexdigest()[:16]}-{source}.npz"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         _unpack(zip_path, prefix, items, target)
     return target
 
 
-def cache_folder() -> Path:
+def _cache_folder() -> Path:
     """Folder for unpacked training data, by the XDG habit."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eozip" / "train"
 

@@ -29,8 +29,8 @@ from eozip_lab.train.series import REACH, SeriesStacks, twelve_bands
 
 GROUP = 64  # tiles of one shape per mosaic
 RANDOM_TILES = 4000  # candidates from sources too large to be cut up whole
-EFFORT, QUICK = 7, 3  # of JPEG XL: as written; to see how much is going to fit
-MARGIN = 2500  # bytes of names and index entries, were a tile alone
+_EFFORT, _QUICK = 7, 3  # of JPEG XL: as written; to see how much is going to fit
+_MARGIN = 2500  # bytes of names and index entries, were a tile alone
 
 
 @dataclass(frozen=True)
@@ -174,14 +174,14 @@ def _reader(part: np.ndarray, dates: list[int], offset: int) -> Callable[[], np.
 def _drawn(name: str, source: Source, crop: int, seed: int) -> Iterator[Tile]:
     def read(step: int) -> np.ndarray:
         draw = Draw(seed, step)
-        return _as_uint16(in_time(next(source.crops(draw, draw.rng()))))
+        return _as_uint16(_in_time(next(source.crops(draw, draw.rng()))))
 
     shape = (*read(0).shape[:2], crop, crop)
     for step in range(RANDOM_TILES):
         yield Tile(name, shape, lambda step=step: read(step))
 
 
-def in_time(crop: np.ndarray) -> np.ndarray:
+def _in_time(crop: np.ndarray) -> np.ndarray:
     """[T, C, s, s] of a crop; an image is one date."""
     return crop if crop.ndim == 4 else crop[None]
 
@@ -223,7 +223,7 @@ class _Archive:
     def add(self, source: str, site: str, stack: np.ndarray) -> bool:
         """Adds a stack [N, C, H, W] if it fits."""
         grid = widest_grid(len(stack))
-        planes = [self.encode(p, lossless=True, effort=EFFORT) for p in mosaics(stack, grid)]
+        planes = [self.encode(p, lossless=True, effort=_EFFORT) for p in mosaics(stack, grid)]
         names = [f"{source}/{site}/{k:02d}.jxl" for k in range(len(planes))]
         item = {"source": source, "site": site, "shape": list(stack.shape), "grid": grid}
         size = sum(len(p) + 2 * len(n) + 100 for p, n in zip(planes, names)) + len(json.dumps(item)) + 2
@@ -285,7 +285,7 @@ def _prefix(tiles: Sequence[Tile], archive: _Archive) -> list[Tile]:
     room, chosen = archive.limit - archive.used, []
     for tile in tiles:
         planes = tile.read().reshape(-1, *tile.shape[2:])
-        room -= sum(len(archive.encode(plane, lossless=True, effort=QUICK)) for plane in planes) + MARGIN
+        room -= sum(len(archive.encode(plane, lossless=True, effort=_QUICK)) for plane in planes) + _MARGIN
         if room < 0:
             break
         chosen.append(tile)

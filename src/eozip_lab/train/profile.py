@@ -25,9 +25,9 @@ from eozip_lab.train.objective import sampled_levels
 from eozip_lab.train.recipe import Recipe, find, load
 from eozip_lab.train.setup import configured, picked_device
 
-STEPS, WARM_UP = 20, 2
-START_CROPS = 64  # enough for the closed forms of a run that nobody keeps
-SIDE, PRODUCTS = 2048, 4  # of the matrix products that stand for the machine's peak
+STEPS, _WARM_UP = 20, 2
+_START_CROPS = 64  # enough for the closed forms of a run that nobody keeps
+_SIDE, _PRODUCTS = 2048, 4  # of the matrix products that stand for the machine's peak
 DATA, ENTROPY, BACKWARD, OPTIMISER = "data", "entropy model and loss", "backward", "optimiser"
 
 
@@ -118,7 +118,7 @@ def profile(
         loop.exact_convolutions(where),
     ):
         batches = feed.batches(0)
-        for _ in range(WARM_UP):
+        for _ in range(_WARM_UP):
             _step(chosen, kind, state, next(batches), _Clock(where))
         clock, shapes = _Clock(where), []
         with clock.hooked(model):
@@ -138,7 +138,7 @@ def profile(
 def _start_crops(recipe: Recipe, kind: Kind) -> Tensor:
     sources = open_sources(recipe, kind.band_names)
     try:
-        draw, count = Draw(recipe.seed, 0), min(START_CROPS, recipe.start_crops)
+        draw, count = Draw(recipe.seed, 0), min(_START_CROPS, recipe.start_crops)
         rng = np.random.default_rng(recipe.seed)
         return torch.from_numpy(batch(sources[0], draw, rng, count, recipe.augment))
     finally:
@@ -179,12 +179,12 @@ def _peak(device: torch.device) -> float:
 
 
 def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    a, b = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
+    a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
     clock = _Clock(device)
-    for k in range(PRODUCTS):
+    for k in range(_PRODUCTS):
         a @ b
         clock.mark(str(k))
-    return 2 * SIDE**3 / min(clock.parts.values())
+    return 2 * _SIDE**3 / min(clock.parts.values())
 
 
 def facts(found: Profile) -> dict[str, Any]:

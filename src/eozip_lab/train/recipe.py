@@ -16,10 +16,10 @@ from eozip_lab.train.augment import Augment
 from eozip_lab.train.toml_schema import from_table
 
 SHIPPED = Path(__file__).parent / "recipes"
-DATA_VARIABLE = "$EOZIP_DATA"
-MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
-DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
-OPTIMISERS = ("adamw", "muon")
+_DATA_VARIABLE = "$EOZIP_DATA"
+_MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
+_DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
+_OPTIMISERS = ("adamw", "muon")
 BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
 
 
@@ -226,8 +226,8 @@ def _run_faults(r: Recipe) -> list[str]:
         for key, value in positive.items()
         if not 0 < value < math.inf
     ]
-    if r.optimiser not in OPTIMISERS:
-        faults.append(f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {r.optimiser!r}")
+    if r.optimiser not in _OPTIMISERS:
+        faults.append(f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {r.optimiser!r}")
     if not 0 <= r.ema < 1:
         faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
     if not 0 < r.warm_up < 1:
@@ -243,10 +243,10 @@ def _run_faults(r: Recipe) -> list[str]:
 
 def _source_faults(s: DataSource) -> list[str]:
     faults = []
-    if s.kind not in DATA_KINDS:
-        faults.append(f"kind: expected one of {', '.join(DATA_KINDS)}, got {s.kind!r}")
-    if s.crop <= 0 or s.crop % MULTIPLE:
-        faults.append(f"crop: expected a multiple of {MULTIPLE}, got {s.crop}")
+    if s.kind not in _DATA_KINDS:
+        faults.append(f"kind: expected one of {', '.join(_DATA_KINDS)}, got {s.kind!r}")
+    if s.crop <= 0 or s.crop % _MULTIPLE:
+        faults.append(f"crop: expected a multiple of {_MULTIPLE}, got {s.crop}")
     for key in ("batch", "weight", "steps_per_shard", "dates"):
         if getattr(s, key) < 1:
             faults.append(f"{key}: expected 1 or more, got {getattr(s, key)}")
@@ -255,8 +255,8 @@ def _source_faults(s: DataSource) -> list[str]:
 
 def _validation_faults(v: Validation) -> list[str]:
     faults = []
-    if v.size <= 0 or v.size % MULTIPLE:
-        faults.append(f"size: expected a multiple of {MULTIPLE}, got {v.size}")
+    if v.size <= 0 or v.size % _MULTIPLE:
+        faults.append(f"size: expected a multiple of {_MULTIPLE}, got {v.size}")
     if v.every_minutes <= 0:
         faults.append(f"every_minutes: expected more than 0, got {v.every_minutes}")
     if not v.places or not all(place.paths for place in v.places):
@@ -281,7 +281,7 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
 
 def anchored_path(path: str, folder: Path) -> str:
     """A recipe's path made absolute, unless it begins with `$EOZIP_DATA`."""
-    is_symbolic = path == DATA_VARIABLE or path.startswith(DATA_VARIABLE + "/")
+    is_symbolic = path == _DATA_VARIABLE or path.startswith(_DATA_VARIABLE + "/")
     return path if is_symbolic else str((folder / path).absolute())
 
 
@@ -292,12 +292,12 @@ def located(path: str) -> Path:
         InputError: nothing there.
     """
     full = (
-        Path(path.replace(DATA_VARIABLE, str(data_root()), 1))
-        if path.startswith(DATA_VARIABLE)
+        Path(path.replace(_DATA_VARIABLE, str(data_root()), 1))
+        if path.startswith(_DATA_VARIABLE)
         else Path(path)
     )
     if not full.exists():
-        hint = f" ({DATA_VARIABLE} is {data_root()}; set it)" if path.startswith(DATA_VARIABLE) else ""
+        hint = f" ({_DATA_VARIABLE} is {data_root()}; set it)" if path.startswith(_DATA_VARIABLE) else ""
         raise InputError(f"{full}: no such file or folder, but the recipe names it{hint}")
     return full
 

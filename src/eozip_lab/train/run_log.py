@@ -17,7 +17,7 @@ from eozip.errors import InputError
 from eozip.outputs import publish
 
 LOG, CURVE = "log.jsonl", "curve.png"
-PLAIN_SECONDS = 30.0  # between two lines where stderr is no terminal
+_PLAIN_SECONDS = 30.0  # between two lines where stderr is no terminal
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Display:
     def tick(self, tick: Tick) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=tick.done, description=tick.text())
-        elif self.wanted and time.monotonic() - self._last > PLAIN_SECONDS:
+        elif self.wanted and time.monotonic() - self._last > _PLAIN_SECONDS:
             self.say(tick.text())
 
     def say(self, text: str) -> None:

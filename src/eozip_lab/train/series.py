@@ -14,8 +14,8 @@ from eozip_lab.train.augment import DN_MAX, DN_MIN, Augment, clouded, fractal
 from eozip_lab.train.data import Draw, Stacks, open_stacks, without_nodata
 from eozip_lab.train.recipe import DataSource
 
-COARSE = 6  # 60 m in 10 m pixels
-WITHOUT_60M = 10  # bands: B02 B03 B04 B05 B06 B07 B08 B8A B11 B12
+_COARSE = 6  # 60 m in 10 m pixels
+_WITHOUT_60M = 10  # bands: B02 B03 B04 B05 B06 B07 B08 B8A B11 B12
 REACH = 3  # dates of a series are at most this many times as far apart as they could be
 
 
@@ -69,11 +69,11 @@ def open_series(source: DataSource, bands: int) -> SeriesStacks:
     """
     found = []
     least = 1 if source.kind == "seasons" else source.dates
-    for count in (bands, WITHOUT_60M):
+    for count in (bands, _WITHOUT_60M):
         try:
             found.append(open_stacks(source, count, least))
         except InputError:
-            if count == WITHOUT_60M and not found:
+            if count == _WITHOUT_60M and not found:
                 raise
     return SeriesStacks(merged(found), source.dates, source.kind == "seasons")
 
@@ -104,7 +104,7 @@ def chosen_dates(n: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 def twelve_bands(stack: np.ndarray) -> np.ndarray:
     """[T, C, s, s] with B01 and B09 made up where they lack: B02 and B8A, smoothed to 60 m."""
-    if stack.shape[1] != WITHOUT_60M:
+    if stack.shape[1] != _WITHOUT_60M:
         return stack
     coastal, vapour = smoothed(stack[:, 0], 0.9), smoothed(stack[:, 7], 1.0)
     return np.concatenate([coastal[:, None], stack[:, :8], vapour[:, None], stack[:, 8:]], 1)
@@ -112,7 +112,7 @@ def twelve_bands(stack: np.ndarray) -> np.ndarray:
 
 def smoothed(band: np.ndarray, factor: float) -> np.ndarray:
     """Means over about 60 m, sliding."""
-    kernel = np.ones(COARSE) / COARSE
+    kernel = np.ones(_COARSE) / _COARSE
     padded = np.pad(band.astype(np.float32), ((0, 0), (3, 2), (3, 2)), mode="edge")
     rows = np.apply_along_axis(np.convolve, 1, padded, kernel, "valid")
     mean = np.apply_along_axis(np.convolve, 2, rows, kernel, "valid")
@@ -131,13 +131,13 @@ def seasons(crop: np.ndarray, dates: int, rng: np.random.Generator) -> np.ndarra
         float32 [T, C, s, s] in 1 .. 20000.
     """
     x = crop.astype(np.float32)
-    classes = soft_classes(x, int(rng.integers(2, 7)), rng)
+    classes = _soft_classes(x, int(rng.integers(2, 7)), rng)
     other = np.rot90(x, 2, (1, 2))  # what a change of use may put there
     drift = [season(x, other, classes, rng) for _ in range(dates)]
     return np.clip(np.stack(drift), DN_MIN, DN_MAX)
 
 
-def soft_classes(x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _soft_classes(x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Memberships [K, s, s] by random directions in the spectrum and smooth regions."""
     spectra = np.log(x)
     spectra = (spectra - spectra.mean((1, 2), keepdims=True)) / (spectra.std((1, 2), keepdims=True) + 0.02)
@@ -160,10 +160,10 @@ def season(x: np.ndarray, other: np.ndarray, classes: np.ndarray, rng: np.random
     changed = np.clip(3 * (fractal(x.shape[1], rng) - rng.uniform(0.8, 3.0)), 0, 1)
     seen = seen * (1 - changed) + other * changed
     noise = rng.standard_normal(x.shape) * (5 + 0.01 * rng.random() * seen)
-    return shifted(seen, rng) + noise
+    return _shifted(seen, rng) + noise
 
 
-def shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Moved by up to half a pixel each way: dates are not registered better."""
     for axis in (1, 2):
         part = rng.uniform(-0.5, 0.5)

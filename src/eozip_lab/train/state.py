@@ -20,7 +20,7 @@ from eozip_lab.train.recipe import Recipe, differences
 from eozip_lab.train.toml_schema import from_table
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = 1
+_FORMAT = 1
 BETAS = (0.9, 0.98)
 
 
@@ -85,7 +85,7 @@ class _Written(Protocol):
 def save(state: State, recipe: _Written, folder: Path) -> None:
     """Writes the checkpoint under a temporary name, then renames it."""
     content = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "recipe": recipe.to_json(),
         "model": state.model.state_dict(),
         "optimiser": state.optimiser.state_dict(),
@@ -110,8 +110,8 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path}: expected a checkpoint of `eozip train`, got {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise WeightsError(f"{path}: expected a checkpoint of format {FORMAT} written by `eozip train`")
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise WeightsError(f"{path}: expected a checkpoint of format {_FORMAT} written by `eozip train`")
     return content
 
 

@@ -29,7 +29,7 @@ from eozip import sensors
 from eozip.errors import EozipError, FormatError, InputError
 from eozip_lab.evaluate.baselines.packing import checked_stack, pack, restored, unpack
 
-SENSOR = "s2-l2a"
+_SENSOR = "s2-l2a"
 PYTHON = "EOZIP_TERRACODEC_PYTHON"
 _SIDE = 256  # all but TEC-FP take no other size
 _STRIDE = 16  # of TEC-FP
@@ -93,9 +93,9 @@ class TerraCodec:
         self._ask("prepare", setting)
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
-        bands = len(sensors.get(SENSOR).bands)
+        bands = len(sensors.get(_SENSOR).bands)
         if shape[1] != bands:
-            raise InputError(f"{self.name}: expected {bands} bands of {SENSOR}, got {shape[1]}")
+            raise InputError(f"{self.name}: expected {bands} bands of {_SENSOR}, got {shape[1]}")
         if "_fp_" not in self.model and shape[2:] != (_SIDE, _SIDE):
             raise InputError(
                 f"{self.name}: expected {_SIDE} x {_SIDE} pixels, got {shape[2:]}; set --size {_SIDE}"
@@ -224,5 +224,5 @@ def _padded(x: np.ndarray) -> np.ndarray:
 @cache
 def _statistics() -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [C, 1, 1] in DN: those of SSL4EO-S12, which the package asks for."""
-    known = sensors.get(SENSOR)
+    known = sensors.get(_SENSOR)
     return tuple(np.array(values)[:, None, None] for values in (known.mean, known.std))  # type: ignore[return-value]

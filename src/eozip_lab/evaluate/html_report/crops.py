@@ -17,7 +17,7 @@ from eozip.errors import InputError
 from eozip_lab.evaluate.html_report.data import Report
 from eozip_lab.evaluate.html_report.markup import data_uri
 
-MOST_BYTES = 40_000_000  # of pictures in one page: browsers open more, people mail less
+_MOST_BYTES = 40_000_000  # of pictures in one page: browsers open more, people mail less
 # Name > bands shown as red, green, blue.
 _COMBINATIONS = {
     "true colour": ("B04", "B03", "B02"),
@@ -44,7 +44,7 @@ class Planes:
     combinations: dict[str, list[tuple[int, int]]]
 
 
-def viewer_data(report: Report, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+def viewer_data(report: Report, most_bytes: int = _MOST_BYTES) -> dict[str, Any]:
     """What the page's script shows, in JSON types: places with dates, levels and pictures, and the error colours.
 
     Places are taken in the order measured until their pictures exceed `most_bytes`; "left_out" names the others.

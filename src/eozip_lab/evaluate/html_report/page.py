@@ -33,7 +33,7 @@ from eozip_lab.evaluate.html_report.markup import table as html_table
 from eozip_lab.evaluate.html_report.sentences import beginnings, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.provenance import write_bytes, write_text
 
-NAME, FIGURES = "report.html", "figures"
+NAME, _FIGURES = "report.html", "figures"
 
 Progress = Callable[[int, int], None]
 """Called with parts done and in all."""
@@ -65,7 +65,7 @@ def write_report(folder: str | Path, progress: Progress = lambda done, total: No
     drawn = plots.plots(report)
     text = page(report, drawn, progress)
     for name, svg in drawn.items():
-        write_bytes(path.parent / FIGURES / f"{name}.svg", svg)
+        write_bytes(path.parent / _FIGURES / f"{name}.svg", svg)
     write_text(path, text)
     return path
 

@@ -146,7 +146,7 @@ def _rated(found: tuple[str, float]) -> str:
 
 
 _MOST_BITS = 1.1  # times the bits of the codec that a baseline may take and still win in quality
-COSTS = ("encode_mpx_cpu_s", "decode_mpx_cpu_s", "peak_rss_bytes")  # whatever the bits
+_COSTS = ("encode_mpx_cpu_s", "decode_mpx_cpu_s", "peak_rss_bytes")  # whatever the bits
 _FEW = 5  # places below which an interval is not worth much
 
 # Field of a point > what it is called, and whether more is better.
@@ -258,7 +258,7 @@ def _metric_loss(report: Report, field: str) -> str | None:
 def _loss(report: Report, field: str, place: str) -> _Loss | None:
     more = _COMPARED[field][1]
     mine = _best_at(report, report.codecs, field, place, more)
-    others = report.baselines if mine is None or field in COSTS else _frugal(report, mine[0], place)
+    others = report.baselines if mine is None or field in _COSTS else _frugal(report, mine[0], place)
     theirs = _best_at(report, others, field, place, more)
     if mine is None or theirs is None or (mine[1] >= theirs[1] if more else mine[1] <= theirs[1]):
         return None
