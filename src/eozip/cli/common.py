@@ -55,6 +55,30 @@ class CommaList(click.ParamType[Any]):
         return [int(part) if part.isdigit() else part for part in parts]
 
 
+class NumberList(click.ParamType[Any]):
+    """So many numbers separated by commas.
+
+    Args:
+        count: how many.
+    """
+
+    name = "numbers"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        if isinstance(value, list):
+            return value
+        try:
+            found = [float(part) for part in value.split(",")]
+        except ValueError:
+            found = []
+        if len(found) != self.count:
+            self.fail(f"expected {self.count} numbers separated by commas, got {value!r}", param, ctx)
+        return found
+
+
 def say(note: str) -> None:
     """A sentence that a person should read, on stderr."""
     tell(f"Note: {note}", err=True)

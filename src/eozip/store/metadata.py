@@ -339,7 +339,7 @@ def _add_centres(group: zarr.Group, profile: Profile, factor: int = 1, suffix: s
         return
     kinds = (
         ("longitude", "latitude")
-        if _is_geographic(profile)
+        if is_geographic(profile)
         else ("projection_x_coordinate", "projection_y_coordinate")
     )
     x, y = centres(profile, factor)
@@ -354,7 +354,7 @@ def centres(profile: Profile, factor: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return c + a * (np.arange(width) + 0.5), f + e * (np.arange(height) + 0.5)
 
 
-def _is_geographic(profile: Profile) -> bool:
+def is_geographic(profile: Profile) -> bool:
     return (profile.crs or "").upper().startswith(("GEOGCS", "GEOGCRS"))
 
 

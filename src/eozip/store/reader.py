@@ -78,6 +78,8 @@ def decode_store(
     check_budget(budget)
     target = arguments.store_path("out", out)
     description = describe(store)
+    if description.product is not None and description.product.lattice is not None:
+        return _decode_floats(store, out, bands, dates, overwrite, progress)
     times = choose_dates(description, arguments.choice("dates", dates))
     picks = choose_bands(description, arguments.choice("bands", bands))
     stored = [description.band_order[i] for i in picks]
@@ -87,6 +89,24 @@ def decode_store(
     seconds = time.perf_counter() - started
     speed = len(times) * shape[2] * shape[3] / 1e6 / seconds
     return Decoded(str(out), names, shape, budget, fetched, seconds, speed)
+
+
+def _decode_floats(
+    store: PlaceLike,
+    out: str | Path,
+    bands: Sequence[str | int] | None,
+    dates: Sequence[str | int] | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Decoded:
+    """Of a source that held floats."""
+    from eozip.store.exports import export_store
+
+    done = export_store(
+        store, out, "geotiff", bands=bands, dates=dates, overwrite=overwrite, progress=progress
+    )
+    speed = done.shape[0] * done.shape[2] * done.shape[3] / 1e6 / done.seconds
+    return Decoded(done.output, done.files, done.shape, None, done.bytes_read, done.seconds, speed)
 
 
 def choose_bands(description: Description, wanted: Sequence[str | int] | None) -> list[int]:
