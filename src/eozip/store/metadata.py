@@ -85,7 +85,7 @@ def metadata_keys(
         offsets = _own_offsets(scene, order)
         _add_pixels(group, scene, grid, codec, has_offsets=offsets is not None)
         _add_coordinates(group, scene.select(order), codec.sensor)
-        _add_crs(group, scene.profile)
+        add_crs(group, scene.profile)
         if offsets is not None:
             _add_offsets(group, offsets)
         if extras is not None:
@@ -143,8 +143,8 @@ def _add_grids(
         suffix = f"_{name}"
         made = group.create_group(name, attributes=grid_attributes(own, factor, suffix))
         if any(layer.folder == name for layer in layers):
-            _add_centres(made, own, factor, suffix)
-            _add_crs(made, own, factor)
+            add_centres(made, own, factor, suffix)
+            add_crs(made, own, factor)
     for layer in layers:
         create(group, layer, dates)
 
@@ -303,7 +303,7 @@ def _add_coordinates(group: zarr.Group, scene: Scene, sensor: str) -> None:
     names = band_labels(scene, sensor)
     band = group.create_array("band", shape=(len(names),), dtype=str, dimension_names=["band"])
     band[:] = np.array(names, dtype=object)
-    _add_centres(group, scene.profile)
+    add_centres(group, scene.profile)
 
 
 def _add_time(group: zarr.Group, dates: Sequence[datetime | None], room: int) -> None:
@@ -317,11 +317,11 @@ def _add_time(group: zarr.Group, dates: Sequence[datetime | None], room: int) ->
             "calendar": "proleptic_gregorian",
             "standard_name": "time",
         }
-        values = [_seconds_of(date) for date in known]
+        values = [seconds_of(date) for date in known]
     _add_array(group, TIME, np.array(values, dtype=np.int64), [TIME], attributes, room)
 
 
-def _seconds_of(date: datetime) -> int:
+def seconds_of(date: datetime) -> int:
     """Since 1970, of a UTC date without tzinfo."""
     return int(date.replace(tzinfo=UTC).timestamp())
 
@@ -330,7 +330,7 @@ def _is_north_up(transform: tuple[float, ...]) -> bool:
     return transform[1] == 0 and transform[3] == 0
 
 
-def _add_centres(group: zarr.Group, profile: Profile, factor: int = 1, suffix: str = "") -> None:
+def add_centres(group: zarr.Group, profile: Profile, factor: int = 1, suffix: str = "") -> None:
     """1-D coordinates of a grid `factor` times coarser than a profile's.
 
     They exist only for grids that are not rotated; others have the GeoTransform alone.
@@ -358,7 +358,7 @@ def is_geographic(profile: Profile) -> bool:
     return (profile.crs or "").upper().startswith(("GEOGCS", "GEOGCRS"))
 
 
-def _add_crs(group: zarr.Group, profile: Profile, factor: int = 1) -> None:
+def add_crs(group: zarr.Group, profile: Profile, factor: int = 1) -> None:
     """The CF grid mapping of a grid `factor` times coarser than a profile's."""
     _add_array(group, "spatial_ref", np.array(0, dtype=np.int64), [], crs_attributes(profile, factor))
 

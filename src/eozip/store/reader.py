@@ -162,7 +162,7 @@ def _write_date(writer: GeoTiffWriter, strip: Strip, t: int, stored: list[int]) 
 def _outputs(
     description: Description, out: Path, times: list[int], picks: list[int], overwrite: bool
 ) -> Iterator[tuple[list[str], list[GeoTiffWriter]]]:
-    profile = _select_bands(description.profile, picks)
+    profile = select_bands(description.profile, picks)
     band_tags = [description.band_tags[i] for i in picks] if description.band_tags else []
     tags = [description.tags[t] for t in times]
     missing = [description.fill_value if description.masks[t] else None for t in times]
@@ -185,7 +185,7 @@ def _outputs(
         yield names, writers
 
 
-def _select_bands(profile: Profile, picks: Sequence[int]) -> Profile:
+def select_bands(profile: Profile, picks: Sequence[int]) -> Profile:
     """The profile with bands `picks` (positions), in that order."""
     chosen: dict[str, Any] = {name: tuple(getattr(profile, name)[i] for i in picks) for name in _PER_BAND}
     return replace(profile, **chosen)

@@ -98,7 +98,7 @@ class _View:
             return lattice.values(dn, found.codec.nodata)
         table = np.array(found.offsets, np.float32)
         offsets = table[np.ix_(list(times), list(bands))][:, :, None, None]
-        values = (dn.astype(np.float32) - offsets) * np.float32(_scale_of(found))
+        values = (dn.astype(np.float32) - offsets) * np.float32(scale_of(found))
         if found.codec.nodata is not None:
             values[dn == found.codec.nodata] = np.nan
         return values
@@ -287,7 +287,7 @@ class _Closing:
         self._files.__exit__()
 
 
-def _scale_of(found: Description) -> float:
+def scale_of(found: Description) -> float:
     """Reflectance of one DN."""
     if found.product is not None and found.product.scale is not None:
         return float(found.product.scale)
