@@ -34,6 +34,7 @@ __all__ = [
     "Reconstruction",
     "Report",
     "append_store",
+    "archive",
     "check",
     "decode",
     "decode_groups",
@@ -64,8 +65,11 @@ _FILES = {
 def __getattr__(name: str) -> Any:
     if name in _FILES:  # needs rasterio and zarr, which importing eozip does not
         return getattr(importlib.import_module("eozip.store"), _FILES[name])
-    if name == "inpaint":  # a package that can be called, loaded on first use: `eozip.inpaint(dn, mask)`
-        return importlib.import_module("eozip.inpaint")
+    if name in (
+        "archive",
+        "inpaint",
+    ):  # packages that can be called, loaded on first use: `eozip.inpaint(dn, mask)`
+        return importlib.import_module(f"eozip.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

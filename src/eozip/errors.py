@@ -8,6 +8,7 @@
     │   └── DesyncError        decoded symbols differ from the encoded ones: a frame is lost, and said so
     ├── WeightsError       weights missing, of another hash, or with wrong tensors
     ├── UnknownCodecError  a codec name that is not registered
+    ├── ClusterError       workers that are missing, gone, or of another eozip
     └── OutputError        the output exists, or cannot be written
 
 A message says what was expected, what was got, and what to do.
@@ -49,6 +50,10 @@ class UnknownCodecError(EozipError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class ClusterError(EozipError):
+    """A Dask cluster that does not answer, went away, or whose workers have another eozip."""
 
 
 class OutputError(EozipError, OSError):

@@ -1,7 +1,8 @@
 """The command line: `eozip` and `rio eozip`.
 
 Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 verification failed, 4 done without dates that
---skip-bad left out, 130 interrupted. Each command is imported when it is called, and its libraries inside it, so that
+--skip-bad left out, or archived without items that were set aside, 130 interrupted. Each command is imported when it is
+called, and its libraries inside it, so that
 `eozip --help` is quick.
 """
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "encode": "eozip.cli.encode:encode",
     "append": "eozip.cli.append:append",
     "decode": "eozip.cli.decode:decode",
+    "archive": "eozip.cli.archive:archive",
     "info": "eozip.cli.info:info",
     "verify": "eozip.cli.verify:verify",
     "picture": "eozip.cli.picture:picture",

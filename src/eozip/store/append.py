@@ -230,33 +230,33 @@ def _append(
     progress: Progress,
 ) -> Run:
     """Encodes and writes; the store is locked."""
-    new = _new_dates(found, source)
-    _check(found, new, asked)
+    new = new_dates(found, source)
+    check_append(found, new, asked)
     check_drop(found.codec, drop)
-    run = _run(found, new, progress, drop)
-    order = [new.positions[i] for i in _stored_order(found)]
+    run = append_run(found, new, progress, drop)
+    order = [new.positions[i] for i in stored_order(found)]
     layers = placed(new.joined.product.beside, new.joined.scene, run.grid, alignment(found.codec.grids))
     with (
         updating(found.path, found.state) as container,
         open_pixels(found) as pixels,
         open_joined(new.joined, order) as reader,
     ):
-        _check_layers(pixels.files, layers)
+        check_layers(pixels.files, layers)
         more = sum(
             put_shard(run, pixels, container, shard, streams)
             for shard, streams in encoded_shards(run, reader)
         )
         run.beside_bytes = put_values(container, layers, run.first)
         product = grown(found, new.joined, new.positions, new.offsets, layers)
-        record = grown_record(found, new.scene, _facts(found, run, more), product)
-        nodes = _new_nodes(found, new, layers, run.grid.shape[0])
+        record = grown_record(found, new.scene, grown_facts(found, run, more), product)
+        nodes = new_nodes(found, new, layers, run.grid.shape[0])
         for key, data in rewritten_keys(pixels.files, record, nodes).items():
             container.put(key, data)
     return run
 
 
 @dataclass(frozen=True)
-class _NewDates:
+class NewDates:
     """Dates that are to be appended.
 
     Attributes:
@@ -272,7 +272,7 @@ class _NewDates:
     offsets: tuple[tuple[float, ...], ...]
 
 
-def _new_dates(found: Description, source: Scene | Product) -> _NewDates:
+def new_dates(found: Description, source: Scene | Product) -> NewDates:
     product = as_product(source)
     for scene in product.scenes:
         if scene.is_masked and found.codec.nodata is None:
@@ -286,17 +286,17 @@ def _new_dates(found: Description, source: Scene | Product) -> _NewDates:
     check_same_grids(found, tuple(given.band_factors[i] for i in positions))
     own = (float(found.codec.offset),) * scene.shape[1]
     offsets = scene.band_offsets if isinstance(source, Product) else (own,) * scene.shape[0]
-    return _NewDates(given, positions, scene, offsets)
+    return NewDates(given, positions, scene, offsets)
 
 
-def _new_nodes(found: Description, new: _NewDates, layers: Sequence[Placed], dates: int) -> dict[str, bytes]:
+def new_nodes(found: Description, new: NewDates, layers: Sequence[Placed], dates: int) -> dict[str, bytes]:
     """Documents and coordinates of layers that the store did not have."""
     known = {layer.path for layer in (found.product.layers if found.product else ())}
     more = [layer for layer in layers if layer.record.path not in known]
     return layer_keys(new.joined.scene.profile, new.joined.factors, more, dates)
 
 
-def _check_layers(files: StoreFiles, layers: Sequence[Placed]) -> None:
+def check_layers(files: StoreFiles, layers: Sequence[Placed]) -> None:
     """Refuses values of another kind or size than the store's array of that name has."""
     for one in layers:
         key = f"{one.record.path}/{GROUP}"
@@ -316,7 +316,7 @@ def _check_layers(files: StoreFiles, layers: Sequence[Placed]) -> None:
 # --- what may be appended ---
 
 
-def _check(found: Description, new: _NewDates, asked: Mapping[str, Any]) -> None:
+def check_append(found: Description, new: NewDates, asked: Mapping[str, Any]) -> None:
     """Everything is compared before anything is encoded."""
     scene = new.scene
     check_same_source(found.profile, scene.profile, found.path)
@@ -367,20 +367,20 @@ def _check_weights(found: Description) -> None:
         )
 
 
-def _stored_order(found: Description) -> list[int]:
+def stored_order(found: Description) -> list[int]:
     """Positions in the source of the array's bands: the inverse of `band_order`."""
     return [found.band_order.index(position) for position in range(len(found.band_order))]
 
 
-def _run(found: Description, new: _NewDates, progress: Progress, drop: MaskReader | None) -> Run:
+def append_run(found: Description, new: NewDates, progress: Progress, drop: MaskReader | None) -> Run:
     first, bands, height, width = found.grid.shape
     grid = replace(found.grid, shape=(first + new.scene.shape[0], bands, height, width))
     scene = replace(new.scene, offsets=new.offsets)
-    tally = tally_of(found.codec, scene, _stored_order(found))
+    tally = tally_of(found.codec, scene, stored_order(found))
     return Run(found.codec, grid, tally, progress, first, drop, stream_offsets(scene))
 
 
-def _facts(found: Description, run: Run, more: int) -> dict[str, Any]:
+def grown_facts(found: Description, run: Run, more: int) -> dict[str, Any]:
     """What the store knows with its new dates.
 
     Args:

@@ -1,0 +1,35 @@
+"""Archives: many inputs into a tree of stores, on as many workers as a Dask cluster has; killed and continued at will.
+
+eozip.archive(["items/*.tif"], "s3://bucket/archive", quality=60, workers=8)
+
+plan      what there is to do: inputs, stores, jobs (one shard each)
+run       the jobs on dask.distributed, and what becomes of them
+record    what lies beside the stores: settings, finished jobs, failed inputs, status
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+_HOMES = {"Archived": "run", "Status": "record", "archive": "run", "read_status": "record"}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+class _Callable(types.ModuleType):
+    """Lets `eozip.archive(items, out)` and the package `eozip.archive` share one name, as `eozip.inpaint` does."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return __getattr__("archive")(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
