@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -27,6 +28,7 @@ class Server:
         url: of a bucket.
         requests: method and path of every request to it, in order.
         refused: share of the requests that it answers with 503.
+        at: what is done as that many requests have come, before the last of them is answered.
     """
 
     url: str
@@ -34,6 +36,7 @@ class Server:
     requests: list[tuple[str, str]] = field(default_factory=list)
     refused: float = 0.0
     refusals: int = 0
+    at: tuple[int, Callable[[], object]] | None = None
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def wrapped(self, app: Any) -> Any:
@@ -42,6 +45,8 @@ class Server:
         def counted(environ: dict[str, Any], start: Any) -> Any:
             if environ["PATH_INFO"].startswith(f"/{BUCKET}"):
                 self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+                if self.at is not None and len(self.requests) == self.at[0]:
+                    self.at[1]()
                 if self._random.random() < self.refused:
                     self.refusals += 1
                     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -91,9 +96,7 @@ def s3_server(patch: pytest.MonkeyPatch) -> Iterator[Server]:
     try:
         yield server
     finally:
-        left = client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
-        for item in left:
-            client.delete_object(Bucket=BUCKET, Key=item["Key"])
+        urlopen(Request(f"{server.endpoint}/moto-api/reset", method="POST")).close()
         made.shutdown()
         thread.join()
         fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -453,18 +453,18 @@ def token_of(data: bytes | None) -> str | None:
 
 
 @contextmanager
-def leased(keys: Keys, key: str, watch: float = LEASE) -> Iterator[Lease]:
+def leased(keys: Keys, key: str, watch: float | None = None) -> Iterator[Lease]:
     """Holds the lease of a folder while the block runs; it is renewed from another thread.
 
     Raises:
         OutputError: somebody else holds it and renews it.
     """
-    lease = Lease(keys, key)
-    _take(lease, watch)
+    lease, seconds = Lease(keys, key), LEASE if watch is None else watch
+    _take(lease, seconds)
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(watch / 4):
+        while not stop.wait(seconds / 4):
             with suppress(OutputError, InputError, OSError):  # the next check says so, where it matters
                 lease.renew()
 

@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 
 from eozip import arguments
 from eozip.archive.record import Record
+from eozip.bitstream import samples_problem
 from eozip.chunk.encoding import DEFAULT_CODEC
 from eozip.errors import EozipError, InputError
 from eozip.keys import PlaceLike
@@ -592,6 +593,11 @@ def _settled(name: str, seen: list[Seen], found: Description | None, asked: Aske
     given = joined(given.product, wanted.codec.nodata)
     codec = replace(wanted.codec, grids=given.grids(wanted.order))
     grid = plan(given.scene.shape, asked.chunk, asked.gop, alignment=alignment(codec.grids))
+    problem = samples_problem([min(pair) for pair in zip(grid.shape, grid.chunk)])
+    if problem:
+        raise InputError(
+            f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
+        )
     return StorePlan(name, seen, None, given, wanted.order, None, codec, grid, dict(wanted.facts))
 
 

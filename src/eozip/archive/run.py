@@ -48,7 +48,7 @@ from eozip.store.documents import ARRAY, GROUP
 from eozip.store.grid import Grid, Shape
 from eozip.store.joined import Joined, open_joined
 from eozip.store.layers import placed, put_values
-from eozip.store.metadata import metadata_keys
+from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.native import alignment, samples
 from eozip.store.pixels import open_pixels
 from eozip.store.records import extras_of, grown
@@ -481,7 +481,8 @@ def publish(record: Record, plan: StorePlan, run: Run) -> None:
 def _new_keys(plan: StorePlan, run: Run, container: _Put) -> dict[str, bytes]:
     scene = plan.joined.scene
     layers = placed(plan.joined.product.beside, scene, plan.grid, alignment(plan.codec.grids))
-    extras = extras_of(plan.joined, layers, samples(plan.grid.shape, plan.codec.grids))
+    labels = band_labels(scene.select(plan.order), plan.codec.sensor)
+    extras = extras_of(plan.joined, layers, samples(plan.grid.shape, plan.codec.grids), labels)
     if extras is not None:
         run.beside_bytes = put_values(container, extras.layers)
     facts = run_facts(run, plan.facts)
