@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,9 +16,12 @@ from eozip.codecs.pyramid import grids
 from eozip.codecs.pyramid.grids import Grid
 from eozip.errors import InputError
 from eozip_lab.train.data import SPREAD, named_arrays
-from eozip_lab.train.pyramid.recipe import Crops, Held, Recipe
+from eozip_lab.train.pyramid.network import References
+from eozip_lab.train.pyramid.recipe import Crops, Held, Recipe, Series
 from eozip_lab.train.recipe import located
 
+COARSEST = 10.0  # times the step, of the same image where it is known at a coarser quality
+NEAR = 8  # dates that may be known are among so many that are next in the series
 VALID = 0.999  # of an image's pixels, at least
 LEAST_COARSE = 3  # bands on a grid of half the resolution; fewer are taken for chance
 
@@ -31,11 +34,13 @@ class Example:
         name: file:array.
         image: position along the array's first axis.
         groups: uint16 [C, h, w] each, finest first, the second on half the grid of the first.
+        grid: of the second.
     """
 
     name: str
     image: int
     groups: tuple[np.ndarray, ...]
+    grid: Grid | None = None
 
     @property
     def bands(self) -> tuple[int, ...]:
@@ -56,25 +61,38 @@ class Batch:
     Attributes:
         groups: float32 [B, C, h, w] DN, finest first.
         step: quantisation steps in DN, float32 [B].
+        references: what is known of the same places already, or None.
     """
 
     groups: tuple[Tensor, ...]
     step: Tensor
+    references: References | None = None
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All examples, and facts about them for the log and the card."""
+    """All examples, and facts about them for the log and the card.
+
+    Attributes:
+        examples: all.
+        series: dates of one place on one grid, in turn.
+        facts: counts and names.
+    """
 
     examples: tuple[Example, ...]
+    series: tuple[tuple[Example, ...], ...]
     facts: dict[str, Any]
 
-    def fitting(self, crops: Crops) -> list[list[Example]]:
-        """Examples that a kind of crops can be cut from, those of the same bands together."""
-        by_bands: dict[tuple[int, ...], list[Example]] = {}
-        for e in self.examples:
-            if len(e.groups) == crops.groups and min(e.even) >= crops.side:
-                by_bands.setdefault(e.bands, []).append(e)
+    def fitting(self, crops: Crops, known: int = 0) -> list[list[tuple[Example, ...]]]:
+        """Series that a kind of crops can be cut from, each of more than `known` dates; those of the same bands together.
+
+        Without `known` every example is a series.
+        """
+        by_bands: dict[tuple[int, ...], list[tuple[Example, ...]]] = {}
+        for dates in self.series if known else [(e,) for e in self.examples]:
+            e = dates[0]
+            if len(dates) > known and len(e.groups) == crops.groups and min(e.even) >= crops.side:
+                by_bands.setdefault(e.bands, []).append(dates)
         return [by_bands[key] for key in sorted(by_bands)]
 
 
@@ -97,7 +115,8 @@ def pool(recipe: Recipe, say: Callable[[str], None]) -> Pool:
         "native": sum(len(e.groups) > 1 for e in examples),
         "held_back": sum(len(a) - len(free[name]) for name, a in arrays),
     }
-    found = Pool(tuple(examples), facts)
+    series = tuple(_series(examples, recipe.series))
+    found = Pool(tuple(examples), series, facts | {"series": len(series), "dates": sum(map(len, series))})
     for k, crops in enumerate(recipe.crops):
         if not found.fitting(crops):
             raise InputError(
@@ -105,6 +124,23 @@ def pool(recipe: Recipe, say: Callable[[str], None]) -> Pool:
                 "expected smaller crops or other data"
             )
     return found
+
+
+def _series(examples: Sequence[Example], tables: Sequence[Series]) -> Iterator[tuple[Example, ...]]:
+    """Dates of one place that lie on the same grid, as the tables say which images are such.
+
+    Raises:
+        InputError: a table that fits no array.
+    """
+    for k, table in enumerate(tables):
+        places: dict[Any, list[Example]] = {}
+        for e in examples:
+            if fnmatchcase(e.name, table.array):
+                place = e.image // table.dates if table.dates else 0
+                places.setdefault((e.name, place, e.bands, e.grid, e.groups[0].shape), []).append(e)
+        if not places:
+            raise InputError(f"series[{k}]: expected arrays called {table.array}, got none")
+        yield from (tuple(dates) for dates in places.values() if len(dates) > 1)
 
 
 def free_images(arrays: Sequence[tuple[str, int]], held: Sequence[Held]) -> dict[str, list[int]]:
@@ -152,7 +188,8 @@ def example(name: str, image: int, pixels: np.ndarray) -> Example | None:
     fine = [k for k, g in enumerate(found) if g is None]
     if half is None or coarse.count(half) < LEAST_COARSE or not fine:
         return Example(name, image, (_integers(pixels),))
-    return Example(name, image, _native(pixels, fine, [k for k, g in enumerate(found) if g == half], half))
+    groups = _native(pixels, fine, [k for k, g in enumerate(found) if g == half], half)
+    return Example(name, image, groups, half)
 
 
 def _native(
@@ -173,42 +210,76 @@ def _integers(x: np.ndarray) -> np.ndarray:
 
 def batch(found: Pool, recipe: Recipe, rng: np.random.Generator) -> Batch:
     """One batch; only `rng` decides which."""
-    share = np.array([crops.share for crops in recipe.crops])
-    crops = recipe.crops[rng.choice(len(share), p=share / share.sum())]
-    kinds = found.fitting(crops)
-    chance = np.array([len(kind) for kind in kinds]) ** SPREAD
-    kind = kinds[rng.choice(len(kinds), p=chance / chance.sum())]
-    cut = [cropped(kind[rng.integers(len(kind))], crops.side, rng) for _ in range(crops.batch)]
+    u = rng.random()
+    known = int(rng.integers(1, recipe.dates_known + 1)) if u < recipe.dated else 0
+    crops, kind = _kind(found, recipe, known, rng)
+    cut = [_cut(kind[rng.integers(len(kind))], known, crops.side, rng) for _ in range(crops.batch)]
     groups = [torch.from_numpy(np.stack(parts)) for parts in zip(*cut, strict=True)]
     groups = _some(groups, recipe, rng)
     if rng.random() < recipe.brightness:
         factor = np.exp(rng.uniform(-1, 1, crops.batch) * recipe.brightness_range)
-        groups = [g * torch.from_numpy(factor).float()[:, None, None, None] for g in groups]
+        groups = [g * torch.from_numpy(factor).float()[:, None, None, None, None] for g in groups]
     low, high = math.log(recipe.step_min), math.log(recipe.step_max)
-    return Batch(tuple(groups), torch.from_numpy(np.exp(rng.uniform(low, high, crops.batch))).float())
+    step = torch.from_numpy(np.exp(rng.uniform(low, high, crops.batch))).float()
+    own = tuple(g[:, 0] for g in groups)
+    if recipe.dated <= u < recipe.dated + recipe.coarser:
+        coarser = torch.from_numpy(np.exp(rng.uniform(0.5, math.log(COARSEST), crops.batch))).float()
+        return Batch(own, step, References(groups, (step * coarser)[:, None]))
+    if not known:
+        return Batch(own, step)
+    steps = step[:, None].expand(-1, known)
+    return Batch(own, step, References([g[:, 1:] for g in groups], steps))
 
 
-def cropped(e: Example, side: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One crop of all groups float32 [C, s, s], mirrored and turned at random."""
-    i, j = (2 * int(rng.integers((size - side) // 2 + 1)) for size in e.even)
+def _kind(
+    found: Pool, recipe: Recipe, known: int, rng: np.random.Generator
+) -> tuple[Crops, list[tuple[Example, ...]]]:
+    """Which crops, and which series of the same bands; all of them have more dates than are known.
+
+    Raises:
+        InputError: no series is long and large enough.
+    """
+    fitting = [(crops, kinds) for crops in recipe.crops if (kinds := found.fitting(crops, known))]
+    if not fitting:
+        raise InputError(f"series: expected {known + 1} dates of a place in crops of the recipe's sides, got fewer")
+    share = np.array([crops.share for crops, _ in fitting])
+    crops, kinds = fitting[rng.choice(len(share), p=share / share.sum())]
+    chance = np.array([sum(map(len, kind)) for kind in kinds]) ** SPREAD
+    return crops, kinds[rng.choice(len(kinds), p=chance / chance.sum())]
+
+
+def _cut(dates: tuple[Example, ...], known: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One crop of a date, and of `known` others near it in the series: float32 [1 + known, C, s, s] of each group."""
+    own = int(rng.integers(len(dates)))
+    others = sorted((k for k in range(len(dates)) if k != own), key=lambda k: abs(k - own))
+    chosen = [own, *rng.permutation(others[: max(known, NEAR)])[:known]]
+    groups = [np.stack(parts) for parts in zip(*(dates[k].groups for k in chosen), strict=True)]
+    return cropped(groups, dates[own].even, side, rng)
+
+
+def cropped(
+    groups: Sequence[np.ndarray], even: tuple[int, int], side: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """One crop of all groups [..., h, w] as float32 [..., s, s], mirrored and turned at random."""
+    i, j = (2 * int(rng.integers((size - side) // 2 + 1)) for size in even)
     flips = rng.random(3) < 0.5
     cut = []
-    for k, group in enumerate(e.groups):
+    for k, group in enumerate(groups):
         s, y, x = side >> k, i >> k, j >> k
-        part = group[:, y : y + s, x : x + s].astype(np.float32)
-        part = part[:, ::-1] if flips[0] else part
-        part = part[:, :, ::-1] if flips[1] else part
-        cut.append(np.ascontiguousarray(part.swapaxes(1, 2) if flips[2] else part))
+        part = group[..., y : y + s, x : x + s].astype(np.float32)
+        part = part[..., ::-1, :] if flips[0] else part
+        part = part[..., ::-1] if flips[1] else part
+        cut.append(np.ascontiguousarray(part.swapaxes(-1, -2) if flips[2] else part))
     return cut
 
 
 def _some(groups: list[Tensor], recipe: Recipe, rng: np.random.Generator) -> list[Tensor]:
     """Some batches keep one group, or some bands of the finest: codecs meet any band set."""
-    u, bands = rng.random(), groups[0].shape[1]
+    u, bands = rng.random(), groups[0].shape[2]
     few = recipe.few if bands > 1 else 0.0
     if u < few:
         kept = np.sort(rng.permutation(bands)[: rng.integers(1, bands)])
-        return [groups[0][:, kept]]
+        return [groups[0][:, :, kept]]
     if len(groups) > 1 and u < few + recipe.finest_only:
         return groups[:1]
     if len(groups) > 1 and u < few + recipe.finest_only + recipe.coarsest_only:

@@ -23,7 +23,6 @@ from eozip_lab.train.pyramid.data import Pool, cropped
 from eozip_lab.train.pyramid.network import BIAS, INPUTS, WEIGHT, shapes
 from eozip_lab.train.pyramid.recipe import Recipe
 
-REFERENCES = 6  # channels of a reference picture, which the format has room for and no codec uses yet
 BIAS_MAX = 8 * BIAS
 FIT_SIDE = 192  # pixels of a crop that tables are fitted to, at most
 WITHIN_ROW = 0.25  # of a row's width: where its law lies, for scales that are rounded down to a row
@@ -43,8 +42,6 @@ def integers(average: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 def _stored(name: str, value: np.ndarray) -> np.ndarray:
     if name.endswith("_bias"):
         return np.clip(np.rint(value * BIAS), -BIAS_MAX, BIAS_MAX).astype(np.int16)
-    if name == "trunk":
-        value = np.pad(value, [(0, 0), (0, REFERENCES), (0, 0), (0, 0)])
     return np.clip(np.rint(value * WEIGHT), -127, 127).astype(np.int8)
 
 
@@ -55,7 +52,8 @@ def trained(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         width = len(stored[f"{level}.trunk_bias"])
         for name in shapes(width):
             value = stored[f"{level}.{name}"].astype(np.float32)
-            value = value[:, :INPUTS] if name == "trunk" else value
+            if name == "trunk":  # weights of older layouts have no, or fewer, references
+                value = np.pad(value[:, :21], [(0, 0), (0, INPUTS - 21), (0, 0), (0, 0)])
             units = BIAS if name.endswith("_bias") else WEIGHT
             out[f"stages.{level}.w.{name}"] = torch.from_numpy(value / np.float32(units))
     return out
@@ -83,8 +81,8 @@ def fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
     kinds = [kind for crops in recipe.crops for kind in found.fitting(crops)]
     for quality in np.linspace(0, 95, recipe.fit_crops):
         kind = kinds[rng.integers(len(kinds))]
-        one = kind[rng.integers(len(kind))]
-        groups = [g[None] for g in cropped(one, min(*one.even, FIT_SIDE), rng)]
+        (one,) = kind[rng.integers(len(kind))]
+        groups = [g[None] for g in cropped(one.groups, one.even, min(*one.even, FIT_SIDE), rng)]
         port = EstimatePort()
         wanted = Wanted([np.asarray(g, np.float64) for g in groups], quantise)
         sizes = [g.shape[1:] for g in groups]

@@ -207,7 +207,7 @@ def _step(r: Run) -> None:
 
 def loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
     """Loss, bits per sample and PSNR (peak 10,000 DN) of a batch."""
-    one = Traversal(net, drawn.step)
+    one = Traversal(net, drawn.step, references=drawn.references)
     one.run(drawn.groups)
     count = sum(group[0].numel() for group in drawn.groups)
     rate, mse = one.bits / count, one.squares / count

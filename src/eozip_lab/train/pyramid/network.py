@@ -39,13 +39,16 @@ from eozip.codecs.pyramid.traverse import SIDE_MAX, SIDE_MIN
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
 SIBLINGS = 2 * DETAILS
-INPUTS = BANK + DETAILS + SIBLINGS
+REFERENCES = 3 * DETAILS  # predicted details, their magnitudes, how far the prediction was off one level below
+INPUTS = BANK + DETAILS + SIBLINGS + REFERENCES
 CONSTANTS = 8
 DIFFERENCE, PREDICTION = 63.0, 256.0  # steps, at most
 ACTIVATION, SMALL = 255 / FEATURE, 127 / FEATURE  # largest activation, largest feature or output
 DEAD_ZONE = 0.38  # a residual of so much less than a step more than a whole one becomes that whole one
 DEAD = 0.6  # steps: a plane none of whose details reaches it is not coded
 LARGEST_BITS = 40.0
+# squared steps, a sample and in all, of the fit of a date to its references
+RIDGE, RIDGE_FIXED = 0.1, 60.0
 
 Quantise = Callable[[Tensor, Tensor], Tensor]
 
@@ -160,15 +163,19 @@ class Stage(nn.Module):
             filtered = F.conv2d(_window(below), self.grid("window")[:, :, None, None])
             fixed = F.linear(constant, self.grid("constant"))[:, :, None, None]
         seen = torch.cat([self.functions.features(filtered[:, :BANK]), features], 1)
-        shared = F.conv2d(seen, self.grid("trunk"), self.grid("trunk_bias"), padding=1).float() + fixed
+        trunk = self.grid("trunk")[:, : seen.shape[1]]
+        shared = F.conv2d(seen, trunk, self.grid("trunk_bias"), padding=1).float() + fixed
         return shared, _value(filtered[:, BANK:])
 
-    def step(self, shared: Tensor, predicted: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step(
+        self, shared: Tensor, predicted: Tensor, known: Tensor | None, reference: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Means [N, 3, h, w] and corrections of log scales of one pass.
 
         Args:
             shared, predicted: what `start` gave.
             known: details of the first colour, 0 elsewhere; None in the first pass.
+            reference: what references predict [N, 3, h, w], or None.
         """
         number, v, near = 0, shared, None
         if known is not None:
@@ -183,6 +190,8 @@ class Stage(nn.Module):
         mean = self.functions.gates(out[:, 3:6]) * predicted
         if near is not None:
             mean = mean + self.functions.gates(out[:, 6:9]) * near
+        if reference is not None:
+            mean = mean + self.functions.gates(out[:, :3]) * reference
         return _value(mean), out[:, 9:]
 
     def _near(self, known: Tensor) -> Tensor:
@@ -221,6 +230,7 @@ class Net(nn.Module):
         constant: Tensor,
         wanted: Tensor,
         alive: Tensor,
+        reference: Tensor | None,
         quantise: Quantise,
     ) -> tuple[Tensor, Tensor]:
         """Details of some planes of one level, in two passes.
@@ -228,10 +238,11 @@ class Net(nn.Module):
         Args:
             level: 0 for the finest grid.
             below: decoded picture [N, 1, h, w].
-            features: of parents and siblings [N, 9, h, w].
+            features: of parents and siblings [N, 9, h, w]; with references 9 more.
             constant: [N, 8]; the first three are the log scales that the side information says.
             wanted: details [N, 3, h, w].
             alive: bool, which of them are coded.
+            reference: what references predict [N, 3, h, w], or None.
             quantise: residuals and log scales to symbols.
 
         Returns:
@@ -242,7 +253,7 @@ class Net(nn.Module):
         with torch.autocast(below.device.type, torch.bfloat16, enabled=self.bfloat16):
             shared, predicted = stage.start(below, features, constant)
             for color in range(PASSES):
-                mean, correction = stage.step(shared, predicted, known)
+                mean, correction = stage.step(shared, predicted, known, reference)
                 scale = (correction + constant[:, :DETAILS, None, None]).clamp(SCALE_MIN, 7.9)
                 here = alive & _color(*wanted.shape[-2:], color)
                 with torch.no_grad():
@@ -275,9 +286,70 @@ def bits_of(symbols: Tensor, scale: Tensor) -> Tensor:
     return (-share / math.log(2)).clamp(max=LARGEST_BITS)
 
 
+@dataclass(frozen=True)
+class References:
+    """Pictures that are known where others are coded: other dates of the same place, or a coarser quality of the same.
+
+    Attributes:
+        groups: DN [B, R, C, h, w], finest first, as the groups to code.
+        steps: quantisation steps in DN that they were coded with, [B, R].
+    """
+
+    groups: Sequence[Tensor]
+    steps: Tensor
+
+    def details(self, count: int) -> list[Tensor]:
+        """Decoded details, about, of all levels [B, R, C, 3, h, w] in DN, finest first; of `count` coarse levels more."""
+        b, r = self.steps.shape
+        below, found, _ = _analysed([g.flatten(0, 1) for g in self.groups])
+        for _ in range(count):
+            below, own = analyse(below)
+            found.append(own)
+        unit = self.steps.flatten()[:, None, None, None, None]
+        return [_coded(d, unit).unflatten(0, (b, r)) for d in found]
+
+
+def _coded(details: Tensor, unit: Tensor) -> Tensor:
+    """Details of bands [N, C, 3, h, w] after a quantisation under their own basis."""
+    basis = _principal(details)
+    planes = _along(basis, details) / unit
+    return _back(basis, in_dead_zone(planes, planes) * unit)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What references say of one level, in the planes that are coded.
+
+    Attributes:
+        predicted: details in steps [B, K, 3, h, w].
+        missed: how far the same prediction was off one level below, in steps, [B, K, 3, h / 2, w / 2].
+    """
+
+    predicted: Tensor
+    missed: Tensor
+
+
+def predicted(parents: Tensor, below: Tensor, here: Tensor) -> Reference:
+    """The details that references predict: the linear map that fits one level below, applied here.
+
+    Args:
+        parents: decoded details one level below [B, K, 3, h, w], in steps.
+        below: those of the references [B, R, C, 3, h, w].
+        here: the references' at this level [B, R, C, 3, H, W].
+    """
+    x, y = below.flatten(1, 2).flatten(2).double(), parents.flatten(2).double()
+    ridge = RIDGE * x.shape[2] + RIDGE_FIXED
+    gram = x @ x.transpose(1, 2) + ridge * torch.eye(x.shape[1], dtype=x.dtype)
+    fit = torch.linalg.solve(gram, x @ y.transpose(1, 2)).transpose(1, 2)
+    fit = torch.round(fit * 256).clamp(-2048, 2048) / 256
+    missed = (y - fit @ x).float().view_as(parents)
+    there = (fit.float() @ here.flatten(1, 2).flatten(2)).view(*parents.shape[:3], *here.shape[-2:])
+    return Reference(_value(there), missed)
+
+
 @dataclass
 class Traversal:
-    """One pass over a batch of groups, each example by itself.
+    """One pass over a batch of groups.
 
     Attributes:
         net: the network.
@@ -285,6 +357,7 @@ class Traversal:
         quantise: residuals in steps and log scales to symbols.
         in_turn: planes one after the other, each seeing the decoded ones before it, as the codec does; else all at
             once, seeing roundings of the true ones.
+        references: what is known already; None: each example by itself.
         bits, squares: bits and squared errors in steps, [B], as the levels go by.
     """
 
@@ -292,6 +365,7 @@ class Traversal:
     step: Tensor
     quantise: Quantise = in_dead_zone
     in_turn: bool = False
+    references: References | None = None
     bits: Tensor | float = 0.0
     squares: Tensor | float = 0.0
 
@@ -299,6 +373,7 @@ class Traversal:
         """Decoded groups [B, C, h, w] in DN of groups in DN, finest first, each on half the grid of the one before."""
         below, details, sizes = _analysed(groups)
         depth, unit = len(groups), self.step[:, None, None, None]
+        self._known = self._of_references(depth, below.shape)
         mean = below.mean((-1, -2), keepdim=True)
         basis = _principal(below - mean)
         planes = _along(basis, below - mean) / unit
@@ -313,6 +388,14 @@ class Traversal:
             parents = None if parents is None else parents[:, :count]
             bands, parents = self._own_basis(level, bands[:, :count], parents, details[level], sizes[level])
         return [*done[1:], bands][::-1]
+
+    @torch.no_grad()
+    def _of_references(self, depth: int, below: torch.Size) -> list[Tensor]:
+        """Details of references in steps, finest level first; none without references."""
+        if self.references is None:
+            return []
+        unit = self.step[:, None, None, None, None, None]
+        return [d / unit for d in self.references.details(len(haar.sizes((below[-2], below[-1]))))]
 
     def _count(self, bits: Tensor) -> None:
         self.bits = self.bits + bits
@@ -369,21 +452,43 @@ class Traversal:
             size: H, W.
         """
         coded = torch.from_numpy(haar.coded(size))
-        constant = self._constant(_strengths(wanted, coded), level)
+        reference = self._reference(level, parents)
+        constant = self._constant(_strengths(wanted, coded), level, reference is not None)
         alive = coded & (wanted * coded).abs().amax((-1, -2), keepdim=True).ge(DEAD)
         lifted = torch.zeros_like(wanted) if parents is None else self._lifted(parents, wanted.shape[-2:])
-        parts = (below, lifted, constant, wanted, alive)
+        parts = (below, lifted, constant, wanted, alive, reference)
         decoded, bits = self._planes_in_turn(level, *parts) if self.in_turn else self._planes(level, *parts)
         self._count(bits + 1.5 * DETAILS * wanted.shape[1])
         self.squares = self.squares + ((wanted - decoded) * coded).square().sum((1, 2, 3, 4))
         return decoded.detach()
 
+    @torch.no_grad()
+    def _reference(self, level: int, parents: Tensor | None) -> Reference | None:
+        if self.references is None or parents is None:
+            return None
+        here, below = self._known[level : level + 2]
+        return predicted(parents, below[:, :, : here.shape[2]], here)
+
     def _lifted(self, parents: Tensor, shape: Sequence[int]) -> Tensor:
         doubled = parents.repeat_interleave(2, -2).repeat_interleave(2, -1)
         return self.net.functions.features(doubled[..., : shape[0], : shape[1]])
 
+    def _told(self, lifted: Tensor, reference: Reference | None) -> Tensor:
+        """Features of references [B, K, 9, h, w], as wide as those of the parents; none without."""
+        if reference is None:
+            return lifted[:, :, :0]
+        own = self.net.functions.features(reference.predicted)
+        return torch.cat([own, own.abs(), self._lifted(reference.missed, own.shape[-2:]).abs()], 2)
+
     def _planes(
-        self, level: int, below: Tensor, lifted: Tensor, constant: Tensor, wanted: Tensor, alive: Tensor
+        self,
+        level: int,
+        below: Tensor,
+        lifted: Tensor,
+        constant: Tensor,
+        wanted: Tensor,
+        alive: Tensor,
+        reference: Reference | None,
     ) -> tuple[Tensor, Tensor]:
         """All planes at once; siblings are known by what they would be rounded to by themselves."""
         now = self.net.functions.features(in_dead_zone(wanted, wanted) * alive)
@@ -392,33 +497,43 @@ class Traversal:
         for k in range(wanted.shape[1]):
             siblings.append(torch.cat([strongest, last], 1))
             strongest, last = _strongest(strongest, now[:, k]), now[:, k]
-        features = torch.cat([lifted, torch.stack(siblings, 1)], 2)
+        features = torch.cat([lifted, torch.stack(siblings, 1), self._told(lifted, reference)], 2)
         flat = [v.flatten(0, 1) for v in (below[:, :, None], features, constant, wanted, alive)]
-        decoded, bits = self.net.planes(level, *flat, self.quantise)
+        told = None if reference is None else reference.predicted.flatten(0, 1)
+        decoded, bits = self.net.planes(level, *flat, told, self.quantise)
         return decoded.view_as(wanted), bits.view(wanted.shape[:2]).sum(1)
 
     def _planes_in_turn(
-        self, level: int, below: Tensor, lifted: Tensor, constant: Tensor, wanted: Tensor, alive: Tensor
+        self,
+        level: int,
+        below: Tensor,
+        lifted: Tensor,
+        constant: Tensor,
+        wanted: Tensor,
+        alive: Tensor,
+        reference: Reference | None,
     ) -> tuple[Tensor, Tensor]:
         """Plane after plane, as the codec goes."""
         strongest = last = torch.zeros_like(wanted[:, 0])
         planes, total = [], wanted.new_zeros(len(wanted))
+        told = self._told(lifted, reference)
         for k in range(wanted.shape[1]):
-            features = torch.cat([lifted[:, k], strongest, last], 1)
+            features = torch.cat([lifted[:, k], strongest, last, told[:, k]], 1)
             own = (below[:, k, None], features, constant[:, k], wanted[:, k], alive[:, k])
-            decoded, bits = self.net.planes(level, *own, self.quantise)
+            says = None if reference is None else reference.predicted[:, k]
+            decoded, bits = self.net.planes(level, *own, says, self.quantise)
             planes.append(decoded)
             total = total + bits
             last = self.net.functions.features(decoded.detach())
             strongest = _strongest(strongest, last)
         return torch.stack(planes, 1), total
 
-    def _constant(self, strengths: Tensor, level: int) -> Tensor:
+    def _constant(self, strengths: Tensor, level: int, is_told: bool) -> Tensor:
         """What is the same for all cells of a plane: [B, K, 3] -> [B, K, 8]."""
         b, k = strengths.shape[:2]
         brightness = rounded((torch.log(self.step) - 4) / 2, FEATURE, -4.0, 4.0)
         flags = [
-            torch.zeros(b, k),
+            torch.full((b, k), float(is_told)),
             (torch.arange(k) / 4).expand(b, k),
             brightness[:, None].expand(b, k),
             torch.ones(b, k),

@@ -47,6 +47,19 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Arrays whose images show one place at several dates.
+
+    Attributes:
+        array: pattern of `file:array`.
+        dates: so many images in turn are one place; 0: all of an array's.
+    """
+
+    array: str
+    dates: int = 0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
@@ -55,6 +68,7 @@ class Recipe:
         data: folder of .npz files or packs: arrays [N, C, H, W]; `$EOZIP_DATA/...`, absolute, or relative to the recipe.
         crops: kinds of batches.
         held: images that are never trained on.
+        series: which images are dates of one place.
         name: id of the exported weights.
         seed: of initial weights and of everything drawn.
         minutes, steps: budgets; with both, whatever is spent first.
@@ -70,6 +84,9 @@ class Recipe:
         brightness: share of the batches whose crops are each made brighter or darker.
         brightness_range: by exp(uniform(-b, b)).
         finest_only, coarsest_only, few: shares of the batches that keep one group only, or some bands of the finest.
+        dated: share of the batches in which other dates of the place are known, 1 to `dates_known` of them.
+        dates_known: at most.
+        coarser: share of the batches in which the images themselves are known at a coarser quality.
         fit_crops: crops that the exported probability tables are fitted to; 0: the logistic law stays.
         log_steps: steps between two lines of the log.
         checkpoint_minutes: time between two checkpoints.
@@ -79,6 +96,7 @@ class Recipe:
     data: str
     crops: tuple[Crops, ...]
     held: tuple[Held, ...] = ()
+    series: tuple[Series, ...] = ()
     name: str = f"{KIND}-v0"
     seed: int = 0
     minutes: float | None = None
@@ -98,6 +116,9 @@ class Recipe:
     finest_only: float = 0.12
     coarsest_only: float = 0.12
     few: float = 0.06
+    dated: float = 0.0
+    dates_known: int = 4
+    coarser: float = 0.0
     fit_crops: int = 150
     log_steps: int = 50
     checkpoint_minutes: float = 5.0
@@ -184,11 +205,18 @@ def _shares(r: Recipe) -> list[str]:
         faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
     if not 0 < r.warm_up < 1:
         faults.append(f"warm_up: expected more than 0 and less than 1, got {r.warm_up}")
-    for key in ("brightness", "finest_only", "coarsest_only", "few"):
+    for key in ("brightness", "finest_only", "coarsest_only", "few", "dated", "coarser"):
         if not 0 <= getattr(r, key) <= 1:
             faults.append(f"{key}: expected 0 to 1, got {getattr(r, key)}")
     if r.finest_only + r.coarsest_only + r.few > 1:
         faults.append("finest_only, coarsest_only and few: expected at most 1 together")
+    if r.dated + r.coarser > 1:
+        faults.append("dated and coarser: expected at most 1 together")
+    if r.dates_known < 1:
+        faults.append(f"dates_known: expected 1 or more, got {r.dates_known}")
+    faults += [f"series[{k}].dates: expected 0 or 2 or more, got {s.dates}" for k, s in enumerate(r.series) if s.dates < 0 or s.dates == 1]
+    if r.dated and not r.series:
+        faults.append("dated: expected at least one [[series]] table, got none")
     return faults
 
 
