@@ -6,6 +6,7 @@ other bands, each as a sum of its strongest planes whose weights the encoder fit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +66,13 @@ def _between(lent: np.ndarray, cell: np.ndarray, part: np.ndarray) -> np.ndarray
     return lent[..., cell] * (_UNITS - part) + lent[..., after] * part
 
 
-def code_prediction(side: Side, lent: np.ndarray, wanted: np.ndarray | None, bands: int) -> np.ndarray:
+def code_prediction(
+    sides: Sequence[Side], lent: np.ndarray, wanted: np.ndarray | None, bands: int
+) -> np.ndarray:
     """Send or read the weights, and give the prediction.
 
     Args:
-        side: where to.
+        sides: where to, for each date.
         lent: int64 [T, K, h, w] of `Lent.at`.
         wanted: float [T, C, h, w] in steps, or None to read.
         bands: C.
@@ -77,9 +80,9 @@ def code_prediction(side: Side, lent: np.ndarray, wanted: np.ndarray | None, ban
     Returns:
         int32 [T, C, h, w] in 1/64 step.
     """
-    dates, planes = lent.shape[:2]
-    out = np.empty((dates, bands, *lent.shape[2:]), np.int32)
-    for t in range(dates):
+    planes = lent.shape[1]
+    out = np.empty((len(sides), bands, *lent.shape[2:]), np.int32)
+    for t, side in enumerate(sides):
         flat = lent[t].reshape(planes, -1)
         sent = None if wanted is None else _fitted(flat / (64 * _UNITS**2), wanted[t].reshape(bands, -1))
         weights = side.integers(sent, bands * planes, _SPREAD * 2**PRECISION).reshape(bands, planes)

@@ -4,6 +4,9 @@
     section 1   details down to 1/2
     section 2   details of the finest grid
 
+Each section has a stream for every date, in the order of time. A date may be predicted from others (references.py), and is
+read together with those alone.
+
 A reader of the picture at 1/8 needs the first section alone, a reader of the 20 m bands of Sentinel-2 the first two.
 
 Reduced pictures come from the levels of the ladders themselves (overviews.py).
@@ -11,8 +14,8 @@ Reduced pictures come from the levels of the ladders themselves (overviews.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -24,8 +27,9 @@ from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
+from eozip.codecs.pyramid.references import Order, alone
 from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
+from eozip.codecs.pyramid.traverse import Decoded, Ladder, Model, Wanted, brightness_of
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
@@ -44,18 +48,20 @@ LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 @dataclass(frozen=True, eq=False)
 class PyramidCodec:
-    """A codec of any bands, each date by itself.
+    """A codec of any bands.
 
     Attributes:
         id: full id.
         weights_hash: 8 bytes.
         model: networks and tables.
+        order: from the number of dates, in which order they are coded and which others tell of each.
         sensor: "any".
     """
 
     id: str
     weights_hash: bytes
     model: Model
+    order: Callable[[int], Order] = alone
     sensor: str = "any"
     bands: int | None = None
     can_skip: bool = False
@@ -88,10 +94,11 @@ class PyramidCodec:
         shape: tuple[int, int, int, int],
         reduce: int = 1,
         bands: Sequence[int] | None = None,
+        dates: Sequence[int] | None = None,
     ) -> np.ndarray:
         """As `eozip.codecs.base.ScaledCodec.decode_scaled`."""
         t, c, h, w = shape
-        reader = _Reader(self, coded, (h, w), c, t)
+        reader = _Reader(self, coded, (h, w), c, t, dates)
         if any(g.grid is not None and g.grid.kernel == layout.NATIVE for g in reader.groups):
             raise FormatError(
                 f"{self.id}: groups on their own grids in a chunk without; the bytes are damaged"
@@ -100,7 +107,7 @@ class PyramidCodec:
         wanted = [g for g in reader.groups if np.isin(chosen, g.bands).any()]
         is_whole = reduce == 1 and bands is None
         scale = 1 if is_whole else min(g.factor * ratio(reduce, g.factor) for g in wanted)
-        out = np.empty((t, c, *size_at((h, w), reduce)), np.float32)
+        out = np.empty((len(reader.dates), c, *size_at((h, w), reduce)), np.float32)
         for group, picture in reader.read(scale):
             if group in wanted:
                 made = overviews.on_pixels(group, picture, (h, w), reduce)
@@ -137,10 +144,11 @@ class PyramidCodec:
         groups: Sequence[tuple[int, int]],
         reduce: int = 1,
         wanted: Sequence[int] | None = None,
+        dates: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """As `eozip.codecs.base.ScaledCodec.decode_groups`."""
         t, c, h, w = shape
-        reader = _Reader(self, coded, (h, w), c, t)
+        reader = _Reader(self, coded, (h, w), c, t, dates)
         found = sorted(reader.groups, key=lambda g: g.bands)
         said = [(g.factor, len(g.bands)) for g in found]
         is_native = all(g.is_native for g in found)
@@ -161,81 +169,182 @@ class PyramidCodec:
         self, groups: list[Group], cells: list[np.ndarray], size: tuple[int, int], bands: int, quality: float
     ) -> Encoded:
         step = round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
-        ports = [EncodePort() for _ in range(SECTIONS)]
-        side = Side(ports[0], self.model.tables)
+        dates = len(cells[0])
+        ports = [[EncodePort() for _ in range(dates)] for _ in range(SECTIONS)]
+        side = Side(ports[0][0], self.model.tables)
         layout.code_groups(side, groups, bands)
         gains = np.array([_gain(g) for g in groups])
         _code_steps(side, np.array([step]), gains)
+        brightness = brightness_of(side, step)
         pixels = dict(zip((g.bands for g in groups), cells, strict=True))
         gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
-        quantise = partial(_quantised, tables=self.model.tables)
-        pictures: list[np.ndarray] = []
-        lent = None
-        for ladder in layout.ladders(groups, *size):
-            own = [_on_canvas(pixels[g.bands], place) * np.float32(gain_of[g.bands]) for g, place in ladder]
-            made, _, lent = self._run(ladder, len(cells[0]), step, ports, Wanted(own, quantise), lent)
-            pictures += made
-        return Encoded(tuple(port.finish() for port in ports), _checks(pictures))
+        ladders = layout.ladders(groups, *size)
+        wanted = [
+            [_on_canvas(pixels[g.bands], place) * np.float32(gain_of[g.bands]) for g, place in one]
+            for one in ladders
+        ]
+        walk = _Walk(self.model, self.order(dates), ladders, step, brightness, ports, SECTIONS, wanted)
+        walk.run(range(dates))
+        sections = (_joined([port.finish() for port in section]) for section in ports)
+        return Encoded(tuple(sections), tuple(walk.check(t) for t in range(dates)))
 
-    def _run(
-        self,
-        ladder: list[tuple[Group, Canvas]],
-        dates: int,
-        step: int,
-        ports: Sequence[Port],
-        wanted: Wanted | None,
-        lent: Lent | None,
-        stop: int = 0,
-    ) -> tuple[list[np.ndarray], int, Lent | None]:
-        """One ladder, predicted from what an earlier one lends; the first one that can lends to all that follow.
 
-        Returns:
-            Pictures, the level that the finest one reached, and what is lent.
-        """
+@dataclass
+class _Walk:
+    """All ladders of all dates, wave after wave.
+
+    Attributes:
+        model: networks and tables.
+        order: of the dates.
+        ladders: groups and canvases, as `layout.ladders` has them.
+        step: in 1/16 DN.
+        brightness: what the networks are told of it.
+        ports: [section][date].
+        sections: how many are there; levels whose details lie beyond are left out.
+        wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
+        pictures: [ladder][date] its groups' pictures, once run.
+        reached: [ladder] the level that the finest picture reached.
+    """
+
+    model: Model
+    order: Order
+    ladders: list[list[tuple[Group, Canvas]]]
+    step: int
+    brightness: float
+    ports: Sequence[Sequence[Port]]
+    sections: int
+    wanted: list[list[np.ndarray]] | None = None
+    pictures: list[dict[int, list[np.ndarray]]] = field(default_factory=list)
+    reached: list[int] = field(default_factory=list)
+
+    def run(self, dates: Sequence[int]) -> None:
+        """Code or read some dates, and those that they need."""
+        self.pictures = [{} for _ in self.ladders]
+        self.reached = [0 for _ in self.ladders]
+        kept = {t for others in self.order.known for t in others}
+        known: list[dict[int, Decoded]] = [{} for _ in self.ladders]
+        needed = self.order.needed(dates)
+        for wave in self.order.waves:
+            own = [t for t in wave if t in needed]
+            lent: Lent | None = None
+            for k in range(len(self.ladders) if own else 0):
+                references = [[known[k][r] for r in self.order.known[t]] for t in own]
+                ladder, lent = self._ladder(k, own, references if references[0] else [], lent)
+                known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}
+
+    def check(self, date: int) -> int:
+        """Checksum of everything that the pixels of a date follow from."""
+        return frame_check(np.concatenate([p.ravel() for own in self.pictures for p in own[date]]))
+
+    def _ladder(
+        self, k: int, dates: list[int], known: list[list[Decoded]], lent: Lent | None
+    ) -> tuple[Ladder, Lent | None]:
+        """One ladder of some dates, predicted from what an earlier one lends; the first that can lends to all that follow."""
+        ladder = self.ladders[k]
         group, place = ladder[0]
+        wanted = None
+        if self.wanted is not None:
+            wanted = Wanted(
+                [one[dates] for one in self.wanted[k]], partial(_quantised, tables=self.model.tables)
+            )
         prediction = None
         if lent is not None and len(ladder) == 1:
-            goal = None if wanted is None else wanted.groups[0] / (step / STEP_UNITS)
-            side = Side(ports[0], self.model.tables)
-            prediction = code_prediction(side, lent.at(group, place), goal, len(group.bands))
+            goal = None if wanted is None else wanted.groups[0] / (self.step / STEP_UNITS)
+            sides = [Side(self.ports[0][t], self.model.tables) for t in dates]
+            prediction = code_prediction(sides, lent.at(group, place), goal, len(group.bands))
             if wanted is not None:
-                left = wanted.groups[0] - prediction * (step / (STEP_UNITS * VALUE))
+                left = wanted.groups[0] - prediction * (self.step / (STEP_UNITS * VALUE))
                 wanted = Wanted([left], wanted.quantise)
         walk = Ladder(
             self.model,
             [(len(g.bands), *p.shape) for g, p in ladder],
-            dates,
-            step,
-            lambda level: ports[section_of(group.factor << level)],
+            len(dates),
+            self.step,
+            lambda level: [self.ports[section_of(group.factor << level)][t] for t in dates],
+            self.brightness,
             wanted,
-            stop,
+            known,
+            _levels_beyond(self.sections, group.factor),
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
         made = walk.run()
+        self.reached[k] = walk.reached
         if prediction is not None:
             made[0] = made[0] + overviews.lowered(prediction, walk.reached)
+        for n, t in enumerate(dates):
+            self.pictures[k][t] = [picture[n] for picture in made]
         if lent is None and walk.lent is not None:
             lent = Lent(walk.lent, place.before)
-        return made, walk.reached, lent
+        return walk, lent
+
+
+def _joined(streams: Sequence[bytes]) -> bytes:
+    """Streams of all dates in turn, the lengths of all but the last before them, seven bits a byte, the lowest first."""
+    lengths = bytearray()
+    for stream in streams[:-1]:
+        left = len(stream)
+        while left > 127:
+            lengths.append(left & 127 | 128)
+            left >>= 7
+        lengths.append(left)
+    return bytes(lengths) + b"".join(streams)
+
+
+def _parted(section: bytes, dates: int, name: str) -> list[bytes]:
+    """The inverse of `_joined`.
+
+    Raises:
+        FormatError: lengths that reach beyond the section.
+    """
+    at, lengths = 0, []
+    for _ in range(dates - 1):
+        length = shift = 0
+        while True:
+            if at >= len(section) or shift > 28:
+                raise FormatError(f"{name}: lengths of streams that do not end; the bytes are damaged")
+            byte = section[at]
+            length |= (byte & 127) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 128:
+                break
+        lengths.append(length)
+    if at + sum(lengths) > len(section):
+        raise FormatError(
+            f"{name}: streams of {sum(lengths)} bytes and more in a section of {len(section)}; the bytes are damaged"
+        )
+    ends = [at]
+    for length in lengths:
+        ends.append(ends[-1] + length)
+    return [section[a:b] for a, b in zip(ends, [*ends[1:], len(section)], strict=True)]
 
 
 class _Reader:
     """Reads the sections of a chunk: at once which bands lie on which grid, then as many scales as wanted."""
 
     def __init__(
-        self, codec: PyramidCodec, coded: Encoded, size: tuple[int, int], bands: int, dates: int
+        self,
+        codec: PyramidCodec,
+        coded: Encoded,
+        size: tuple[int, int],
+        bands: int,
+        count: int,
+        dates: Sequence[int] | None,
     ) -> None:
         if not 1 <= len(coded.sections) <= SECTIONS:
             raise FormatError(f"{codec.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
-        self._codec, self._coded, self._size, self._dates = codec, coded, size, dates
-        self._ports = [DecodePort(section) for section in coded.sections]
-        side = Side(self._ports[0], codec.model.tables)
+        self.dates = list(range(count)) if dates is None else list(dates)
+        self._codec, self._coded, self._size = codec, coded, size
+        self._order = codec.order(count)
+        parted = [_parted(section, count, codec.id) for section in coded.sections]
+        self._ports = [[DecodePort(stream) for stream in section] for section in parted]
+        side = Side(self._ports[0][0], codec.model.tables)
         self.groups = layout.code_groups(side, None, bands)
         self._step, gains = _code_steps(side, None, np.zeros(len(self.groups), int))
+        self._brightness = brightness_of(side, None)
         self._gain_of = {g.bands: int(gain) for g, gain in zip(self.groups, gains, strict=True)}
 
     def read(self, scale: int) -> list[tuple[Group, Picture]]:
-        """All groups, as far as the sections tell that a picture so many times coarser than the finest grid needs.
+        """All groups of the dates wanted, as far as a picture so many times coarser than the finest grid takes.
 
         Raises:
             FormatError: one of these sections is missing, or its bytes are not what an encoder writes.
@@ -246,21 +355,26 @@ class _Reader:
             raise FormatError(
                 f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {len(self._ports)}"
             )
-        found, pictures, is_whole, lent = [], [], True, None
-        for ladder in layout.ladders(self.groups, *self._size):
-            stop = _levels_beyond(count, ladder[0][0].factor)
-            is_whole = is_whole and stop == 0
-            ports = self._ports[:count]
-            made, reached, lent = self._codec._run(ladder, self._dates, self._step, ports, None, lent, stop)
-            pictures += made
-            for k, ((group, place), picture) in enumerate(zip(ladder, made, strict=True)):
-                cells = _in_dn(picture, self._step, self._gain_of[group.bands], max(0, reached - k))
-                found.append((group, Picture(cells, place, max(0, reached - k))))
-        for port in self._ports[:count]:
-            port.finish()
-        if is_whole:
-            _compare(self._coded.checks, _checks(pictures), self._codec.id)
-        return found
+        ladders = layout.ladders(self.groups, *self._size)
+        walk = _Walk(
+            self._codec.model, self._order, ladders, self._step, self._brightness, self._ports[:count], count
+        )
+        walk.run(self.dates)
+        for t in self._order.needed(self.dates):
+            for section in self._ports[:count]:
+                section[t].finish()
+            if count == SECTIONS:
+                _compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
+        return [
+            (group, self._picture(walk, k, j, group, place))
+            for k, ladder in enumerate(ladders)
+            for j, (group, place) in enumerate(ladder)
+        ]
+
+    def _picture(self, walk: _Walk, ladder: int, number: int, group: Group, place: Canvas) -> Picture:
+        level = max(0, walk.reached[ladder] - number)
+        made = np.stack([walk.pictures[ladder][t][number] for t in self.dates])
+        return Picture(_in_dn(made, self._step, self._gain_of[group.bands], level), place, level)
 
 
 def _levels_beyond(sections: int, factor: int) -> int:
@@ -336,16 +450,8 @@ def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
     return out
 
 
-def _checks(pictures: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """For each date the checksum of everything that its pixels follow from."""
-    return tuple(
-        frame_check(np.concatenate([p[t].ravel() for p in pictures])) for t in range(len(pictures[0]))
-    )
-
-
-def _compare(expected: Sequence[int], got: Sequence[int], name: str) -> None:
-    for date, (a, b) in enumerate(zip(expected, got, strict=True)):
-        if a != b:
-            raise DesyncError(
-                f"{name}: date {date}: expected pixels of check {a:08x}, got {b:08x}; bytes or weights differ"
-            )
+def _compare(expected: int, got: int, date: int, name: str) -> None:
+    if expected != got:
+        raise DesyncError(
+            f"{name}: date {date}: expected pixels of check {expected:08x}, got {got:08x}; bytes or weights differ"
+        )

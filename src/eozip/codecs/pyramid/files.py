@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from eozip.codecs.pyramid import context, stages
 from eozip.codecs.pyramid.codec import PyramidCodec
+from eozip.codecs.pyramid.references import alone, both_sides
 from eozip.codecs.pyramid.side import ROWS
 from eozip.codecs.pyramid.traverse import Model
 from eozip.entropy.range_coder import Tables
@@ -27,10 +28,13 @@ def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
         WeightsError: files missing, of another hash, or with wrong tensors.
     """
     config, tensors = read_folder(folder)
+    temporal = config.get("temporal")
+    name = full_id or str(config["id"])
     return PyramidCodec(
-        id=full_id or str(config["id"]),
+        id=name,
         weights_hash=bytes.fromhex(str(config["sha256"])),
         model=model_of(tensors),
+        order=both_sides if isinstance(temporal, list) and name in temporal else alone,
     )
 
 
@@ -91,7 +95,8 @@ def unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
 
 
 def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, card: str) -> None:
-    """Write weights that `load_codec` reads."""
+    """Write weights that `load_codec` reads: of a codec, and of the one that predicts dates from each other with them."""
+    temporal = codec_id.replace("tec-elic", "tec-tt", 1) if "tec-elic" in codec_id else f"{codec_id}-tt"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors"
@@ -99,7 +104,8 @@ def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, ca
     config = {
         "kind": KIND,
         "id": codec_id,
-        "codecs": [codec_id],
+        "codecs": [codec_id, temporal],
+        "temporal": [temporal],
         "sensor": "any",
         "sha256": digest_of(folder),
     }

@@ -84,6 +84,28 @@ def _quantised(vectors: np.ndarray, bits: np.ndarray) -> np.ndarray:
     return (units * 2.0 ** (PRECISION - bits)).astype(np.int32)
 
 
+def fits_as_well(other: Basis, own: Basis, samples: np.ndarray, step: float) -> bool:
+    """Whether a basis that costs nothing is worth as much as one that has to be sent; an encoder's estimate.
+
+    Args:
+        other: known to the decoder.
+        own: fitted to the samples.
+        samples: float [C, n].
+        step: as `fitted` has it.
+    """
+    planes = other.planes(samples)
+    lost = samples - other.vectors / _FINEST @ planes
+    if np.abs(lost).max(initial=0.0) > 0.7 * step:
+        return False
+    bits = [_about(found, step) for found in (planes, own.planes(samples))]
+    return bits[0] <= bits[1] + len(samples) * float(own.bits.sum())
+
+
+def _about(planes: np.ndarray, step: float) -> float:
+    """Bits of planes [C, n], about."""
+    return float(0.5 * np.log2(1 + 12 * np.square(planes / step).mean(1)).sum() * planes.shape[1])
+
+
 def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
     """Send or read a basis.
 

@@ -5,7 +5,8 @@
     then upwards               each level's details under the spectral basis of its own bands, plane by plane,
                                in two checkerboard passes; where a group's own grid is reached, its bands are done
 
-All values are int32 in units of 1/64 of the quantisation step.
+All values are int32 in units of 1/64 of the quantisation step. Each date has ports of its own, so that it can be read
+without those that it does not need; dates that are walked together share every operation of the networks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
+from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
-from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fitted
+from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fits_as_well, fitted
 from eozip.entropy.range_coder import Port, Tables
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
@@ -60,19 +62,56 @@ class Wanted:
     quantise: Quantise
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What a date tells of others.
+
+    Attributes:
+        details: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has.
+        bases: by level; that of all coarse levels under a number of its own.
+    """
+
+    details: dict[int, np.ndarray] = field(default_factory=dict)
+    bases: dict[int, Basis] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """One plane at one level of some dates.
+
+    Attributes:
+        level: 0 for the finest grid.
+        number: of the plane, the strongest is 0.
+        dates: [N] which.
+        coded: bool [3, h, w].
+        strengths: int32 [N, 3], see `Ladder._code_strengths`.
+        reference: what references predict, int32 [N, 3, h, w], or None.
+    """
+
+    level: int
+    number: int
+    dates: np.ndarray
+    coded: np.ndarray
+    strengths: np.ndarray
+    reference: np.ndarray | None
+
+
 @dataclass
 class Ladder:
-    """A traversal of groups of T dates, each date by itself.
+    """A traversal of groups of T dates, none of which needs another of them.
 
     Attributes:
         model: networks and tables.
         shapes: (C, h, w) of each group, finest first.
         dates: T.
         step: quantisation step in 1/16 DN.
-        port_at: the port for details of pictures so many times coarser than the finest group.
+        ports_at: the ports of the dates for details of pictures so many times coarser than the finest group.
+        brightness: what the networks are told of the step, see `brightness_of`.
         wanted: the pixels, or None to decode.
+        known: for each date its references, the nearest first.
         stop: finest levels to leave out; then no port is asked for them.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
+        made: once run, what each date tells of those that follow.
         reached: once run, the level of the pictures of all groups whose own level is not above it: `stop`, or less where
             the whole ladder has no more levels. A picture of level n of the finest grid is 2**n times block averages.
     """
@@ -81,11 +120,14 @@ class Ladder:
     shapes: Sequence[tuple[int, int, int]]
     dates: int
     step: int
-    port_at: Callable[[int], Port]
+    ports_at: Callable[[int], Sequence[Port]]
+    brightness: float
     wanted: Wanted | None = None
+    known: Sequence[Sequence[Decoded]] = ()
     stop: int = 0
     lends_at: int | None = None
     lent: np.ndarray | None = None
+    made: list[Decoded] = field(default_factory=list)
     reached: int = 0
     _sides: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -93,9 +135,8 @@ class Ladder:
         """Pictures of all groups, int32 [T, C, h, w] in 1/64 step, finest first; see `reached` for their sizes."""
         levels = self._levels_wanted()
         depth = len(self.shapes)
-        side = self._side(_APEX)
-        self._brightness = self._code_brightness(side)
-        bands, parents, self.reached = self._top(side, None if levels is None else levels[-1], depth)
+        self.made = [Decoded() for _ in range(self.dates)]
+        bands, parents, self.reached = self._top(None if levels is None else levels[-1], depth)
         done: list[np.ndarray] = []
         level = depth
         while level > self.stop:
@@ -112,8 +153,8 @@ class Ladder:
         ends = np.cumsum([c for c, _, _ in self.shapes[: level + 1]])[:-1]
         return [*np.split(bands, ends, 1), *done[:0:-1]]
 
-    def _side(self, level: int) -> Side:
-        return Side(self.port_at(level), self.model.tables)
+    def _at(self, level: int) -> list[Side]:
+        return [Side(port, self.model.tables) for port in self.ports_at(level)]
 
     @property
     def _step_dn(self) -> float:
@@ -130,38 +171,29 @@ class Ladder:
             below = below if group is None else np.concatenate([below, group], 1)
         return [*found, below]
 
-    def _code_brightness(self, side: Side) -> float:
-        """What the networks are told of the step: (ln step - 4) / 2 on the feature grid."""
-        units = round((math.log(self._step_dn) - 4) / 2 * FEATURE) if self.wanted is not None else 0
-        units = max(-64, min(64, units))
-        return (
-            float(side.bounded(np.array([units]), 1, spread=20, first=-64, last=64)[0]) / FEATURE
-            if self.wanted is not None
-            else (float(side.bounded(None, 1, spread=20, first=-64, last=64)[0]) / FEATURE)
-        )
-
-    def _top(
-        self, side: Side, below: np.ndarray | None, depth: int
-    ) -> tuple[np.ndarray, np.ndarray | None, int]:
+    def _top(self, below: np.ndarray | None, depth: int) -> tuple[np.ndarray, np.ndarray | None, int]:
         """All bands one level below the coarsest group's grid, or at `stop`: means, basis, pyramid; and which level."""
         count = sum(c for c, _, _ in self.shapes)
         _, height, width = self.shapes[-1]
         shape = (haar.half(height), haar.half(width))
-        means = self._code_means(side, below, count)
+        sides = self._at(_APEX)
+        means = self._code_means(sides, below, count)
         centred = None if below is None else below - means[:, :, None, None] * self._step_dn
-        bases = self._bases(side, None if centred is None else centred.reshape(*centred.shape[:2], -1), count)
+        samples = None if centred is None else centred.reshape(*centred.shape[:2], -1)
+        bases = self._bases(_APEX, samples, count)
         planes = None if centred is None else _each(bases, centred, Basis.planes) / self._step_dn
         details, sizes = [], haar.sizes(shape)
         for _ in sizes:
             planes, found = haar.analyse(planes) if planes is not None else (None, None)
             details.append(found)
         top = shape if not sizes else (haar.half(sizes[-1][0]), haar.half(sizes[-1][1]))
-        picture = self._code_top(side, planes, bases, top)
+        picture = self._code_top(sides, planes, bases, top)
         parents, reached = None, depth + len(sizes)
         while reached > max(depth, self.stop):
             reached -= 1
             j = reached - depth
             parents = self._details(reached, picture, parents, details[j], bases, sizes[j])
+            self._keep(reached, _each(bases, parents, Basis.bands))
             picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
             if reached == self.lends_at:
                 self.lent = picture
@@ -169,32 +201,47 @@ class Ladder:
         bands = _clipped(_each(bases, picture, Basis.bands) + VALUE * whole).astype(np.int32)
         return bands, None if parents is None else _each(bases, parents, Basis.bands), reached
 
-    def _code_means(self, side: Side, below: np.ndarray | None, count: int) -> np.ndarray:
-        """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
-        wanted = None
-        if below is not None:
-            means = np.rint(below.mean((2, 3)) / self._step_dn).astype(np.int64)
-            wanted = np.diff(means, axis=1, prepend=0)
-        first = side.integers(None if wanted is None else wanted[:, :1], self.dates, 60).reshape(-1, 1)
-        others = side.integers(None if wanted is None else wanted[:, 1:], self.dates * (count - 1), 8)
-        return np.clip(
-            np.cumsum(np.concatenate([first, others.reshape(self.dates, -1)], 1), 1),
-            -LARGEST // VALUE,
-            LARGEST // VALUE,
-        )
+    def _keep(self, level: int, details: np.ndarray) -> None:
+        """Details [T, C, 3, h, w] of a level, for dates that follow."""
+        for own, made in zip(details, self.made, strict=True):
+            made.details[level] = own
 
-    def _bases(self, side: Side, samples: np.ndarray | None, count: int) -> list[Basis]:
-        return [
-            code_basis(side, None if samples is None else fitted(samples[t], self._step_dn), count)
-            for t in range(self.dates)
-        ]
+    def _code_means(self, sides: Sequence[Side], below: np.ndarray | None, count: int) -> np.ndarray:
+        """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
+        out = np.empty((self.dates, count), np.int64)
+        for t, side in enumerate(sides):
+            wanted = None
+            if below is not None:
+                wanted = np.diff(np.rint(below[t].mean((1, 2)) / self._step_dn).astype(np.int64), prepend=0)
+            first = side.integers(None if wanted is None else wanted[:1], 1, 60)
+            others = side.integers(None if wanted is None else wanted[1:], count - 1, 8)
+            out[t] = np.cumsum(np.concatenate([first, others]).astype(np.int64))
+        return np.clip(out, -LARGEST // VALUE, LARGEST // VALUE)
+
+    def _bases(self, level: int, samples: np.ndarray | None, count: int) -> list[Basis]:
+        """Each date's own, or that of its nearest reference where that costs less."""
+        bases = []
+        for t, side in enumerate(self._at(level)):
+            own = None if samples is None else fitted(samples[t], self._step_dn)
+            other = self.known[t][0].bases.get(level) if self.known else None
+            if other is not None:
+                takes = None
+                if samples is not None and own is not None:
+                    takes = np.array([fits_as_well(other, own, samples[t], self._step_dn)], np.int32)
+                if side.bounded(takes, 1, spread=0.7, first=0, last=1)[0]:
+                    bases.append(other)
+                    continue
+            bases.append(code_basis(side, own, count))
+        for basis, made in zip(bases, self.made, strict=True):
+            made.bases[level] = basis
+        return bases
 
     def _code_top(
-        self, side: Side, planes: np.ndarray | None, bases: list[Basis], shape: tuple[int, int]
+        self, sides: Sequence[Side], planes: np.ndarray | None, bases: list[Basis], shape: tuple[int, int]
     ) -> np.ndarray:
         """The cells that have nothing below: one table row for each plane, then its symbols."""
         out = np.zeros((self.dates, len(bases[0].bits), *shape), np.int32)
-        for t, basis in enumerate(bases):
+        for t, (basis, side) in enumerate(zip(bases, sides, strict=True)):
             for k in np.flatnonzero(basis.present):
                 symbols = row = None
                 if planes is not None:
@@ -212,13 +259,13 @@ class Ladder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """One level up under a basis of its own: bands [T, C, h, w] -> bands [T, C, H, W], details [T, C, 3, h, w]."""
         count, (_, height, width) = bands.shape[1], self.shapes[level]
-        side = self._side(level)
         samples = None if details is None else details.reshape(*details.shape[:2], -1)
-        bases = self._bases(side, samples, count)
+        bases = self._bases(level, samples, count)
         below = _each(bases, bands, Basis.seen)
         above = None if parents is None else _each(bases, parents, Basis.seen)
         planes = None if details is None else _each(bases, details, Basis.planes) / self._step_dn
         found = _each(bases, self._details(level, below, above, planes, bases, (height, width)), Basis.bands)
+        self._keep(level, found)
         return _clipped(haar.synthesise(bands, found, (height, width))), found
 
     def _details(
@@ -231,36 +278,56 @@ class Ladder:
         shape: tuple[int, int],
     ) -> np.ndarray:
         """Details of one level: int32 [T, K, 3, h, w], plane by plane."""
-        side, coded = self._side(level), haar.coded(shape)
+        coded = haar.coded(shape)
         present = np.stack([basis.present for basis in bases])
-        sides = self._code_sides(side, wanted, present, coded)
+        strengths = self._code_strengths(self._at(level), wanted, present, coded)
         lifted = None if parents is None else self.model.functions.features(parents)
+        says = None if parents is None or not self.known else self._told(level, parents)
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
-        # features of the strongest and of the last plane so far, beside those of the parents
-        features = np.zeros((self.dates, 9, *coded.shape[1:]), np.float32)
+        # features of the parents, of the strongest and of the last plane so far, and of what references tell
+        features = np.zeros((self.dates, 9 if says is None else 18, *coded.shape[1:]), np.float32)
         for k in range(present.shape[1]):
-            some = np.flatnonzero((sides[:, k] > DEAD).any(1))
-            now = np.zeros_like(features[:, 6:])
+            some = np.flatnonzero((strengths[:, k] > DEAD).any(1))
+            now = np.zeros_like(features[:, 6:9])
             if len(some):
                 if lifted is not None:
-                    _lift(lifted[some, k], features, some)
-                out[some, k] = self._plane(
+                    _lift(lifted[some, k], features[:, :3], some)
+                if says is not None:
+                    self._describe(says, k, features[:, 9:], some)
+                plane = _Plane(
                     level,
-                    below[some, k],
-                    None if wanted is None else wanted[some, k],
-                    features[some],
-                    sides[some, k],
                     k,
+                    some,
                     coded,
+                    strengths[some, k],
+                    None if says is None else says.predicted[some, k],
+                )
+                out[some, k] = self._plane(
+                    plane, below[some, k], None if wanted is None else wanted[some, k], features[some]
                 )
                 now[some] = self.model.functions.features(out[some, k])
             strongest = features[:, 3:6]
             np.maximum(np.rint(strongest * np.float32(0.75)), np.abs(now), out=strongest)
-            features[:, 6:] = now
+            features[:, 6:9] = now
         return out
 
-    def _code_sides(
-        self, side: Side, wanted: np.ndarray | None, present: np.ndarray, coded: np.ndarray
+    def _told(self, level: int, parents: np.ndarray) -> Told:
+        """What the references of all dates tell: arrays of `Told` with the dates before them."""
+        found = []
+        for own, dates in zip(parents, self.known, strict=True):
+            here = [date.details[level] for date in dates]
+            below = [date.details[level + 1][: len(h)] for date, h in zip(dates, here, strict=True)]
+            found.append(told(own, np.concatenate(below), np.concatenate(here)))
+        return Told(np.stack([f.predicted for f in found]), np.stack([f.missed for f in found]))
+
+    def _describe(self, says: Told, k: int, features: np.ndarray, some: np.ndarray) -> None:
+        """Predicted details, their magnitudes, and how far the prediction was off below, as features."""
+        own = self.model.functions.features(says.predicted[some, k])
+        features[some, :3], features[some, 3:6] = own, np.abs(own)
+        _lift(np.abs(self.model.functions.features(says.missed[some, k])), features[:, 6:], some)
+
+    def _code_strengths(
+        self, sides: Sequence[Side], wanted: np.ndarray | None, present: np.ndarray, coded: np.ndarray
     ) -> np.ndarray:
         """2 log2 of the rms of each plane's details, int32 [T, K, 3]; DEAD where all of them are 0."""
         exists = present[:, :, None] & coded.any((1, 2))
@@ -274,10 +341,11 @@ class Ladder:
         out = np.full(exists.shape, DEAD, np.int32)
         guess = before[:, :, 0]
         for k in range(3):  # the second and third orientation follow the first as they did one level below
-            own = exists[:, :, k]
-            rows = np.where(guess[own] <= DEAD, _AFTER_DEAD, _AFTER_ALIVE[k])
-            symbols = None if sent is None else (sent[:, :, k] - guess)[own]
-            out[own, k] = np.clip(side.rows(symbols, rows) + guess[own], DEAD, SIDE_MAX)
+            for t, side in enumerate(sides):
+                own, expected = exists[t, :, k], guess[t, exists[t, :, k]]
+                rows = np.where(expected <= DEAD, _AFTER_DEAD, _AFTER_ALIVE[k])
+                symbols = None if sent is None else sent[t, own, k] - expected
+                out[t, own, k] = np.clip(side.rows(symbols, rows) + expected, DEAD, SIDE_MAX)
             if k < 2:
                 alive = (out[:, :, k] > DEAD) & (before[:, :, k] > DEAD) & (before[:, :, k + 1] > DEAD)
                 steps = out[:, :, k] + np.where(alive, before[:, :, k + 1] - before[:, :, k], 0)
@@ -286,35 +354,35 @@ class Ladder:
         return out
 
     def _plane(
-        self,
-        level: int,
-        below: np.ndarray,
-        wanted: np.ndarray | None,
-        features: np.ndarray,
-        sides: np.ndarray,
-        k: int,
-        coded: np.ndarray,
+        self, plane: _Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
         """One plane of some dates, int32 [N, 3, h, w], in two passes."""
-        stage = self.model.stages[min(level, 2)]
-        shared, predicted = stage.start(below, features, self._constant(sides, k, level))
-        scale = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
-        alive = coded & (sides > DEAD)[:, :, None, None]
+        stage = self.model.stages[min(plane.level, 2)]
+        shared, predicted = stage.start(below, features, self._constant(plane))
+        scale = np.rint(np.maximum(plane.strengths, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
+        alive = plane.coded & (plane.strengths > DEAD)[:, :, None, None]
         done: list[np.ndarray] = []
         for color in range(_COLORS):
             outputs, near = stage.step(shared, done[0] if done else None)
-            mean, rows = self._placed(outputs, packed(predicted, color), near, scale)
+            reference = None if plane.reference is None else packed(plane.reference, color)
+            mean, rows = self._placed(outputs, packed(predicted, color), near, reference, scale)
             own = None if wanted is None else packed(wanted, color)
-            done.append(self._symbols(level, mean, rows, packed(alive, color), own))
-        return unpacked(done[0], done[1], coded.shape[2])
+            done.append(self._symbols(plane, mean, rows, packed(alive, color), own))
+        return unpacked(done[0], done[1], plane.coded.shape[2])
 
-    def _constant(self, sides: np.ndarray, k: int, level: int) -> np.ndarray:
-        units = np.rint(np.maximum(sides, SIDE_MIN) * (_LN2_HALF * FEATURE))
-        flags = np.array([0, k / 4, self._brightness, 1, min(level, 6) / 2]) * FEATURE
-        return np.concatenate([units, np.broadcast_to(flags, (len(sides), len(flags)))], 1).astype(np.float32)
+    def _constant(self, plane: _Plane) -> np.ndarray:
+        units = np.rint(np.maximum(plane.strengths, SIDE_MIN) * (_LN2_HALF * FEATURE))
+        is_told = plane.reference is not None
+        flags = np.array([is_told, plane.number / 4, self.brightness, 1, min(plane.level, 6) / 2]) * FEATURE
+        return np.concatenate([units, np.broadcast_to(flags, (len(units), len(flags)))], 1).astype(np.float32)
 
     def _placed(
-        self, outputs: np.ndarray, predicted: np.ndarray, near: np.ndarray | None, scale: np.ndarray
+        self,
+        outputs: np.ndarray,
+        predicted: np.ndarray,
+        near: np.ndarray | None,
+        reference: np.ndarray | None,
+        scale: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Means float32 in 1/64 step and table rows uint8, [N, 3, h, half] each."""
         gates = self.model.functions.gates
@@ -322,6 +390,8 @@ class Ladder:
         mean *= predicted
         if near is not None:
             mean += gates(outputs[:, 6:9]) * near
+        if reference is not None:
+            mean += gates(outputs[:, :3]) * reference
         np.clip(np.rint(mean, out=mean), -PREDICTION_MAX, PREDICTION_MAX, out=mean)
         offset = np.float32(-SCALE_MIN * FEATURE)
         rows = outputs[:, 9:]
@@ -331,18 +401,40 @@ class Ladder:
         return mean, rows.astype(np.uint8)
 
     def _symbols(
-        self, level: int, mean: np.ndarray, rows: np.ndarray, here: np.ndarray, wanted: np.ndarray | None
+        self, plane: _Plane, mean: np.ndarray, rows: np.ndarray, here: np.ndarray, wanted: np.ndarray | None
     ) -> np.ndarray:
         """Details of one colour: int32 [N, 3, h, half], 0 where there are none."""
-        sent = np.flatnonzero(here & (rows >= CERTAIN))
+        is_sent = here & (rows >= CERTAIN)
+        sent = np.flatnonzero(is_sent)
         own = rows.ravel()[sent]
         symbols = None
         if wanted is not None and self.wanted is not None:
             symbols = self.wanted.quantise(wanted.ravel()[sent] - mean.ravel()[sent] / VALUE, own)
-        read = self.port_at(level).code(symbols, own, self.model.tables)
+        counts = np.count_nonzero(is_sent.reshape(len(is_sent), -1), 1)
+        read = self._coded(plane, counts, symbols, own)
         out = (mean * here).astype(np.int32)
         out.ravel()[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
         return np.clip(out, -LARGEST, LARGEST, out=out)
+
+    def _coded(
+        self, plane: _Plane, counts: np.ndarray, symbols: np.ndarray | None, rows: np.ndarray
+    ) -> np.ndarray:
+        """Symbols through the ports of their dates, so many of each."""
+        ends = np.cumsum(counts)[:-1]
+        parts = zip(
+            plane.dates,
+            np.split(rows, ends),
+            [None] * len(counts) if symbols is None else np.split(symbols, ends),
+            strict=True,
+        )
+        ports = self.ports_at(plane.level)
+        return np.concatenate([ports[t].code(own, r, self.model.tables) for t, r, own in parts])
+
+
+def brightness_of(side: Side, step: int | None) -> float:
+    """Send or read what the networks are told of the step, in 1/16 DN: (ln step - 4) / 2, a whole sixteenth within 4."""
+    sent = None if step is None else np.array([round((math.log(step / 16) - 4) / 2 * FEATURE)]).clip(-64, 64)
+    return float(side.bounded(sent, 1, spread=20, first=-64, last=64)[0]) / FEATURE
 
 
 def _lift(parents: np.ndarray, features: np.ndarray, some: np.ndarray) -> None:

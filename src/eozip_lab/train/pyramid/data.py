@@ -241,7 +241,9 @@ def _kind(
     """
     fitting = [(crops, kinds) for crops in recipe.crops if (kinds := found.fitting(crops, known))]
     if not fitting:
-        raise InputError(f"series: expected {known + 1} dates of a place in crops of the recipe's sides, got fewer")
+        raise InputError(
+            f"series: expected {known + 1} dates of a place in crops of the recipe's sides, got fewer"
+        )
     share = np.array([crops.share for crops, _ in fitting])
     crops, kinds = fitting[rng.choice(len(share), p=share / share.sum())]
     chance = np.array([sum(map(len, kind)) for kind in kinds]) ** SPREAD

@@ -12,8 +12,8 @@ from torch import Tensor
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.context import LEVELS, staircases
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN
-from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
+from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
+from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted, brightness_of
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.logistic_tables import logistic_masses
 from eozip.entropy.range_coder import EstimatePort, Tables
@@ -86,7 +86,9 @@ def fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
         port = EstimatePort()
         wanted = Wanted([np.asarray(g, np.float64) for g in groups], quantise)
         sizes = [g.shape[1:] for g in groups]
-        Ladder(model, sizes, 1, _step(float(quality)), lambda _, p=port: p, wanted).run()
+        step = _step(float(quality))
+        side = Side(EstimatePort(), model.tables)
+        Ladder(model, sizes, 1, step, lambda _, p=port: [p], brightness_of(side, step), wanted).run()
     both = (counts + counts[:, ::-1]) / 2
     return pack_tables([fitted(model.tables, r, both[r]) for r in range(ROWS)], model.tables.first.tolist())
 

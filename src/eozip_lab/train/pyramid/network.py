@@ -39,7 +39,9 @@ from eozip.codecs.pyramid.traverse import SIDE_MAX, SIDE_MIN
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
 SIBLINGS = 2 * DETAILS
-REFERENCES = 3 * DETAILS  # predicted details, their magnitudes, how far the prediction was off one level below
+REFERENCES = (
+    3 * DETAILS
+)  # predicted details, their magnitudes, how far the prediction was off one level below
 INPUTS = BANK + DETAILS + SIBLINGS + REFERENCES
 CONSTANTS = 8
 DIFFERENCE, PREDICTION = 63.0, 256.0  # steps, at most

@@ -214,7 +214,11 @@ def _shares(r: Recipe) -> list[str]:
         faults.append("dated and coarser: expected at most 1 together")
     if r.dates_known < 1:
         faults.append(f"dates_known: expected 1 or more, got {r.dates_known}")
-    faults += [f"series[{k}].dates: expected 0 or 2 or more, got {s.dates}" for k, s in enumerate(r.series) if s.dates < 0 or s.dates == 1]
+    faults += [
+        f"series[{k}].dates: expected 0 or 2 or more, got {s.dates}"
+        for k, s in enumerate(r.series)
+        if s.dates < 0 or s.dates == 1
+    ]
     if r.dated and not r.series:
         faults.append("dated: expected at least one [[series]] table, got none")
     return faults

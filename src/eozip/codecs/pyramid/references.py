@@ -1,0 +1,135 @@
+"""What decoded dates tell of another one: which dates those are, and a linear map that encoder and decoder fit alike.
+
+    order       first, last, then the middle of each gap: a date lies between two that are decoded, and is read with few
+    fit         details of the references > details of the date, by least squares over the level below, which both know
+    prediction  the same map applied to the references' details of the level to code
+
+Nothing is sent for it. All sums are of integers below 2**53, and the equations are solved by single additions, products and
+quotients of float64 in a given order, so every machine finds the same map.
+
+Source: hierarchical bidirectional prediction is that of video codecs (Wiegand et al. 2003); in place of motion a map between
+spectra, as seasons change colours and not places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eozip.codecs.pyramid.context import PREDICTION_MAX, VALUE
+
+MOST = 4  # references of a date
+LARGEST_SAMPLE = 1 << 15  # units of a sample in the fit, at most
+SAMPLES = 1 << 14  # of a fit, about, at most
+PRECISION = 8  # bits of a weight
+LARGEST_WEIGHT = 1 << 11  # units
+_RIDGE, _RIDGE_FIXED = 410, 60 * VALUE**2  # squared units, a sample (a tenth of a squared step) and in all
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order dates are coded.
+
+    Attributes:
+        waves: dates that are coded together, as none of them needs another.
+        known: for each date those that predict it, all of which are needed to read it anyway.
+    """
+
+    waves: tuple[tuple[int, ...], ...]
+    known: tuple[tuple[int, ...], ...]
+
+    def needed(self, dates: Sequence[int]) -> list[int]:
+        """Dates that have to be decoded for some to be read, rising: at most 2 + log2 of all for each."""
+        found = set(dates)
+        waiting = list(dates)
+        while waiting:
+            more = [t for t in self.known[waiting.pop()] if t not in found]
+            found |= set(more)
+            waiting += more
+        return sorted(found)
+
+
+def alone(dates: int) -> Order:
+    """Each date by itself."""
+    return Order((tuple(range(dates)),), ((),) * dates)
+
+
+def both_sides(dates: int) -> Order:
+    """The first, the last, then the middle of each gap, again and again."""
+    known: dict[int, tuple[int, ...]] = {0: ()}
+    waves: list[tuple[int, ...]] = [(0,)]
+    if dates > 1:
+        known[dates - 1] = (0,)
+        waves.append((dates - 1,))
+    gaps = [(0, dates - 1)] if dates > 2 else []
+    while gaps:
+        middles = [(a + b) // 2 for a, b in gaps]
+        for middle, (a, b) in zip(middles, gaps, strict=True):
+            others = sorted({*known[a], *known[b]} - {a, b}, key=lambda t: (abs(t - middle), t))
+            known[middle] = (a, b, *others[: MOST - 2])
+        waves.append(tuple(middles))
+        halves = [gap for m, (a, b) in zip(middles, gaps, strict=True) for gap in ((a, m), (m, b))]
+        gaps = [(a, b) for a, b in halves if b - a > 1]
+    return Order(tuple(waves), tuple(known[t] for t in range(dates)))
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What references tell of one level of one date.
+
+    Attributes:
+        predicted: details, int32 [K, 3, h, w] in 1/64 step.
+        missed: how far the map was off one level below, int32 [K, 3, h / 2, w / 2] in 1/64 step.
+    """
+
+    predicted: np.ndarray
+    missed: np.ndarray
+
+
+def told(parents: np.ndarray, below: np.ndarray, here: np.ndarray) -> Told:
+    """Fit the level below, predict this one.
+
+    Args:
+        parents: decoded details of the level below, int32 [K, 3, h, w], along the planes to code.
+        below: those of the references, int32 [M, 3, h, w], of all their bands.
+        here: the references' at this level, int32 [M, 3, H, W].
+    """
+    x = below.reshape(len(below), -1).astype(np.float64)
+    y = parents.reshape(len(parents), -1).astype(np.float64)
+    weights = _fitted(x, y)
+    missed = (y - _mapped(weights, x)).astype(np.int32).reshape(parents.shape)
+    flat = here.reshape(len(here), -1).astype(np.float64)
+    made = _mapped(weights, flat).clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.int32)
+    return Told(made.reshape(len(parents), *here.shape[1:]), missed)
+
+
+def _fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights of a linear map, whole units of 2**-PRECISION as float64: [M, n], [K, n] -> [K, M]."""
+    thin = -(-x.shape[1] // SAMPLES)
+    x, y = (v[:, ::thin].clip(-LARGEST_SAMPLE, LARGEST_SAMPLE) for v in (x, y))
+    square = x @ x.T
+    square[np.diag_indices_from(square)] += _RIDGE * x.shape[1] + _RIDGE_FIXED
+    found = _solved(square, x @ y.T).T
+    return np.rint(found * (1 << PRECISION)).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+
+
+def _solved(square: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solution of positive definite equations [M, M], [M, K] -> [M, K], by elimination in the order of the rows.
+
+    Each product is rounded before it is added, on any machine: numpy's operations are one at a time.
+    """
+    rows = np.concatenate([square, right], 1)
+    count = len(square)
+    for k in range(count):
+        rows[k, k:] /= rows[k, k]
+        rows[k + 1 :, k:] -= np.multiply.outer(rows[k + 1 :, k].copy(), rows[k, k:])
+    out = rows[:, count:]
+    for k in range(count - 1, 0, -1):
+        out[:k] -= np.multiply.outer(rows[:k, k], out[k])
+    return out
+
+
+def _mapped(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.rint(weights @ x / (1 << PRECISION))
