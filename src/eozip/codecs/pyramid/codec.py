@@ -239,7 +239,7 @@ class _Walk:
     def _ladder(
         self, k: int, dates: list[int], known: list[list[Decoded]], lent: Lent | None
     ) -> tuple[Ladder, Lent | None]:
-        """One ladder of some dates, predicted from what an earlier one lends; the first that can lends to all that follow."""
+        """One ladder of some dates, predicted from what an earlier one lends; the first that can lends to the others."""
         ladder = self.ladders[k]
         group, place = ladder[0]
         wanted = None
