@@ -190,6 +190,7 @@ def decode(
     reduce: int = 1,
     bands: Sequence[str | int] | None = None,
     groups: Sequence[int] | None = None,
+    dates: Sequence[int] | None = None,
 ) -> np.ndarray | dict[int, np.ndarray]:
     """Decodes one chunk, or as much of it as is wanted.
 
@@ -204,6 +205,7 @@ def decode(
         bands: names or positions of the bands wanted, in the order wanted; with groups positions run over all of them, the
             finest first, and groups without any are left out. None: all bands.
         groups: of chunks of `encode_groups`, resolutions of the groups wanted. None: all.
+        dates: positions of the dates wanted, in the order wanted. None: all. No more are decoded than these need.
 
     Returns:
         Array of the dtype that was encoded, and of its shape if all was wanted; of chunks of `encode_groups` a dictionary
@@ -215,17 +217,19 @@ def decode(
         UnknownCodecError: coded by a codec that this eozip does not have.
         WeightsError: coded with other weights.
     """
-    header, made = _decoded(blob, budget=budget, reduce=reduce, bands=bands, groups=groups)
+    header, made = _decoded(blob, budget=budget, reduce=reduce, bands=bands, groups=groups, dates=dates)
     return made if header.groups else next(iter(made.values()))
 
 
-def decode_array(blob: bytes, *, budget: int | None = None) -> np.ndarray:
+def decode_array(
+    blob: bytes, *, budget: int | None = None, dates: Sequence[int] | None = None
+) -> np.ndarray:
     """As `decode`, of a chunk whose bands lie on one grid.
 
     Raises:
         InputError: a chunk of groups, which `decode_groups` gives.
     """
-    header, made = _decoded(blob, budget=budget)
+    header, made = _decoded(blob, budget=budget, dates=dates)
     if header.groups:
         raise InputError(f"expected a chunk of one array, got groups {list(made)}; use eozip.decode_groups")
     return next(iter(made.values()))
@@ -237,6 +241,7 @@ def decode_groups(
     reduce: int = 1,
     bands: Sequence[str | int] | None = None,
     groups: Sequence[int] | None = None,
+    dates: Sequence[int] | None = None,
 ) -> dict[int, np.ndarray]:
     """As `decode`, of a chunk of `encode_groups`.
 
@@ -246,7 +251,7 @@ def decode_groups(
     Raises:
         InputError: a chunk of one array, which `decode` gives; or something that this chunk does not have.
     """
-    header, made = _decoded(blob, reduce=reduce, bands=bands, groups=groups)
+    header, made = _decoded(blob, reduce=reduce, bands=bands, groups=groups, dates=dates)
     if not header.groups:
         raise InputError("expected a chunk of groups of bands, got one of one array; use eozip.decode")
     return made
@@ -311,6 +316,7 @@ def _decoded(
     reduce: int = 1,
     bands: Sequence[str | int] | None = None,
     groups: Sequence[int] | None = None,
+    dates: Sequence[int] | None = None,
 ) -> tuple[bitstream.Header, dict[int, np.ndarray]]:
     """Header, and what was asked for: resolution (0 where there are no groups) > pixels."""
     if budget is not None and not (real("budget", budget) >= 1 and budget == int(budget)):
@@ -318,7 +324,7 @@ def _decoded(
     is_partial = budget is not None or reduce != 1 or bands is not None or groups is not None
     data = _bytes(blob)
     chunk = bitstream.unpack(data, allow_truncated=is_partial)
-    selection = selected(chunk.header, reduce=reduce, budget=budget, bands=bands, groups=groups)
+    selection = selected(chunk.header, reduce=reduce, budget=budget, bands=bands, groups=groups, dates=dates)
     if budget is None:
         check_whole(selection, chunk)
     else:

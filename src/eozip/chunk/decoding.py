@@ -29,11 +29,13 @@ class Selection:
         budget: the first so many of the codec's sections; None: all.
         bands: for each array of the chunk the positions of its bands that are wanted, in their order; None: all of them,
             an empty tuple: nothing of this array.
+        dates: positions of the dates wanted, in their order; None: all.
     """
 
     reduce: int = 1
     budget: int | None = None
     bands: tuple[tuple[int, ...] | None, ...] = (None,)
+    dates: tuple[int, ...] | None = None
 
     @property
     def arrays(self) -> tuple[int, ...]:
@@ -67,6 +69,7 @@ def selected(
     budget: int | None = None,
     bands: Sequence[str | int] | None = None,
     groups: Sequence[int] | None = None,
+    dates: Sequence[int] | None = None,
 ) -> Selection:
     """What a caller asked of a chunk.
 
@@ -81,7 +84,7 @@ def selected(
         chosen = _groups(header, groups)
     if bands is not None:
         chosen = _bands(header, bands, chosen)
-    return Selection(times, budget, tuple(chosen))
+    return Selection(times, budget, tuple(chosen), None if dates is None else _dates(header, dates))
 
 
 def named_bands(names: object, sensor_id: str, count: int) -> tuple[str, ...]:
@@ -164,6 +167,17 @@ def _groups(header: Header, wanted: Sequence[int]) -> list[tuple[int, ...] | Non
     if not asked or any(one not in there for one in asked):
         raise InputError(f"groups: expected some of {there}, got {asked}")
     return [None if one in asked else () for one in there]
+
+
+def _dates(header: Header, wanted: Sequence[int]) -> tuple[int, ...]:
+    count = header.shape[0]
+    try:
+        found = tuple(operator.index(date) for date in wanted)
+    except TypeError as error:
+        raise InputError(f"dates: expected positions, got {wanted!r:.80}") from error
+    if not found or len(set(found)) != len(found) or not all(0 <= t < count for t in found):
+        raise InputError(f"dates: expected some of 0..{count - 1}, and none twice, got {list(found)!r:.80}")
+    return found
 
 
 def _bands(
@@ -266,16 +280,15 @@ def _finished(
     is_scaled: bool,
 ) -> np.ndarray:
     """Decoded pixels of one array with nodata and out-of-range values put in, its bands chosen, reduced if they are not."""
-    shape, bands = header.shapes[index], selection.bands[index]
-    mask = nodata_mask.decode_mask(exact[0], shape) if exact[0] else None
-    mask = mask if mask is None or bands is None else mask[:, list(bands)]
+    shape = header.shapes[index]
+    mask = _chosen(nodata_mask.decode_mask(exact[0], shape), selection, index) if exact[0] else None
     times = selection.times(header.factors[index])
     if exact[1] and not is_scaled:
         where, values = nodata_mask.decode_exceptions(exact[1], shape, header.dtype)
         whole = np.zeros(shape, header.dtype)
         whole[where] = values
-        chosen = slice(None) if bands is None else list(bands)
-        dn[where[:, chosen]] = whole[:, chosen][where[:, chosen]]
+        own = _chosen(where, selection, index)
+        dn[own] = _chosen(whole, selection, index)[own]
     if times > 1 and not is_scaled:
         holes = np.zeros(dn.shape, bool) if mask is None else mask
         sums = averaged(fill_holes(dn, holes).astype(np.int64), times)
@@ -305,7 +318,7 @@ def _decoded(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
         ]
     if header.codec in WITHOUT_NETWORK:
         made = _decode_without_network(chunk, selection)
-        return [_of_bands(dn, selection, k) for dn, k in zip(made, selection.arrays, strict=True)]
+        return [_chosen(dn, selection, k) for dn, k in zip(made, selection.arrays, strict=True)]
     is_whole = selection.budget is None or selection.budget >= chunk.declared
     if not (chunk.residual and is_whole and selection.takes_residual(header)):
         return [to_dn(x, header) for x in _decode_learned(chunk, selection)]
@@ -314,9 +327,15 @@ def _decoded(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
     out = []
     for x, k in zip(_decode_learned(chunk, selection), selection.arrays, strict=True):
         steps, step = residual.decode_layer(layers[k], header.shapes[k])
-        steps = _of_bands(steps, selection, k)
+        steps = _chosen(steps, selection, k)
         out.append(residual.corrected(to_dn(x, plain), steps, step, header.dtype, header.nodata))
     return out
+
+
+def _chosen(values: np.ndarray, selection: Selection, index: int) -> np.ndarray:
+    """Dates and bands wanted of an array [T, C, H, W]."""
+    values = values if selection.dates is None else values[list(selection.dates)]
+    return _of_bands(values, selection, index)
 
 
 def _of_bands(values: np.ndarray, selection: Selection, index: int) -> np.ndarray:
@@ -329,6 +348,7 @@ def _chosen_shape(shape: Shape, selection: Selection, index: int, factor: int) -
     bands = selection.bands[index]
     times = selection.times(factor) if factor else 1
     t, c, h, w = shape
+    t = t if selection.dates is None else len(selection.dates)
     return t, c if bands is None else len(bands), -(-h // times), -(-w // times)
 
 
@@ -378,8 +398,12 @@ def _decode_learned(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
 def _from_model(model: Codec, coded: Encoded, header: Header, selection: Selection) -> list[np.ndarray]:
     if header.groups and isinstance(model, ScaledCodec):
         pairs = [(f, g.bands) for f, g in zip(header.factors, header.groups, strict=True)]
-        made = model.decode_groups(coded, header.shape, pairs, selection.reduce, selection.arrays)
+        made = model.decode_groups(
+            coded, header.shape, pairs, selection.reduce, selection.arrays, selection.dates
+        )
         return [_of_bands(x, selection, k) for x, k in zip(made, selection.arrays, strict=True)]
     if header.scales and isinstance(model, ScaledCodec):
-        return [model.decode_scaled(coded, header.shape, selection.reduce, selection.bands[0])]
-    return [_of_bands(model.decode(coded, header.shape, header.quality), selection, 0)]
+        return [
+            model.decode_scaled(coded, header.shape, selection.reduce, selection.bands[0], selection.dates)
+        ]
+    return [_chosen(model.decode(coded, header.shape, header.quality), selection, 0)]

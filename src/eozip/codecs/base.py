@@ -136,6 +136,7 @@ class ScaledCodec(Protocol):
         shape: tuple[int, int, int, int],
         reduce: int = 1,
         bands: Sequence[int] | None = None,
+        dates: Sequence[int] | None = None,
     ) -> np.ndarray:
         """As `Codec.decode`, reduced and some bands only; takes as many sections as that needs.
 
@@ -144,9 +145,10 @@ class ScaledCodec(Protocol):
             shape: T, C, H, W of the whole chunk.
             reduce: 1, 2, 4, 8, 16 or 32: averages of blocks of so many pixels each way.
             bands: positions; None: all.
+            dates: positions; None: all. No more dates are decoded than these need.
 
         Returns:
-            float32 [T, len(bands), ceil(H / reduce), ceil(W / reduce)].
+            float32 [len(dates), len(bands), ceil(H / reduce), ceil(W / reduce)].
 
         Raises:
             FormatError: too few sections, or sections that no encoder writes.
@@ -164,6 +166,7 @@ class ScaledCodec(Protocol):
         groups: Sequence[tuple[int, int]],
         reduce: int = 1,
         wanted: Sequence[int] | None = None,
+        dates: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """The inverse of `encode_groups`.
 
@@ -173,6 +176,7 @@ class ScaledCodec(Protocol):
             groups: factor and number of bands of each.
             reduce: 1, 2, 4, 8, 16 or 32; a group goes to the largest power of 2 that is at most reduce / factor.
             wanted: positions of groups; None: all.
+            dates: as `decode_scaled` has them.
 
         Returns:
             float32 [T, C, h, w] of each group wanted.
