@@ -98,9 +98,15 @@ class EncodeJob:
         with alone():
             if self.source.groups:
                 pairs = list(zip(self.source.factors, self.source.parts(self.x), strict=True))
-                return cast(ScaledCodec, self.model).encode_groups(pairs, quality)
+                holes = self.source.parts(self.source.masked) if self.source.masked.any() else None
+                return cast(ScaledCodec, self.model).encode_groups(pairs, quality, holes)
             if self.budgets:
                 return cast(BudgetedCodec, self.model).encode_budgets(self.x, self.budgets)
+            if isinstance(self.model, ScaledCodec):
+                holes = self.source.masked if self.source.masked.any() else None
+                if self.cells is None:
+                    return self.model.encode(self.x, quality, holes)
+                return self.model.encode_without(self.x, quality, self.cells, holes)
             if self.cells is None:
                 return self.model.encode(self.x, quality)
             return cast(SkippingCodec, self.model).encode_without(self.x, quality, self.cells)

@@ -130,6 +130,16 @@ class ScaledCodec(Protocol):
     Such a codec takes any number of bands, and codes bands on their own grids without bringing them onto one.
     """
 
+    def encode(self, x: np.ndarray, quality: float, holes: np.ndarray | None = None) -> Encoded:
+        """As `Codec.encode`; holes bool [T, C, H, W]: pixels that nobody needs, on which little is spent."""
+        ...
+
+    def encode_without(
+        self, x: np.ndarray, quality: float, dropped: np.ndarray, holes: np.ndarray | None = None
+    ) -> Encoded:
+        """As `SkippingCodec.encode_without`, with holes besides."""
+        ...
+
     def decode_scaled(
         self,
         coded: Encoded,
@@ -155,8 +165,19 @@ class ScaledCodec(Protocol):
         """
         ...
 
-    def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
-        """As `Codec.encode`, of factors and float32 [T, C, ceil(H / factor), ceil(W / factor)], the finest (1) first."""
+    def encode_groups(
+        self,
+        groups: Sequence[tuple[int, np.ndarray]],
+        quality: float,
+        holes: Sequence[np.ndarray] | None = None,
+    ) -> Encoded:
+        """As `Codec.encode`, of factors and float32 [T, C, ceil(H / factor), ceil(W / factor)], the finest (1) first.
+
+        Args:
+            groups: factors and pixels.
+            quality: 0..100.
+            holes: bool, as the pixels of each group: where nobody needs them; None: nowhere.
+        """
         ...
 
     def decode_groups(

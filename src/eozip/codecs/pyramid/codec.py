@@ -15,7 +15,7 @@ Reduced pictures come from the levels of the ladders themselves (overviews.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -25,12 +25,14 @@ from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids, layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.context import VALUE
+from eozip.codecs.pyramid.holes import forecast, on_canvas
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.references import Order, alone
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.traverse import Decoded, Ladder, Model, Wanted, brightness_of
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.codecs.skip_mask import pixels_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
 from eozip.errors import DesyncError, FormatError, InputError
@@ -64,14 +66,27 @@ class PyramidCodec:
     order: Callable[[int], Order] = alone
     sensor: str = "any"
     bands: int | None = None
-    can_skip: bool = False
+    can_skip: bool = True
     has_budgets: bool = False
 
     @one_blas_thread()
-    def encode(self, x: np.ndarray, quality: float) -> Encoded:
-        """As `eozip.codecs.base.Codec.encode`; bands that were interpolated are coded on their own grid."""
+    def encode(self, x: np.ndarray, quality: float, holes: np.ndarray | None = None) -> Encoded:
+        """As `eozip.codecs.base.ScaledCodec.encode`; bands that were interpolated are coded on their own grid."""
+        return self._on_one_grid(x, quality, holes)
+
+    @one_blas_thread()
+    def encode_without(
+        self, x: np.ndarray, quality: float, dropped: np.ndarray, holes: np.ndarray | None = None
+    ) -> Encoded:
+        """As `eozip.codecs.base.SkippingCodec.encode_without`: there the decoder has what it expects from all else."""
+        hidden = pixels_of(dropped, x.shape[2:])
+        all_holes = np.broadcast_to(hidden[:, None], x.shape)
+        coded = self._on_one_grid(forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes)
+        return replace(coded, skip=dropped)
+
+    def _on_one_grid(self, x: np.ndarray, quality: float, holes: np.ndarray | None) -> Encoded:
         c, h, w = x.shape[1:]
-        coarse = grids.solved(x) if c <= 64 else [None] * c
+        coarse = grids.solved(x, holes) if c <= 64 else [None] * c
         groups = layout.grouped([None if one is None else one[0] for one in coarse])
         if len(groups) > layout.GROUPS:
             groups = [Group(tuple(range(c)), None)]
@@ -79,7 +94,8 @@ class PyramidCodec:
             x[:, list(g.bands)] if g.grid is None else np.stack([coarse[b][1] for b in g.bands], 1)  # type: ignore[index]
             for g in groups
         ]
-        return self._encoded(groups, cells, (h, w), c, quality)
+        needless = None if holes is None else [holes[:, list(g.bands)].all(1) for g in groups]
+        return self._encoded(groups, cells, (h, w), c, quality, needless)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """As `eozip.codecs.base.Codec.decode`."""
@@ -116,13 +132,19 @@ class PyramidCodec:
         return out if bands is None else out[:, chosen]
 
     @one_blas_thread()
-    def encode_groups(self, groups: Sequence[tuple[int, np.ndarray]], quality: float) -> Encoded:
+    def encode_groups(
+        self,
+        groups: Sequence[tuple[int, np.ndarray]],
+        quality: float,
+        holes: Sequence[np.ndarray] | None = None,
+    ) -> Encoded:
         """Codes groups of bands on their own grids.
 
         Args:
             groups: factor and float32 [T, C, h, w] of each, finest first; the finest has factor 1, others
                 h = ceil(H / factor) and w = ceil(W / factor).
             quality: 0..100.
+            holes: bool, as the groups' pixels, where nobody needs them; None: nowhere.
 
         Raises:
             InputError: factors or shapes that do not fit each other.
@@ -134,7 +156,8 @@ class PyramidCodec:
             bands = tuple(range(first, first + pixels.shape[1]))
             named.append(Group(bands, None if factor == 1 else grids.Grid(layout.NATIVE, factor, 0, 0)))
             first += pixels.shape[1]
-        return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality)
+        needless = None if holes is None else [one.all(1) for one in holes]
+        return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality, needless)
 
     @one_blas_thread()
     def decode_groups(
@@ -166,7 +189,13 @@ class PyramidCodec:
         ]
 
     def _encoded(
-        self, groups: list[Group], cells: list[np.ndarray], size: tuple[int, int], bands: int, quality: float
+        self,
+        groups: list[Group],
+        cells: list[np.ndarray],
+        size: tuple[int, int],
+        bands: int,
+        quality: float,
+        holes: list[np.ndarray] | None,
     ) -> Encoded:
         step = round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
         dates = len(cells[0])
@@ -183,7 +212,11 @@ class PyramidCodec:
             [_on_canvas(pixels[g.bands], place) * np.float32(gain_of[g.bands]) for g, place in one]
             for one in ladders
         ]
-        walk = _Walk(self.model, self.order(dates), ladders, step, brightness, ports, SECTIONS, wanted)
+        hidden: list[np.ndarray] | None = None
+        if holes is not None:
+            of_group = dict(zip((g.bands for g in groups), holes, strict=True))
+            hidden = [_hidden(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
+        walk = _Walk(self.model, self.order(dates), ladders, step, brightness, ports, SECTIONS, wanted, hidden)
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
         return Encoded(tuple(sections), tuple(walk.check(t) for t in range(dates)))
@@ -202,6 +235,7 @@ class _Walk:
         ports: [section][date].
         sections: how many are there; levels whose details lie beyond are left out.
         wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
+        hidden: [ladder] bool of all dates on the finest canvas, where nobody needs them; None: nowhere.
         pictures: [ladder][date] its groups' pictures, once run.
         reached: [ladder] the level that the finest picture reached.
     """
@@ -214,6 +248,7 @@ class _Walk:
     ports: Sequence[Sequence[Port]]
     sections: int
     wanted: list[list[np.ndarray]] | None = None
+    hidden: list[np.ndarray] | None = None
     pictures: list[dict[int, list[np.ndarray]]] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
 
@@ -245,7 +280,9 @@ class _Walk:
         wanted = None
         if self.wanted is not None:
             wanted = Wanted(
-                [one[dates] for one in self.wanted[k]], partial(_quantised, tables=self.model.tables)
+                [one[dates] for one in self.wanted[k]],
+                partial(_quantised, tables=self.model.tables),
+                None if self.hidden is None else self.hidden[k][dates],
             )
         prediction = None
         if lent is not None and len(ladder) == 1:
@@ -254,7 +291,7 @@ class _Walk:
             prediction = code_prediction(sides, lent.at(group, place), goal, len(group.bands))
             if wanted is not None:
                 left = wanted.groups[0] - prediction * (self.step / (STEP_UNITS * VALUE))
-                wanted = Wanted([left], wanted.quantise)
+                wanted = replace(wanted, groups=[left])
         walk = Ladder(
             self.model,
             [(len(g.bands), *p.shape) for g, p in ladder],
@@ -276,6 +313,15 @@ class _Walk:
         if lent is None and walk.lent is not None:
             lent = Lent(walk.lent, place.before)
         return walk, lent
+
+
+def _hidden(ladder: list[tuple[Group, Canvas]], holes: list[np.ndarray]) -> np.ndarray:
+    """Cells of a ladder's finest canvas that no group needs, bool [T, h, w]."""
+    height, width = ladder[0][1].shape
+    out = np.ones((len(holes[0]), height, width), bool)
+    for k, ((group, place), own) in enumerate(zip(ladder, holes, strict=True)):
+        out &= on_canvas(group, place, own).repeat(1 << k, 1).repeat(1 << k, 2)[:, :height, :width]
+    return out
 
 
 def _joined(streams: Sequence[bytes]) -> bytes:

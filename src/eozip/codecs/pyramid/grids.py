@@ -19,6 +19,8 @@ TILE, TILES, LIVELY = 36, 512, 16  # every grid begins alike in tiles of 36 pixe
 TOLERANCE = 0.6  # DN rms over a whole band of a date: rounding once leaves 0.29, twice 0.41
 TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
 TAPS = 4
+ROUNDS = 16  # of the search for cells beside holes
+RIDGE_HOLES = 1e-4  # of the same, where float32 has to do
 RIDGE = 1e-9  # of cells that the border nearly cuts off
 
 
@@ -149,21 +151,31 @@ def found(x: np.ndarray) -> list[Grid | None]:
     return [None if one is None else one[0] for one in solved(x)]
 
 
-def solved(x: np.ndarray) -> list[tuple[Grid, np.ndarray] | None]:
-    """As `found`, with the cells of each such band, float [T, h, w]."""
+def solved(x: np.ndarray, holes: np.ndarray | None = None) -> list[tuple[Grid, np.ndarray] | None]:
+    """As `found`, with the cells of each such band, float [T, h, w].
+
+    Args:
+        x: float [T, C, H, W].
+        holes: bool, alike, pixels whose values nobody needs; None: there are none.
+    """
     if min(x.shape[2:]) < LEAST or max(x.shape[2:]) > LARGEST:
         return [None] * x.shape[1]
     bands: list[tuple[Grid, np.ndarray] | None] = []
     for band in range(x.shape[1]):
         # bands of a sensor come in groups
         likely = list(dict.fromkeys(one[0] for one in bands[::-1] if one is not None))
-        bands.append(_solved(x[:, band], likely))
+        own = None if holes is None or not holes[:, band].any() else holes[:, band]
+        bands.append(_solved(x[:, band], likely, own))
     return bands
 
 
-def _solved(x: np.ndarray, likely: list[Grid]) -> tuple[Grid, np.ndarray] | None:
+def _solved(
+    x: np.ndarray, likely: list[Grid], holes: np.ndarray | None
+) -> tuple[Grid, np.ndarray] | None:
     """Of one band [T, H, W]."""
-    tiles = _lively(x)
+    tiles = _lively(x, holes)
+    if not len(tiles):
+        return None
     coarse_first = sorted(likely, key=lambda grid: -grid.factor)
     best = next((g for g in coarse_first if _left(tiles, g) < TOLERANCE**2), None)
     # what was interpolated bilinearly from 60 m lies on a grid of 20 m as well: its own is the coarsest that fits
@@ -176,22 +188,57 @@ def _solved(x: np.ndarray, likely: list[Grid]) -> tuple[Grid, np.ndarray] | None
         best = min((pair for pair in near if pair[0].factor == coarsest), key=lambda pair: pair[1])[0]
     if best is None:
         return None
-    cells = best.solved(x)
-    return (best, cells) if _makes(x, best, np.rint(cells)) else None
+    cells = best.solved(x) if holes is None else _solved_beside(x, best, holes)
+    return (best, cells) if _makes(x, best, np.rint(cells), holes) else None
 
 
-def _makes(x: np.ndarray, grid: Grid, cells: np.ndarray) -> bool:
+def _solved_beside(x: np.ndarray, grid: Grid, holes: np.ndarray) -> np.ndarray:
+    """As `Grid.solved`, with nothing asked of the pixels in holes.
+
+    Conjugate gradients that begin with what fits the filled holes, preconditioned by the inverse without holes.
+    """
+    cells = grid.solved(x)
+    down = _matrix(grid.kernel, grid.factor, grid.rows, x.shape[1]).astype(x.dtype)
+    across = _matrix(grid.kernel, grid.factor, grid.columns, x.shape[2]).astype(x.dtype)
+    inverses = [np.linalg.inv(m.T @ m + RIDGE_HOLES * np.eye(m.shape[1], dtype=m.dtype)) for m in (down, across)]
+    for t in np.flatnonzero(holes.any((1, 2)) & ~holes.all((1, 2))):
+        shown = ~holes[t]
+        left = down.T @ (shown * (x[t] - down @ cells[t] @ across.T)) @ across
+        way = near = inverses[0] @ left @ inverses[1]
+        size = float((left * near).sum())
+        for _ in range(ROUNDS):
+            pushed = down.T @ (shown * (down @ way @ across.T)) @ across
+            step = size / max(float((way * pushed).sum()), 1e-9)
+            cells[t] += step * way
+            left = left - step * pushed
+            near = inverses[0] @ left @ inverses[1]
+            now = float((left * near).sum())
+            way, size = near + now / max(size, 1e-9) * way, now
+    return cells
+
+
+def _makes(x: np.ndarray, grid: Grid, cells: np.ndarray, holes: np.ndarray | None) -> bool:
     """Whether cells make every date again, to the rounding."""
     made, denominator = grid.interpolated(cells, *x.shape[1:])
     made /= -denominator
     made += x
-    return bool((np.square(made, out=made).mean((1, 2)) < TOLERANCE**2).all())
+    squares = np.square(made, out=made)
+    if holes is None:
+        return bool((squares.mean((1, 2)) < TOLERANCE**2).all())
+    squares[holes] = 0
+    return bool((squares.sum((1, 2)) <= TOLERANCE**2 * (~holes).sum((1, 2))).all())
 
 
-def _lively(x: np.ndarray) -> np.ndarray:
+def _lively(x: np.ndarray, holes: np.ndarray | None) -> np.ndarray:
     """Some of the whole tiles of [T, H, W] in which more happens than in others, [n, h, w]: flat ones fit any grid."""
     h, w = (min(TILE, side) for side in x.shape[1:])
-    tiles = np.lib.stride_tricks.sliding_window_view(x, (h, w), (1, 2))[:, ::TILE, ::TILE].reshape(-1, h, w)
+
+    def cut(v: np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(v, (h, w), (1, 2))[:, ::TILE, ::TILE].reshape(-1, h, w)
+
+    tiles = cut(x)
+    if holes is not None:
+        tiles = tiles[~cut(holes).any((1, 2))]
     some = tiles if len(tiles) <= TILES else tiles[np.random.default_rng(0).permutation(len(tiles))[:TILES]]
     order = np.argsort(np.ptp(some, (1, 2)))[::-1]
     upper = order[: -(-len(order) // 2)]

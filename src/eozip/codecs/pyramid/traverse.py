@@ -22,6 +22,7 @@ from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functio
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fits_as_well, fitted
+from eozip.codecs.scales import all_over
 from eozip.entropy.range_coder import Port, Tables
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
@@ -56,10 +57,12 @@ class Wanted:
     Attributes:
         groups: float [T, C, h, w] each, DN, finest first.
         quantise: residual in steps float [n] and rows [n] -> int32 [n] symbols.
+        hidden: bool [T, h, w] of the finest grid, where what the decoder expects is good enough; None: nowhere.
     """
 
     groups: Sequence[np.ndarray]
     quantise: Quantise
+    hidden: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,7 @@ class _Plane:
         coded: bool [3, h, w].
         strengths: int32 [N, 3], see `Ladder._code_strengths`.
         reference: what references predict, int32 [N, 3, h, w], or None.
+        hidden: bool [N, 1, h, w], details that are not worth a symbol, or None.
     """
 
     level: int
@@ -94,6 +98,7 @@ class _Plane:
     coded: np.ndarray
     strengths: np.ndarray
     reference: np.ndarray | None
+    hidden: np.ndarray | None
 
 
 @dataclass
@@ -280,7 +285,8 @@ class Ladder:
         """Details of one level: int32 [T, K, 3, h, w], plane by plane."""
         coded = haar.coded(shape)
         present = np.stack([basis.present for basis in bases])
-        strengths = self._code_strengths(self._at(level), wanted, present, coded)
+        hidden = self._hidden(level)
+        strengths = self._code_strengths(self._at(level), _shown(wanted, hidden), present, coded)
         lifted = None if parents is None else self.model.functions.features(parents)
         says = None if parents is None or not self.known else self._told(level, parents)
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
@@ -301,6 +307,7 @@ class Ladder:
                     coded,
                     strengths[some, k],
                     None if says is None else says.predicted[some, k],
+                    None if hidden is None else hidden[some],
                 )
                 out[some, k] = self._plane(
                     plane, below[some, k], None if wanted is None else wanted[some, k], features[some]
@@ -310,6 +317,12 @@ class Ladder:
             np.maximum(np.rint(strongest * np.float32(0.75)), np.abs(now), out=strongest)
             features[:, 6:9] = now
         return out
+
+    def _hidden(self, level: int) -> np.ndarray | None:
+        """Details of a level all of whose cells are hidden, bool [T, 1, h, w]."""
+        if self.wanted is None or self.wanted.hidden is None:
+            return None
+        return all_over(self.wanted.hidden, 2 << level)[:, None]
 
     def _told(self, level: int, parents: np.ndarray) -> Told:
         """What the references of all dates tell: arrays of `Told` with the dates before them."""
@@ -367,6 +380,8 @@ class Ladder:
             reference = None if plane.reference is None else packed(plane.reference, color)
             mean, rows = self._placed(outputs, packed(predicted, color), near, reference, scale)
             own = None if wanted is None else packed(wanted, color)
+            if own is not None and plane.hidden is not None:  # what the decoder expects
+                own = np.where(packed(plane.hidden, color), mean / VALUE, own)
             done.append(self._symbols(plane, mean, rows, packed(alive, color), own))
         return unpacked(done[0], done[1], plane.coded.shape[2])
 
@@ -435,6 +450,14 @@ def brightness_of(side: Side, step: int | None) -> float:
     """Send or read what the networks are told of the step, in 1/16 DN: (ln step - 4) / 2, a whole sixteenth within 4."""
     sent = None if step is None else np.array([round((math.log(step / 16) - 4) / 2 * FEATURE)]).clip(-64, 64)
     return float(side.bounded(sent, 1, spread=20, first=-64, last=64)[0]) / FEATURE
+
+
+def _shown(wanted: np.ndarray | None, hidden: np.ndarray | None) -> np.ndarray | None:
+    """Details [T, K, 3, h, w] without those that are hidden; all of them of a date that shows nothing."""
+    if wanted is None or hidden is None:
+        return wanted
+    some = hidden & ~hidden.all((1, 2, 3), keepdims=True)
+    return np.where(some[:, None], 0, wanted)
 
 
 def _lift(parents: np.ndarray, features: np.ndarray, some: np.ndarray) -> None:
