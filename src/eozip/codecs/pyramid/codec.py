@@ -84,6 +84,21 @@ class PyramidCodec:
         coded = self._on_one_grid(forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes)
         return replace(coded, skip=dropped)
 
+    @one_blas_thread()
+    def expected(self, x: np.ndarray, hidden: np.ndarray, quality: float) -> np.ndarray:
+        """Pictures with hidden pixels as a decoder expects them that gets nothing of them.
+
+        Args:
+            x: float32 [T, C, H, W], DN; in hidden pixels a draft, of which only what is coarser than the holes is seen.
+            hidden: bool [T, H, W].
+            quality: 0..100, of all that is shown.
+
+        Returns:
+            float32 [T, C, H, W].
+        """
+        holes = np.broadcast_to(hidden[:, None], x.shape)
+        return self.decode(self._on_one_grid(x, quality, holes), x.shape, quality)  # type: ignore[arg-type]
+
     def _on_one_grid(self, x: np.ndarray, quality: float, holes: np.ndarray | None) -> Encoded:
         c, h, w = x.shape[1:]
         coarse = grids.solved(x, holes) if c <= 64 else [None] * c

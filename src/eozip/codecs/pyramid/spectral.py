@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.codecs.pyramid.side import Side
+from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP
 from eozip.errors import FormatError
 
 LARGEST = 1 << 28  # units of pictures and details: four of them add up in 32 bits
@@ -93,17 +94,16 @@ def fits_as_well(other: Basis, own: Basis, samples: np.ndarray, step: float) -> 
         samples: float [C, n].
         step: as `fitted` has it.
     """
-    planes = other.planes(samples)
-    lost = samples - other.vectors / _FINEST @ planes
-    if np.abs(lost).max(initial=0.0) > 0.7 * step:
-        return False
-    bits = [_about(found, step) for found in (planes, own.planes(samples))]
-    return bits[0] <= bits[1] + len(samples) * float(own.bits.sum())
+    costs = [_cost(basis, samples / step) for basis in (other, own)]
+    return costs[0] <= costs[1] + len(samples) * float(own.bits.sum())
 
 
-def _about(planes: np.ndarray, step: float) -> float:
-    """Bits of planes [C, n], about."""
-    return float(0.5 * np.log2(1 + 12 * np.square(planes / step).mean(1)).sum() * planes.shape[1])
+def _cost(basis: Basis, samples: np.ndarray) -> float:
+    """Bits of samples [C, n] in steps, about, and what their loss is worth in bits where a plane is absent."""
+    planes = basis.planes(samples)
+    lost = np.square(samples - basis.vectors / _FINEST @ planes).sum()
+    bits = 0.5 * np.log2(1 + 12 * np.square(planes).mean(1)).sum() * planes.shape[1]
+    return float(bits + BITS_PER_SQUARED_STEP * lost)
 
 
 def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
