@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from eozip import hub
+from eozip.codecs.pyramid import files
+from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.grids import Grid
+from eozip.codecs.pyramid.references import alone, both_sides
 
 CODEC = "tec-elic-small-any-v1"
+SERIES = "tec-tt-small-any-v1"
 BILINEAR, NEAREST, CUBIC = range(3)
 
 
@@ -35,6 +40,45 @@ def cube(shape: tuple[int, ...], grids: Mapping[int, Grid], seed: int = 0) -> np
     return np.clip(np.rint(dn), 0, 65535).astype(np.uint16)
 
 
+def season(shape: tuple[int, ...], grids: Mapping[int, Grid], seed: int = 0) -> np.ndarray:
+    """DN uint16 [T, C, H, W] of one place whose bands change by date, as `cube` has them; each third date has a cloud."""
+    t, count, *size = shape
+    gains = np.random.default_rng(seed + 1).uniform(0.6, 1.4, (t, count, 1, 1))
+    dn = np.empty(shape)
+    for band in range(count):
+        grid = grids.get(band)
+        height, width = size if grid is None else (grid.cells(size[axis], axis)[1] for axis in (0, 1))
+        cells = gains[:, band] * texture((1, 1, height, width), seed)[0]
+        cells[::3, : height // 3, : width // 2] = 3000
+        numerator, denominator = np.rint(cells), 1
+        if grid is not None:
+            numerator, denominator = grid.interpolated(numerator, size[0], size[1])
+        dn[:, band] = numerator / denominator
+    return np.clip(np.rint(dn), 0, 65535).astype(np.uint16)
+
+
+def shipped_tensors() -> dict[str, np.ndarray]:
+    """Weights as they come with the package."""
+    return files.read_folder(hub.shipped_path(CODEC))[1]
+
+
+def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.ndarray]:
+    """The same tensors full of random weights up to the largest: what is tested with them depends on no training."""
+    rng = np.random.default_rng(5)
+    out = dict(tensors)
+    for name, value in tensors.items():
+        if name[0].isdigit():
+            reach = most if value.dtype == np.int8 else 64 * most
+            out[name] = rng.integers(-reach, reach + 1, value.shape).astype(value.dtype)
+    return out
+
+
+def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:
+    """One of the two codecs with any weights."""
+    order = both_sides if name == SERIES else alone
+    return PyramidCodec(name, bytes(8), files.model_of(dict(tensors)), order)
+
+
 def with_holes(dn: np.ndarray, nodata: int) -> np.ndarray:
     """The same with a corner, single pixels, and one whole row without data."""
     out = dn.copy()
@@ -48,11 +92,12 @@ class Golden:
 
     dn: np.ndarray
     options: dict[str, Any] = field(default_factory=dict)
+    codec: str = CODEC
 
     def encoded(self) -> bytes:
         import eozip
 
-        return eozip.encode(self.dn, CODEC, **self.options)
+        return eozip.encode(self.dn, self.codec, **self.options)
 
 
 def goldens() -> dict[str, Golden]:
@@ -61,6 +106,7 @@ def goldens() -> dict[str, Golden]:
     twelve = {0: sixty, 4: tens, 5: tens, 6: tens, 8: tens, 9: sixty, 10: tens, 11: tens}
     others = {1: Grid(NEAREST, 3, 2, 0), 2: Grid(CUBIC, 2, 0, 1), 3: Grid(BILINEAR, 6, 3, 3)}
     odd = np.rint(texture((2, 5, 7, 61), 3) - 1500).astype(np.int16)
+    negative = season((4, 3, 21, 33), {}, 9).astype(np.int16) - np.int16(2000)
     rgb = np.rint(texture((1, 3, 33, 47), 1)).astype(np.uint16)
     rgb[0, 0, 5:9, 5:9] = 60000
     return {
@@ -69,4 +115,8 @@ def goldens() -> dict[str, Golden]:
         f"{CODEC}-odd": Golden(with_holes(odd, -9999), {"quality": 30.0, "nodata": -9999}),
         f"{CODEC}-grids": Golden(cube((1, 5, 37, 50), others, 2), {"quality": 95.0}),
         f"{CODEC}-row": Golden(np.rint(texture((2, 2, 1, 90), 4)).astype(np.uint16), {"quality": 50.0}),
+        SERIES: Golden(season((5, 12, 26, 34), twelve, 6), {"quality": 62.0}, SERIES),
+        f"{SERIES}-odd": Golden(with_holes(negative, -9999), {"quality": 80.0, "nodata": -9999}, SERIES),
+        f"{SERIES}-grids": Golden(season((3, 5, 37, 50), others, 7), {"quality": 95.0}, SERIES),
+        f"{SERIES}-row": Golden(season((9, 2, 1, 40), {}, 8), {"quality": 50.0}, SERIES),
     }

@@ -1,44 +1,79 @@
-"""tec-elic-small-any-v1 against the decoder after docs/pyramid.md in `reference.pyramid`."""
+"""The pyramid codecs against the decoder after docs/pyramid.md in `reference.pyramid`."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from eozip import bitstream, hub
+from eozip import bitstream
 from eozip.bitstream import Chunk, Header
-from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids
+from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.entropy.range_coder import DecodePort
 from eozip.errors import EozipError, FormatError
 from golden_decode import GOLDEN
-from pyramidscenes import BILINEAR, CODEC, CUBIC, NEAREST, cube, goldens, texture
+from pyramidscenes import (
+    BILINEAR,
+    CODEC,
+    CUBIC,
+    NEAREST,
+    SERIES,
+    codec_of,
+    goldens,
+    season,
+    shipped_tensors,
+    texture,
+    wild,
+)
 from reference import pyramid
 from test_pyramid import damaged, drawn
 
+IDS = (CODEC, SERIES)
+
+
+class Pair:
+    """A codec of the package, and what the other decoder needs of the same weights."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], name: str) -> None:
+        self.codec: PyramidCodec = codec_of(tensors, name)
+        self.weights = pyramid.weights_of(tensors)
+
+    def chunk_of(self, x: np.ndarray, quality: float) -> Chunk:
+        coded = self.codec.encode(x.astype(np.float32), quality)
+        header = Header(self.codec.id, "uint16", x.shape, quality, bytes(8), checks=coded.checks)
+        return Chunk(header, b"", b"", coded.sections)
+
+    def package(self, chunk: Chunk, reduce: int = 1, dates: list[int] | None = None) -> np.ndarray:
+        coded = Encoded(chunk.sections, chunk.header.checks)
+        return self.codec.decode_scaled(coded, chunk.header.shape, reduce, dates=dates)
+
+    def page(self, chunk: Chunk, reduce: int = 1, dates: list[int] | None = None) -> np.ndarray:
+        return pyramid.decode(self.weights, chunk, reduce, dates)
+
 
 @pytest.fixture(scope="module")
-def weights() -> pyramid.Weights:
-    return pyramid.read_weights(hub.shipped_path(CODEC))
+def shipped() -> dict[str, np.ndarray]:
+    return shipped_tensors()
 
 
-def chunk_of(x: np.ndarray, quality: float) -> Chunk:
-    coded = registry.get(CODEC).encode(x.astype(np.float32), quality)
-    header = Header(CODEC, "uint16", x.shape, quality, bytes(8), checks=coded.checks)
-    return Chunk(header, b"", b"", coded.sections)
+@pytest.fixture(scope="module", params=IDS)
+def pair(request, shipped) -> Pair:
+    return Pair(shipped, request.param)
 
 
-def by_package(chunk: Chunk) -> np.ndarray:
-    header = chunk.header
-    return registry.get(CODEC).decode(Encoded(chunk.sections, header.checks), header.shape, header.quality)
+@pytest.fixture(scope="module", params=[20, 127], ids=["random weights", "largest weights"])
+def wild_pair(request, shipped) -> Pair:
+    """With every tensor in use, whatever training has made of the shipped ones."""
+    return Pair(wild(shipped, request.param), SERIES)
 
 
 @pytest.mark.parametrize("name", list(goldens()))
-def test_golden_streams(weights, name):
+def test_golden_streams(shipped, name):
     chunk = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes())
-    decoded = pyramid.decode(weights, chunk)
-    assert np.array_equal(decoded, by_package(chunk))
+    both = Pair(shipped, chunk.header.codec)
+    decoded = both.page(chunk)
+    assert np.array_equal(decoded, both.package(chunk))
     stored, dn = (np.load(GOLDEN / f"{name}.npz")[part].astype(int) for part in ("decoded", "dn"))
     exact = (stored == chunk.header.nodata) | (dn > 20000)
     assert np.array_equal(decoded[~exact], stored[~exact])
@@ -55,12 +90,13 @@ LAYOUTS = {  # interpolated bands, and the groups of each ladder
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-def test_layouts(weights, layout):
+def test_layouts(pair, layout):
     found, sizes = LAYOUTS[layout]
-    chunk = chunk_of(cube((1, 4, 70, 75), found, seed=3), 90)
-    groups, _ = pyramid.layout(pyramid.Reader(DecodePort(chunk.sections[0]), weights.tables), 4, (70, 75))
+    chunk = pair.chunk_of(season((3, 4, 70, 75), found, seed=3), 90)
+    stream = pyramid.streams_of(chunk.sections[0], 3)[0]
+    groups, _, _ = pyramid.layout(pyramid.Reader(DecodePort(stream), pair.weights.tables), 4, (70, 75))
     assert [len(ladder) for ladder in pyramid.ladders_of(groups)] == sizes
-    assert np.array_equal(pyramid.decode(weights, chunk), by_package(chunk))
+    assert np.array_equal(pair.page(chunk), pair.package(chunk))
 
 
 @pytest.mark.parametrize(
@@ -71,37 +107,77 @@ def test_layouts(weights, layout):
         ("texture", (2, 13, 22, 9), 0),
         ("dot", (1, 1, 40, 3), 60),
         ("constant", (3, 2, 1, 1), 60),
+        ("board", (4, 3, 24, 25), 200),
     ],
 )
-def test_pixels_of_all_kinds(weights, kind, shape, quality):
-    chunk = chunk_of(drawn(kind, shape, 1), quality)
-    assert np.array_equal(pyramid.decode(weights, chunk), by_package(chunk))
+def test_pixels_of_all_kinds(pair, kind, shape, quality):
+    chunk = pair.chunk_of(drawn(kind, shape, 1), quality)
+    assert np.array_equal(pair.page(chunk), pair.package(chunk))
 
 
-def test_groups_on_their_own_grids(weights):
-    groups = [(1, texture((1, 2, 33, 41), 1)), (2, texture((1, 3, 17, 21), 2)), (6, texture((1, 1, 6, 7), 3))]
-    coded = registry.get(CODEC).encode_groups([(f, x.astype(np.float32)) for f, x in groups], 80)
-    pairs = [(factor, x.shape[1]) for factor, x in groups]
-    decoded = registry.get(CODEC).decode_groups(coded, (1, 6, 33, 41), pairs)
-    header = Header(CODEC, "uint16", (1, 6, 33, 41), 80.0, bytes(8), checks=coded.checks)
-    made = pyramid.decode_groups(weights, Chunk(header, b"", b"", coded.sections))
-    for (factor, own), (expected, _), pixels in zip(made, groups, decoded, strict=True):
-        assert factor == expected
-        assert np.array_equal(own, pixels)
+@pytest.mark.parametrize("dates", range(1, 10))
+def test_any_number_of_dates_under_any_weights(wild_pair, dates):
+    """Odd sizes, interpolated bands or none; whole, some dates, and reduced."""
+    rng = np.random.default_rng(dates)
+    found = LAYOUTS[list(LAYOUTS)[dates % 4]][0] if dates % 2 else {}
+    size = rng.integers(24, 44, 2) if found else rng.integers(1, 40, 2)
+    chunk = wild_pair.chunk_of(season((dates, 4, *size.tolist()), found, dates), rng.uniform(0, 100))
+    some = rng.permutation(dates)[: rng.integers(1, dates + 1)].tolist()
+    for reduce, wanted in [(1, None), (1, some), (2, some), (4, None), (8, some), (32, some)]:
+        expected = wild_pair.package(chunk, reduce, wanted)
+        assert np.array_equal(wild_pair.page(chunk, reduce, wanted), expected), (reduce, wanted)
 
 
-def test_damaged_bytes_give_the_same_pixels_or_both_refuse(weights, monkeypatch):
+def test_the_fit_of_many_samples_takes_some_of_them(wild_pair):
+    """A level of more than 16384 details below another."""
+    chunk = wild_pair.chunk_of(season((2, 1, 160, 301), {}, 4), 40)
+    assert np.array_equal(wild_pair.page(chunk), wild_pair.package(chunk))
+
+
+@pytest.mark.parametrize("reduce", [1, 2, 8])
+def test_groups_on_their_own_grids(pair, reduce):
+    groups = [(1, texture((4, 2, 33, 41), 1)), (2, texture((4, 3, 17, 21), 2)), (6, texture((4, 1, 6, 7), 3))]
+    coded = pair.codec.encode_groups([(f, x.astype(np.float32)) for f, x in groups], 80)
+    pairs, shape = [(factor, x.shape[1]) for factor, x in groups], (4, 6, 33, 41)
+    header = Header(pair.codec.id, "uint16", shape, 80.0, bytes(8), checks=coded.checks)
+    chunk = Chunk(header, b"", b"", coded.sections)
+    for dates in (None, [2, 1]):
+        decoded = pair.codec.decode_groups(coded, shape, pairs, reduce, dates=dates)
+        made = pyramid.decode_groups(pair.weights, chunk, reduce, dates)
+        for (factor, own), (expected, _), pixels in zip(made, groups, decoded, strict=True):
+            assert factor == expected
+            assert np.array_equal(own, pixels)
+
+
+@pytest.mark.parametrize("name", [f"{CODEC}-odd", f"{SERIES}-row", f"{SERIES}-odd"])
+def test_damaged_bytes_give_the_same_pixels_or_both_refuse(shipped, monkeypatch, name):
     """Checks aside: what wild symbols lead to is specified, too."""
     monkeypatch.setattr("eozip.codecs.pyramid.codec._compare", lambda *_: None)
     monkeypatch.setattr(pyramid, "frame_check", lambda _: 0)
-    chunk, rng = bitstream.unpack((GOLDEN / f"{CODEC}-odd.bin").read_bytes()), np.random.default_rng(5)
-    header = Header(CODEC, "int16", chunk.header.shape, 50.0, bytes(8), checks=(0,) * chunk.header.shape[0])
-    for _ in range(40):
+    chunk, rng = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes()), np.random.default_rng(5)
+    both, dates = Pair(shipped, chunk.header.codec), chunk.header.shape[0]
+    header = Header(both.codec.id, "int16", chunk.header.shape, 50.0, bytes(8), checks=(0,) * dates)
+    for _ in range(20):
         bad = Chunk(header, b"", b"", damaged(rng, chunk.sections))
+        some = rng.permutation(dates)[: rng.integers(1, dates + 1)].tolist()
         try:
-            expected = by_package(bad)
+            expected = both.package(bad, dates=some)
         except EozipError:
             with pytest.raises(FormatError):
-                pyramid.decode(weights, bad)
+                both.page(bad, dates=some)
         else:
-            assert np.array_equal(np.float32(pyramid.decode(weights, bad)), expected)
+            assert np.array_equal(np.float32(both.page(bad, dates=some)), expected)
+
+
+def wild_symbols(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.ndarray:
+    """Up to the largest that a stream can hold."""
+    rng = np.random.default_rng(len(residual))
+    magnitude = np.exp2(rng.uniform(0, 30, residual.shape))
+    return (rng.choice([-1, 1], residual.shape) * magnitude).astype(np.int32)
+
+
+def test_symbols_beyond_all_that_pictures_hold(wild_pair, monkeypatch):
+    """Sums of the fit stay exact and every clip is where the page has it: nothing else comes back so for all dates."""
+    monkeypatch.setattr("eozip.codecs.pyramid.codec._quantised", wild_symbols)
+    chunk = wild_pair.chunk_of(drawn("noise", (5, 3, 18, 23), 1), 60)
+    assert np.array_equal(wild_pair.page(chunk), wild_pair.package(chunk))

@@ -1,13 +1,13 @@
-"""Pixels of a tec-elic-small-any-v1 chunk after docs/pyramid.md, section by section, in int64, without torch and floats.
+"""Pixels of chunks of the pyramid codecs after docs/pyramid.md, section by section, in int64, date by date, without torch.
 
-Numbers in comments are those of its sections. Arrays are [date, band or plane, row, column]; details have orientation
-before the row.
+Floats occur in the fit of section 6 alone, where the page demands them: Python's, one operation at a time. Numbers in
+comments are those of the page's sections. Arrays are [band or plane, row, column]; details have orientation before the row.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -55,7 +55,10 @@ class Weights:
 
 
 def read_weights(folder: Path) -> Weights:
-    tensors = load_file(folder / "model.safetensors")
+    return weights_of(load_file(folder / "model.safetensors"))
+
+
+def weights_of(tensors: Mapping[str, np.ndarray]) -> Weights:
     first, size = tensors["tables.first"], tensors["tables.size"].astype(int)
     freqs = np.zeros((104, size.max()), np.uint32)
     for row, part in enumerate(np.split(tensors["tables.freqs"], np.cumsum(size)[:-1])):
@@ -86,7 +89,49 @@ class Reader:
         return int(self.within(1, row, first, last, more)[0])
 
 
-# --- 2. Sections, 3. Grids and ladders ---
+# --- 2. Sections and streams ---
+
+
+def streams_of(section: bytes, dates: int) -> list[bytes]:
+    """One for each date."""
+    lengths, at = [], 0
+    for _ in range(dates - 1):
+        digits = []
+        while not digits or digits[-1] > 127:
+            if len(digits) == 5 or at == len(section):
+                raise FormatError("a length that does not end")
+            digits.append(section[at])
+            at += 1
+        lengths.append(sum((digit & 127) << 7 * k for k, digit in enumerate(digits)))
+    ends = list(itertools.accumulate(lengths, initial=at))
+    if ends[-1] > len(section):
+        raise FormatError("streams that reach beyond their section")
+    return [section[a:b] for a, b in itertools.pairwise([*ends, len(section)])]
+
+
+def references_of(dates: int, *, temporal: bool) -> dict[int, list[int]]:
+    """Of each date, the nearest first, in an order in which dates can be decoded."""
+    if not temporal:
+        return {date: [] for date in range(dates)}
+    known: dict[int, list[int]] = {0: []}
+    if dates > 1:
+        known[dates - 1] = [0]
+    gaps = [(0, dates - 1)]
+    for a, b in gaps:
+        if b - a > 1:
+            middle = (a + b) // 2
+            others = sorted({*known[a], *known[b]} - {a, b}, key=lambda r: (abs(r - middle), r))
+            known[middle] = [a, b, *others[:2]]
+            gaps += [(a, middle), (middle, b)]
+    return known
+
+
+def needed_by(dates: Sequence[int], known: Mapping[int, Sequence[int]]) -> set[int]:
+    """Dates that are read for some."""
+    return set(dates).union(*(needed_by(known[date], known) for date in dates))
+
+
+# --- 3. Grids and ladders ---
 
 
 @dataclass
@@ -134,8 +179,8 @@ def interpolation(kernel: int, f: int, phase: int, size: int) -> tuple[int, np.n
     return first, matrix, denominator
 
 
-def layout(reader: Reader, bands: int, size: tuple[int, int]) -> tuple[list[Group], int]:
-    """2: groups with their own canvases, and the step."""
+def layout(reader: Reader, bands: int, size: tuple[int, int]) -> tuple[list[Group], int, int]:
+    """2: groups with their own canvases, the step, and the brightness."""
     n = reader.one(35, 1, 8, 1)
     owner = reader.within(bands, 32, 0, n - 1) if n > 1 else np.zeros(bands, int)
     groups = []
@@ -150,7 +195,7 @@ def layout(reader: Reader, bands: int, size: tuple[int, int]) -> tuple[list[Grou
     step = reader.one(103, 1, 1 << 20)
     for group, gain in zip(groups, reader.within(n, 46, 1, 4096, 8), strict=True):
         group.gain = int(gain)
-    return groups, step
+    return groups, step, reader.one(59, -64, 64)
 
 
 def own_canvas(group: Group, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -191,106 +236,135 @@ def covers(
 
 
 def synthesis(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    lh, hl, hh = (details[:, :, k] for k in range(3))
-    out = np.empty((*ll.shape[:2], 2 * ll.shape[2], 2 * ll.shape[3]), np.int64)
+    lh, hl, hh = (details[:, k] for k in range(3))
+    out = np.empty((len(ll), 2 * ll.shape[1], 2 * ll.shape[2]), np.int64)
     for row, column in itertools.product((0, 1), repeat=2):
         v, h = (1 - 2 * row) * lh, (1 - 2 * column) * hl
-        out[:, :, row::2, column::2] = (ll + v + h + (1 - 2 * row) * (1 - 2 * column) * hh + 1) >> 1
-    return clip(out[:, :, : shape[0], : shape[1]], L)
+        out[:, row::2, column::2] = (ll + v + h + (1 - 2 * row) * (1 - 2 * column) * hh + 1) >> 1
+    return clip(out[:, : shape[0], : shape[1]], L)
 
 
-def mixed(matrices: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """4, 5: of every date [T, bands, planes], over axis 1 of v."""
-    out = [m @ date.reshape(len(date), -1) for m, date in zip(matrices, v, strict=True)]
-    return clip(rounded(np.stack(out), V), L).reshape(v.shape)
+def mixed(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """4: of a matrix [bands, planes], over the first axis of v."""
+    return clip(rounded(matrix @ v.reshape(len(v), -1), V), L).reshape(v.shape)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """5: int64 [bands, planes], and which planes are present."""
+
+    matrix: np.ndarray
+    present: np.ndarray
+
+
+@dataclass
+class Date:
+    """What a decoded date tells of others in one ladder, by level: details of bands, and bases ("coarse": of d and on)."""
+
+    details: dict[int, np.ndarray] = field(default_factory=dict)
+    bases: dict[int | str, Basis] = field(default_factory=dict)
 
 
 @dataclass
 class Ladder:
-    """4: of groups, finest first.
+    """4: of groups, finest first, for one date.
 
     Attributes:
-        sections: readers.
+        sections: readers of those that are there.
         weights: of the codec.
         groups: with their canvases.
-        dates: T.
+        brightness: of the chunk.
+        references: what they tell, the nearest first.
+        own: what this date tells.
         lent: the picture at level 3, once it is there.
-        scales: 7: of the last level with so many planes.
+        reached: the level of the finest picture.
+        scales: 8: of the last level with so many planes.
     """
 
     sections: Sequence[Reader]
     weights: Weights
     groups: Sequence[Group]
-    dates: int
+    brightness: int
+    references: Sequence[Date] = ()
+    own: Date = field(default_factory=Date)
     lent: np.ndarray | None = None
+    reached: int = 0
     scales: dict[int, np.ndarray] = field(default_factory=dict)
 
     def reader(self, level: int) -> Reader:
-        s = self.groups[0].factor << level
-        return self.sections[0 if s > 4 else 1 if s > 1 else 2]
+        return self.sections[section_of(self.groups[0].factor << level)]
+
+    def is_there(self, level: int) -> bool:
+        """Whether the section of its details is."""
+        return section_of(self.groups[0].factor << level) < len(self.sections)
 
     def decoded(self) -> list[np.ndarray]:
-        """Pictures of the groups."""
+        """Pictures of the groups, as fine as the sections tell."""
         d, shapes = len(self.groups), [g.canvas[1] for g in self.groups]
         counts = [len(g.bands) for g in self.groups]
         bands, parents = self.coarsest(d, (half(shapes[-1][0]), half(shapes[-1][1])), sum(counts))
-        done = []
+        done: list[np.ndarray] = []
         for i in reversed(range(d)):
+            if not self.is_there(i):
+                break
             n = sum(counts[: i + 1])
             if i < d - 1:
-                done.append(bands[:, n:])
-            bands, parents = self.up(i, bands[:, :n], None if parents is None else parents[:, :n], shapes[i])
-        return [bands, *reversed(done)]
+                done.insert(0, bands[n:])
+            bands, parents = self.up(i, bands[:n], None if parents is None else parents[:n], shapes[i])
+            self.reached = i
+        left = counts[: d - len(done)]
+        return [*np.split(bands, np.cumsum(left)[:-1]), *done]
 
     def coarsest(self, d: int, shape: tuple[int, int], count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        reader, t = self.sections[0], self.dates
-        self.brightness = reader.one(59, -64, 64)
-        first, others = reader.ints(t, 68), reader.ints(t * (count - 1), 52)
-        means = np.cumsum(np.hstack([first[:, None], others.reshape(t, count - 1)]), 1)
-        means = clip(means, L // 64)
-        bases, present = self.bases(reader, count)
+        reader = self.sections[0]
+        means = np.cumsum(np.concatenate([reader.ints(1, 68), reader.ints(count - 1, 52)]))
+        basis = self.basis(reader, "coarse", count)
         sizes = [shape]
         while min(sizes[-1]) > 4:
             sizes.append((half(sizes[-1][0]), half(sizes[-1][1])))
-        picture = np.zeros((t, count, *sizes[-1]), np.int64)
-        for date, plane in np.argwhere(present):
+        picture = np.zeros((count, *sizes[-1]), np.int64)
+        for plane in np.flatnonzero(basis.present):
             row = reader.one(57, 0, 103, 56)
-            cells = reader.ints(picture[date, plane].size, row)
-            picture[date, plane] = 64 * clip(cells, L // 64).reshape(sizes[-1])
-        parents = None
-        for j in reversed(range(len(sizes) - 1)):
-            parents = self.details(d + j, picture, parents, present, sizes[j])
-            picture = synthesis(picture, parents, sizes[j])
-            if d + j == 3:
+            picture[plane] = 64 * clip(reader.ints(picture[plane].size, row), L // 64).reshape(sizes[-1])
+        parents, level = None, d + len(sizes) - 1
+        while level > d and self.is_there(level - 1):
+            level -= 1
+            parents = self.details(level, picture, parents, basis.present, sizes[level - d])
+            self.own.details[level] = mixed(basis.matrix, parents)
+            picture = synthesis(picture, parents, sizes[level - d])
+            if level == 3:
                 self.lent = picture
-        bands = clip(mixed(bases, picture) + 64 * means[:, :, None, None], L)
-        return bands, None if parents is None else mixed(bases, parents)
+        self.reached = level
+        means = clip(means, L // 64)[:, None, None] << (level - d)
+        bands = clip(mixed(basis.matrix, picture) + 64 * means, L)
+        return bands, None if parents is None else self.own.details[level]
 
     def up(
         self, i: int, bands: np.ndarray, parents: np.ndarray | None, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        bases, present = self.bases(self.reader(i), bands.shape[1])
-        seen = bases.swapaxes(1, 2)
-        above = None if parents is None else mixed(seen, parents)
-        found = mixed(bases, self.details(i, mixed(seen, bands), above, present, shape))
+        basis = self.basis(self.reader(i), i, len(bands))
+        above = None if parents is None else mixed(basis.matrix.T, parents)
+        planes = self.details(i, mixed(basis.matrix.T, bands), above, basis.present, shape)
+        found = self.own.details[i] = mixed(basis.matrix, planes)
         return synthesis(bands, found, shape), found
 
     # --- 5. A basis ---
 
-    def bases(self, reader: Reader, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each date [T, bands, planes], and which planes are present."""
-        out, present = np.zeros((self.dates, count, count), np.int64), np.zeros((self.dates, count), bool)
-        for date in range(self.dates):
-            bits = 8 + np.cumsum(reader.ints(count, 37))
-            if bits.min() < 0 or bits.max() > 11:
-                raise FormatError("bits of a plane: expected 0..11")
-            present[date] = bits > 0
-            for plane in np.flatnonzero(bits):
-                b = int(bits[plane])
-                out[date, :, plane] = clip(reader.ints(count, BASIS_ROWS[b]), 1 << b) << (11 - b)
-        return out, present
+    def basis(self, reader: Reader, name: int | str, count: int) -> Basis:
+        if self.references and reader.one(32, 0, 1):
+            self.own.bases[name] = self.references[0].bases[name]
+            return self.own.bases[name]
+        bits = 8 + np.cumsum(reader.ints(count, 37))
+        if bits.min() < 0 or bits.max() > 11:
+            raise FormatError("bits of a plane: expected 0..11")
+        matrix = np.zeros((count, count), np.int64)
+        for plane in np.flatnonzero(bits):
+            b = int(bits[plane])
+            matrix[:, plane] = clip(reader.ints(count, BASIS_ROWS[b]), 1 << b) << (11 - b)
+        self.own.bases[name] = Basis(matrix, bits > 0)
+        return self.own.bases[name]
 
-    # --- 7. Details of a level ---
+    # --- 8. Details of a level ---
 
     def details(
         self,
@@ -300,7 +374,7 @@ class Ladder:
         present: np.ndarray,
         shape: tuple[int, int],
     ) -> np.ndarray:
-        t, planes = present.shape
+        planes = len(present)
         h, w = half(shape[0]), half(shape[1])
         coded = np.ones((3, h, w), bool)
         if shape[0] % 2:
@@ -308,35 +382,44 @@ class Ladder:
         if shape[1] % 2:
             coded[[1, 2], :, -1] = False
         scales = self.read_scales(level, present, coded.any((1, 2)))
-        out = np.zeros((t, planes, 3, h, w), np.int64)
-        strongest = last = np.zeros((t, 3, h, w), np.int64)
+        says = told(level, parents, self.references) if parents is not None and self.references else None
+        out = np.zeros((planes, 3, h, w), np.int64)
+        strongest = last = above = np.zeros((3, h, w), np.int64)
         for plane in range(planes):
-            some = (scales[:, plane] > DEAD).any(1)
-            if some.any():
-                above = np.zeros((some.sum(), 3, h, w), np.int64)
+            if (scales[plane] > DEAD).any():
                 if parents is not None:
-                    above = self.weights.f(parents[some, plane]).repeat(2, 2).repeat(2, 3)[:, :, :h, :w]
-                features = np.concatenate([above, strongest[some], last[some]], 1)
-                out[some, plane] = self.plane(
-                    level, plane, below[some, plane], features, scales[some, plane], coded
+                    above = doubled(self.weights.f(parents[plane]), (h, w))
+                features = [above, strongest, last]
+                if says is not None:
+                    own = self.weights.f(says.predicted[plane])
+                    missed = doubled(np.abs(self.weights.f(says.missed[plane])), (h, w))
+                    features += [own, np.abs(own), missed]
+                out[plane] = self.plane(
+                    level,
+                    plane,
+                    below[plane],
+                    np.concatenate(features),
+                    None if says is None else says.predicted[plane],
+                    scales[plane],
+                    coded,
                 )
-            last = self.weights.f(out[:, plane])
+            last = self.weights.f(out[plane])
             strongest = np.maximum(rounded(3 * strongest, 4), np.abs(last))
         return out
 
     def read_scales(self, level: int, present: np.ndarray, any_coded: np.ndarray) -> np.ndarray:
-        t, planes = present.shape
-        before = self.scales.get(planes, np.full((t, planes, 3), 2))
-        out = np.full((t, planes, 3), DEAD)
-        guess = before[:, :, 0]
+        planes = len(present)
+        before = self.scales.get(planes, np.full((planes, 3), 2))
+        out = np.full((planes, 3), DEAD)
+        guess = before[:, 0]
         for k in range(3):
             own = present & any_coded[k]
             rows = np.where(guess == DEAD, 28, 39 if k == 0 else 34)[own]
             out[own, k] = np.clip(guess[own] + self.reader(level).rows(rows), DEAD, 14)
             if k < 2:
-                alive = (out[:, :, k] > DEAD) & (before[:, :, k] > DEAD) & (before[:, :, k + 1] > DEAD)
-                change = np.where(alive, before[:, :, k + 1] - before[:, :, k], 0)
-                guess = np.clip(out[:, :, k] + change, DEAD, 14)
+                alive = (out[:, k] > DEAD) & (before[:, k] > DEAD) & (before[:, k + 1] > DEAD)
+                change = np.where(alive, before[:, k + 1] - before[:, k], 0)
+                guess = np.clip(out[:, k] + change, DEAD, 14)
         self.scales[planes] = out
         return out
 
@@ -346,25 +429,26 @@ class Ladder:
         k: int,
         below: np.ndarray,
         features: np.ndarray,
+        reference: np.ndarray | None,
         scales: np.ndarray,
         coded: np.ndarray,
     ) -> np.ndarray:
-        """Of some dates [N, 3, h, w]."""
+        """[3, h, w]."""
         net = Network(self.weights, min(level, 2))
         logs = np.array(SCALES)[np.maximum(scales, -4) + 4]
-        flags = [0, 4 * k, self.brightness, 16, 8 * min(level, 6)]
-        constants = np.hstack([logs, np.tile(flags, (len(scales), 1))])
-        sums, p = net.start(below, features, constants)
-        exists = coded & (scales > DEAD)[:, :, None, None]
+        flags = [0 if reference is None else 16, 4 * k, self.brightness, 16, 8 * min(level, 6)]
+        sums, p = net.start(below, features, np.concatenate([logs, flags]))
+        r = 0 if reference is None else reference
+        exists = coded & (scales > DEAD)[:, None, None]
         h, w = coded.shape[1:]
         color = np.add.outer(np.arange(h), np.arange(w)) % 2
         out, known = np.zeros(exists.shape, np.int64), None
         for number in (0, 1):
             o, n = net.step(sums, known)
-            gates = self.weights.tensors["tanh"][127 + o[:, 3:9]]
-            mean = gates[:, :3] * p + (0 if n is None else gates[:, 3:] * n)
+            gates = self.weights.tensors["tanh"][127 + o[:9]]
+            mean = gates[:3] * r + gates[3:6] * p + (0 if n is None else gates[6:] * n)
             mean = clip(rounded(mean, 128), 1 << 14)
-            row = np.clip((o[:, 9:] + logs[:, :, None, None] + 80) >> 1, 0, 103)
+            row = np.clip((o[9:] + logs[:, None, None] + 80) >> 1, 0, 103)
             here = exists & (color == number)
             out[here] = mean[here]
             sent = here & (row >= 16)
@@ -374,18 +458,28 @@ class Ladder:
         return out
 
 
+def section_of(coarser: int) -> int:
+    """2: of details of pictures so many times coarser than the finest grid."""
+    return 0 if coarser > 4 else 1 if coarser > 1 else 2
+
+
+def doubled(v: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Each cell's value for the 2 x 2 above it."""
+    return v.repeat(2, 1).repeat(2, 2)[:, : shape[0], : shape[1]]
+
+
 def correlated(kernel: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """3 x 3 with zeros around: [O, C, 3, 3], [N, C, h, w] -> [N, O, h, w]."""
-    h, w = v.shape[2:]
-    padded = np.pad(v, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    """3 x 3 with zeros around: [O, C, 3, 3], [C, h, w] -> [O, h, w]."""
+    h, w = v.shape[1:]
+    padded = np.pad(v, ((0, 0), (1, 1), (1, 1)))
     return sum(
-        dense(kernel[:, :, i, j], padded[:, :, i : i + h, j : j + w])
+        dense(kernel[:, :, i, j], padded[:, i : i + h, j : j + w])
         for i, j in itertools.product(range(3), repeat=2)
     )
 
 
 def dense(weights: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return (weights @ v.reshape(*v.shape[:2], -1)).reshape(len(v), -1, *v.shape[2:])
+    return (weights @ v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])
 
 
 def act(v: np.ndarray) -> np.ndarray:
@@ -393,7 +487,7 @@ def act(v: np.ndarray) -> np.ndarray:
 
 
 def of_24_bits(v: np.ndarray) -> np.ndarray:
-    """7: rounded to so many significant ones, ties to even."""
+    """8: rounded to so many significant ones, ties to even."""
     out = v.copy()
     for shift in range(1, 6):
         some = np.abs(v) >= 1 << (23 + shift)
@@ -403,7 +497,7 @@ def of_24_bits(v: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Network:
-    """7: the network of a stage."""
+    """8: the network of a stage."""
 
     weights: Weights
     stage: int
@@ -418,23 +512,21 @@ class Network:
         self, below: np.ndarray, features: np.ndarray, constants: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """S, and the prediction."""
-        h, w = below.shape[1:]
-        around = np.pad(of_24_bits(below), ((0, 0), (2, 2), (2, 2)), "edge")
+        h, w = below.shape
+        around = np.pad(of_24_bits(below), 2, "edge")
         places = [p for p in itertools.product(range(5), repeat=2) if p != (2, 2)]
-        window = np.stack(
-            [around[:, i : i + h, j : j + w] - around[:, 2 : 2 + h, 2 : 2 + w] for i, j in places], 1
-        )
+        window = np.stack([around[i : i + h, j : j + w] - around[2 : 2 + h, 2 : 2 + w] for i, j in places])
         filtered = clip(rounded(dense(self.w("window"), clip(window, 63 * 64)), 64), 1 << 14)
-        inputs = np.concatenate([self.weights.f(filtered[:, :12]), features], 1)
-        sums = correlated(self.w("trunk")[:, :21], inputs) + self.bias("trunk")
-        return sums + (constants @ self.w("constant").T)[:, :, None, None], filtered[:, 12:]
+        inputs = np.concatenate([self.weights.f(filtered[:12]), features])
+        sums = correlated(self.w("trunk")[:, : len(inputs)], inputs) + self.bias("trunk")
+        return sums + (self.w("constant") @ constants)[:, None, None], filtered[12:]
 
     def step(self, sums: np.ndarray, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """o and n of a pass; known: details of colour 0."""
         near, v = None, sums
         if known is not None:
             f = self.weights.f(known)
-            v = v + correlated(self.w("known"), np.concatenate([f, np.abs(f)], 1)) + self.bias("known")
+            v = v + correlated(self.w("known"), np.concatenate([f, np.abs(f)])) + self.bias("known")
             near = clip(rounded(correlated(self.w("neighbours"), clip(known, 63 * 64)), 64), 1 << 14)
         number, v = int(known is not None), act(v)
         for layer in ("first", "second"):
@@ -444,7 +536,57 @@ class Network:
         return clip(rounded(dense(self.w(name), v) + self.bias(name), 64), 127), near
 
 
-# --- 6. Prediction from another ladder ---
+# --- 6. What references tell ---
+
+
+@dataclass(frozen=True)
+class Told:
+    """Details of planes [K, 3, h, w] that references predict, and how far off they were one level below."""
+
+    predicted: np.ndarray
+    missed: np.ndarray
+
+
+def told(level: int, parents: np.ndarray, references: Sequence[Date]) -> Told:
+    here = np.concatenate([r.details[level] for r in references])
+    below = np.concatenate([r.details[level + 1][: len(r.details[level])] for r in references])
+    x, y = below.reshape(len(below), -1), parents.reshape(len(parents), -1)
+    weights = fitted(x, y)
+    made = clip(rounded(weights @ here.reshape(len(here), -1), 256), 1 << 14)
+    return Told(
+        made.reshape(len(parents), *here.shape[1:]), (y - rounded(weights @ x, 256)).reshape(parents.shape)
+    )
+
+
+def fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights in 1/256: int64 [M, n], [K, n] -> [K, M]."""
+    apart = -(-x.shape[1] // 16384)
+    x, y = clip(x[:, ::apart], 1 << 15), clip(y[:, ::apart], 1 << 15)
+    left = x @ x.T + np.diag(np.full(len(x), 410 * x.shape[1] + 245760))
+    rows = [[float(v) for v in row] for row in np.hstack([left, x @ y.T]).tolist()]
+    solution = solved(rows)
+    return np.array([[max(-2048, min(2048, round(v * 256))) for v in column] for column in zip(*solution)])
+
+
+def solved(rows: list[list[float]]) -> list[list[float]]:
+    """Right sides of M equations, [M][M + K], turned into their solution [M][K]."""
+    m = len(rows)
+    for k in range(m):
+        pivot = rows[k][k]
+        for j in range(k, len(rows[k])):
+            rows[k][j] = rows[k][j] / pivot
+        for i in range(k + 1, m):
+            times = rows[i][k]
+            for j in range(k, len(rows[k])):
+                rows[i][j] = rows[i][j] - times * rows[k][j]
+    for k in range(m - 1, 0, -1):
+        for i in range(k):
+            for j in range(m, len(rows[k])):
+                rows[i][j] = rows[i][j] - rows[i][k] * rows[k][j]
+    return [row[m:] for row in rows]
+
+
+# --- 7. Prediction from another ladder ---
 
 
 @dataclass(frozen=True)
@@ -455,88 +597,190 @@ class Lent:
     before: tuple[int, int]
 
     def prediction(self, reader: Reader, group: Group) -> np.ndarray:
-        v = self.picture[:, :6]
+        v = self.picture[:6]
         for axis in (0, 1):
             v = self.interpolated(v, group, axis)
-        t, planes = v.shape[:2]
-        count, out = len(group.bands), []
-        for date in range(t):
-            weights = clip(reader.ints(count * planes, 79), 1 << 15).reshape(count, planes)
-            out.append(((weights @ v[date].reshape(planes, -1) + (1 << 19)) >> 20).reshape(-1, *v.shape[2:]))
-        return clip(np.stack(out), L)
+        planes, count = len(v), len(group.bands)
+        weights = clip(reader.ints(count * planes, 79), 1 << 15).reshape(count, planes)
+        made = (weights @ v.reshape(planes, -1) + (1 << 19)) >> 20
+        return clip(made, L).reshape(count, *v.shape[1:])
 
     def interpolated(self, v: np.ndarray, group: Group, axis: int) -> np.ndarray:
-        n, (before, shape) = v.shape[2 + axis], group.canvas
+        n, (before, shape) = v.shape[1 + axis], group.canvas
         cell = np.arange(shape[axis]) - before[axis]
         place = 2 * (cell * group.factor + group.phases[axis] + self.before[axis]) + group.factor - 8
         u = np.clip(place, 0, 16 * (n - 1))
         j = np.minimum(u // 16, max(0, n - 2))
-        lines = v.swapaxes(2 + axis, 3)
-        mixed_lines = lines[..., j] * (16 - (u - 16 * j)) + lines[..., np.minimum(j + 1, n - 1)] * (
-            u - 16 * j
+        lines, a = v.swapaxes(1 + axis, 2), u - 16 * j
+        made = lines[..., j] * (16 - a) + lines[..., np.minimum(j + 1, n - 1)] * a
+        return made.swapaxes(1 + axis, 2)
+
+
+# --- 9. Pixels, 11. Reduced pictures ---
+
+
+@dataclass
+class Made:
+    """A group's pictures of the dates wanted, int64 [T, C, h, w] of a level."""
+
+    group: Group
+    pictures: list[np.ndarray]
+    level: int
+    step: int
+
+    def cells(self) -> np.ndarray:
+        """In 1/64 DN."""
+        u = 16 * self.group.gain << self.level
+        return clip((8 * self.step * np.stack(self.pictures) + u // 2) // u, 1 << 26)
+
+    def own_cells(self, reduce: int) -> np.ndarray:
+        """Samples of the group's own grid."""
+        group, v, times = self.group, self.cells(), ratio(reduce, self.group.factor)
+        (top, left), (_, shape) = (0, 0) if group.canvas == group.own else group.canvas[0], group.own
+        if self.level == 0:
+            v = v[:, :, top : top + shape[0], left : left + shape[1]]
+        v = averages(v, times >> self.level)[:, :, : -(-shape[0] // times), : -(-shape[1] // times)]
+        return (v + 32) // 64
+
+    def pixels(self, size: tuple[int, int], reduce: int) -> np.ndarray:
+        """Samples of the finest grid."""
+        group = self.group
+        if group.factor == 1 and reduce == 1:
+            return self.own_cells(1)
+        if reduce > 1:
+            return self.middles(size, reduce)
+        (top, left), (_, shape) = (0, 0) if group.canvas == group.own else group.canvas[0], group.own
+        v = self.cells()[:, :, top : top + shape[0], left : left + shape[1]]
+        rows, columns = (
+            interpolation(group.kernel, group.factor, group.phases[axis], size[axis]) for axis in (0, 1)
         )
-        return mixed_lines.swapaxes(2 + axis, 3)
+        denominator = rows[2] * columns[2]
+        return (rows[1] @ v @ columns[1].T + 32 * denominator) // (64 * denominator)
+
+    def middles(self, size: tuple[int, int], reduce: int) -> np.ndarray:
+        """11: of cubes."""
+        group, f = self.group, self.group.factor
+        block = max(1 << self.level, ratio(reduce, f))
+        v = averages(self.cells(), block >> self.level)
+        unit = 2 * f * block
+        for axis in (0, 1):
+            i = np.arange(-(-size[axis] // reduce))
+            at = 2 * (i * reduce + reduce // 2 - group.phases[axis] + f * group.canvas[0][axis]) - f * block
+            last = v.shape[2 + axis] - 1
+            at = np.clip(at, 0, last * unit)
+            j, a = at // unit, at % unit
+            lines = v.swapaxes(2 + axis, 3)
+            v = (lines[..., j] * (unit - a) + lines[..., np.minimum(j + 1, last)] * a).swapaxes(2 + axis, 3)
+        return (v + 32 * unit**2) // (64 * unit**2)
 
 
-# --- 8. Pixels ---
+def ratio(reduce: int, factor: int) -> int:
+    """The largest power of 2 that is at most reduce / factor, at least 1."""
+    return 2 ** max(0, (reduce // factor).bit_length() - 1)
 
 
-def decode(weights: Weights, chunk: Chunk) -> np.ndarray:
-    """Samples without offset, int64 [T, C, H, W].
+def averages(v: np.ndarray, times: int) -> np.ndarray:
+    """Of blocks; a row or column that is left over is repeated, at each halving."""
+    total = 1
+    while total < times:
+        v = np.pad(v, [(0, 0), (0, 0), (0, v.shape[2] % 2), (0, v.shape[3] % 2)], "edge")
+        v = v[:, :, ::2, ::2] + v[:, :, 1::2, ::2] + v[:, :, ::2, 1::2] + v[:, :, 1::2, 1::2]
+        total *= 2
+    return (v + total**2 // 2) // total**2 if total > 1 else v
+
+
+def decode(weights: Weights, chunk: Chunk, reduce: int = 1, dates: Sequence[int] | None = None) -> np.ndarray:
+    """Samples without offset, int64 [T, C, h, w], of some dates and reduced.
 
     Raises:
         FormatError: sections that no encoder writes, or another check.
     """
-    _, _, height, width = chunk.header.shape
-    out = np.zeros(chunk.header.shape, np.int64)
-    for group, picture, step in decoded_groups(weights, chunk):
-        if group.kernel == NATIVE:
-            raise FormatError("groups on grids of their own")
-        out[:, group.bands] = samples(group, picture, step, (height, width))
+    _, bands, height, width = chunk.header.shape
+    found = decoded_groups(weights, chunk, reduce, dates)
+    if any(made.group.kernel == NATIVE for made in found):
+        raise FormatError("groups on grids of their own")
+    parts = [made.pixels((height, width), reduce) for made in found]
+    out = np.zeros((len(parts[0]), bands, *parts[0].shape[2:]), np.int64)
+    for made, part in zip(found, parts, strict=True):
+        out[:, made.group.bands] = part
     return out
 
 
-def decode_groups(weights: Weights, chunk: Chunk) -> list[tuple[int, np.ndarray]]:
+def decode_groups(
+    weights: Weights, chunk: Chunk, reduce: int = 1, dates: Sequence[int] | None = None
+) -> list[tuple[int, np.ndarray]]:
     """Factors and samples of groups on native grids, in the order of their bands."""
-    found = sorted(decoded_groups(weights, chunk), key=lambda one: one[0].bands)
-    return [(group.factor, samples(group, picture, step, (0, 0))) for group, picture, step in found]
+    found = sorted(decoded_groups(weights, chunk, reduce, dates), key=lambda made: made.group.bands)
+    return [(made.group.factor, made.own_cells(reduce)) for made in found]
 
 
-def decoded_groups(weights: Weights, chunk: Chunk) -> list[tuple[Group, np.ndarray, int]]:
-    """Groups, their pictures, and the step."""
-    t, bands, height, width = chunk.header.shape
-    sections = [Reader(DecodePort(data), weights.tables) for data in chunk.sections]
-    groups, step = layout(sections[0], bands, (height, width))
-    out: list[tuple[Group, np.ndarray, int]] = []
+def decoded_groups(
+    weights: Weights, chunk: Chunk, reduce: int, dates: Sequence[int] | None = None
+) -> list[Made]:
+    count, bands, *size = chunk.header.shape
+    dates = range(count) if dates is None else dates
+    first = Reader(DecodePort(streams_of(chunk.sections[0], count)[0]), weights.tables)
+    groups, step, brightness = layout(first, bands, (size[0], size[1]))
+    finest = (
+        1
+        if reduce == 1 and not any(g.kernel == NATIVE for g in groups)
+        else min(g.factor * ratio(reduce, g.factor) for g in groups)
+    )
+    sections = [streams_of(section, count) for section in chunk.sections[: section_of(finest) + 1]]
+    known = references_of(count, temporal=chunk.header.codec.startswith("tec-tt"))
+    ladders = ladders_of(groups)
+    told_by: dict[int, list[Date]] = {}
+    out = [Made(group, [], 0, step) for ladder in ladders for group in ladder]
+    wanted: dict[int, list[np.ndarray]] = {}
+    for date in (t for t in known if t in needed_by(dates, known)):
+        readers = [Reader(DecodePort(section[date]), weights.tables) for section in sections]
+        if date == 0:
+            layout(readers[0], bands, (size[0], size[1]))
+        references = [told_by[r] for r in known[date]]
+        told_by[date], pictures, levels = [], [], []
+        for one, picture in walked(readers, weights, ladders, brightness, references):
+            told_by[date].append(one.own)
+            pictures += picture
+            levels += [max(0, one.reached - number) for number in range(len(picture))]
+        finish(readers, pictures, chunk.header.checks[date], is_whole=len(sections) == 3)
+        wanted[date] = pictures
+    for k, made in enumerate(out):
+        made.pictures, made.level = [wanted[date][k] for date in dates], levels[k]
+    return out
+
+
+def walked(
+    readers: Sequence[Reader],
+    weights: Weights,
+    ladders: Sequence[Sequence[Group]],
+    brightness: int,
+    references: Sequence[Sequence[Date]],
+) -> Iterator[tuple[Ladder, list[np.ndarray]]]:
+    """All ladders of one date, and the pictures of their groups."""
     lent = None
-    for groups_of in ladders_of(groups):
+    for k, groups in enumerate(ladders):
         prediction = None
-        if lent is not None and len(groups_of) == 1:
-            prediction = lent.prediction(sections[0], groups_of[0])
-        ladder = Ladder(sections, weights, groups_of, t)
+        if lent is not None and len(groups) == 1:
+            prediction = lent.prediction(readers[0], groups[0])
+        ladder = Ladder(readers, weights, groups, brightness, [date[k] for date in references])
         made = ladder.decoded()
         if prediction is not None:
-            made[0] = made[0] + prediction
-        if lent is None and ladder.lent is not None and groups_of[0].factor == 1:
-            lent = Lent(ladder.lent, groups_of[0].canvas[0])
-        out += [(group, picture, step) for group, picture in zip(groups_of, made, strict=True)]
-    for section in sections:
-        section.port.finish()
-    for date, check in enumerate(chunk.header.checks):
-        if frame_check(np.concatenate([picture[date].ravel() for _, picture, _ in out])) != check:
-            raise FormatError(f"date {date}: another picture")
-    return out
+            made[0] = made[0] + lowered(prediction, ladder.reached)
+        if lent is None and ladder.lent is not None and groups[0].factor == 1:
+            lent = Lent(ladder.lent, groups[0].canvas[0])
+        yield ladder, made
 
 
-def samples(group: Group, picture: np.ndarray, step: int, size: tuple[int, int]) -> np.ndarray:
-    (before, _), (_, shape) = ((0, 0), 0) if group.canvas == group.own else group.canvas, group.own
-    cells = picture[:, :, before[0] : before[0] + shape[0], before[1] : before[1] + shape[1]]
-    u = 16 * group.gain
-    v = clip((8 * step * cells + u // 2) // u, 1 << 26)
-    if group.is_aligned:
-        return (v + 32) // 64
-    rows, columns = (
-        interpolation(group.kernel, group.factor, group.phases[axis], size[axis]) for axis in (0, 1)
-    )
-    denominator = rows[2] * columns[2]
-    return (rows[1] @ v @ columns[1].T + 32 * denominator) // (64 * denominator)
+def lowered(picture: np.ndarray, level: int) -> np.ndarray:
+    """11: 2^level times averages of its blocks."""
+    if level == 0:
+        return picture
+    sums = averages(picture[None] << (2 * level), 1 << level)[0]
+    return (sums + (1 << (level - 1))) >> level
+
+
+def finish(readers: Sequence[Reader], pictures: list[np.ndarray], check: int, *, is_whole: bool) -> None:
+    for reader in readers:
+        reader.port.finish()
+    if is_whole and frame_check(np.concatenate([picture.ravel() for picture in pictures])) != check:
+        raise FormatError("another picture")

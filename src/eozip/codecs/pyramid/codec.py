@@ -394,11 +394,12 @@ class _Reader:
         if not 1 <= len(coded.sections) <= SECTIONS:
             raise FormatError(f"{codec.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
         self.dates = list(range(count)) if dates is None else list(dates)
-        self._codec, self._coded, self._size = codec, coded, size
+        if not self.dates or not 0 <= min(self.dates) <= max(self.dates) < count:
+            raise InputError(f"dates: expected one or more of 0..{count - 1}, got {self.dates}")
+        self._codec, self._coded, self._size, self._count = codec, coded, size, count
         self._order = codec.order(count)
-        parted = [_parted(section, count, codec.id) for section in coded.sections]
-        self._ports = [[DecodePort(stream) for stream in section] for section in parted]
-        side = Side(self._ports[0][0], codec.model.tables)
+        self._coarsest = self._section(0)
+        side = Side(self._coarsest[0], codec.model.tables)
         self.groups = layout.code_groups(side, None, bands)
         self._step, gains = _code_steps(side, None, np.zeros(len(self.groups), int))
         self._brightness = brightness_of(side, None)
@@ -411,18 +412,17 @@ class _Reader:
             FormatError: one of these sections is missing, or its bytes are not what an encoder writes.
             DesyncError: pixels that differ from the encoded ones; only where nothing was left out.
         """
-        count = section_of(scale) + 1
-        if count > len(self._ports):
+        count, there = section_of(scale) + 1, len(self._coded.sections)
+        if count > there:
             raise FormatError(
-                f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {len(self._ports)}"
+                f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {there}"
             )
+        ports = [self._coarsest, *map(self._section, range(1, count))]
         ladders = layout.ladders(self.groups, *self._size)
-        walk = _Walk(
-            self._codec.model, self._order, ladders, self._step, self._brightness, self._ports[:count], count
-        )
+        walk = _Walk(self._codec.model, self._order, ladders, self._step, self._brightness, ports, count)
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
-            for section in self._ports[:count]:
+            for section in ports:
                 section[t].finish()
             if count == SECTIONS:
                 _compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
@@ -431,6 +431,11 @@ class _Reader:
             for k, ladder in enumerate(ladders)
             for j, (group, place) in enumerate(ladder)
         ]
+
+    def _section(self, number: int) -> list[DecodePort]:
+        """The streams of all dates in a section."""
+        parted = _parted(self._coded.sections[number], self._count, self._codec.id)
+        return [DecodePort(stream) for stream in parted]
 
     def _picture(self, walk: _Walk, ladder: int, number: int, group: Group, place: Canvas) -> Picture:
         level = max(0, walk.reached[ladder] - number)

@@ -81,7 +81,8 @@ class Told:
 
     Attributes:
         predicted: details, int32 [K, 3, h, w] in 1/64 step.
-        missed: how far the map was off one level below, int32 [K, 3, h / 2, w / 2] in 1/64 step.
+        missed: how far the map was off one level below, int32 [K, 3, h / 2, w / 2] in 1/64 step, held within what
+            features tell apart.
     """
 
     predicted: np.ndarray
@@ -99,10 +100,15 @@ def told(parents: np.ndarray, below: np.ndarray, here: np.ndarray) -> Told:
     x = below.reshape(len(below), -1).astype(np.float64)
     y = parents.reshape(len(parents), -1).astype(np.float64)
     weights = _fitted(x, y)
-    missed = (y - _mapped(weights, x)).astype(np.int32).reshape(parents.shape)
     flat = here.reshape(len(here), -1).astype(np.float64)
-    made = _mapped(weights, flat).clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.int32)
-    return Told(made.reshape(len(parents), *here.shape[1:]), missed)
+    return Told(
+        _held(_mapped(weights, flat)).reshape(len(parents), *here.shape[1:]),
+        _held(y - _mapped(weights, x)).reshape(parents.shape),
+    )
+
+
+def _held(values: np.ndarray) -> np.ndarray:
+    return values.clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.int32)
 
 
 def _fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:

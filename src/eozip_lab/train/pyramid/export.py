@@ -52,7 +52,7 @@ def trained(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         width = len(stored[f"{level}.trunk_bias"])
         for name in shapes(width):
             value = stored[f"{level}.{name}"].astype(np.float32)
-            if name == "trunk":  # weights of older layouts have no, or fewer, references
+            if name == "trunk" and value.shape[1] < INPUTS:  # older layouts have no, or fewer, references
                 value = np.pad(value[:, :21], [(0, 0), (0, INPUTS - 21), (0, 0), (0, 0)])
             units = BIAS if name.endswith("_bias") else WEIGHT
             out[f"stages.{level}.w.{name}"] = torch.from_numpy(value / np.float32(units))
