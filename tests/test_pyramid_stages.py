@@ -21,7 +21,7 @@ SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]
 def _weights(rng: np.random.Generator, *, extreme: bool) -> dict[str, np.ndarray]:
     shapes = {
         "window": (15, 24),
-        "trunk": (32, 27, 3, 3),
+        "trunk": (32, 30, 3, 3),
         "constant": (32, 8),
         "known": (32, 6, 3, 3),
         "neighbours": (3, 3, 3, 3),
@@ -37,11 +37,11 @@ def _weights(rng: np.random.Generator, *, extreme: bool) -> dict[str, np.ndarray
 
 
 def _planes(
-    rng: np.random.Generator, n: int, h: int, w: int, *, extreme: bool
+    rng: np.random.Generator, n: int, h: int, w: int, *, extreme: bool, channels: int = 9
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     reach = 1 << 23 if extreme else 3000
     below = rng.integers(-reach, reach + 1, (n, h, w)).astype(np.int32)
-    features = rng.integers(-127, 128, (n, 9, h, w)).astype(np.float32)
+    features = rng.integers(-127, 128, (n, channels, h, w)).astype(np.float32)
     constant = rng.integers(-64, 65, (n, 8)).astype(np.float32)
     details = rng.integers(-reach, reach + 1, (n, 3, h, w)).astype(np.int32)
     return below, features, constant, details
@@ -78,7 +78,7 @@ def _defined(
     predicted = _halves_to_even(filtered[:, 12:], 256 * 64)
     bank = f.features(_halves_to_even(filtered[:, :12], 1 << 30)).astype(np.int64)
     inputs = np.concatenate([bank, features], 1)
-    shared = _convolved(inputs, w["trunk"][:, :21]) + w["trunk_bias"][:, None, None]
+    shared = _convolved(inputs, w["trunk"][:, : inputs.shape[1]]) + w["trunk_bias"][:, None, None]
     shared = shared + (constant @ w["constant"].T)[:, :, None, None]
     squashed = f.features(first).astype(np.int64)
     more = (
@@ -115,13 +115,14 @@ def _cells(h: int, w: int, color: int) -> np.ndarray:
     return context.packed(np.ones((h, w), bool), color)
 
 
+@pytest.mark.parametrize("channels", [9, 18], ids=["alone", "with references"])
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_stage_is_what_its_definition_says(size, extreme):
+def test_a_stage_is_what_its_definition_says(size, extreme, channels):
     rng = np.random.default_rng(size)
     stored = _weights(rng, extreme=extreme)
     f = context.functions(context.staircases())
-    planes = _planes(rng, *size, extreme=extreme)
+    planes = _planes(rng, *size, extreme=extreme, channels=channels)
     known = planes[3] * ((np.arange(size[1])[:, None] + np.arange(size[2])) % 2 == 0)
     planes = (*planes[:3], known.astype(np.int32))
     predicted, *expected = _defined(stored, f, planes)
@@ -136,7 +137,7 @@ def test_a_stage_is_what_its_definition_says(size, extreme):
 def test_the_number_of_threads_changes_nothing(threads):
     rng = np.random.default_rng(8)
     stage = NumpyStage(_weights(rng, extreme=True), context.functions(context.staircases()))
-    planes = _planes(rng, 2, 96, 101, extreme=True)
+    planes = _planes(rng, 2, 96, 101, extreme=True, channels=18)
     with threadpool_limits(limits=1):
         expected = _run(stage, planes)
     with threadpool_limits(limits=threads):
