@@ -107,7 +107,7 @@ class Registry:
             return name
         fitting = [full for full in self._entries if _version(full, name, sensor) >= 0]
         if fitting:
-            return max(fitting, key=lambda full: (not _is_of_any(full), _version(full, name, sensor)))
+            return max(fitting, key=lambda full: (_is_of_any(full), _version(full, name, sensor)))
         with self._lock:
             if (kept := self._kept(name)) is not None or (kept := _called(FIND, *_parted(name))) is not None:
                 return self.keep(kept)
@@ -222,7 +222,7 @@ def _version(full_id: str, short: str, sensor: str) -> int:
 
 
 def _is_of_any(full_id: str) -> bool:
-    """Whether an id is that of a codec for any sensor; one for the sensor asked for comes before it."""
+    """Whether an id is that of a codec for any sensor, which comes before those of one."""
     match = _FULL_ID.fullmatch(full_id)
     return match is not None and match["sensor"] == ANY_SENSOR
 

@@ -11,7 +11,7 @@ from eozip.inpaint.predict import Predictor
 from eozip.inpaint.regression import Regression, WeightedFilled
 from eozip.sensors import get
 
-DEFAULT, ANY_BANDS = "tec-tt-small+regression", "regression"
+DEFAULT, ANY_BANDS = "tec-tt-small-s2l2a-v1+regression", "regression"
 WHY = "the lowest error of all predictors here, see results/inpainting.json"
 _POLISHED = "+regression"
 

@@ -95,8 +95,8 @@ def unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
 
 
 def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, card: str) -> None:
-    """Write weights that `load_codec` reads: of a codec, and of the one that predicts dates from each other with them."""
-    temporal = codec_id.replace("tec-elic", "tec-tt", 1) if "tec-elic" in codec_id else f"{codec_id}-tt"
+    """Write weights that `load_codec` reads: of a codec, and if it is a tec-elic of the tec-tt that has the same."""
+    temporal = [codec_id.replace("tec-elic", "tec-tt", 1)] if "tec-elic" in codec_id else []
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors"
@@ -104,8 +104,8 @@ def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, ca
     config = {
         "kind": KIND,
         "id": codec_id,
-        "codecs": [codec_id, temporal],
-        "temporal": [temporal],
+        "codecs": [codec_id, *temporal],
+        "temporal": temporal,
         "sensor": "any",
         "sha256": digest_of(folder),
     }

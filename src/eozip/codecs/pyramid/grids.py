@@ -242,7 +242,7 @@ def _lively(x: np.ndarray, holes: np.ndarray | None) -> np.ndarray:
     some = tiles if len(tiles) <= TILES else tiles[np.random.default_rng(0).permutation(len(tiles))[:TILES]]
     order = np.argsort(np.ptp(some, (1, 2)))[::-1]
     upper = order[: -(-len(order) // 2)]
-    return some[upper[:: -(-len(upper) // LIVELY)]].astype(np.float64)
+    return some[upper[:: max(1, -(-len(upper) // LIVELY))]].astype(np.float64)
 
 
 def _likely_grids(tiles: np.ndarray, factor: int) -> list[Grid]:
