@@ -288,7 +288,9 @@ class Ladder:
         hidden = self._hidden(level)
         strengths = self._code_strengths(self._at(level), _shown(wanted, hidden), present, coded)
         lifted = None if parents is None else self.model.functions.features(parents)
-        says = None if parents is None or not self.known else self._told(level, parents)
+        says = None
+        if parents is not None and self.known:
+            says = self._told(level, parents, (strengths > DEAD).any((1, 2)))
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
         # features of the parents, of the strongest and of the last plane so far, and of what references tell
         features = np.zeros((self.dates, 9 if says is None else 18, *coded.shape[1:]), np.float32)
@@ -324,14 +326,16 @@ class Ladder:
             return None
         return all_over(self.wanted.hidden, 2 << level)[:, None]
 
-    def _told(self, level: int, parents: np.ndarray) -> Told:
-        """What the references of all dates tell: arrays of `Told` with the dates before them."""
-        found = []
-        for own, dates in zip(parents, self.known, strict=True):
-            here = [date.details[level] for date in dates]
-            below = [date.details[level + 1][: len(h)] for date, h in zip(dates, here, strict=True)]
-            found.append(told(own, np.concatenate(below), np.concatenate(here)))
-        return Told(np.stack([f.predicted for f in found]), np.stack([f.missed for f in found]))
+    def _told(self, level: int, parents: np.ndarray, alive: np.ndarray) -> Told:
+        """What the references of dates that have details tell: arrays of `Told` with the dates before them."""
+        shape = self.known[0][0].details[level].shape[2:]
+        found = Told(np.zeros((*parents.shape[:3], *shape), np.int32), np.zeros_like(parents))
+        for t in np.flatnonzero(alive).tolist():
+            here = [date.details[level] for date in self.known[t]]
+            below = [date.details[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)]
+            own = told(parents[t], np.concatenate(below), np.concatenate(here))
+            found.predicted[t], found.missed[t] = own.predicted, own.missed
+        return found
 
     def _describe(self, says: Told, k: int, features: np.ndarray, some: np.ndarray) -> None:
         """Predicted details, their magnitudes, and how far the prediction was off below, as features."""
