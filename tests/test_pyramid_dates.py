@@ -62,9 +62,8 @@ def wild_codec() -> PyramidCodec:
 # --- which dates tell of which ---
 
 
-@pytest.mark.parametrize("counts", [range(1, 33), range(33, 401, 7), [400, 4096]], ids=str)
-def test_few_dates_are_needed_for_one_and_its_references_are_among_them(counts):
-    for count in counts:
+def test_few_dates_are_needed_for_one_and_its_references_are_among_them():
+    for count in (*range(1, 401), 4096):
         order = both_sides(count)
         for date in range(count):
             needed = order.needed([date])

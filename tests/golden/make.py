@@ -1,6 +1,8 @@
 """Makes the golden streams that are missing. Until a first release new bytes replace old ones.
 
-python tests/golden/make.py [BEGINNING ...]     # those whose names begin so are made again: tec-elic-small-any
+python tests/golden/make.py [BEGINNING ...]     # those whose names begin so are made again
+
+After other weights of the pyramid codecs: python tests/golden/make.py tec-elic-small-any tec-tt-small-any
 """
 
 from __future__ import annotations
