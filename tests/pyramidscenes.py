@@ -16,6 +16,7 @@ from eozip.codecs.pyramid.references import alone, both_sides
 
 CODEC = "tec-elic-small-any-v1"
 SERIES = "tec-tt-small-any-v1"
+FAST = "tec-fp-small-any-v1"
 BILINEAR, NEAREST, CUBIC = range(3)
 
 
@@ -57,9 +58,9 @@ def season(shape: tuple[int, ...], grids: Mapping[int, Grid], seed: int = 0) -> 
     return np.clip(np.rint(dn), 0, 65535).astype(np.uint16)
 
 
-def shipped_tensors() -> dict[str, np.ndarray]:
-    """Weights as they come with the package."""
-    return files.read_folder(hub.shipped_path(CODEC))[1]
+def shipped_tensors(name: str = CODEC) -> dict[str, np.ndarray]:
+    """Weights as they come with the package; two codecs have the same."""
+    return files.read_folder(hub.shipped_path(CODEC if name == SERIES else name))[1]
 
 
 def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.ndarray]:
@@ -115,6 +116,7 @@ def goldens() -> dict[str, Golden]:
         f"{CODEC}-odd": Golden(with_holes(odd, -9999), {"quality": 30.0, "nodata": -9999}),
         f"{CODEC}-grids": Golden(cube((1, 5, 37, 50), others, 2), {"quality": 95.0}),
         f"{CODEC}-row": Golden(np.rint(texture((2, 2, 1, 90), 4)).astype(np.uint16), {"quality": 50.0}),
+        FAST: Golden(cube((2, 12, 26, 31), twelve, 5), {"quality": 70.0}, FAST),
         SERIES: Golden(season((5, 12, 26, 34), twelve, 6), {"quality": 62.0}, SERIES),
         f"{SERIES}-odd": Golden(with_holes(negative, -9999), {"quality": 80.0, "nodata": -9999}, SERIES),
         f"{SERIES}-grids": Golden(season((3, 5, 37, 50), others, 7), {"quality": 95.0}, SERIES),

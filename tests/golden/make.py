@@ -2,7 +2,7 @@
 
 python tests/golden/make.py [BEGINNING ...]     # those whose names begin so are made again
 
-After other weights of the pyramid codecs: python tests/golden/make.py tec-elic-small-any tec-tt-small-any
+After other weights of the pyramid codecs: python tests/golden/make.py tec-{elic,tt,fp}-small-any
 """
 
 from __future__ import annotations
