@@ -221,9 +221,7 @@ def decode(
     return made if header.groups else next(iter(made.values()))
 
 
-def decode_array(
-    blob: bytes, *, budget: int | None = None, dates: Sequence[int] | None = None
-) -> np.ndarray:
+def decode_array(blob: bytes, *, budget: int | None = None, dates: Sequence[int] | None = None) -> np.ndarray:
     """As `decode`, of a chunk whose bands lie on one grid.
 
     Raises:

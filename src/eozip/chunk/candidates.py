@@ -98,8 +98,8 @@ class EncodeJob:
         with alone():
             if self.source.groups:
                 pairs = list(zip(self.source.factors, self.source.parts(self.x), strict=True))
-                holes = self.source.parts(self.source.masked) if self.source.masked.any() else None
-                return cast(ScaledCodec, self.model).encode_groups(pairs, quality, holes)
+                needless = self.source.parts(self.source.masked) if self.source.masked.any() else None
+                return cast(ScaledCodec, self.model).encode_groups(pairs, quality, needless)
             if self.budgets:
                 return cast(BudgetedCodec, self.model).encode_budgets(self.x, self.budgets)
             if isinstance(self.model, ScaledCodec):

@@ -32,8 +32,8 @@ from eozip.codecs.pyramid.references import Order, alone
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.traverse import Decoded, Ladder, Model, Wanted, brightness_of
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
-from eozip.codecs.skip_mask import pixels_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
+from eozip.codecs.skip_mask import pixels_of
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
 from eozip.errors import DesyncError, FormatError, InputError
 from eozip.threads import one_blas_thread
@@ -81,7 +81,9 @@ class PyramidCodec:
         """As `eozip.codecs.base.SkippingCodec.encode_without`: there the decoder has what it expects from all else."""
         hidden = pixels_of(dropped, x.shape[2:])
         all_holes = np.broadcast_to(hidden[:, None], x.shape)
-        coded = self._on_one_grid(forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes)
+        coded = self._on_one_grid(
+            forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes
+        )
         return replace(coded, skip=dropped)
 
     @one_blas_thread()
@@ -97,7 +99,7 @@ class PyramidCodec:
             float32 [T, C, H, W].
         """
         holes = np.broadcast_to(hidden[:, None], x.shape)
-        return self.decode(self._on_one_grid(x, quality, holes), x.shape, quality)  # type: ignore[arg-type]
+        return self.decode(self._on_one_grid(x, quality, holes), x.shape, quality)
 
     def _on_one_grid(self, x: np.ndarray, quality: float, holes: np.ndarray | None) -> Encoded:
         c, h, w = x.shape[1:]
@@ -109,7 +111,7 @@ class PyramidCodec:
             x[:, list(g.bands)] if g.grid is None else np.stack([coarse[b][1] for b in g.bands], 1)  # type: ignore[index]
             for g in groups
         ]
-        needless = None if holes is None else [holes[:, list(g.bands)].all(1) for g in groups]
+        needless = None if holes is None else [np.all(holes[:, list(g.bands)], 1) for g in groups]
         return self._encoded(groups, cells, (h, w), c, quality, needless)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -171,7 +173,7 @@ class PyramidCodec:
             bands = tuple(range(first, first + pixels.shape[1]))
             named.append(Group(bands, None if factor == 1 else grids.Grid(layout.NATIVE, factor, 0, 0)))
             first += pixels.shape[1]
-        needless = None if holes is None else [one.all(1) for one in holes]
+        needless = None if holes is None else [np.all(one, 1) for one in holes]
         return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality, needless)
 
     @one_blas_thread()
@@ -231,7 +233,9 @@ class PyramidCodec:
         if holes is not None:
             of_group = dict(zip((g.bands for g in groups), holes, strict=True))
             hidden = [_hidden(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
-        walk = _Walk(self.model, self.order(dates), ladders, step, brightness, ports, SECTIONS, wanted, hidden)
+        walk = _Walk(
+            self.model, self.order(dates), ladders, step, brightness, ports, SECTIONS, wanted, hidden
+        )
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
         return Encoded(tuple(sections), tuple(walk.check(t) for t in range(dates)))

@@ -169,9 +169,7 @@ def solved(x: np.ndarray, holes: np.ndarray | None = None) -> list[tuple[Grid, n
     return bands
 
 
-def _solved(
-    x: np.ndarray, likely: list[Grid], holes: np.ndarray | None
-) -> tuple[Grid, np.ndarray] | None:
+def _solved(x: np.ndarray, likely: list[Grid], holes: np.ndarray | None) -> tuple[Grid, np.ndarray] | None:
     """Of one band [T, H, W]."""
     tiles = _lively(x, holes)
     if not len(tiles):
@@ -200,7 +198,9 @@ def _solved_beside(x: np.ndarray, grid: Grid, holes: np.ndarray) -> np.ndarray:
     cells = grid.solved(x)
     down = _matrix(grid.kernel, grid.factor, grid.rows, x.shape[1]).astype(x.dtype)
     across = _matrix(grid.kernel, grid.factor, grid.columns, x.shape[2]).astype(x.dtype)
-    inverses = [np.linalg.inv(m.T @ m + RIDGE_HOLES * np.eye(m.shape[1], dtype=m.dtype)) for m in (down, across)]
+    inverses = [
+        np.linalg.inv(m.T @ m + RIDGE_HOLES * np.eye(m.shape[1], dtype=m.dtype)) for m in (down, across)
+    ]
     for t in np.flatnonzero(holes.any((1, 2)) & ~holes.all((1, 2))):
         shown = ~holes[t]
         left = down.T @ (shown * (x[t] - down @ cells[t] @ across.T)) @ across
@@ -234,7 +234,9 @@ def _lively(x: np.ndarray, holes: np.ndarray | None) -> np.ndarray:
     h, w = (min(TILE, side) for side in x.shape[1:])
 
     def cut(v: np.ndarray) -> np.ndarray:
-        return np.lib.stride_tricks.sliding_window_view(v, (h, w), (1, 2))[:, ::TILE, ::TILE].reshape(-1, h, w)
+        return np.lib.stride_tricks.sliding_window_view(v, (h, w), (1, 2))[:, ::TILE, ::TILE].reshape(
+            -1, h, w
+        )
 
     tiles = cut(x)
     if holes is not None:

@@ -1,4 +1,4 @@
-"""Pixels whose values nobody needs: no data, or left out on purpose. An encoder's matter alone, a decoder sees nothing of it.
+"""Pixels whose values nobody needs: no data, or left out on purpose. An encoder's matter alone: a decoder sees none of it.
 
 Where a cell is hidden the encoder sends the symbol 0: the decoder gets what it expects from the picture below, from the
 cells around and from the references. So a hole costs next to nothing, and where other dates tell of it, it is forecast.
@@ -60,9 +60,13 @@ def forecast(x: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         clear = np.flatnonzero(~hidden[t])
         if others and len(clear) >= LEAST:
             clear = clear[:: -(-len(clear) // MOST)]
-            known = np.concatenate([filled[k].reshape(x.shape[1], -1) for k in others] + [np.ones((1, hidden[t].size))])
+            known = np.concatenate(
+                [filled[k].reshape(x.shape[1], -1) for k in others] + [np.ones((1, hidden[t].size))]
+            )
             holes = np.flatnonzero(hidden[t])
-            out[t].reshape(x.shape[1], -1)[:, holes] = _told(known, filled[t].reshape(x.shape[1], -1), clear, holes)
+            out[t].reshape(x.shape[1], -1)[:, holes] = _told(
+                known, filled[t].reshape(x.shape[1], -1), clear, holes
+            )
     return out
 
 

@@ -290,7 +290,7 @@ class Ladder:
         lifted = None if parents is None else self.model.functions.features(parents)
         says = None
         if parents is not None and self.known:
-            says = self._told(level, parents, (strengths > DEAD).any((1, 2)))
+            says = self._told(level, parents, np.flatnonzero((strengths > DEAD).any((1, 2))).tolist())
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
         # features of the parents, of the strongest and of the last plane so far, and of what references tell
         features = np.zeros((self.dates, 9 if says is None else 18, *coded.shape[1:]), np.float32)
@@ -326,11 +326,11 @@ class Ladder:
             return None
         return all_over(self.wanted.hidden, 2 << level)[:, None]
 
-    def _told(self, level: int, parents: np.ndarray, alive: np.ndarray) -> Told:
+    def _told(self, level: int, parents: np.ndarray, alive: list[int]) -> Told:
         """What the references of dates that have details tell: arrays of `Told` with the dates before them."""
         shape = self.known[0][0].details[level].shape[2:]
         found = Told(np.zeros((*parents.shape[:3], *shape), np.int32), np.zeros_like(parents))
-        for t in np.flatnonzero(alive).tolist():
+        for t in alive:
             here = [date.details[level] for date in self.known[t]]
             below = [date.details[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)]
             own = told(parents[t], np.concatenate(below), np.concatenate(here))
