@@ -224,6 +224,16 @@ def test_chunks_of_dates_with_nodata_anywhere(shape, dtype, kind, data):
     assert np.array_equal(dn_hat == 7, dn == 7)
 
 
+@FEW
+@given(SHAPES, st.integers(0, 99), st.sampled_from([0, 0.3, 1]), st.sampled_from([0, 0.5, 1]))
+def test_cells_left_out_of_dates_that_tell_of_others(wild_codec, shape, seed, dropped, hidden):
+    """The decoder finds what the encoder expects there: checks are compared."""
+    rng, (t, _, h, w) = np.random.default_rng(seed), shape
+    cells, holes = rng.random((t, -(-h // 8), -(-w // 8))) < dropped, rng.random(shape) < hidden
+    coded = wild_codec.encode_without(season(shape, {}, seed).astype(np.float32), 70, cells, holes)
+    assert np.isfinite(wild_codec.decode(coded, shape, 70)).all()
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16"])
 def test_a_largest_error_is_kept_for_all_dates(dtype):
     dn = (season((4, 3, 20, 21), {}, 5).astype(int) - (3000 if dtype == "int16" else 0)).astype(dtype)
