@@ -190,8 +190,8 @@ def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple
 
 def _notes(scene: Scene, sensor: str, order: tuple[int, ...], offset: int) -> list[str]:
     rounded = (
-        f"the radiometric offset, {scene.offset:.6g} DN as scale and offset of the files say, is taken for {offset} in coding; "
-        "both are kept as they are"
+        f"the radiometric offset, {scene.offset:.6g} DN as scale and offset of the files say, is taken for {offset} in "
+        "coding; both are kept as they are"
     )
     is_rounded = abs(scene.offset - offset) < 1 and scene.offset != offset
     return [rounded] * is_rounded + _band_notes(scene, sensor, order)

@@ -85,8 +85,8 @@ def by_tags(scale: float, offset: float, by: str) -> list[Told]:
         return []
     if scale == 0 or not all(map(math.isfinite, (scale, offset, offset / scale))):
         raise InputError(
-            f"{by}: scale {scale}, offset {offset}, of which none follows; give the radiometric offset with --offset (offset= "
-            "in Python)"
+            f"{by}: scale {scale}, offset {offset}, of which none follows; give the radiometric offset with --offset "
+            "(offset= in Python)"
         )
     dn = -offset / scale
     return [Told(float(round(dn)) if abs(dn - round(dn)) <= 0.01 else round(dn, 6), by)]
