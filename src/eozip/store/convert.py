@@ -103,6 +103,7 @@ def make_request(
     max_error = checked_error(max_error)
     if not any(v is not None for v in (quality, target_psnr, max_error, budgets)) and full_id != LOSSLESS:
         quality = DEFAULT_QUALITY
+    given = _whole("offset", offset)
     configured = EozipChunkCodec(
         codec=full_id,
         quality=quality,
@@ -111,7 +112,7 @@ def make_request(
         budgets=_budgets(budgets, gop, full_id),
         sensor=known,
         nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
-        offset=round(scene.offset) if offset is None else _whole("offset", offset),
+        offset=round(scene.offset) if given is None else given,
     )
     return Request(
         configured, order, _provenance(full_id), tuple(_notes(scene, known, order, configured.offset))
