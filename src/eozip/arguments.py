@@ -75,6 +75,12 @@ def check_plain(name: str, path: str) -> None:
         )
 
 
+def counted(given: object) -> int | None:
+    """The whole number that text of decimal digits says; None of anything else, and of numbers that count nothing."""
+    digits = str(given)
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else None
+
+
 def text(name: str, value: object) -> str | None:
     """Text, or None.
 

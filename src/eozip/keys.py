@@ -448,7 +448,7 @@ class Lease:
 
 def token_of(data: bytes | None) -> str | None:
     """Whose a lease is; None of none, and of what is no lease."""
-    with suppress(ValueError, TypeError, AttributeError):
+    with suppress(ValueError, TypeError, AttributeError, RecursionError):
         found: Mapping[str, Any] = json.loads(data or b"{}")
         return found.get("token")
     return None
