@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from eozip.cli import COMMANDS, cli
 from eozip.codecs import registry
 from rasterfiles import everything, write_tif
-from storefiles import DATES, NAMES, Coarse, coarse_codec, scene_pixels, write_dates
+from storefiles import DATES, NAMES, Coarse, coarse_codec, make_store, scene_pixels, write_dates
 
 MAIN = "from eozip.cli import main; main()"
 
@@ -484,3 +484,11 @@ def test_training_options_reach_the_loop(tmp_path, monkeypatch):
     assert (seen["out"], seen["resume"], seen["progress"]) == (tmp_path, True, True)
     assert run_json("train", "tec-elic-small", code=130)["finished"] is False
     assert seen["progress"] is False
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "\u0661", "9" * 5000])
+def test_digits_that_count_nothing_are_named(tmp_path, number):
+    store = tmp_path / "s.zarr"
+    make_store(write_dates(tmp_path, dates=DATES[:1]), store)
+    for option in ("--dates", "--bands"):
+        assert "expected a" in run("decode", store, tmp_path / "b.tif", option, number, code=1).stderr

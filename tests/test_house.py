@@ -153,3 +153,17 @@ def test_ci_runs_the_command_that_people_run() -> None:
 def test_make_knows_its_targets(target: str) -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"make {target} ", listed)
+
+
+def test_every_point_of_the_faults_names_tests_that_exist():
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def test_(\w+)", file.read_text(), re.MULTILINE)
+    }
+    rows = re.findall(
+        r"^\| ([A-E]\d+) .*?\| (.*) \|$", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE
+    )
+    assert [int(point[1:]) for point, _ in rows] == list(range(1, 37))
+    named = {name for _, tests in rows for name in re.findall(r"`(\w{12,})`", tests)}
+    assert named - defined == set()

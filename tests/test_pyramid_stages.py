@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -230,3 +231,21 @@ def test_a_codec_that_needs_torch_says_so_by_name():
     )
     assert "flextec-small-s2l2a-v1: needs torch" in done.stderr
     assert CODEC in done.stderr
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory by their own rules"
+)
+def test_a_chunk_takes_the_memory_that_the_one_before_has_left():
+    done = _fresh(
+        "import resource, numpy as np, eozip\n"
+        "dn = np.random.default_rng(0).integers(0, 4000, (4, 4, 192, 192)).astype(np.uint16)\n"
+        f"blob = eozip.encode(dn, {CODEC!r}, 20)\n"
+        "pages = []\n"
+        "for _ in range(4):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    eozip.decode(blob)\n"
+        "    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+        "print(pages[-1])"
+    )
+    assert int(done.stdout) < 200, done.stderr

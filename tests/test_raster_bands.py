@@ -268,6 +268,16 @@ def test_offsets_of_32_bits_are_whole_dn(tmp_path: Path, scale: float, offset: f
     assert describe(tmp_path / "s.zarr").codec.offset == 1000
 
 
+def test_an_offset_of_no_whole_dn_is_rounded_and_said(tmp_path: Path) -> None:
+    write_tif(tmp_path / "a.tif", scene_pixels(), NAMES)
+    with rasterio.open(tmp_path / "a.tif", "r+") as target:  # as Landsat Collection 2 has them
+        target.scales, target.offsets = (2.75e-5,) * 12, (-0.2,) * 12
+    assert "7272.73 DN" in encode(tmp_path / "a.tif", tmp_path / "s.zarr").stderr
+    assert describe(tmp_path / "s.zarr").codec.offset == 7273
+    run("decode", tmp_path / "s.zarr", tmp_path / "b.tif")
+    assert everything(tmp_path / "b.tif") == everything(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("scale", [0.0, np.nan, np.inf])
 def test_a_scale_that_is_none_is_an_input_error(tmp_path: Path, scale: float) -> None:
     write_tif(tmp_path / "a.tif", scene_pixels(), NAMES)
@@ -343,3 +353,5 @@ def test_urls_reach_gdal(tmp_path: Path, name: str, monkeypatch) -> None:
 def test_a_store_on_a_web_server_is_named_as_such(command: tuple) -> None:
     error = run(command[0], "https://host/s.zarr", *command[1:], code=1).stderr
     assert "expected a URL of an object store" in error
+    error = run(command[0], "zip::s.zarr.zip", *command[1:], code=1).stderr  # xarray's spelling
+    assert "give what stands behind ::" in error

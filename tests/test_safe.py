@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import zipfile
 from datetime import datetime
 from pathlib import Path
 
@@ -259,3 +261,35 @@ def test_where_every_date_is_damaged_all_are_named(tmp_path: Path) -> None:
     damage(safe, safe.write(tmp_path))
     with pytest.raises(InputError, match=r"every date is damaged.*band B03"):
         open_product(tmp_path, skip_bad=True)
+
+
+@pytest.mark.parametrize("encoding", ["A" * 200, "utf-7", "idna", "nonsense"])
+def test_an_xml_of_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    product = Safe(made()).write(tmp_path)
+    main = product / "MTD_MSIL2A.xml"
+    text = re.sub(r"<[?]xml.*?[?]>", "", main.read_text())
+    main.write_text(f'<?xml version="1.0" encoding="{encoding}"?>{text}')
+    with pytest.raises(InputError, match="is no XML"):
+        open_product(product)
+
+
+@pytest.mark.parametrize("damage", ["encrypted", "method", "deflate", "cut"])
+def test_a_damaged_zip_file_of_a_product_is_refused(tmp_path: Path, damage: str) -> None:
+    product = Safe(made()).write(tmp_path, zipped=True)
+    name = "S/MTD_MSIL2A.xml"
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, "<a>" + "x" * 1000 + "</a>")
+    data = bytearray((tmp_path / "p.zip").read_bytes())
+    directory = data.rindex(b"PK\1\2")
+    for local, at in ((0, 6), (directory, 8)):
+        if damage == "encrypted":
+            data[local + at] |= 1
+        if damage == "method":
+            data[local + at + 2] = 99
+    if damage == "deflate":
+        data[30 + len(name)] ^= 0xFF
+    if damage == "cut":
+        data = bytearray(product.read_bytes())[:5000]
+    (tmp_path / "p.zip").write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"p\.zip"):
+        open_product(tmp_path / "p.zip")

@@ -283,6 +283,22 @@ def test_what_is_no_polygon_on_the_layer_is_refused(site: Site, geometry: str) -
     assert "geometry: expected" in json.loads(body)["error"]
 
 
+@pytest.mark.parametrize("number", ["\u00b2", "\u0661", "9" * 5000])
+def test_digits_that_count_nothing_are_refused(site: Site, number: str) -> None:
+    for path, asked in (
+        ("point.json", "row"),
+        ("image.png", "date"),
+        ("image.png", "side"),
+        ("chunk.json", "column"),
+    ):
+        status, body, _ = site.get(f"/layers/0/{path}", **{"row": 1, "column": 1, asked: number})
+        assert status == 400, body
+    status, body, _ = site.get(
+        "/wmts", request="GetTile", layer=number, tilematrix=1, tilecol=1, tilerow=number
+    )
+    assert status == 400, body
+
+
 def test_a_polygon_that_is_too_large_is_refused(site: Site) -> None:
     status, _, _ = site.get("/layers/0/polygon.json", data=b" " * (2 << 20))
     assert status == 413

@@ -241,3 +241,22 @@ def test_a_crs_that_files_lack_is_the_items(tmp_path: Path) -> None:
 def test_what_is_no_item_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "item.json").write_text(text, encoding="utf-8")
     refused(tmp_path / "item.json", r"item\.json: .*STAC item")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("links", 5), ("links", [1]), ("properties", True), ("properties", [1]), ("collection", 7), ("id", [])],
+)
+def test_fields_of_other_kinds_are_refused_or_left_out(tmp_path: Path, key: str, value: object) -> None:
+    item = changed(stacitems.cdse(tmp_path, GRIDS), lambda found: found.update({key: value}))
+    try:
+        check_pixels(open_product(item))
+    except InputError as error:
+        assert item.name in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "\ufeff", "null"])
+def test_json_that_is_no_item_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "item.json").write_text(text)
+    with pytest.raises(InputError, match="STAC item"):
+        open_product(tmp_path / "item.json")

@@ -12,6 +12,7 @@ import numpy as np
 
 from eozip.errors import InputError
 
+_CHAINED = re.compile(r"[a-z0-9]+::")  # of fsspec: zip::scene.zarr.zip
 _REMOTE = re.compile(r"/vsi[a-z0-9_]+/|[a-z][a-z0-9+.-]+://")
 
 
@@ -51,12 +52,33 @@ def store_path(name: str, value: object) -> Path:
     """
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes) or not os.fspath(value):
         raise InputError(f"{name}: expected a path, got {value!r}")
+    check_plain(name, str(value))
     if _REMOTE.match(str(value)):
         raise InputError(
             f"{value}: expected a store on this machine, got a remote name; write or fetch it here and copy it (aws s3 cp "
             "--recursive, say). xarray.open_zarr reads stores anywhere"
         )
     return Path(value)
+
+
+def check_plain(name: str, path: str) -> None:
+    """Refuses names that no file of eozip has: of fsspec's chains, and with zero bytes.
+
+    Raises:
+        InputError: see above.
+    """
+    if "\0" in path:
+        raise InputError(f"{name}: expected a path, got one with a zero byte, {path!r:.80}")
+    if _CHAINED.match(path):
+        raise InputError(
+            f"{name}: expected a path or a URL, got {path}, as xarray takes it; give what stands behind ::"
+        )
+
+
+def counted(given: object) -> int | None:
+    """The whole number that text of decimal digits says; None of anything else, and of numbers that count nothing."""
+    digits = str(given)
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else None
 
 
 def text(name: str, value: object) -> str | None:

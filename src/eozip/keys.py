@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from eozip.arguments import check_plain
 from eozip.errors import InputError, OutputError
 from eozip.outputs import flush, flush_folder, locked
 
@@ -92,6 +93,7 @@ def place(name: str, value: object) -> Place:
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes) or not os.fspath(value):
         raise InputError(f"{name}: expected a path or a URL, got {value!r}")
     text = str(value)
+    check_plain(name, text)
     if text.startswith("/vsi"):
         raise InputError(
             f"{name}: expected a path, or a URL such as s3://bucket/name, got {text}: GDAL's names are for inputs"
@@ -446,7 +448,7 @@ class Lease:
 
 def token_of(data: bytes | None) -> str | None:
     """Whose a lease is; None of none, and of what is no lease."""
-    with suppress(ValueError, TypeError, AttributeError):
+    with suppress(ValueError, TypeError, AttributeError, RecursionError):
         found: Mapping[str, Any] = json.loads(data or b"{}")
         return found.get("token")
     return None

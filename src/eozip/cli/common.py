@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from eozip import threads
+from eozip.arguments import counted
 from eozip.keys import Place, place
 
 SHOW_AFTER = 2.0
@@ -52,7 +53,10 @@ class CommaList(click.ParamType[Any]):
         parts = [part.strip() for part in value.split(",")]
         if not all(parts):
             self.fail(f"expected values separated by commas, got {value!r}", param, ctx)
-        return [int(part) if part.isdigit() else part for part in parts]
+        positions = [counted(part) for part in parts]
+        return [
+            part if position is None else position for part, position in zip(parts, positions, strict=True)
+        ]
 
 
 class NumberList(click.ParamType[Any]):

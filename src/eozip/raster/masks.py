@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from eozip.arguments import counted
 from eozip.errors import InputError
 from eozip.raster.open import open_scene
 from eozip.raster.read import SceneReader, open_reader
@@ -226,8 +227,8 @@ _RULES: dict[str, Callable[[MaskSpec, np.ndarray], np.ndarray]] = {
 
 def _classes(value: str) -> tuple[int, ...]:
     parts = value.split(",")
-    known = all(part.strip().isdigit() and int(part) in _SCL_CLASSES for part in parts)
-    return tuple(int(part) for part in parts) if known else ()
+    classes = [counted(part.strip()) for part in parts]
+    return tuple(c for c in classes if c in _SCL_CLASSES) if set(classes) <= set(_SCL_CLASSES) else ()
 
 
 def _number(value: str, text: str) -> float:

@@ -28,7 +28,7 @@ from eozip.raster.scene import Profile, Tags
 # beside the formats that this machine's GDAL can write
 _OTHER_FILES = (
     "nc", "nc4", "cdf", "h5", "hdf", "hdf5", "he5", "zarr", "zip", "tar", "gz", "json", "html", "npy", "npz", "csv", "txt",
-    "jp2", "j2k", "jxl", "avif", "heic", "safe", "cog", "kea", "gta", "parquet", "feather",
+    "jp2", "j2k", "jxl", "avif", "heic", "safe", "cog", "geotiff", "kea", "gta", "parquet", "feather",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from eozip.arguments import counted
 from eozip.errors import EozipError, InputError
 from eozip.serve.layers import Layer, Layers, StoreLayer
 from eozip.serve.pictures import (
@@ -289,7 +290,7 @@ class _Server:
             raise InputError(f"wmts: expected GetCapabilities or GetTile, got {wanted!r:.40}")
         number, _, view = keys.get("layer", "").partition("-")
         place = [keys.get(name, "") for name in ("tilematrix", "tilecol", "tilerow")]
-        if not number.isdigit() or not all(part.isdigit() and len(part) < 10 for part in place):
+        if any(counted(part) is None for part in (number, *place)):
             raise InputError(
                 "wmts: expected layer=NUMBER-VIEW, and numbers for tilematrix, tilecol and tilerow"
             )
@@ -338,9 +339,10 @@ def _name(asked: _Asked) -> str:
 
 
 def _whole(text: str, name: str, low: int, high: int) -> int:
-    if not text.isdigit() or len(text) > 9 or not low <= int(text) <= high:
+    number = counted(text)
+    if number is None or not low <= number <= high:
         raise InputError(f"{name}: expected a whole number from {low} to {high}, got {text!r:.40}")
-    return int(text)
+    return number
 
 
 def _number(text: str | None, name: str) -> float:
@@ -369,8 +371,9 @@ def _date(layer: Layer, text: str | None) -> int:
         return 0
     if text in dates:
         return dates.index(text)
-    if text.isdigit() and len(text) < 7 and 1 <= int(text) <= count:
-        return int(text) - 1
+    position = counted(text)
+    if position is not None and 1 <= position <= count:
+        return position - 1
     begun = [t for t, date in enumerate(dates) if date is not None and date.startswith(text)]
     if not begun:
         known = ", ".join(date or "unknown" for date in dates[:12])

@@ -103,6 +103,7 @@ def make_request(
     max_error = checked_error(max_error)
     if not any(v is not None for v in (quality, target_psnr, max_error, budgets)) and full_id != LOSSLESS:
         quality = DEFAULT_QUALITY
+    given = _whole("offset", offset)
     configured = EozipChunkCodec(
         codec=full_id,
         quality=quality,
@@ -111,9 +112,11 @@ def make_request(
         budgets=_budgets(budgets, gop, full_id),
         sensor=known,
         nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
-        offset=_whole("offset", scene.offset if offset is None else offset) or 0,
+        offset=round(scene.offset) if given is None else given,
     )
-    return Request(configured, order, _provenance(full_id), tuple(_notes(scene, known, order)))
+    return Request(
+        configured, order, _provenance(full_id), tuple(_notes(scene, known, order, configured.offset))
+    )
 
 
 def _matched(
@@ -186,7 +189,16 @@ def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple
     return found
 
 
-def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
+def _notes(scene: Scene, sensor: str, order: tuple[int, ...], offset: int) -> list[str]:
+    rounded = (
+        f"the radiometric offset, {scene.offset:.6g} DN as scale and offset of the files say, is taken for {offset} in "
+        "coding; both are kept as they are"
+    )
+    is_rounded = abs(scene.offset - offset) < 1 and scene.offset != offset
+    return [rounded] * is_rounded + _band_notes(scene, sensor, order)
+
+
+def _band_notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
     if sensor == ANY_SENSOR or len(order) < len(get(sensor).bands):
         return []
     by_own_names = own_order(scene.band_names, get(sensor)) is not None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from eozip.arguments import counted
 from eozip.bitstream import fits, size_problem
 from eozip.codecs.registry import ANY_SENSOR
 from eozip.errors import FormatError, InputError, LimitError
@@ -359,8 +360,9 @@ def choose_dates(description: Description, wanted: Sequence[str | int] | None) -
 def _matching_dates(description: Description, wanted: str | int) -> list[int]:
     text = str(wanted)
     count = len(description.dates)
-    if text.isdigit() and 1 <= int(text) <= count:
-        return [int(text) - 1]
+    position = counted(wanted)
+    if position is not None and 1 <= position <= count:
+        return [position - 1]
     found = [i for i, date in enumerate(description.dates) if date is not None and date.startswith(text)]
     if not found:
         known = ", ".join(date or "a date that is unknown" for date in description.dates)

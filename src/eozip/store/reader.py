@@ -126,8 +126,9 @@ def _band(names: Sequence[str | None], codes: Sequence[str], wanted: str | int) 
     for i, name in enumerate(names):
         if name is not None and (name == wanted or (code is not None and canonical_name(name) == code)):
             return i
-    if str(wanted).isdigit() and 1 <= int(wanted) <= len(names):
-        return int(wanted) - 1
+    position = arguments.counted(wanted)
+    if position is not None and 1 <= position <= len(names):
+        return position - 1
     raise InputError(
         f"expected a band of this store or a position from 1 to {len(names)}, got {wanted!r}; it has {names}"
     )

@@ -217,6 +217,10 @@ def encode_store(
         OutputError: the output exists, is misnamed, or cannot be written.
     """
     started = time.perf_counter()
+    if not isinstance(codec, EozipChunkCodec):
+        raise InputError(
+            f"codec: expected an EozipChunkCodec, got {codec!r:.80}; eozip.encode_store takes names of codecs"
+        )
     target = place("out", out)
     check_target(target, overwrite)
     found = joined(as_product(source), codec.nodata)

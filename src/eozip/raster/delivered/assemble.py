@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
@@ -271,11 +270,6 @@ def _offset(band: Band) -> float:
     if band.radiometric is not None:
         return band.radiometric
     told = by_tags(band.scale, band.offset, f"{band.source.path}: GDAL offset")
-    if not np.isfinite([band.scale, band.offset]).all():
-        raise InputError(
-            f"{band.source.path}: band {band.name}: GDAL scale {band.scale}, offset {band.offset}; give the radiometric "
-            "offset with --offset (offset= in Python)"
-        )
     return told[0].dn if told else 0.0
 
 

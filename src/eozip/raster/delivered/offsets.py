@@ -6,6 +6,7 @@ does not tell the baseline: Collection 1 reprocessed old dates. Pixels are never
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,8 +83,11 @@ def by_tags(scale: float, offset: float, by: str) -> list[Told]:
     """What scale and offset of physical = DN * scale + offset say; nothing where they are 1 and 0, which no one wrote."""
     if scale in (0, 1) and offset == 0:
         return []
-    if scale == 0:
-        raise InputError(f"{by}: a scale of 0; give the radiometric offset with --offset")
+    if scale == 0 or not all(map(math.isfinite, (scale, offset, offset / scale))):
+        raise InputError(
+            f"{by}: scale {scale}, offset {offset}, of which none follows; give the radiometric offset with --offset "
+            "(offset= in Python)"
+        )
     dn = -offset / scale
     return [Told(float(round(dn)) if abs(dn - round(dn)) <= 0.01 else round(dn, 6), by)]
 

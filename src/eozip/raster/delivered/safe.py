@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -31,6 +34,32 @@ _ORDER = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B
 _METRES = {"B1": 60, "B2": 10, "B3": 10, "B4": 10, "B8": 10, "B9": 60, "B10": 60}
 _PROBABILITIES = {"cld": r"MSK_CLDPRB_20m|.*_CLD_20m", "snw": r"MSK_SNWPRB_20m|.*_SNW_20m"}
 
+_DAMAGED = (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    EOFError,
+)  # zip files, also encrypted or of unknown methods
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file.
+
+    Raises:
+        InputError: damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (*_DAMAGED, struct.error, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: cannot be read as a zip file ({error}); fetch the product again"
+        ) from error
+
 
 def is_safe(path: str) -> bool:
     """Whether a path is a product of this format: its folder, its main XML, or a zip file of one."""
@@ -41,7 +70,7 @@ def is_safe(path: str) -> bool:
         return True
     if place.suffix.lower() != ".zip" or not zipfile.is_zipfile(place):
         return False
-    with zipfile.ZipFile(place) as archive:
+    with _opened(place) as archive:
         return any(_MAIN.fullmatch(PurePosixPath(name).name) for name in archive.namelist())
 
 
@@ -126,7 +155,7 @@ class _Files:
 
     @classmethod
     def _zipped(cls, path: str) -> _Files:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             sizes = {
                 info.filename: info.file_size
                 for info in archive.infolist()[:_MOST_FILES]
@@ -157,7 +186,9 @@ class _Files:
                     f"{self.given}: {name} has {self.sizes[name]} bytes; expected at most {_LARGEST_XML}"
                 )
             root = ElementTree.fromstring(self._bytes(name))
-        except (ElementTree.ParseError, OSError, zipfile.BadZipFile, KeyError) as error:
+        except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{self.given}: {name} is no XML ({error}); fetch the product again") from error
         for node in root.iter():
             node.tag = node.tag.rpartition("}")[2]
@@ -166,7 +197,7 @@ class _Files:
     def _bytes(self, name: str) -> bytes:
         if self.archive is None:
             return Path(self.root, name).read_bytes()
-        with zipfile.ZipFile(self.archive) as archive:
+        with _opened(self.archive) as archive:
             return archive.read(self.inner + name)
 
     def image(self, band: _SafeBand) -> str | None:

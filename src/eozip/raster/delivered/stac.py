@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -81,7 +82,7 @@ def stac_deliveries(
             f"{path}: expected a STAC item or an item collection (a FeatureCollection of items), got "
             f"{found.get('type', 'no type')!r}; give the items that a search of the catalogue returns"
         )
-    more = any(link.get("rel") == "next" for link in found.get("links", []) if isinstance(link, dict))
+    more = any(link.get("rel") == "next" for link in _links(found))
     notes = [f"{path}: has a further page of items (rel: next), which is not read"] if more else []
     tried = (bad or Bad(False)).tried
     items = [_Item.of(one, path) for one in features]
@@ -90,6 +91,11 @@ def stac_deliveries(
 
 def _is_item(one: object) -> bool:
     return isinstance(one, dict) and one.get("type") == "Feature" and isinstance(one.get("assets"), dict)
+
+
+def _links(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = table.get("links")
+    return [link for link in found if isinstance(link, dict)] if isinstance(found, list) else []
 
 
 def _loaded(path: str) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def _loaded(path: str) -> dict[str, Any]:
         if len(data) > _LARGEST_JSON:
             raise InputError(f"{path}: more than {_LARGEST_JSON} bytes of JSON; give fewer items")
         found = json.loads(data)
-    except (OSError, URLError, ValueError) as error:
+    except (OSError, URLError, HTTPException, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as a STAC item ({error})") from error
@@ -133,11 +139,7 @@ class _Item:
 
     @classmethod
     def of(cls, table: Mapping[str, Any], path: str) -> _Item:
-        own = [
-            link.get("href")
-            for link in table.get("links", [])
-            if isinstance(link, dict) and link.get("rel") == "self"
-        ]
+        own = [link.get("href") for link in _links(table) if link.get("rel") == "self"]
         remote = [href for href in own if isinstance(href, str) and href.startswith("http")]
         is_single = table.get("type") == "Feature" and not remote
         base = path if is_single or not re.match(r"https?://", path) else remote[0]
@@ -165,7 +167,8 @@ class _Item:
 
 def _kind(table: Mapping[str, Any]) -> str:
     collection = str(table.get("collection") or "").lower()
-    properties = table.get("properties") or {}
+    properties = table.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
     text = f"{collection} {str(table.get('id', '')).lower()}"
     keys = set(table["assets"])
     if re.search(r"hls\w*l30|hls\.l30|hls2-l30", text):
