@@ -204,7 +204,7 @@ class _Bar:
             self._progress.update(self._task, completed=done, total=total)
 
     def _start(self, total: int) -> None:
-        from rich.console import Console
+        from rich.console import Console  # slow to import
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
     STORE,
@@ -215,12 +216,11 @@ def _run(
     target_psnr: float | None,
     options: dict[str, Any],
 ) -> Summary:
-    from eozip.store import encode_files
 
     use_threads(options["threads"])
     settings = {name: value for name, value in options.items() if name not in ("as_json", "drop", "threads")}
     with progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress:
-        return encode_files(
+        return stores.encode_files(
             list(inputs),
             out,
             quality=quality,
