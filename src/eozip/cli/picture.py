@@ -126,6 +126,6 @@ def _caption(found: Description, t: int) -> str:
     raw = int(np.prod(found.grid.shape, dtype=np.int64)) * np.dtype(found.dtype).itemsize
     when = (found.dates[t] or f"date {t + 1}")[:10]
     return (
-        f"{when}, {found.codec.codec}: {raw / found.total_bytes():.1f} times smaller, "
+        f"{when}, {found.codec.codec}: {raw / found.bytes:.1f} times smaller, "
         f"PSNR {decibels(found.facts.get('psnr'))} (peak {found.facts.get('peak', 0):,.0f} DN, whole store)"
     )
