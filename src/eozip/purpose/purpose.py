@@ -51,12 +51,15 @@ class Pixels:
         offset: radiometric offset in DN.
         scale: reflectance of a DN.
         nodata: DN without data, or None.
+        factors: [C] pixels along one measured cell, of bands that are repeated; empty: every pixel was measured. PSNR counts
+            cells.
     """
 
     bands: tuple[str, ...]
     offset: float
     scale: float
     nodata: int | None
+    factors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,7 @@ class Purpose:
             return names[self.what]
         of = "spectral angle, degrees" if self.what == "angle" else f"error of {self.what}"
         within = f"{self.statistic.removeprefix('p')} % of pixels within"
-        how = {"mean": "mean", "rms": "root mean square", "max": "largest"}.get(
-            self.statistic, f"{share} % of pixels within"
-        )
+        how = {"mean": "mean", "rms": "root mean square", "max": "largest"}.get(self.statistic, within)
         return f"{of}: {how}, in each chunk"
 
     def is_served(self, value: float) -> bool:
@@ -194,6 +195,11 @@ def _valid(original: np.ndarray, pixels: Pixels, dropped: np.ndarray | None) -> 
 def _counted(original: np.ndarray, pixels: Pixels, dropped: np.ndarray | None) -> np.ndarray:
     """bool [T, C, h, w]: samples with data."""
     counted = np.ones(original.shape, bool) if pixels.nodata is None else original != pixels.nodata
+    for band, factor in enumerate(pixels.factors):
+        if factor > 1:
+            cells = np.zeros(original.shape[2:], bool)
+            cells[::factor, ::factor] = True
+            counted[:, band] &= cells
     return counted if dropped is None else counted & ~dropped[:, None]
 
 
