@@ -21,6 +21,7 @@ from eozip.cli.common import (
     tell,
     threads_option,
     use_threads,
+    worst_text,
 )
 from eozip.keys import Place
 
@@ -117,6 +118,7 @@ def _text(report: Report, store: Description) -> str:
         _, _, height, width = store.grid.shape
         dropped = shares(report.date_dropped, height * width) if any(report.date_dropped) else []
         compared += date_table(store.dates, report.date_psnr, dropped=dropped)
+    compared += [f"  {text}: {worst_text(value)}" for text, value in report.purposes.items()]
     verdict = "verified" if report.ok else f"{len(report.failures)} FAILED"
     return "\n".join(
         [f"{store.path}: {verdict} ({what})", *compared, *(f"  {line}" for line in report.failures)]

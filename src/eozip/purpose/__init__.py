@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from eozip.purpose.classes import Classifier, fit_classes
 from eozip.purpose.formula import INDICES, Formula, parse_formula
-from eozip.purpose.purpose import Pixels, Purpose, all_served, measured, parse_purpose, parse_purposes
+from eozip.purpose.purpose import (
+    Pixels,
+    Purpose,
+    all_served,
+    measured,
+    parse_purpose,
+    parse_purposes,
+    reflectances,
+    valid_pixels,
+)
 
 __all__ = [
     "INDICES",
@@ -22,4 +31,6 @@ __all__ = [
     "parse_formula",
     "parse_purpose",
     "parse_purposes",
+    "reflectances",
+    "valid_pixels",
 ]

@@ -151,10 +151,10 @@ class Purpose:
             return _largest(original, decoded, pixels, dropped)
         if self.what == "psnr":
             return _psnr(original, decoded, pixels, dropped)
-        valid = _valid(original, pixels, dropped)
+        valid = valid_pixels(original, pixels, dropped)
         if not valid.any():
             return 1.0 if self.is_rising else 0.0
-        before, after = (_reflectance(dn, valid, pixels) for dn in (original, decoded))
+        before, after = (reflectances(dn, valid, pixels) for dn in (original, decoded))
         if self.what == "agreement":
             if classes is None:
                 raise InputError(f"{self.text}: expected classes, got none")
@@ -185,8 +185,14 @@ class Purpose:
         return float(np.partition(errors, rank)[rank])
 
 
-def _valid(original: np.ndarray, pixels: Pixels, dropped: np.ndarray | None) -> np.ndarray:
-    """bool [T, h, w]."""
+def valid_pixels(original: np.ndarray, pixels: Pixels, dropped: np.ndarray | None = None) -> np.ndarray:
+    """bool [T, h, w], pixels with data in every band.
+
+    Args:
+        original: DN [T, C, h, w].
+        pixels: what they are.
+        dropped: bool [T, h, w], pixels that do not count; None: none.
+    """
     t, _, h, w = original.shape
     valid = np.ones((t, h, w), bool) if pixels.nodata is None else (original != pixels.nodata).all(axis=1)
     return valid if dropped is None else valid & ~dropped
@@ -203,7 +209,7 @@ def _counted(original: np.ndarray, pixels: Pixels, dropped: np.ndarray | None) -
     return counted if dropped is None else counted & ~dropped[:, None]
 
 
-def _reflectance(dn: np.ndarray, valid: np.ndarray, pixels: Pixels) -> np.ndarray:
+def reflectances(dn: np.ndarray, valid: np.ndarray, pixels: Pixels) -> np.ndarray:
     """float64 [C, n] of the valid pixels."""
     return (np.moveaxis(dn, 1, 0)[:, valid].astype(np.float64) - pixels.offset) * pixels.scale
 
@@ -298,8 +304,6 @@ def _limit(text: str, what: str, whole: str) -> float:
         value = value / 100 if unit == "%" or value > 1 else value
         if value > 1:
             raise InputError(f"for: {whole!r:.80}: expected at most 100 %, got {text}")
-    if what == "max-error":
-        value = math.floor(value)
     return value
 
 

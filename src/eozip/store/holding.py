@@ -17,7 +17,9 @@ import numpy as np
 from eozip.chunk.encoding import EncodedChunk
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import FormatError, InputError
-from eozip.purpose import Classifier, Pixels, Purpose, all_served, measured, parse_purposes
+from eozip.purpose import Classifier, Pixels, Purpose, all_served, measured, parse_purpose
+from eozip.store.description import Description
+from eozip.store.documents import NOT_OURS
 
 FACT = "purposes"
 """Under which a store's record has what it holds."""
@@ -48,7 +50,7 @@ class Holding:
     """Purposes of every chunk of a store; safe to use from many threads.
 
     Attributes:
-        purposes: none of them of the store as a whole.
+        purposes: all of them; those of the store as a whole are recorded here, and held by whoever encodes.
         pixels: what the pixels of a chunk are, in the order of the array.
         classes: for "agreement".
         worst: the worst value of each purpose so far, by its text.
@@ -60,18 +62,23 @@ class Holding:
     worst: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    @property
+    def by_chunk(self) -> tuple[Purpose, ...]:
+        """The purposes that every chunk serves."""
+        return tuple(purpose for purpose in self.purposes if not purpose.is_whole)
+
     def check(self) -> None:
         """Refuses purposes that these pixels cannot have.
 
         Raises:
             InputError: see above.
         """
-        for purpose in self.purposes:
+        for purpose in self.by_chunk:
             purpose.check(self.pixels, self.classes)
-            if purpose.is_whole:
-                raise InputError(
-                    f"{purpose.text}: expected a purpose of each chunk, got one of the whole store"
-                )
+        if self.max_error is not None and self.max_error < 0:
+            raise InputError(
+                "max-error: expected a limit that an error of 0 serves, got less; ask for max-error<=0"
+            )
 
     @property
     def max_error(self) -> int | None:
@@ -81,10 +88,6 @@ class Holding:
             for p in self.purposes
             if p.what == "max-error"
         ]
-        if bounds and min(bounds) < 0:
-            raise InputError(
-                "max-error: expected a limit that an error of 0 serves, got less; ask for max-error<=0"
-            )
         return min(bounds, default=None)
 
     def encoded(
@@ -106,7 +109,7 @@ class Holding:
         trial = self._trial(encode, dn, dropped, offset)
         found = self._searched(trial)
         with self._lock:
-            for purpose in self.purposes:
+            for purpose in self.by_chunk:
                 self._note(purpose, found.values[purpose.text])
         return found
 
@@ -121,7 +124,7 @@ class Holding:
                 )
             hidden = coded.dropped if coded.dropped is not None else dropped
             values = self.values(dn, coded.pixels, hidden, offset)
-            return Trial(coded, values, all_served(self.purposes, values))
+            return Trial(coded, values, all_served(self.by_chunk, values))
 
         return trial
 
@@ -130,11 +133,11 @@ class Holding:
     ) -> dict[str, float]:
         """What decoded pixels [T, C, h, w] are worth, by the texts of the purposes."""
         pixels = self.pixels if offset is None else replace(self.pixels, offset=offset)
-        return measured(self.purposes, dn, decoded, pixels, dropped, self.classes)
+        return measured(self.by_chunk, dn, decoded, pixels, dropped, self.classes)
 
     def _searched(self, trial: Callable[[Mapping[str, Any]], Trial]) -> Trial:
         bound = self.max_error
-        if all(purpose.what == "max-error" for purpose in self.purposes):
+        if all(purpose.what == "max-error" for purpose in self.by_chunk):
             found = trial(_asked(max_error=bound))
             return found if found.is_served else trial(_EXACT)
         best = lowest_quality(lambda quality: trial(_asked(quality=quality, max_error=bound)))
@@ -147,6 +150,21 @@ class Holding:
         worse = min if purpose.is_rising else max
         before = self.worst.get(purpose.text)
         self.worst[purpose.text] = value if before is None else worse(before, value)
+
+    def faults(self, dn: np.ndarray, decoded: np.ndarray, dropped: np.ndarray, offset: float) -> list[str]:
+        """What a chunk does not serve, as sentences; its values count towards `worst`."""
+        values = self.values(dn, decoded, dropped, offset)
+        for purpose in self.by_chunk:
+            self._note(purpose, values[purpose.text])
+        return [
+            f"{p.text}: expected the {p.meaning} to serve it, got {values[p.text]:.6g}"
+            for p in self.by_chunk
+            if not p.is_served(values[p.text])
+        ]
+
+    def found(self) -> dict[str, float | None]:
+        """The worst value of each purpose, for JSON; None: the best there is."""
+        return {p.text: _worse(p, ..., self.worst.get(p.text)) for p in self.by_chunk}
 
     def facts(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a store records: the purposes with their worst values, and all that measuring them again needs.
@@ -162,6 +180,7 @@ class Holding:
                 "worst": _worse(p, known.get(p.text, ...), self.worst.get(p.text)),
             }
             for p in self.purposes
+            if before is None or not p.is_whole  # a store that grows takes the room it takes
         ]
         classes = None if self.classes is None else self.classes.to_dict()
         scale, factors = self.pixels.scale, list(self.pixels.factors)
@@ -251,29 +270,29 @@ def _first_served(
     return best
 
 
-def held_by(facts: Mapping[str, Any], offset: float, nodata: int | None) -> Holding | None:
+def held_by(found: Description) -> Holding | None:
     """What a store holds, as it recorded it; None where it holds nothing.
-
-    Args:
-        facts: of its description.
-        offset: its radiometric offset.
-        nodata: its DN without data.
 
     Raises:
         FormatError: a record that is none.
     """
-    known = facts.get(FACT)
+    known = found.facts.get(FACT)
     if known is None:
         return None
     try:
-        purposes = parse_purposes([str(one["for"]) for one in known["held"]])
+        purposes = tuple(parse_purpose(str(one["for"])) for one in known["held"])
         bands = tuple(str(name) for name in known["bands"])
         factors = tuple(int(factor) for factor in known["factors"])
         classes = None if known["classes"] is None else Classifier.from_dict(known["classes"])
-        holding = Holding(purposes, Pixels(bands, offset, float(known["scale"]), nodata, factors), classes)
+        pixels = Pixels(bands, found.codec.offset, float(known["scale"]), found.codec.nodata, factors)
+        holding = Holding(purposes, pixels, classes)
         holding.check()
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise FormatError(
-            f"{FACT}: expected what the store holds, got {error}; the record was changed"
+            f"{found.path}, {FACT}: expected what the store holds, got {error}; {NOT_OURS}"
         ) from error
+    if len(bands) != found.grid.shape[1]:
+        raise FormatError(
+            f"{found.path}, {FACT}: expected {found.grid.shape[1]} bands, got {len(bands)}; {NOT_OURS}"
+        )
     return holding
