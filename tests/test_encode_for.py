@@ -158,6 +158,11 @@ def test_purposes_that_exclude_each_other_say_the_price(inputs: list[Path], tmp_
     assert listed(tmp_path) == []
 
 
+def test_a_size_on_an_object_store_is_refused_by_name(inputs: list[Path]) -> None:
+    with pytest.raises(InputError, match=r"memory://x/a.zarr: expected a store on this machine for size<9MB"):
+        encode(inputs, "memory://x/a.zarr", "size<9MB")
+
+
 def class_raster(path: Path, **more) -> Path:
     dn = scene_pixels(0)
     labels = 1 + (dn[7] > np.median(dn[7])).astype("uint8") + 2 * (dn[3] > np.median(dn[3])).astype("uint8")
@@ -196,6 +201,7 @@ def test_classes_of_another_grid_are_refused(inputs: list[Path], tmp_path: Path)
         (["b99<0.1"], {}, "no band 'b99'"),
         (["ndvi"], {}, "expected a purpose such as"),
         (["max-error<0"], {}, "max-error"),
+        (["b99<0.1", "size<9MB"], {}, "no band 'b99'"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(

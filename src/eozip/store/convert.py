@@ -487,7 +487,7 @@ def _purposes(texts: str | Sequence[str], asked: Mapping[str, object]) -> tuple[
 
 def _encode_for(
     found: Joined,
-    out: str | Path,
+    out: PlaceLike,
     wanted: Request,
     purposes: tuple[Purpose, ...],
     classes: str | Path | None,
@@ -498,6 +498,12 @@ def _encode_for(
     codec = replace(wanted.codec, quality=None, grids=found.grids(wanted.order))
     pixels = pixels_of(found.scene.select(wanted.order), codec)
     whole = [purpose for purpose in purposes if purpose.is_whole]
+    target = place("out", out)
+    if whole and not isinstance(target, Path):
+        raise InputError(
+            f"{out}: expected a store on this machine for {whole[0].text}, got a URL: it may take several tries; encode it "
+            "here and copy it"
+        )
     learned: Classifier | None = None
     sizes: SampleSizes | None = None
     with open_joined(found, wanted.order) as reader:
@@ -508,14 +514,14 @@ def _encode_for(
         if len(whole) == len(purposes):
             sizes = SampleSizes(list(sampled(reader, grid, _SAMPLED, codec.nodata)), codec, pixels_in(grid))
     held = {"purposes": purposes, "classes": learned, **settings}
-    if not whole:
+    if not isinstance(target, Path) or not whole:
         return encode_store(found.product, out, codec, overwrite=overwrite, **held)
 
-    def encode(target: Path, quality: int | None) -> Summary:
-        return encode_store(found.product, target, replace(codec, quality=quality), **held)
+    def encode(part: Path, quality: int | None) -> Summary:
+        return encode_store(found.product, part, replace(codec, quality=quality), **held)
 
     raw = samples(grid.shape, codec.grids) * found.scene.dtype.itemsize
-    return encode_fitting(encode, out, whole, raw, sizes, overwrite=overwrite)
+    return encode_fitting(encode, target, whole, raw, sizes, overwrite=overwrite)
 
 
 def append_files(

@@ -74,7 +74,7 @@ def room(purposes: Sequence[Purpose], raw: int) -> int:
 
 def encode_fitting(
     encode: Callable[[Path, int | None], Summary],
-    out: str | Path,
+    out: Path,
     purposes: Sequence[Purpose],
     raw: int,
     sizes: SampleSizes | None,
@@ -94,7 +94,7 @@ def encode_fitting(
     Raises:
         InputError: no quality makes it so small; the message says how small it gets, and at which price.
     """
-    target = resolved(Path(out))
+    target = resolved(out)
     check_target(target, overwrite)
     most = room(purposes, raw)
     quality = None if sizes is None else _largest_fitting(sizes, most)
