@@ -88,18 +88,28 @@ def _as_picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def _draw(panels: dict[str, np.ndarray], caption: str) -> Figure:
     """Panels side by side under their titles."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
     height, width = next(iter(panels.values())).shape[:2]
-    figure = Figure(figsize=(len(panels) * _PANEL, _PANEL * height / width + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(len(panels) * _PANEL, _PANEL * height / width + 0.8)
     figure.suptitle(caption)
     rows = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, panel) in zip(rows[0], panels.items()):
         axes.imshow(panel, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
+    return figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of matplotlib, in inches, that belongs to no window.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and slow to import
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
     return figure

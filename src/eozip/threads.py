@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -118,7 +118,7 @@ def settling() -> Iterator[Callable[[], None]]:
     Yields:
         does so again, for the moment when it is called.
     """
-    import torch
+    torch = _torch()
 
     most = torch.get_num_threads()
     is_free = most > 1 and _COUNT not in os.environ
@@ -169,7 +169,7 @@ class Desk:
             if not network:
                 yield
                 return
-            import torch
+            torch = _torch()
 
             with self._lock:
                 self._total = max(self._total, torch.get_num_threads())
@@ -184,7 +184,7 @@ class Desk:
 def _threads(network: bool) -> int:
     if not network:
         return int(os.environ.get(_COUNT) or 0) or os.cpu_count() or 1
-    import torch
+    torch = _torch()
 
     return torch.get_num_threads()
 
@@ -195,7 +195,7 @@ def _one_thread_each(workers: int, network: bool) -> Iterator[ThreadPoolExecutor
         with ThreadPoolExecutor(workers) as pool:
             yield pool
         return
-    import torch
+    torch = _torch()
 
     before = torch.get_num_threads()
     # of the threads that call it, and of those that have not used torch yet; hence put back in this one
@@ -227,3 +227,10 @@ def _own_running() -> int:
         ):
             count += file.read().rpartition(") ")[2].startswith("R")
     return max(1, count)
+
+
+def _torch() -> Any:
+    """torch, where a codec needs it: codecs that work with numpy alone run without."""
+    import torch  # optional
+
+    return torch

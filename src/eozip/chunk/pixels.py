@@ -19,7 +19,7 @@ from eozip.errors import FormatError, InputError
 
 PEAK = 10_000.0  # DN; PSNR counts clip(dn - offset, 0, PEAK)
 CODED_RANGE = (-2_000, 20_000)  # DN without offset; what lies beyond is coded exactly
-_REFLECTANCE = 1e-4  # of a DN, for which these hold; sensors of another scale have others in proportion
+REFLECTANCE = 1e-4  # of a DN, for which these hold; sensors of another scale have others in proportion
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _source(stack: np.ndarray, squeezed: bool, nodata: int | None, offset: int, 
 
 def unit_of(sensor: str) -> float:
     """DN of a sensor that are as much reflectance as one of Sentinel-2's; 1 where it is not known."""
-    return _REFLECTANCE / sensors.get(sensor).scale if sensor in sensors.names() else 1.0
+    return REFLECTANCE / sensors.get(sensor).scale if sensor in sensors.names() else 1.0
 
 
 def _checked_stack(dn: np.ndarray, name: str) -> tuple[np.ndarray, bool]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
     STORE,
@@ -27,6 +28,7 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
+from eozip.codecs import registry
 from eozip.keys import Place
 
 if TYPE_CHECKING:
@@ -66,25 +68,22 @@ def _run(
     quiet: bool,
     options: dict[str, Any],
 ) -> Appended:
-    from eozip.store import append_files, describe
 
     check_drop_options(options["mask"], options["drop"])
     use_threads(options["threads"])
     with progress_bar("Appending", "chunks", quiet=quiet) as progress:
-        return append_files(
+        return stores.append_files(
             store,
             list(inputs),
             bands=bands,
             mask=options["mask"],
-            asked=_asked(describe(store), options),
+            asked=_asked(stores.describe(store), options),
             progress=progress,
             note=say,
         )
 
 
 def _asked(found: Description, options: dict[str, Any]) -> dict[str, Any]:
-    from eozip.codecs import registry
-
     asked = {name: options[name] for name in ("codec", "quality", "target_psnr", "offset")}
     if asked["codec"] is not None:
         asked["codec"] = registry.resolve(asked["codec"], found.codec.sensor)

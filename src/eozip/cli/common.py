@@ -204,7 +204,7 @@ class _Bar:
             self._progress.update(self._task, completed=done, total=total)
 
     def _start(self, total: int) -> None:
-        from rich.console import Console
+        from rich.console import Console  # slow to import
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
@@ -273,3 +273,27 @@ def dropped_lines(dropped: float | None) -> list[str]:
 def shares(counts: Sequence[int] | None, pixels: int) -> list[float]:
     """[T] pixels of dates > shares of `pixels`; empty without a mask."""
     return [count / pixels for count in counts or ()]
+
+
+def purpose_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a store must be good for."""
+    command = click.option(
+        "--classes",
+        type=RASTER,
+        metavar="FILE",
+        help="Raster of classes on the scene's grid, for the purpose 'agreement>=99%'.",
+    )(command)
+    return click.option(
+        "--for",
+        "purposes",
+        multiple=True,
+        metavar="PURPOSE",
+        help="What it must be good for, instead of a quality: 'ndvi<0.02' (any formula of bands; 95 % of the pixels, or "
+        "mean(), rms(), p99(), max()), 'psnr>=42', 'angle<2', 'max-error<=20', 'agreement>=99%', 'size<100MB', "
+        "'ratio>=50'; may be repeated.",
+    )(command)
+
+
+def worst_text(value: float | None) -> str:
+    """Such as `worst 0.0187`; None is the best there is."""
+    return "exact" if value is None else f"worst {value:,.6g}"

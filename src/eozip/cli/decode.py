@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import store as stores
 from eozip.cli.common import (
     STORE,
     CommaList,
@@ -83,22 +84,22 @@ def decode(
 
     OUT of netcdf ends in .nc, of eopf-zarr for one date in .zarr. Only chunks that are touched are read.
     """
-    from eozip.store import decode_store
-    from eozip.store.exports import export_store, is_plain_request
 
     use_threads(threads)
-    if not is_plain_request(form, chosen):
+    if not stores.is_plain_request(form, chosen):
         if budget is not None:
             raise click.UsageError(
                 "--budget goes with whole GeoTIFFs: without --format, --window, --bbox, --resolution"
             )
         with progress_bar("Decoding", "parts", quiet=as_json) as progress:
-            exported = export_store(store, out, form, overwrite=overwrite, progress=progress, **chosen)
+            exported = stores.export_store(store, out, form, overwrite=overwrite, progress=progress, **chosen)
         _say_exported(exported, as_json)
         return
     settings = {name: chosen[name] for name in ("bands", "dates")}
     with progress_bar("Decoding", "rows of chunks", quiet=as_json) as progress:
-        done = decode_store(store, out, budget=budget, overwrite=overwrite, progress=progress, **settings)
+        done = stores.decode_store(
+            store, out, budget=budget, overwrite=overwrite, progress=progress, **settings
+        )
     if as_json:
         print_json(asdict(done))
         return

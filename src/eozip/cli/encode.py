@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
     STORE,
@@ -21,11 +22,13 @@ from eozip.cli.common import (
     overwrite_option,
     print_json,
     progress_bar,
+    purpose_options,
     say,
     speed_text,
     tell,
     threads_option,
     use_threads,
+    worst_text,
 )
 from eozip.keys import Place
 
@@ -118,6 +121,7 @@ LEFT_OUT = 4
     help="Leave damaged or incomplete dates out, and exit with 4; all pixels are read for that.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what was understood of the inputs, and write nothing.")
+@purpose_options
 @drop_options
 @overwrite_option
 @json_option
@@ -140,6 +144,8 @@ def encode(
         )
     if options["budgets"] is not None and (quality, target_psnr) != (None, None):
         raise click.UsageError("--budgets is another way of asking for quality; give one of them.")
+    if options["classes"] is not None and not options["purposes"]:
+        raise click.UsageError("--classes is for a purpose: --for 'agreement>=99%'.")
     check_drop_options(options["mask"], options["drop"])
     summary = _run(inputs, out, quality, target_psnr, options)
     if options["as_json"]:
@@ -215,12 +221,11 @@ def _run(
     target_psnr: float | None,
     options: dict[str, Any],
 ) -> Summary:
-    from eozip.store import encode_files
 
     use_threads(options["threads"])
     settings = {name: value for name, value in options.items() if name not in ("as_json", "drop", "threads")}
     with progress_bar("Encoding", "chunks", quiet=options["as_json"]) as progress:
-        return encode_files(
+        return stores.encode_files(
             list(inputs),
             out,
             quality=quality,
@@ -249,7 +254,7 @@ def _report(summary: Summary) -> str:
     # zarr-python 3 takes a bare path for a directory; fsspec's prefix says that it is a zip file
     path = f"zip::{summary.output}" if summary.output.lower().endswith(".zip") else summary.output
     end = f'  open with xarray.open_zarr("{path}")'
-    return "\n".join([*lines, *_target_lines(summary), *_kept_lines(summary), end])
+    return "\n".join([*lines, *_target_lines(summary), *_kept_lines(summary), *_purpose_lines(summary), end])
 
 
 def _size_lines(summary: Summary) -> list[str]:
@@ -298,3 +303,12 @@ def _target_lines(summary: Summary) -> list[str]:
             f"  target {summary.target_psnr:g} dB not reached in {summary.missed} of {summary.chunks} chunks"
         ]
     return [f"  target {summary.target_psnr:g} dB reached in every chunk"]
+
+
+def _purpose_lines(summary: Summary) -> list[str]:
+    """What every chunk was held to."""
+    if not summary.purposes:
+        return []
+    low, high = summary.quality or (0, 0)
+    held = [f"  {text}: {worst_text(value)}" for text, value in summary.purposes.items()]
+    return [*held, f"  qualities {low:g} to {high:g} of the chunks"]

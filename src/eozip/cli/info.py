@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import store as stores
 from eozip.chunk import api
 from eozip.cli.common import (
     STORE,
@@ -46,9 +47,8 @@ def info(path: Place, as_json: bool) -> None:
 
 def store_facts(path: Place) -> dict[str, Any]:
     """Facts about a store, ready for JSON."""
-    from eozip.store import describe, section_sizes
 
-    found = describe(path)
+    found = stores.describe(path)
     size = found.bytes
     return {
         "store": str(path),
@@ -72,7 +72,7 @@ def store_facts(path: Place) -> dict[str, Any]:
         **found.facts,
         **_product_facts(found),
         # every header would be a request of its own
-        **({} if isinstance(found.path, RemotePath) else {"sections": asdict(section_sizes(found))}),
+        **({} if isinstance(found.path, RemotePath) else {"sections": asdict(stores.section_sizes(found))}),
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+import eozip.inpaint as filling
 from eozip.cli.common import (
     RASTER,
     json_option,
@@ -73,12 +74,10 @@ def inpaint(
     two more bands, PROVENANCE (0 measured, 1+n predicted with n dates) and SIGMA (standard deviation, DN). Or it is a
     store, *.zarr or *.zarr.zip: all pixels lossless, with arrays `provenance` and `sigma`.
     """
-    from eozip.inpaint.files import inpaint_files
-    from eozip.inpaint.registry import WHY, default_for
 
     use_threads(threads)
     with progress_bar("Filling", "parts", quiet=as_json) as progress:
-        report = inpaint_files(
+        report = filling.inpaint_files(
             inputs,
             mask,
             out,
@@ -90,8 +89,8 @@ def inpaint(
             overwrite=overwrite,
             progress=progress,
         )
-    name = default_for(report.shape[1]) if predictor is None else predictor
-    reason = WHY if predictor is None else "as asked for"
+    name = filling.default_for(report.shape[1]) if predictor is None else predictor
+    reason = filling.WHY if predictor is None else "as asked for"
     if as_json:
         print_json({**asdict(report), "predictor": name, "reason": reason})
     else:

@@ -21,7 +21,7 @@ def models(ctx: click.Context, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     from eozip.codecs import registry
-    from eozip.codecs.sources import own_codecs
+    from eozip.codecs.sources import own_codecs  # imports torch
     from eozip.hub import list_models
 
     infos, own = list_models(), own_codecs()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from eozip import store as stores
 from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say, tell
 from eozip.errors import InputError, OutputError
 from eozip.keys import Place
+from eozip.picture import comparison
 
 if TYPE_CHECKING:
     from eozip.raster import Scene
@@ -44,23 +46,19 @@ def picture(
 
     ORIGINAL is what was encoded, or the file of the date that is drawn.
     """
-    from eozip.picture import comparison
-    from eozip.store import describe
-    from eozip.store.pixels import read_pixels
-
     if out.suffix.lower() != ".png":
         raise OutputError(
             f"{out}: expected a name ending in .png, as that is what is drawn; rename the output"
         )
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists already; choose another name, or pass --overwrite")
-    found = describe(store)
+    found = stores.describe(store)
     t = _one_date(found, date)
     window = tuple(_middle(length, size) for length in found.grid.shape[2:])
     source = _original(original, found, t, window) if original else None
     picks = _rgb(found)
     rows, columns = window
-    decoded = read_pixels(found, slice(t, t + 1), rows, columns)[0][list(found.band_order)][picks]
+    decoded = stores.read_pixels(found, slice(t, t + 1), rows, columns)[0][list(found.band_order)][picks]
     seen = decoded if source is None else source[picks]
     nodata = found.codec.nodata
     valid = np.ones(seen.shape[1:], bool) if nodata is None else (seen != nodata).all(axis=0)
@@ -70,9 +68,8 @@ def picture(
 
 
 def _one_date(found: Description, wanted: str) -> int:
-    from eozip.store.description import choose_dates
 
-    chosen = choose_dates(found, [wanted])
+    chosen = stores.choose_dates(found, [wanted])
     if len(chosen) > 1:
         known = ", ".join(str(found.dates[t]) for t in chosen)
         raise InputError(f"date: expected one date, got {wanted!r}, with which several begin: {known}")
@@ -81,14 +78,13 @@ def _one_date(found: Description, wanted: str) -> int:
 
 def _original(paths: tuple[str, ...], found: Description, t: int, window: tuple[slice, ...]) -> np.ndarray:
     """DN [C, h, w] of the source, bands in the source's order."""
-    from eozip.raster import open_scene, read_window
-    from eozip.store.description import check_same_pixels, in_band_order
+    from eozip.raster import open_scene, read_window  # rasterio is slow to import
 
     opened = open_scene(list(paths))
     for note in opened.notes:
         say(note)
-    scene = in_band_order(opened, found)
-    check_same_pixels(found, scene)
+    scene = stores.in_band_order(opened, found)
+    stores.check_same_pixels(found, scene)
     at = _same_date(scene, found, t)
     return read_window(scene, slice(at, at + 1), *window)[0]
 
@@ -116,9 +112,8 @@ def _middle(length: int, size: int) -> slice:
 
 def _rgb(found: Description) -> list[int]:
     """Positions in the source's order of red, green and blue; the first three bands where they are not known."""
-    from eozip.store.description import band_codes
 
-    codes = band_codes(found)
+    codes = stores.band_codes(found)
     return [codes.index(code) for code in RGB] if set(RGB) <= set(codes) else _first_three(found)
 
 
@@ -131,6 +126,6 @@ def _caption(found: Description, t: int) -> str:
     raw = int(np.prod(found.grid.shape, dtype=np.int64)) * np.dtype(found.dtype).itemsize
     when = (found.dates[t] or f"date {t + 1}")[:10]
     return (
-        f"{when}, {found.codec.codec}: {raw / found.total_bytes():.1f} times smaller, "
+        f"{when}, {found.codec.codec}: {raw / found.bytes:.1f} times smaller, "
         f"PSNR {decibels(found.facts.get('psnr'))} (peak {found.facts.get('peak', 0):,.0f} DN, whole store)"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
     STORE,
@@ -20,6 +21,7 @@ from eozip.cli.common import (
     tell,
     threads_option,
     use_threads,
+    worst_text,
 )
 from eozip.keys import Place
 
@@ -69,28 +71,26 @@ def verify(
 
     Exit code 3 if any check fails.
     """
-    from eozip.store import describe, repair_store, verify_store
 
     use_threads(threads)
-    repaired = repair_store(store) if repair else None
+    repaired = stores.repair_store(store) if repair else None
     scene = _source(store, against, bands) if against else None
     with progress_bar("Verifying", "chunks", quiet=as_json) as progress:
-        report = verify_store(store, full=full, against=scene, progress=progress)
+        report = stores.verify_store(store, full=full, against=scene, progress=progress)
     if as_json:
         done = {} if repaired is None else {"repaired": asdict(repaired)}
         print_json({"ok": report.ok, **done, **asdict(report)})
     else:
-        tell("\n".join([_text(report, describe(store)), *_repaired(repaired)]))
+        tell("\n".join([_text(report, stores.describe(store)), *_repaired(repaired)]))
     if not report.ok:
         ctx.exit(FAILED)
 
 
 def _source(store: Place, against: tuple[str, ...], bands: list[str | int] | None) -> Product | Scene:
     """The source with the store's own choice of bands, unless another is given."""
-    from eozip.raster import open_product
-    from eozip.store import describe
+    from eozip.raster import open_product  # rasterio is slow to import
 
-    found = describe(store)
+    found = stores.describe(store)
     offset = None if found.product else found.codec.offset
     product = open_product(list(against), bands, offset)
     return product.scenes[0] if bands and len(product.scenes) == 1 else product
@@ -118,6 +118,7 @@ def _text(report: Report, store: Description) -> str:
         _, _, height, width = store.grid.shape
         dropped = shares(report.date_dropped, height * width) if any(report.date_dropped) else []
         compared += date_table(store.dates, report.date_psnr, dropped=dropped)
+    compared += [f"  {text}: {worst_text(value)}" for text, value in report.purposes.items()]
     verdict = "verified" if report.ok else f"{len(report.failures)} FAILED"
     return "\n".join(
         [f"{store.path}: {verdict} ({what})", *compared, *(f"  {line}" for line in report.failures)]

@@ -73,7 +73,7 @@ def pull(name: str, lmbda: float | str | None = None) -> Path:
     """
     info, filename = _chosen(name, lmbda)
     try:
-        import huggingface_hub
+        import huggingface_hub  # optional
     except ImportError as error:
         raise WeightsError(
             f"{info.id}: needs huggingface_hub: pip install 'eozip[hub]', or fetch {filename} from "

@@ -14,7 +14,10 @@ import types
 from typing import Any
 
 _HOMES = {
+    "WHY": "registry",
+    "default_for": "registry",
     "Filled": "fill",
+    "NAMES": "registry",
     "Prediction": "predict",
     "Predictor": "predict",
     "Series": "predict",

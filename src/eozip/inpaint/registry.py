@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.errors import InputError, UnknownCodecError
 from eozip.inpaint.baselines import Harmonic, LeastCloudyFilled, LinearInTime, MeanClear, NearestClear
@@ -42,9 +43,7 @@ def resolve_predictor(asked: str | Predictor | Codec | None, bands: int) -> Pred
         return get_predictor(default_for(bands) if asked is None else asked)
     if isinstance(asked, Predictor):
         return asked
-    from eozip.inpaint.learned import predictor_of
-
-    return predictor_of(asked)
+    return _learned(asked)
 
 
 def get_predictor(name: str) -> Predictor:
@@ -61,9 +60,6 @@ def get_predictor(name: str) -> Predictor:
     """
     if name in _CLOSED:
         return _CLOSED[name]()
-    from eozip.codecs import registry
-    from eozip.inpaint.learned import predictor_of
-
     source = name.removesuffix(_POLISHED)
     try:
         codec = registry.get(registry.resolve(source))
@@ -71,4 +67,10 @@ def get_predictor(name: str) -> Predictor:
         raise InputError(
             f"predictor: expected one of {', '.join(NAMES)}, a codec that forecasts, or {DEFAULT}, got {name!r} ({error})"
         ) from error
-    return predictor_of(codec, polish=name != source)
+    return _learned(codec, polish=name != source)
+
+
+def _learned(codec: Codec, polish: bool = False) -> Predictor:
+    from eozip.inpaint.learned import predictor_of  # imports torch
+
+    return predictor_of(codec, polish=polish)

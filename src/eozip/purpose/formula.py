@@ -112,6 +112,17 @@ def parse_formula(text: str, bands: Sequence[str]) -> Formula:
     return Formula(text, tree, tuple(sorted(names)))
 
 
+def check_syntax(text: str) -> None:
+    """Refuses what is no formula of any bands.
+
+    Raises:
+        InputError: see above.
+    """
+    tree = _parsed(text)
+    if not any(isinstance(node, ast.Name) and node.id not in _FUNCTIONS for node in ast.walk(tree)):
+        raise InputError(f"formula {text!r:.80}: expected at least one band, got none")
+
+
 def _parsed(text: str) -> ast.expr:
     """The tree of a formula, of nodes that are allowed alone."""
     if not isinstance(text, str) or not text.strip():

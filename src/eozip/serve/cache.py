@@ -52,11 +52,13 @@ class ArrayCache:
             return entry.array
 
     def _fill(self, key: Hashable, entry: _Entry, make: Callable[[], np.ndarray]) -> None:
+        array: np.ndarray | None = None
         try:
             array = make()
-        finally:  # until it is there for good, the next one to ask tries again
-            with self._lock:
-                self._entries.pop(key, None)
+        finally:
+            if array is None:  # the next one to ask tries again
+                with self._lock:
+                    self._entries.pop(key, None)
         array.setflags(write=False)
         entry.array = array
         with self._lock:

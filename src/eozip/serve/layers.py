@@ -19,13 +19,14 @@ import numpy as np
 from eozip import sensors
 from eozip.arguments import store_path
 from eozip.chunk import api
-from eozip.codecs.scales import REDUCTIONS, all_over, averaged, size_at
+from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, size_at
 from eozip.errors import FormatError, InputError
-from eozip.raster import open_reader, open_scene
+from eozip.raster import open_product
 from eozip.serve.cache import ArrayCache
 from eozip.store import Description, describe
-from eozip.store.description import band_codes, check_same_pixels, in_band_order
+from eozip.store.description import band_codes, band_positions, check_same_grids, check_same_pixels
 from eozip.store.grid import Shape, Window
+from eozip.store.joined import joined, open_joined
 from eozip.store.pixels import open_pixels
 
 _BLOCK = 256  # side of an original's block
@@ -46,7 +47,7 @@ class Facts:
         crs: WKT, or None.
         transform: six affine coefficients, or None.
         nodata: DN without data, or None.
-        offset: radiometric offset in DN; reflectance = (DN - offset) * scale.
+        offsets: [T][C] radiometric offsets in DN; reflectance = (DN - offset) * scale.
         scale: reflectance of a DN.
     """
 
@@ -59,7 +60,7 @@ class Facts:
     crs: str | None
     transform: tuple[float, ...] | None
     nodata: int | None
-    offset: float
+    offsets: tuple[tuple[float, ...], ...]
     scale: float
 
 
@@ -177,7 +178,25 @@ class StoreLayer:
                 for stream in opened.streams(window.position):
                     needed = api.inspect(stream.head).reduced[reduce] if reduce > 1 else stream.total
                     data = opened.read(stream.start, stream.start + needed)
-                    _fill(out, _joined(api.decode(data, reduce=reduce), reduce), stream.first)
+                    _fill(out, self._joined(api.decode(data, reduce=reduce), reduce, extent), stream.first)
+        return out
+
+    def _joined(
+        self, made: np.ndarray | dict[int, np.ndarray], reduce: int, extent: tuple[int, int]
+    ) -> np.ndarray:
+        """One array on the finest grid at a reduction; the cells of coarser bands are repeated."""
+        if not isinstance(made, dict):
+            return made
+        finest = next(iter(made.values()))
+        size = size_at(extent, reduce)
+        out = np.empty((len(finest), self.description.grid.shape[1], *size), finest.dtype)
+        for grid, cells in zip(self.description.grids, made.values(), strict=True):
+            side = grid.factor * ratio(reduce, grid.factor)  # pixels of the store along one of these cells
+            rows, columns = (
+                np.minimum((np.arange(n) * reduce + reduce // 2) // side, have - 1)
+                for n, have in zip(size, cells.shape[2:])
+            )
+            out[:, list(grid.bands)] = cells[:, :, rows[:, None], columns]
         return out
 
     def chunk_at(self, t: int, row: int, column: int) -> tuple[Window, int]:
@@ -201,13 +220,9 @@ def _fill(out: np.ndarray, dn: np.ndarray, first: int) -> None:
     out[first : first + count] = dn[:count, :, : out.shape[2], : out.shape[3]]
 
 
-def _joined(made: np.ndarray | dict[int, np.ndarray], reduce: int) -> np.ndarray:
-    """One array on the finest grid; coarser bands are repeated."""
-    if not isinstance(made, dict):
-        return made
-    raise FormatError(
-        f"a chunk of groups {list(made)} in a store of one grid; the store was changed after writing"
-    )
+def _position(date: str | None, t: int, kept: Facts) -> int:
+    """Which date of a store one of its original is."""
+    return kept.dates.index(date) if date in kept.dates else min(t, len(kept.dates) - 1)
 
 
 def _by_place(description: Description) -> dict[tuple[int, int, int], tuple[Shape, Window]]:
@@ -237,8 +252,8 @@ def _store_facts(found: Description, name: str) -> Facts:
         crs=found.profile.crs,
         transform=found.profile.transform,
         nodata=found.codec.nodata,
-        offset=found.codec.offset,
-        scale=_scale(found.codec.sensor),
+        offsets=found.offsets,
+        scale=_scale(found),
     )
 
 
@@ -249,9 +264,11 @@ def _band_names(found: Description) -> list[str]:
     return [stored[i] or f"band_{i + 1}" for i in range(len(stored))]
 
 
-def _scale(sensor: str) -> float:
+def _scale(found: Description) -> float:
+    if found.product is not None and found.product.lattice is not None:
+        return found.product.lattice.step
     try:
-        return sensors.get(sensor).scale
+        return sensors.get(found.codec.sensor).scale
     except InputError:  # a sensor of one's own that is not here, or none
         return _SCALE
 
@@ -270,9 +287,12 @@ class OriginalLayer:
 
     def __init__(self, paths: Sequence[str], store: StoreLayer, cache: ArrayCache) -> None:
         found = store.description
-        scene = in_band_order(open_scene(list(paths)), found)
-        check_same_pixels(found, scene)
-        self._scene = scene.select([found.band_order.index(i) for i in range(len(found.band_order))])
+        self._source = joined(open_product(list(paths)), found.codec.nodata)
+        scene = self._source.scene
+        positions = band_positions(scene, found)
+        check_same_pixels(found, scene.select(positions))
+        check_same_grids(found, tuple(self._source.band_factors[i] for i in positions))
+        self._order = [positions[found.band_order.index(i)] for i in range(len(found.band_order))]
         self._cache = cache
         kept = store.facts
         dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
@@ -281,14 +301,14 @@ class OriginalLayer:
         self._facts = Facts(
             name=f"{kept.name}, original",
             kind="original",
-            shape=self._scene.shape,
+            shape=(scene.shape[0], *kept.shape[1:]),
             bands=kept.bands,
             dates=dates,
             tags=({},) * scene.shape[0],
             crs=kept.crs,
             transform=kept.transform,
             nodata=kept.nodata,
-            offset=kept.offset,
+            offsets=tuple(kept.offsets[_position(date, t, kept)] for t, date in enumerate(dates)),
             scale=kept.scale,
         )
 
@@ -305,7 +325,7 @@ class OriginalLayer:
         """DN [C, h, w] of a window of one date."""
         y, x = _reduced(rows, reduce), _reduced(columns, reduce)
         shape = (self._facts.shape[1], y.stop - y.start, x.stop - x.start)
-        out = np.zeros(shape, self._scene.dtype)
+        out = np.zeros(shape, self._source.scene.dtype)
         for top in range(rows.start // _BLOCK * _BLOCK, rows.stop, _BLOCK):
             for left in range(columns.start // _BLOCK * _BLOCK, columns.stop, _BLOCK):
                 key = (self._facts.name, t, top, left, reduce)
@@ -316,7 +336,7 @@ class OriginalLayer:
     def _block(self, t: int, top: int, left: int, reduce: int) -> np.ndarray:
         _, _, height, width = self._facts.shape
         rows, columns = slice(top, min(top + _BLOCK, height)), slice(left, min(left + _BLOCK, width))
-        with open_reader(self._scene) as reader:  # of this thread
+        with open_joined(self._source, self._order) as reader:  # of this thread
             dn = reader.read(slice(t, t + 1), rows, columns)[0]
         if reduce == 1:
             return dn

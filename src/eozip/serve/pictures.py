@@ -52,19 +52,21 @@ class View:
         """Whether three bands are drawn."""
         return self.formula is None
 
-    def values(self, dn: np.ndarray, facts: Facts) -> np.ndarray:
+    def values(self, dn: np.ndarray, facts: Facts, t: int) -> np.ndarray:
         """What is drawn, before it is stretched.
 
         Args:
             dn: [C, h, w].
             facts: of the layer that it is from.
+            t: the date that it is of.
 
         Returns:
             float32 reflectance [3, h, w] or the formula's values [1, h, w]; NaN where there is nothing.
         """
         if self.formula is None:
-            return np.stack([reflectance(dn[i], facts) for i in self.bands])
-        named = {name: reflectance(dn[facts.bands.index(name)], facts) for name in self.formula.bands}
+            return np.stack([reflectance(dn[i], facts, facts.offsets[t][i]) for i in self.bands])
+        places = {name: facts.bands.index(name) for name in self.formula.bands}
+        named = {name: reflectance(dn[i], facts, facts.offsets[t][i]) for name, i in places.items()}
         return self.formula(named).astype(np.float32)[None]
 
 
@@ -107,9 +109,15 @@ def known_indices(bands: Sequence[str]) -> dict[str, str]:
     return {name: text for name, text in INDICES.items() if is_known(name)}
 
 
-def reflectance(dn: np.ndarray, facts: Facts) -> np.ndarray:
-    """DN as reflectance, float32; NaN where there is no data."""
-    found = (dn.astype(np.float32) - np.float32(facts.offset)) * np.float32(facts.scale)
+def reflectance(dn: np.ndarray, facts: Facts, offset: float | np.ndarray) -> np.ndarray:
+    """DN as reflectance, float32; NaN where there is no data.
+
+    Args:
+        dn: any shape.
+        facts: of the layer that it is from.
+        offset: radiometric offset of its band and date, or of each of its values.
+    """
+    found = (dn.astype(np.float32) - np.asarray(offset, np.float32)) * np.float32(facts.scale)
     return found if facts.nodata is None else np.where(dn == facts.nodata, np.float32(np.nan), found)
 
 
@@ -256,10 +264,10 @@ def tile_values(
     reduce = reduction_for(layer, scale)
     _, _, height, width = layer.facts.shape
     y, x = _aligned(y, reduce, height), _aligned(x, reduce, width)
-    values = view.values(layer.read(t, y, x, reduce), layer.facts)
+    values = view.values(layer.read(t, y, x, reduce), layer.facts, t)
     if minus is not None:
         other, at = minus
-        values = values - view.values(other.read(at, y, x, reduce), other.facts)
+        values = values - view.values(other.read(at, y, x, reduce), other.facts, at)
     here = place.transform * Affine.translation(x.start, y.start) * Affine.scale(reduce)
     many = scale / reduce > 2
     reproject(
@@ -281,10 +289,10 @@ def whole_values(
 ) -> tuple[np.ndarray, int]:
     """Values of a view on the layer's own grid, all of it, and how many pixels one of them is."""
     dn, step = overview(layer, t, side)
-    values = view.values(dn, layer.facts)
+    values = view.values(dn, layer.facts, t)
     if minus is not None:
         other, at = minus
-        values = values - view.values(overview(other, at, side)[0], other.facts)
+        values = values - view.values(overview(other, at, side)[0], other.facts, at)
     return values, step
 
 

@@ -103,7 +103,7 @@ def point_series(layer: Layer, row: int, column: int, formula: Formula | None = 
 def _table(layer: Layer, dn: np.ndarray, formula: Formula | None) -> dict[str, Any]:
     """Values of pixels [T, C] and of a formula, ready for JSON."""
     facts = layer.facts
-    values = reflectance(dn, facts).astype(np.float64)
+    values = reflectance(dn, facts, np.array(facts.offsets)).astype(np.float64)
     missing = np.zeros(dn.shape, bool) if facts.nodata is None else dn == facts.nodata
     bound = bound_of(layer.description, facts) if isinstance(layer, StoreLayer) else None
     out: dict[str, Any] = {
@@ -208,7 +208,7 @@ def polygon_series(
     if not inside.any():
         raise InputError("geometry: expected a polygon with the centre of a pixel in it, got one without")
     names = [formula.text] if formula else list(facts.bands)
-    stats = [_stats(layer.read(t, rows, columns), inside, facts, formula) for t in range(facts.shape[0])]
+    stats = [_stats(layer.read(t, rows, columns), inside, facts, t, formula) for t in range(facts.shape[0])]
     return {
         "layer": facts.name,
         "pixels": int(inside.sum()),
@@ -232,12 +232,15 @@ def _window(geometry: Mapping[str, Any], transform: Affine, facts: Facts) -> tup
     return y, x
 
 
-def _stats(dn: np.ndarray, inside: np.ndarray, facts: Facts, formula: Formula | None) -> dict[str, list[Any]]:
+def _stats(
+    dn: np.ndarray, inside: np.ndarray, facts: Facts, t: int, formula: Formula | None
+) -> dict[str, list[Any]]:
     picked = dn[:, inside]
+    reflected = reflectance(picked, facts, np.array(facts.offsets[t])[:, None])
     if formula is None:
-        values = reflectance(picked, facts).astype(np.float64)
+        values = reflected.astype(np.float64)
     else:
-        named = {name: reflectance(picked[facts.bands.index(name)], facts) for name in formula.bands}
+        named = {name: reflected[facts.bands.index(name)] for name in formula.bands}
         values = formula(named)[None]
     found: dict[str, list[Any]] = {key: [] for key in ("count", "mean", "std", "min", "max")}
     for band in values:

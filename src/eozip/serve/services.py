@@ -66,7 +66,7 @@ def layer_document(number: int, layer: Layer, cloud: list[dict[str, Any]]) -> di
 
 def _store_document(layer: StoreLayer) -> dict[str, Any]:
     found = layer.description
-    raw = math.prod(found.grid.shape) * np.dtype(found.dtype).itemsize
+    raw = found.samples * np.dtype(found.dtype).itemsize
     return {
         "codec": found.codec.codec,
         "bytes": found.bytes,
@@ -127,7 +127,8 @@ def _tagged(tags: Mapping[str, str]) -> float | None:
 def _bright(layer: Layer, t: int) -> float | None:
     """Percent of the valid pixels of one date that are bright in blue; None without valid pixels."""
     dn, _ = overview(layer, t, 64)
-    blue = reflectance(dn[natural_colour(layer.facts.bands)[2]], layer.facts)
+    band = natural_colour(layer.facts.bands)[2]
+    blue = reflectance(dn[band], layer.facts, layer.facts.offsets[t][band])
     valid = blue[np.isfinite(blue)]
     return round(100 * float((valid > _BRIGHT).mean()), 1) if valid.size else None
 

@@ -2,8 +2,7 @@
 
     Scene > request > encode_store > .zarr or .zarr.zip > describe, decode_store, verify_store
 
-Only the codec is imported here: zarr loads it by its entry point for every reader of a store, who
-needs no rasterio.
+Names are imported when they are first used: importing this package loads neither zarr nor rasterio.
 """
 
 from __future__ import annotations
@@ -12,38 +11,43 @@ import importlib
 import sys
 from typing import Any
 
-from eozip.store.codec import EozipChunkCodec
-
 _HOMES = {
     "Appended": "append",
     "BudgetStore": "budget",
     "Decoded": "reader",
     "Description": "description",
-    "Repaired": "repair",
+    "EozipChunkCodec": "codec",
     "Exported": "exports",
+    "Repaired": "repair",
     "Report": "verify",
     "Request": "convert",
     "SectionSizes": "pixels",
     "Summary": "writer",
     "append_files": "convert",
     "append_store": "append",
+    "band_codes": "description",
     "budget_store": "budget",
+    "check_same_pixels": "description",
+    "choose_dates": "description",
     "decode_store": "reader",
     "describe": "description",
     "encode_files": "convert",
-    "encode_store": "writer",
     "encode_product": "convert",
+    "encode_store": "writer",
     "export_store": "exports",
+    "in_band_order": "description",
+    "is_plain_request": "exports",
     "make_request": "convert",
     "open_source": "windows",
     "read_dropped": "pixels",
+    "read_pixels": "pixels",
     "repair_store": "repair",
     "section_sizes": "pixels",
     "to_zarr": "convert",
     "verify_store": "verify",
 }
 
-__all__ = ["EozipChunkCodec", *_HOMES]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ from eozip.store.description import (
 )
 from eozip.store.documents import ARRAY, GROUP, LayerDocument, read
 from eozip.store.grid import Shape, Window, regular_groups
+from eozip.store.holding import held_by
 from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.layers import Placed, placed, put_values
 from eozip.store.metadata import layer_keys
@@ -377,7 +378,8 @@ def append_run(found: Description, new: NewDates, progress: Progress, drop: Mask
     grid = replace(found.grid, shape=(first + new.scene.shape[0], bands, height, width))
     scene = replace(new.scene, offsets=new.offsets)
     tally = tally_of(found.codec, scene, stored_order(found))
-    return Run(found.codec, grid, tally, progress, first, drop, stream_offsets(scene))
+    hold = held_by(found)
+    return Run(found.codec, grid, tally, progress, first, drop, stream_offsets(scene), hold)
 
 
 def grown_facts(found: Description, run: Run, more: int) -> dict[str, Any]:
@@ -407,6 +409,7 @@ def grown_facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         "empty_chunks": chunks - (old["chunks"] - old["empty_chunks"] + more),
         **{name: old[name] + more for name, more in _counts(run).items()},
         "groups": [*found.groups, *_new_groups(run)],
+        **({} if run.hold is None else run.hold.facts(old)),
     }
 
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from eozip.codecs.base import Codec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
 from eozip.keys import PlaceLike, place
+from eozip.purpose import Classifier, Purpose, parse_purposes
 from eozip.raster import Product, Scene, open_product, open_scene, with_fill
 from eozip.raster.delivered.arrays import product_of
 from eozip.raster.delivered.open import lattice_of
@@ -31,10 +32,16 @@ from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
-from eozip.store.grid import GOP
-from eozip.store.joined import joined
+from eozip.store.fitting import SampleSizes, encode_fitting
+from eozip.store.grid import GOP, plan
+from eozip.store.holding import Holding
+from eozip.store.joined import Joined, joined, open_joined
+from eozip.store.native import alignment, samples
 from eozip.store.records import as_product
-from eozip.store.writer import Progress, Summary, encode_store
+from eozip.store.sampling import learned_classes, pixels_in, sampled
+from eozip.store.writer import Progress, Summary, encode_store, pixels_of
+
+_SAMPLED = 12  # chunks from which the size of a store is told
 
 
 @dataclass(frozen=True)
@@ -260,6 +267,8 @@ def encode_files(
     harmonise: bool = False,
     lattice: float | Sequence[float] | None = None,
     skip_bad: bool = False,
+    purposes: str | Sequence[str] = (),
+    classes: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = _warn,
@@ -288,6 +297,9 @@ def encode_files(
         harmonise: see `assets`.
         lattice: see `assets`.
         skip_bad: see `assets`; what was left out is in the summary.
+        purposes: what the store must be good for, instead of a quality: "ndvi<0.02", "size<100MB"; see docs/purposes.md.
+            Every chunk is decoded and gets the lowest quality that serves them.
+        classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
         note: takes sentences that a person should read: unknown dates, files left out; by default a warning.
@@ -320,6 +332,8 @@ def encode_files(
             chunk=chunk,
             gop=gop,
             budgets=budgets,
+            purposes=purposes,
+            classes=classes,
             drop=drop,
             overwrite=overwrite,
             progress=progress,
@@ -400,6 +414,8 @@ def encode_product(
     chunk: int | None = None,
     gop: int = GOP,
     budgets: int | Sequence[int] | None = None,
+    purposes: str | Sequence[str] = (),
+    classes: str | Path | None = None,
     drop: MaskReader | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
@@ -420,6 +436,8 @@ def encode_product(
         chunk: see `quality`.
         gop: see `quality`.
         budgets: see `quality`.
+        purposes: as for `encode_files`.
+        classes: likewise.
         drop: mask on the finest grid; see `eozip.encode`.
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
@@ -436,18 +454,74 @@ def encode_product(
     facts = {"sensor": sensor, "nodata": nodata, "offset": offset, "likely": product.sensor}
     wanted = make_request(found.scene, codec, **asked, **facts, gop=gop)  # type: ignore[arg-type]
     _tell(wanted.notes, note)
-    return encode_store(
-        found.product,
-        out,
-        wanted.codec,
-        order=wanted.order,
-        chunk=chunk,
-        gop=gop,
-        overwrite=overwrite,
-        drop=drop,
-        facts=wanted.facts,
-        progress=progress,
-    )
+    settings: dict[str, Any] = {
+        "order": wanted.order,
+        "chunk": chunk,
+        "gop": gop,
+        "drop": drop,
+        "facts": wanted.facts,
+    }
+    settings["progress"] = progress
+    served = _purposes(purposes, asked)
+    if not served:
+        return encode_store(found.product, out, wanted.codec, overwrite=overwrite, **settings)
+    return _encode_for(found, out, wanted, served, classes, overwrite, settings)
+
+
+def _purposes(texts: str | Sequence[str], asked: Mapping[str, object]) -> tuple[Purpose, ...]:
+    """Purposes as they were given, which leave no other way of asking for quality.
+
+    Raises:
+        InputError: no purposes, or another way beside them.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        return ()
+    others = [name for name, value in asked.items() if value is not None]
+    if others:
+        raise InputError(
+            f"for: expected purposes alone, got {', '.join(others)} too; say them as purposes: psnr>=42, max-error<=20"
+        )
+    return parse_purposes(texts)
+
+
+def _encode_for(
+    found: Joined,
+    out: PlaceLike,
+    wanted: Request,
+    purposes: tuple[Purpose, ...],
+    classes: str | Path | None,
+    overwrite: bool,
+    settings: dict[str, Any],
+) -> Summary:
+    """Encodes for purposes: those of each chunk while it is coded, those of the whole store on the whole store."""
+    codec = replace(wanted.codec, quality=None, grids=found.grids(wanted.order))
+    pixels = pixels_of(found.scene.select(wanted.order), codec)
+    whole = [purpose for purpose in purposes if purpose.is_whole]
+    target = place("out", out)
+    if whole and not isinstance(target, Path):
+        raise InputError(
+            f"{out}: expected a store on this machine for {whole[0].text}, got a URL: it may take several tries; encode it "
+            "here and copy it"
+        )
+    learned: Classifier | None = None
+    sizes: SampleSizes | None = None
+    with open_joined(found, wanted.order) as reader:
+        grid = plan(found.scene.shape, settings["chunk"], settings["gop"], alignment=alignment(codec.grids))
+        if classes is not None:
+            learned = learned_classes(classes, found.scene.profile, reader, grid, pixels)
+        Holding(purposes, pixels, learned).check()  # before anything is encoded
+        if len(whole) == len(purposes):
+            sizes = SampleSizes(list(sampled(reader, grid, _SAMPLED, codec.nodata)), codec, pixels_in(grid))
+    held = {"purposes": purposes, "classes": learned, **settings}
+    if not isinstance(target, Path) or not whole:
+        return encode_store(found.product, out, codec, overwrite=overwrite, **held)
+
+    def encode(part: Path, quality: int | None) -> Summary:
+        return encode_store(found.product, part, replace(codec, quality=quality), **held)
+
+    raw = samples(grid.shape, codec.grids) * found.scene.dtype.itemsize
+    return encode_fitting(encode, target, whole, raw, sizes, overwrite=overwrite)
 
 
 def append_files(

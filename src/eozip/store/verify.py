@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from eozip.raster import Scene
 from eozip.raster.product import Product
 from eozip.store.description import Description, band_positions, check_same_grids, describe
 from eozip.store.grid import Shape, Window
+from eozip.store.holding import Holding, held_by
 from eozip.store.joined import JoinedReader, joined, open_joined
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
 from eozip.store.records import as_product
@@ -40,6 +42,7 @@ class Report:
         date_psnr: [T] the same for each date; empty where not compared.
         date_dropped: [T] pixels that are forecast, of H x W; empty where not compared.
         unequal: pixels that differ from the source, dropped ones aside; None where not compared.
+        purposes: what the store was made for, with the worst value that was found; None: the best there is.
     """
 
     chunks: int
@@ -50,6 +53,7 @@ class Report:
     date_psnr: list[float | None] = field(default_factory=list)
     date_dropped: list[int] = field(default_factory=list)
     unequal: int | None = None
+    purposes: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -83,7 +87,7 @@ def verify_store(
     report = Report(description.grid.chunk_count)
     tally = _tally(description)
     with open_pixels(description) as pixels, _source(description, against) as source:
-        checker = _Checker(pixels, report, full, source, tally)
+        checker = _Checker(pixels, report, full, source, tally, held_by(description))
         for done, (shard, window, opened) in enumerate(checker.chunks(), start=1):
             checker.check(shard, window, opened)
             progress(done, report.chunks)
@@ -91,6 +95,8 @@ def verify_store(
     _check_lengths(description, report)
     if source is not None:
         _check_tally(description, report, tally)
+        report.purposes = {} if checker.hold is None else checker.hold.found()
+    _check_size(description, report)
     return report
 
 
@@ -132,6 +138,7 @@ class _Checker:
     full: bool
     source: JoinedReader | None
     tally: Tally
+    hold: Holding | None
 
     def chunks(self) -> Iterator[tuple[Shape, Window, Shard | None]]:
         for shard in self.pixels.description.grid.shards():
@@ -179,6 +186,39 @@ class _Checker:
                 raise FormatError(
                     f"expected no pixel to be off by more than {most} DN, got {np.count_nonzero(error > most)} of which "
                     f"the worst is off by {error.max()}"
+                )
+        if self.hold is not None:
+            self._check_purposes(self.hold, window, original, dn, dropped)
+
+    def _check_purposes(
+        self, hold: Holding, window: Window, original: np.ndarray, dn: np.ndarray, dropped: np.ndarray
+    ) -> None:
+        """Measures again what the store was made for: `original` in the order of the source, `dn` in the array's."""
+        found = self.pixels.description
+        dates = range(*window.times)
+        if found.facts.get("unmeasured") and set(dates) & set(found.facts["unmeasured"]):
+            return  # another program wrote them, for no purpose
+        stored = original[:, np.argsort(found.band_order)]
+        offsets = [Counter(found.offsets[t]).most_common(1)[0][0] for t in dates]
+        faults = []
+        for offset in sorted(set(offsets)):
+            these = [i for i, other in enumerate(offsets) if other == offset]
+            faults += hold.faults(stored[these], dn[these], dropped[these], offset)
+        if faults:
+            raise FormatError("; ".join(faults))
+
+
+def _check_size(description: Description, report: Report) -> None:
+    """Whether the store as a whole is as small as it was to be."""
+    hold = held_by(description)
+    raw = description.samples * np.dtype(description.dtype).itemsize
+    for purpose in () if hold is None else hold.purposes:
+        if purpose.is_whole:
+            value = float(description.bytes) if purpose.what == "size" else raw / description.bytes
+            report.purposes[purpose.text] = value
+            if not purpose.is_served(value):
+                report.failures.append(
+                    f"{purpose.text}: expected {purpose.meaning} to hold this, got {value:,.6g}"
                 )
 
 

@@ -21,18 +21,21 @@ import zarr
 import eozip
 from eozip.bitstream import samples_problem
 from eozip.chunk.encoding import EncodedChunk, check_droppable
-from eozip.chunk.pixels import PEAK, unit_of
+from eozip.chunk.pixels import PEAK, REFLECTANCE, unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
 from eozip.errors import InputError
 from eozip.keys import Place, PlaceLike, place
+from eozip.purpose import Classifier, Pixels, Purpose
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
+from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
 from eozip.store.container import Container, check_target, writing
 from eozip.store.documents import ARRAY
 from eozip.store.grid import GOP, Grid, Shape, Window, plan
+from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.layers import grid_names, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
@@ -86,6 +89,7 @@ class Summary:
         layered: chunks with a residual layer; `without_network`: chunks coded losslessly or near-losslessly.
         left_out: sentences about dates that were left out, as they are damaged.
         rounding: of values that were not whole numbers, how far one was from its DN at most; None of whole numbers.
+        purposes: what the store was made for, with the worst value of its chunks; None: the best there is.
         seconds: wall time; `mpx_per_s` millions of pixels (H x W of all bands and dates at once) per second.
     """
 
@@ -119,6 +123,7 @@ class Summary:
     without_network: int
     left_out: list[str]
     rounding: float | None
+    purposes: dict[str, float | None]
     seconds: float
     mpx_per_s: float
 
@@ -135,6 +140,7 @@ class Run:
         first: first date of the store that is written; those before it are there already.
         drop: mask of the dates written, of which cells that are hidden altogether are not coded; None: none.
         offsets: [T written] radiometric offset that streams of a date say; empty: the codec's.
+        hold: purposes that every chunk serves; None: none.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
 
@@ -145,6 +151,7 @@ class Run:
     first: int = 0
     drop: MaskReader | None = None
     offsets: tuple[int, ...] = ()
+    hold: Holding | None = None
     done: int = 0
     empty: int = 0
     missed: int = 0
@@ -192,6 +199,8 @@ def encode_store(
     gop: int = GOP,
     overwrite: bool = False,
     drop: MaskReader | None = None,
+    purposes: Sequence[Purpose] = (),
+    classes: Classifier | None = None,
     facts: dict[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Summary:
@@ -206,6 +215,8 @@ def encode_store(
         gop: most dates in one chunk.
         overwrite: whether an existing output may be replaced.
         drop: mask on the scene's grid (`eozip.raster.masks.open_mask`); see `eozip.encode`.
+        purposes: that every chunk is to serve, instead of what `codec` asks for; those of the whole store are only recorded.
+        classes: for the purpose "agreement".
         facts: provenance added to what the store records.
         progress: see `Progress`.
 
@@ -238,7 +249,9 @@ def encode_store(
     layers = placed(found.product.beside, scene, grid, alignment(codec.grids))
     labels = band_labels(scene.select(order), codec.sensor)
     extras = extras_of(found, layers, samples(grid.shape, codec.grids), labels)
+    hold = _holding(purposes, classes, scene.select(order), codec) if purposes else None
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
+    settings["hold"] = hold
     with open_joined(found, order) as reader:
         run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)
         rounding = None if scene.lattice is None else reader.rounding
@@ -260,6 +273,7 @@ def write_arrays(
     check: Callable[[Run], None] = lambda run: None,
     beside: Callable[[zarr.Group], None] = lambda group: None,
     extras: Extras | None = None,
+    hold: Holding | None = None,
 ) -> Run:
     """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
 
@@ -277,12 +291,13 @@ def write_arrays(
         check: called when all pixels are written; an exception from it leaves nothing behind.
         beside: adds arrays of its own to the store's group.
         extras: what a product has beyond a scene.
+        hold: purposes that every chunk is to serve.
 
     Raises:
         OutputError: the output exists or cannot be written.
     """
     tally, offsets = tally_of(codec, scene, order), stream_offsets(scene)
-    run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets)
+    run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets, hold=hold)
     with writing(target, overwrite) as container:
         _write_shards(run, reader, container)
         check(run)
@@ -362,7 +377,7 @@ def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[
     Chunks are coded beside each other (`eozip.threads`).
     """
     total = run.total
-    encode = partial(_encode_chunk, run.codec)
+    encode = partial(_encode_chunk, run.codec, run.hold)
     coded = each(encode, _chunks(run, reader), total, network=needs_torch(run.codec.codec))
     for shard, chunks in groupby(coded, key=lambda pair: pair[0].shard):
         streams: dict[Shape, bytes] = {}
@@ -388,17 +403,55 @@ def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
                 yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop, offsets)
 
 
-def _encode_chunk(codec: EozipChunkCodec, chunk: _Chunk) -> tuple[_Chunk, list[EncodedChunk]]:
+def _holding(
+    purposes: Sequence[Purpose], classes: Classifier | None, stored: Scene, codec: EozipChunkCodec
+) -> Holding:
+    """What the chunks of an array hold.
+
+    Raises:
+        InputError: purposes that these bands cannot have.
+    """
+    hold = Holding(tuple(purposes), pixels_of(stored, codec), classes)
+    hold.check()
+    return hold
+
+
+def pixels_of(stored: Scene, codec: EozipChunkCodec) -> Pixels:
+    """What is known of the pixels of an array, for purposes.
+
+    Args:
+        stored: the scene, its bands in the order of the array.
+        codec: of the array.
+    """
+    labels = band_labels(stored, codec.sensor)
+    names = tuple(canonical_name(label) or label for label in labels)
+    factors = band_factors(codec.grids, len(labels)) if codec.grids else ()
+    return Pixels(names, codec.offset, REFLECTANCE / unit_of(codec.sensor), codec.nodata, factors)
+
+
+def _encode_chunk(
+    codec: EozipChunkCodec, hold: Holding | None, chunk: _Chunk
+) -> tuple[_Chunk, list[EncodedChunk]]:
     """A chunk and its streams, their pixels known; none where zarr's fill value says it all."""
     if np.all(chunk.dn == (codec.nodata or 0)):
         return chunk, []
-    return chunk, [_encode_run(codec, chunk, dates, offset) for dates, offset in chunk.runs()]
+    return chunk, [_encode_run(codec, hold, chunk, dates, offset) for dates, offset in chunk.runs()]
 
 
-def _encode_run(codec: EozipChunkCodec, chunk: _Chunk, dates: slice, offset: int) -> EncodedChunk:
+def _encode_run(
+    codec: EozipChunkCodec, hold: Holding | None, chunk: _Chunk, dates: slice, offset: int
+) -> EncodedChunk:
     drop = None if chunk.drop is None else chunk.drop[dates]
-    coded = codec.encoded(chunk.dn[dates], drop=drop, offset=offset)
-    return coded if coded.pixels is not None else replace(coded, pixels=codec.decoded(coded.blob))
+
+    def encode(settings: Mapping[str, Any]) -> EncodedChunk:
+        asked = replace(codec, **settings)
+        hidden = None if asked.codec == LOSSLESS else drop  # which codes every pixel
+        coded = asked.encoded(chunk.dn[dates], drop=hidden, offset=offset)
+        return coded if coded.pixels is not None else replace(coded, pixels=asked.decoded(coded.blob))
+
+    if hold is None or not hold.by_chunk:
+        return encode({})
+    return hold.encoded(encode, chunk.dn[dates], offset=offset).coded
 
 
 def _keep_streams(
@@ -454,6 +507,7 @@ def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "chunks_with_residual_layer": run.layered,
         "chunks_without_network": run.without_network,
         **({} if run.drop is None else {"date_dropped": run.date_dropped()}),
+        **({} if run.hold is None else run.hold.facts()),
     }
 
 
@@ -507,6 +561,7 @@ def _summary(
         without_network=run.without_network,
         left_out=list(product.left_out),
         rounding=rounding,
+        purposes={} if run.hold is None else run.hold.found(),
         seconds=seconds,
         mpx_per_s=times * height * width / 1e6 / seconds,
     )

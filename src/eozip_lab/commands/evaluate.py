@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eozip.cli.common import CommaList, json_option, print_json, progress_bar, tell, threads_option
+from eozip_lab import evaluate as evaluating
 
 if TYPE_CHECKING:
     from eozip_lab.evaluate.evaluation import Plan
@@ -87,19 +88,18 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
     dates of a place), or .npz stacks [T, C, H, W]. Writes FOLDER/report.json and report.html; finished points are kept, and
     the same command continues a run that was stopped.
     """
-    from eozip_lab.evaluate.evaluation import REPORT, Notices
-    from eozip_lab.evaluate.evaluation import evaluate as measure
-    from eozip_lab.evaluate.html_report.page import write_report
 
     plan = _plan(data, options)
     with _Phases(quiet=as_json) as phases:
         sweep, crops = phases.begin("Evaluating", "points"), phases.begin("Crops", "files")
-        report = measure(plan, out, Notices(sweep, crops, _say_unavailable, _say_left_out))
-        page = write_report(out, phases.begin("Report", "parts"))
+        report = evaluating.evaluate(
+            plan, out, evaluating.Notices(sweep, crops, _say_unavailable, _say_left_out)
+        )
+        page = evaluating.write_report(out, phases.begin("Report", "parts"))
     if as_json:
-        print_json({"report": str(out / REPORT), "page": str(page), **_facts(report)})
+        print_json({"report": str(out / evaluating.REPORT), "page": str(page), **_facts(report)})
     else:
-        tell(f"{_text(report, out / REPORT)}\nto look at: {page}")
+        tell(f"{_text(report, out / evaluating.REPORT)}\nto look at: {page}")
     if report["failures"]:
         first = report["failures"][0]
         raise click.ClickException(
@@ -135,11 +135,9 @@ class _Phases:
 
 
 def _plan(data: tuple[Path, ...], options: dict[str, Any]) -> Plan:
-    from eozip_lab.evaluate.evaluation import Plan
-    from eozip_lab.evaluate.inputs import Reading
 
     bands = tuple(options["bands"]) if options["bands"] else None
-    reading = Reading(
+    reading = evaluating.Reading(
         options["size"] or None,
         options["grid"],
         bands,
@@ -147,7 +145,7 @@ def _plan(data: tuple[Path, ...], options: dict[str, Any]) -> Plan:
         options["offset"],
         options["nodata"],
     )
-    return Plan(
+    return evaluating.Plan(
         data,
         reading,
         _names(options["codecs"]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import eozip.inpaint as filling
 from eozip.cli.common import (
     json_option,
     overwrite_option,
@@ -18,6 +19,9 @@ from eozip.cli.common import (
     use_threads,
 )
 from eozip.errors import OutputError
+from eozip_lab import inpainting as protocols
+from eozip_lab.evaluate.provenance import as_json as json_text
+from eozip_lab.evaluate.provenance import provenance, write_text
 
 if TYPE_CHECKING:
     from eozip.inpaint.predict import Predictor
@@ -68,16 +72,13 @@ def evaluate_inpainting(
     DATA is a folder of <place>_<number>.tif, an .npz (reflectance, dates, bands), or AllClear's metadata. An interrupted
     run goes on where it stopped: finished rows lie in OUT.rows.jsonl until the end.
     """
-    from eozip_lab.evaluate.provenance import as_json as json_text
-    from eozip_lab.evaluate.provenance import provenance, write_text
-    from eozip_lab.inpainting.run import Journal
 
     if out.exists() and not options["overwrite"]:
         raise OutputError(f"{out} exists already; choose another name or pass --overwrite")
     use_threads(options["threads"])
     chosen = _chosen(predictors, protocol)
     lines = out.with_name(out.name + ".rows.jsonl")
-    journal = Journal(lines)
+    journal = protocols.Journal(lines)
     run = _allclear if protocol == "allclear" else _masks
     found = run(data, chosen, journal, as_json, options)
     document = {
@@ -97,25 +98,23 @@ def evaluate_inpainting(
 def _masks(
     data: tuple[Path, ...], chosen: list[Predictor], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from eozip.inpaint.registry import default_for
-    from eozip_lab.inpainting.gallery import Gallery
-    from eozip_lab.inpainting.run import run_cases, summary
-    from eozip_lab.inpainting.synthetic_clouds import COVERS, cases, load_truths
 
-    covers = _covers(options["covers"]) if options["covers"] else COVERS
-    truths = [truth for path in data for truth in load_truths(path)]
-    found = (case for truth in truths for case in cases(truth, covers, options["repeats"]))
+    covers = _covers(options["covers"]) if options["covers"] else protocols.COVERS
+    truths = [truth for path in data for truth in protocols.load_truths(path)]
+    found = (case for truth in truths for case in protocols.cases(truth, covers, options["repeats"]))
     total = len(truths) * len(covers) * 3 * options["repeats"]
     gallery = (
-        Gallery(options["pictures"], next(truth.bands for truth in truths)) if options["pictures"] else None
+        protocols.Gallery(options["pictures"], next(truth.bands for truth in truths))
+        if options["pictures"]
+        else None
     )
     with progress_bar("Comparing", "cases", quiet=quiet) as progress:
         done = iter(range(1, total + 1))
         extra = {} if gallery is None else {"seen": gallery.take}
-        run_cases(found, chosen, journal, lambda key: progress(next(done), total), **extra)
+        protocols.run_cases(found, chosen, journal, lambda key: progress(next(done), total), **extra)
     if gallery is not None:
         gallery.finish()
-    return {"default": default_for(len(truths[0].bands)), "summary": summary(journal.rows)}
+    return {"default": filling.default_for(len(truths[0].bands)), "summary": protocols.summary(journal.rows)}
 
 
 def _covers(text: str) -> tuple[float, ...]:
@@ -130,38 +129,35 @@ def _covers(text: str) -> tuple[float, ...]:
 
 def _chosen(predictors: str | None, protocol: str) -> list[Any]:
     """The predictors of a protocol; AllClear's own baselines by the names that its command has."""
-    from eozip.inpaint.registry import NAMES, get_predictor
-    from eozip_lab.inpainting.allclear import LEAST_CLOUDY, MOSAICING, PUBLISHED
 
-    theirs = PUBLISHED if protocol == "allclear" else {}
-    extra = [LEAST_CLOUDY.name, MOSAICING.name] if theirs else []
-    names = predictors.split(",") if predictors else [*NAMES, *extra]
-    return [theirs.get(name) or get_predictor(name) for name in names]
+    theirs = protocols.PUBLISHED if protocol == "allclear" else {}
+    extra = [protocols.LEAST_CLOUDY.name, protocols.MOSAICING.name] if theirs else []
+    names = predictors.split(",") if predictors else [*filling.NAMES, *extra]
+    return [theirs.get(name) or filling.get_predictor(name) for name in names]
 
 
 def _allclear(
     data: tuple[Path, ...], chosen: list[Any], journal: Journal, quiet: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from eozip.inpaint.registry import default_for
-    from eozip_lab.inpainting.allclear import BANDS, read_samples
-    from eozip_lab.inpainting.run import allclear_means, land_cover_means, run_allclear
 
-    samples = [sample for path in data for sample in read_samples(path, options["root"])][: options["limit"]]
+    samples = [sample for path in data for sample in protocols.read_samples(path, options["root"])][
+        : options["limit"]
+    ]
     with progress_bar("Comparing", "samples", quiet=quiet) as progress:
         done = iter(range(1, len(samples) + 1))
-        run_allclear(samples, chosen, journal, lambda key: progress(next(done), len(samples)))
+        protocols.run_allclear(samples, chosen, journal, lambda key: progress(next(done), len(samples)))
     names = [predictor.name for predictor in chosen]
-    means = allclear_means(samples, names, journal, options["batch"])
+    means = protocols.allclear_means(samples, names, journal, options["batch"])
     finite = {
         name: {k: v if math.isfinite(v) else None for k, v in found.items()} for name, found in means.items()
     }
     found = {
-        "default": default_for(BANDS),
+        "default": filling.default_for(protocols.BANDS),
         "samples": len(samples),
         "batch": options["batch"],
         "means": finite,
     }
-    return {**found, "land_cover": land_cover_means(samples, names, journal)}
+    return {**found, "land_cover": protocols.land_cover_means(samples, names, journal)}
 
 
 def _number(value: float | None) -> str:

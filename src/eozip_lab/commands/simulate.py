@@ -25,7 +25,7 @@ def simulate(
     out: Path, dates: int, size: int, seed: int, nodata_edge: bool, overwrite: bool, as_json: bool
 ) -> None:
     """Write a made-up Sentinel-2 season (not measured) into the folder OUT, one GeoTIFF a date."""
-    from eozip_lab.simulate import simulate as write_season
+    from eozip_lab.simulate import simulate as write_season  # rasterio is slow to import
 
     with progress_bar("Simulating", "windows", quiet=as_json) as progress:
         paths = write_season(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eozip.cli.common import bytes_text, json_option, print_json, tell
+from eozip_lab import train as training
 
 if TYPE_CHECKING:
     from eozip_lab.train.loop import Outcome
@@ -91,40 +92,28 @@ def _train(ctx: click.Context, recipe: str, options: dict[str, Any], as_json: bo
 
 def _run_of(recipe: str, options: dict[str, Any]) -> Callable[..., Outcome]:
     """The run for a recipe's kind; takes options that are not for it out of `options`."""
-    from eozip_lab.train.pyramid.recipe import KIND
-    from eozip_lab.train.recipe import kind_named
-
-    if kind_named(recipe) != KIND:
-        from eozip_lab.train import loop
-
-        return loop.run
-    from eozip_lab.train import pyramid
-
+    if training.kind_named(recipe) != training.KIND:
+        return training.run
     device, data = options.pop("device"), options.pop("data")
     if device not in (None, "cpu") or data is not None:
         raise click.UsageError(
-            f"{KIND} is trained on the CPU, on the recipe's data: leave out --device and --data."
+            f"{training.KIND} is trained on the CPU, on the recipe's data: leave out --device and --data."
         )
-    return pyramid.run
+    return training.run_pyramid
 
 
 def _refuse_pyramid(recipe: str) -> None:
     """--pack, --profile and --card are for networks with validation places."""
-    from eozip_lab.train.pyramid.recipe import KIND
-    from eozip_lab.train.recipe import kind_named
-
-    if kind_named(recipe) == KIND:
+    if training.kind_named(recipe) == training.KIND:
         raise click.UsageError(
-            f"{KIND} can be trained, but not packed, profiled or measured; see `eozip evaluate`."
+            f"{training.KIND} can be trained, but not packed, profiled or measured; see `eozip evaluate`."
         )
 
 
 def _pack(recipe: str, out: Path, limit_mib: float, seed: int, as_json: bool) -> None:
-    from eozip_lab.train import packing
-
     if not as_json:
         tell("packing: ordering and compressing tiles takes minutes", err=True)
-    done = packing.pack(recipe, out, limit_mib, seed)
+    done = training.pack(recipe, out, limit_mib, seed)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
     else:
@@ -132,7 +121,7 @@ def _pack(recipe: str, out: Path, limit_mib: float, seed: int, as_json: bool) ->
 
 
 def _profile(recipe: str, options: dict[str, Any], as_json: bool) -> None:
-    from eozip_lab.train import profile
+    from eozip_lab.train import profile  # imports torch
 
     chosen = {key: options[key] for key in ("steps", "device", "threads", "data")}
     found = profile.profile(recipe, **chosen)
@@ -143,9 +132,7 @@ def _profile(recipe: str, options: dict[str, Any], as_json: bool) -> None:
 
 
 def _card(recipe: str, weights: Path, data: Path | None, as_json: bool) -> None:
-    from eozip_lab.train import export
-
-    card = export.renew(weights, recipe, data)
+    card = training.renew(weights, recipe, data)
     if as_json:
         print_json({"card": str(card)})
     else:

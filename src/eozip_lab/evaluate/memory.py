@@ -57,7 +57,7 @@ def _from_status(field: str) -> int | None:
 
 def _process_peak() -> int | None:
     try:
-        import resource
+        import resource  # not on Windows
     except ImportError:
         return None  # Windows
     unit = 1 if sys.platform == "darwin" else 1024

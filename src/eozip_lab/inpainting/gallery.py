@@ -11,6 +11,7 @@ import numpy as np
 
 from eozip.errors import InputError
 from eozip.inpaint.predict import Predictor
+from eozip.picture import new_figure
 from eozip_lab.evaluate.provenance import write_bytes
 from eozip_lab.inpainting.synthetic_clouds import Case
 
@@ -34,17 +35,11 @@ def draw(
         InputError: matplotlib is not installed.
         OutputError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
     low, high = np.percentile(truth, (2, 98))
     views = {name: _view(np.where(hidden, x, truth), low, high) for name, x in found.items()}
     shown = _view(truth, low, high)
     panels = {"given": np.where(hidden[..., None], _HIDDEN, shown), **views, "truth": shown}
-    figure = Figure(figsize=(_PANEL * len(panels), _PANEL + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_PANEL * len(panels), _PANEL + 0.6)
     figure.suptitle(title)
     for axes, (name, panel) in zip(figure.subplots(1, len(panels)), panels.items()):
         axes.imshow(panel, interpolation="nearest")

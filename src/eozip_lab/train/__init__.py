@@ -2,11 +2,30 @@
 
 run(recipe, minutes=..., out=...)   trains; `eozip train RECIPE`
 pack(recipe, out, limit_mib)        the most varied crops of a recipe's data in one file, for another machine
+
+Names are imported when they are first used, so that commands that mention them start quickly, without torch.
 """
 
 from __future__ import annotations
 
-from eozip_lab.train.loop import Outcome, run
-from eozip_lab.train.packing import pack
+import importlib
+from typing import Any
 
-__all__ = ["Outcome", "pack", "run"]
+_HOMES = {
+    "KIND": "pyramid.recipe:KIND",
+    "Outcome": "loop:Outcome",
+    "kind_named": "recipe:kind_named",
+    "pack": "packing:pack",
+    "renew": "export:renew",
+    "run": "loop:run",
+    "run_pyramid": "pyramid.loop:run",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

@@ -165,7 +165,7 @@ class Scenes:
 
     def __init__(self, source: DataSource, band_names: Sequence[str]) -> None:
         # rasterio is imported here: training on stacks does not need it
-        from eozip.raster import open_scene
+        from eozip.raster import open_scene  # a machine that trains on packs may lack rasterio
 
         self.size = source.crop
         self.paths = tuple(p for p in _geotiffs(located(source.path)) if is_chosen(p.stem, source))
@@ -205,7 +205,7 @@ class Scenes:
         return self._reader(k).read(slice(0, 1), slice(i, i + self.size), slice(j, j + self.size))[0]
 
     def _reader(self, k: int) -> Any:
-        from eozip.raster.read import SceneReader
+        from eozip.raster.read import SceneReader  # a machine that trains on packs may lack rasterio
 
         if k not in self._readers:
             while len(self._readers) >= _OPEN_SCENES:

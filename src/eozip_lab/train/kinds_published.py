@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eozip import hub, sensors
+from eozip.codecs import sources
 from eozip.codecs.terracodec.models import ElicModel, FactorizedModel
 from eozip.entropy.factorized import FactorizedPrior
 from eozip.entropy.gaussian import LIKELIHOOD_MIN, SCALE_MIN, gaussian_likelihood
@@ -213,8 +214,6 @@ def save(folder: Path, model: nn.Module, full_id: str, sensor: str, card: str) -
 
 
 def load(folder: Path) -> Any:
-    from eozip.codecs import sources
-
     return sources.load(folder)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from eozip.chunk.pixels import psnr
 from eozip.outputs import publish
+from eozip.picture import new_figure
 from eozip_lab.train.data_sources import open_sources
 from eozip_lab.train.kinds import kind_for
 from eozip_lab.train.recipe import Recipe
@@ -57,7 +58,7 @@ def worst_chunk(codec: Any, stacks: Sequence[Stack]) -> Chunk:
 
 
 def _coded(codec: Any, stack: Stack, date: int) -> Chunk:
-    from eozip.chunk import api
+    from eozip.chunk import api  # a machine that trains may lack constriction
 
     dn = np.clip(stack.dn[date], 0, 65535).astype(np.uint16)
     blob = api.encode(dn, codec, QUALITY)
@@ -83,11 +84,7 @@ def draw_worst(chunk: Chunk, band_names: Sequence[str], path: Path) -> None:
 
 
 def _figure(chunk: Chunk, band_names: Sequence[str]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.4, 3.2)
     names = _RED_GREEN_BLUE if set(_RED_GREEN_BLUE) <= set(band_names) else list(band_names)[:3]
     rgb = [list(band_names).index(name) for name in names]
     top = float(np.percentile(chunk.dn[rgb], 99)) or 1.0

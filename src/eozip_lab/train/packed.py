@@ -155,7 +155,7 @@ def jpegxl(direction: str) -> Callable[..., Any]:
         InputError: imagecodecs is not installed.
     """
     try:
-        import imagecodecs
+        import imagecodecs  # optional
     except ImportError as error:
         raise InputError("packed training data needs imagecodecs: pip install 'eozip[train]'") from error
     return getattr(imagecodecs, f"jpegxl_{direction}")

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from eozip.errors import InputError
 from eozip.outputs import publish
+from eozip.picture import new_figure
 
 LOG, CURVE = "log.jsonl", "curve.png"
 _PLAIN_SECONDS = 30.0  # between two lines where stderr is no terminal
@@ -150,11 +151,7 @@ def need_matplotlib() -> None:
 
 def draw_curve(lines: list[dict[str, Any]], path: Path) -> None:
     """Loss over steps, and the rate-distortion curves of the validations: PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4.5)
     left, right = figure.subplots(1, 2)
     _draw_loss(left, [line for line in lines if line["event"] == "train"])
     _draw_points(right, [line for line in lines if line["event"] in ("validation", "bytes")])

@@ -65,7 +65,7 @@ def place_files(recipe: Recipe) -> tuple[Path, ...]:
 def _pixels(place: Place, band_names: Sequence[str]) -> np.ndarray:
     paths = [located(path) for path in place.paths]
     if not place.array:
-        from eozip.raster import open_scene, read_window
+        from eozip.raster import open_scene, read_window  # a machine that trains on packs may lack rasterio
 
         scene = open_scene(paths, band_names)
         dn = read_window(scene, slice(None), slice(None), slice(None))
@@ -119,7 +119,7 @@ def real_bytes(
         qualities: 0 .. 100.
         done: called after each measurement.
     """
-    from eozip.chunk import api
+    from eozip.chunk import api  # a machine that trains may lack constriction
 
     points = []
     for quality in qualities:

@@ -31,7 +31,7 @@ from eozip.sensors import get
 from eozip.sensors.sensor import canonical_name
 
 if TYPE_CHECKING:
-    import xarray as xr
+    import xarray as xr  # slow to import
 
 _TIME, _BAND = ("time", "t"), ("band", "bands", "variable", "wavelength")
 _Y, _X = ("y", "latitude", "lat", "Y"), ("x", "longitude", "lon", "X")

@@ -266,7 +266,7 @@ def _missing(need: str) -> str | None:
 
 
 def _missing_in_imagecodecs(part: str) -> str | None:
-    import imagecodecs
+    import imagecodecs  # optional
 
     if getattr(getattr(imagecodecs, part, None), "available", False):
         return None
@@ -274,7 +274,7 @@ def _missing_in_imagecodecs(part: str) -> str | None:
 
 
 def _missing_in_av(part: str) -> str | None:
-    import av
+    import av  # optional
 
     for mode in ("w", "r"):
         try:

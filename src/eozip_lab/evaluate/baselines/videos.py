@@ -206,7 +206,7 @@ def _not_root() -> Iterator[None]:
 
 
 def _packets(encoder: str, pixels: str, frames: np.ndarray, options: dict[str, str]) -> Iterator[bytes]:
-    import av
+    av = _av()
 
     context: Any = av.CodecContext.create(encoder, "w")
     context.height, context.width = frames.shape[1:]
@@ -223,7 +223,7 @@ def _packets(encoder: str, pixels: str, frames: np.ndarray, options: dict[str, s
 
 def _frame(plane: np.ndarray, pixels: str) -> Any:
     """A frame of one plane; where the format has colour, it is flat."""
-    import av
+    av = _av()
 
     if pixels.startswith("gray"):
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(plane), format=pixels)
@@ -235,7 +235,7 @@ def _frame(plane: np.ndarray, pixels: str) -> Any:
 
 
 def _frames(decoder: str, data: bytes, shape: tuple[int, int, int], what: str) -> np.ndarray:
-    import av
+    av = _av()
 
     context: Any = av.CodecContext.create(decoder, "r")
     context.thread_count = 1
@@ -254,3 +254,10 @@ def _plane(frame: Any) -> np.ndarray:
     """uint16 [H, W], the grey of a frame."""
     plane = frame.planes[0]
     return np.ndarray((frame.height, plane.line_size // 2), "<u2", buffer=plane)[:, : frame.width].copy()
+
+
+def _av() -> Any:
+    """PyAV, which is optional: KLT + JPEG 2000 imports this module without it."""
+    import av
+
+    return av

@@ -102,7 +102,7 @@ def error_map(dn: np.ndarray, dn_hat: np.ndarray) -> np.ndarray:
 
 def error_colours() -> list[list[int]]:
     """[256, 3] colours of small to large errors."""
-    import matplotlib
+    import matplotlib  # optional
 
     return matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist()
 
@@ -202,6 +202,6 @@ def _stretch(dn: np.ndarray, bands: Sequence[str], band: str) -> tuple[float, fl
 
 
 def _png(picture: np.ndarray) -> str:
-    import imagecodecs
+    import imagecodecs  # optional
 
     return data_uri(imagecodecs.png_encode(np.ascontiguousarray(picture), level=9), "png")

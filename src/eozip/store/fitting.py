@@ -1,0 +1,146 @@
+"""Stores as good as a number of bytes allows: `size<100MB`, `ratio>=50`. Found on a sample, then held on the whole store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from eozip.chunk.encoding import EncodedChunk
+from eozip.errors import InputError
+from eozip.outputs import publish, resolved, temporary
+from eozip.purpose import Purpose
+from eozip.store.codec import EozipChunkCodec
+from eozip.store.container import check_target
+from eozip.store.sampling import Estimate, Sample, whole_bytes
+from eozip.store.writer import Summary
+
+BEST = 100
+"""The highest quality."""
+_TRIES = 6
+_STEP_BACK = 0.985  # of the room, where a store came out too large
+_OVERHEAD = 6000  # bytes of metadata of a small store, about
+
+
+@dataclass
+class SampleSizes:
+    """Bytes of some chunks by quality, each coded once.
+
+    Attributes:
+        samples: the chunks.
+        codec: with all but the quality settled.
+        total: pixels of all chunks.
+    """
+
+    samples: Sequence[Sample]
+    codec: EozipChunkCodec
+    total: int
+    _made: dict[tuple[int, int], EncodedChunk] = field(default_factory=dict)
+
+    def coded(self, i: int, quality: int) -> EncodedChunk:
+        """One chunk at a quality, its pixels known."""
+        if (i, quality) not in self._made:
+            asked = replace(self.codec, quality=quality, target_psnr=None, budgets=None)
+            made = asked.encoded(self.samples[i].dn)
+            made = made if made.pixels is not None else replace(made, pixels=asked.decoded(made.blob))
+            self._made[i, quality] = made
+        return self._made[i, quality]
+
+    @property
+    def pixels(self) -> list[int]:
+        """Pixels of each chunk, all dates."""
+        return [len(one.dn) * one.dn.shape[2] * one.dn.shape[3] for one in self.samples]
+
+    def estimate(self, quality: int) -> Estimate:
+        """Bytes of all chunks at a quality."""
+        sizes = [len(self.coded(i, quality).blob) for i in range(len(self.samples))]
+        return whole_bytes(sizes, self.pixels, self.total)
+
+
+def room(purposes: Sequence[Purpose], raw: int) -> int:
+    """Bytes that a store may have.
+
+    Args:
+        purposes: of the whole store.
+        raw: bytes of the uncompressed samples.
+    """
+    limits = []
+    for purpose in purposes:
+        bytes_ = purpose.limit if purpose.what == "size" else raw / max(purpose.limit, 1e-9)
+        limits.append(math.ceil(bytes_) - 1 if purpose.strict else math.floor(bytes_))
+    return min(limits)
+
+
+def encode_fitting(
+    encode: Callable[[Path, int | None], Summary],
+    out: Path,
+    purposes: Sequence[Purpose],
+    raw: int,
+    sizes: SampleSizes | None,
+    *,
+    overwrite: bool = False,
+) -> Summary:
+    """Encodes at the highest quality at which the whole store is small enough.
+
+    Args:
+        encode: writes a store at a quality; None where purposes of each chunk settle it.
+        out: where the store appears when it is small enough.
+        purposes: of the whole store.
+        raw: bytes of the uncompressed samples.
+        sizes: of a sample; None where purposes of each chunk settle the quality.
+        overwrite: whether a store there may be replaced.
+
+    Raises:
+        InputError: no quality makes it so small; the message says how small it gets, and at which price.
+    """
+    target = resolved(out)
+    check_target(target, overwrite)
+    most = room(purposes, raw)
+    quality = None if sizes is None else _largest_fitting(sizes, most)
+    for _ in range(_TRIES):
+        with temporary(target, folder=True) as part:
+            inside = part / target.name
+            made = encode(inside, quality)
+            if made.bytes <= most:
+                publish(inside, target, overwrite=target.exists())
+                return replace(made, output=str(out))
+        if not quality or sizes is None:
+            break
+        quality = _lower(sizes, quality, made.bytes, most)
+    raise InputError(_too_large(purposes, made, most, quality))
+
+
+def _largest_fitting(sizes: SampleSizes, most: int) -> int:
+    """The highest whole quality whose estimate, on the safe side, leaves room for metadata."""
+    low, high = 0, BEST + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if sizes.estimate(middle).high + _OVERHEAD <= most:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _lower(sizes: SampleSizes, quality: int, got: int, most: int) -> int:
+    """A lower quality that should fit, seen how much larger than its estimate a store came out."""
+    scale = got / max(1.0, sizes.estimate(quality).value)
+    low, high = 0, quality
+    while high - low > 1:
+        middle = (low + high) // 2
+        if sizes.estimate(middle).value * scale <= most * _STEP_BACK:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _too_large(purposes: Sequence[Purpose], made: Summary, most: int, quality: int | None) -> str:
+    asked = " and ".join(purpose.text for purpose in purposes)
+    psnr = "every pixel exact" if made.psnr is None else f"a PSNR of {made.psnr:.1f} dB"
+    how = "with what else was asked for" if quality is None else f"at quality {quality}"
+    return (
+        f"{asked}: expected a store of at most {most:,} bytes, got {made.bytes:,} {how}, with {psnr} "
+        f"(ratio {made.ratio:.1f}); ask for less, or for more room"
+    )
