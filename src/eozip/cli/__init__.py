@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": "eozip.cli.verify:verify",
     "picture": "eozip.cli.picture:picture",
     "serve": "eozip.cli.serve:serve",
+    "choose": "eozip.cli.choose:choose",
     "inpaint": "eozip.cli.inpaint:inpaint",
     "models": "eozip.cli.models:models",
 }

@@ -97,7 +97,7 @@ def encode_fitting(
     target = resolved(out)
     check_target(target, overwrite)
     most = room(purposes, raw)
-    quality = None if sizes is None else _largest_fitting(sizes, most)
+    quality = None if sizes is None else largest_fitting(sizes, most)
     for _ in range(_TRIES):
         with temporary(target, folder=True) as part:
             inside = part / target.name
@@ -111,7 +111,7 @@ def encode_fitting(
     raise InputError(_too_large(purposes, made, most, quality))
 
 
-def _largest_fitting(sizes: SampleSizes, most: int) -> int:
+def largest_fitting(sizes: SampleSizes, most: int) -> int:
     """The highest whole quality whose estimate, on the safe side, leaves room for metadata."""
     low, high = 0, BEST + 1
     while high - low > 1:
