@@ -158,3 +158,17 @@ def test_by_the_command_line(store, tmp_path):
     assert json.loads(result.stdout)["shape"] == [1, 12, 12, 24]
     assert CliRunner().invoke(cli, arguments).exit_code == 1
     assert SIZE[0] > 12
+
+
+def test_a_stac_item_says_what_a_store_is(store):
+    pystac = pytest.importorskip("pystac")
+    from eozip.store.stac import write_item
+
+    item = pystac.Item.from_file(str(write_item(store, overwrite=True)))
+    assert item.properties["proj:code"] == "EPSG:32633"
+    assert item.properties["eozip:sources"] == ["product 0", "product 1"]
+    assert item.properties["eozip:codec"] == "lossless"
+    assert item.properties["start_datetime"].startswith("2021-07-01")
+    bands = {band["name"]: band for band in item.assets["data"].extra_fields["bands"]}
+    assert bands["B09"]["gsd"] == 60
+    assert item.bbox[0] == pytest.approx(16.33, abs=0.05)

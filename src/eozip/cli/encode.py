@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -122,6 +123,11 @@ LEFT_OUT = 4
 )
 @click.option("--dry-run", is_flag=True, help="Say what was understood of the inputs, and write nothing.")
 @purpose_options
+@click.option(
+    "--stac",
+    is_flag=True,
+    help="Write a STAC item beside the store: scene.zarr.zip gets scene.json (needs pystac).",
+)
 @drop_options
 @overwrite_option
 @json_option
@@ -135,6 +141,7 @@ def encode(
     item or item collection (file or URL). OUT is a .zarr directory or a .zarr.zip file.
     """
     options["lattice"] = _numbers(options["lattice"])
+    has_item = options.pop("stac")
     if options.pop("dry_run"):
         _dry_run(inputs, options)
         return
@@ -148,12 +155,19 @@ def encode(
         raise click.UsageError("--classes is for a purpose: --for 'agreement>=99%'.")
     check_drop_options(options["mask"], options["drop"])
     summary = _run(inputs, out, quality, target_psnr, options)
+    item = _write_item(out, options["overwrite"]) if has_item else None
     if options["as_json"]:
-        print_json(asdict(summary))
+        print_json({**asdict(summary), **({} if item is None else {"stac": str(item)})})
     else:
-        tell(_report(summary))
+        tell("\n".join([_report(summary), *([] if item is None else [f"  STAC item: {item}"])]))
     if summary.left_out:
         click.get_current_context().exit(LEFT_OUT)
+
+
+def _write_item(out: Place, overwrite: bool) -> Path:
+    from eozip.store.stac import write_item
+
+    return write_item(out, overwrite)
 
 
 def _numbers(given: list[str | int] | None) -> list[float] | None:
@@ -251,9 +265,8 @@ def _report(summary: Summary) -> str:
         *dropped_lines(summary.dropped),
         f"  {summary.seconds:.1f} s, {speed_text(summary.mpx_per_s)}, every chunk decoded and compared",
     ]
-    # zarr-python 3 takes a bare path for a directory; fsspec's prefix says that it is a zip file
-    path = f"zip::{summary.output}" if summary.output.lower().endswith(".zip") else summary.output
-    end = f'  open with xarray.open_zarr("{path}")'
+    is_tree = len(summary.grids) > 1 or summary.beside_bytes > 0
+    end = f'  open with xarray.open_{"datatree" if is_tree else "dataset"}("{summary.output}")'
     return "\n".join([*lines, *_target_lines(summary), *_kept_lines(summary), *_purpose_lines(summary), end])
 
 
