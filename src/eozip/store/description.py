@@ -5,9 +5,10 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from eozip import arguments
 from eozip.arguments import counted
 from eozip.bitstream import fits, size_problem
 from eozip.codecs.registry import ANY_SENSOR
@@ -17,6 +18,7 @@ from eozip.raster import Profile, Scene
 from eozip.raster.open import same_field
 from eozip.raster.scene import Tags
 from eozip.sensors import get
+from eozip.sensors import names as sensor_names
 from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import NAME, EozipChunkCodec
 from eozip.store.container import StoreFiles
@@ -40,6 +42,8 @@ from eozip.store.metadata import labels_of
 from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 from eozip.store.remote import store_files
 
+_DEFAULT_SCALE = 1e-4  # reflectance of a DN where nothing tells
+_PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
 _MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
 _MAX_PER_SHARD = 1 << 20  # chunks
 
@@ -145,6 +149,14 @@ class Description:
             return labels_of(names, codes, self.codec.sensor)
         except InputError:  # a sensor of one's own that is not here
             return labels_of(names, codes, ANY_SENSOR)
+
+    @property
+    def scale(self) -> float:
+        """Reflectance of one DN."""
+        if self.product is not None and self.product.scale is not None:
+            return float(self.product.scale)
+        sensor = self.codec.sensor
+        return float(get(sensor).scale) if sensor in sensor_names() else _DEFAULT_SCALE
 
     @property
     def samples(self) -> int:
@@ -471,3 +483,34 @@ def check_same_source(expected: Profile, got: Profile, store: Place) -> None:
 
 def _listed(names: Sequence[str | None]) -> str:
     return " ".join(name or "-" for name in names)
+
+
+def choose_bands(description: Description, wanted: Sequence[str | int] | None) -> list[int]:
+    """Positions in the source's order of the bands asked for; None for all.
+
+    Raises:
+        InputError: no such band; the message lists those there are.
+    """
+    names, codes = description.profile.band_names, band_codes(description)
+    return list(range(len(names))) if not wanted else [_band(names, codes, band) for band in wanted]
+
+
+def _band(names: Sequence[str | None], codes: Sequence[str], wanted: str | int) -> int:
+    code = canonical_name(str(wanted))
+    if wanted not in names and code in codes:
+        return codes.index(code)
+    for i, name in enumerate(names):
+        if name is not None and (name == wanted or (code is not None and canonical_name(name) == code)):
+            return i
+    position = arguments.counted(wanted)
+    if position is not None and 1 <= position <= len(names):
+        return position - 1
+    raise InputError(
+        f"expected a band of this store or a position from 1 to {len(names)}, got {wanted!r}; it has {names}"
+    )
+
+
+def select_bands(profile: Profile, picks: Sequence[int]) -> Profile:
+    """The profile with bands `picks` (positions), in that order."""
+    chosen: dict[str, Any] = {name: tuple(getattr(profile, name)[i] for i in picks) for name in _PER_BAND}
+    return replace(profile, **chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -13,13 +13,11 @@ from zarr.codecs import BloscCodec
 import eozip
 from eozip.raster import Profile
 from eozip.raster.cog import coarser_profile
+from eozip.store.cuts import Cut, layer_profile, layer_window, layers_of
 from eozip.store.description import BandGrid, Description
+from eozip.store.documents import LayerRecord
 from eozip.store.geozarr import grid_attributes
 from eozip.store.metadata import add_centres, add_crs
-
-if TYPE_CHECKING:
-    from eozip.store.documents import LayerRecord
-    from eozip.store.exports import Cut
 
 _HOME = "measurements/reflectance"
 _CHUNK = 1024
@@ -41,8 +39,6 @@ def write_eopf(cut: Cut, t: int, target: Path, layers: Any) -> None:
         target: a folder to be made.
         layers: store of zarr with the rasters beside the bands.
     """
-    from eozip.store.exports import layer_profile, layer_window, layers_of
-
     found = cut.description
     root = zarr.create_group(target, attributes=_root_attributes(found, t))
     for grid in found.grids:
@@ -73,13 +69,11 @@ def _write_grid(cut: Cut, t: int, root: zarr.Group, grid: BandGrid, picks: list[
 
 def _packing(cut: Cut, t: int, band: int, label: str) -> dict[str, Any]:
     """Attributes by which plain xarray makes reflectance with NaN of the numbers."""
-    from eozip.store.xarray_backend import scale_of
-
     found = cut.description
     attributes: dict[str, Any] = {"long_name": label, "grid_mapping": "spatial_ref"}
     if cut.lattice is not None:
         return {**attributes, "units": "1"}
-    scale = scale_of(found)
+    scale = found.scale
     attributes |= {
         "scale_factor": scale,
         "add_offset": -found.offsets[t][band] * scale,

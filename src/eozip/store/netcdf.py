@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -12,12 +12,10 @@ import zarr
 import eozip
 from eozip.errors import InputError
 from eozip.raster import Profile
+from eozip.store.cuts import Cut, layer_profile, layer_window, layers_of
 from eozip.store.description import BandGrid, Description
 from eozip.store.metadata import OFFSET, centres, crs_attributes, is_geographic, seconds_of
 from eozip.store.writer import Progress
-
-if TYPE_CHECKING:
-    from eozip.store.exports import Cut
 
 _CHUNK = 512
 
@@ -45,7 +43,7 @@ def write_netcdf(cut: Cut, target: Path, layers: Any, progress: Progress) -> Non
         file.attrs.update(_global(found))
         file.dimensions = {"time": len(cut.times)}
         _add_time(file, cut)
-        is_one = len(found.grids) == 1 and not _layers(cut)
+        is_one = len(found.grids) == 1 and not layers_of(cut)
         done = 0
         for grid in found.grids:
             picks = [i for i in cut.picks if found.band_order[i] in grid.bands]
@@ -60,12 +58,6 @@ def write_netcdf(cut: Cut, target: Path, layers: Any, progress: Progress) -> Non
                 progress(done, len(cut.picks))
             _add_offsets(group, cut, picks)
         _add_layers(file, cut, layers)
-
-
-def _layers(cut: Cut) -> list[Any]:
-    from eozip.store.exports import layers_of
-
-    return layers_of(cut)
 
 
 def _global(found: Description) -> dict[str, Any]:
@@ -154,8 +146,6 @@ def _fill(cut: Cut) -> Any:
 
 def _band_attributes(cut: Cut, band: int, label: str) -> dict[str, Any]:
     """Packed by CF where all dates have one offset; else DN, with the offset in a variable of its own."""
-    from eozip.store.xarray_backend import scale_of
-
     found = cut.description
     attributes: dict[str, Any] = {
         "long_name": f"reflectance in {label}",
@@ -164,7 +154,7 @@ def _band_attributes(cut: Cut, band: int, label: str) -> dict[str, Any]:
     }
     offsets = {found.offsets[t][band] for t in cut.times}
     if cut.lattice is None and len(offsets) == 1:
-        scale = scale_of(found)
+        scale = found.scale
         attributes |= {"scale_factor": scale, "add_offset": -next(iter(offsets)) * scale}
     elif cut.lattice is None:
         attributes |= {"long_name": f"digital numbers of {label}", "ancillary_variables": OFFSET}
@@ -185,9 +175,7 @@ def _add_offsets(group: Any, cut: Cut, picks: list[int]) -> None:
 
 
 def _add_layers(file: Any, cut: Cut, store: Any) -> None:
-    from eozip.store.exports import layer_profile, layer_window
-
-    for layer in _layers(cut):
+    for layer in layers_of(cut):
         folder, name = layer.path.split("/")
         source = zarr.open_array(store, path=layer.path, mode="r")
         profile = layer_profile(cut, layer, str(source.dtype))

@@ -5,22 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eozip import arguments
 from eozip.errors import InputError
 from eozip.keys import PlaceLike
-from eozip.raster import GeoTiffWriter, Profile, create_geotiff, create_geotiffs
-from eozip.sensors.sensor import canonical_name
-from eozip.store.description import Description, band_codes, choose_dates, describe
+from eozip.raster import GeoTiffWriter, create_geotiff, create_geotiffs
+from eozip.store.description import Description, choose_bands, choose_dates, describe, select_bands
+from eozip.store.exports import export_store
 from eozip.store.pixels import Strip, check_budget, open_pixels
 from eozip.store.writer import Progress
-
-_PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
 
 
 @dataclass(frozen=True)
@@ -100,38 +97,11 @@ def _decode_floats(
     progress: Progress,
 ) -> Decoded:
     """Of a source that held floats."""
-    from eozip.store.exports import export_store
-
     done = export_store(
         store, out, "geotiff", bands=bands, dates=dates, overwrite=overwrite, progress=progress
     )
     speed = done.shape[0] * done.shape[2] * done.shape[3] / 1e6 / done.seconds
     return Decoded(done.output, done.files, done.shape, None, done.bytes_read, done.seconds, speed)
-
-
-def choose_bands(description: Description, wanted: Sequence[str | int] | None) -> list[int]:
-    """Positions in the source's order of the bands asked for; None for all.
-
-    Raises:
-        InputError: no such band; the message lists those there are.
-    """
-    names, codes = description.profile.band_names, band_codes(description)
-    return list(range(len(names))) if not wanted else [_band(names, codes, band) for band in wanted]
-
-
-def _band(names: Sequence[str | None], codes: Sequence[str], wanted: str | int) -> int:
-    code = canonical_name(str(wanted))
-    if wanted not in names and code in codes:
-        return codes.index(code)
-    for i, name in enumerate(names):
-        if name is not None and (name == wanted or (code is not None and canonical_name(name) == code)):
-            return i
-    position = arguments.counted(wanted)
-    if position is not None and 1 <= position <= len(names):
-        return position - 1
-    raise InputError(
-        f"expected a band of this store or a position from 1 to {len(names)}, got {wanted!r}; it has {names}"
-    )
 
 
 def _write(
@@ -184,12 +154,6 @@ def _outputs(
         out, names, profile, tags, band_tags, overwrite=overwrite, block=block, missing=missing
     ) as writers:
         yield names, writers
-
-
-def select_bands(profile: Profile, picks: Sequence[int]) -> Profile:
-    """The profile with bands `picks` (positions), in that order."""
-    chosen: dict[str, Any] = {name: tuple(getattr(profile, name)[i] for i in picks) for name in _PER_BAND}
-    return replace(profile, **chosen)
 
 
 def _block(description: Description) -> int:

@@ -16,7 +16,6 @@ from eozip.keys import PlaceLike, place
 from eozip.outputs import publish, temporary
 from eozip.sensors import get, names
 from eozip.store.description import Description, describe
-from eozip.store.xarray_backend import scale_of
 
 _MEDIA = "application/vnd.zarr; version=3"
 _EXTENSIONS = (
@@ -129,7 +128,7 @@ def _bands(found: Description) -> list[dict[str, Any]]:
     """Of each band its name, resolution, and how reflectance follows from its numbers on the first date."""
     sensor = get(found.codec.sensor) if found.codec.sensor in names() else None
     waves = {} if sensor is None else {band.name: band.wavelength_nm / 1000 for band in sensor.bands}
-    scale = scale_of(found)
+    scale = found.scale
     bands = []
     for grid in found.grids:
         side = None if grid.transform is None else abs(grid.transform[0])

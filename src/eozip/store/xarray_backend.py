@@ -24,15 +24,13 @@ from xarray.core import indexing
 from eozip.errors import EozipError, InputError
 from eozip.sensors import get, names
 from eozip.store.by_fsspec import is_url, open_files
-from eozip.store.description import BandGrid, Description, choose_dates, described
+from eozip.store.description import BandGrid, Description, choose_bands, choose_dates, described
 from eozip.store.documents import GROUP, RECORD
 from eozip.store.metadata import OFFSET, centres, crs_attributes, group_attributes
-from eozip.store.reader import choose_bands
 from eozip.store.records import lattice_of
 from eozip.store.windows import Source, chosen_reduction
 
 _ENDINGS = (".zarr", ".zarr.zip")
-_DEFAULT_SCALE = 1e-4  # reflectance of a DN where nothing tells
 
 
 @dataclass
@@ -98,7 +96,7 @@ class _View:
             return lattice.values(dn, found.codec.nodata)
         table = np.array(found.offsets, np.float32)
         offsets = table[np.ix_(list(times), list(bands))][:, :, None, None]
-        values = (dn.astype(np.float32) - offsets) * np.float32(scale_of(found))
+        values = (dn.astype(np.float32) - offsets) * np.float32(found.scale)
         if found.codec.nodata is not None:
             values[dn == found.codec.nodata] = np.nan
         return values
@@ -285,14 +283,6 @@ class _Closing:
 
     def close(self) -> None:
         self._files.__exit__()
-
-
-def scale_of(found: Description) -> float:
-    """Reflectance of one DN."""
-    if found.product is not None and found.product.scale is not None:
-        return float(found.product.scale)
-    sensor = found.codec.sensor
-    return float(get(sensor).scale) if sensor in names() else _DEFAULT_SCALE
 
 
 def _view(
