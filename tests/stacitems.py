@@ -15,6 +15,11 @@ COMMON = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2", "B07": "rededge3",
     "B08": "nir", "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
+EXTENSIONS = [
+    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+]
 DAY = "2023-07-15T10:10:31.024000Z"
 
 
@@ -33,6 +38,7 @@ def item(
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
+        "stac_extensions": EXTENSIONS,
         "id": id_,
         "collection": collection,
         "bbox": [9, 47, 10, 48],

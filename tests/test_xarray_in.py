@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import stacitems
 from eozip.errors import InputError
 from eozip.raster import open_reader
 from eozip.raster.delivered.arrays import product_of
-from products import CORNER, classes, made
+from products import CORNER, classes, made, write_raster
 from test_safe import pixels
 
 GRIDS = made()
@@ -195,3 +197,35 @@ def test_other_variables_are_left_out_and_said() -> None:
 def test_what_is_no_raster_is_refused(change: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         product_of(change(odc()))
+
+
+def test_what_odc_stac_loads_is_taken(tmp_path: Path) -> None:
+    load = pytest.importorskip("odc.stac").load
+    pystac = pytest.importorskip("pystac")
+    item = pystac.Item.from_file(str(stacitems.earth_search(tmp_path, GRIDS)))
+    item.make_asset_hrefs_absolute()
+    data = load([item], bands=["blue", "red", "swir16"], chunks={"x": 50, "y": 50}, resampling="nearest")
+    product = product_of(data, offset=1000)
+    [scene] = product.scenes
+    assert scene.profile.transform == (10, 0, CORNER[0], 0, -10, CORNER[1])
+    found = pixels(product)
+    np.testing.assert_array_equal(found["B04"][0], GRIDS[10]["B04"])
+    np.testing.assert_array_equal(found["B11"][0, ::2, ::2], GRIDS[20]["B11"])
+
+
+def test_what_rioxarray_opens_is_taken(tmp_path: Path) -> None:
+    rioxarray = pytest.importorskip("rioxarray")
+    write_raster(tmp_path / "a.tif", np.stack([GRIDS[10][band] for band in TEN]), 10, nodata=0)
+    [scene] = product_of(rioxarray.open_rasterio(tmp_path / "a.tif", chunks={"x": 50})).scenes
+    assert scene.shape == (1, 4, 96, 96)
+    assert scene.profile.transform == (10, 0, CORNER[0], 0, -10, CORNER[1])
+    with open_reader(scene) as reader:
+        np.testing.assert_array_equal(
+            reader.read(slice(None), slice(3, 9), slice(7, 60))[0, 2], GRIDS[10]["B04"][3:9, 7:60]
+        )
+
+
+def test_digital_numbers_as_floats_may_use_all_of_16_bits() -> None:
+    data = odc().astype("float32").drop_vars("scl")
+    product = product_of(data, lattice=(1, 0), nodata=0)
+    np.testing.assert_array_equal(pixels(product)["B02"][1], GRIDS[10]["B02"])
