@@ -204,8 +204,7 @@ def test_of_theias_two_reflectances_the_flat_one_is_taken_and_said(tmp_path: Pat
         write_bands(folder, low, f"{folder.name}_{kind}_{{short}}.tif")
     write_raster(folder / "MASKS" / f"{folder.name}_CLM_R1.tif", np.zeros((96, 96), np.uint8), 10)
     write_raster(folder / "MASKS" / f"{folder.name}_CLM_R2.tif", np.zeros((48, 48), np.uint8), 20)
-    files = sorted(folder.rglob("*.tif"))
-    product = open_product(files)
+    product = open_product(folder)
     assert all("_FRE_" in source.path for scene in product.scenes for source in scene.sources[0])
     assert any("SRE is left out" in note for note in product.notes)
     assert (product.scenes[0].offset, product.scenes[0].profile.nodata) == (0, -10000)
@@ -236,3 +235,12 @@ def test_dates_with_a_damaged_or_a_missing_file_are_left_out(tmp_path: Path) -> 
     product = open_product(tmp_path, skip_bad=True)
     assert [f"{date:%m%d}" for date in product.dates if date] == ["0715", "0730", "0804"]
     assert sorted("B05" in text for text in product.left_out) == [True, True]
+
+
+def test_a_nodata_value_that_is_none_of_whole_numbers_is_refused(tmp_path: Path) -> None:
+    write_bands(tmp_path, made(), f"T32TQM_{OLD}_{{band}}_{{metres}}m.tif")
+    path = tmp_path / f"T32TQM_{OLD}_B05_20m.tif"
+    write_raster(path, made()[20]["B05"], 20, nodata=12345)
+    path.write_bytes(path.read_bytes().replace(b"12345\0", b"nan\0\0\0"))  # as programs of floats write it
+    with pytest.raises(InputError, match=r"B05_20m\.tif: nodata nan is no uint16.*gdal_edit"):
+        open_product(sorted(tmp_path.glob("*.tif")))

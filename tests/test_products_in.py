@@ -19,6 +19,7 @@ from eozip.raster.scene import Lattice
 from eozip.store import describe
 from products import Safe, classes, made, write_bands, write_raster
 from rasterfiles import write_tif
+from test_band_files import thirty
 from test_safe import damage
 from test_xarray_in import GRIDS, TEN, eopf, odc, stackstac
 
@@ -210,3 +211,27 @@ def test_an_output_that_exists_is_refused_before_anything_is_computed(tmp_path: 
 def test_what_is_no_xarray_object_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got ndarray"):
         eozip.to_zarr(np.zeros((3, 4, 4)), tmp_path / "s.zarr")  # type: ignore[arg-type]
+
+
+def test_products_are_appended(tmp_path: Path) -> None:
+    first = Safe(made(1), date="20211227T101311", baseline="03.01", offset=None).write(tmp_path)
+    second = Safe(made(2)).write(tmp_path)
+    run("encode", first, tmp_path / "s.zarr", "--codec", "lossless")
+    run("append", tmp_path / "s.zarr", second)
+    check_exact(tmp_path / "s.zarr", made(1), t=0)
+    check_exact(tmp_path / "s.zarr", made(2), t=1)
+    product = describe(tmp_path / "s.zarr").product
+    assert product is not None
+    assert [set(of_date) for of_date in product.offsets] == [{0.0}, {1000.0}]
+
+
+@pytest.mark.parametrize("name", ["HLS", "Landsat"])
+def test_other_sensors_become_stores(tmp_path: Path, name: str) -> None:
+    if name == "HLS":
+        bands = thirty(["B01", "B02", "B03", "B04", "B05", "B06", "B07"])
+        path = stacitems.hls(tmp_path, bands, "L30")
+    else:
+        bands = thirty([f"SR_B{i}" for i in range(1, 8)], "uint16", 0)
+        path = stacitems.landsat(tmp_path, bands)
+    run("encode", path, tmp_path / "s.zarr", "--codec", "lossless")
+    np.testing.assert_array_equal(cube(tmp_path / "s.zarr").values[0], np.stack(list(bands.values())))

@@ -293,3 +293,17 @@ def test_a_damaged_zip_file_of_a_product_is_refused(tmp_path: Path, damage: str)
     (tmp_path / "p.zip").write_bytes(bytes(data))
     with pytest.raises(InputError, match=r"p\.zip"):
         open_product(tmp_path / "p.zip")
+
+
+def test_dark_pixels_that_wrapped_around_are_not_harmonised(tmp_path: Path) -> None:
+    grids = made(1)
+    grids[10]["B04"][20, 60] = 65000  # an offset was taken off below 0, as in some files of one catalogue
+    old = Safe(grids, date="20211227T101311", baseline="03.01", offset=None).write(tmp_path)
+    new = Safe(made(2), date="20220131T101311").write(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be harmonised.*wrapped around.*without --harmonise"):
+        pixels(open_product([old, new], harmonise=True))
+
+
+def test_products_in_folders_of_folders_are_found(tmp_path: Path) -> None:
+    Safe(made()).write(tmp_path / "2022" / "01")
+    assert len(open_product(tmp_path).scenes) == 3

@@ -323,10 +323,8 @@ def _in_folder(folder: Path) -> list[str]:
     """The GeoTIFFs of one folder by name; without any, its JPEG 2000 files."""
     if folder.suffix.upper() == ".SAFE":
         raise InputError(
-            f"{printable(folder)}: .SAFE products keep bands on grids of 10, 20 and 60 m; expected bands on one grid. "
-            "Resample bilinearly to one GeoTIFF first, for example: gdalbuildvrt -separate -resolution highest -r "
-            "bilinear bands.vrt BAND_FILES (the 12 of B01 to B12 and B8A), then gdal_translate -a_nodata 0 bands.vrt "
-            "scene.tif; encode it with --bands to name its bands and, from processing baseline 04.00 on, --offset 1000"
+            f"{printable(folder)}: .SAFE products keep bands on grids of 10, 20 and 60 m, expected bands on one grid. "
+            "`eozip encode` takes the product as it is; for this, give bands of one grid, such as those in IMG_DATA/R10m"
         )
     inner = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     for suffixes in (_TIFFS, _JPEG2000):

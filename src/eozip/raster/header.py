@@ -5,7 +5,9 @@ products do) are recognised here, so that they can be joined to one date."""
 
 from __future__ import annotations
 
+import math
 import re
+import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -275,13 +278,49 @@ def _band(src: rasterio.DatasetReader, path: str, index: int) -> Band:
         name=name,
         code=canonical_name(name) if name else None,
         dtype=src.dtypes[i],
-        nodata=src.nodatavals[i],
+        nodata=_nodata_tag(src, i, path),
         scale=src.scales[i],
         offset=src.offsets[i],
         unit=src.units[i],
         colorinterp=src.colorinterp[i].name,
         tags=_kept(src.tags(index)),
     )
+
+
+def _nodata_tag(src: rasterio.DatasetReader, i: int, path: str) -> float | None:
+    """The nodata value of a band.
+
+    Raises:
+        InputError: NaN of whole numbers, which rasterio keeps to itself: nobody could say which pixels are missing.
+    """
+    value = src.nodatavals[i]
+    is_whole = src.dtypes[i] in ("uint8", "uint16", "int16", "uint32", "int32")
+    if value is not None or not is_whole or src.driver != "GTiff":
+        return value
+    if _says_nan(src):
+        raise InputError(_no_value(math.nan, src.dtypes[i], path))
+    return None
+
+
+def _no_value(value: float, dtype: str, path: str) -> str:
+    return (
+        f"{path}: nodata {value} is no {dtype} and cannot occur; remove it (gdal_edit.py -unsetnodata "
+        f"{path}) or set the real one (gdal_edit.py -a_nodata 0 {path})"
+    )
+
+
+def _says_nan(src: rasterio.DatasetReader) -> bool:
+    """Whether GDAL has NaN as a nodata value of any band, by what it writes into a virtual copy."""
+    name = f"/vsimem/eozip-{uuid.uuid4().hex}.vrt"
+    try:
+        rasterio.shutil.copy(src, name, driver="VRT")
+        with rasterio.open(name) as copy:
+            return "<nodatavalue>nan<" in copy.tags(ns="xml:VRT").get("xml:VRT", "").lower()
+    except (RasterioError, ValueError):
+        return False
+    finally:
+        if rasterio.shutil.exists(name):
+            rasterio.shutil.delete(name)
 
 
 def _mask(flags: Sequence[MaskFlags]) -> str:
@@ -382,8 +421,5 @@ def _nodata(value: float | None, dtype: str, path: str) -> float | int | None:
         return value
     limits = np.iinfo(dtype)
     if not (float(value).is_integer() and limits.min <= value <= limits.max):
-        raise InputError(
-            f"{path}: nodata {value} is no {dtype} and cannot occur; remove it (gdal_edit.py -unsetnodata "
-            f"{path}) or set the real one (gdal_edit.py -a_nodata 0 {path})"
-        )
+        raise InputError(_no_value(value, dtype, path))
     return int(value)

@@ -137,11 +137,18 @@ def _of_array(array: xr.DataArray, name: str) -> Iterator[_Variable]:
     if band is None:
         yield _Variable(name, array, (time, None, y, x), None)
         return
-    names = (
-        array[band].values if band in array.coords else [f"band_{i + 1}" for i in range(array.sizes[band])]
-    )
+    names = _band_names(array, band)
     for i, text in enumerate(names):
         yield _Variable(str(text), array, (time, band, y, x), i)
+
+
+def _band_names(array: xr.DataArray, band: Hashable) -> Sequence[Any]:
+    """Of a band axis: its coordinate; where that only counts, what rioxarray keeps of a file's descriptions."""
+    count = array.sizes[band]
+    told = array.attrs.get("long_name")
+    names = list(array[band].values) if band in array.coords else [f"band_{i + 1}" for i in range(count)]
+    is_counted = all(str(name).removeprefix("band_").isdigit() for name in names)
+    return list(told) if is_counted and isinstance(told, tuple | list) and len(told) == count else names
 
 
 def _of_tree(tree: Any) -> Iterator[_Variable]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from eozip.errors import InputError
 from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
@@ -58,7 +60,7 @@ def file_deliveries(
     Raises:
         InputError: a file that is no band among files of one band each, or an offset that cannot be told.
     """
-    files = _files(files_of(inputs), bad)
+    files = _files([*files_of(inputs), *_theia_masks(inputs)], bad)
     bands = [file for file in files if _is_band(file)]
     if len(bands) < 2 and not any(file.name.is_stack for file in files):
         return [one for file in files for one in bad.tried(partial(_stack, file.header, offset))], []
@@ -72,6 +74,18 @@ def file_deliveries(
     for key, group in groups.items():
         deliveries += bad.tried(partial(_delivery, key, group, layers, len(groups), offset))
     return deliveries, notes
+
+
+def _theia_masks(inputs: PathLike | Sequence[PathLike]) -> list[str]:
+    """What Theia keeps in the folder MASKS of a product that is given by its folder."""
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    folders = [Path(path, "MASKS") for path in given if os.path.isdir(path)]
+    return [
+        str(path)
+        for folder in folders
+        for path in sorted(folder.glob("*.tif"))
+        if named(str(path)).layout == "theia"
+    ]
 
 
 def _files(paths: Sequence[str], bad: Bad) -> list[_File]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from eozip.raster.delivered.stac import is_stac, stac_deliveries
 from eozip.raster.files import PathLike, is_elsewhere, printable
 from eozip.raster.product import Product
 from eozip.sensors.sensor import canonical_name
+
+_DEPTH = 4  # folders that are looked into for products: place/year/month/product.SAFE
 
 
 def open_product(
@@ -117,8 +119,16 @@ def _products(path: PathLike) -> list[str]:
         return [name]
     if not os.path.isdir(name):
         return []
-    inner = sorted(p for p in Path(name).iterdir() if p.suffix.upper() in (".SAFE", ".ZIP"))
-    return [str(p) for p in inner if is_safe(str(p))]
+    return [str(p) for p in sorted(_below(Path(name), _DEPTH)) if is_safe(str(p))]
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    """What may be a .SAFE product, in a folder or the folders in it."""
+    for inner in folder.iterdir():
+        if inner.suffix.upper() in (".SAFE", ".ZIP"):
+            yield inner
+        elif depth > 1 and inner.is_dir() and not inner.name.startswith(".") and inner.suffix != ".zarr":
+            yield from _below(inner, depth - 1)
 
 
 def _codes(bands: Sequence[str | int] | None) -> list[str] | None:
