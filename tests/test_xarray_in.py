@@ -199,6 +199,7 @@ def test_what_is_no_raster_is_refused(change: Any, match: str) -> None:
         product_of(change(odc()))
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
 def test_what_odc_stac_loads_is_taken(tmp_path: Path) -> None:
     load = pytest.importorskip("odc.stac").load
     pystac = pytest.importorskip("pystac")
@@ -213,6 +214,7 @@ def test_what_odc_stac_loads_is_taken(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["B11"][0, ::2, ::2], GRIDS[20]["B11"])
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
 def test_what_rioxarray_opens_is_taken(tmp_path: Path) -> None:
     rioxarray = pytest.importorskip("rioxarray")
     write_raster(tmp_path / "a.tif", np.stack([GRIDS[10][band] for band in TEN]), 10, nodata=0)
