@@ -164,13 +164,15 @@ def test_a_killed_scheduler(server, items, cluster, undisturbed, moment):
     want, want_beside, count = undisturbed
     url = f"s3://{BUCKET}/scheduler-{moment}"
     process = client(items, url, cluster.address)
-    with killing(server, cluster.scheduler, 1 + moment % count):
-        _, err = process.communicate(timeout=300)
+    try:
+        with killing(server, cluster.scheduler, 1 + moment % count):
+            _, err = process.communicate(timeout=300)
+    finally:
+        cluster.stop()
+        cluster.start()
     if process.returncode:
         assert process.returncode == 1
         assert "run again" in err
-    cluster.stop()
-    cluster.start()
     finished(client(items, url, cluster.address))
     assert stores(url) == want
     assert beside(url) == want_beside

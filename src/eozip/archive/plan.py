@@ -34,7 +34,7 @@ from eozip.store.convert import make_request
 from eozip.store.description import Description, describe
 from eozip.store.documents import GROUP
 from eozip.store.grid import Grid, Shape, plan
-from eozip.store.joined import Joined, joined
+from eozip.store.joined import Joined, dates_of, joined
 from eozip.store.metadata import file_names
 from eozip.store.native import alignment
 
@@ -599,27 +599,3 @@ def _settled(name: str, seen: list[Seen], found: Description | None, asked: Aske
             f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
         )
     return StorePlan(name, seen, None, given, wanted.order, None, codec, grid, dict(wanted.facts))
-
-
-def dates_of(found: Joined, part: slice) -> Joined:
-    """Some dates of a product, without what lies beside its bands."""
-
-    def cut(scene: Scene) -> Scene:
-        return replace(
-            scene,
-            sources=scene.sources[part],
-            dates=scene.dates[part],
-            tags=scene.tags[part],
-            notes=(),
-            offsets=None if scene.offsets is None else scene.offsets[part],
-            shifts=None if scene.shifts is None else scene.shifts[part],
-        )
-
-    product = replace(
-        found.product,
-        scenes=tuple(map(cut, found.product.scenes)),
-        acquisitions=found.product.acquisitions[part],
-        beside=(),
-        notes=(),
-    )
-    return Joined(product, cut(found.scene), found.factors)

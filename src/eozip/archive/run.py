@@ -7,18 +7,15 @@ so in the record; whoever is killed, the next run finds what is missing by the r
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import eozip
 from eozip import arguments
@@ -28,7 +25,6 @@ from eozip.archive.plan import (
     Job,
     Seen,
     StorePlan,
-    dates_of,
     grouped,
     items_of,
     look_at,
@@ -45,8 +41,7 @@ from eozip.store.append import append_run, check_layers, grown_facts, new_nodes,
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
 from eozip.store.description import Description, describe
 from eozip.store.documents import ARRAY, GROUP
-from eozip.store.grid import Grid, Shape
-from eozip.store.joined import Joined, open_joined
+from eozip.store.joined import Joined, dates_of
 from eozip.store.layers import placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.native import alignment, samples
@@ -54,11 +49,13 @@ from eozip.store.pixels import open_pixels
 from eozip.store.records import extras_of, grown
 from eozip.store.repair import grown_record, rewritten_keys
 from eozip.store.shards import pack_shard
+from eozip.store.spread import add_part, coded_shard, part_of
 from eozip.store.tally import psnr_of
-from eozip.store.writer import Run, encoded_shards, run_facts, stream_offsets, tally_of
+from eozip.store.writer import Run, run_facts, stream_offsets, tally_of
 
 SCHEDULER_SECONDS = 20
 """How long a scheduler may take to answer."""
+_GONE = "the scheduler went away, and with it what was under way; what is finished is recorded: run again to continue"
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
 _RETRIES = 2  # of a job whose worker died, beyond those of dask
 
@@ -192,7 +189,7 @@ def archive(
         clear_parts(record)
         made = _Archive(record, asked, token, progress, note)
         try:
-            with opened_cluster(workers, scheduler, note) as client:
+            with opened_cluster(workers, scheduler, note) as client, _losses_named(client):
                 record.status.dashboard = client.dashboard_link
                 return made.run(client, wanted, retry_failed)
         except BaseException:
@@ -410,18 +407,8 @@ def _gathered(plan: StorePlan) -> Run:
     for shard in plan.shards():
         part = plan.parts[shard]
         start = max(shard[0] * plan.grid.shard[0], plan.first) - plan.first
-        dates = slice(start, start + len(part["dropped"]))
-        run.tally.squares[dates] += np.array(part["squares"])
-        run.tally.counts[dates] += np.array(part["counts"], np.int64)
-        run.tally.dropped[dates] += np.array(part["dropped"], np.int64)
-        run.date_bits[dates] += np.array([math.nan if bits is None else bits for bits in part["date_bits"]])
-        run.qualities += part["qualities"]
-        for name in _COUNTS:
-            setattr(run, name, getattr(run, name) + part[name])
+        add_part(run, part, start)
     return run
-
-
-_COUNTS = ("done", "empty", "missed", "layered", "without_network")
 
 
 def _empty_run(plan: StorePlan) -> Run:
@@ -522,16 +509,6 @@ def _clear_behind(record: Record, plan: StorePlan) -> None:
 # --- the workers ---
 
 
-@dataclass(frozen=True)
-class _OneShard(Grid):
-    """A grid of which one shard is to be written."""
-
-    only: Shape = (0, 0, 0, 0)
-
-    def shards(self) -> Iterator[Shape]:
-        yield self.only
-
-
 def _look(item: Item, asked: Asked) -> Seen | str:
     """What a worker finds in an input, or why it cannot be read."""
     try:
@@ -566,13 +543,8 @@ def do_job(job: Job) -> dict[str, Any]:
 
 def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int, int]:
     """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
-    scene = job.joined.scene
-    own = {f.name: getattr(job.grid, f.name) for f in fields(Grid)}
-    tally = tally_of(codec, scene, job.order)
-    run = Run(codec, _OneShard(**own, only=job.shard), tally, lambda done, total: None, job.first)
-    run.offsets = stream_offsets(scene)
-    with open_joined(job.joined, job.order) as reader:
-        ((shard, streams),) = list(encoded_shards(run, reader)) or [(job.shard, {})]
+    shard = job.shard
+    run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first)
     if not job.joins:
         return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
     kept = _Kept()
@@ -607,12 +579,7 @@ def _part(job: Job, run: Run, shard: bytes | None, more: int, streams: int) -> d
         "sha256": hashlib.sha256(shard or b"").hexdigest(),
         "streams": streams,
         "more": more,
-        "squares": run.tally.squares.tolist(),
-        "counts": run.tally.counts.tolist(),
-        "dropped": run.tally.dropped.tolist(),
-        "date_bits": [None if math.isnan(bits) else float(bits) for bits in run.date_bits],
-        "qualities": [min(run.qualities), max(run.qualities)] if run.qualities else [],
-        **{name: getattr(run, name) for name in _COUNTS},
+        **part_of(run),
     }
 
 
@@ -735,6 +702,28 @@ def opened_cluster(
 
 
 @contextmanager
+def _losses_named(client: Any) -> Iterator[None]:
+    """Errors of a connection that is lost in the block, wherever it was needed, say so.
+
+    Raises:
+        ClusterError: the scheduler went away.
+    """
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except EozipError:
+        raise
+    except (CommClosedError, CancelledError) as error:
+        raise ClusterError(f"{_GONE} ({error})") from error
+    except (OSError, RuntimeError, TimeoutError, ValueError, KeyError) as error:
+        if client.status == "running":
+            raise
+        raise ClusterError(f"{_GONE} ({error})") from error
+
+
+@contextmanager
 def _connected(client: Any, scheduler: str) -> Iterator[Any]:
     try:
         opened = client(scheduler, timeout=SCHEDULER_SECONDS)
@@ -799,7 +788,5 @@ def _outcome(client: Any, future: Any) -> Any:
     if future.status == "finished":
         return future.result()
     if future.status in ("cancelled", "lost") or client.status != "running":
-        raise ClusterError(
-            "the scheduler went away, and with it what was under way; what is finished is recorded: run again to continue"
-        )
+        raise ClusterError(_GONE)
     return future.exception()

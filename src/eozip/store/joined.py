@@ -164,6 +164,30 @@ def _one_scene(scenes: Sequence[Scene]) -> Scene:
     )
 
 
+def dates_of(found: Joined, part: slice) -> Joined:
+    """Some dates of a product, without what lies beside its bands."""
+
+    def cut(scene: Scene) -> Scene:
+        return replace(
+            scene,
+            sources=scene.sources[part],
+            dates=scene.dates[part],
+            tags=scene.tags[part],
+            notes=(),
+            offsets=None if scene.offsets is None else scene.offsets[part],
+            shifts=None if scene.shifts is None else scene.shifts[part],
+        )
+
+    product = replace(
+        found.product,
+        scenes=tuple(map(cut, found.product.scenes)),
+        acquisitions=found.product.acquisitions[part],
+        beside=(),
+        notes=(),
+    )
+    return Joined(product, cut(found.scene), found.factors)
+
+
 class JoinedReader:
     """Windows of a joined scene, bands in its order; `open_joined` makes and closes it."""
 

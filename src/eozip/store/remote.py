@@ -94,6 +94,7 @@ class _RemoteContainer:
     def __init__(self, keys: RemoteKeys, lease: Lease, state: bytes | None = None) -> None:
         self.keys: list[str] = []
         self._store, self._lease, self._state = keys, lease, state
+        self.where = keys.where
         self._before = set() if state is None else set(keys.sizes())
         self._waiting: dict[str, bytes] = {}
 

@@ -43,6 +43,7 @@ from eozip.store.native import alignment, band_factors, samples
 from eozip.store.records import Extras, as_product, extras_of
 from eozip.store.remote import store_files
 from eozip.store.shards import pack_shard
+from eozip.store.spread import check_aligned, cluster_of, write_on_cluster
 from eozip.store.tally import Tally
 from eozip.threads import each
 
@@ -252,6 +253,10 @@ def encode_store(
     hold = _holding(purposes, classes, scene.select(order), codec) if purposes else None
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
     settings["hold"] = hold
+    client = None if drop is not None or hold is not None else cluster_of(found)
+    if client is not None:
+        check_aligned(found, grid)
+        settings["shards"] = partial(write_on_cluster, client, found, order)
     with open_joined(found, order) as reader:
         run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)
         rounding = None if scene.lattice is None else reader.rounding
@@ -274,6 +279,7 @@ def write_arrays(
     beside: Callable[[zarr.Group], None] = lambda group: None,
     extras: Extras | None = None,
     hold: Holding | None = None,
+    shards: Callable[[Run, Container], None] | None = None,
 ) -> Run:
     """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
 
@@ -292,6 +298,7 @@ def write_arrays(
         beside: adds arrays of its own to the store's group.
         extras: what a product has beyond a scene.
         hold: purposes that every chunk is to serve.
+        shards: writes all shards; None: they are coded here.
 
     Raises:
         OutputError: the output exists or cannot be written.
@@ -299,7 +306,10 @@ def write_arrays(
     tally, offsets = tally_of(codec, scene, order), stream_offsets(scene)
     run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets, hold=hold)
     with writing(target, overwrite) as container:
-        _write_shards(run, reader, container)
+        if shards is None:
+            _write_shards(run, reader, container)
+        else:
+            shards(run, container)
         check(run)
         if extras is not None:
             run.beside_bytes = put_values(container, extras.layers)

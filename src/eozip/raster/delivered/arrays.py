@@ -497,6 +497,37 @@ class _Plane:
     def close(self) -> None:
         """Nothing is open."""
 
+    @property
+    def dims(self) -> tuple[Hashable | None, Hashable | None, Hashable, Hashable]:
+        """What the array calls time, band, y and x."""
+        return self._one.dims
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        _, _, y, x = self._one.dims
+        return int(self._one.array.sizes[y]), int(self._one.array.sizes[x])
+
+    def lazy(self) -> dict[Hashable, tuple[int, ...]] | None:
+        """Blocks of dask along each dimension; None of an array that is in memory."""
+        array = self._one.array
+        return dict(zip(array.dims, array.data.chunks)) if hasattr(array.data, "dask") else None
+
+    def window(self, rows: slice, columns: slice) -> Any:
+        """A window, [h, w], as lazy as the array is."""
+        time, band, y, x = self._one.dims
+        place: dict[Hashable, slice | int] = {y: rows, x: columns}
+        if time is not None:
+            place[time] = self._t
+        if band is not None and self._one.band is not None:
+            place[band] = self._one.band
+        pixels = self._one.array.isel(place).transpose(y, x).data
+        if pixels.dtype == self._dtype:
+            return pixels
+        if not hasattr(pixels, "dask"):
+            return np.nan_to_num(pixels, nan=0).astype(self._dtype)
+        return pixels.map_blocks(np.nan_to_num, nan=0).astype(self._dtype)
+
     def _of_blocks(self, array: xr.DataArray, place: Mapping[Hashable, slice | int]) -> np.ndarray[Any, Any]:
         """A window out of dask blocks, each of which is computed once while it fits the cache."""
         lazy, dims = array.data, array.dims
