@@ -16,7 +16,9 @@ from eozip.cli import cli
 from eozip.errors import ClusterError, InputError, OutputError
 from eozip.raster import open_scene
 from eozip.store import describe, verify_store
+from products import Safe, made
 from rasterfiles import write_tif
+from stacitems import earth_search
 from storefiles import NAMES, scene_pixels
 
 
@@ -333,3 +335,39 @@ def test_no_status_where_no_archive_is(tmp_path):
     with pytest.raises(InputError, match="none that was ever run"):
         read_status(tmp_path)
     assert open_record(tmp_path).failed() == {}
+
+
+def test_safe_products_become_the_store_of_encode(archive, tmp_path):
+    dates = ("20220126T101311", "20220131T101311", "20220205T101311")
+    paths = [Safe(made(k), date=date).write(tmp_path / "in", zipped=k == 1) for k, date in enumerate(dates)]
+    report = eozip.archive(str(tmp_path / "in"), tmp_path / "out", codec="lossless", gop=2)
+    assert (report.done, report.stores) == (3, ["32TQM.zarr"])
+    eozip.encode_store(paths, tmp_path / "one.zarr", "lossless", gop=2)
+    for key, data in stored(tmp_path / "out").items():
+        other = (tmp_path / "one.zarr" / key.partition("/")[2]).read_bytes()
+        assert json.loads(data) == json.loads(other) if key.endswith(".json") else data == other, key
+
+
+def test_later_safe_products_are_appended(archive, tmp_path):
+    for k, date in enumerate(("20220126T101311", "20220131T101311")):
+        Safe(made(k), date=date).write(tmp_path / "in")
+        report = eozip.archive(str(tmp_path / "in"), tmp_path / "out", codec="lossless", gop=2)
+        assert report.ok, report.failed
+    assert verify_store(tmp_path / "out" / "32TQM.zarr").ok
+    assert describe(tmp_path / "out" / "32TQM.zarr").grid.shape[0] == 2
+
+
+def test_items_of_a_stac_collection_stand_for_themselves(archive, tmp_path):
+    features = []
+    for k in range(3):
+        (tmp_path / str(k)).mkdir()
+        feature = json.loads(earth_search(tmp_path / str(k), made(k)).read_text())
+        feature["id"], feature["properties"]["datetime"] = f"item-{k}", f"2022-01-{k + 10}T10:00:00Z"
+        for asset in feature["assets"].values():
+            asset["href"] = f"{k}/{asset['href']}"
+        features.append(feature)
+    features[1]["assets"] = {key: {**one, "href": "gone.tif"} for key, one in features[1]["assets"].items()}
+    (tmp_path / "search.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    report = eozip.archive(str(tmp_path / "search.json"), tmp_path / "out", codec="lossless", gop=2)
+    assert list(report.failed) == ["search.json#item-1"]
+    assert report.done == 2

@@ -709,7 +709,7 @@ def _losses_named(client: Any) -> Iterator[None]:
         ClusterError: the scheduler went away.
     """
     from distributed import CancelledError
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     try:
         yield
