@@ -13,8 +13,11 @@ from click.testing import CliRunner
 
 from eozip.cli import cli
 from eozip.errors import InputError, OutputError
+from eozip.store import decode_store, encode_files
 from eozip.store.exports import export_store
+from eozip.store.xarray_backend import EozipBackendEntrypoint
 from productstores import CORNER, DATES, SIZE, a_product, classes, pixels, store_product
+from rasterfiles import write_tif
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +175,22 @@ def test_a_stac_item_says_what_a_store_is(store):
     bands = {band["name"]: band for band in item.assets["data"].extra_fields["bands"]}
     assert bands["B09"]["gsd"] == 60
     assert item.bbox[0] == pytest.approx(16.33, abs=0.05)
+
+
+def test_floats_come_back_as_floats(tmp_path):
+    rng = np.random.default_rng(3)
+    values = rng.uniform(0.02, 0.6, (4, 64, 48)).astype(np.float32)
+    values[:, :5, :7] = np.nan
+    write_tif(tmp_path / "f_20210701.tif", values, ("B02", "B03", "B04", "B08"), nodata=float("nan"))
+    store = tmp_path / "f.zarr"
+    encode_files(tmp_path / "f_20210701.tif", store, max_error=2, note=lambda text: None)
+    decode_store(store, tmp_path / "back.tif")
+    with rasterio.open(tmp_path / "back.tif") as src:
+        assert src.dtypes == ("float32",) * 4
+        back = src.read()
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(values))
+    assert np.nanmax(np.abs(back - values)) < 2.6e-4
+    ds = xr.open_dataset(store, engine=EozipBackendEntrypoint)
+    np.testing.assert_array_equal(ds.reflectance[0], back)
+    with rasterio.open(tmp_path / "back.tif") as src:
+        assert src.descriptions == ("B02", "B03", "B04", "B08")

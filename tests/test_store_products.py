@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
-from eozip.store import append_store, decode_store, describe, verify_store
+from eozip.errors import FormatError, InputError
+from eozip.store import EozipChunkCodec, append_store, decode_store, describe, verify_store
 from eozip.store.native import cells_of
 from eozip.store.pixels import read_pixels
 from productstores import BANDS, DATES, SCL, SIZE, a_product, classes, pixels, store_product
@@ -127,3 +130,87 @@ def test_a_joint_geotiff_comes_back(tmp_path):
     store_product(a_product(tmp_path / "a"), store, "lossless")
     done = decode_store(store, tmp_path / "back")
     assert done.shape == (2, 12, *SIZE)
+
+
+GRIDS = [{"resolution": 10, "bands": [0, 1]}, {"resolution": 20, "bands": [2]}]
+
+
+def test_zarr_alone_writes_and_reads_native_grids(tmp_path):
+    codec = EozipChunkCodec.from_dict(
+        {"name": "eozip.chunk", "configuration": {"codec": "lossless", "grids": GRIDS, "nodata": 0}}
+    )
+    shape = (1, 3, 40, 52)
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=shape,
+        chunks=(1, 3, 24, 24),
+        dtype="uint16",
+        serializer=codec,
+        compressors=None,
+    )
+    cube = np.random.default_rng(0).integers(1, 4000, shape, np.uint16)
+    with pytest.raises(InputError, match="repeated"):
+        array[...] = cube
+    cube[:, 2] = cube[:, 2, ::2, ::2].repeat(2, -2).repeat(2, -1)
+    array[...] = cube
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr", mode="r")[...], cube)
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [
+        [],
+        "10",
+        [{"resolution": 10}],
+        [{"resolution": 10, "bands": [0, 0]}],
+        [{"resolution": 10, "bands": [0]}, {"resolution": 15, "bands": [1]}],
+        [{"resolution": 20, "bands": [0]}, {"resolution": 10, "bands": [1]}],
+        [{"resolution": True, "bands": [0]}],
+        [{"resolution": 10, "bands": [[0]]}],
+        [{"resolution": 1 << 40, "bands": [0]}],
+        [{"resolution": 10, "bands": list(range(65))}],
+    ],
+)
+def test_grids_that_are_none_are_refused(grids):
+    with pytest.raises(FormatError, match="grids"):
+        EozipChunkCodec.from_dict(
+            {"name": "eozip.chunk", "configuration": {"codec": "lossless", "grids": grids}}
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("offsets", [[0]]),
+        ("names", []),
+        ("labels", ["a"]),
+        ("layers", [{"path": "../x", "kind": "classes", "factor": 2}]),
+    ],
+)
+def test_a_damaged_record_of_a_product_is_refused_by_name(tmp_path, field, value):
+    store = tmp_path / "s.zarr"
+    store_product(a_product(tmp_path / "in", DATES[:1]), store, quality=30)
+    for path in (store / "eozip/zarr.json", store / "zarr.json"):
+        document = json.loads(path.read_text())
+        held = document.get("consolidated_metadata", {}).get("metadata", {}).get("eozip", document)
+        if "product" in held["attributes"]:
+            held["attributes"]["product"][field] = value
+        path.write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=r"product|layers"):
+        describe(store)
+
+
+def test_grids_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
+    product = a_product(tmp_path / "in", DATES[:1])
+    other = a_product(tmp_path / "other", DATES[:1], size=(96, 84))
+    from dataclasses import replace
+
+    mixed = replace(product, scenes=(product.scenes[0], other.scenes[1]))
+    with pytest.raises(InputError, match="does not fit"):
+        store_product(mixed, tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_chunks_that_would_cut_cells_are_refused(tmp_path):
+    with pytest.raises(InputError, match="multiple of 6"):
+        store_product(a_product(tmp_path / "in", DATES[:1]), tmp_path / "s.zarr", chunk=32)

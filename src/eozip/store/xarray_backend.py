@@ -22,6 +22,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from eozip.errors import EozipError, InputError
+from eozip.raster.product import QUANTITY
 from eozip.sensors import get, names
 from eozip.store.by_fsspec import is_url, open_files
 from eozip.store.description import BandGrid, Description, choose_bands, choose_dates, described
@@ -462,7 +463,10 @@ def _layers(view: _View) -> dict[str, dict[str, xr.Variable]]:
             chunks = variable.encoding.get("preferred_chunks") or {}
             kept.encoding = {"preferred_chunks": dict(chunks), "grid_mapping": "spatial_ref"}
             kept.attrs.pop("grid_mapping", None)
-            own[name] = kept
+            is_quantity = any(
+                layer.path == f"{folder}/{name}" and layer.kind == QUANTITY for layer in records
+            )
+            own[name] = xr.conventions.decode_cf_variable(name, kept) if is_quantity and view.scaled else kept
         groups[folder] = own
     return groups
 
