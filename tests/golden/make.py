@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(folder) for folder in (HERE.parent, *HERE.parent.iterdir()) if folder.is_dir()]
 
 import numpy as np  # noqa: E402
 

@@ -33,7 +33,7 @@ class Encoded:
 
 
 class Codec(Protocol):
-    """What every codec fulfils; ``tests/test_bad_input.py`` holds every registered codec against it."""
+    """What every codec fulfils; ``tests/chunk/test_bad_input.py`` holds every registered codec against it."""
 
     @property
     def id(self) -> str:

@@ -3,7 +3,7 @@
 The scale is on the published grid of 256. The mean has steps of a tenth of the scale, at least 0.01: a step
 of 0.01 throughout, as published, would be 25,600 rows, of which those of wide Gaussians differ by nothing.
 Rows are for means in [0, 0.5]; the others are their mirror images, coded with the symbol's sign turned.
-`tests/test_tec_tt.py` measures what this costs: under 0.2 % of the bits of unrounded means.
+`tests/codecs/test_tec_tt.py` measures what this costs: under 0.2 % of the bits of unrounded means.
 
 Which row it is, is decided by comparisons and one division, all correctly rounded: no logarithm is taken of a scale.
 """

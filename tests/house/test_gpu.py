@@ -1,0 +1,120 @@
+"""CUDA picks the same table rows and symbols as the CPU. `make test-gpu`; writes results/exact-gpu.json."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vectors
+from eozip import hub
+from eozip.codecs.small.linear_entropy import Step
+from eozip.codecs.terracodec import temporal
+from eozip.codecs.terracodec.exact_tokens import exact_tokens
+from eozip.entropy.fixed_point import ExactArithmetic, FunctionTables, carrier_for
+from eozip.entropy.range_coder import DecodePort
+from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from test_golden_everywhere import LEARNED, golden_chunk, image_codec, latent_size
+from test_tec_tt import fitting_weights
+
+RESULTS = Path(__file__).parents[2] / "results"
+REASON = "needs a CUDA device, and torch built with CUDA; this torch sees none"
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason=REASON)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison of CUDA with the CPU.
+
+    Attributes:
+        what: codec or network.
+        numbers: how many rows, symbols or outputs were compared.
+        different: how many differ.
+    """
+
+    what: str
+    numbers: int
+    different: int
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Collects what the tests compare, and writes it at the end."""
+    found: list[Compared] = []
+    yield found
+    card = {"card": torch.cuda.get_device_name(), "driver": _driver(), "cuda": torch.version.cuda}
+    rows = [asdict(row) for row in found]
+    write_text(RESULTS / "exact-gpu.json", as_json({"provenance": provenance(), **card, "rows": rows}))
+
+
+def _driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+
+
+class Coding:
+    """As `PortCode`, for networks on a device: rows and symbols pass through the CPU."""
+
+    def __init__(self, name: str, codec, arithmetic: ExactArithmetic):
+        self.port, self.codec, self.arithmetic = DecodePort(golden_chunk(name).sections[0]), codec, arithmetic
+        self.seen: list[np.ndarray] = []
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        rows = self.arithmetic.rows(step.log_scale).cpu().numpy().ravel()
+        got = self.port.code(None, rows, self.codec.tables)
+        self.seen += [rows, got]
+        return self.arithmetic.place(torch.from_numpy(got.reshape(step.mean.shape)).to(step.mean) + step.mean)
+
+
+def walked(name: str, device: torch.device, carrier: torch.dtype) -> np.ndarray:
+    """Rows and symbols of a golden chunk, decoded by networks on a device, then y_hat."""
+    codec = image_codec(name)
+    tables = FunctionTables(**{n: v.to(device) for n, v in vars(codec.functions).items()})
+    arithmetic = ExactArithmetic(tables, carrier)
+    entropy = copy.deepcopy(codec.model.entropy).to(device, carrier)
+    code = Coding(name, codec, arithmetic)
+    header = golden_chunk(name).header
+    t = codec.level(header.quality, header.shape[0]).double().to(device)
+    with torch.inference_mode():
+        y_hat = entropy.traverse(code, t, latent_size(header), arithmetic)
+    code.port.finish()
+    return np.concatenate([*code.seen, y_hat.double().cpu().numpy().ravel()])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_golden_chunks(name, compared):
+    here, there = torch.device("cpu"), torch.device("cuda")
+    right, got = walked(name, here, torch.float32), walked(name, there, carrier_for(there))
+    compared.append(Compared(name, len(right), int((right != got).sum())))
+    assert np.array_equal(right, got)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_transformer(tf32, compared):
+    """float64 on CUDA, whatever TF32 says."""
+    model = temporal.from_weights(hub.recognise(fitting_weights("tt-small"), "tt-small"), 4)
+    twin, y = (
+        exact_tokens(model.entropy_model),
+        torch.round(20 * vectors.uniform("y", (2, 32, 16, 16))).double(),
+    )
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        right, got = (said(copy.deepcopy(twin).to(d), y.to(d)) for d in ("cpu", "cuda"))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    compared.append(Compared(f"tec-tt, TF32 {tf32}", len(right), int((right != got).sum())))
+    assert np.array_equal(right, got)
+
+
+@torch.inference_mode()
+def said(twin, y: torch.Tensor) -> np.ndarray:
+    past = twin.past(y[:1])
+    found = twin.predict(twin.tokens(y[1:]), twin.memories(twin.context(past, past)))
+    return np.concatenate([v.double().cpu().numpy().ravel() for v in vars(found).values()])

@@ -1,0 +1,113 @@
+"""README's figures are those of results/report, recomputed here from its points."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eozip.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+REPORT = "results/report/report.json"
+RESULTS = json.loads((ROOT / REPORT).read_text())
+CODECS = [m["id"] for m in RESULTS["methods"] if m["kind"] == "codec"]
+README = (ROOT / "README.md").read_text()
+
+
+def generated(text: str) -> str:
+    return text.partition("<!-- results")[2].partition("<!-- end")[0]
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Cells of the generated table by method."""
+    lines = [line.strip("| ").split(" | ") for line in generated(text).splitlines() if line.startswith("| ")]
+    return {cells[0].strip("*"): cells[1:] for cells in lines[2:]}
+
+
+def rate(method: str, place: str, db: float) -> float:
+    """Rate at a PSNR: log rate, linear in dB, by hand from the points; infinite where the curve does not reach it."""
+    here = [
+        p for p in RESULTS["points"] if (p["method"], p["place"]) == (method, place) and p["psnr"] is not None
+    ]
+    if len(here) < 2 or not min(p["psnr"] for p in here) <= db <= max(p["psnr"] for p in here):
+        return np.inf
+    curve = np.array(sorted((p["psnr"], np.log(p["bpppb"])) for p in here))
+    return float(np.exp(np.interp(db, *curve.T)))
+
+
+def mean_rate(method: str, db: float) -> float:
+    return float(np.mean([rate(method, place["name"], db) for place in RESULTS["places"]]))
+
+
+def run(folder: Path, *arguments: str) -> int:
+    """benchmarks/readme.py on a folder; its exit code."""
+    paths = ["--readme", str(folder / "README.md"), "--results", str(folder / REPORT)]
+    return runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))["main"]([*paths, *arguments])
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    (tmp_path / "results" / "report").mkdir(parents=True)
+    for name in ("README.md", REPORT, "results/readme.png"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", list(rows(README)))
+def test_the_table_says_what_the_points_say(method: str) -> None:
+    cells = rows(README)[method]
+    for cell, db in zip(cells, (36, 40, 44, 48)):
+        expected = mean_rate(method, db)
+        assert (cell == "-") == np.isinf(expected), db
+        if cell != "-":
+            assert float(cell) == pytest.approx(expected, abs=1e-4, rel=1e-3)
+    multiple = float(cells[4].removesuffix(" x"))
+    assert multiple == pytest.approx(mean_rate(method, 40) / min(mean_rate(c, 40) for c in CODECS), abs=0.01)
+
+
+def test_no_codec_and_no_winning_baseline_is_left_out() -> None:
+    others = [m["id"] for m in RESULTS["methods"] if m["kind"] == "baseline" and m["available"]]
+    reaching = [name for name in CODECS if np.isfinite(mean_rate(name, 40))]
+    winners = {min(others, key=lambda name: mean_rate(name, db)) for db in (36, 40, 44, 48, 52)}
+    assert {*reaching, *winners} <= set(rows(README))
+    assert RESULTS["provenance"]["commit"] in README
+
+
+@pytest.mark.parametrize("db", [36, 40, 44, 48, 52, 56])
+@pytest.mark.parametrize("place", [place["name"] for place in RESULTS["places"]])
+def test_a_place_where_a_baseline_wins_is_named(place: str, db: int) -> None:
+    every: dict[str, Any] = {m["id"]: rate(m["id"], place, db) for m in RESULTS["methods"] if m["available"]}
+    first = min(every, key=every.__getitem__)
+    is_lost = np.isfinite(every[first]) and first not in CODECS
+    assert (f"{place}, {db} dB: the baseline {first} (" in README) == is_lost
+
+
+def test_readme_and_picture_agree_with_the_results() -> None:
+    assert run(ROOT, "--check") == 0
+
+
+def test_a_typed_number_or_other_results_are_found_and_mended(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (copy / "README.md").read_text()
+    (copy / "README.md").write_text(text.replace("| 1.00 x |", "| 0.90 x |"))
+    changed = {**RESULTS, "definitions": {}}
+    (copy / REPORT).write_text(json.dumps(changed))
+    assert run(copy, "--check") == 1
+    assert re.search(r"README\.md.*readme\.png", capsys.readouterr().err)
+    assert run(copy) == 0
+    assert (copy / "README.md").read_text() == text
+    assert run(copy, "--check") == 0
+
+
+def test_markers_must_be_there(copy: Path) -> None:
+    (copy / "README.md").write_text("# eozip\n")
+    with pytest.raises(InputError, match="put them into the README"):
+        run(copy)

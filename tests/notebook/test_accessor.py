@@ -1,0 +1,65 @@
+"""`ds.eozip`: there where it is needed, and what it draws."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from eozip.errors import InputError
+from storefiles import make_store, opened, write_dates
+
+SRC = str(Path(__file__).parents[2] / "src")
+
+
+def _python(code: str) -> str:
+    env = {**os.environ, "PYTHONPATH": SRC}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("accessor")
+    make_store(write_dates(folder), folder / "a.zarr")
+    return folder / "a.zarr"
+
+
+def test_a_store_that_is_opened_by_xarray_alone_has_the_accessor(store: Path) -> None:
+    said = _python(f"import xarray; ds = xarray.open_zarr({str(store)!r}); print(type(ds.eozip).__name__)")
+    assert said.strip() == "EozipAccessor"
+
+
+def test_importing_eozip_after_xarray_gives_any_dataset_the_accessor() -> None:
+    said = _python("import xarray, eozip; print(type(xarray.Dataset().eozip).__name__)")
+    assert said.strip() == "EozipAccessor"
+
+
+def test_rgb_draws_red_green_and_blue_of_the_date(store: Path) -> None:
+    axes = opened(store).eozip.plot.rgb(time=1)
+    assert axes.get_title() == "2021-07-15, B04 B03 B02"
+    assert axes.images[0].get_array().shape == (50, 41, 3)
+
+
+def test_nodata_is_white(store: Path) -> None:
+    picture = opened(store).eozip.plot.rgb().images[0].get_array()
+    assert np.all(picture[:10, :10] == 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bands": ["B99", "B03", "B02"]}, {"bands": [0]}, {"time": 9}, {"time": "1999"}]
+)
+def test_what_is_not_there_is_named(store: Path, wrong: dict) -> None:
+    with pytest.raises(InputError, match="expected"):
+        opened(store).eozip.plot.rgb(**wrong)
+
+
+def test_a_dataset_without_pixels_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="band, y, x"):
+        xr.Dataset({"a": ("x", [1])}).eozip.plot.rgb()
