@@ -40,7 +40,7 @@ from pyramidscenes import (
 from reference import pyramid
 from test_pyramid import damaged, drawn, step
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 NAMES = [name for name in goldens() if name.startswith(SERIES)]
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 30), st.integers(1, 30)).filter(
     lambda s: np.prod(s) <= 8000
