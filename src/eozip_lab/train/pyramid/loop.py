@@ -274,7 +274,7 @@ def card(r: Run) -> str:
     lines = [
         f"# {r.recipe.name}",
         "",
-        "Context network of the pyramid codecs: any bands of any sensor, groups on their own grids, each date by itself.",
+        "Context network of the pyramid codecs: any bands of any sensor, groups on their own grids.",
         f"{count:,} numbers of 8 bits (biases of 16).",
         "",
         f"* steps: {r.state.step}, minutes: {r.state.seconds / 60:.1f}, skipped: {r.state.skipped}",
