@@ -141,17 +141,22 @@ def check_repeated(dn: np.ndarray, grids: Sequence[NativeGrid], fill: int) -> No
         )
 
 
-def decode_joint(data: bytes, grids: Sequence[NativeGrid], budget: int | None = None) -> np.ndarray:
-    """Pixels [T, C, H, W] of one stream.
+def decode_joint(
+    data: bytes,
+    grids: Sequence[NativeGrid],
+    budget: int | None = None,
+    dates: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Pixels [T, C, H, W] of one stream, of some dates or all.
 
     Raises:
         FormatError: damaged bytes, or groups that are not these grids.
     """
     header = api.inspect(data).header
     if not header.groups and not grids:
-        return api.decode_array(data, budget=budget)
+        return api.decode_array(data, budget=budget, dates=dates)
     check_grids(header, grids)
-    return joint(api.decode_groups(data), grids, header.shape[2:])
+    return joint(api.decode_groups(data, dates=dates), grids, header.shape[2:])
 
 
 def check_grids(header: Header, grids: Sequence[NativeGrid]) -> None:

@@ -47,11 +47,13 @@ class _Fetched:
         shard: index of its shard, for messages.
         window: its place.
         pieces: its streams; dates in none of them are fill values.
+        wanted: dates wanted, counted from the chunk's first; None: all.
     """
 
     shard: Shape
     window: Window
     pieces: list[Piece]
+    wanted: Sequence[int] | None
 
 
 class StorePixels:
@@ -135,7 +137,8 @@ class StorePixels:
             windows = [window for _, window in group]
             opened = self.at_hand(shard, [window.position for window in windows])
             for window in windows:
-                yield _Fetched(shard, window, self.fetch(shard, window, opened, times))
+                fetched = self.fetch(shard, window, opened, times)
+                yield _Fetched(shard, window, fetched, _within(window, times))
 
     def at_hand(self, shard: Shape, positions: Sequence[Shape] | None = None) -> Shard | None:
         """As `shard`; where requests are dear, the bytes of its chunks are fetched now, but not where a budget cuts them.
@@ -153,7 +156,7 @@ class StorePixels:
         return replace(opened, read=self.files.reader(key, spans))
 
     def _decode_one(self, one: _Fetched) -> np.ndarray:
-        return self.decode(one.shard, one.window, one.pieces)
+        return self.decode(one.shard, one.window, one.pieces, one.wanted)
 
     def fetch(
         self, shard: Shape, window: Window, opened: Shard | None, times: Sequence[int] | None = None
@@ -174,20 +177,22 @@ class StorePixels:
         """
         if opened is None or not opened.holds(window.position):
             return []
-        first, stop = window.times
-        wanted = None if times is None else [t - first for t in times if first <= t < stop]
+        wanted = _within(window, times)
         with self.naming(shard, window):
             found = opened.pieces(window.position, self.budget, wanted)
-            _check_dates(found, range(stop - first) if wanted is None else wanted)
+            _check_dates(found, range(window.times[1] - window.times[0]) if wanted is None else wanted)
         return found
 
-    def decode(self, shard: Shape, window: Window, fetched: list[Piece]) -> np.ndarray:
+    def decode(
+        self, shard: Shape, window: Window, fetched: list[Piece], wanted: Sequence[int] | None = None
+    ) -> np.ndarray:
         """One chunk in its true extent.
 
         Args:
             shard: index of its shard, for messages.
             window: the chunk.
             fetched: its streams; dates in none of them are fill values.
+            wanted: dates wanted, counted from the chunk's first; others are fill values; None: all.
 
         Returns:
             DN [T, C, h, w].
@@ -198,24 +203,27 @@ class StorePixels:
         out = np.full(self._extent(window), self.description.fill_value, np.dtype(self.description.dtype))
         with self.naming(shard, window):
             for piece in fetched:
-                dn = decode_joint(piece.data, self.description.codec.grids, self.budget)
-                self._place(out, piece.dates.start, dn)
+                own = None if wanted is None else [t - piece.dates.start for t in wanted if t in piece.dates]
+                own = None if own is None or len(own) == len(piece.dates) else own
+                dn = decode_joint(piece.data, self.description.codec.grids, self.budget, own)
+                self._place(out, piece.dates.start, dn, own)
         return out
 
-    def _place(self, out: np.ndarray, first: int, dn: np.ndarray) -> None:
+    def _place(self, out: np.ndarray, first: int, dn: np.ndarray, dates: Sequence[int] | None) -> None:
         """Streams have the true extent of their place, or the full chunk where plain zarr wrote them.
 
         Dates behind the store's last belong to an append that never finished.
         """
-        whole = dn.shape == self.description.grid.chunk and first == 0
+        whole = dn.shape[1:] == self.description.grid.chunk[1:] and first == 0
+        whole &= dates is not None or len(dn) == self.description.grid.chunk[0]
         fits = dn.ndim == 4 and dn.shape[1] == out.shape[1] and (whole or dn.shape[2:] == out.shape[2:])
         if dn.dtype != out.dtype or not fits:
             raise FormatError(
                 f"expected a stream of [T, {out.shape[1]}, {out.shape[2]}, {out.shape[3]}] {out.dtype}, got "
                 f"{dn.shape} {dn.dtype}"
             )
-        count = max(0, min(len(dn), len(out) - first))
-        out[first : first + count] = dn[:count, :, : out.shape[2], : out.shape[3]]
+        places = [first + t for t in (range(len(dn)) if dates is None else dates) if first + t < len(out)]
+        out[places] = dn[: len(places), :, : out.shape[2], : out.shape[3]]
 
     def _extent(self, window: Window) -> Shape:
         (t0, t1), (y0, y1), (x0, x1) = window.times, window.rows, window.columns
@@ -281,6 +289,12 @@ def read_dropped(description: Description) -> np.ndarray:
                 with pixels.naming(shard, window):
                     out[tuple(slice(*part) for part in _ranges(window))] = dropped_of(fetched, window)
     return out
+
+
+def _within(window: Window, times: Sequence[int] | None) -> list[int] | None:
+    """Dates of the scene that a chunk has, counted from its first."""
+    first, stop = window.times
+    return None if times is None else [t - first for t in times if first <= t < stop]
 
 
 def _check_dates(found: list[Piece], wanted: Sequence[int]) -> None:
