@@ -6,12 +6,14 @@ eozip is opened; `import eozip.accessor` does it in any case.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 if TYPE_CHECKING:
+    from eozip.notebook.explorer import Explorer
     from eozip.notebook.plots import Plots
     from eozip.store import Summary
 
@@ -58,3 +60,28 @@ class EozipAccessor:
         from eozip.store.convert import to_zarr
 
         return to_zarr(self._dataset, out, **options)
+
+    def explore(
+        self, *beside: str | Path, originals: str | Path | Sequence[str | Path] = (), height: int = 720
+    ) -> Explorer:
+        """The page of `eozip serve` in a frame: map, dates, swipe, series.
+
+        Args:
+            beside: other stores to swipe against.
+            originals: GeoTIFFs that were encoded.
+            height: of the frame in pixels.
+
+        Raises:
+            InputError: the Dataset was not opened from a store, or the extra `serve` is missing.
+        """
+        from eozip.notebook.explorer import explore, source_of
+
+        files = [originals] if isinstance(originals, str | Path) else list(originals)
+        stores = [source_of(self._dataset), *map(str, beside)]
+        return explore(stores, [str(file) for file in files], height)
+
+    def _repr_html_(self) -> str:
+        from eozip.notebook.cards import show
+        from eozip.notebook.explorer import source_of
+
+        return show(source_of(self._dataset))._repr_html_()

@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import eozip
 from eozip.errors import InputError
-from storefiles import make_store, opened, write_dates
+from eozip.notebook import Card, show
+from storefiles import make_store, opened, scene_pixels, write_dates
 
 SRC = str(Path(__file__).parents[2] / "src")
 
@@ -63,3 +66,41 @@ def test_what_is_not_there_is_named(store: Path, wrong: dict) -> None:
 def test_a_dataset_without_pixels_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="band, y, x"):
         xr.Dataset({"a": ("x", [1])}).eozip.plot.rgb()
+
+
+def test_a_store_is_a_card_with_picture_ratio_and_dates(store: Path) -> None:
+    text = opened(store).eozip._repr_html_()
+    assert "data:image/png;base64," in text
+    assert "2021-07-01 to 2021-08-02" in text
+    assert "times smaller" in text
+
+
+def test_a_chunk_is_a_card() -> None:
+    card = show(eozip.encode(scene_pixels(0), "lossless"))
+    assert card.facts["codec"] == "lossless"
+    assert card.picture is not None
+    assert "<table>" in card._repr_html_()
+
+
+def test_names_in_a_card_do_nothing_to_the_page() -> None:
+    assert "<script>" not in Card("<script>", {"<script>": "<script>"})._repr_html_()
+
+
+@pytest.mark.parametrize("wrong", [None, 7])
+def test_what_is_no_store_has_no_card(wrong: object) -> None:
+    with pytest.raises(InputError, match="expected a store"):
+        show(wrong)
+
+
+def test_explore_shows_the_page_in_a_frame(store: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    found = opened(store).eozip.explore()
+    with urlopen(f"{found.address}/healthz", timeout=30) as answer:
+        assert answer.status == 200
+    assert f"src='{found.address}'" in found._repr_html_()
+    found.stop()
+
+
+def test_a_dataset_from_nowhere_cannot_be_explored() -> None:
+    with pytest.raises(InputError, match="to_zarr"):
+        xr.Dataset().eozip.explore()

@@ -11,7 +11,7 @@ import rasterio
 
 from eozip.errors import InputError
 from eozip.raster import open_product
-from products import classes, made, write_bands, write_raster
+from products import Safe, classes, made, write_bands, write_raster
 from test_safe import pixels
 
 OLD = "20210715T101031"
@@ -182,7 +182,7 @@ def test_landsat_has_its_offset_and_its_quality_beside(tmp_path: Path) -> None:
     product = open_product(tmp_path)
     [scene] = product.scenes
     assert scene.band_names == tuple(f"SR_B{i}" for i in range(1, 8))
-    assert scene.offset == 7273
+    assert scene.offset == pytest.approx(7272.73)
     assert scene.band_offsets[0] == pytest.approx((7272.73,) * 7)
     assert product.sensor == "landsat-c2-l2"
     assert {layer.name for layer in product.beside} == {
@@ -245,3 +245,23 @@ def test_a_nodata_value_that_is_none_of_whole_numbers_is_refused(tmp_path: Path)
     path.write_bytes(path.read_bytes().replace(b"12345\0", b"nan\0\0\0"))  # as programs of floats write it
     with pytest.raises(InputError, match=r"B05_20m\.tif: nodata nan is no uint16.*gdal_edit"):
         open_product(sorted(tmp_path.glob("*.tif")))
+
+
+def test_the_granule_of_a_product_is_a_folder_of_band_files(tmp_path: Path) -> None:
+    safe = Safe(made())
+    root = safe.write(tmp_path)
+    granule = root / "GRANULE" / safe.granule
+    write_raster(granule / "QI_DATA" / "MSK_DETFOO_B02.jp2", np.ones((96, 96), np.uint8), 10)
+    product = open_product(granule)
+    assert [scene.shape[1] for scene in product.scenes] == [4, 6, 2]
+    assert product.scenes[0].offset == 1000  # by the product's name
+
+
+def test_a_stack_whose_name_and_tags_contradict_each_other_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "S2B_MSIL2A_20220126T101311_N0400_R022_T32TQM_20220126T130000.tif"
+    write_raster(path, np.ones((3, 8, 8), np.uint16), 10)
+    with pytest.raises(
+        InputError, match=r"no tag of the file.* says 0 DN, but the baseline .* 04\.00 says 1000 DN"
+    ):
+        open_product(path)
+    assert open_product(path, offset=1000).scenes[0].offset == 1000

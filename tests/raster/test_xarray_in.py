@@ -231,3 +231,9 @@ def test_digital_numbers_as_floats_may_use_all_of_16_bits() -> None:
     data = odc().astype("float32").drop_vars("scl")
     product = product_of(data, lattice=(1, 0), nodata=0)
     np.testing.assert_array_equal(pixels(product)["B02"][1], GRIDS[10]["B02"])
+
+
+def test_a_variable_that_holds_the_crs_is_heeded() -> None:
+    data = odc().drop_vars(["scl", "spatial_ref"]).rename(time="t")  # as openEO writes NetCDF
+    data["crs"] = xr.DataArray(0, attrs={"crs_wkt": _wkt()})
+    assert "32632" in str(product_of(data).scenes[0].profile.crs)

@@ -54,7 +54,7 @@ class Plots:
             band=_positions(array, bands), y=slice(None, None, step), x=slice(None, None, step)
         )
         axes = _axes(ax)
-        axes.imshow(_stretched(picked.transpose("y", "x", "band").values, _nodata(array), percentiles))
+        axes.imshow(stretched(picked.transpose("y", "x", "band").values, _nodata(array), percentiles))
         axes.set_title(_title(picked))
         axes.set_axis_off()
         return axes
@@ -75,7 +75,7 @@ def _pixel_array(dataset: xr.Dataset) -> xr.DataArray:
     return dataset[found[0]]
 
 
-def _stretched(
+def stretched(
     pixels: np.ndarray, nodata: float | None, percentiles: tuple[float, float] = (2, 98)
 ) -> np.ndarray:
     """Pixels [H, W, 3] as floats from 0 to 1, white where there are none."""

@@ -227,7 +227,11 @@ def _attributes(data: Any) -> dict[str, Any]:
     if isinstance(properties, dict):
         found |= properties
         found["product"] = item.get("id") if isinstance(item, dict) else None
-    return found
+    mappings = [one.attrs for one in getattr(data, "data_vars", {}).values() if one.ndim == 0]
+    known = [
+        table.get(key) for table in mappings for key in ("crs_wkt", "spatial_ref")
+    ]  # openEO: a variable "crs"
+    return {**found, **next(({"crs": wkt} for wkt in known if wkt), {})}
 
 
 # --- one date ---

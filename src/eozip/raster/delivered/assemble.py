@@ -213,13 +213,13 @@ def _scene(dates: Sequence[_Picked], grid: int, when: Sequence[datetime | None],
     table = tuple(_offsets(one, scene) for one in chosen)
     counts = Counter(value for of_date in table for value in of_date)
     commonest = max(counts, key=lambda value: (counts[value], value))
-    is_one = len(counts) == 1 and commonest == round(commonest)
+    is_one = len(counts) == 1
     if scene.dtype.kind == "f":
         return _on_lattice(scene, how)
     specials = {dn for one in dates for dn in one.delivery.facts.specials.values()}
     return replace(
         scene,
-        offset=float(round(commonest)),
+        offset=commonest,
         offsets=None if is_one else table,
         specials=tuple(sorted(specials)),
     )

@@ -126,14 +126,34 @@ def _check_rest(files: Sequence[_File]) -> list[str]:
     return [f"left out, as no band of the sensor: {', '.join(map(printable, out))}"] if out else []
 
 
+def _stack_told(header: Header, offset: float | None) -> Told:
+    """What tells the offset of a file of all bands: its tags; the bands keep what each of them says.
+
+    Raises:
+        InputError: the baseline in the product's name says another.
+    """
+    if offset is not None:
+        return Told(offset, "given")
+    tags = [one for band in header.bands for one in by_tags(band.scale, band.offset, _tag(band))]
+    baseline = by_baseline(baseline_in(header.path), "the baseline in the product's name,")
+    if tags:
+        return agreed([tags[0], *baseline], header.path, tags[0])
+    none = Told(0.0, "no tag of the file, which")
+    return (
+        agreed([none, *baseline], header.path, none)
+        if baseline
+        else replace(none, by="no tag of the file says another")
+    )
+
+
 def _stack(header: Header, offset: float | None) -> Delivery:
-    told = "given" if offset is not None else "GDAL offset tags"
+    told = _stack_told(header, offset)
     level = re.search(r"L(?:evel-?)?(1C|2A)", header.path)
     facts = Acquisition(
         header.dating.date,
         level=f"L{level.group(1)}" if level else None,
         baseline=baseline_in(header.path),
-        offset_source=told,
+        offset_source=told.by,
     )
     return Delivery(header.path, (header,), header.dating, facts)
 
@@ -256,8 +276,8 @@ def _told(files: Sequence[_File], layout: str, date: datetime | None, offset: fl
     if offset is not None:
         return Told(offset, "given")
     name = files[0].header.path
-    tags = [(file, band) for file in files for band in file.header.bands]
-    told = [one for file, band in tags for one in by_tags(band.scale, band.offset, _tag(file, band))]
+    bands = [band for file in files for band in file.header.bands]
+    told = [one for band in bands for one in by_tags(band.scale, band.offset, _tag(band))]
     if layout in FIXED:
         return agreed([FIXED[layout], *told], name, FIXED[layout])
     told += by_baseline(baseline_in(name), "the baseline in the product's name,")
@@ -267,7 +287,7 @@ def _told(files: Sequence[_File], layout: str, date: datetime | None, offset: fl
     return agreed(told, name, Told(0.0, "no tag and no metadata: acquired before baseline 04.00"))
 
 
-def _tag(file: _File, band: Band) -> str:
+def _tag(band: Band) -> str:
     return f"GDAL scale {band.scale:g} and offset {band.offset:g}"
 
 

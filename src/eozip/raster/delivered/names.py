@@ -17,6 +17,7 @@ _THEIA = re.compile(
     r"((?:SENTINEL2|VENUS)\w*_\d{8}-\d{6}-\d{3}_L\w\w_(\w+)_[A-Z]_V\d+-\d+)_(?:(FRE|SRE)_)?(\w+)"
 )
 _SEN2R = re.compile(r"(S2[A-D](2A|1C)_\d{8}_\d{3}_\w*)_([A-Z]{3})_(10|20|60)")
+_QUALITY = re.compile(r"MSK_|L1C_PVI|T\w{5}_\d{8}T\d{6}_PVI", re.IGNORECASE)
 _TILE = re.compile(r"(?<![A-Z0-9])T?(\d\d[C-HJ-NP-X][A-HJ-NP-Z]{2})(?![A-Z0-9])")
 # bands of HLS L30 and of Landsat's OLI by the Sentinel-2 band of the same wavelength
 L30 = {
@@ -125,6 +126,10 @@ def _sen2r(match: re.Match[str]) -> FileName:
 def _generic(path: str, place: PurePosixPath) -> FileName:
     """Sentinel-2 and whatever is called like it: ..._B04_10m, nir08, a folder called B04, ..._SCL_20m."""
     found = band_file(path)
+    if (
+        _QUALITY.match(place.stem) and layer_of(place.stem) is None
+    ):  # QI_DATA of ESA's products: MSK_DETFOO_B02
+        return FileName("", product=found.date, is_beside=True)
     layer = None if found.code is not None else layer_of(place.stem)
     product = found.date
     if layer is not None:  # the same without the layer's name
