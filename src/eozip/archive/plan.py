@@ -21,7 +21,6 @@ from rasterio.crs import CRS
 from eozip import arguments
 from eozip.archive.record import Record
 from eozip.bitstream import samples_problem
-from eozip.chunk.encoding import DEFAULT_CODEC
 from eozip.errors import EozipError, InputError
 from eozip.keys import PlaceLike
 from eozip.raster import Scene, open_product, open_reader
@@ -580,7 +579,7 @@ def _settled(name: str, seen: list[Seen], found: Description | None, asked: Aske
     given = joined(product, asked.nodata)
     wanted = make_request(
         given.scene,
-        DEFAULT_CODEC if asked.codec is None and not given.is_one_grid else asked.codec,
+        asked.codec,
         quality=asked.quality,
         target_psnr=asked.target_psnr,
         max_error=asked.max_error,

@@ -131,7 +131,8 @@ def encode_group_chunk(
         counts = {group.resolution: group.bands for group in source.groups}
         source = replace(source, names=named_groups(bands, source.sensor, counts))
     _check_samples(source)
-    name = registry.resolve(DEFAULT_CODEC if codec is None else codec, ANY_SENSOR)
+    dates = source.shape[0]
+    name = default_codec(dates, ANY_SENSOR) if codec is None else registry.resolve(codec, ANY_SENSOR)
     if name != LOSSLESS and not isinstance(registry.get(name), ScaledCodec):
         raise InputError(
             f"groups: codec {name} takes all bands on one grid; choose {DEFAULT_CODEC}, or bring the bands onto one grid"

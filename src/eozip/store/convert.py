@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import eozip
 from eozip import arguments
 from eozip.arguments import real
-from eozip.chunk.encoding import DEFAULT_CODEC, check_budgeted, default_codec
+from eozip.chunk.encoding import check_budgeted, default_codec
 from eozip.chunk.options import DEFAULT_QUALITY, check_names, checked_error
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
@@ -448,8 +448,6 @@ def encode_product(
     """
     _tell(product.notes, note)
     found = joined(product, nodata)
-    if codec is None and not found.is_one_grid:
-        codec = DEFAULT_CODEC
     asked = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error, "budgets": budgets}
     facts = {"sensor": sensor, "nodata": nodata, "offset": offset, "likely": product.sensor}
     wanted = make_request(found.scene, codec, **asked, **facts, gop=gop)  # type: ignore[arg-type]
