@@ -284,3 +284,17 @@ def test_a_long_run_of_damaged_bytes(unchecked):
         chunk = chunks[rng.integers(len(chunks))]
         shape = chunk.header.shape if rng.random() < 0.7 else tuple(rng.integers(1, (4, 9, 40, 40)).tolist())
         tried(unchecked, damaged(rng, chunk.sections), shape)
+
+
+@pytest.mark.parametrize("name", ["tec-elic-small-any-v1", "tec-tt-small-any-v1", "tec-fp-small-any-v1"])
+def test_encoders_know_what_decoders_make(name):
+    chosen = registry.get(name)
+    x = texture((3, 4, 40, 52), 5).astype(np.float32)
+    holes = np.zeros(x.shape, bool)
+    holes[1, :, :20, :30] = True
+    coded = chosen.encode(x, 50.0, holes)
+    assert np.array_equal(coded.decoded()[0], chosen.decode(coded, x.shape, 50.0))
+    groups = [(1, x), (2, x[:, :2, ::2, ::2]), (6, x[:, :1, ::6, ::6])]
+    coded = chosen.encode_groups(groups, 50.0)
+    made = chosen.decode_groups(coded, (3, 7, 40, 52), [(1, 4), (2, 2), (6, 1)])
+    assert all(np.array_equal(a, b) for a, b in zip(coded.decoded(), made, strict=True))

@@ -6,8 +6,8 @@ bytes replace old ones; from then on any change of layout, tables or weights is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +23,8 @@ class Encoded:
         budgets: one u8 per frame (token budgets of flexible-rate codecs), or empty.
         bits: estimate of what each frame cost, or empty where the encoder cannot tell; not in the stream.
         skip: bool [T, h, w], latent cells that were not coded, or None where all were; see `eozip.codecs.skip_mask`.
+        decoded: gives what `decode` (of groups `decode_groups`) will, where the encoder knows it without decoding; not
+            in the stream.
     """
 
     sections: tuple[bytes, ...]
@@ -30,6 +32,7 @@ class Encoded:
     budgets: tuple[int, ...] = ()
     bits: tuple[float, ...] = ()
     skip: np.ndarray | None = None
+    decoded: Callable[[], list[np.ndarray]] | None = field(default=None, compare=False, repr=False)
 
 
 class Codec(Protocol):

@@ -14,7 +14,7 @@ Reduced pictures come from the levels of the ladders themselves (overviews.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -140,12 +140,8 @@ class PyramidCodec:
         wanted = [g for g in reader.groups if np.isin(chosen, g.bands).any()]
         is_whole = reduce == 1 and bands is None
         scale = 1 if is_whole else min(g.factor * ratio(reduce, g.factor) for g in wanted)
-        out = np.empty((len(reader.dates), c, *size_at((h, w), reduce)), np.float32)
-        for group, picture in reader.read(scale):
-            if group in wanted:
-                made = overviews.on_pixels(group, picture, (h, w), reduce)
-                for k, band in enumerate(group.bands):
-                    out[:, band] = made[:, k]
+        made = [(group, picture) for group, picture in reader.read(scale) if group in wanted]
+        out = _on_one_grid(made, (len(reader.dates), c, h, w), reduce)
         return out if bands is None else out[:, chosen]
 
     @one_blas_thread()
@@ -238,7 +234,17 @@ class PyramidCodec:
         )
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
-        return Encoded(tuple(sections), tuple(walk.check(t) for t in range(dates)))
+        checks = tuple(walk.check(t) for t in range(dates))
+        units = dict(zip((g.bands for g in groups), gains.tolist(), strict=True))
+
+        def decoded() -> list[np.ndarray]:
+            made = _pictures(walk, range(dates), units)
+            if all(g.is_native for g in groups) and len(groups) > 1:
+                by_bands = {g.bands: overviews.of_cells(g, picture, size, 1) for g, picture in made}
+                return [by_bands[g.bands] for g in groups]
+            return [_on_one_grid(made, (dates, bands, *size), 1)]
+
+        return Encoded(tuple(sections), checks, decoded=decoded)
 
 
 @dataclass
@@ -430,21 +436,38 @@ class _Reader:
                 section[t].finish()
             if count == SECTIONS:
                 _compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
-        return [
-            (group, self._picture(walk, k, j, group, place))
-            for k, ladder in enumerate(ladders)
-            for j, (group, place) in enumerate(ladder)
-        ]
+        return _pictures(walk, self.dates, self._gain_of)
 
     def _section(self, number: int) -> list[DecodePort]:
         """The streams of all dates in a section."""
         parted = _parted(self._coded.sections[number], self._count, self._codec.id)
         return [DecodePort(stream) for stream in parted]
 
-    def _picture(self, walk: _Walk, ladder: int, number: int, group: Group, place: Canvas) -> Picture:
-        level = max(0, walk.reached[ladder] - number)
-        made = np.stack([walk.pictures[ladder][t][number] for t in self.dates])
-        return Picture(_in_dn(made, self._step, self._gain_of[group.bands], level), place, level)
+
+def _pictures(
+    walk: _Walk, dates: Sequence[int], gain_of: Mapping[tuple[int, ...], int]
+) -> list[tuple[Group, Picture]]:
+    """What a walk made of some dates, by group."""
+    found = []
+    for k, ladder in enumerate(walk.ladders):
+        for number, (group, place) in enumerate(ladder):
+            level = max(0, walk.reached[k] - number)
+            made = np.stack([walk.pictures[k][t][number] for t in dates])
+            found.append((group, Picture(_in_dn(made, walk.step, gain_of[group.bands], level), place, level)))
+    return found
+
+
+def _on_one_grid(
+    made: Sequence[tuple[Group, Picture]], shape: tuple[int, int, int, int], reduce: int
+) -> np.ndarray:
+    """Groups on the finest grid: float32 [T, C, h, w], 1 / reduce of a shape; bands of no group are not set."""
+    t, c, h, w = shape
+    out = np.empty((t, c, *size_at((h, w), reduce)), np.float32)
+    for group, picture in made:
+        pixels = overviews.on_pixels(group, picture, (h, w), reduce)
+        for k, band in enumerate(group.bands):
+            out[:, band] = pixels[:, k]
+    return out
 
 
 def _levels_beyond(sections: int, factor: int) -> int:
