@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from eozip import arguments
 from eozip.errors import InputError, OutputError
@@ -20,7 +19,7 @@ from eozip.keys import PlaceLike, place
 from eozip.outputs import publish, resolved, temporary
 from eozip.raster.cog import write_cog
 from eozip.raster.write import create_geotiff
-from eozip.store.cuts import Cut, cut_of, layer_profile, layer_window, layers_of
+from eozip.store.cuts import Cut, cut_of, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description, described
 from eozip.store.documents import LayerRecord
 from eozip.store.eopf import write_eopf
@@ -255,11 +254,10 @@ def _bands(cut: Cut, part: Path, names: Sequence[str], progress: Progress, layer
 
 def _layer_files(cut: Cut, part: Path, layer: LayerRecord, store: Any) -> None:
     """A COG for each date of a raster beside the bands; classes have no averages, so it has no overviews."""
-    array = zarr.open_array(store, path=layer.path, mode="r")
-    rows, columns = layer_window(cut, layer)
+    array = open_layer(cut, layer, store)
     found, name = cut.description, layer.path.split("/")[1].upper()
     for t in cut.times:
-        values = np.asarray(array[t, rows, columns])[None]
+        values = layer_values(cut, layer, array, t)[None]
         profile = layer_profile(cut, layer, values.dtype.name)
         stamp = (found.dates[t] or f"{t + 1:03d}")[:10].replace("-", "")
 
