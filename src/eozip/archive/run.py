@@ -41,6 +41,7 @@ from eozip.store.append import append_run, check_layers, grown_facts, new_nodes,
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
 from eozip.store.description import Description, describe
 from eozip.store.documents import ARRAY, GROUP
+from eozip.store.holding import held_by
 from eozip.store.joined import Joined, dates_of
 from eozip.store.layers import placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
@@ -544,7 +545,9 @@ def do_job(job: Job) -> dict[str, Any]:
 def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int, int]:
     """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
     shard = job.shard
-    run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first)
+    # what a store holds, its new dates hold too
+    hold = held_by(describe(place("out", job.out) / job.store)) if job.first else None
+    run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold)
     if not job.joins:
         return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
     kept = _Kept()
