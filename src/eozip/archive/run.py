@@ -39,6 +39,7 @@ from eozip.keys import PlaceLike, keys_of, only_writer, place, token_of
 from eozip.raster.files import PathLike
 from eozip.store.append import append_run, check_layers, grown_facts, new_nodes, put_shard
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
+from eozip.store.coding import Run, stream_offsets, tally_of
 from eozip.store.description import Description, describe
 from eozip.store.documents import ARRAY, GROUP
 from eozip.store.holding import held_by
@@ -52,7 +53,7 @@ from eozip.store.repair import grown_record, rewritten_keys
 from eozip.store.shards import pack_shard
 from eozip.store.spread import add_part, coded_shard, part_of
 from eozip.store.tally import psnr_of
-from eozip.store.writer import Run, run_facts, stream_offsets, tally_of
+from eozip.store.writer import run_facts
 
 SCHEDULER_SECONDS = 20
 """How long a scheduler may take to answer."""

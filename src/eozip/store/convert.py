@@ -30,6 +30,7 @@ from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
+from eozip.store.coding import Progress
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
 from eozip.store.fitting import SampleSizes, encode_fitting
@@ -39,7 +40,7 @@ from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.native import alignment, samples
 from eozip.store.records import as_product
 from eozip.store.sampling import learned_classes, pixels_in, sampled
-from eozip.store.writer import Progress, Summary, encode_store, pixels_of
+from eozip.store.writer import Summary, encode_store, pixels_of
 
 _SAMPLED = 12  # chunks from which the size of a store is told
 

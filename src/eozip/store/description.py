@@ -21,7 +21,6 @@ from eozip.sensors import get
 from eozip.sensors import names as sensor_names
 from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import NAME, EozipChunkCodec
-from eozip.store.container import StoreFiles
 from eozip.store.documents import (
     ARRAY,
     GROUP,
@@ -35,6 +34,7 @@ from eozip.store.documents import (
     checked,
     read,
 )
+from eozip.store.files import StoreFiles
 from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.layers import grid_name

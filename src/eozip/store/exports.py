@@ -19,6 +19,7 @@ from eozip.keys import PlaceLike, place
 from eozip.outputs import publish, resolved, temporary
 from eozip.raster.cog import write_cog
 from eozip.raster.write import create_geotiff
+from eozip.store.coding import Progress
 from eozip.store.cuts import Cut, cut_of, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description, described
 from eozip.store.documents import LayerRecord
@@ -26,7 +27,6 @@ from eozip.store.eopf import write_eopf
 from eozip.store.netcdf import write_netcdf
 from eozip.store.remote import plain_store, store_files
 from eozip.store.windows import Source
-from eozip.store.writer import Progress
 
 FORMATS = ("geotiff", "cog", "bands", "eopf-zarr", "netcdf")
 STRIP = 512  # rows written at once

@@ -17,15 +17,16 @@ import numpy as np
 from eozip.errors import EozipError, InputError
 from eozip.keys import Place, RemotePath, keys_of
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.container import Container
+from eozip.store.coding import Run, encoded_shards, stream_offsets, tally_of
 from eozip.store.documents import ARRAY
+from eozip.store.files import Container
 from eozip.store.grid import Grid, Shape
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, open_joined
 from eozip.store.shards import pack_shard
 
 if TYPE_CHECKING:
-    from eozip.store.writer import Run
+    from eozip.store.coding import Run
 
 COUNTS = ("done", "empty", "missed", "layered", "without_network")
 _AHEAD = 2  # shards under way for each thread of the cluster
@@ -65,8 +66,6 @@ def coded_shard(
     Returns:
         what the writer knows of them, and streams by position.
     """
-    from eozip.store.writer import Run, encoded_shards, stream_offsets, tally_of
-
     own = {f.name: getattr(grid, f.name) for f in fields(Grid)}
     tally = tally_of(codec, found.scene, order)
     run = Run(codec, OneShard(**own, only=shard), tally, lambda done, total: None, first)

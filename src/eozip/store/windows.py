@@ -29,8 +29,8 @@ from eozip.codecs.scales import REDUCTIONS
 from eozip.errors import FormatError, InputError
 from eozip.store.by_fsspec import open_files
 from eozip.store.codec import DESK
-from eozip.store.container import StoreFiles
 from eozip.store.description import BandGrid, Description, described
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.native import cells_of, check_grids, repeated
 from eozip.store.pixels import StorePixels
