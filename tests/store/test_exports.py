@@ -248,3 +248,8 @@ def test_places_of_any_kind_are_refused_by_name(store, tmp_path, name, value):
     options = {name: value} | ({"bbox": (0, 0, 1, 1)} if name == "crs" else {})
     with pytest.raises(InputError, match=f"{name}|touches"):
         export_store(store, tmp_path / "out", "bands", **options)
+
+
+def test_files_of_all_bands_bear_the_name_of_the_product(store, tmp_path):
+    done = export_store(store, tmp_path / "out", "cog")
+    assert done.files == ["product_0.tif", "product_1.tif"]

@@ -125,7 +125,7 @@ def _names(cut: Cut, target: Path, form: str) -> list[str]:
         return [target.name]
     if form == "eopf-zarr":
         is_one = len(cut.times) == 1
-        return [target.name] if is_one else [f"{_stem(found, t)}.zarr" for t in cut.times]
+        return [target.name] if is_one else _distinct([f"{found.stem(t)}.zarr" for t in cut.times])
     if form in ("geotiff", "cog"):
         if target.suffix.lower() in (".tif", ".tiff"):
             if len(cut.times) > 1:
@@ -134,19 +134,15 @@ def _names(cut: Cut, target: Path, form: str) -> list[str]:
                     "one date with --dates (dates=)"
                 )
             return [target.name]
-        return _distinct([f"{_stem(found, t)}.tif" for t in cut.times])
+        return _distinct([f"{found.stem(t)}.tif" for t in cut.times])
     names = [_band_stem(found, t, pick) for t in cut.times for pick in cut.picks]
     return [f"{name}.tif" for name in _distinct(names, found, cut)]
-
-
-def _stem(found: Description, t: int) -> str:
-    return Path(found.files[t]).stem
 
 
 def _band_stem(found: Description, t: int, pick: int) -> str:
     """The name that a band came in; with the band where several share a file."""
     if found.product is None:
-        return f"{_stem(found, t)}_{_label(found, pick)}"
+        return f"{found.stem(t)}_{_label(found, pick)}"
     own = found.product.names[t]
     stem = Path(own[pick]).stem
     return stem if own.count(own[pick]) == 1 else f"{stem}_{_label(found, pick)}"

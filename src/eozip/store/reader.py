@@ -164,7 +164,7 @@ def _block(description: Description) -> int:
 
 def _file_names(description: Description, times: list[int]) -> list[str]:
     """The source's names, made different by their position where they are not."""
-    stems = [Path(description.files[t]).stem for t in times]
+    stems = [description.stem(t) for t in times]
     if len(set(stems)) < len(stems):
         stems = [f"{stem}_{t + 1:03d}" for stem, t in zip(stems, times)]
     return [f"{stem}.tif" for stem in stems]
