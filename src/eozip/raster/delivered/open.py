@@ -78,7 +78,7 @@ def lattice_of(asked: float | Sequence[float] | None) -> tuple[float, float | No
     """
     if asked is None:
         return None
-    given = [asked] if isinstance(asked, int | float) else list(asked)
+    given = [asked] if isinstance(asked, int | float) else listed("lattice", asked)
     numbers = [real("lattice", value) for value in given]
     if not 1 <= len(numbers) <= 2 or not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
         raise InputError(f"lattice: expected a step above 0, or a step and the value of DN 0, got {asked!r}")
