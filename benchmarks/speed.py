@@ -36,7 +36,8 @@ from eozip.chunk.pixels import psnr
 from eozip.codecs import registry
 from eozip.raster import GeoTiffWriter, SceneReader, open_scene
 from eozip.store import EozipChunkCodec, decode_store, encode_store
-from eozip.store.container import StoreFiles, ZipContainer
+from eozip.store.container import ZipContainer
+from eozip.store.files import StoreFiles
 from eozip_lab.evaluate.baselines import Contender, Learned
 from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000
 from eozip_lab.evaluate.baselines.videos import hevc

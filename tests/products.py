@@ -1,6 +1,6 @@
 """Products in the layouts in which they are delivered, made with rasterio and text alone, from real or made pixels.
 
-Real pixels are those of `shared/data/other/native_*.npz` (EOZIP_DATA overrides); without them the layouts hold made ones.
+Real pixels are those of data/other/native_*.npz under EOZIP_DATA (default ../shared); without them layouts hold made ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import Affine
 
-DATA = Path(os.environ.get("EOZIP_DATA", Path(__file__).parents[3] / "shared/data"))
+DATA = Path(os.environ.get("EOZIP_DATA") or Path(__file__).parents[2] / "shared") / "data"
 CORNER = 399960, 5300040
 WAVELENGTHS = {
     "B1": (60, 443), "B2": (10, 492), "B3": (10, 560), "B4": (10, 665), "B5": (20, 704), "B6": (20, 740), "B7": (20, 783),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,29 @@ def check_plain(name: str, path: str) -> None:
         raise InputError(
             f"{name}: expected a path or a URL, got {path}, as xarray takes it; give what stands behind ::"
         )
+
+
+def listed(name: str, value: object) -> list[Any]:
+    """What a list, a tuple, an array and the like hold.
+
+    Raises:
+        InputError: it is something else, text among them.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or np.ndim(value) != 1:  # type: ignore[arg-type]
+        raise InputError(f"{name}: expected a list, got {value!r:.80}")
+    return list(value)
+
+
+def numbers(name: str, value: object, parts: Sequence[str]) -> list[float]:
+    """As many finite numbers as there are names of them.
+
+    Raises:
+        InputError: others.
+    """
+    found = [real(name, number) for number in listed(name, value)]
+    if len(found) != len(parts) or not all(map(math.isfinite, found)):
+        raise InputError(f"{name}: expected {', '.join(parts)}, got {value!r:.80}")
+    return found
 
 
 def counted(given: object) -> int | None:

@@ -268,11 +268,11 @@ def test_offsets_of_32_bits_are_whole_dn(tmp_path: Path, scale: float, offset: f
     assert describe(tmp_path / "s.zarr").codec.offset == 1000
 
 
-def test_an_offset_of_no_whole_dn_is_rounded_and_said(tmp_path: Path) -> None:
+def test_an_offset_of_no_whole_dn_is_rounded_for_coding(tmp_path: Path) -> None:
     write_tif(tmp_path / "a.tif", scene_pixels(), NAMES)
     with rasterio.open(tmp_path / "a.tif", "r+") as target:  # as Landsat Collection 2 has them
         target.scales, target.offsets = (2.75e-5,) * 12, (-0.2,) * 12
-    assert "7272.73 DN" in encode(tmp_path / "a.tif", tmp_path / "s.zarr").stderr
+    encode(tmp_path / "a.tif", tmp_path / "s.zarr")
     assert describe(tmp_path / "s.zarr").codec.offset == 7273
     run("decode", tmp_path / "s.zarr", tmp_path / "b.tif")
     assert everything(tmp_path / "b.tif") == everything(tmp_path / "a.tif")

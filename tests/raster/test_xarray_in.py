@@ -237,3 +237,17 @@ def test_a_variable_that_holds_the_crs_is_heeded() -> None:
     data = odc().drop_vars(["scl", "spatial_ref"]).rename(time="t")  # as openEO writes NetCDF
     data["crs"] = xr.DataArray(0, attrs={"crs_wkt": _wkt()})
     assert "32632" in str(product_of(data).scenes[0].profile.crs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.isel(time=slice(0, 0)),
+        lambda found: found.isel(x=slice(0, 0)),
+        lambda found: found.assign(blue=found.blue.assign_attrs(scale_factor="x")),
+        lambda found: found.assign(blue=found.blue.assign_attrs(add_offset={})),
+    ],
+)
+def test_arrays_without_pixels_or_with_words_for_numbers_are_refused(change: Any) -> None:
+    with pytest.raises(InputError, match="expected"):
+        product_of(change(odc()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import xarray as xr
 from click.testing import CliRunner
 
 from eozip.cli import cli
-from eozip.errors import InputError, OutputError
+from eozip.errors import FormatError, InputError, OutputError
 from eozip.store import decode_store, encode_files
 from eozip.store.exports import export_store
 from eozip.store.xarray_backend import EozipBackendEntrypoint
@@ -194,3 +196,60 @@ def test_floats_come_back_as_floats(tmp_path):
     np.testing.assert_array_equal(ds.reflectance[0], back)
     with rasterio.open(tmp_path / "back.tif") as src:
         assert src.descriptions == ("B02", "B03", "B04", "B08")
+
+
+OUTPUTS = {"bands": "out", "eopf-zarr": "out.zarr", "netcdf": "out.nc"}
+
+
+def with_layer(store: Path, folder: Path, change: dict) -> tuple[Path, str]:
+    """A copy of the store whose layer says something else of itself; and the layer's name."""
+    copy = folder / "s.zarr"
+    with zipfile.ZipFile(store) as archive:
+        archive.extractall(copy)
+    (document,) = copy.glob("*/scl/zarr.json")
+    document.write_text(json.dumps({**json.loads(document.read_text()), **change}))
+    return copy, f"{document.parent.parent.name}/scl"
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_type": "nan"},
+        {"node_type": []},
+        {"shape": [2, 1, 1]},
+        {"shape": [0, 40, 50]},
+        {"codecs": []},
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": math.nan}}},
+    ],
+)
+def test_a_layer_that_is_none_is_named(store, tmp_path, form, change):
+    copy, name = with_layer(store, tmp_path, change)
+    with pytest.raises(FormatError, match=name):
+        export_store(copy, tmp_path / OUTPUTS[form], form, dates=[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr"]
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+def test_attributes_of_a_layer_that_a_format_cannot_hold_are_left_out(store, tmp_path, form):
+    attributes = {"a/b": 1, "c": {}, "d": [[1]], "e": [10**30], "_FillValue": "x", "long_name": "classes"}
+    copy, _ = with_layer(store, tmp_path, {"attributes": attributes})
+    export_store(copy, tmp_path / OUTPUTS[form], form, dates=[1])
+    assert (tmp_path / OUTPUTS[form]).exists()
+
+
+@pytest.mark.parametrize(
+    "value", [5, "x", b"x", {}, slice(3), np.int64(2), (math.nan,) * 4, ("a",) * 4, [[1, 2, 3, 4]]]
+)
+@pytest.mark.parametrize("name", ["window", "bbox", "resolution", "crs"])
+def test_places_of_any_kind_are_refused_by_name(store, tmp_path, name, value):
+    if name == "resolution" and isinstance(value, int | np.integer):
+        pytest.skip("a number")
+    options = {name: value} | ({"bbox": (0, 0, 1, 1)} if name == "crs" else {})
+    with pytest.raises(InputError, match=f"{name}|touches"):
+        export_store(store, tmp_path / "out", "bands", **options)
+
+
+def test_files_of_all_bands_bear_the_name_of_the_product(store, tmp_path):
+    done = export_store(store, tmp_path / "out", "cog")
+    assert done.files == ["product_0.tif", "product_1.tif"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from eozip.errors import InputError
 from eozip.store import windows
 from eozip.store.xarray_backend import EozipBackendEntrypoint
 from productstores import DATES, SIZE, a_product, classes, pixels, store_product
@@ -163,3 +164,12 @@ def test_the_entry_point_is_found(made):
     assert list(xr.open_datatree(made / "s.zarr.zip").children) == ["r10m", "r20m", "r60m"]
     assert xr.open_dataset(made / "s.zarr.zip", resolution=20).sizes["y"] == SIZE[0] // 2
     shutil.rmtree(made / "none", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["group", "bands", "dates", "resolution", "storage_options", "drop_variables"]
+)
+@pytest.mark.parametrize("value", [2.5, 1 + 2j, slice(3), np.zeros(()), object()])
+def test_options_of_any_kind_are_refused_by_name(made, name, value):
+    with pytest.raises(InputError, match="expected"):
+        xr.open_dataset(made / "s.zarr", engine="eozip", **{name: value})

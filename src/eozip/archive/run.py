@@ -39,8 +39,10 @@ from eozip.keys import PlaceLike, keys_of, only_writer, place, token_of
 from eozip.raster.files import PathLike
 from eozip.store.append import append_run, check_layers, grown_facts, new_nodes, put_shard
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
+from eozip.store.coding import Run, stream_offsets, tally_of
 from eozip.store.description import Description, describe
 from eozip.store.documents import ARRAY, GROUP
+from eozip.store.holding import held_by
 from eozip.store.joined import Joined, dates_of
 from eozip.store.layers import placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
@@ -51,7 +53,7 @@ from eozip.store.repair import grown_record, rewritten_keys
 from eozip.store.shards import pack_shard
 from eozip.store.spread import add_part, coded_shard, part_of
 from eozip.store.tally import psnr_of
-from eozip.store.writer import Run, run_facts, stream_offsets, tally_of
+from eozip.store.writer import run_facts
 
 SCHEDULER_SECONDS = 20
 """How long a scheduler may take to answer."""
@@ -544,7 +546,9 @@ def do_job(job: Job) -> dict[str, Any]:
 def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int, int]:
     """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
     shard = job.shard
-    run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first)
+    # what a store holds, its new dates hold too
+    hold = held_by(describe(place("out", job.out) / job.store)) if job.first else None
+    run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold)
     if not job.joins:
         return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
     kept = _Kept()

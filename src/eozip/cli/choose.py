@@ -149,4 +149,6 @@ def _row(point: Point, texts: list[str], found: Choice, most: float) -> str:
 
 def _price(estimate: Estimate, ratio: float) -> str:
     value, low, high = (bytes_text(round(v)) for v in (estimate.value, estimate.low, estimate.high))
+    if estimate.low == estimate.high:
+        return f"about {value}, {ratio:.1f} times smaller"
     return f"about {value} ({low} to {high} in 90 of 100 draws), {ratio:.1f} times smaller"

@@ -145,7 +145,7 @@ class Scene:
     """A description of a stack of rasters on one grid; holds no pixels and no open files.
 
     Attributes:
-        sources: [T][C] where each band of each date is stored.
+        sources: [T, C] where each band of each date is stored.
         dates: [T] acquisition times (UTC, no tzinfo), None where neither file name nor tags tell.
         profile: what all dates share.
         tags: [T] metadata per date: namespace > key > value.
@@ -156,8 +156,8 @@ class Scene:
         codes: [C] canonical names of the bands where a caller said what they are; None: as their descriptions say.
         fill: DN that masked pixels have when they are read; None: nobody chose one yet (`eozip.raster.with_fill`).
         notes: sentences that a person should read: dates that are unknown, files that were left out, and the like.
-        offsets: [T][C] DN added, where bands or dates differ in it; None: `offset`, of all.
-        shifts: [T][C] DN added on reading, so that all have one offset; None: none.
+        offsets: [T, C] DN added, where bands or dates differ in it; None: `offset`, of all.
+        shifts: [T, C] DN added on reading, so that all have one offset; None: none.
         specials: DN that are no measurements and are never shifted, beside nodata.
         planes: what sources name where they are arrays in memory instead of files: path > one that reads as rasterio does.
         lattice: what the DN mean where the source holds floats: they are read as DN of it; None: they are the source's.
@@ -196,7 +196,7 @@ class Scene:
 
     @property
     def band_offsets(self) -> tuple[tuple[float, ...], ...]:
-        """[T][C] DN added to the offset-free DN."""
+        """[T, C] DN added to the offset-free DN."""
         if self.offsets is not None:
             return self.offsets
         return ((self.offset,) * len(self.band_names),) * len(self.sources)

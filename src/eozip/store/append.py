@@ -23,7 +23,8 @@ from eozip.keys import PlaceLike, place
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
-from eozip.store.container import Container, StoreFiles, changing, updating
+from eozip.store.coding import Progress, Run, encoded_shards, stream_offsets, tally_of
+from eozip.store.container import changing, updating
 from eozip.store.description import (
     Description,
     band_positions,
@@ -33,6 +34,7 @@ from eozip.store.description import (
     described,
 )
 from eozip.store.documents import ARRAY, GROUP, LayerDocument, read
+from eozip.store.files import Container, StoreFiles
 from eozip.store.grid import Shape, Window, regular_groups
 from eozip.store.holding import held_by
 from eozip.store.joined import Joined, joined, open_joined
@@ -45,15 +47,7 @@ from eozip.store.remote import store_files
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
 from eozip.store.shards import Shard, pack_shard
 from eozip.store.tally import psnr_of, squares_of
-from eozip.store.writer import (
-    Progress,
-    Run,
-    check_drop,
-    encoded_shards,
-    quality_range,
-    stream_offsets,
-    tally_of,
-)
+from eozip.store.writer import check_drop, quality_range
 
 
 def put_shard(

@@ -21,8 +21,8 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from eozip.errors import FormatError, InputError
 from eozip.store.codec import NAME, budget_entry
-from eozip.store.container import is_zip_name
 from eozip.store.documents import ShardedDocument, checked, parsed
+from eozip.store.files import is_zip_name
 from eozip.store.pixels import check_budget
 from eozip.store.shards import MISSING, Position, Read, Shard, fetch, index_bytes, read_index
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from eozip.errors import FormatError
-from eozip.store.container import LOCAL_HEADER, ZIP_FAULTS, StoreFiles
+from eozip.store.files import LOCAL_HEADER, ZIP_FAULTS, StoreFiles
 
 _BLOCK = 1 << 16  # bytes that are fetched at once of a zip file's directory
 

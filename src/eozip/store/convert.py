@@ -30,6 +30,7 @@ from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
+from eozip.store.coding import Progress
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
 from eozip.store.fitting import SampleSizes, encode_fitting
@@ -39,7 +40,7 @@ from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.native import alignment, samples
 from eozip.store.records import as_product
 from eozip.store.sampling import learned_classes, pixels_in, sampled
-from eozip.store.writer import Progress, Summary, encode_store, pixels_of
+from eozip.store.writer import Summary, encode_store, pixels_of
 
 _SAMPLED = 12  # chunks from which the size of a store is told
 
@@ -121,9 +122,7 @@ def make_request(
         nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
         offset=round(scene.offset) if given is None else given,
     )
-    return Request(
-        configured, order, _provenance(full_id), tuple(_notes(scene, known, order, configured.offset))
-    )
+    return Request(configured, order, _provenance(full_id), tuple(_notes(scene, known, order)))
 
 
 def _matched(
@@ -196,16 +195,7 @@ def _budgets(asked: int | Sequence[int] | None, gop: int, full_id: str) -> tuple
     return found
 
 
-def _notes(scene: Scene, sensor: str, order: tuple[int, ...], offset: int) -> list[str]:
-    rounded = (
-        f"the radiometric offset, {scene.offset:.6g} DN as scale and offset of the files say, is taken for {offset} in "
-        "coding; both are kept as they are"
-    )
-    is_rounded = abs(scene.offset - offset) < 1 and scene.offset != offset
-    return [rounded] * is_rounded + _band_notes(scene, sensor, order)
-
-
-def _band_notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
+def _notes(scene: Scene, sensor: str, order: tuple[int, ...]) -> list[str]:
     if sensor == ANY_SENSOR or len(order) < len(get(sensor).bands):
         return []
     by_own_names = own_order(scene.band_names, get(sensor)) is not None
@@ -392,6 +382,12 @@ def to_zarr(
     """
     target = place("out", out)
     check_target(target, overwrite)
+    bands = arguments.choice("bands", bands)
+    for name, value in (("offset", offset), ("nodata", nodata)):
+        if value is not None:
+            arguments.real(name, value)
+    chunk = None if chunk is None else arguments.whole("chunk", chunk, 1)
+    gop = arguments.whole("gop", gop, 1)
     product = product_of(data, bands, offset, nodata=nodata, lattice=lattice_of(lattice), harmonise=harmonise)
     asked: dict[str, Any] = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error}
     settings: dict[str, Any] = {"chunk": chunk, "gop": gop, "budgets": budgets, "overwrite": overwrite}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import zarr
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from eozip import arguments
-from eozip.errors import InputError
+from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import Profile
 from eozip.raster.cog import coarser_profile
 from eozip.raster.scene import Lattice
@@ -176,11 +179,8 @@ def _window(
     if crs is not None and bbox is None:
         raise InputError("crs: it is that of bbox, which was not given")
     if window is not None:
-        if len(window) != 4 or any(isinstance(v, bool) or int(v) != v for v in window):
-            raise InputError(
-                f"window: expected column, row, width, height in whole pixels, got {list(window)}"
-            )
-        x, y, w, h = (int(v) for v in window)
+        sides = arguments.numbers("window", window, ("column", "row", "width", "height"))
+        x, y, w, h = (arguments.whole("window", side) for side in sides)
         rows, columns = slice(y, y + h), slice(x, x + w)
         if x < 0 or y < 0 or w < 1 or h < 1 or y + h > height or x + w > width:
             raise InputError(
@@ -194,17 +194,17 @@ def _window(
 def _bbox(found: Description, bbox: Sequence[float], crs: str | None) -> tuple[slice, slice]:
     """Pixels that a box touches, cut at the edge of the scene."""
     profile = found.profile
-    if len(bbox) != 4 or not all(np.isfinite(bbox)) or not (bbox[0] < bbox[2] and bbox[1] < bbox[3]):
-        raise InputError(f"bbox: expected x from, y from, x to, y to, got {list(bbox)}")
+    box = arguments.numbers("bbox", bbox, ("x from", "y from", "x to", "y to"))
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise InputError(f"bbox: expected x from, y from, x to, y to, got {box}")
     if profile.transform is None or profile.transform[1] or profile.transform[3]:
         raise InputError(f"{found.path}: bbox: the store has no grid along x and y; give a window")
-    box = tuple(map(float, bbox))
     if crs is not None:
         if profile.crs is None:
             raise InputError(f"{found.path}: crs: the store does not say its own")
         try:
             box = transform_bounds(CRS.from_user_input(crs), CRS.from_wkt(profile.crs), *box)
-        except (CRSError, ValueError) as error:
+        except (CRSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"crs: expected a coordinate reference system, got {crs!r:.80} ({error})"
             ) from error
@@ -254,6 +254,64 @@ def layer_window(cut: Cut, layer: LayerRecord) -> tuple[slice, slice]:
     factor = layer.factor or 1
     rows, columns = (slice(part.start // factor, -(-part.stop // factor)) for part in (cut.rows, cut.columns))
     return rows, columns
+
+
+# what zarr raises of documents that it does not understand, and of bytes that its codecs cannot unpack
+_FAULTS = (
+    ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, zlib.error,
+)  # fmt: skip
+
+
+@contextmanager
+def _named(layer: LayerRecord) -> Iterator[None]:
+    """What zarr raises of documents and bytes that are not as it wrote them, named.
+
+    Raises:
+        FormatError: see above.
+    """
+    try:
+        yield
+    except _FAULTS as error:
+        if isinstance(error, EozipError):
+            raise
+        raise FormatError(
+            f"{layer.path}: cannot be read ({type(error).__name__}: {error!s:.200}); the store was not written by eozip, "
+            "or was changed after writing"
+        ) from error
+
+
+def open_layer(cut: Cut, layer: LayerRecord, store: Any) -> zarr.Array[Any]:
+    """The array of a raster beside the bands.
+
+    Raises:
+        FormatError: none, or one of other dimensions or values than layers have.
+    """
+    with _named(layer):
+        array = zarr.open_array(store, path=layer.path, mode="r")
+        is_layer = array.ndim == 3 and array.dtype.kind in "iu" and array.dtype.itemsize <= 2
+        if not is_layer or array.shape[0] < len(cut.description.dates):
+            raise FormatError(
+                f"{layer.path}: expected whole numbers [time, y, x] of {len(cut.description.dates)} dates, got "
+                f"{array.shape} of {array.dtype}; the store was changed after writing"
+            )
+        return array
+
+
+def layer_values(cut: Cut, layer: LayerRecord, array: zarr.Array[Any], t: int) -> np.ndarray:
+    """Cells [h, w] of a raster beside the bands that the cut touches, of one date.
+
+    Raises:
+        FormatError: damaged, or smaller than the store's grid.
+    """
+    rows, columns = layer_window(cut, layer)
+    with _named(layer):
+        values = np.asarray(array[t, rows, columns])
+        if values.shape != (rows.stop - rows.start, columns.stop - columns.start):
+            raise FormatError(
+                f"{layer.path}: expected {rows.stop} x {columns.stop} cells or more, got {array.shape[1:]}; the store was "
+                "changed after writing"
+            )
+        return values
 
 
 def layer_profile(cut: Cut, layer: LayerRecord, dtype: str) -> Profile:

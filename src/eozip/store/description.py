@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from eozip import arguments
@@ -21,7 +23,6 @@ from eozip.sensors import get
 from eozip.sensors import names as sensor_names
 from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import NAME, EozipChunkCodec
-from eozip.store.container import StoreFiles
 from eozip.store.documents import (
     ARRAY,
     GROUP,
@@ -35,6 +36,7 @@ from eozip.store.documents import (
     checked,
     read,
 )
+from eozip.store.files import StoreFiles
 from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.layers import grid_name
@@ -42,6 +44,7 @@ from eozip.store.metadata import labels_of
 from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 from eozip.store.remote import store_files
 
+_MAX_STEM = 200  # of the 255 bytes that a file name may have
 _DEFAULT_SCALE = 1e-4  # reflectance of a DN where nothing tells
 _PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
 _MAX_CHUNKS = 1 << 24  # of a store: every one is looked at
@@ -149,6 +152,13 @@ class Description:
             return labels_of(names, codes, self.codec.sensor)
         except InputError:  # a sensor of one's own that is not here
             return labels_of(names, codes, ANY_SENSOR)
+
+    def stem(self, t: int) -> str:
+        """What a file of all bands of a date is called: the product, or the file that it came in."""
+        named = None if self.product is None else self.product.acquisitions[t].get("product")
+        if not isinstance(named, str) or not named.strip(" ."):
+            return Path(self.files[t]).stem
+        return re.sub(r"[^A-Za-z0-9._+-]+", "_", named.replace(" + ", "+")).removesuffix(".SAFE")[:_MAX_STEM]
 
     @property
     def scale(self) -> float:

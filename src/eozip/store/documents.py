@@ -21,7 +21,7 @@ from rasterio.errors import CRSError
 
 from eozip.bitstream import MAX_BANDS, MAX_DATES
 from eozip.errors import FormatError, LimitError
-from eozip.store.container import StoreFiles
+from eozip.store.files import StoreFiles
 
 NOT_OURS = "the store was not written by eozip, or was changed after writing"
 GROUP, RECORD, ARRAY, TIME = "zarr.json", "eozip", "reflectance", "time"

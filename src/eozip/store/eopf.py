@@ -13,7 +13,7 @@ from zarr.codecs import BloscCodec
 import eozip
 from eozip.raster import Profile
 from eozip.raster.cog import coarser_profile
-from eozip.store.cuts import Cut, layer_profile, layer_window, layers_of
+from eozip.store.cuts import Cut, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description
 from eozip.store.documents import LayerRecord
 from eozip.store.geozarr import grid_attributes
@@ -46,9 +46,7 @@ def write_eopf(cut: Cut, t: int, target: Path, layers: Any) -> None:
         if picks:
             _write_grid(cut, t, root, grid, picks)
     for layer in layers_of(cut):
-        _write_layer(
-            cut, t, root, layer, layers, layer_window(cut, layer), layer_profile(cut, layer, "uint8")
-        )
+        _write_layer(cut, t, root, layer, layers, layer_profile(cut, layer, "uint8"))
     zarr.consolidate_metadata(target)
 
 
@@ -90,19 +88,19 @@ def _write_layer(
     root: zarr.Group,
     layer: LayerRecord,
     store: Any,
-    window: tuple[slice, slice],
     profile: Profile,
 ) -> None:
     folder, name = layer.path.split("/")
     path = _PLACES.get(name, f"conditions/mask/{{grid}}/{name}").format(grid=folder)
     home, _, own = path.rpartition("/")
-    source = zarr.open_array(store, path=layer.path, mode="r")
+    source = open_layer(cut, layer, store)
     group = root.require_group(home)
     if "x" not in group:
         _add_grid(group, profile)
-    attributes = {k: v for k, v in dict(source.attrs).items() if k not in ("coordinates", "grid_mapping")}
+    others = ("coordinates", "grid_mapping", "_FillValue")
+    attributes = {k: v for k, v in dict(source.attrs).items() if k not in others}
     array = _create(group, own, profile, {**attributes, "grid_mapping": "spatial_ref"}, str(source.dtype))
-    array[...] = np.asarray(source[t, window[0], window[1]])
+    array[...] = layer_values(cut, layer, source, t)
 
 
 def _add_grid(group: zarr.Group, profile: Profile) -> None:

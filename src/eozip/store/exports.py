@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from eozip import arguments
 from eozip.errors import InputError, OutputError
@@ -20,14 +19,14 @@ from eozip.keys import PlaceLike, place
 from eozip.outputs import publish, resolved, temporary
 from eozip.raster.cog import write_cog
 from eozip.raster.write import create_geotiff
-from eozip.store.cuts import Cut, cut_of, layer_profile, layer_window, layers_of
+from eozip.store.coding import Progress
+from eozip.store.cuts import Cut, cut_of, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description, described
 from eozip.store.documents import LayerRecord
 from eozip.store.eopf import write_eopf
 from eozip.store.netcdf import write_netcdf
 from eozip.store.remote import plain_store, store_files
 from eozip.store.windows import Source
-from eozip.store.writer import Progress
 
 FORMATS = ("geotiff", "cog", "bands", "eopf-zarr", "netcdf")
 STRIP = 512  # rows written at once
@@ -126,7 +125,7 @@ def _names(cut: Cut, target: Path, form: str) -> list[str]:
         return [target.name]
     if form == "eopf-zarr":
         is_one = len(cut.times) == 1
-        return [target.name] if is_one else [f"{_stem(found, t)}.zarr" for t in cut.times]
+        return [target.name] if is_one else _distinct([f"{found.stem(t)}.zarr" for t in cut.times])
     if form in ("geotiff", "cog"):
         if target.suffix.lower() in (".tif", ".tiff"):
             if len(cut.times) > 1:
@@ -135,19 +134,15 @@ def _names(cut: Cut, target: Path, form: str) -> list[str]:
                     "one date with --dates (dates=)"
                 )
             return [target.name]
-        return _distinct([f"{_stem(found, t)}.tif" for t in cut.times])
+        return _distinct([f"{found.stem(t)}.tif" for t in cut.times])
     names = [_band_stem(found, t, pick) for t in cut.times for pick in cut.picks]
     return [f"{name}.tif" for name in _distinct(names, found, cut)]
-
-
-def _stem(found: Description, t: int) -> str:
-    return Path(found.files[t]).stem
 
 
 def _band_stem(found: Description, t: int, pick: int) -> str:
     """The name that a band came in; with the band where several share a file."""
     if found.product is None:
-        return f"{_stem(found, t)}_{_label(found, pick)}"
+        return f"{found.stem(t)}_{_label(found, pick)}"
     own = found.product.names[t]
     stem = Path(own[pick]).stem
     return stem if own.count(own[pick]) == 1 else f"{stem}_{_label(found, pick)}"
@@ -255,11 +250,10 @@ def _bands(cut: Cut, part: Path, names: Sequence[str], progress: Progress, layer
 
 def _layer_files(cut: Cut, part: Path, layer: LayerRecord, store: Any) -> None:
     """A COG for each date of a raster beside the bands; classes have no averages, so it has no overviews."""
-    array = zarr.open_array(store, path=layer.path, mode="r")
-    rows, columns = layer_window(cut, layer)
+    array = open_layer(cut, layer, store)
     found, name = cut.description, layer.path.split("/")[1].upper()
     for t in cut.times:
-        values = np.asarray(array[t, rows, columns])[None]
+        values = layer_values(cut, layer, array, t)[None]
         profile = layer_profile(cut, layer, values.dtype.name)
         stamp = (found.dates[t] or f"{t + 1:03d}")[:10].replace("-", "")
 

@@ -18,8 +18,8 @@ from eozip.errors import InputError
 from eozip.raster import Profile, Scene, open_reader
 from eozip.raster.open import same_field
 from eozip.raster.product import Layer
-from eozip.store.container import Container
 from eozip.store.documents import LayerRecord
+from eozip.store.files import Container
 from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid
 from eozip.store.joined import whole_metres

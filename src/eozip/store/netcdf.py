@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 import eozip
 from eozip.errors import InputError
 from eozip.raster import Profile
-from eozip.store.cuts import Cut, layer_profile, layer_window, layers_of
+from eozip.store.coding import Progress
+from eozip.store.cuts import Cut, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description
 from eozip.store.metadata import OFFSET, centres, crs_attributes, is_geographic, seconds_of
-from eozip.store.writer import Progress
 
 _CHUNK = 512
 
@@ -177,19 +177,27 @@ def _add_offsets(group: Any, cut: Cut, picks: list[int]) -> None:
 def _add_layers(file: Any, cut: Cut, store: Any) -> None:
     for layer in layers_of(cut):
         folder, name = layer.path.split("/")
-        source = zarr.open_array(store, path=layer.path, mode="r")
+        source = open_layer(cut, layer, store)
         profile = layer_profile(cut, layer, str(source.dtype))
         group = file[folder] if folder in file.groups else file.create_group(folder)
         if "y" not in group.dimensions or "y" in file.dimensions:
             _add_grid(group, profile)
-        rows, columns = layer_window(cut, layer)
-        values = np.stack([np.asarray(source[t, rows, columns]) for t in cut.times])
+        values = np.stack([layer_values(cut, layer, source, t) for t in cut.times])
         variable = group.create_variable(
             name, ("time", "y", "x"), values.dtype, data=values, compression="gzip"
         )
         for key, value in dict(source.attrs).items():
-            if key not in ("coordinates", "_FillValue"):
-                is_list = isinstance(value, list)
-                variable.attrs[key] = (
-                    np.array(value, values.dtype) if is_list and key.startswith("flag_") else value
-                )
+            if key not in ("coordinates", "_FillValue") and _can_hold(key, value, values.dtype):
+                variable.attrs[key] = np.array(value, values.dtype) if isinstance(value, list) else value
+
+
+def _can_hold(key: str, value: object, dtype: np.dtype[Any]) -> bool:
+    """Whether an attribute of a layer is text, a number, or a list of values of the layer."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", key):
+        return False
+    if isinstance(value, list):
+        limits = np.iinfo(dtype)
+        return bool(value) and all(isinstance(v, int) and limits.min <= v <= limits.max for v in value)
+    if isinstance(value, int | float):
+        return abs(value) < 1 << 31
+    return isinstance(value, str) and bool(value)

@@ -14,9 +14,9 @@ from eozip.arguments import whole
 from eozip.chunk import api
 from eozip.codecs.registry import needs_torch
 from eozip.errors import EozipError, FormatError, InputError
-from eozip.store.container import StoreFiles
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.native import decode_joint
 from eozip.store.remote import RemoteFiles, store_files

@@ -14,10 +14,10 @@ from eozip import arguments
 from eozip.errors import InputError
 from eozip.keys import PlaceLike
 from eozip.raster import GeoTiffWriter, create_geotiff, create_geotiffs
+from eozip.store.coding import Progress
 from eozip.store.description import Description, choose_bands, choose_dates, describe, select_bands
 from eozip.store.exports import export_store
 from eozip.store.pixels import Strip, check_budget, open_pixels
-from eozip.store.writer import Progress
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _block(description: Description) -> int:
 
 def _file_names(description: Description, times: list[int]) -> list[str]:
     """The source's names, made different by their position where they are not."""
-    stems = [Path(description.files[t]).stem for t in times]
+    stems = [description.stem(t) for t in times]
     if len(set(stems)) < len(stems):
         stems = [f"{stem}_{t + 1:03d}" for stem, t in zip(stems, times)]
     return [f"{stem}.tif" for stem in stems]

@@ -16,7 +16,7 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from eozip.errors import FormatError, InputError, OutputError
 from eozip.keys import Lease, Place, RemoteKeys, RemotePath, leased, token_of
-from eozip.store.container import KEY, SELF, Container, StoreFiles, is_zip_name
+from eozip.store.files import KEY, SELF, Container, StoreFiles, is_zip_name
 
 GROUP, _WRITING = "zarr.json", ".eozip-writing"
 _MARK, _SHARDS = b"eozip", "reflectance/c/"

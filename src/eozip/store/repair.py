@@ -21,9 +21,10 @@ import zarr
 from eozip.errors import FormatError, InputError
 from eozip.keys import PlaceLike, place
 from eozip.raster import Profile, Scene
-from eozip.store.container import StoreFiles, changing, updating
+from eozip.store.container import changing, updating
 from eozip.store.description import Description, describe
 from eozip.store.documents import ARRAY, GROUP, RECORD, TIME, ProductRecord, TimeDocument, checked, read_raw
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.metadata import (
     DIMENSIONS,

@@ -15,8 +15,8 @@ from eozip.errors import InputError
 from eozip.purpose import Classifier, Pixels, fit_classes, reflectances, valid_pixels
 from eozip.purpose.classes import MAX_SAMPLES
 from eozip.raster import Profile
+from eozip.store.coding import PixelReader
 from eozip.store.grid import Grid, Window
-from eozip.store.writer import PixelReader
 
 _SEED = 20
 _CLASS_CHUNKS = 16

@@ -17,14 +17,16 @@ import numpy as np
 from eozip.errors import EozipError, InputError
 from eozip.keys import Place, RemotePath, keys_of
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.container import Container
+from eozip.store.coding import Run, encoded_shards, stream_offsets, tally_of
 from eozip.store.documents import ARRAY
+from eozip.store.files import Container
 from eozip.store.grid import Grid, Shape
+from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, open_joined
 from eozip.store.shards import pack_shard
 
 if TYPE_CHECKING:
-    from eozip.store.writer import Run
+    from eozip.store.coding import Run
 
 COUNTS = ("done", "empty", "missed", "layered", "without_network")
 _AHEAD = 2  # shards under way for each thread of the cluster
@@ -42,7 +44,13 @@ class OneShard(Grid):
 
 
 def coded_shard(
-    found: Joined, order: Sequence[int], codec: EozipChunkCodec, grid: Grid, shard: Shape, first: int
+    found: Joined,
+    order: Sequence[int],
+    codec: EozipChunkCodec,
+    grid: Grid,
+    shard: Shape,
+    first: int,
+    hold: Holding | None = None,
 ) -> tuple[Run, dict[Shape, bytes]]:
     """Codes the new dates of one shard.
 
@@ -53,16 +61,15 @@ def coded_shard(
         grid: of the store up to these dates.
         shard: index.
         first: position in the store of the first of these dates.
+        hold: purposes that every chunk is to serve; None: none.
 
     Returns:
         what the writer knows of them, and streams by position.
     """
-    from eozip.store.writer import Run, encoded_shards, stream_offsets, tally_of
-
     own = {f.name: getattr(grid, f.name) for f in fields(Grid)}
     tally = tally_of(codec, found.scene, order)
     run = Run(codec, OneShard(**own, only=shard), tally, lambda done, total: None, first)
-    run.offsets = stream_offsets(found.scene)
+    run.offsets, run.hold = stream_offsets(found.scene), hold
     with open_joined(found, order) as reader:
         coded = dict(encoded_shards(run, reader))
     return run, coded.get(shard, {})

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from eozip.arguments import real
 from eozip.bitstream import read_layout
 from eozip.chunk import api
 from eozip.chunk.decoding import bytes_for, selected
@@ -28,8 +29,8 @@ from eozip.codecs.scales import REDUCTIONS
 from eozip.errors import FormatError, InputError
 from eozip.store.by_fsspec import open_files
 from eozip.store.codec import DESK
-from eozip.store.container import StoreFiles
 from eozip.store.description import BandGrid, Description, described
+from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
 from eozip.store.native import cells_of, check_grids, repeated
 from eozip.store.pixels import StorePixels
@@ -312,7 +313,7 @@ def chosen_reduction(description: Description, resolution: float | None) -> int:
     transform = description.profile.transform
     if transform is None:
         raise InputError(f"{description.path}: resolution: the store does not say what its pixels measure")
-    own = abs(transform[0])
+    own, resolution = abs(transform[0]), real("resolution", resolution)
     times = round(resolution / own) if math.isfinite(resolution) else 0
     if times < 1 or abs(times * own - resolution) > 1e-6 * own:
         raise InputError(

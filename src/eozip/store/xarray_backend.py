@@ -21,6 +21,7 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from eozip import arguments
 from eozip.errors import EozipError, InputError
 from eozip.raster.product import QUANTITY
 from eozip.sensors import get, names
@@ -223,8 +224,9 @@ class EozipBackendEntrypoint(BackendEntrypoint):
             dates: ISO dates, their beginnings, or positions.
             storage_options: for fsspec.
         """
-        handle = _Handle(os.fspath(filename_or_obj), dict(storage_options or {}))
+        handle = _Handle(os.fspath(filename_or_obj), _for_fsspec(storage_options))
         view = _view(handle, bands, dates, _is_scaled(handle.description, mask_and_scale))
+        group = arguments.text("group", group)
         if group is not None and group.strip("/"):
             if resolution is not None:
                 raise InputError("give group or resolution, not both: a group has the resolution of its grid")
@@ -234,7 +236,7 @@ class EozipBackendEntrypoint(BackendEntrypoint):
                 handle, view.times, view.bands, chosen_reduction(handle.description, resolution), view.scaled
             )
             dataset = _joint(view)
-        dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
+        dropped = [] if drop_variables is None else _listed(drop_variables)
         dataset = dataset.drop_vars(dropped, errors="ignore")
         return _named(dataset, handle)
 
@@ -250,14 +252,14 @@ class EozipBackendEntrypoint(BackendEntrypoint):
         **others: Any,
     ) -> dict[str, xr.Dataset]:
         """Every grid as a group; of a store that is no more than a scene the joint cube as root; see `open_dataset`."""
-        handle = _Handle(os.fspath(filename_or_obj), dict(storage_options or {}))
+        handle = _Handle(os.fspath(filename_or_obj), _for_fsspec(storage_options))
         view = _view(handle, bands, dates, _is_scaled(handle.description, mask_and_scale))
         unknown = [name for name, value in others.items() if value is not None and name not in _DECODERS]
         if unknown:
             raise InputError(f"{unknown[0]}: not of a tree; open_dataset takes group and resolution")
         if handle.description.product is None and not handle.description.codec.grids:
             return {"/": _named(_joint(view), handle)}
-        dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
+        dropped = [] if drop_variables is None else _listed(drop_variables)
         root = _named(xr.Dataset(attrs=_attributes(handle.description)), handle)
         groups = _groups(view)
         return {
@@ -299,8 +301,14 @@ def _view(
     )
 
 
-def _listed(values: Sequence[str | int] | str | int) -> list[str | int]:
-    return [values] if isinstance(values, str | int) else list(values)
+def _listed(values: Iterable[str | int] | str | int) -> list[str | int]:
+    return [values] if isinstance(values, str | int) else arguments.listed("bands, dates", values)
+
+
+def _for_fsspec(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"storage_options: expected a mapping, got {given!r:.80}")
+    return dict(given or {})
 
 
 def _is_scaled(found: Description, asked: bool | Mapping[str, bool] | None) -> bool:

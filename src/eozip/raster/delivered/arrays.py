@@ -73,6 +73,8 @@ def product_of(
             "expected an array with dimensions y and x (and time and band), or several, got none"
         )
     pixels, beside, notes = _sorted_out(variables)
+    if not _dates(pixels) or 0 in pixels[0].array.shape:
+        raise InputError(f"expected at least one date and one pixel, got {dict(pixels[0].array.sizes)}")
     told_lattice = lattice or _own_lattice(pixels)
     planes: dict[str, _Plane] = {}
     cache = _Cache(_CACHE)
@@ -310,7 +312,10 @@ def _told(place: _Place, pixels: Sequence[_Variable], t: int) -> Told:
         if "radiometric_offset" in known:
             told.append(Told(real("radiometric_offset", known["radiometric_offset"]), "radiometric_offset"))
         if "scale_factor" in known or "add_offset" in known:
-            scale, base = float(known.get("scale_factor", 1.0)), float(known.get("add_offset", 0.0))
+            scale, base = (
+                real(name, known.get(name, ordinary))
+                for name, ordinary in (("scale_factor", 1.0), ("add_offset", 0.0))
+            )
             told += by_tags(scale, base, f"scale_factor {scale:g}, add_offset {base:g}")
     for name in ("s2:processing_baseline", "eopf:baseline"):
         value = _coordinate(pixels[0].array, name, pixels[0].dims[0], t) or place.attributes.get(name)

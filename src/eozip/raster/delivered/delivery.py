@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -177,6 +178,8 @@ def coarse_factor(fine: Header, coarse: Header) -> int | None:
         factor = round(ratio)
         return factor if a is b and -(-fine.grid["height"] // factor) == coarse.grid["height"] else None
     pixel = abs(a[0]) + abs(a[1])
+    if pixel == 0 or not all(map(math.isfinite, (*a, *b))):
+        return None
     factor = round((abs(b[0]) + abs(b[1])) / pixel)
     scaled = [value * factor for value in (a[0], a[1], a[3], a[4])]
     steps = [abs(x - y) <= _SAME * factor * pixel for x, y in zip(scaled, (b[0], b[1], b[3], b[4]))]

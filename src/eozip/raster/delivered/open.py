@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eozip.arguments import choice, real
+from eozip.arguments import choice, listed, real
 from eozip.errors import InputError
 from eozip.raster.delivered.assemble import SOLAR_DAY, Joining, assemble
 from eozip.raster.delivered.bandfiles import file_deliveries
@@ -57,7 +57,11 @@ def open_product(
         raise InputError(f"expected a whole number of DN for offset, got {offset}")
     if mosaic not in (None, SOLAR_DAY):
         raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
-    keys = None if assets is None else [str(key) for key in assets]
+    keys = None if assets is None else [str(key) for key in listed("assets", assets)]
+    if not isinstance(skip_bad, bool) or not isinstance(harmonise, bool):
+        raise InputError(
+            f"skip_bad, harmonise: expected True or False, got {skip_bad!r:.80}, {harmonise!r:.80}"
+        )
     bad = Bad(skip_bad)
     deliveries, notes = _deliveries(inputs, bands, known, keys, bad)
     if not deliveries:
@@ -74,7 +78,7 @@ def lattice_of(asked: float | Sequence[float] | None) -> tuple[float, float | No
     """
     if asked is None:
         return None
-    given = [asked] if isinstance(asked, int | float) else list(asked)
+    given = [asked] if isinstance(asked, int | float) else listed("lattice", asked)
     numbers = [real("lattice", value) for value in given]
     if not 1 <= len(numbers) <= 2 or not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
         raise InputError(f"lattice: expected a step above 0, or a step and the value of DN 0, got {asked!r}")

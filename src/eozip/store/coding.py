@@ -1,0 +1,229 @@
+"""Shards of a store encoded from pixels, and what is known of them: bits, squared errors, qualities."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from eozip.chunk.encoding import EncodedChunk
+from eozip.chunk.pixels import PEAK, unit_of
+from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
+from eozip.raster import Scene
+from eozip.raster.masks import MaskReader
+from eozip.store.codec import EozipChunkCodec
+from eozip.store.grid import Grid, Shape, Window
+from eozip.store.holding import Holding
+from eozip.store.native import band_factors
+from eozip.store.tally import Tally
+from eozip.threads import each
+
+Progress = Callable[[int, int], None]
+
+
+"""Called with chunks done and chunks in all; an exception from it stops the run and leaves nothing behind."""
+
+
+class PixelReader(Protocol):
+    """Where pixels come from, a window at a time."""
+
+    def read(self, t: slice, y: slice, x: slice) -> np.ndarray:
+        """[t, C, h, w] of a window, bands in the order of the store."""
+        ...
+
+
+@dataclass
+class Run:
+    """State of one run: where the totals gather.
+
+    Attributes:
+        codec: with everything it was asked for.
+        grid: of the whole store.
+        tally: of the dates written.
+        progress: see `Progress`.
+        first: first date of the store that is written; those before it are there already.
+        drop: mask of the dates written, of which cells that are hidden altogether are not coded; None: none.
+        offsets: [T written] radiometric offset that streams of a date say; empty: the codec's.
+        hold: purposes that every chunk serves; None: none.
+        date_bits: [T written] bits of streams; NaN where the codec cannot tell.
+    """
+
+    codec: EozipChunkCodec
+    grid: Grid
+    tally: Tally
+    progress: Progress
+    first: int = 0
+    drop: MaskReader | None = None
+    offsets: tuple[int, ...] = ()
+    hold: Holding | None = None
+    done: int = 0
+    empty: int = 0
+    missed: int = 0
+    layered: int = 0
+    without_network: int = 0
+    beside_bytes: int = 0
+    qualities: list[float] = field(default_factory=list)
+    date_bits: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.date_bits = np.zeros(self.tally.dates)
+
+    def windows(self, shard: Shape) -> Iterator[list[Window]]:
+        """The chunks of a shard that get new dates, with these dates alone, a row of chunks at a time."""
+        for strip in self.grid.strips(shard):
+            if strip[0].times[1] > self.first:
+                yield [replace(w, times=(max(self.first, w.times[0]), w.times[1])) for w in strip]
+
+    @property
+    def total(self) -> int:
+        """Chunks to encode."""
+        return sum(len(strip) for shard in self.grid.shards() for strip in self.windows(shard))
+
+    def known_date_bits(self) -> list[float | None]:
+        """As in `Summary`."""
+        return [None if np.isnan(bits) else round(float(bits), 1) for bits in self.date_bits]
+
+    def date_dropped(self) -> list[int] | None:
+        """As in `Summary`."""
+        return None if self.drop is None else self.tally.dropped.tolist()
+
+    def dropped_share(self) -> float | None:
+        """As in `Summary`."""
+        pixels = self.tally.dates * math.prod(self.grid.shape[2:])
+        return None if self.drop is None else int(self.tally.dropped.sum()) / pixels
+
+
+def tally_of(codec: EozipChunkCodec, scene: Scene, order: Sequence[int]) -> Tally:
+    """Counts the dates of a scene, its bands in the order of the array."""
+    times, bands = scene.shape[:2]
+    offset: float | np.ndarray = codec.offset
+    if scene.offsets is not None:
+        offset = np.array(scene.offsets)[:, list(order)]
+    peak = PEAK * unit_of(codec.sensor)
+    return Tally(times, bands, offset, codec.nodata, band_factors(codec.grids, bands), peak)
+
+
+def stream_offsets(scene: Scene) -> tuple[int, ...]:
+    """[T] whole DN that the streams of a date say; empty where all bands of all dates have the codec's offset."""
+    if scene.offsets is None:
+        return ()
+    return tuple(round(Counter(of_date).most_common(1)[0][0]) for of_date in scene.offsets)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """New dates of one chunk, before it is coded.
+
+    Attributes:
+        shard: index of its shard.
+        window: its place.
+        dn: [t, C, h, w], bands in the order of the store.
+        drop: bool [t, h, w], pixels to leave out; None: none.
+        offsets: [t] radiometric offsets; dates of one offset are coded together.
+    """
+
+    shard: Shape
+    window: Window
+    dn: np.ndarray
+    drop: np.ndarray | None
+    offsets: tuple[int, ...]
+
+    def runs(self) -> Iterator[tuple[slice, int]]:
+        """Dates that follow each other and have one offset, and that offset."""
+        first = 0
+        for offset, group in groupby(self.offsets):
+            count = len(list(group))
+            yield slice(first, first + count), offset
+            first += count
+
+
+def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[Shape, bytes]]]:
+    """Every shard that gets new dates, with their streams by position; none for chunks that hold nothing.
+
+    Chunks are coded beside each other (`eozip.threads`).
+    """
+    total = run.total
+    encode = partial(_encode_chunk, run.codec, run.hold)
+    coded = each(encode, _chunks(run, reader), total, network=needs_torch(run.codec.codec))
+    for shard, chunks in groupby(coded, key=lambda pair: pair[0].shard):
+        streams: dict[Shape, bytes] = {}
+        for chunk, one in chunks:
+            _keep_streams(run, streams, chunk, one)
+            run.progress(run.done, total)
+        yield shard, streams
+
+
+def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
+    """Pixels are read a row of chunks at a time: striped files hold whole rows."""
+    for shard in run.grid.shards():
+        for windows in run.windows(shard):
+            left = windows[0].columns[0]
+            times = slice(*(t - run.first for t in windows[0].times))
+            place = times, slice(*windows[0].rows), slice(left, windows[-1].columns[1])
+            pixels = reader.read(*place)
+            hidden = None if run.drop is None else run.drop.read(*place)
+            for window in windows:
+                part = ..., slice(window.columns[0] - left, window.columns[1] - left)
+                drop = None if hidden is None else hidden[part]
+                offsets = run.offsets[times] or (run.codec.offset,) * (times.stop - times.start)
+                yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop, offsets)
+
+
+def _encode_chunk(
+    codec: EozipChunkCodec, hold: Holding | None, chunk: _Chunk
+) -> tuple[_Chunk, list[EncodedChunk]]:
+    """A chunk and its streams, their pixels known; none where zarr's fill value says it all."""
+    if np.all(chunk.dn == (codec.nodata or 0)):
+        return chunk, []
+    return chunk, [_encode_run(codec, hold, chunk, dates, offset) for dates, offset in chunk.runs()]
+
+
+def _encode_run(
+    codec: EozipChunkCodec, hold: Holding | None, chunk: _Chunk, dates: slice, offset: int
+) -> EncodedChunk:
+    drop = None if chunk.drop is None else chunk.drop[dates]
+
+    def encode(settings: Mapping[str, Any]) -> EncodedChunk:
+        asked = replace(codec, **settings)
+        hidden = None if asked.codec == LOSSLESS else drop  # which codes every pixel
+        coded = asked.encoded(chunk.dn[dates], drop=hidden, offset=offset)
+        return coded if coded.pixels is not None else replace(coded, pixels=asked.decoded(coded.blob))
+
+    if hold is None or not hold.by_chunk:
+        return encode({})
+    return hold.encoded(encode, chunk.dn[dates], offset=offset).coded
+
+
+def _keep_streams(
+    run: Run, streams: dict[Shape, bytes], chunk: _Chunk, coded: Sequence[EncodedChunk]
+) -> None:
+    first = chunk.window.times[0] - run.first
+    run.done += 1
+    if not coded:
+        run.tally.add(chunk.dn, chunk.dn, first)
+        run.empty += 1
+        return
+    streams[chunk.window.position] = b"".join(one.blob for one in coded)
+    for (dates, _), one in zip(chunk.runs(), coded, strict=True):
+        dn = chunk.dn[dates]
+        run.tally.add(dn, cast(np.ndarray, one.pixels), first + dates.start, one.dropped)
+        of_run = slice(first + dates.start, first + dates.stop)
+        run.date_bits[of_run] += _shares(len(one.blob), one.report.date_bits, len(dn))
+    reports = [one.report for one in coded]
+    run.missed += any(report.reached is False for report in reports)
+    run.layered += any(report.residual > 0 for report in reports)
+    run.without_network += any(report.codec in WITHOUT_NETWORK for report in reports)
+    run.qualities += [report.quality for report in reports]
+
+
+def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarray:
+    """[t] bits of a stream's dates; NaN where nobody counted."""
+    if counted is None:
+        return np.full(dates, 8.0 * size if dates == 1 else math.nan)
+    return np.array(counted) * (8.0 * size / sum(counted))
