@@ -276,7 +276,7 @@ def test_changed_weights_are_refused(name, tmp_path):
 
 
 def test_many_frames_without_onednn():
-    codec = image_codec(registry.resolve("tec-fp-small"))
+    codec = image_codec("tec-fp-small-s2l2a-v1")
     x = np.concatenate([scene(1, 64, 64, seed) for seed in range(20)])
     coded, witnesses = codec.encode(x, 60), []
     for enabled in (True, False):

@@ -26,7 +26,7 @@ from rasterfiles import write_tif
 from test_state_dicts import as_written, small
 from trainfiles import scene, write_recipe
 
-SHIPPED = registry.resolve("tec-fp-small")
+SHIPPED = "tec-fp-small-s2l2a-v1"
 
 
 @pytest.fixture(autouse=True)
@@ -95,17 +95,17 @@ def test_weights_of_ones_own_code_and_decode(tmp_path, dn, codec_id):
 
 
 def test_other_weights_under_a_listed_id_change_nothing_for_others(tmp_path, dn):
-    before = eozip.encode(dn, codec="tec-fp-small", quality=40)
+    before = eozip.encode(dn, codec=SHIPPED, quality=40)
     picture = eozip.decode(before)
     own_blob = eozip.encode(dn, codec=eozip.load(retrained(tmp_path / "w", SHIPPED)), quality=40)
-    assert eozip.encode(dn, codec="tec-fp-small", quality=40) == before
+    assert eozip.encode(dn, codec=SHIPPED, quality=40) == before
     assert np.array_equal(eozip.decode(before), picture)
     assert not np.array_equal(eozip.decode(own_blob), picture)
 
 
 def test_a_newer_version_of_ones_own_is_not_taken_for_the_shipped_short_name(tmp_path):
     eozip.load(retrained(tmp_path / "w", "tec-fp-small-s2l2a-v99"))
-    assert registry.resolve("tec-fp-small") == SHIPPED
+    assert registry.resolve(SHIPPED) == SHIPPED
 
 
 def test_they_are_found_by_the_hash_in_the_stream(tmp_path, dn, monkeypatch):

@@ -173,7 +173,7 @@ def test_unknown_predictor_is_named():
     with pytest.raises(InputError, match="nearest-clear"):
         get_predictor("nonsense")
     with pytest.raises(InputError, match="cannot forecast"):
-        get_predictor("tec-fp-small")
+        get_predictor("tec-fp-small-s2l2a-v1")
 
 
 def test_days_must_rise():

@@ -90,7 +90,7 @@ def test_a_refusal_names_both_ways_out(tmp_path: Path) -> None:
     write_tif(tmp_path / "a.tif", scene_pixels(), CALLED["all alike"])
     paths = tmp_path / "a.tif", tmp_path / "s.zarr"
     error = run(
-        "encode", *paths, "--codec", "tec-fp-small", code=1
+        "encode", *paths, "--codec", "tec-fp-small-s2l2a-v1", code=1
     ).stderr  # it takes the bands of one sensor
     assert "--sensor s2-l2a" in error
     assert "--bands" in error
