@@ -80,11 +80,36 @@ def main() -> None:
     }
     results: dict[str, Any] = {"shape": dn.shape, "psnr": options.psnr, "load": os.getloadavg()[0]}
     results |= {"cpu_seconds": {name: asdict(one) for name, one in found.items()}, "ratios": ratios}
+    results["ratios"]["openjpeg"]["encode and decode"] = _both(mine) / _both(found["openjpeg"])
+    results["shares_of_decode"] = _shares(eozip.encode(dn, PYRAMID, mine.setting), options.repeats)
     results["first_date_in_a_fresh_process"] = first
     text = json.dumps(results, indent=1)
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "pyramid.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _both(one: Timing) -> float:
+    return one.encode + one.decode
+
+
+def _shares(blob: bytes, repeats: int) -> dict[str, float]:
+    """CPU time of decoding a part over that of all, medians of turns beside each other."""
+    parts: dict[str, dict[str, Any]] = {
+        "all": {},
+        "reduce=8": {"reduce": 8},
+        "three bands of 10 m": {"bands": [1, 2, 3]},
+        "bands of 20 m": {"bands": [4, 5, 6, 8, 10, 11]},
+        "bands of 60 m": {"bands": [0, 9]},
+    }
+    turns: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(max(3, repeats)):
+        for name, wanted in parts.items():
+            started = time.process_time()
+            eozip.decode(blob, **wanted)
+            turns[name].append(time.process_time() - started)
+    whole = float(np.median(turns["all"]))
+    return {name: float(np.median(own)) / whole for name, own in turns.items()}
 
 
 def codec(

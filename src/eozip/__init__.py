@@ -93,5 +93,7 @@ def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     return registry.load(source, lmbda)
 
 
-if "xarray" in sys.modules:  # whoever has not imported xarray has no Dataset, and waits for nothing
+if (
+    sys.modules.get("xarray") is not None
+):  # whoever has not imported xarray has no Dataset, and waits for nothing
     importlib.import_module("eozip.accessor")

@@ -219,7 +219,7 @@ def test_a_number_of_threads_needs_no_torch():
 def test_a_command_that_needs_torch_names_the_extra(tmp_path):
     done = _fresh(
         "import sys; sys.modules['torch'] = None\nfrom eozip.cli import main\n"
-        f"sys.argv = ['eozip', 'train', {str(tmp_path)!r}]\nmain()"
+        f"sys.argv = ['eozip', 'train', 'tec-elic-small', '--out', {str(tmp_path / 'run')!r}]\nmain()"
     )
     assert done.returncode == 1
     assert "needs torch, which is not installed: pip install 'eozip[torch]'" in done.stderr

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import eozip
+import eozip.accessor
 from eozip.errors import InputError
 from eozip.notebook import Card, show
 from storefiles import make_store, opened, scene_pixels, write_dates
@@ -36,6 +37,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_store_that_is_opened_by_xarray_alone_has_the_accessor(store: Path) -> None:
     said = _python(f"import xarray; ds = xarray.open_zarr({str(store)!r}); print(type(ds.eozip).__name__)")
+    assert said.strip() == "EozipAccessor"
+
+
+def test_a_store_has_the_accessor_whatever_was_imported_first(store: Path) -> None:
+    said = _python(
+        f"import eozip, eozip.store, xarray; print(type(xarray.open_zarr({str(store)!r}).eozip).__name__)"
+    )
     assert said.strip() == "EozipAccessor"
 
 

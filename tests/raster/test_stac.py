@@ -261,3 +261,19 @@ def test_json_that_is_no_item_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "item.json").write_text(text)
     with pytest.raises(InputError, match="STAC item"):
         open_product(tmp_path / "item.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("proj:epsg", "/etc/passwd"), ("proj:code", "EPSG:nonsense"), ("proj:transform", ["x"] * 6)],
+)
+def test_places_of_other_kinds_are_refused(tmp_path: Path, key: str, value: object) -> None:
+    def change(found: dict[str, Any]) -> None:
+        for table in (found["properties"], *found["assets"].values()):
+            table.pop("proj:code", None)
+            table.pop("proj:epsg", None)
+            table[key] = value
+
+    item = changed(stacitems.planetary_computer(tmp_path, GRIDS), change)
+    with pytest.raises(InputError, match=r"no CRS|proj:transform"):
+        open_product(item)

@@ -323,9 +323,9 @@ class Ladder:
         while min(sizes[-1]) > 4:
             sizes.append((half(sizes[-1][0]), half(sizes[-1][1])))
         picture = np.zeros((count, *sizes[-1]), np.int64)
-        for plane in np.flatnonzero(basis.present):
-            row = reader.one(57, 0, 103, 56)
-            picture[plane] = 64 * clip(reader.ints(picture[plane].size, row), L // 64).reshape(sizes[-1])
+        there = np.flatnonzero(basis.present)
+        rows = reader.within(len(there), 57, 0, 103, 56).repeat(picture[0].size)
+        picture[there] = 64 * clip(reader.rows(rows), L // 64).reshape(-1, *sizes[-1])
         parents, level = None, d + len(sizes) - 1
         while level > d and self.is_there(level - 1):
             level -= 1
@@ -358,9 +358,11 @@ class Ladder:
         if bits.min() < 0 or bits.max() > 11:
             raise FormatError("bits of a plane: expected 0..11")
         matrix = np.zeros((count, count), np.int64)
-        for plane in np.flatnonzero(bits):
+        there = np.flatnonzero(bits)
+        read = reader.rows(np.repeat([BASIS_ROWS[b] for b in bits[there]], count)).reshape(-1, count)
+        for plane, column in zip(there, read, strict=True):
             b = int(bits[plane])
-            matrix[:, plane] = clip(reader.ints(count, BASIS_ROWS[b]), 1 << b) << (11 - b)
+            matrix[:, plane] = clip(column, 1 << b) << (11 - b)
         self.own.bases[name] = Basis(matrix, bits > 0)
         return self.own.bases[name]
 
@@ -411,11 +413,13 @@ class Ladder:
         planes = len(present)
         before = self.scales.get(planes, np.full((planes, 3), 2))
         out = np.full((planes, 3), DEAD)
+        exists = present[:, None] & any_coded
+        symbols = np.zeros((planes, 3), np.int64)
+        symbols[exists] = self.reader(level).rows(np.where(before == DEAD, 28, [39, 34, 34])[exists])
         guess = before[:, 0]
         for k in range(3):
-            own = present & any_coded[k]
-            rows = np.where(guess == DEAD, 28, 39 if k == 0 else 34)[own]
-            out[own, k] = np.clip(guess[own] + self.reader(level).rows(rows), DEAD, 14)
+            own = exists[:, k]
+            out[own, k] = np.clip(guess[own] + symbols[own, k], DEAD, 14)
             if k < 2:
                 alive = (out[:, k] > DEAD) & (before[:, k] > DEAD) & (before[:, k + 1] > DEAD)
                 change = np.where(alive, before[:, k + 1] - before[:, k], 0)

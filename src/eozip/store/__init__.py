@@ -56,5 +56,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-if "xarray" in sys.modules:  # it opens a store, and `ds.eozip` is there
+if sys.modules.get("xarray") is not None:  # it opens a store, and `ds.eozip` is there
     importlib.import_module("eozip.accessor")

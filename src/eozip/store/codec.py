@@ -21,10 +21,12 @@ a dataset is pickled."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import math
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -304,6 +306,8 @@ class EozipChunkCodec(ArrayBytesCodec):
         Raises:
             FormatError: another name, or fields that are missing or unknown.
         """
+        if "xarray" in sys.modules:  # it may be opening a store, and `ds.eozip` is to be there
+            importlib.import_module("eozip.accessor")
         configuration = data.get("configuration")
         if data.get("name") != NAME or not isinstance(configuration, dict):
             raise FormatError(f"expected a codec named {NAME!r} with a configuration, got {data!r}")

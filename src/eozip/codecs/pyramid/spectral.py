@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eozip.codecs.pyramid.side import Side
+from eozip.codecs.pyramid.side import Side, row_of
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP
 from eozip.errors import FormatError
 
@@ -71,7 +71,8 @@ def fitted(samples: np.ndarray, step: float) -> Basis:
         samples: float [C, n], what is to be decorrelated, its mean taken off if it has one.
         step: quantisation step in the same units.
     """
-    variance, vectors = np.linalg.eigh(samples @ samples.T / max(1, samples.shape[1]))
+    exact = np.asarray(samples, np.float64)
+    variance, vectors = np.linalg.eigh(exact @ exact.T / max(1, exact.shape[1]))
     variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
     bits = np.ceil(np.log2(np.maximum(np.sqrt(variance), 1e-9) / step * 12))
     # a plane that is weak on the whole may have strong pixels
@@ -124,8 +125,9 @@ def code_basis(side: Side, basis: Basis | None, bands: int) -> Basis:
             f"basis: expected 0..{PRECISION} bits, got {bits.min()}..{bits.max()}; the bytes are damaged"
         )
     vectors = np.zeros((bands, bands), np.int32)
-    for k in np.flatnonzero(bits):
-        shift, unit = PRECISION - int(bits[k]), 1 << int(bits[k])
-        sent = None if basis is None else basis.vectors[:, k] >> shift
-        vectors[:, k] = np.clip(side.integers(sent, bands, _SPREAD * unit), -unit, unit) << shift
+    there = np.flatnonzero(bits)
+    shift, unit = PRECISION - bits[there], 1 << bits[there]
+    rows = np.array([row_of(_SPREAD * one) for one in unit.tolist()], np.uint8).repeat(bands)
+    read = side.rows(None if basis is None else (basis.vectors[:, there] >> shift).T, rows)
+    vectors[:, there] = np.clip(read.reshape(-1, bands).T, -unit, unit) << shift
     return Basis(vectors, bits.astype(np.int32))

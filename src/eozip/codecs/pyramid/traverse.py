@@ -169,7 +169,7 @@ class Ladder:
         """Details of each group level in DN, finest first, and what lies below them all."""
         if self.wanted is None:
             return None
-        below, found = np.asarray(self.wanted.groups[0], np.float64), []
+        below, found = np.asarray(self.wanted.groups[0], np.float32), []
         for group in [*self.wanted.groups[1:], None]:
             below, details = haar.analyse(below)
             found.append(details)
@@ -247,16 +247,16 @@ class Ladder:
         """The cells that have nothing below: one table row for each plane, then its symbols."""
         out = np.zeros((self.dates, len(bases[0].bits), *shape), np.int32)
         for t, (basis, side) in enumerate(zip(bases, sides, strict=True)):
-            for k in np.flatnonzero(basis.present):
-                symbols = row = None
-                if planes is not None:
-                    symbols = np.rint(planes[t, k]).astype(np.int32).ravel()
-                    spread = math.log(0.7 * float(np.abs(symbols).mean()) + 0.1)
-                    row = np.array([min(ROWS - 1, max(0, round((spread - SCALE_MIN) * ROWS_PER_NAT)))])
-                row = side.bounded(row, 1, spread=16, first=0, last=ROWS - 1, middle=56)
-                rows = np.full(shape[0] * shape[1], row[0], np.uint8)
-                read = side.port.code(symbols, rows, side.tables).reshape(shape)
-                out[t, k] = np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
+            there = np.flatnonzero(basis.present)
+            symbols = rows = None
+            if planes is not None:
+                symbols = np.rint(planes[t, there]).astype(np.int32)
+                scales = np.log(0.7 * np.abs(symbols).mean((1, 2)) + 0.1)
+                rows = np.rint((scales - SCALE_MIN) * ROWS_PER_NAT).clip(0, ROWS - 1)
+            rows = side.bounded(rows, len(there), spread=16, first=0, last=ROWS - 1, middle=56)
+            read = side.rows(symbols, rows.astype(np.uint8).repeat(shape[0] * shape[1]))
+            cells = np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
+            out[t, there] = cells.reshape(len(there), *shape)
         return out
 
     def _own_basis(
@@ -350,23 +350,15 @@ class Ladder:
         exists = present[:, :, None] & coded.any((1, 2))
         before = self._sides.get(present.shape[1])
         before = np.full(exists.shape, 2, np.int32) if before is None else before
-        sent = None
-        if wanted is not None:
-            rms = np.sqrt((wanted**2).sum((3, 4)) / np.maximum(1, coded.sum((1, 2))))
-            sent = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
-            sent[(np.abs(wanted) * coded).max((3, 4)) < 0.6] = DEAD
+        rows = np.where(before <= DEAD, _AFTER_DEAD, _AFTER_ALIVE).astype(np.uint8)
+        sent = None if wanted is None else _strengths(wanted, before, coded, exists)
         out = np.full(exists.shape, DEAD, np.int32)
-        guess = before[:, :, 0]
-        for k in range(3):  # the second and third orientation follow the first as they did one level below
-            for t, side in enumerate(sides):
-                own, expected = exists[t, :, k], guess[t, exists[t, :, k]]
-                rows = np.where(expected <= DEAD, _AFTER_DEAD, _AFTER_ALIVE[k])
-                symbols = None if sent is None else sent[t, own, k] - expected
-                out[t, own, k] = np.clip(side.rows(symbols, rows) + expected, DEAD, SIDE_MAX)
-            if k < 2:
-                alive = (out[:, :, k] > DEAD) & (before[:, :, k] > DEAD) & (before[:, :, k + 1] > DEAD)
-                steps = out[:, :, k] + np.where(alive, before[:, :, k + 1] - before[:, :, k], 0)
-                guess = np.clip(steps, DEAD, SIDE_MAX)
+        for t, side in enumerate(sides):
+            symbols = None if sent is None else sent[t][exists[t]]
+            out[t][exists[t]] = side.rows(symbols, rows[t][exists[t]])
+        for k in range(3):
+            guess = _guess(out, before, k)
+            out[:, :, k] = np.where(exists[:, :, k], np.clip(guess + out[:, :, k], DEAD, SIDE_MAX), DEAD)
         self._sides[present.shape[1]] = out
         return out
 
@@ -448,6 +440,23 @@ class Ladder:
         )
         ports = self.ports_at(plane.level)
         return np.concatenate([ports[t].code(own, r, self.model.tables) for t, r, own in parts])
+
+
+def _strengths(wanted: np.ndarray, before: np.ndarray, coded: np.ndarray, exists: np.ndarray) -> np.ndarray:
+    """Strengths of details [T, K, 3, h, w], each as the difference from its guess: int32 [T, K, 3]."""
+    rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / np.maximum(1, coded.sum((1, 2))))
+    found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
+    found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < 0.6)] = DEAD
+    return found - np.stack([_guess(found, before, k) for k in range(3)], 2)
+
+
+def _guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
+    """What orientation k is likely to have: as one level below; the second and third follow the one before them."""
+    if k == 0:
+        return before[:, :, 0]
+    alive = (found[:, :, k - 1] > DEAD) & (before[:, :, k - 1] > DEAD) & (before[:, :, k] > DEAD)
+    steps = found[:, :, k - 1] + np.where(alive, before[:, :, k] - before[:, :, k - 1], 0)
+    return np.clip(steps, DEAD, SIDE_MAX)
 
 
 def brightness_of(side: Side, step: int | None) -> float:

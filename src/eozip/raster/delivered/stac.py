@@ -18,6 +18,7 @@ from urllib.request import urlopen
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from eozip.arguments import real
 from eozip.errors import InputError
 from eozip.raster.delivered.bandfiles import FIXED
 from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
@@ -432,7 +433,7 @@ def _placed(item: _Item, asset: _Asset, header: Header) -> Header:
             _contradiction(item, asset, "shape", f"{grid['height']} x {grid['width']}", f"proj:shape {shape}")
         )
     if isinstance(transform, list) and len(transform) >= 6:
-        numbers = tuple(float(value) for value in transform[:6])
+        numbers = tuple(real(f"{item.id}: proj:transform", value) for value in transform[:6])
         if grid["transform"] is None:
             grid["transform"] = numbers
         elif not same_field("transform", grid["transform"], numbers):
@@ -447,8 +448,8 @@ def _placed(item: _Item, asset: _Asset, header: Header) -> Header:
 def _wkt(item: _Item, code: str) -> str:
     try:
         return str(CRS.from_user_input(code).to_wkt())
-    except CRSError as error:
-        raise InputError(f"{item.id}: {code} is no CRS ({error})") from error
+    except (CRSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{item.id}: {code!s:.80} is no CRS ({error})") from error
 
 
 def _contradiction(item: _Item, asset: _Asset, what: str, of_file: str, of_item: str) -> str:
