@@ -303,7 +303,7 @@ def test_chunks_beyond_the_limit_of_the_process_are_refused_at_once(codec, monke
             eozip.decode(small)
 
 
-@pytest.mark.parametrize("codec", ["tec-fp-small", "tec-tt-small"])
+@pytest.mark.parametrize("codec", ["tec-fp-small-s2l2a-v1", "tec-tt-small-s2l2a-v1"])
 def test_a_shape_that_needs_more_bytes_is_refused_before_it_is_walked(codec, monkeypatch):
     from eozip.codecs.small.image_codec import SmallCodec
 

@@ -343,7 +343,7 @@ def test_the_sizes_of_blocks_change_no_pixel(wild_codec, monkeypatch):
 
 _FRESH = f"""
 import sys
-sys.path.insert(0, {str(TESTS)!r})
+sys.path[:0] = [{str(TESTS)!r}, {str(Path(__file__).parent)!r}]
 from contextlib import nullcontext
 import threadpoolctl
 threadpoolctl.ThreadpoolController.limit = lambda *_, **__: nullcontext()

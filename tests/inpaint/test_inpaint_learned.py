@@ -177,7 +177,7 @@ def test_references_are_mapped_to_the_light_of_the_date():
 
 @pytest.fixture(scope="module")
 def shipped():
-    return registry.get(registry.resolve("tec-tt-small"))
+    return registry.get(registry.resolve("tec-tt-small-s2l2a-v1"))
 
 
 def test_hidden_cells_are_forecast_and_others_left(shipped):
@@ -295,7 +295,7 @@ def test_only_small_codecs_polish(token_codec):
         predictor_of(token_codec, polish=True)
     with pytest.raises(InputError, match="expected one of"):
         get_predictor("mirror+regression")
-    assert get_predictor("tec-fp-small+regression").name.endswith("+regression")
+    assert get_predictor("tec-fp-small-s2l2a-v1+regression").name.endswith("+regression")
 
 
 def test_what_was_learnt_for_other_weights_is_not_used(shipped):

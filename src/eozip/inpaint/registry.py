@@ -12,7 +12,10 @@ from eozip.inpaint.predict import Predictor
 from eozip.inpaint.regression import Regression, WeightedFilled
 from eozip.sensors import get
 
-DEFAULT, ANY_BANDS = "tec-tt-small-s2l2a-v1+regression", "regression"
+DEFAULT, ANY_BANDS = "tec-tt-small+regression", "regression"
+_FORECASTER = {
+    "tec-tt-small": "tec-tt-small-s2l2a-v1"
+}  # of its kind the one that has transforms to forecast with
 WHY = "the lowest error of all predictors here, see results/inpainting.json"
 _POLISHED = "+regression"
 
@@ -61,13 +64,14 @@ def get_predictor(name: str) -> Predictor:
     if name in _CLOSED:
         return _CLOSED[name]()
     source = name.removesuffix(_POLISHED)
+    source = _FORECASTER.get(source, source)
     try:
         codec = registry.get(registry.resolve(source))
     except UnknownCodecError as error:
         raise InputError(
             f"predictor: expected one of {', '.join(NAMES)}, a codec that forecasts, or {DEFAULT}, got {name!r} ({error})"
         ) from error
-    return _learned(codec, polish=name != source)
+    return _learned(codec, polish=name.endswith(_POLISHED))
 
 
 def _learned(codec: Codec, polish: bool = False) -> Predictor:

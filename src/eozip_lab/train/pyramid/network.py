@@ -308,14 +308,12 @@ class References:
             below, own = analyse(below)
             found.append(own)
         unit = self.steps.flatten()[:, None, None, None, None]
-        return [_coded(d, unit).unflatten(0, (b, r)) for d in found]
-
-
-def _coded(details: Tensor, unit: Tensor) -> Tensor:
-    """Details of bands [N, C, 3, h, w] after a quantisation under their own basis."""
-    basis = _principal(details)
-    planes = _along(basis, details) / unit
-    return _back(basis, in_dead_zone(planes, planes) * unit)
+        made = []
+        for d in found:  # after a quantisation under their own basis
+            basis = _principal(d)
+            planes = _along(basis, d) / unit
+            made.append(_back(basis, in_dead_zone(planes, planes) * unit).unflatten(0, (b, r)))
+        return made
 
 
 @dataclass(frozen=True)
