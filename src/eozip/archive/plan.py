@@ -251,8 +251,7 @@ def look_at(item: Item, asked: Asked) -> Seen:
 
 def product_of(items: Sequence[Item], asked: Asked, offset: float | None = None) -> Product:
     """What encode would code of some inputs, described."""
-    bands = None if asked.bands is None else list(asked.bands)
-    offset = asked.offset if offset is None else offset
+    bands, offset = asked.bands and list(asked.bands), asked.offset if offset is None else offset
     with tempfile.TemporaryDirectory() as folder:
         paths = [path for item in items if not item.feature for path in item.paths]
         features = [json.loads(item.feature) for item in items if item.feature]
@@ -405,9 +404,8 @@ class StorePlan:
         grid: of the store with the new dates.
         facts: provenance.
         parts: what jobs left, by shard.
-        waiting: jobs that are being done.
+        waiting: jobs that are being done; `planned`: whether all were given out.
         bad: reasons of inputs that turned out to be unreadable while they were coded.
-        planned: whether all jobs were given out.
     """
 
     name: str
