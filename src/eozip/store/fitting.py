@@ -12,7 +12,7 @@ from eozip.errors import InputError
 from eozip.outputs import publish, resolved, temporary
 from eozip.purpose import Purpose
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.remote import check_target
+from eozip.store.container import check_target
 from eozip.store.sampling import Estimate, Sample, whole_bytes
 from eozip.store.writer import Summary
 
