@@ -362,7 +362,7 @@ class Job:
         grid: of the store up to these dates.
         shard: index.
         first: position in the store of the first of these dates.
-        joins: whether the shard has dates already.
+        joins: whether the shard has dates already; `grows`: whether the store has.
         items: position among the store's new inputs of each of the dates' inputs.
     """
 
@@ -378,6 +378,7 @@ class Job:
     shard: Shape
     first: int
     joins: bool
+    grows: bool
     items: tuple[int, ...]
 
     @property
@@ -453,6 +454,7 @@ class StorePlan:
                 shard,
                 begin,
                 begin > shard[0] * step,
+                self.found is not None,
                 tuple(owners[part]),
             )
 

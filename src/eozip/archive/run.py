@@ -538,7 +538,7 @@ def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int,
     """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
     shard = job.shard
     # what a store holds, its new dates hold too
-    hold = held_by(describe(place("out", job.out) / job.store)) if job.first else None
+    hold = held_by(describe(place("out", job.out) / job.store)) if job.grows else None
     run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold)
     if not job.joins:
         return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
