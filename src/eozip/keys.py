@@ -14,6 +14,7 @@ import random
 import re
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,6 @@ Result = TypeVar("Result")
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<rest>.*)")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
 TRIES = 7
 """How often a request is made: with pauses of up to 0.2, 0.4, ... 6.4 seconds between them."""
 _PAUSE = 0.2
@@ -238,7 +238,7 @@ class RemoteKeys:
             return fsspec.core.url_to_fs(str(self.where), use_listings_cache=False)
         except ImportError as error:
             package = _PACKAGES.get(scheme, "")
-            extra = f' (pip install "eozip[{_EXTRAS[package]}]")' if package else ""
+            extra = f" (pip install {package})" if package else ""
             raise InputError(
                 f"{self.where}: needs the package {package or 'that fsspec asks for'}{extra}: {error}"
             ) from error
@@ -339,7 +339,7 @@ class RemoteKeys:
         for attempt in range(TRIES):
             try:
                 return ask(fs)
-            except Exception as error:
+            except _refusals() as error:
                 known = _known(error)
                 if known is not None:
                     raise known from error
@@ -365,6 +365,23 @@ class RemoteKeys:
             advice = "check the URL, the endpoint and the network, then run again"
         message = f"cannot {what} {where}: {text}; {advice}"
         return InputError(message) if reading else OutputError(message)
+
+
+_ERRORS = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "gcsfs.retry": ("HttpError",),
+}
+_ERRORS |= {"azure.core.exceptions": ("AzureError",)}
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What fsspec and the clients below it raise: their own errors too, of those that are loaded."""
+    loaded = ((sys.modules.get(module), names) for module, names in _ERRORS.items())
+    own = [
+        getattr(module, name) for module, names in loaded if module for name in names if hasattr(module, name)
+    ]
+    return (OSError, RuntimeError, TimeoutError, ValueError, *own)
 
 
 def _known(error: Exception) -> OSError | None:

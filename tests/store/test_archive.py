@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import eozip
 from archivefiles import DATES, SETTINGS, beside, one_cluster, stored, write_items
+from eozip.archive import cluster as cluster_of
 from eozip.archive import plan, read_status, run
 from eozip.archive.record import open_record
 from eozip.cli import cli
@@ -261,23 +262,23 @@ def test_nothing_to_archive_is_refused(tmp_path):
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs dask.distributed")
-    monkeypatch.setattr(run, "SCHEDULER_SECONDS", 0.5)
+    monkeypatch.setattr(cluster_of, "SCHEDULER_SECONDS", 0.5)
     with (
         pytest.raises(ClusterError, match="expected a Dask scheduler at"),
-        run._connected(__import__("distributed").Client, "tcp://127.0.0.1:9"),
+        cluster_of._connected(__import__("distributed").Client, "tcp://127.0.0.1:9"),
     ):
         pass
 
 
 def test_workers_with_another_eozip_are_named(cluster, monkeypatch):
-    run.installed.cache_clear()
-    monkeypatch.setattr(run, "_found_on_worker", other_eozip)
+    cluster_of.installed.cache_clear()
+    monkeypatch.setattr(cluster_of, "_found_on_worker", other_eozip)
     with pytest.raises(ClusterError, match=r"eozip: expected .*, got 0\.0\.1"):
-        run.check_workers(cluster, "lossless")
+        cluster_of.check_workers(cluster, "lossless")
 
 
 def other_eozip(codec):
-    return {**run.installed(codec), "eozip": "0.0.1"}
+    return {**cluster_of.installed(codec), "eozip": "0.0.1"}
 
 
 JOBS = []

@@ -250,8 +250,7 @@ def look_at(item: Item, asked: Asked) -> Seen:
 
 def product_of(items: Sequence[Item], asked: Asked, offset: float | None = None) -> Product:
     """What encode would code of some inputs, described."""
-    bands = None if asked.bands is None else list(asked.bands)
-    offset = asked.offset if offset is None else offset
+    bands, offset = asked.bands and list(asked.bands), asked.offset if offset is None else offset
     with tempfile.TemporaryDirectory() as folder:
         paths = [path for item in items if not item.feature for path in item.paths]
         features = [json.loads(item.feature) for item in items if item.feature]
@@ -362,7 +361,7 @@ class Job:
         grid: of the store up to these dates.
         shard: index.
         first: position in the store of the first of these dates.
-        joins: whether the shard has dates already.
+        joins: whether the shard has dates already; `grows`: whether the store has.
         items: position among the store's new inputs of each of the dates' inputs.
     """
 
@@ -378,6 +377,7 @@ class Job:
     shard: Shape
     first: int
     joins: bool
+    grows: bool
     items: tuple[int, ...]
 
     @property
@@ -404,9 +404,8 @@ class StorePlan:
         grid: of the store with the new dates.
         facts: provenance.
         parts: what jobs left, by shard.
-        waiting: jobs that are being done.
+        waiting: jobs that are being done; `planned`: whether all were given out.
         bad: reasons of inputs that turned out to be unreadable while they were coded.
-        planned: whether all jobs were given out.
     """
 
     name: str
@@ -454,6 +453,7 @@ class StorePlan:
                 shard,
                 begin,
                 begin > shard[0] * step,
+                self.found is not None,
                 tuple(owners[part]),
             )
 

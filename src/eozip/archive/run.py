@@ -10,15 +10,14 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import eozip
 from eozip import arguments
+from eozip.archive.cluster import bounded, check_workers, difference, installed, losses_named, opened_cluster
 from eozip.archive.plan import (
     Asked,
     Item,
@@ -32,8 +31,6 @@ from eozip.archive.plan import (
     read_all,
 )
 from eozip.archive.record import RUN, Record, clear_parts, open_record
-from eozip.codecs import registry
-from eozip.codecs.registry import LOSSLESS
 from eozip.errors import ClusterError, EozipError, InputError, OutputError, WeightsError
 from eozip.keys import PlaceLike, keys_of, only_writer, place, token_of
 from eozip.raster.files import PathLike
@@ -55,11 +52,7 @@ from eozip.store.spread import add_part, coded_shard, part_of
 from eozip.store.tally import psnr_of
 from eozip.store.writer import run_facts
 
-SCHEDULER_SECONDS = 20
-"""How long a scheduler may take to answer."""
-_GONE = "the scheduler went away, and with it what was under way; what is finished is recorded: run again to continue"
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
-_RETRIES = 2  # of a job whose worker died, beyond those of dask
 
 Progress = Callable[[int, int], None]
 
@@ -146,15 +139,7 @@ def archive(
         codec: full id or short name; as for `eozip.encode_store`, and so are the settings below.
         by: "tile" puts inputs of one tile into one store (of one place, where no tile is known), "grid" those of one place,
             "item" each into its own.
-        quality: see `codec`.
-        target_psnr: see `codec`.
-        max_error: see `codec`.
-        bands: see `codec`.
-        sensor: see `codec`.
-        offset: see `codec`.
-        nodata: see `codec`.
-        chunk: see `codec`.
-        gop: see `codec`.
+        quality: see `codec`; likewise `target_psnr`, `max_error`, `bands`, `sensor`, `offset`, `nodata`, `chunk`, `gop`.
         workers: processes on this machine; None: as many as cores.
         scheduler: address of a Dask scheduler instead.
         retry_failed: try inputs again that a run before set aside.
@@ -191,14 +176,14 @@ def archive(
         clear_parts(record)
         made = _Archive(record, asked, token, progress, note)
         try:
-            with opened_cluster(workers, scheduler, note) as client, _losses_named(client):
+            with opened_cluster(workers, scheduler, note) as client, losses_named(client):
                 record.status.dashboard = client.dashboard_link
                 return made.run(client, wanted, retry_failed)
-        except BaseException:
-            record.status.state = "stopped"
-            with suppress(EozipError, OSError):
-                record.tell(now=True)
-            raise
+        finally:
+            if record.status.state != "finished":
+                record.status.state = "stopped"
+                with suppress(EozipError, OSError):
+                    record.tell(now=True)
 
 
 def _settings(asked: Asked) -> dict[str, Any]:
@@ -422,23 +407,29 @@ def _empty_run(plan: StorePlan) -> Run:
     )
 
 
-@dataclass
-class _Put:
-    """A container whose keys are written at once, into one store of an archive."""
+class _Plain:
+    """A container that does nothing at its end."""
 
-    record: Record
-    store: str
-    keys: list[str] = field(default_factory=list)
-
-    def put(self, key: str, data: bytes) -> None:
-        self.record.keys.put(f"{self.store}/{key}", data)
-        self.keys.append(key)
+    def __init__(self) -> None:
+        self.keys: list[str] = []
 
     def close(self) -> None:
         """Nothing is held open."""
 
     def check(self) -> None:
         """Nothing is kept back."""
+
+
+class _Put(_Plain):
+    """A container whose keys are written at once, into one store of an archive."""
+
+    def __init__(self, record: Record, store: str) -> None:
+        super().__init__()
+        self._record, self._store = record, store
+
+    def put(self, key: str, data: bytes) -> None:
+        self._record.keys.put(f"{self._store}/{key}", data)
+        self.keys.append(key)
 
 
 def publish(record: Record, plan: StorePlan, run: Run) -> None:
@@ -532,7 +523,7 @@ def do_job(job: Job) -> dict[str, Any]:
     codec = EozipChunkCodec.from_dict(dict(job.codec))
     here = installed(codec.codec)
     if here != job.installed:
-        raise ClusterError(_differs("this worker", job.installed, here))
+        raise ClusterError(difference("this worker", job.installed, here))
     try:
         run, shard, more, streams = _shard_of(job, codec)
     except InputError as error:
@@ -547,7 +538,7 @@ def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int,
     """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
     shard = job.shard
     # what a store holds, its new dates hold too
-    hold = held_by(describe(place("out", job.out) / job.store)) if job.first else None
+    hold = held_by(describe(place("out", job.out) / job.store)) if job.grows else None
     run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold)
     if not job.joins:
         return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
@@ -557,22 +548,13 @@ def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int,
     return run, kept.data, more, len(streams)
 
 
-class _Kept:
+class _Kept(_Plain):
     """A container that keeps the one key put into it."""
 
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-        self.data: bytes | None = None
+    data: bytes | None = None
 
     def put(self, key: str, data: bytes) -> None:
-        self.keys.append(key)
         self.data = data
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def check(self) -> None:
-        """Nothing is kept back."""
 
 
 def _part(job: Job, run: Run, shard: bytes | None, more: int, streams: int) -> dict[str, Any]:
@@ -615,182 +597,3 @@ def _unreadable(found: Joined) -> dict[str, str]:
         except (EozipError, OSError) as error:
             bad[str(date)] = str(error)
     return bad
-
-
-# --- the cluster ---
-
-
-@cache
-def installed(codec: str) -> dict[str, Any]:
-    """What coding depends on in this process: eozip, the bitstream, the weights."""
-    weights = None if codec == LOSSLESS else registry.get(codec).weights_hash.hex()
-    return {"eozip": eozip.__version__, "bitstream": BITSTREAM, "codec": codec, "weights": weights}
-
-
-def _found_on_worker(codec: str) -> dict[str, Any]:
-    try:
-        return installed(codec)
-    except EozipError as error:
-        return {"eozip": eozip.__version__, "bitstream": BITSTREAM, "codec": codec, "weights": str(error)}
-
-
-def check_workers(client: Any, codec: str) -> dict[str, Any]:
-    """Compares what every worker has with what is here.
-
-    Returns:
-        what is here.
-
-    Raises:
-        ClusterError: one has another eozip, other weights, or none.
-    """
-    here = installed(codec)
-    try:
-        found = client.run(_found_on_worker, codec, on_error="return")
-    except (OSError, TimeoutError) as error:
-        raise ClusterError(
-            f"the workers do not answer: {error}; see the scheduler's log, then run again"
-        ) from error
-    for address, there in found.items():
-        if isinstance(there, BaseException):
-            raise ClusterError(
-                f"worker {address}: expected eozip {here['eozip']}, got {there!r}; install it there"
-            )
-        if there != here:
-            raise ClusterError(_differs(f"worker {address}", here, there))
-    return here
-
-
-def _differs(who: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> str:
-    other = [name for name in expected if expected[name] != got.get(name)]
-    told = "; ".join(f"{name}: expected {expected[name]}, got {got.get(name)}" for name in other)
-    return f"{who} differs from the client: {told}. Install the same eozip with the same weights everywhere"
-
-
-@contextmanager
-def opened_cluster(
-    workers: int | None, scheduler: str | None, note: Callable[[str], None] = lambda text: None
-) -> Iterator[Any]:
-    """A client of a cluster: of a scheduler's, or of processes on this machine, with one job each at a time.
-
-    Raises:
-        InputError: dask.distributed is missing, or both are given.
-        ClusterError: the scheduler does not answer.
-    """
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise InputError(
-            f'eozip archive needs dask.distributed: pip install "eozip[dask]" ({error})'
-        ) from error
-    if scheduler is not None and workers is not None:
-        raise InputError("expected workers or the address of a scheduler, got both; give one")
-    if scheduler is not None:
-        with _connected(Client, scheduler) as client:
-            note(f"dashboard: {client.dashboard_link}")
-            yield client
-        return
-    cores = os.cpu_count() or 1
-    count = cores if workers is None else arguments.whole("workers", workers, 1)
-    threads = str(max(1, cores // count))
-    cluster = LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=":0",
-        silence_logs=50,
-        env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
-    )
-    with cluster, Client(cluster) as client:
-        note(f"dashboard: {client.dashboard_link}")
-        yield client
-
-
-@contextmanager
-def _losses_named(client: Any) -> Iterator[None]:
-    """Errors of a connection that is lost in the block, wherever it was needed, say so.
-
-    Raises:
-        ClusterError: the scheduler went away.
-    """
-    from distributed import CancelledError
-    from distributed.comm.core import CommClosedError
-
-    try:
-        yield
-    except EozipError:
-        raise
-    except (CommClosedError, CancelledError) as error:
-        raise ClusterError(f"{_GONE} ({error})") from error
-    except (OSError, RuntimeError, TimeoutError, ValueError, KeyError) as error:
-        if client.status == "running":
-            raise
-        raise ClusterError(f"{_GONE} ({error})") from error
-
-
-@contextmanager
-def _connected(client: Any, scheduler: str) -> Iterator[Any]:
-    try:
-        opened = client(scheduler, timeout=SCHEDULER_SECONDS)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(
-            f"expected a Dask scheduler at {scheduler}, got no answer in {SCHEDULER_SECONDS} s ({error}); check the address "
-            "(tcp://host:8786) and that it runs"
-        ) from error
-    try:
-        yield opened
-    finally:
-        with suppress(OSError, TimeoutError):
-            opened.close(timeout=2)
-
-
-def bounded(
-    client: Any,
-    function: Callable[..., Any],
-    calls: Iterable[tuple[Any, tuple[Any, ...]]],
-    most: Callable[[], int],
-) -> Iterator[tuple[Any, Any]]:
-    """What a function gives on the workers, as it comes; only so many calls are known to the scheduler at a time.
-
-    Args:
-        client: of the cluster.
-        function: importable on the workers.
-        calls: a label of the caller's, and arguments; taken as there is room.
-        most: calls under way.
-
-    Yields:
-        the label, and the result or the exception.
-
-    Raises:
-        ClusterError: the scheduler went away.
-    """
-    from distributed import as_completed
-
-    labels: dict[Any, Any] = {}
-    done = as_completed(raise_errors=False)
-    calls = iter(calls)
-    ended = False
-    while True:
-        while not ended and len(labels) < most():
-            call = next(calls, None)
-            if call is None:
-                ended = True
-                break
-            label, given = call
-            future = client.submit(function, *given, pure=False, retries=_RETRIES)
-            labels[future] = label
-            done.add(future)
-        if not labels:
-            return
-        future = next(done)
-        label = labels.pop(future)
-        yield label, _outcome(client, future)
-        del future
-
-
-def _outcome(client: Any, future: Any) -> Any:
-    """The result of a call, or its exception."""
-    if future.status == "finished":
-        return future.result()
-    if future.status in ("cancelled", "lost") or client.status != "running":
-        raise ClusterError(_GONE)
-    return future.exception()

@@ -37,6 +37,7 @@ _HOMES = {
     "export_store": "exports",
     "in_band_order": "description",
     "is_plain_request": "exports",
+    "level_store": "levels",
     "make_request": "convert",
     "open_source": "windows",
     "read_dropped": "pixels",

@@ -360,12 +360,7 @@ def to_zarr(
         data: a Dataset with a variable for each band (odc-stac) or one array [time, band, y, x], a DataArray
             [time, band, y, x] (stackstac), or a DataTree of EOPF.
         out: as for `encode_files`, and so are the others but those below.
-        codec: see `out`.
-        quality: see `out`.
-        target_psnr: see `out`.
-        max_error: see `out`.
-        bands: see `out`.
-        sensor: see `out`.
+        codec: see `out`, and so `quality`, `target_psnr`, `max_error`, `bands` and `sensor`.
         offset: radiometric offset in DN; None takes what attributes and coordinates say, else 0.
         nodata: value of missing pixels; None takes what attributes say.
         lattice: of floats, step, or step and value of DN 0; None: as the arrays' encoding says, else 1e-4.

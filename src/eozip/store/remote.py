@@ -9,7 +9,7 @@ document (`zarr.json`) there is no store. That one is created by a conditional w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, ZipStore
@@ -184,12 +184,11 @@ def _held_by(keys: RemoteKeys) -> str:
 
 @contextmanager
 def _undoing(container: _RemoteContainer) -> Iterator[_RemoteContainer]:
-    try:
+    with ExitStack() as undo:
+        undo.callback(container.undo)
         yield container
         container.commit()
-    except BaseException:
-        container.undo()
-        raise
+        undo.pop_all()
 
 
 def check_remote_target(target: RemotePath, overwrite: bool) -> None:

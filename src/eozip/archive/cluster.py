@@ -1,0 +1,197 @@
+"""The cluster of an archive: opened, compared with the client, given a bounded number of calls at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import eozip
+from eozip import arguments
+from eozip.codecs import registry
+from eozip.codecs.registry import LOSSLESS
+from eozip.errors import ClusterError, EozipError, InputError
+from eozip.store.codec import BITSTREAM
+
+SCHEDULER_SECONDS = 20
+"""How long a scheduler may take to answer."""
+_GONE = "the scheduler went away, and with it what was under way; what is finished is recorded: run again to continue"
+_RETRIES = 2  # of a job whose worker died, beyond those of dask
+
+
+@cache
+def installed(codec: str) -> dict[str, Any]:
+    """What coding depends on in this process: eozip, the bitstream, the weights."""
+    weights = None if codec == LOSSLESS else registry.get(codec).weights_hash.hex()
+    return {"eozip": eozip.__version__, "bitstream": BITSTREAM, "codec": codec, "weights": weights}
+
+
+def _found_on_worker(codec: str) -> dict[str, Any]:
+    try:
+        return installed(codec)
+    except EozipError as error:
+        return {"eozip": eozip.__version__, "bitstream": BITSTREAM, "codec": codec, "weights": str(error)}
+
+
+def check_workers(client: Any, codec: str) -> dict[str, Any]:
+    """Compares what every worker has with what is here.
+
+    Returns:
+        what is here.
+
+    Raises:
+        ClusterError: one has another eozip, other weights, or none.
+    """
+    here = installed(codec)
+    try:
+        found = client.run(_found_on_worker, codec, on_error="return")
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"the workers do not answer: {error}; see the scheduler's log, then run again"
+        ) from error
+    for address, there in found.items():
+        if isinstance(there, BaseException):
+            raise ClusterError(
+                f"worker {address}: expected eozip {here['eozip']}, got {there!r}; install it there"
+            )
+        if there != here:
+            raise ClusterError(difference(f"worker {address}", here, there))
+    return here
+
+
+def difference(who: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> str:
+    other = [name for name in expected if expected[name] != got.get(name)]
+    told = "; ".join(f"{name}: expected {expected[name]}, got {got.get(name)}" for name in other)
+    return f"{who} differs from the client: {told}. Install the same eozip with the same weights everywhere"
+
+
+@contextmanager
+def opened_cluster(
+    workers: int | None, scheduler: str | None, note: Callable[[str], None] = lambda text: None
+) -> Iterator[Any]:
+    """A client of a cluster: of a scheduler's, or of processes on this machine, with one job each at a time.
+
+    Raises:
+        InputError: dask.distributed is missing, or both are given.
+        ClusterError: the scheduler does not answer.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError(
+            f'eozip archive needs dask.distributed: pip install "eozip[dask]" ({error})'
+        ) from error
+    if scheduler is not None and workers is not None:
+        raise InputError("expected workers or the address of a scheduler, got both; give one")
+    if scheduler is not None:
+        with _connected(Client, scheduler) as client:
+            note(f"dashboard: {client.dashboard_link}")
+            yield client
+        return
+    cores = os.cpu_count() or 1
+    count = cores if workers is None else arguments.whole("workers", workers, 1)
+    threads = str(max(1, cores // count))
+    cluster = LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=":0",
+        silence_logs=50,
+        env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+    )
+    with cluster, Client(cluster) as client:
+        note(f"dashboard: {client.dashboard_link}")
+        yield client
+
+
+@contextmanager
+def losses_named(client: Any) -> Iterator[None]:
+    """Errors of a connection that is lost in the block, wherever it was needed, say so.
+
+    Raises:
+        ClusterError: the scheduler went away.
+    """
+    from distributed import CancelledError
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except EozipError:
+        raise
+    except (CommClosedError, CancelledError) as error:
+        raise ClusterError(f"{_GONE} ({error})") from error
+    except (OSError, RuntimeError, TimeoutError, ValueError, KeyError) as error:
+        if client.status == "running":
+            raise
+        raise ClusterError(f"{_GONE} ({error})") from error
+
+
+@contextmanager
+def _connected(client: Any, scheduler: str) -> Iterator[Any]:
+    try:
+        opened = client(scheduler, timeout=SCHEDULER_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"expected a Dask scheduler at {scheduler}, got no answer in {SCHEDULER_SECONDS} s ({error}); check the address "
+            "(tcp://host:8786) and that it runs"
+        ) from error
+    try:
+        yield opened
+    finally:
+        with suppress(OSError, TimeoutError):
+            opened.close(timeout=2)
+
+
+def bounded(
+    client: Any,
+    function: Callable[..., Any],
+    calls: Iterable[tuple[Any, tuple[Any, ...]]],
+    most: Callable[[], int],
+) -> Iterator[tuple[Any, Any]]:
+    """What a function gives on the workers, as it comes; only so many calls are known to the scheduler at a time.
+
+    Args:
+        client: of the cluster.
+        function: importable on the workers.
+        calls: a label of the caller's, and arguments; taken as there is room.
+        most: calls under way.
+
+    Yields:
+        the label, and the result or the exception.
+
+    Raises:
+        ClusterError: the scheduler went away.
+    """
+    from distributed import as_completed
+
+    labels: dict[Any, Any] = {}
+    done = as_completed(raise_errors=False)
+    calls = iter(calls)
+    ended = False
+    while True:
+        while not ended and len(labels) < most():
+            call = next(calls, None)
+            if call is None:
+                ended = True
+                break
+            label, given = call
+            future = client.submit(function, *given, pure=False, retries=_RETRIES)
+            labels[future] = label
+            done.add(future)
+        if not labels:
+            return
+        future = next(done)
+        label = labels.pop(future)
+        yield label, _outcome(client, future)
+        del future
+
+
+def _outcome(client: Any, future: Any) -> Any:
+    """The result of a call, or its exception."""
+    if future.status == "finished":
+        return future.result()
+    if future.status in ("cancelled", "lost") or client.status != "running":
+        raise ClusterError(_GONE)
+    return future.exception()
