@@ -230,7 +230,9 @@ def test_estimated_bits_are_near_real_bytes(shipped: dict, is_told: bool) -> Non
     """Of the second of two dates whose bands differ in strength; with references it knows the first as it was decoded."""
     codec, step = codec_of(shipped, SERIES if is_told else CODEC), 48 * 75**0.4
     gains = np.random.default_rng(1).uniform(0.7, 1.3, (2, 10, 1, 1))
-    fields = (gains[:, :4] * texture((1, 4, 96, 96), 1), gains[:, 4:] * texture((1, 6, 48, 48), 2))
+    shared = (gains[:, :4] * texture((1, 4, 96, 96), 1), gains[:, 4:] * texture((1, 6, 48, 48), 2))
+    own = (texture((2, 4, 96, 96), 3), texture((2, 6, 48, 48), 4))  # else side information would be all
+    fields = [(a + b) / 2 for a, b in zip(shared, own, strict=True)]
     groups = [(factor, np.rint(x).astype(np.float32)) for factor, x in zip((1, 2), fields, strict=True)]
     coded = codec.encode_groups(groups, 60)
     real = 8 * sum(len(codecs._parted(section, 2, codec.id)[1]) for section in coded.sections)

@@ -308,12 +308,10 @@ class References:
             below, own = analyse(below)
             found.append(own)
         unit = self.steps.flatten()[:, None, None, None, None]
-        made = []
-        for d in found:  # after a quantisation under their own basis
-            basis = _principal(d)
-            planes = _along(basis, d) / unit
-            made.append(_back(basis, in_dead_zone(planes, planes) * unit).unflatten(0, (b, r)))
-        return made
+        bases = [_principal(d) for d in found]  # each level is quantised under a basis of its own
+        planes = [_along(basis, d) / unit for basis, d in zip(bases, found, strict=True)]
+        made = [_back(basis, in_dead_zone(p, p) * unit) for basis, p in zip(bases, planes, strict=True)]
+        return [d.unflatten(0, (b, r)) for d in made]
 
 
 @dataclass(frozen=True)
