@@ -97,8 +97,7 @@ class Seen:
         dates: ISO, None where nothing tells.
         files: a name for each date, as a store has it.
         print: fingerprint of the files.
-        size: bytes of the files, as far as they are on this machine.
-        raw: bytes of the pixels.
+        size: bytes of the files, as far as they are on this machine; `raw` of the pixels.
     """
 
     item: Item
@@ -350,8 +349,7 @@ class Job:
     """One shard to code, whole: the same job gives the same bytes, however often and wherever it is done.
 
     Attributes:
-        out: the archive.
-        store: name of the store.
+        out: the archive; `store`: name of the store in it.
         id: fingerprint of settings, inputs and place.
         token: of the run that sent it.
         installed: what the worker must have, as `eozip.archive.run.installed` tells.
