@@ -297,7 +297,7 @@ def test_the_commands(stores, tmp_path):
 
 def test_the_default_codec_depends_on_dates_and_on_what_there_is():
     with registered(ToyCodec(id="tec-elic-small-toysensor-v1")):
-        assert encoding.default_codec(5, "toysensor") == "tec-elic-small-toysensor-v1"
+        assert encoding.default_codec(5, "toysensor") == "tec-tt-small-any-v1"
         with registered(ToyCodec(id="tec-tt-small-toysensor-v1")):
             assert encoding.default_codec(1, "toysensor") == "tec-elic-small-toysensor-v1"
             assert encoding.default_codec(2, "toysensor") == "tec-tt-small-toysensor-v1"
@@ -308,7 +308,8 @@ def test_the_default_codec_depends_on_dates_and_on_what_there_is():
     [(1, "s2-l2a", 12), (1, "s2-l1c", 13), (2, "s2-l2a", 3), (5, "landsat", None)],
 )
 def test_the_default_takes_any_sensor_and_bands(dates, sensor, bands):
-    assert encoding.default_codec(dates, sensor, bands) == "tec-elic-small-any-v1"
+    name = "tec-elic-small-any-v1" if dates == 1 else "tec-tt-small-any-v1"
+    assert encoding.default_codec(dates, sensor, bands) == name
 
 
 def test_the_default_reaches_api_store_and_command_line(tmp_path):

@@ -52,10 +52,12 @@ class Registry:
 
     Args:
         entries: full id > a callable that returns a `Codec`.
+        superseded: full ids that short names do not mean any more.
     """
 
-    def __init__(self, entries: Mapping[str, Loader]) -> None:
+    def __init__(self, entries: Mapping[str, Loader], superseded: frozenset[str] = frozenset()) -> None:
         self._entries = dict(entries)
+        self._superseded = superseded
         self._loaded: dict[str, Codec] = {}
         self._own: dict[str, Codec] = {}
         self._lock = threading.RLock()
@@ -105,9 +107,10 @@ class Registry:
         name = str(codec)
         if name in self._entries or name == LOSSLESS:
             return name
-        fitting = [full for full in self._entries if _version(full, name, sensor) >= 0]
+        current = self._entries.keys() - self._superseded
+        fitting = [full for full in current if _version(full, name, sensor) >= 0]
         if fitting:
-            return max(fitting, key=lambda full: (_is_of_any(full), _version(full, name, sensor)))
+            return max(fitting, key=lambda full: (not _is_of_any(full), _version(full, name, sensor)))
         with self._lock:
             if (kept := self._kept(name)) is not None or (kept := _called(FIND, *_parted(name))) is not None:
                 return self.keep(kept)
@@ -222,7 +225,7 @@ def _version(full_id: str, short: str, sensor: str) -> int:
 
 
 def _is_of_any(full_id: str) -> bool:
-    """Whether an id is that of a codec for any sensor, which comes before those of one."""
+    """Whether an id is that of a codec for any sensor; one for the sensor asked for comes before it."""
     match = _FULL_ID.fullmatch(full_id)
     return match is not None and match["sensor"] == ANY_SENSOR
 
@@ -252,6 +255,12 @@ def shipped_codecs() -> dict[str, Loader]:
     return found
 
 
+def _superseded() -> frozenset[str]:
+    """Shipped codecs in whose place others have come, as their config.json says; streams of theirs are read as ever."""
+    configs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(WEIGHTS.glob("*/config.json"))]
+    return frozenset(name for config in configs if config.get("superseded") for name in config["codecs"])
+
+
 def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     """As `eozip.load`."""
     if knows(str(source)):
@@ -272,7 +281,7 @@ def needs_torch(full_id: str) -> bool:
     return full_id not in WITHOUT_NETWORK and full_id not in _by_numpy()
 
 
-REGISTRY = Registry(shipped_codecs())
+REGISTRY = Registry(shipped_codecs(), _superseded())
 names = REGISTRY.names
 keep = REGISTRY.keep
 resolve = REGISTRY.resolve
