@@ -43,7 +43,7 @@ def write_items(folder: Path, count: int, side: int, tiles: int = 1) -> list[str
     return paths
 
 
-def throughput(workers: int, side: int = 512, items: int = 8) -> float:
+def throughput(workers: int, side: int = 1024, items: int = 12) -> float:
     """Millions of pixels a second of the archive alone; the cluster's start and the reading of headers count."""
     with tempfile.TemporaryDirectory() as folder:
         inputs = write_items(Path(folder), items, side, tiles=4)
