@@ -63,14 +63,14 @@ def test_stacks_are_mirrored_to_larger_chunks(speed):
 @pytest.mark.filterwarnings("ignore")
 def test_it_measures_series_and_flexible_codecs_too(speed, tmp_path, monkeypatch):
     arguments = ["--sizes", "32", "--threads", "1", "--repeats", "1", "--data", str(tmp_path)]
-    arguments += ["--codecs", "tec-tt-small", "flextec-small", "--out", str(tmp_path)]
+    arguments += ["--codecs", "tec-tt-small-s2l2a-v1", "flextec-small", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["speed.py", *arguments])
     speed["main"]()
     found = json.loads((tmp_path / "speed.json").read_text())
     (turn,) = found["turns"]
     assert set(turn["others"]) == {"OpenJPEG, one thread", "x265"}
-    ours = turn["ours"]["tec-tt-small"]
-    assert turn["ratios"]["tec-tt-small"]["x265"] == pytest.approx(
+    ours = turn["ours"]["tec-tt-small-s2l2a-v1"]
+    assert turn["ratios"]["tec-tt-small-s2l2a-v1"]["x265"] == pytest.approx(
         ours["total"] / turn["others"]["x265"]["total"], rel=1e-4
     )
     for cost in found["costs"]:
