@@ -13,7 +13,31 @@ from eozip.entropy.range_coder import TOTAL, DecodePort, EncodePort, Port, Table
 from eozip.errors import FormatError
 
 _MAX_CLASSES = 40
+_LENGTH_BYTES = 5  # of a length, at most
 _STEPS = (256, 279, 304, 332, 362, 395, 431, 470)  # round(256 * 2**(i/8))
+
+
+def packed_length(value: int) -> bytes:
+    """A length below 2**35, seven bits a byte, the lowest first (LEB128)."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def read_length(data: bytes, position: int, name: str) -> tuple[int, int]:
+    """The inverse of `packed_length`: the length at a position, and where it ends.
+
+    Raises:
+        FormatError: no length there; `name` says in what.
+    """
+    value = 0
+    for k, byte in enumerate(data[position : position + _LENGTH_BYTES]):
+        value |= (byte & 0x7F) << 7 * k
+        if byte < 0x80:
+            return value, position + k + 1
+    raise FormatError(f"{name}: no length at byte {position}; the bytes are damaged")
 
 
 def _sent_weights(classes: np.ndarray) -> bytes:

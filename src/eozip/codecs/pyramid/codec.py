@@ -21,6 +21,7 @@ from functools import partial
 import numpy as np
 
 from eozip.bitstream import frame_check
+from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids, layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
@@ -72,7 +73,7 @@ class PyramidCodec:
     @one_blas_thread()
     def encode(self, x: np.ndarray, quality: float, holes: np.ndarray | None = None) -> Encoded:
         """As `eozip.codecs.base.ScaledCodec.encode`; bands that were interpolated are coded on their own grid."""
-        return self._on_one_grid(x, quality, holes)
+        return self._encoded_pixels(x, quality, holes)
 
     @one_blas_thread()
     def encode_without(
@@ -81,27 +82,12 @@ class PyramidCodec:
         """As `eozip.codecs.base.SkippingCodec.encode_without`: there the decoder has what it expects from all else."""
         hidden = pixels_of(dropped, x.shape[2:])
         all_holes = np.broadcast_to(hidden[:, None], x.shape)
-        coded = self._on_one_grid(
+        coded = self._encoded_pixels(
             forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes
         )
         return replace(coded, skip=dropped)
 
-    @one_blas_thread()
-    def expected(self, x: np.ndarray, hidden: np.ndarray, quality: float) -> np.ndarray:
-        """Pictures with hidden pixels as a decoder expects them that gets nothing of them.
-
-        Args:
-            x: float32 [T, C, H, W], DN; in hidden pixels a draft, of which only what is coarser than the holes is seen.
-            hidden: bool [T, H, W].
-            quality: 0..100, of all that is shown.
-
-        Returns:
-            float32 [T, C, H, W].
-        """
-        holes = np.broadcast_to(hidden[:, None], x.shape)
-        return self.decode(self._on_one_grid(x, quality, holes), x.shape, quality)
-
-    def _on_one_grid(self, x: np.ndarray, quality: float, holes: np.ndarray | None) -> Encoded:
+    def _encoded_pixels(self, x: np.ndarray, quality: float, holes: np.ndarray | None) -> Encoded:
         c, h, w = x.shape[1:]
         coarse = grids.solved(x, holes) if c <= 64 else [None] * c
         groups = layout.grouped([None if one is None else one[0] for one in coarse])
@@ -350,34 +336,20 @@ def _hidden(ladder: list[tuple[Group, Canvas]], holes: list[np.ndarray]) -> np.n
 
 
 def _joined(streams: Sequence[bytes]) -> bytes:
-    """Streams of all dates in turn, the lengths of all but the last before them, seven bits a byte, the lowest first."""
-    lengths = bytearray()
-    for stream in streams[:-1]:
-        left = len(stream)
-        while left > 127:
-            lengths.append(left & 127 | 128)
-            left >>= 7
-        lengths.append(left)
-    return bytes(lengths) + b"".join(streams)
+    """Streams of all dates in turn, the lengths of all but the last before them."""
+    return b"".join([*(packed_length(len(stream)) for stream in streams[:-1]), *streams])
 
 
 def _parted(section: bytes, dates: int, name: str) -> list[bytes]:
     """The inverse of `_joined`.
 
     Raises:
-        FormatError: lengths that reach beyond the section.
+        FormatError: lengths that do not end, or reach beyond the section.
     """
-    at, lengths = 0, []
+    at = 0
+    lengths: list[int] = []
     for _ in range(dates - 1):
-        length = shift = 0
-        while True:
-            if at >= len(section) or shift > 28:
-                raise FormatError(f"{name}: lengths of streams that do not end; the bytes are damaged")
-            byte = section[at]
-            length |= (byte & 127) << shift
-            at, shift = at + 1, shift + 7
-            if byte < 128:
-                break
+        length, at = read_length(section, at, f"{name}: lengths of streams")
         lengths.append(length)
     if at + sum(lengths) > len(section):
         raise FormatError(

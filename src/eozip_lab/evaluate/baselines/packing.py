@@ -12,19 +12,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from eozip.bitstream.integers import packed_length, read_length
 from eozip.errors import FormatError, InputError
 
 _HEAD = struct.Struct("<B4H")
 _DTYPES = ("uint16", "int16")
 _MAX_PIXELS = 1 << 28
-_LENGTH_BYTES = 5
 
 Shape = tuple[int, int, int, int]
 
 
 def pack(dn: np.ndarray, parts: Sequence[bytes]) -> bytes:
     """Joins parts behind the shape and dtype of the stack they code."""
-    body = b"".join(_varint(len(part)) + part for part in parts)
+    body = b"".join(packed_length(len(part)) + part for part in parts)
     return _HEAD.pack(_DTYPES.index(dn.dtype.name), *dn.shape) + body
 
 
@@ -41,7 +41,7 @@ def unpack(blob: bytes) -> tuple[Shape, str, list[bytes]]:
         raise FormatError(f"baseline stream: impossible header (dtype {code}, shape {(t, c, h, w)})")
     parts, position = [], _HEAD.size
     while position < len(blob):
-        length, position = _read_varint(blob, position)
+        length, position = read_length(blob, position, "baseline stream")
         if position + length > len(blob):
             raise FormatError(
                 f"baseline stream: expected {length} bytes at {position}, got {len(blob) - position}"
@@ -88,20 +88,3 @@ def expect_parts(parts: Sequence[bytes], count: int) -> None:
 def planes(shape: Shape) -> int:
     """How many planes a stack has."""
     return math.prod(shape[:2])
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _read_varint(blob: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for k, byte in enumerate(blob[position : position + _LENGTH_BYTES]):
-        value |= (byte & 0x7F) << 7 * k
-        if byte < 0x80:
-            return value, position + k + 1
-    raise FormatError(f"baseline stream: no length at byte {position}")
