@@ -11,7 +11,7 @@ from eozip.serve import open_layers
 from eozip.serve.pictures import parse_view, whole_values
 from eozip.serve.series import point_series
 from eozip.store import describe, verify_store
-from eozip.store.convert import encode_product
+from eozip.store.convert import StoreOptions, encode_product
 from productstores import a_product, store_product
 from storefiles import opened
 
@@ -59,7 +59,9 @@ def test_an_index_of_bands_on_two_grids_is_drawn(store: Path) -> None:
 
 def test_purposes_hold_on_native_grids(tmp_path: Path) -> None:
     product = a_product(tmp_path / "in", offsets=(0, 1000))
-    summary = encode_product(product, tmp_path / "s.zarr", chunk=48, purposes=["ndvi<0.02", "psnr>=44"])
+    summary = encode_product(
+        product, tmp_path / "s.zarr", StoreOptions(chunk=48, purposes=["ndvi<0.02", "psnr>=44"])
+    )
     report = verify_store(tmp_path / "s.zarr", against=product)
     assert report.failures == []
     assert report.purposes == pytest.approx(summary.purposes)

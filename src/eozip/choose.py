@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from eozip.chunk.encoding import EncodedChunk
+from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError, OutputError
 from eozip.outputs import publish, resolved, temporary
 from eozip.purpose import Classifier, Purpose, parse_purposes
 from eozip.raster import open_product
 from eozip.raster.files import PathLike
-from eozip.store.convert import make_request
+from eozip.store.convert import request_for
 from eozip.store.fitting import SampleSizes, largest_fitting, room
 from eozip.store.grid import GOP, Grid, plan
 from eozip.store.holding import Holding
@@ -140,10 +141,10 @@ def choose(
     if count < 1:
         raise InputError(f"count: expected at least 1 chunk, got {count}")
     found = joined(open_product(inputs, bands, offset), nodata)
-    facts = {"sensor": sensor, "nodata": nodata, "offset": offset, "likely": found.product.sensor, "gop": gop}
+    options = EncodeOptions(sensor=sensor, nodata=nodata, offset=offset)
     requests = {}
     for name in codecs or _DEFAULT_CODECS if found.is_one_grid else codecs or _DEFAULT_CODECS[1:]:
-        request = make_request(found.scene, name, **facts)  # type: ignore[arg-type]
+        request = request_for(found.scene, replace(options, codec=name), gop=gop, likely=found.product.sensor)
         requests[request.codec.codec] = request
     offers = []
     for done, request in enumerate(requests.values()):

@@ -11,6 +11,7 @@ import pytest
 import eozip
 from eozip import bitstream
 from eozip.chunk import encoding
+from eozip.chunk.options import EncodeOptions
 from eozip.codecs.base import Encoded
 from eozip.codecs.registry import WITHOUT_NETWORK
 from test_api import stack
@@ -63,7 +64,7 @@ def test_a_quality_takes_one_encode_and_one_pack(calls):
 
 @pytest.mark.parametrize("target", [30.0, 45.0, 58.0])
 def test_a_target_takes_as_many_decodes_as_encodes(calls, target):
-    made = encoding.encode_chunk(stack(), CODEC, target_psnr=target)
+    made = encoding.encode_chunk(stack(), EncodeOptions(codec=CODEC, target_psnr=target))
     assert made.report.reached
     assert calls["decode"] == calls["encode"] <= 8
     assert calls["pack"] == 1
@@ -72,7 +73,7 @@ def test_a_target_takes_as_many_decodes_as_encodes(calls, target):
 
 @pytest.mark.parametrize("asked", [{"max_error": 40}, {"quality": 60, "max_error": 40}, {"quality": 100}])
 def test_a_constraint_decodes_every_candidate_once(calls, asked):
-    encoding.encode_chunk(stack(), CODEC, **asked)
+    encoding.encode_chunk(stack(), EncodeOptions(codec=CODEC, **asked))
     assert calls["decode"] == calls["encode"] == (1 if "quality" in asked else 3)
     assert calls["pack"] == 1
     assert not calls["unpack"] + calls["read_header"] + calls["read_layout"]
@@ -102,7 +103,7 @@ def test_pixels_that_the_encoder_knows_are_those_of_a_decoder(calls, asked, noda
     dn = makers[pixels]()
     dn = dn[None] if dn.ndim == 3 else dn
     dn[:, :, 2, 3:6], dn[0, :, 5, 5], dn[0, 1, 4, 4] = 0, 60000, 1499
-    made = encoding.encode_chunk(dn, CODEC, nodata=nodata, **asked)
+    made = encoding.encode_chunk(dn, EncodeOptions(codec=CODEC, nodata=nodata, **asked))
     is_by_network = made.report.codec not in WITHOUT_NETWORK
     assert (made.pixels is not None) == is_by_network
     if is_by_network:

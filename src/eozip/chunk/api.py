@@ -18,6 +18,7 @@ from eozip.bitstream import Header
 from eozip.chunk.candidates import Report
 from eozip.chunk.decoding import bytes_for, check_budget, check_samples, check_whole, decode_arrays, selected
 from eozip.chunk.encoding import default_codec, encode_chunk, encode_group_chunk
+from eozip.chunk.options import EncodeOptions
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Codec
 from eozip.codecs.scales import REDUCTIONS
@@ -117,9 +118,17 @@ def encode(
         UnknownCodecError: no such codec.
         WeightsError: its weights are missing or damaged.
     """
-    asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop, "budgets": budgets}
-    facts = {"nodata": nodata, "sensor": sensor, "offset": offset, "bands": bands}
-    return encode_report(dn, codec, quality, **asked, **facts)[0]  # type: ignore[arg-type]
+    options = EncodeOptions(
+        codec=codec,
+        quality=quality,
+        target_psnr=target_psnr,
+        max_error=max_error,
+        budgets=budgets,
+        sensor=sensor,
+        offset=offset,
+        nodata=nodata,
+    )
+    return encode_chunk(dn, options, drop=drop, bands=bands).blob
 
 
 def encode_report(
@@ -137,9 +146,17 @@ def encode_report(
     bands: Sequence[str] | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
-    asked = {"target_psnr": target_psnr, "max_error": max_error, "drop": drop, "budgets": budgets}
-    facts = {"nodata": nodata, "sensor": sensor, "offset": offset, "bands": bands}
-    made = encode_chunk(dn, codec, quality, **asked, **facts)  # type: ignore[arg-type]
+    options = EncodeOptions(
+        codec=codec,
+        quality=quality,
+        target_psnr=target_psnr,
+        max_error=max_error,
+        budgets=budgets,
+        sensor=sensor,
+        offset=offset,
+        nodata=nodata,
+    )
+    made = encode_chunk(dn, options, drop=drop, bands=bands)
     return made.blob, made.report
 
 
@@ -178,9 +195,16 @@ def encode_groups(
         UnknownCodecError: no such codec.
         WeightsError: its weights are missing or damaged.
     """
-    asked = {"target_psnr": target_psnr, "max_error": max_error}
-    facts = {"nodata": nodata, "sensor": sensor, "offset": offset, "bands": bands}
-    return encode_group_chunk(groups, codec, quality, **asked, **facts).blob  # type: ignore[arg-type]
+    options = EncodeOptions(
+        codec=codec,
+        quality=quality,
+        target_psnr=target_psnr,
+        max_error=max_error,
+        sensor=sensor,
+        offset=offset,
+        nodata=nodata,
+    )
+    return encode_group_chunk(groups, options, bands=bands).blob
 
 
 def decode(

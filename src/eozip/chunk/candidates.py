@@ -15,7 +15,7 @@ import numpy as np
 
 from eozip import bitstream
 from eozip.bitstream import Chunk, Header, arrays, lossless, nodata_mask, residual
-from eozip.chunk.options import SLACK, Constraint, EncodeOptions, is_good, largest, psnr_of, too_far
+from eozip.chunk.options import SLACK, Constraint, Goal, is_good, largest, psnr_of, too_far
 from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
 from eozip.codecs import skip_mask
 from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
@@ -167,32 +167,32 @@ def _shared_out(size: int, coded: Encoded) -> tuple[float, ...] | None:
     return tuple(8 * size * bits / counted for bits in coded.bits) if counted > 0 else None
 
 
-def empty(source: Source, model: Codec, options: EncodeOptions) -> Candidate:
+def empty(source: Source, model: Codec, goal: Goal) -> Candidate:
     """A chunk of nodata alone, which needs no section of its codec."""
-    header = replace(plain_header(source, model.id), quality=options.quality, weights_hash=model.weights_hash)
+    header = replace(plain_header(source, model.id), quality=goal.quality, weights_hash=model.weights_hash)
     chunk = Chunk(header, mask_of(source), b"", ())
-    return Candidate(chunk, Report(model.id, options.quality))
+    return Candidate(chunk, Report(model.id, goal.quality))
 
 
-def exact(source: Source, options: EncodeOptions) -> Candidate:
+def exact(source: Source, goal: Goal) -> Candidate:
     """A lossless chunk."""
     mask, filled = mask_of(source), source.filled(source.dn, source.masked)
     sections = () if source.masked.all() else tuple(map(lossless.encode_array, source.parts(filled)))
-    reached = None if options.target_psnr is None else True
-    report = Report(LOSSLESS, 100.0, math.inf if options.is_promised else None, reached)
+    reached = None if goal.target_psnr is None else True
+    report = Report(LOSSLESS, 100.0, math.inf if goal.is_promised else None, reached)
     return Candidate(Chunk(plain_header(source, LOSSLESS), mask, b"", sections), report)
 
 
-def without_network(source: Source, constraint: Constraint, options: EncodeOptions) -> Candidate:
+def without_network(source: Source, constraint: Constraint, goal: Goal) -> Candidate:
     """A chunk without any network: lossless, or as coarse as the constraint allows if that is smaller."""
-    whole = exact(source, options)
+    whole = exact(source, goal)
     if not constraint or source.masked.all():
         return whole
-    near = near_lossless(source, constraint, options)
+    near = near_lossless(source, constraint, goal)
     return whole if near is None or whole.size <= near.size else near
 
 
-def near_lossless(source: Source, constraint: Constraint, options: EncodeOptions) -> Candidate | None:
+def near_lossless(source: Source, constraint: Constraint, goal: Goal) -> Candidate | None:
     """The coarsest chunk without any network that keeps a constraint; None if only a lossless one does."""
     filled = source.filled(source.dn, source.masked | source.beyond)
 
@@ -211,7 +211,7 @@ def near_lossless(source: Source, constraint: Constraint, options: EncodeOptions
     header = plain_header(source, NEAR_LOSSLESS)
     chunk = Chunk(header, mask_of(source), exceptions_of(source, apart), sections)
     reached = psnr_of(source, dn_hat)
-    report = Report(NEAR_LOSSLESS, 100.0, reached, options.is_reached(reached))
+    report = Report(NEAR_LOSSLESS, 100.0, reached, goal.is_reached(reached))
     return Candidate(chunk, report)
 
 
@@ -242,37 +242,37 @@ def exceptions_of(source: Source, where: np.ndarray) -> bytes:
     return arrays.joined([nodata_mask.encode_exceptions(dn, there) for dn, there in pairs])
 
 
-def held(source: Source, made: Candidate, options: EncodeOptions) -> Candidate:
+def held(source: Source, made: Candidate, goal: Goal) -> Candidate:
     """A network's chunk, with the coarsest residual layer that keeps the constraint if it needs one.
 
     Args:
         source: the true pixels.
         made: decoded, without a layer.
-        options: with the constraint, which is no largest error of 0: no network's pixels are exact everywhere.
+        goal: with the constraint, which is no largest error of 0: no network's pixels are exact everywhere.
     """
-    constraint = options.constraint
+    constraint = goal.constraint
     base = to_dn(
         cast(np.ndarray, made.decoded), replace(made.chunk.header, nodata=None)
     )  # nothing is moved off nodata yet
     source = replace(source, dn=np.where(source.left_out, base, source.dn))  # nothing to correct there
     plain = residual.corrected(base, np.zeros(base.shape, np.int16), 1, base.dtype.name, source.nodata)
     if is_good(source, plain, constraint) and not too_far(source, base, constraint).any():
-        return _told(made, psnr_of(source, plain), options)
-    return _layered(source, made, np.where(source.masked | source.beyond, source.dn, base), options)
+        return _told(made, psnr_of(source, plain), goal)
+    return _layered(source, made, np.where(source.masked | source.beyond, source.dn, base), goal)
 
 
-def _told(made: Candidate, psnr: float, options: EncodeOptions) -> Candidate:
-    return replace(made, report=replace(made.report, psnr=psnr, reached=options.is_reached(psnr)))
+def _told(made: Candidate, psnr: float, goal: Goal) -> Candidate:
+    return replace(made, report=replace(made.report, psnr=psnr, reached=goal.is_reached(psnr)))
 
 
-def _layered(source: Source, made: Candidate, base: np.ndarray, options: EncodeOptions) -> Candidate:
+def _layered(source: Source, made: Candidate, base: np.ndarray, goal: Goal) -> Candidate:
     """Where pixels are coded exactly anyway, `base` holds the true ones: nothing to correct."""
 
     def pixels(most: int) -> np.ndarray:
         steps = residual.corrections(source.dn, base, most)
         return residual.corrected(base, steps, 2 * most + 1, base.dtype.name, source.nodata)
 
-    constraint = options.constraint
+    constraint = goal.constraint
     most = largest(lambda e: is_good(source, pixels(e), constraint), _coarsest(constraint))
     steps, step = residual.corrections(source.dn, base, most), 2 * most + 1
     values = base + steps.astype(np.int64) * step
@@ -287,7 +287,7 @@ def _layered(source: Source, made: Candidate, base: np.ndarray, options: EncodeO
     dn_hat = np.where(apart, source.dn, pixels(most))
     report = replace(made.report, residual=len(chunk.residual))
     layered = Candidate(chunk, report, made.decoded, finished(dn_hat, source))
-    return _told(layered, psnr_of(source, dn_hat), options)
+    return _told(layered, psnr_of(source, dn_hat), goal)
 
 
 def _coarsest(constraint: Constraint) -> int:

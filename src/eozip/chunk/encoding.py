@@ -28,9 +28,7 @@ from eozip.chunk.options import (
     DEFAULT_QUALITY,
     DEFAULT_SENSOR,
     EncodeOptions,
-    check_names,
-    checked_budgets,
-    checked_options,
+    Goal,
 )
 from eozip.chunk.pixels import PEAK, Source, checked_groups, checked_source, psnr
 from eozip.codecs import registry, skip_mask
@@ -40,6 +38,7 @@ from eozip.errors import InputError
 
 DEFAULT_CODEC = "tec-elic-small"
 DEFAULT_TEMPORAL_CODEC = "tec-tt-small"
+_DEFAULTS = EncodeOptions()
 
 # Beyond this rate, or on frames this small, lossless coding may be smaller and is tried.
 _TRY_LOSSLESS_BITS = 4.0
@@ -80,82 +79,87 @@ def default_codec(dates: int, sensor: str = DEFAULT_SENSOR, bands: int | None = 
 
 def encode_chunk(
     dn: np.ndarray,
-    codec: str | Path | Codec | None = None,
-    quality: float | None = None,
+    options: EncodeOptions = _DEFAULTS,
     *,
-    target_psnr: float | None = None,
-    max_error: int | None = None,
-    nodata: int | None = None,
-    sensor: str | None = None,
-    offset: int | None = None,
     drop: np.ndarray | None = None,
-    budgets: int | Sequence[int] | None = None,
     bands: Sequence[str] | None = None,
 ) -> EncodedChunk:
-    """As `eozip.encode`, with what the encoder knows besides."""
-    options = checked_options(quality, target_psnr, max_error)
-    check_names(codec, sensor)
-    source = checked_source(dn, nodata, _offset(offset, sensor), sensor or DEFAULT_SENSOR)
+    """Code one chunk, and say what the encoder knows of it besides.
+
+    Args:
+        dn: uint16 or int16 [T, C, H, W] or [C, H, W].
+        options: what is asked for.
+        drop: bool [T, H, W] or [H, W], pixels that nothing is spent on; see `eozip.encode`.
+        bands: names of the bands; see `eozip.encode`.
+
+    Raises:
+        InputError: as for `eozip.encode`.
+    """
+    sensor = options.sensor or DEFAULT_SENSOR
+    source = checked_source(dn, options.nodata, _offset(options), sensor)
     if bands is not None:
         source = replace(source, names=named_bands(bands, source.sensor, source.shape[1]))
     _check_samples(source)
-    name = _codec_for(source, codec)
-    if budgets is not None:
-        _check_alone({"quality": quality, "target_psnr": target_psnr, "drop": drop})
-        sent = checked_budgets(budgets, source.shape[0])
+    goal = options.goal_of(source.shape[0])
+    name = _codec_for(source, options.codec)
+    if goal.budgets:
         check_budgeted(name)
-        options = replace(options, budgets=sent, is_bound_alone=False)
     if drop is not None:
+        if goal.budgets:
+            raise InputError("give budgets or drop, not both")
         check_droppable(name)
         drop = skip_mask.checked_drop(drop, source.shape, source.squeezed)
-    return _coded(source, name, sensor, drop, options)
+    return _coded(source, name, options.sensor, drop, goal)
 
 
 def encode_group_chunk(
     groups: Mapping[int, np.ndarray],
-    codec: str | Path | Codec | None = None,
-    quality: float | None = None,
+    options: EncodeOptions = _DEFAULTS,
     *,
-    target_psnr: float | None = None,
-    max_error: int | None = None,
-    nodata: int | None = None,
-    sensor: str | None = None,
-    offset: int | None = None,
     bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
 ) -> EncodedChunk:
-    """As `eozip.encode_groups`, with what the encoder knows besides; pixels are flat (`eozip.bitstream.arrays`)."""
-    options = checked_options(quality, target_psnr, max_error)
-    check_names(codec, sensor)
-    source = checked_groups(groups, nodata, _offset(offset, sensor), sensor or DEFAULT_SENSOR)
+    """Code one chunk of groups of bands; pixels are flat (`eozip.bitstream.arrays`).
+
+    Args:
+        groups: resolution > uint16 or int16 [T, C, h, w] or [C, h, w]; see `eozip.encode_groups`.
+        options: what is asked for; budgets are for one grid.
+        bands: names of the bands; see `eozip.encode_groups`.
+
+    Raises:
+        InputError: as for `eozip.encode_groups`.
+    """
+    sensor = options.sensor or DEFAULT_SENSOR
+    source = checked_groups(groups, options.nodata, _offset(options), sensor)
     if bands is not None:
         counts = {group.resolution: group.bands for group in source.groups}
         source = replace(source, names=named_groups(bands, source.sensor, counts))
     _check_samples(source)
-    dates = source.shape[0]
+    dates, codec = source.shape[0], options.codec
     name = default_codec(dates, ANY_SENSOR) if codec is None else registry.resolve(codec, ANY_SENSOR)
     if name != LOSSLESS and not isinstance(registry.get(name), ScaledCodec):
         raise InputError(
             f"groups: codec {name} takes all bands on one grid; choose {DEFAULT_CODEC}, or bring the bands onto one grid"
         )
-    return _coded(source, name, sensor, None, options)
+    return _coded(source, name, options.sensor, None, options.goal)
 
 
 def _coded(
-    source: Source, name: str, sensor: str | None, drop: np.ndarray | None, options: EncodeOptions
+    source: Source, name: str, sensor: str | None, drop: np.ndarray | None, goal: Goal
 ) -> EncodedChunk:
     if name == LOSSLESS:
-        return _packed(without_network(source, options.without_network, options), source)
+        return _packed(without_network(source, goal.without_network, goal), source)
     model = registry.get(name)
     said = sensor or (source.sensor if source.names else None)
     source = replace(source, sensor=said or model.sensor)
     check_bands(model, source)
-    return _packed(_smallest(model, source, drop, options), source)
+    return _packed(_smallest(model, source, drop, goal), source)
 
 
-def _offset(offset: int | None, sensor: str | None) -> int:
+def _offset(options: EncodeOptions) -> int:
     """The radiometric offset of pixels: what is said, else what the sensor's products ordinarily contain."""
-    if offset is not None:
-        return offset
+    if options.offset is not None:
+        return options.offset
+    sensor = options.sensor
     return round(sensors.get(sensor).offset) if sensor in sensors.names() else 0
 
 
@@ -181,31 +185,31 @@ def _check_samples(source: Source) -> None:
         raise InputError(f"dn: {problem}; use smaller chunks")
 
 
-def _smallest(model: Codec, source: Source, drop: np.ndarray | None, options: EncodeOptions) -> Candidate:
+def _smallest(model: Codec, source: Source, drop: np.ndarray | None, goal: Goal) -> Candidate:
     if source.masked.all():
-        return empty(source, model, options)
-    if options.constraint.max_error == 0:  # which no network's pixels keep
-        return without_network(source, options.constraint, options)
+        return empty(source, model, goal)
+    if goal.constraint.max_error == 0:  # which no network's pixels keep
+        return without_network(source, goal.constraint, goal)
     job = job_for(
-        model, source, None if drop is None else skip_mask.droppable(drop, source.masked), options.budgets
+        model, source, None if drop is None else skip_mask.droppable(drop, source.masked), goal.budgets
     )
-    made = _by_network(job, options)
-    if options.constraint:
-        made = _keeping(job, source, options, made)
+    made = _by_network(job, goal)
+    if goal.constraint:
+        made = _keeping(job, source, goal, made)
     best = min(made, key=lambda one: one.size)
     if _is_lossless_worth_trying(source, best):
-        whole = exact(source, options)
+        whole = exact(source, goal)
         best = whole if whole.size <= best.size else best
     return best
 
 
-def _by_network(job: EncodeJob, options: EncodeOptions) -> list[Candidate]:
+def _by_network(job: EncodeJob, goal: Goal) -> list[Candidate]:
     """Chunks at the qualities asked for, or the one found for a target; no constraint is kept yet."""
-    target = options.target_psnr
+    target = goal.target_psnr
     if target is None:
-        return [job.candidate(quality) for quality in options.qualities]
+        return [job.candidate(quality) for quality in goal.qualities]
     found = quality_for(target, lambda quality: _trial(job, quality), DEFAULT_QUALITY)
-    report = replace(found.made.report, psnr=found.psnr, reached=options.is_reached(found.psnr))
+    report = replace(found.made.report, psnr=found.psnr, reached=goal.is_reached(found.psnr))
     return [replace(found.made, report=report)]
 
 
@@ -216,17 +220,15 @@ def _trial(job: EncodeJob, quality: float) -> Trial:
     return Trial(quality, min(achieved, CAP), made)
 
 
-def _keeping(
-    job: EncodeJob, source: Source, options: EncodeOptions, made: list[Candidate]
-) -> list[Candidate]:
+def _keeping(job: EncodeJob, source: Source, goal: Goal, made: list[Candidate]) -> list[Candidate]:
     """Chunks with what they need to keep the constraint; where that is much, one without a network beside them.
 
     That one holds every pixel of `source`: without a network there are no forecasts.
     """
-    kept = [held(job.source, job.decoded(one), options) for one in made]
-    if options.constraint.max_error is None and not any(one.report.residual for one in kept):
+    kept = [held(job.source, job.decoded(one), goal) for one in made]
+    if goal.constraint.max_error is None and not any(one.report.residual for one in kept):
         return kept
-    return [*kept, without_network(source, options.constraint, options)]
+    return [*kept, without_network(source, goal.constraint, goal)]
 
 
 def _packed(made: Candidate, source: Source) -> EncodedChunk:
@@ -261,12 +263,6 @@ def check_budgeted(name: str) -> None:
             f"budgets: the streams of codec {name} have none; choose flextec-small or a FlexTEC checkpoint, or give a "
             "quality"
         )
-
-
-def _check_alone(others: Mapping[str, object]) -> None:
-    asked = [name for name, value in others.items() if value is not None]
-    if asked:
-        raise InputError(f"give budgets or {', '.join(asked)}, not both")
 
 
 def check_bands(model: Codec, source: Source) -> None:

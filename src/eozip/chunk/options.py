@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from eozip.arguments import real
 from eozip.chunk.pixels import PEAK, Source, psnr
+from eozip.codecs.base import Codec
 from eozip.errors import InputError
 
 SLACK = 1  # DN by which another machine's decoded pixels may differ
@@ -90,7 +92,7 @@ _BASES = (60.0, 80.0, 100.0)
 
 
 @dataclass(frozen=True)
-class EncodeOptions:
+class Goal:
     """How good one chunk shall be.
 
     Attributes:
@@ -132,26 +134,72 @@ class EncodeOptions:
         return Constraint(bound, self.constraint.min_psnr if is_limited else None)
 
 
-def checked_options(
-    quality: float | None = None, target_psnr: float | None = None, max_error: int | None = None
-) -> EncodeOptions:
-    """Options as a caller gives them; see `eozip.encode`.
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """What a caller of `eozip.encode`, or of a function like it, asks for; checked when it is made, passed on whole.
+
+    Attributes:
+        codec: full id or short name, path, published name, or a codec; None: the default one.
+        quality: 0..100; see `eozip.encode`.
+        target_psnr: dB, instead of `quality`.
+        max_error: largest absolute error of any pixel, DN.
+        budgets: sections of every date or of each, instead of `quality`; what they may be depends on the pixels.
+        sensor: whose bands these are; None: see `eozip.encode`.
+        offset: radiometric offset contained in the pixels, DN; None: see `eozip.encode`.
+        nodata: value of pixels without data; None: there are none. Checked against the pixels' dtype.
 
     Raises:
-        InputError: numbers out of range, or two ways of asking at once.
+        InputError: numbers out of range, two ways of asking at once, or what cannot name a codec or a sensor.
     """
-    if quality is not None and target_psnr is not None:
-        raise InputError("give quality or target_psnr, not both")
-    if target_psnr is not None and not (math.isfinite(real("target_psnr", target_psnr)) and target_psnr > 0):
-        raise InputError(f"target_psnr: expected dB above 0, got {target_psnr}")
-    asked = DEFAULT_QUALITY if quality is None else real("quality", quality)
-    if not 0 <= asked <= 100:  # also NaN
-        raise InputError(f"quality: expected 0..100, got {quality}")
-    bound = checked_error(max_error)
-    floor = FLOOR_PSNR if quality == 100 else None
-    constraint = Constraint(bound, floor if target_psnr is None else target_psnr)
-    is_bound_alone = bound is not None and quality is None and target_psnr is None
-    return EncodeOptions(round(asked, 2), target_psnr, constraint, is_bound_alone)
+
+    codec: str | Path | Codec | None = None
+    quality: float | None = None
+    target_psnr: float | None = None
+    max_error: int | None = None
+    budgets: int | Sequence[int] | None = None
+    sensor: str | None = None
+    offset: int | None = None
+    nodata: int | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.codec, self.sensor)
+        object.__setattr__(self, "max_error", checked_error(self.max_error))
+        ways = [way for way in self.said if way != "max_error"]
+        if len(ways) > 1:
+            asked = " or ".join(reversed(ways))
+            raise InputError(
+                f"expected quality, target_psnr or budgets, got two of them; give {asked}, not both"
+            )
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Names of the ways of asking for quality that are used; none: the default quality."""
+        ways = ("quality", "target_psnr", "max_error", "budgets")
+        return tuple(way for way in ways if getattr(self, way) is not None)
+
+    @cached_property
+    def goal(self) -> Goal:
+        """How good a chunk shall be; budgets, which depend on its dates, are left out."""
+        quality, target = self.quality, self.target_psnr
+        if target is not None and not (math.isfinite(real("target_psnr", target)) and target > 0):
+            raise InputError(f"target_psnr: expected dB above 0, got {target}")
+        asked = DEFAULT_QUALITY if quality is None else real("quality", quality)
+        if not 0 <= asked <= 100:  # also NaN
+            raise InputError(f"quality: expected 0..100, got {quality}")
+        floor = FLOOR_PSNR if quality == 100 else None
+        constraint = Constraint(self.max_error, floor if target is None else target)
+        is_bound_alone = self.max_error is not None and quality is None and target is None
+        return Goal(round(asked, 2), target, constraint, is_bound_alone)
+
+    def goal_of(self, dates: int) -> Goal:
+        """How good a chunk of so many dates shall be.
+
+        Raises:
+            InputError: budgets that are no whole numbers, or of another number of dates.
+        """
+        if self.budgets is None:
+            return self.goal
+        return replace(self.goal, budgets=checked_budgets(self.budgets, dates), is_bound_alone=False)
 
 
 def checked_error(max_error: int | None) -> int | None:

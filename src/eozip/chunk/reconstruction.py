@@ -9,9 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from eozip.chunk.api import encode
 from eozip.chunk.candidates import job_for, plain_header
-from eozip.chunk.encoding import check_bands, default_codec, encode_chunk
-from eozip.chunk.options import DEFAULT_SENSOR, check_names, checked_options
+from eozip.chunk.encoding import check_bands, default_codec
+from eozip.chunk.options import DEFAULT_SENSOR, EncodeOptions
 from eozip.chunk.pixels import Source, checked_source, finished, to_dn
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
@@ -60,7 +61,7 @@ def encode_batch(
     Raises:
         InputError: no batch; or as for `eozip.encode`.
     """
-    return [encode_chunk(one, codec, quality, **options).blob for one in _items(batch)]
+    return [encode(one, codec, quality, **options) for one in _items(batch)]
 
 
 def reconstruct(
@@ -88,8 +89,8 @@ def reconstruct(
     Raises:
         InputError: no batch, pixels that cannot be coded, or a codec without a network.
     """
-    asked, named, items = checked_options(quality), sensor or DEFAULT_SENSOR, list(_items(batch))
-    check_names(codec, sensor)
+    options = EncodeOptions(codec=codec, quality=quality, sensor=sensor)
+    named, items = sensor or DEFAULT_SENSOR, list(_items(batch))
     dates = 1 if items[0].ndim == 3 else len(items[0])
     full_id = default_codec(dates, named) if codec is None else registry.resolve(codec, named)
     if full_id == LOSSLESS:
@@ -98,7 +99,7 @@ def reconstruct(
         )
     model = registry.get(full_id)
     sources = [replace(checked_source(one, nodata, offset, named), sensor=model.sensor) for one in items]
-    made = [_one(source, model, asked.quality) for source in sources]
+    made = [_one(source, model, options.goal.quality) for source in sources]
     dn = np.stack([pixels[0] if batch.ndim == 4 else pixels for pixels, _ in made])
     return Reconstruction(dn, np.array([bits for _, bits in made], np.float64))
 

@@ -41,6 +41,7 @@ from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
 from eozip.bitstream import Group, arrays, shapes_of
 from eozip.chunk.encoding import EncodedChunk, encode_chunk, encode_group_chunk
+from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
 from eozip.store.native import NativeGrid, cells_of, check_repeated, decode_joint, joint, read_grids
@@ -367,13 +368,17 @@ class EozipChunkCodec(ArrayBytesCodec):
         """
         raise NotImplementedError(f"{NAME} streams have no fixed size")
 
-    def encode_options(self, dates: int) -> dict[str, Any]:
-        """Keyword arguments of `eozip.chunk.api.encode` that this configuration stands for, for a chunk of so many dates."""
-        others = ("bitstream", "budget", "seen", "grids")
-        options = {own.name: getattr(self, own.name) for own in fields(self) if own.name not in others}
-        if self.budgets is not None:  # the last group of a store may be shorter
-            options["budgets"] = self.budgets[0] if len(self.budgets) == 1 else self.budgets[:dates]
-        return options
+    def encode_options(self, dates: int, offset: int | None = None) -> EncodeOptions:
+        """What this configuration asks for, of a chunk of so many dates.
+
+        Args:
+            dates: T; the last group of a store may be shorter, and takes the first of the budgets.
+            offset: radiometric offset of these dates; None: the configuration's.
+        """
+        own = {one.name: getattr(self, one.name) for one in fields(EncodeOptions)}
+        if self.budgets is not None:
+            own["budgets"] = self.budgets[0] if len(self.budgets) == 1 else self.budgets[:dates]
+        return EncodeOptions(**{**own, **({} if offset is None else {"offset": offset})})
 
     def encoded(
         self, dn: np.ndarray, *, drop: np.ndarray | None = None, offset: int | None = None
@@ -385,16 +390,14 @@ class EozipChunkCodec(ArrayBytesCodec):
             drop: see `eozip.encode`.
             offset: radiometric offset of these dates; None: the configuration's.
         """
-        options = self.encode_options(len(dn))
-        if offset is not None:
-            options["offset"] = offset
+        options = self.encode_options(len(dn), offset)
         if not self.grids:
-            return encode_chunk(dn, drop=drop, **options)
-        if options.pop("budgets") is not None or drop is not None:
+            return encode_chunk(dn, options, drop=drop)
+        if options.budgets is not None or drop is not None:
             raise InputError(
                 "expected bands on one grid where budgets are given or pixels are dropped, got several grids"
             )
-        made = encode_group_chunk(cells_of(dn, self.grids), **options)
+        made = encode_group_chunk(cells_of(dn, self.grids), options)
         return replace(made, pixels=None if made.pixels is None else self._joint(made.pixels, dn.shape))
 
     def decoded(self, data: bytes) -> np.ndarray:

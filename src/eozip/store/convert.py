@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import eozip
 from eozip import arguments
 from eozip.arguments import real
 from eozip.chunk.encoding import check_budgeted, default_codec
-from eozip.chunk.options import DEFAULT_QUALITY, check_names, checked_error
+from eozip.chunk.options import DEFAULT_QUALITY, EncodeOptions
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
@@ -98,29 +99,47 @@ def make_request(
         UnknownCodecError: no such codec for the sensor.
         WeightsError: its weights are missing.
     """
+    options = EncodeOptions(
+        codec=codec,
+        quality=quality,
+        target_psnr=target_psnr,
+        max_error=max_error,
+        budgets=budgets,
+        sensor=sensor,
+        offset=offset,
+        nodata=nodata,
+    )
+    return request_for(scene, options, gop=gop, likely=likely)
+
+
+def request_for(
+    scene: Scene, options: EncodeOptions, *, gop: int = GOP, likely: str | None = None
+) -> Request:
+    """`make_request`, of options that are one object.
+
+    Raises:
+        InputError: as for `make_request`.
+    """
     check_array(scene.shape, scene.dtype)
-    check_names(codec, sensor)
+    codec, sensor = options.codec, options.sensor
     sensor = named(sensor).id if sensor else _sensor_of(codec)
     known, order = _matched(scene, sensor, codec, likely)
-    scene = with_fill(scene, _whole("nodata", nodata))
+    nodata, offset = _whole("nodata", options.nodata), _whole("offset", options.offset)
+    scene = with_fill(scene, nodata)
     full_id = (
         registry.resolve(codec, known)
         if codec
         else default_codec(min(scene.shape[0], gop), known, scene.shape[1])
     )
-    max_error = checked_error(max_error)
-    if not any(v is not None for v in (quality, target_psnr, max_error, budgets)) and full_id != LOSSLESS:
-        quality = DEFAULT_QUALITY
-    given = _whole("offset", offset)
     configured = EozipChunkCodec(
         codec=full_id,
-        quality=quality,
-        target_psnr=target_psnr,
-        max_error=max_error,
-        budgets=_budgets(budgets, gop, full_id),
+        quality=options.quality if options.said or full_id == LOSSLESS else DEFAULT_QUALITY,
+        target_psnr=options.target_psnr,
+        max_error=options.max_error,
+        budgets=_budgets(options.budgets, gop, full_id),
         sensor=known,
         nodata=_whole("nodata", _first(nodata, scene.fill, scene.profile.nodata)),
-        offset=round(scene.offset) if given is None else given,
+        offset=round(scene.offset) if offset is None else offset,
     )
     return Request(configured, order, _provenance(full_id), tuple(_notes(scene, known, order)))
 
@@ -236,6 +255,52 @@ def _warn(note: str) -> None:
     warnings.warn(note, stacklevel=3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions(EncodeOptions):
+    """What a caller of `encode_files`, or of a function like it, asks for; checked when it is made, passed on whole.
+
+    Attributes:
+        chunk: side of a chunk in pixels; None fits it near 256.
+        gop: most dates coded together.
+        purposes: what the store must be good for, instead of a quality.
+        classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
+        overwrite: whether an existing store may be replaced.
+        progress: called with chunks done and in all.
+        note: takes sentences that a person should read.
+
+    Raises:
+        InputError: as for `eozip.chunk.options.EncodeOptions`; no whole numbers; purposes beside a quality.
+    """
+
+    chunk: int | None = None
+    gop: int = GOP
+    purposes: str | Sequence[str] = ()
+    classes: str | Path | None = None
+    overwrite: bool = False
+    progress: Progress = lambda done, total: None
+    note: Callable[[str], None] = _warn
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk is not None:
+            object.__setattr__(self, "chunk", arguments.whole("chunk", self.chunk, 1))
+        object.__setattr__(self, "gop", arguments.whole("gop", self.gop, 1))
+        _ = self.parsed
+
+    @cached_property
+    def parsed(self) -> tuple[Purpose, ...]:
+        """The purposes, which leave no other way of asking for quality."""
+        texts = [self.purposes] if isinstance(self.purposes, str) else list(self.purposes)
+        if not texts:
+            return ()
+        if self.said:
+            raise InputError(
+                f"for: expected purposes alone, got {', '.join(self.said)} too; say them as purposes: psnr>=42, "
+                "max-error<=20"
+            )
+        return parse_purposes(texts)
+
+
 def encode_files(
     inputs: PathLike | Sequence[PathLike],
     out: PlaceLike,
@@ -304,31 +369,35 @@ def encode_files(
     check_target(target, overwrite)  # before weights are loaded
     if chunk is not None:
         arguments.whole("chunk", chunk, 8)
-    arguments.whole("gop", gop, 1)
-    taking: dict[str, Any] = {"assets": assets, "mosaic": mosaic, "harmonise": harmonise}
-    taking |= {"lattice": lattice, "skip_bad": skip_bad}
+    options = StoreOptions(
+        codec=codec,
+        quality=quality,
+        target_psnr=target_psnr,
+        max_error=max_error,
+        budgets=budgets,
+        sensor=sensor,
+        offset=offset,
+        nodata=nodata,
+        chunk=chunk,
+        gop=gop,
+        purposes=purposes,
+        classes=classes,
+        overwrite=overwrite,
+        progress=progress,
+        note=note,
+    )
+    taking = {
+        "assets": assets,
+        "mosaic": mosaic,
+        "harmonise": harmonise,
+        "lattice": lattice,
+        "skip_bad": skip_bad,
+    }
     product, band = _product_and_mask(mask, inputs, bands, offset, taking)
+    if product.scenes[0].lattice:  # its values say both
+        options = replace(options, offset=None, nodata=None)
     with _opened_mask(mask, product.scenes[0], band) as drop:
-        return encode_product(
-            product,
-            target,
-            codec,
-            quality=quality,
-            target_psnr=target_psnr,
-            max_error=max_error,
-            sensor=sensor,
-            offset=None if product.scenes[0].lattice else offset,
-            nodata=None if product.scenes[0].lattice else nodata,
-            chunk=chunk,
-            gop=gop,
-            budgets=budgets,
-            purposes=purposes,
-            classes=classes,
-            drop=drop,
-            overwrite=overwrite,
-            progress=progress,
-            note=note,
-        )
+        return encode_product(product, target, options, drop)
 
 
 def to_zarr(
@@ -336,154 +405,81 @@ def to_zarr(
     out: PlaceLike,
     codec: str | Path | Codec | None = None,
     *,
-    quality: float | None = None,
-    target_psnr: float | None = None,
-    max_error: int | None = None,
     bands: Bands = None,
-    sensor: str | None = None,
     offset: int | None = None,
     nodata: int | None = None,
     lattice: float | Sequence[float] | None = None,
     harmonise: bool = False,
-    chunk: int | None = None,
-    gop: int = GOP,
-    budgets: int | Sequence[int] | None = None,
-    overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
-    note: Callable[[str], None] = _warn,
+    **options: Any,
 ) -> Summary:
-    """Encodes what xarray holds into a Zarr v3 store: `eozip.to_zarr(ds, "out.zarr", quality=60)`.
+    """Encode what xarray holds into a Zarr v3 store: `eozip.to_zarr(ds, "out.zarr", quality=60)`.
 
     Arrays of dask are computed block by block, as they are needed.
 
     Args:
         data: a Dataset with a variable for each band (odc-stac) or one array [time, band, y, x], a DataArray
             [time, band, y, x] (stackstac), or a DataTree of EOPF.
-        out: as for `encode_files`, and so are the others but those below.
-        codec: see `out`, and so `quality`, `target_psnr`, `max_error`, `bands` and `sensor`.
+        out: a `.zarr` directory or `.zarr.zip` file to be made.
+        codec: as for `encode_files`.
+        bands: names or 1-based positions; None takes all.
         offset: radiometric offset in DN; None takes what attributes and coordinates say, else 0.
         nodata: value of missing pixels; None takes what attributes say.
         lattice: of floats, step, or step and value of DN 0; None: as the arrays' encoding says, else 1e-4.
         harmonise: bring all dates to one radiometric offset.
-        chunk: see `out`.
-        gop: see `out`.
-        budgets: see `out`.
-        overwrite: see `out`.
-        progress: see `out`.
-        note: see `out`.
+        **options: as for `encode_files`: `quality`, `target_psnr`, `max_error`, `budgets`, `sensor`, `chunk`, `gop`,
+            `purposes`, `classes`, `overwrite`, `progress` and `note`.
+
+    Returns:
+        The summary.
 
     Raises:
         EozipError: as for `encode_files`.
     """
     target = place("out", out)
-    check_target(target, overwrite)
+    asked = StoreOptions(codec=codec, offset=offset, nodata=nodata, **options)
+    check_target(target, asked.overwrite)
     bands = arguments.choice("bands", bands)
     for name, value in (("offset", offset), ("nodata", nodata)):
         if value is not None:
             arguments.real(name, value)
-    chunk = None if chunk is None else arguments.whole("chunk", chunk, 1)
-    gop = arguments.whole("gop", gop, 1)
     product = product_of(data, bands, offset, nodata=nodata, lattice=lattice_of(lattice), harmonise=harmonise)
-    asked: dict[str, Any] = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error}
-    settings: dict[str, Any] = {"chunk": chunk, "gop": gop, "budgets": budgets, "overwrite": overwrite}
-    return encode_product(
-        product, target, codec, **asked, **settings, sensor=sensor, progress=progress, note=note
-    )
+    return encode_product(product, target, asked)
 
 
 def encode_product(
-    product: Product,
-    out: PlaceLike,
-    codec: str | Path | Codec | None = None,
-    *,
-    quality: float | None = None,
-    target_psnr: float | None = None,
-    max_error: int | None = None,
-    sensor: str | None = None,
-    offset: int | None = None,
-    nodata: int | None = None,
-    chunk: int | None = None,
-    gop: int = GOP,
-    budgets: int | Sequence[int] | None = None,
-    purposes: str | Sequence[str] = (),
-    classes: str | Path | None = None,
-    drop: MaskReader | None = None,
-    overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
-    note: Callable[[str], None] = _warn,
+    product: Product, out: PlaceLike, options: StoreOptions, drop: MaskReader | None = None
 ) -> Summary:
-    """Encodes a product, its bands on the grids on which they were measured, into a Zarr v3 store.
+    """Encode a product, its bands on the grids on which they were measured, into a Zarr v3 store.
 
     Args:
         product: what `eozip.raster.open_product` found.
         out: a `.zarr` directory or `.zarr.zip` file to be made.
-        codec: as for `encode_files`; one that takes bands on several grids where there are several.
-        quality: as for `encode_files`, and so are `target_psnr`, `max_error`, `sensor`, `nodata`, `chunk`, `gop`, `budgets`.
-        target_psnr: see `quality`; it counts what was measured.
-        max_error: see `quality`.
-        sensor: see `quality`.
-        offset: radiometric offset in DN of all bands and dates; None takes what the product says.
-        nodata: see `quality`.
-        chunk: see `quality`.
-        gop: see `quality`.
-        budgets: see `quality`.
-        purposes: as for `encode_files`.
-        classes: likewise.
+        options: what is asked for; a PSNR counts what was measured, and an offset None takes what the product says.
         drop: mask on the finest grid; see `eozip.encode`.
-        overwrite: whether an existing store may be replaced.
-        progress: called with chunks done and in all.
-        note: takes sentences that a person should read.
 
     Raises:
         EozipError: as for `encode_files`.
     """
-    _tell(product.notes, note)
-    found = joined(product, nodata)
-    asked = {"quality": quality, "target_psnr": target_psnr, "max_error": max_error, "budgets": budgets}
-    facts = {"sensor": sensor, "nodata": nodata, "offset": offset, "likely": product.sensor}
-    wanted = make_request(found.scene, codec, **asked, **facts, gop=gop)  # type: ignore[arg-type]
-    _tell(wanted.notes, note)
-    settings: dict[str, Any] = {
-        "order": wanted.order,
-        "chunk": chunk,
-        "gop": gop,
-        "drop": drop,
-        "facts": wanted.facts,
-    }
-    settings["progress"] = progress
-    served = _purposes(purposes, asked)
-    if not served:
-        return encode_store(found.product, out, wanted.codec, overwrite=overwrite, **settings)
-    return _encode_for(found, out, wanted, served, classes, overwrite, settings)
+    _tell(product.notes, options.note)
+    found = joined(product, options.nodata)
+    wanted = request_for(found.scene, options, gop=options.gop, likely=product.sensor)
+    _tell(wanted.notes, options.note)
+    if options.parsed:
+        return _encode_for(found, out, wanted, options, drop)
+    return encode_store(found.product, out, wanted.codec, **_settings(wanted, options, drop))
 
 
-def _purposes(texts: str | Sequence[str], asked: Mapping[str, object]) -> tuple[Purpose, ...]:
-    """Purposes as they were given, which leave no other way of asking for quality.
-
-    Raises:
-        InputError: no purposes, or another way beside them.
-    """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    if not texts:
-        return ()
-    others = [name for name, value in asked.items() if value is not None]
-    if others:
-        raise InputError(
-            f"for: expected purposes alone, got {', '.join(others)} too; say them as purposes: psnr>=42, max-error<=20"
-        )
-    return parse_purposes(texts)
+def _settings(wanted: Request, options: StoreOptions, drop: MaskReader | None) -> dict[str, Any]:
+    """What `encode_store` takes besides the pixels and the codec."""
+    asked = {name: getattr(options, name) for name in ("chunk", "gop", "overwrite", "progress")}
+    return {"order": wanted.order, "facts": wanted.facts, "drop": drop, **asked}
 
 
 def _encode_for(
-    found: Joined,
-    out: PlaceLike,
-    wanted: Request,
-    purposes: tuple[Purpose, ...],
-    classes: str | Path | None,
-    overwrite: bool,
-    settings: dict[str, Any],
+    found: Joined, out: PlaceLike, wanted: Request, options: StoreOptions, drop: MaskReader | None
 ) -> Summary:
     """Encodes for purposes: those of each chunk while it is coded, those of the whole store on the whole store."""
+    purposes = options.parsed
     codec = replace(wanted.codec, quality=None, grids=found.grids(wanted.order))
     pixels = pixels_of(found.scene.select(wanted.order), codec)
     whole = [purpose for purpose in purposes if purpose.is_whole]
@@ -496,21 +492,23 @@ def _encode_for(
     learned: Classifier | None = None
     sizes: SampleSizes | None = None
     with open_joined(found, wanted.order) as reader:
-        grid = plan(found.scene.shape, settings["chunk"], settings["gop"], alignment=alignment(codec.grids))
-        if classes is not None:
-            learned = learned_classes(classes, found.scene.profile, reader, grid, pixels)
+        grid = plan(found.scene.shape, options.chunk, options.gop, alignment=alignment(codec.grids))
+        if options.classes is not None:
+            learned = learned_classes(options.classes, found.scene.profile, reader, grid, pixels)
         Holding(purposes, pixels, learned).check()  # before anything is encoded
         if len(whole) == len(purposes):
             sizes = SampleSizes(list(sampled(reader, grid, _SAMPLED, codec.nodata)), codec, pixels_in(grid))
-    held = {"purposes": purposes, "classes": learned, **settings}
+    held = {**_settings(wanted, options, drop), "purposes": purposes, "classes": learned}
     if not isinstance(target, Path) or not whole:
-        return encode_store(found.product, out, codec, overwrite=overwrite, **held)
+        return encode_store(found.product, out, codec, **held)
 
     def encode(part: Path, quality: int | None) -> Summary:
-        return encode_store(found.product, part, replace(codec, quality=quality), **held)
+        return encode_store(
+            found.product, part, replace(codec, quality=quality), **{**held, "overwrite": False}
+        )
 
     raw = samples(grid.shape, codec.grids) * found.scene.dtype.itemsize
-    return encode_fitting(encode, target, whole, raw, sizes, overwrite=overwrite)
+    return encode_fitting(encode, target, whole, raw, sizes, overwrite=options.overwrite)
 
 
 def append_files(
