@@ -68,6 +68,8 @@ def main(again: Sequence[str]) -> None:
         pixels = golden_pixels(dtype, nodata)[:, :4]
         write(f"lossless-{dtype}-v1.bin", eozip.encode(pixels, "lossless", nodata=nodata))
         write(f"lossless-{dtype}-1x1-v1.bin", eozip.encode(pixels[0, :, 30:31, 30:31], "lossless"))
+    scene = pyramidscenes.goldens()[f"{pyramidscenes.CODEC}-grids"].dn
+    write("lossless-grids-v1.bin", eozip.encode(scene, "lossless"))
     for name in GRIDDED:
         sensor, dn = REGISTRY.get(name).sensor, golden_scene(name)
         write_learned(name, dn, partial(eozip.encode, dn, codec=name, quality=62, sensor=sensor))

@@ -40,16 +40,24 @@ def read_length(data: bytes, position: int, name: str) -> tuple[int, int]:
     raise FormatError(f"{name}: no length at byte {position}; the bytes are damaged")
 
 
+def sent_weight(count: int) -> int:
+    """A count as one byte: 0 if there is none, else 1 + 8 log2(count), rounded."""
+    return 0 if count == 0 else 1 + round(8 * math.log2(count))
+
+
+def weight_count(weight: int) -> int:
+    """256 times the count that `sent_weight` stands for, by integer arithmetic alone."""
+    return _STEPS[(weight - 1) % 8] << ((weight - 1) // 8) if weight else 0
+
+
 def _sent_weights(classes: np.ndarray) -> bytes:
-    """Counts of each class as one byte each: 0 if absent, else 1 + 8 log2(count), rounded."""
-    counts = np.bincount(classes, minlength=1)
-    return bytes(0 if n == 0 else 1 + round(8 * math.log2(n)) for n in counts.tolist())
+    """Counts of each class as one byte each."""
+    return bytes(map(sent_weight, np.bincount(classes, minlength=1).tolist()))
 
 
 def _weights_table(weights: bytes) -> Tables:
-    """One table row for classes 0..len(weights)-1, by integer arithmetic alone."""
-    counts = [_STEPS[(w - 1) % 8] << ((w - 1) // 8) if w else 0 for w in weights]
-    return normalised([counts], first=[0])
+    """One table row for classes 0..len(weights)-1."""
+    return normalised([[weight_count(w) for w in weights]], first=[0])
 
 
 def normalised(rows: list[list[int]], first: list[int]) -> Tables:

@@ -1,9 +1,9 @@
 """Whole chunks, exactly: every band is predicted from causal neighbours in itself and in bands before it.
 
 The predictor is a least-squares fit per band and date; its weights are 16-bit integers in the stream, so that
-decoding is exact anywhere. Residuals are coded under two-sided geometric tables, one scale per 8 x 8 block.
+decoding is exact anywhere. Residuals are coded under logistic tables, one scale per 8 x 8 block.
 Decoding runs along the lines ``column + 2 row = step``, whose pixels do not depend on each other, so that
-numpy needs no loop over pixels.
+numpy needs no loop over pixels. Sums of predictions are of integers below 2**38, which float64 holds exactly.
 
 Sources: least-squares prediction, Wu, Barthel and Zhang, ICIP 1998; a scale per block, as in CCSDS 121.
 """
@@ -31,16 +31,18 @@ _BLOCK = 8
 _WEIGHT_BITS = 13
 _HALF = 1 << (_WEIGHT_BITS - 1)
 _NONE = 255  # "no reference band"
-# Neighbours as (row, column) shifts. Own ones are causal: W, N, NW, NE.
-_OWN = ((0, -1), (-1, 0), (-1, -1), (-1, 1))
-_FIRST_REFERENCE = ((0, 0), *_OWN, (0, 1), (1, 0))
-_SECOND_REFERENCE = ((0, 0), (0, -1), (-1, 0))
-_TAPS = len(_OWN) + len(_FIRST_REFERENCE) + len(_SECOND_REFERENCE)
+# Neighbours as (row, column) shifts. Own ones lie on lines before their pixel's.
+_OWN = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-2, -1), (-2, 1), (-2, 2))
+_MARGIN = 2  # of own neighbours, rows above and columns on each side
+_CROSS = ((0, 0), (0, -1), (-1, 0), (0, 1), (1, 0))
+_SQUARE = (*_CROSS, (-1, -1), (-1, 1), (1, -1), (1, 1))
+_REFERENCES = (_SQUARE, _SQUARE, _CROSS)  # of the first, second and third reference band
+_TAPS = len(_OWN) + sum(map(len, _REFERENCES))
 # A fit needs pixels enough to pay for its weights; below, (3 W + 3 N - 2 NW) / 4 is used.
 _FIT_PIXELS = 1024
 _DEFAULT_WEIGHTS = (6144, 6144, -4096, 0) + (0,) * (_TAPS - 4)
 _FIT_SAMPLES = 16384
-_MIN_WIDTH = 3  # narrower planes are widened, so that the strides of the decoder are positive
+_LIVELY = 4  # scale of a block from which on its pixels count less in a fit: their errors are larger anyhow
 
 
 # --- residuals ---
@@ -53,21 +55,40 @@ def _scale_mean(scale: int) -> float:
     return 2.0 ** (scale // 2 - 3) * (1.0, math.sqrt(2.0))[scale % 2]
 
 
-def _geometric_row(mean: float) -> list[int]:
-    """Integer counts of a two-sided geometric law with this mean magnitude, for -r..r.
+def _row(scale: int) -> list[int]:
+    """Integer counts of a symmetric law for -r..r: geometric where its mean magnitude is below 1, else logistic.
 
     Uses only correctly rounded operations and integers, so that every machine gets the same counts.
     """
+    mean = _scale_mean(scale)
+    reach = min(640, int(12 * mean) + 4)
+    side = _geometric(mean, reach) if mean < 1 else _logistic(mean, reach)
+    return side[:0:-1] + side
+
+
+def _geometric(mean: float, reach: int) -> list[int]:
     theta = int((math.sqrt(1.0 + mean * mean) - 1.0) / mean * 65536.0)
     side = [1 << 40]
-    for _ in range(min(640, int(12 * mean) + 4)):
+    for _ in range(reach):
         side.append(side[-1] * theta >> 16)
-    return side[:0:-1] + side
+    return side
+
+
+def _logistic(mean: float, reach: int) -> list[int]:
+    """1 / (2 cosh(v / s) + 2 cosh(1 / 2 s)) with 2 cosh(1 / s) = 2 + `more`, by the recurrence of cosh, in 2**-32."""
+    more = int(1.921875 / (mean * mean) * 4294967296.0)  # (2 log 2)**2 / mean**2, nearly
+    unit = 1 << 32
+    beside = math.isqrt((4 * unit + more) * unit)
+    before, now, side = 2 * unit + more, 2 * unit, []
+    for _ in range(reach + 1):
+        side.append((1 << 74) // (now + beside))
+        before, now = now, ((2 * unit + more) * now >> 32) - before
+    return side
 
 
 def _residual_tables() -> Tables:
     # Scale 0 is for blocks without any residual.
-    rows = [[1, 1 << 40, 1]] + [_geometric_row(_scale_mean(scale)) for scale in range(1, _DIRECT + 1)]
+    rows = [[1, 1 << 40, 1]] + [_row(scale) for scale in range(1, _DIRECT + 1)]
     return normalised(rows, first=[-(len(row) // 2) for row in rows])
 
 
@@ -116,59 +137,91 @@ def _spread(scales: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How each band is predicted: bases int64 [C, T], references int [C, 2], weights int64 [C, T, taps]."""
+    """How each band is predicted: bases int64 [C, T], references int [C, 3], weights int64 [C, T, taps]."""
 
     bases: np.ndarray
     references: np.ndarray
     weights: np.ndarray
 
 
+def _empty_border(t: int, h: int, w: int) -> np.ndarray:
+    return np.zeros((t, h + _MARGIN, w + 2 * _MARGIN))
+
+
 def _bordered(planes: np.ndarray) -> np.ndarray:
-    """[T, H, W] with one more row above and below and one more column on each side, from causal pixels only.
+    """[T, H, W] with two more rows above and two more columns on each side, from causal pixels only.
 
     What stands there is what the decoder has at that time: see `_undo_band`.
     """
-    t, h, w = planes.shape
-    out = np.zeros((t, h + 2, w + 2), planes.dtype)
-    out[:, 1:-1, 1:-1] = planes
-    out[:, 1:-1, -1] = planes[:, :, -1]
-    out[:, 2:-1, 0] = planes[:, :-1, 0]
-    out[:, 0, 3:] = planes[:, 0, : w - 1]
+    out = _empty_border(*planes.shape)
+    out[:, 2:, 2:-2] = planes
+    out[:, 2:, -2:] = planes[:, :, -1:]
+    out[:, 3:, :2] = planes[:, :-1, :1]
+    out[:, 1, 2:] = out[:, 2, :-2]
+    out[:, 0, 2:] = out[:, 1, :-2]
     return out
 
 
-def _shifted(bordered: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-    row, column = shift
-    return bordered[:, 1 + row : bordered.shape[1] - 1 + row, 1 + column : bordered.shape[2] - 1 + column]
+def _own_taps(planes: np.ndarray) -> list[np.ndarray]:
+    """[T, H, W] planes of the own neighbours."""
+    bordered = _bordered(planes)
+    h, w = planes.shape[1:]
+    return [bordered[:, 2 + row : 2 + row + h, 2 + column : 2 + column + w] for row, column in _OWN]
 
 
 def _reference_taps(done: np.ndarray, references: np.ndarray) -> list[np.ndarray]:
     """[T, H, W] planes of the taps in reference bands; ``done`` is [C, T, H, W], centred."""
     taps = []
-    for reference, shifts in zip(references, (_FIRST_REFERENCE, _SECOND_REFERENCE)):
+    h, w = done.shape[2:]
+    for reference, shifts in zip(references, _REFERENCES, strict=True):
         if reference != _NONE:
             padded = np.pad(done[reference], ((0, 0), (1, 1), (1, 1)), mode="edge")
-            taps += [_shifted(padded, shift) for shift in shifts]
+            taps += [padded[:, 1 + row : 1 + row + h, 1 + column : 1 + column + w] for row, column in shifts]
     return taps
 
 
 def _tap_count(references: np.ndarray) -> int:
-    first, second = (int(reference != _NONE) for reference in references)
-    return len(_OWN) + first * len(_FIRST_REFERENCE) + second * len(_SECOND_REFERENCE)
+    return len(_OWN) + sum(
+        len(shifts) for reference, shifts in zip(references, _REFERENCES, strict=True) if reference != _NONE
+    )
 
 
-def _fit(target: np.ndarray, taps: list[np.ndarray]) -> np.ndarray:
-    """int64 [taps] weights of one plane [H, W], by ridge regression on some of its pixels."""
-    step = max(1, target.size // _FIT_SAMPLES)
-    a = np.stack([tap.reshape(-1)[::step] for tap in taps]).astype(np.float64)
-    gram = a @ a.T
+def _sampled(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of some pixels, of all columns alike."""
+    step = max(1, height * width // _FIT_SAMPLES)
+    while math.gcd(step, width) > 1:
+        step += 1
+    return np.divmod(np.arange(0, height * width, step), width)
+
+
+def _fit(target: np.ndarray, taps: list[np.ndarray], counts: np.ndarray | None = None) -> np.ndarray:
+    """int64 [taps] weights of one plane [H, W], by ridge regression on some of its pixels, each counted so often."""
+    at = _sampled(*target.shape)
+    a, goal = np.stack([tap[at] for tap in taps]), target[at]
+    counted = a if counts is None else a * counts[at]
+    gram = counted @ a.T
     ridge = (1e-6 * np.trace(gram) / len(taps) + 1e-3) * np.eye(len(taps))
-    weights = np.linalg.solve(gram + ridge, a @ target.reshape(-1)[::step].astype(np.float64))
+    weights = np.linalg.solve(gram + ridge, counted @ goal)
     return np.clip(np.rint(weights * (1 << _WEIGHT_BITS)), -32768, 32767).astype(np.int64)
 
 
+def _fitted_twice(target: np.ndarray, taps: list[np.ndarray]) -> np.ndarray:
+    """As `_fit`, with pixels counted by how well those around them are predicted."""
+    scales = _block_scales(_left(target, taps, _fit(target, taps))[None, None])
+    counts = np.ldexp(1.0, _LIVELY - np.maximum(_spread(scales, *target.shape)[0, 0], _LIVELY))
+    return _fit(target, taps, counts)
+
+
+def _left(target: np.ndarray, taps: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """int64 [H, W]: what the prediction of a plane leaves."""
+    predicted = np.full(target.shape, float(_HALF))
+    for weight, tap in zip(weights.tolist(), taps, strict=True):
+        predicted += weight * tap
+    return (target - np.floor(predicted / (1 << _WEIGHT_BITS))).astype(np.int64)
+
+
 def _choose_references(centred: np.ndarray) -> np.ndarray:
-    """int [C, 2]: of the bands before each one, the two whose fine detail is most like its own."""
+    """int [C, 3]: of the bands before each one, the three whose fine detail is most like its own."""
     bands = centred.shape[0]
     detail = np.diff(centred, axis=3).reshape(bands, -1)
     step = max(1, detail.shape[1] // (4 * _FIT_SAMPLES))
@@ -176,9 +229,9 @@ def _choose_references(centred: np.ndarray) -> np.ndarray:
     gram = detail @ detail.T
     norm = np.sqrt(np.maximum(np.diag(gram), 1e-9))
     alike = np.abs(gram / norm / norm[:, None])
-    references = np.full((bands, 2), _NONE)
+    references = np.full((bands, len(_REFERENCES)), _NONE)
     for band in range(1, bands):
-        best = np.argsort(-alike[band, :band], kind="stable")[:2]
+        best = np.argsort(-alike[band, :band], kind="stable")[: len(_REFERENCES)]
         references[band, : len(best)] = best
     return references
 
@@ -187,20 +240,18 @@ def _plan(x: np.ndarray) -> tuple[_Plan, np.ndarray]:
     """A plan for int64 [C, T, H, W], and the residuals under it."""
     bands, dates, height, width = x.shape
     bases = np.rint(x.mean(axis=(2, 3))).astype(np.int64)
-    centred = x - bases[:, :, None, None]
+    centred = (x - bases[:, :, None, None]).astype(np.float64)
     fitted = height * width >= _FIT_PIXELS and bool(centred.any())
-    references = _choose_references(centred) if fitted else np.full((bands, 2), _NONE)
+    references = _choose_references(centred) if fitted else np.full((bands, len(_REFERENCES)), _NONE)
     weights = np.tile(np.array(_DEFAULT_WEIGHTS), (bands, dates, 1))
     residuals = np.empty_like(x)
     for band in range(bands):
-        bordered = _bordered(centred[band])
-        taps = [_shifted(bordered, shift) for shift in _OWN] + _reference_taps(centred, references[band])
+        taps = _own_taps(centred[band]) + _reference_taps(centred, references[band])
         for date in range(dates):
             planes = [tap[date] for tap in taps]
             if fitted:
-                weights[band, date, : len(taps)] = _fit(centred[band, date], planes)
-            predicted = sum(w * plane for w, plane in zip(weights[band, date], planes)) + _HALF
-            residuals[band, date] = centred[band, date] - (predicted >> _WEIGHT_BITS)
+                weights[band, date, : len(taps)] = _fitted_twice(centred[band, date], planes)
+            residuals[band, date] = _left(centred[band, date], planes, weights[band, date, : len(taps)])
     return _Plan(bases, references, weights), _wrapped(residuals)
 
 
@@ -217,8 +268,7 @@ def encode_array(x: np.ndarray) -> bytes:
     """
     low = int(np.iinfo(x.dtype).min)
     planes = x.astype(np.int64).swapaxes(0, 1) - low
-    widen = max(0, _MIN_WIDTH - x.shape[3])
-    coded = _encode_planes(np.pad(planes, ((0, 0), (0, 0), (0, 0), (0, widen)), mode="edge"))
+    coded = _encode_planes(planes)
     raw = bytes([_RAW]) + (planes.astype("<u2")).tobytes()
     return min(coded, raw, key=len)
 
@@ -241,7 +291,7 @@ def decode_array(data: bytes, shape: tuple[int, int, int, int], dtype: str) -> n
             raise FormatError(f"lossless: expected {1 + 2 * t * c * h * w} bytes, got {len(data)}")
         planes = np.frombuffer(data, "<u2", offset=1).reshape(c, t, h, w).astype(np.int64)
     elif mode in (_PLAIN, _FITTED):
-        planes = _decode_planes(data, (c, t, h, max(w, _MIN_WIDTH)))[..., :w]
+        planes = _decode_planes(data, (c, t, h, w))
     else:
         raise FormatError(f"lossless: unknown mode {mode}; install a newer eozip")
     return np.ascontiguousarray((planes + np.iinfo(dtype).min).swapaxes(0, 1), dtype=dtype)
@@ -297,10 +347,10 @@ def _unpack_plan(data: bytes, shape: tuple[int, int]) -> tuple[_Plan, int]:
     at = 1
     bases, at = _take(data, at, "<u2", bands * dates)
     weights = np.tile(np.array(_DEFAULT_WEIGHTS), (bands, dates, 1))
-    references = np.full((bands, 2), _NONE)
+    references = np.full((bands, len(_REFERENCES)), _NONE)
     if data[0] == _FITTED:
-        fields, at = _take(data, at, "u1", 2 * bands)
-        references = fields.reshape(bands, 2)
+        fields, at = _take(data, at, "u1", references.size)
+        references = fields.reshape(references.shape)
         if ((references != _NONE) & (references >= np.arange(bands)[:, None])).any():
             raise FormatError("lossless: a band refers to one after it; the data are damaged")
         for band in range(bands):
@@ -318,15 +368,15 @@ def _take(data: bytes, at: int, dtype: str, count: int) -> tuple[np.ndarray, int
 
 
 def _undo(plan: _Plan, residuals: np.ndarray) -> np.ndarray:
-    centred = np.empty_like(residuals)
+    centred = np.empty(residuals.shape)
     for band in range(len(residuals)):
-        forecast = np.full(residuals.shape[1:], _HALF, np.int64)
+        forecast = np.full(residuals.shape[1:], float(_HALF))
         taps = _reference_taps(centred, plan.references[band])
         for index, tap in enumerate(taps, start=len(_OWN)):
             forecast += plan.weights[band, :, index, None, None] * tap
         own = plan.weights[band, :, : len(_OWN)]
         centred[band] = _undo_band(residuals[band], forecast, own, plan.bases[band][:, None])
-    return centred + plan.bases[:, :, None, None]
+    return centred.astype(np.int64) + plan.bases[:, :, None, None]
 
 
 def _undo_band(residuals: np.ndarray, forecast: np.ndarray, own: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -334,38 +384,40 @@ def _undo_band(residuals: np.ndarray, forecast: np.ndarray, own: np.ndarray, bas
 
     Args:
         residuals: int64 [T, H, W].
-        forecast: int64 [T, H, W], the part of the prediction that comes from reference bands.
-        own: int64 [T, 4] weights of W, N, NW, NE.
+        forecast: float64 [T, H, W], the part of the prediction that comes from reference bands.
+        own: int64 [T, taps] weights of the own neighbours.
         base: int64 [T, 1].
 
     Returns:
-        int64 [T, H, W], less the base. Lane r + 1 of a line is row r; lane 0 stands above the first row.
+        float64 [T, H, W], less the base.
     """
     t, h, w = residuals.shape
-    west, north, north_west, north_east = own.T[:, :, None]
-    flat, error, out = forecast.reshape(t, -1), residuals.reshape(t, -1), np.empty((t, h * w), np.int64)
-    before = [np.zeros((t, h + 1), np.int64)] * 3
+    out = _empty_border(t, h, w)
+    flat, stride = out.reshape(t, -1), w + 2 * _MARGIN
+    known, error, rows = forecast.reshape(t, -1), residuals.reshape(t, -1), np.arange(h)
+    start = _MARGIN * stride + _MARGIN + rows * (stride - 2)  # of each row where step is 0
+    shifts = np.array([row * stride + column for row, column in _OWN])
+    around, weights = shifts[:, None] + start, own[:, None, :].astype(np.float64)
     for step in range(w + 2 * (h - 1)):
-        first, last = max(0, (step - w + 2) // 2), min(h - 1, step // 2)
-        at = slice(step + first * (w - 2), step + last * (w - 2) + 1, w - 2)
-        lanes, above = slice(first + 1, last + 2), slice(first, last + 1)
-        line = west * before[0][:, lanes] + north * before[1][:, above] + flat[:, at]
-        line += north_west * before[2][:, above] + north_east * before[0][:, above]
-        line = ((line >> _WEIGHT_BITS) + error[:, at] + base & 65535) - base
-        out[:, at] = line
-        now = np.zeros((t, h + 1), np.int64)
-        now[:, lanes] = line
-        _set_borders(now, before[0], step, w)
-        before = [now, before[0], before[1]]
-    return out.reshape(t, h, w)
+        lanes = slice(max(0, (step - w + 2) // 2), min(h - 1, step // 2) + 1)
+        pixels = rows[lanes] * (w - 2) + step
+        line = np.matmul(weights, flat.take(around[:, lanes] + step, axis=1))[:, 0] + known[:, pixels]
+        line = ((line.astype(np.int64) >> _WEIGHT_BITS) + error[:, pixels] + base & 65535) - base
+        flat[:, start[lanes] + step] = line
+        _set_borders(out, step)
+    return out[:, _MARGIN:, _MARGIN:-_MARGIN]
 
 
-def _set_borders(now: np.ndarray, before: np.ndarray, step: int, width: int) -> None:
-    """Values beyond the edges, as in `_bordered`: right of a row its last, left of it the one above."""
-    rows = now.shape[1] - 1
-    right, left = step - width, step + 1
-    if right >= 0 and right % 2 == 0 and right // 2 < rows:
-        now[:, right // 2 + 1] = before[:, right // 2 + 1]
-    if left % 2 == 0 and left // 2 < rows:
-        now[:, left // 2 + 1] = before[:, left // 2]
-    now[:, 0] = now[:, 1]
+def _set_borders(out: np.ndarray, step: int) -> None:
+    """Values beyond the edges, as in `_bordered`, of the line that was decoded last."""
+    h, w = out.shape[1] - _MARGIN, out.shape[2] - 2 * _MARGIN
+    if step < w:
+        above = out[:, 2, 2 + step]
+        out[:, 1, 4 + step] = above
+        if 6 + step < out.shape[2]:
+            out[:, 0, 6 + step] = above
+    last = step - w + 1
+    if last >= 0 and last % 2 == 0 and last // 2 < h:
+        out[:, 2 + last // 2, -2:] = out[:, 2 + last // 2, -3, None]
+    if step % 2 == 0 and step // 2 < h - 1:
+        out[:, 3 + step // 2, :2] = out[:, 2 + step // 2, 2, None]

@@ -14,10 +14,10 @@ from typing import cast
 import numpy as np
 
 from eozip import bitstream
-from eozip.bitstream import Chunk, Header, arrays, lossless, nodata_mask, residual
+from eozip.bitstream import Chunk, Header, arrays, nodata_mask, residual
 from eozip.chunk.options import SLACK, Constraint, Goal, is_good, largest, psnr_of, too_far
 from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
-from eozip.codecs import skip_mask
+from eozip.codecs import lossless, skip_mask
 from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
 from eozip.codecs.registry import LOSSLESS, NEAR_LOSSLESS
 from eozip.threads import alone
@@ -177,7 +177,8 @@ def empty(source: Source, model: Codec, goal: Goal) -> Candidate:
 def exact(source: Source, goal: Goal) -> Candidate:
     """A lossless chunk."""
     mask, filled = mask_of(source), source.filled(source.dn, source.masked)
-    sections = () if source.masked.all() else tuple(map(lossless.encode_array, source.parts(filled)))
+    pairs = zip(source.parts(filled), source.parts(source.masked), strict=True)
+    sections = () if source.masked.all() else tuple(lossless.encode_array(dn, holes) for dn, holes in pairs)
     reached = None if goal.target_psnr is None else True
     report = Report(LOSSLESS, 100.0, math.inf if goal.is_promised else None, reached)
     return Candidate(Chunk(plain_header(source, LOSSLESS), mask, b"", sections), report)

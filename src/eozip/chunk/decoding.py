@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eozip import sensors
-from eozip.bitstream import Chunk, Header, Layout, arrays, lossless, nodata_mask, residual, samples_problem
+from eozip.bitstream import Chunk, Header, Layout, arrays, nodata_mask, residual, samples_problem
 from eozip.chunk.pixels import fill_holes, to_dn
-from eozip.codecs import registry
+from eozip.codecs import lossless, registry
 from eozip.codecs.base import Codec, Encoded, ScaledCodec
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
 from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, section_of
