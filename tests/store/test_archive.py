@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import eozip
 from archivefiles import DATES, SETTINGS, beside, one_cluster, stored, write_items
 from eozip.archive import cluster as cluster_of
-from eozip.archive import plan, read_status, run
+from eozip.archive import inputs, plan, read_status, run, work
 from eozip.archive.record import open_record
 from eozip.cli import cli
 from eozip.errors import ClusterError, InputError, OutputError
@@ -152,19 +152,19 @@ def test_an_item_that_breaks_while_it_is_coded_is_set_aside(archive, tmp_path, m
             paths[0].write_bytes(paths[0].read_bytes()[:4000])
         return seen
 
-    look = run._look
-    held = plan.product_of
+    look = run.look
+    held = plan.opened
 
-    def opened(items, asked, offset=None):  # headers were read before the file broke
+    def opened(items, asked, *others):  # headers were read before the file broke
         whole = paths[0].read_bytes()
         write_tif(paths[0], scene_pixels(0, (12, 20, 24)), NAMES)
         try:
-            return held(items, asked, offset)
+            return held(items, asked, *others)
         finally:
             paths[0].write_bytes(whole)
 
-    monkeypatch.setattr(run, "_look", looked)
-    monkeypatch.setattr(plan, "product_of", opened)
+    monkeypatch.setattr(run, "look", looked)
+    monkeypatch.setattr(plan, "opened", opened)
     report = archive(paths, tmp_path / "out")
     assert list(report.failed) == [str(paths[0])]
     assert verify_store(tmp_path / "out" / "31TCJ.zarr", against=open_scene(paths[1:])).ok
@@ -235,29 +235,29 @@ def test_by_grid_and_by_item(archive, tmp_path):
 def test_tiles_are_found_in_names(name, tile, tmp_path):
     path = tmp_path / name
     write_tif(path, np.ones((3, 8, 8), "uint16"))
-    item = plan.Item(str(path), (str(path),))
-    found = plan.tile_of(item, open_scene(path))
+    item = inputs.Item(str(path), (str(path),))
+    found = inputs.tile_of(item, open_scene(path))
     assert found == tile
 
 
 def test_globs_lists_and_folders_are_expanded(tmp_path):
     paths = [str(path) for path in write_items(tmp_path / "in")]
     (tmp_path / "list.txt").write_text("\n".join(paths[:2]))
-    assert [item.name for item in plan.items_of(str(tmp_path / "in" / "*.tif"))] == sorted(paths)
-    assert [item.name for item in plan.items_of(str(tmp_path / "in"))] == sorted(paths)
-    assert [item.name for item in plan.items_of([str(tmp_path / "list.txt"), paths[0]])] == paths[:2]
+    assert [item.name for item in inputs.items_of(str(tmp_path / "in" / "*.tif"))] == sorted(paths)
+    assert [item.name for item in inputs.items_of(str(tmp_path / "in"))] == sorted(paths)
+    assert [item.name for item in inputs.items_of([str(tmp_path / "list.txt"), paths[0]])] == paths[:2]
 
 
 def test_files_of_one_band_each_are_one_item_a_date(tmp_path):
     for date in DATES[:2]:
         for band in ("B02", "B03"):
             write_tif(tmp_path / f"T31TCJ_{date}_{band}.tif", np.ones((1, 8, 8), "uint16"), names=(None,))
-    assert [len(item.paths) for item in plan.items_of(str(tmp_path))] == [2, 2]
+    assert [len(item.paths) for item in inputs.items_of(str(tmp_path))] == [2, 2]
 
 
 def test_nothing_to_archive_is_refused(tmp_path):
     with pytest.raises(InputError, match="none that fit"):
-        plan.items_of(str(tmp_path / "*.tif"))
+        inputs.items_of(str(tmp_path / "*.tif"))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
@@ -295,7 +295,7 @@ def test_a_job_of_a_run_that_is_over_writes_nothing(archive, tmp_path, monkeypat
         patch.setattr(run, "do_job", kept_job)
         archive(paths, tmp_path / "out")
     with pytest.raises(ClusterError, match="is over"):
-        run.do_job(JOBS[0])
+        work.do_job(JOBS[0])
     assert stored(tmp_path / "out") == {}
 
 

@@ -2,8 +2,12 @@
 
 eozip.archive(["items/*.tif"], "s3://bucket/archive", quality=60, workers=8)
 
-plan      what there is to do: inputs, stores, jobs (one shard each)
+asked     the settings, checked
+inputs    what a caller means, and what a look at each input finds
+plan      what there is to do: stores, jobs (one shard each)
 run       the jobs on dask.distributed, and what becomes of them
+work      what a worker does
+publish   a store whose jobs are done becomes one
 record    what lies beside the stores: settings, finished jobs, failed inputs, status
 """
 

@@ -69,12 +69,15 @@ def difference(who: str, expected: Mapping[str, Any], got: Mapping[str, Any]) ->
 
 @contextmanager
 def opened_cluster(
-    workers: int | None, scheduler: str | None, note: Callable[[str], None] = lambda text: None
+    workers: int | None,
+    scheduler: str | None,
+    note: Callable[[str], None] = lambda text: None,
+    threads: int | None = None,
 ) -> Iterator[Any]:
     """A client of a cluster: of a scheduler's, or of processes on this machine, with one job each at a time.
 
     Raises:
-        InputError: dask.distributed is missing, or both are given.
+        InputError: dask.distributed is missing, or both are given; `threads` are of processes here, too.
         ClusterError: the scheduler does not answer.
     """
     try:
@@ -83,8 +86,11 @@ def opened_cluster(
         raise InputError(
             f'eozip archive needs dask.distributed: pip install "eozip[dask]" ({error})'
         ) from error
-    if scheduler is not None and workers is not None:
-        raise InputError("expected workers or the address of a scheduler, got both; give one")
+    if scheduler is not None and (workers, threads) != (None, None):
+        raise InputError(
+            "expected workers and their threads, or the address of a scheduler, got both; give one"
+        )
+    each = None if threads is None else arguments.whole("threads", threads, 1)
     if scheduler is not None:
         with _connected(Client, scheduler) as client:
             note(f"dashboard: {client.dashboard_link}")
@@ -92,14 +98,14 @@ def opened_cluster(
         return
     cores = os.cpu_count() or 1
     count = cores if workers is None else arguments.whole("workers", workers, 1)
-    threads = str(max(1, cores // count))
+    share = str(each or max(1, cores // count))
     cluster = LocalCluster(
         n_workers=count,
         threads_per_worker=1,
         processes=True,
         dashboard_address=":0",
         silence_logs=50,
-        env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+        env={"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share, "OPENBLAS_NUM_THREADS": share},
     )
     with cluster, Client(cluster) as client:
         note(f"dashboard: {client.dashboard_link}")

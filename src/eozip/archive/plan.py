@@ -1,347 +1,36 @@
-"""From what a caller names to stores and jobs: which inputs there are, which store each belongs to, which shards to code."""
+"""From inputs to jobs: which dates go into which store, in which order, and which shards are to be coded."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
-import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
-import numpy as np
-from rasterio.crs import CRS
-
-from eozip import arguments
+from eozip.archive.asked import Asked
+from eozip.archive.inputs import Seen, days_of, opened, paths_of
 from eozip.archive.record import Record
 from eozip.bitstream import samples_problem
+from eozip.chunk.encoding import check_droppable
 from eozip.errors import EozipError, InputError
 from eozip.keys import PlaceLike
-from eozip.raster import Scene, open_product, open_reader
-from eozip.raster.files import PathLike, is_elsewhere, printable
-from eozip.raster.header import band_file
-from eozip.raster.product import Product
+from eozip.purpose import parse_purposes
+from eozip.raster import Scene
+from eozip.raster.delivered.assemble import solar_day
 from eozip.store.append import NewDates, check_append, new_dates, stored_order
-from eozip.store.codec import EozipChunkCodec, check_array
-from eozip.store.convert import make_request
+from eozip.store.codec import EozipChunkCodec
+from eozip.store.convert import as_stored, make_request
 from eozip.store.description import Description, describe
 from eozip.store.documents import GROUP
 from eozip.store.grid import Grid, Shape, plan
-from eozip.store.joined import Joined, dates_of, joined
+from eozip.store.holding import Holding
+from eozip.store.joined import Joined, dates_of, joined, scene_dates
 from eozip.store.metadata import file_names
 from eozip.store.native import alignment
-
-BY = ("tile", "grid", "item")
-_TILE = re.compile(
-    r"(?<![A-Za-z0-9])T?((?:0[1-9]|[1-5]\d|60)[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?![A-Za-z0-9])"
-)
-_TILE_TAGS = ("MGRS_TILE", "S2:MGRS_TILE", "TILE_ID", "SENTINEL2_TILE_ID", "TILE", "GRID:CODE")
-_RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
-_EDGE = 1 << 16  # bytes at the beginning and the end of a file that its fingerprint holds
-_ROWS = 512  # read at once where all pixels of an input are looked at
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What an archive is asked for; see `eozip.archive.archive`."""
-
-    by: str = "tile"
-    codec: str | None = None
-    quality: float | None = None
-    target_psnr: float | None = None
-    max_error: int | None = None
-    bands: tuple[str | int, ...] | None = None
-    sensor: str | None = None
-    offset: int | None = None
-    nodata: int | None = None
-    chunk: int | None = None
-    gop: int = 4
-
-    def __post_init__(self) -> None:
-        if self.by not in BY:
-            raise InputError(f"by: expected one of {', '.join(BY)}, got {self.by!r}")
-        arguments.whole("gop", self.gop, 1)
-        if self.chunk is not None:
-            arguments.whole("chunk", self.chunk, 8)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input, as encode takes it.
-
-    Attributes:
-        name: what it is called in reports and in the record.
-        paths: files, products, or names that GDAL resolves.
-        feature: a STAC item as JSON, where it is one of a collection.
-    """
-
-    name: str
-    paths: tuple[str, ...]
-    feature: str = ""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a look at one input found.
-
-    Attributes:
-        item: the input.
-        store: name of the store that it belongs to.
-        grid: size, place, data type and bands, as text: equal for inputs that may share a store.
-        dates: ISO, None where nothing tells.
-        files: a name for each date, as a store has it.
-        print: fingerprint of the files.
-        size: bytes of the files, as far as they are on this machine; `raw` of the pixels.
-    """
-
-    item: Item
-    store: str
-    grid: str
-    dates: tuple[str | None, ...]
-    files: tuple[str, ...]
-    print: str
-    size: int
-    raw: int
-
-    def noted(self) -> dict[str, Any]:
-        """What the record keeps of it."""
-        return {"print": self.print, "size": self.size, "files": self.files, "dates": self.dates}
-
-
-# --- inputs ---
-
-
-def items_of(inputs: PathLike | Sequence[PathLike]) -> list[Item]:
-    """Every input that a caller means, none twice.
-
-    Args:
-        inputs: files, folders, globs, names that GDAL resolves, and text files (.txt) with one of these in a line.
-
-    Raises:
-        InputError: nothing, or something that is no input.
-    """
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    found: dict[str, Item] = {}
-    for one in given:
-        for item in _expanded(arguments.text("items", os.fspath(one)) or ""):
-            found.setdefault(item.name, item)
-    if not found:
-        raise InputError(
-            "no items: expected GeoTIFFs, folders of them, globs, or a text file with one of these in a line"
-        )
-    return list(found.values())
-
-
-def _expanded(name: str) -> Iterator[Item]:
-    if is_elsewhere(name):
-        yield _single(name)
-    elif os.path.isdir(name):
-        yield from _in_folder(Path(name))
-    elif name.lower().endswith((".json", ".geojson")) and os.path.isfile(name):
-        yield from _features(Path(name))
-    elif name.lower().endswith(".txt") and os.path.isfile(name):
-        for line in Path(name).read_text(encoding="utf-8").splitlines():
-            if line.strip() and not line.startswith("#"):
-                yield from _expanded(line.strip())
-    elif not os.path.exists(name) and glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))
-        if not matches:
-            raise InputError(f"{printable(name)}: expected files, got none that fit")
-        yield from _grouped([path for path in matches if not os.path.isdir(path)])
-        for path in matches:
-            if os.path.isdir(path):
-                yield from _in_folder(Path(path))
-    else:
-        yield _single(name)  # one that does not exist is set aside with that reason
-
-
-def _features(path: Path) -> Iterator[Item]:
-    """The items of a STAC item collection; one item stands for itself."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON of STAC, got {error}") from error
-    features = table.get("features") if isinstance(table, dict) else None
-    if not isinstance(features, list):
-        yield _single(str(path))
-        return
-    for feature in features:
-        name = str(feature.get("id")) if isinstance(feature, dict) else "?"
-        yield Item(f"{path.name}#{name}", (str(path),), json.dumps(_absolute(feature, path.parent)))
-
-
-def _absolute(feature: Any, folder: Path) -> Any:
-    """A STAC item whose assets are found from everywhere."""
-    assets = feature.get("assets") if isinstance(feature, dict) else None
-    if not isinstance(assets, dict):
-        return feature
-    moved = {
-        key: {**asset, "href": str((folder / asset["href"]).resolve())}
-        if isinstance(asset, dict) and isinstance(asset.get("href"), str) and not is_elsewhere(asset["href"])
-        else asset
-        for key, asset in assets.items()
-    }
-    return {**feature, "assets": moved}
-
-
-def _in_folder(folder: Path) -> Iterator[Item]:
-    if folder.suffix.upper() == ".SAFE":
-        yield _single(str(folder))
-        return
-    inner = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    yield from _grouped([str(p) for p in inner if p.suffix.lower() in (*_RASTERS, ".zip") and p.is_file()])
-    for path in inner:
-        if path.is_dir() and path.suffix.lower() != ".zarr":
-            yield from _in_folder(path)
-
-
-def _grouped(paths: Sequence[str]) -> Iterator[Item]:
-    """Files of one band each whose names say so belong together, date by date; all others stand for themselves."""
-    groups: dict[str, list[str]] = {}
-    for path in paths:
-        named = band_file(path)
-        groups.setdefault(path if named.code is None else f"{named.date}", []).append(path)
-    for group in groups.values():
-        yield _single(group[0]) if len(group) == 1 else Item(_longest_common(group), tuple(group))
-
-
-def _longest_common(paths: Sequence[str]) -> str:
-    """What the names of one date's files begin with."""
-    folder, names = os.path.dirname(paths[0]), [os.path.basename(path) for path in paths]
-    same = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names)))
-    return os.path.join(folder, names[0][:same].rstrip("_-. B") or names[0])
-
-
-def _single(path: str) -> Item:
-    return Item(printable(path), (path,))
-
-
-# --- one input ---
-
-
-def look_at(item: Item, asked: Asked) -> Seen:
-    """Reads the headers of an input and all of its pixels once, so that what is broken is known before anything is coded.
-
-    Raises:
-        EozipError: it cannot be read; the message says why.
-    """
-    found = joined(product_of([item], asked), asked.nodata)
-    scene = found.scene
-    check_array(scene.shape, scene.dtype)
-    for one in found.product.scenes:
-        read_all(one)
-    return Seen(
-        item,
-        _store_name(item, scene, asked.by),
-        grid_text(scene, found.band_factors),
-        tuple(None if date is None else date.isoformat() for date in scene.dates),
-        tuple(file_names(scene)),
-        *_fingerprint(scene),
-        int(np.prod(scene.shape)) * scene.dtype.itemsize,
-    )
-
-
-def product_of(items: Sequence[Item], asked: Asked, offset: float | None = None) -> Product:
-    """What encode would code of some inputs, described."""
-    bands, offset = asked.bands and list(asked.bands), asked.offset if offset is None else offset
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [path for item in items if not item.feature for path in item.paths]
-        features = [json.loads(item.feature) for item in items if item.feature]
-        if features:
-            collection = Path(folder, "items.json")
-            collection.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-            paths.append(str(collection))
-        return open_product(paths if len(paths) > 1 else paths[0], bands, offset)
-
-
-def read_all(scene: Scene) -> None:
-    """Reads every pixel, a few rows at a time, and keeps none.
-
-    Raises:
-        InputError: some cannot be read.
-    """
-    dates, _, height, width = scene.shape
-    with open_reader(scene) as reader:
-        for date in range(dates):
-            for row in range(0, height, _ROWS):
-                reader.read(slice(date, date + 1), slice(row, min(row + _ROWS, height)), slice(0, width))
-
-
-def _fingerprint(scene: Scene) -> tuple[str, int]:
-    """Of sizes, beginnings and ends of the files, which a file that is written again changes; and their bytes."""
-    digest, total = hashlib.sha256(), 0
-    for path in sorted({source.path for date in scene.sources for source in date}):
-        digest.update(os.path.basename(path).encode("utf-8", "surrogateescape"))
-        if os.path.isfile(path):
-            size = os.path.getsize(path)
-            total += size
-            with open(path, "rb") as file:
-                digest.update(f"{size}".encode() + file.read(_EDGE))
-                file.seek(max(0, size - _EDGE))
-                digest.update(file.read(_EDGE))
-    digest.update(repr((scene.profile, scene.dates)).encode())
-    return digest.hexdigest()[:32], total
-
-
-def grid_text(scene: Scene, factors: Sequence[int]) -> str:
-    """What all dates of a store share, as text: floats rounded, bands in any order."""
-    profile = scene.profile
-    crs = None if profile.crs is None else CRS.from_wkt(profile.crs)
-    pixel = abs(profile.transform[0]) + abs(profile.transform[1]) if profile.transform else 1.0
-    transform = profile.transform and [round(value / (1e-4 * pixel)) for value in profile.transform]
-    return json.dumps(
-        [
-            [profile.height, profile.width],
-            None if crs is None else crs.to_epsg() or profile.crs,
-            transform,
-            profile.dtype,
-            profile.nodata,
-            sorted(f"{name} {factor}" for name, factor in zip(scene.meanings, factors)),
-        ]
-    )
-
-
-def _store_name(item: Item, scene: Scene, by: str) -> str:
-    if by == "item":
-        return f"{_plain(Path(item.name).stem)}.zarr"
-    tile = tile_of(item, scene) if by == "tile" else None
-    return f"{tile or _grid_name(scene)}.zarr"
-
-
-def tile_of(item: Item, scene: Scene) -> str | None:
-    """The MGRS tile that tags, or names of files and folders, tell."""
-    tags = {name.upper(): value for date in scene.tags for name, value in date.get("", {}).items()}
-    texts = [tags[name].upper().removeprefix("MGRS-") for name in _TILE_TAGS if name in tags]
-    parts = item.paths[0].replace("\\", "/").split("/")
-    for text in (*texts, *reversed(parts[-4:])):
-        found = _TILE.findall(re.sub(r"[_.]", " ", text))
-        if found:
-            return str(found[-1])
-    return None
-
-
-def _grid_name(scene: Scene) -> str:
-    """A name by place: CRS, corner, size of a pixel and of the scene."""
-    profile = scene.profile
-    epsg = None if profile.crs is None else CRS.from_wkt(profile.crs).to_epsg()
-    size = f"{profile.height}x{profile.width}"
-    if profile.transform is None:
-        return f"grid_{size}"
-    a, _, c, _, _, f = profile.transform
-    return _plain(f"epsg{epsg or 'none'}_{c:.7g}_{f:.7g}_{abs(a):.6g}_{size}")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip(".") or "item"
-
-
-# --- stores ---
+from eozip.store.writer import pixels_of
 
 
 @dataclass(frozen=True)
@@ -360,7 +49,9 @@ class Job:
         shard: index.
         first: position in the store of the first of these dates.
         joins: whether the shard has dates already; `grows`: whether the store has.
-        items: position among the store's new inputs of each of the dates' inputs.
+        items: for each of the dates, positions among the store's new inputs of those that it is of.
+        mask: what hides pixels of these dates, as `mask_text` says; None: nothing does.
+        purposes: that every chunk of a new store serves.
     """
 
     out: str
@@ -376,7 +67,10 @@ class Job:
     first: int
     joins: bool
     grows: bool
-    items: tuple[int, ...]
+    items: tuple[tuple[int, ...], ...]
+    mask: Scene | None = None
+    mask_text: str = ""
+    purposes: tuple[str, ...] = ()
 
     @property
     def raw(self) -> int:
@@ -401,6 +95,8 @@ class StorePlan:
         codec: with everything it is asked for.
         grid: of the store with the new dates.
         facts: provenance.
+        asked: the settings.
+        mask: what hides pixels of the new dates; None: nothing does.
         parts: what jobs left, by shard.
         waiting: jobs that are being done; `planned`: whether all were given out.
         bad: reasons of inputs that turned out to be unreadable while they were coded.
@@ -415,6 +111,8 @@ class StorePlan:
     codec: EozipChunkCodec
     grid: Grid
     facts: dict[str, Any]
+    asked: Asked
+    mask: Scene | None = None
     parts: dict[Shape, dict[str, Any]] = field(default_factory=dict)
     waiting: int = 0
     bad: dict[str, str] = field(default_factory=dict)
@@ -453,15 +151,32 @@ class StorePlan:
                 begin > shard[0] * step,
                 self.found is not None,
                 tuple(owners[part]),
+                None if self.mask is None else scene_dates(self.mask, part),
+                self.asked.mask or "",
+                self.asked.purposes or (),
             )
 
-    def _owners(self) -> list[int]:
-        """[T] which input each new date is of; dates of a scene are in time order, as are inputs."""
-        by_file = {
-            (file, date): k for k, one in enumerate(self.seen) for file, date in zip(one.files, one.dates)
-        }
-        dates = [None if date is None else date.isoformat() for date in self.joined.scene.dates]
-        return [by_file[file, date] for file, date in zip(file_names(self.joined.scene), dates)]
+    def _owners(self) -> list[tuple[int, ...]]:
+        """[T] which inputs each new date is of: several where they were merged into one."""
+        by_path: dict[str, set[int]] = {}
+        for k, one in enumerate(self.seen):
+            for path in one.paths:
+                by_path.setdefault(path, set()).add(k)
+        scene, days = self.joined.scene, days_of(self.joined.scene)
+        owners = []
+        for date, day in enumerate(days):
+            held = sorted(
+                set().union(*(by_path[path] for path in paths_of(scene_dates(scene, slice(date, date + 1)))))
+            )
+            when = scene.dates[date]
+            is_of = [k for k in held if (None if when is None else when.isoformat()) in self.seen[k].dates]
+            merged = [k for k in held if day in self.seen[k].days]
+            owners.append(tuple(merged if self.asked.mosaic else is_of))
+        return owners
+
+    def holding(self) -> Holding | None:
+        """The purposes of a new store; None where there are none."""
+        return holding_of(self.asked.purposes, self.joined, self.order, self.codec)
 
     def _id(self, shard: Shape, part: slice, installed: Mapping[str, Any]) -> str:
         owners = self._owners()[part]
@@ -472,18 +187,47 @@ class StorePlan:
             self.grid.per_shard,
             shard,
             self.first if shard[0] * self.grid.shard[0] < self.first else 0,
-            [self.seen[k].print for k in owners],
+            [[self.seen[k].print for k in of_date] for of_date in owners],
             file_names(self.joined.scene)[part],
             dict(installed),
+            self.asked.mask,
+            self.asked.purposes,
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
-def grouped(seen: Sequence[Seen]) -> dict[str, list[Seen]]:
-    """Inputs by store, stores by name."""
+def holding_of(
+    purposes: Sequence[str] | None, found: Joined, order: Sequence[int], codec: EozipChunkCodec
+) -> Holding | None:
+    """What the chunks of a new store serve; None where nothing was asked for.
+
+    Raises:
+        InputError: purposes that these bands cannot have.
+    """
+    if not purposes:
+        return None
+    hold = Holding(parse_purposes(list(purposes)), pixels_of(found.scene.select(order), codec))
+    hold.check()
+    return hold
+
+
+def grouped(seen: Sequence[Seen], held: Mapping[str, Mapping[str, Any]], by: str) -> dict[str, list[Seen]]:
+    """Inputs by store, stores by name.
+
+    Args:
+        seen: the inputs.
+        held: those that are archived already, with their stores.
+        by: of the settings; a store for each input gets a name that no other has.
+    """
     stores: dict[str, list[Seen]] = {}
+    taken = {one["store"] for one in held.values()}
     for one in seen:
-        stores.setdefault(one.store, []).append(one)
+        name = one.store
+        if by == "item" and (name in stores or name in taken):
+            name = (
+                f"{name.removesuffix('.zarr')}_{hashlib.sha256(one.item.name.encode()).hexdigest()[:8]}.zarr"
+            )
+        stores.setdefault(name, []).append(one)
     return dict(sorted(stores.items()))
 
 
@@ -507,41 +251,90 @@ def plan_store(
     if not left:
         record.forget_jobs(name)
         return None, {}
-    fit, failed = _fitting(left, found)
-    if not fit:
-        return None, failed
+    fit, failed = _fitting(left, found, asked.mosaic is not None)
     try:
-        plan = _settled(name, fit, found, asked)
+        return (_settled(name, fit, found, asked) if fit else None), failed
+    except EozipError as error:
+        fit, apart = _without_culprits(fit, asked, error)
+        failed |= apart
+    try:
+        return (_settled(name, fit, found, asked) if fit else None), failed
     except EozipError as error:
         return None, failed | {one.item.name: str(error) for one in fit}
-    return plan, failed
+
+
+def _without_culprits(seen: list[Seen], asked: Asked, error: EozipError) -> tuple[list[Seen], dict[str, str]]:
+    """Inputs that can share a store with the first of them, and why others cannot; none where that explains nothing."""
+    groups: dict[Any, list[Seen]] = {}
+    for k, one in enumerate(seen):
+        groups.setdefault(one.days if asked.mosaic else k, []).append(one)
+    first, *others = groups.values()
+    kept = list(first)
+    apart: dict[str, str] = {}
+    for group in others:
+        try:
+            opened([one.item for one in (*first, *group)], asked)
+            kept += group
+        except EozipError as reason:
+            apart |= {one.item.name: str(reason) for one in group}
+    if len(groups) == 1 or not apart:
+        return [], {one.item.name: str(error) for one in seen}
+    return kept, apart
 
 
 def _not_held(record: Record, name: str, seen: Sequence[Seen], found: Description | None) -> list[Seen]:
     """Inputs that a store does not have; those that it has, under another name or by a killed run, are noted."""
+    if found is not None:
+        record.hold(name, record.published(name, found.grid.shape[0]))
     have = set(zip(found.files, found.dates)) if found else set()
-    held = [one for one in seen if set(zip(one.files, one.dates)) <= have]
+    known = record.held(name)
+    held = [one for one in seen if one.item.name in known or set(zip(one.files, one.dates)) <= have]
     if held:
         record.hold(name, {one.item.name: one.noted() for one in held})
     return [one for one in seen if one not in held]
 
 
-def _fitting(seen: list[Seen], found: Description | None) -> tuple[list[Seen], dict[str, str]]:
+def _fitting(seen: list[Seen], found: Description | None, merges: bool) -> tuple[list[Seen], dict[str, str]]:
     """Inputs in the order of their dates, without those that cannot share a store with the others."""
     failed: dict[str, str] = {}
     counts = Counter(one.grid for one in seen)
     common = max(counts, key=lambda grid: counts[grid])  # of equals the first
     last = max((date for date in found.dates if date is not None), default="") if found else ""
+    day = _last_day(found) if found is not None and merges else ""
     files: dict[tuple[str, str | None], str] = {}
     fit: list[Seen] = []
     for one in sorted(seen, key=lambda one: (one.dates[0] or "", one.item.name)):
-        reason = _reason(one, common, len(seen), last, files)
+        reason = _reason(one, common, len(seen), last, files) or _merged_before(one, day)
         if reason is None:
             fit.append(one)
             files |= dict.fromkeys(zip(one.files, one.dates), one.item.name)
         else:
             failed[one.item.name] = reason
     return fit, failed
+
+
+def _last_day(found: Description) -> str:
+    """The solar day of a store's last date, or "" where that is unknown."""
+    profile = found.profile
+    place = {
+        "height": profile.height,
+        "width": profile.width,
+        "transform": profile.transform,
+        "crs": profile.crs,
+    }
+    days = [
+        solar_day(datetime.fromisoformat(date), place).isoformat() for date in found.dates if date is not None
+    ]
+    return max(days, default="")
+
+
+def _merged_before(one: Seen, last: str) -> str | None:
+    if not last or min(day or "" for day in one.days) > last:
+        return None
+    return (
+        f"{one.item.name}: expected a solar day after {last}, the last of {one.store}, got {one.days[0]}; a date that is in "
+        "a store is never merged again: give all files of a day to one run"
+    )
 
 
 def _reason(
@@ -565,34 +358,51 @@ def _reason(
 
 
 def _settled(name: str, seen: list[Seen], found: Description | None, asked: Asked) -> StorePlan:
+    """A plan of inputs that fit.
+
+    Raises:
+        EozipError: they do not fit each other, or the settings do not suit them.
+    """
     items = [one.item for one in seen]
     if found is not None:
-        source = product_of(items, asked, None if found.product else found.codec.offset)
+        offset = None if found.product else found.codec.offset
+        source, mask = opened(items, asked, offset, as_stored(found).get("lattice"))
         new = new_dates(found, source)
         check_append(found, new, {})
+        _check_mask(found.codec, mask)
         grid = replace(found.grid, shape=(found.grid.shape[0] + new.scene.shape[0], *found.grid.shape[1:]))
         order = tuple(new.positions[i] for i in stored_order(found))
-        return StorePlan(name, seen, found, new.joined, order, new, found.codec, grid, {})
-    product = product_of(items, asked)
+        return StorePlan(name, seen, found, new.joined, order, new, found.codec, grid, {}, asked, mask)
+    product, mask = opened(items, asked)
     given = joined(product, asked.nodata)
+    is_of_values = product.scenes[0].lattice is not None
     wanted = make_request(
         given.scene,
         asked.codec,
-        quality=asked.quality,
-        target_psnr=asked.target_psnr,
-        max_error=asked.max_error,
+        **asked.quality_asked,
         sensor=asked.sensor,
-        nodata=asked.nodata,
-        offset=asked.offset,
+        nodata=None if is_of_values else asked.nodata,
+        offset=None if is_of_values else asked.offset,
         gop=asked.gop,
         likely=product.sensor,
     )
     given = joined(given.product, wanted.codec.nodata)
-    codec = replace(wanted.codec, grids=given.grids(wanted.order))
+    quality = None if asked.purposes else wanted.codec.quality
+    codec = replace(wanted.codec, quality=quality, grids=given.grids(wanted.order))
     grid = plan(given.scene.shape, asked.chunk, asked.gop, alignment=alignment(codec.grids))
     problem = samples_problem([min(pair) for pair in zip(grid.shape, grid.chunk)])
     if problem:
         raise InputError(
             f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
         )
-    return StorePlan(name, seen, None, given, wanted.order, None, codec, grid, dict(wanted.facts))
+    _check_mask(codec, mask)
+    settled = StorePlan(
+        name, seen, None, given, wanted.order, None, codec, grid, dict(wanted.facts), asked, mask
+    )
+    settled.holding()
+    return settled
+
+
+def _check_mask(codec: EozipChunkCodec, mask: Scene | None) -> None:
+    if mask is not None:
+        check_droppable(codec.codec)

@@ -2,6 +2,7 @@
 
 settings.json             what was asked for when the archive was begun; a run with other settings is refused
 jobs/STORE/c.T.0.Y.X      a finished job of a store that is not published yet
+jobs/STORE/items          inputs of a store that is being published
 stores/STORE              which inputs a store holds, with their fingerprints
 failed.json               inputs that were set aside, with their reasons
 run                       who writes at this moment; only while a run lives
@@ -138,7 +139,17 @@ class Record:
 
     def hold(self, store: str, items: Mapping[str, Mapping[str, Any]]) -> None:
         """Notes inputs that a published store holds."""
-        self.keys.put(f"{FOLDER}/stores/{store}", _as_bytes({"items": {**self.held(store), **items}}))
+        if items:
+            self.keys.put(f"{FOLDER}/stores/{store}", _as_bytes({"items": {**self.held(store), **items}}))
+
+    def announce(self, store: str, dates: int, items: Mapping[str, Mapping[str, Any]]) -> None:
+        """Says which inputs a store that is about to be published holds, and how many dates it has then."""
+        self.keys.put(f"{FOLDER}/jobs/{store}/items", _as_bytes({"dates": dates, "items": items}))
+
+    def published(self, store: str, dates: int) -> dict[str, dict[str, Any]]:
+        """Inputs of a store of so many dates that was published by a run which was killed before it noted them."""
+        told = self._document(f"{FOLDER}/jobs/{store}/items") or {}
+        return told.get("items", {}) if told.get("dates") == dates else {}
 
     def forget_jobs(self, store: str) -> None:
         """A store is published, and its jobs say nothing more."""

@@ -6,7 +6,6 @@ so in the record; whoever is killed, the next run finds what is missing by the r
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import deque
@@ -16,41 +15,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eozip import arguments
-from eozip.archive.cluster import bounded, check_workers, difference, installed, losses_named, opened_cluster
-from eozip.archive.plan import (
-    Asked,
-    Item,
-    Job,
-    Seen,
-    StorePlan,
-    grouped,
-    items_of,
-    look_at,
-    plan_store,
-    read_all,
-)
+from eozip.archive.asked import Asked, asked_for
+from eozip.archive.cluster import bounded, check_workers, losses_named, opened_cluster
+from eozip.archive.inputs import Item, Seen, items_of
+from eozip.archive.plan import Job, StorePlan, grouped, plan_store
+from eozip.archive.publish import gathered, publish
 from eozip.archive.record import RUN, Record, clear_parts, open_record
-from eozip.errors import ClusterError, EozipError, InputError, OutputError, WeightsError
-from eozip.keys import PlaceLike, keys_of, only_writer, place, token_of
+from eozip.archive.work import do_job, look
+from eozip.errors import ClusterError, EozipError, OutputError, WeightsError
+from eozip.keys import PlaceLike, only_writer
 from eozip.raster.files import PathLike
-from eozip.store.append import append_run, check_layers, grown_facts, new_nodes, put_shard
-from eozip.store.codec import BITSTREAM, EozipChunkCodec
-from eozip.store.coding import Run, stream_offsets, tally_of
-from eozip.store.description import Description, describe
-from eozip.store.documents import ARRAY, GROUP
-from eozip.store.holding import held_by
-from eozip.store.joined import Joined, dates_of
-from eozip.store.layers import placed, put_values
-from eozip.store.metadata import band_labels, metadata_keys
-from eozip.store.native import alignment, samples
-from eozip.store.pixels import open_pixels
-from eozip.store.records import extras_of, grown
-from eozip.store.repair import grown_record, rewritten_keys
-from eozip.store.shards import pack_shard
-from eozip.store.spread import add_part, coded_shard, part_of
+from eozip.store.coding import Run
 from eozip.store.tally import psnr_of
-from eozip.store.writer import run_facts
 
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
 
@@ -122,7 +98,14 @@ def archive(
     nodata: int | None = None,
     chunk: int | None = None,
     gop: int = 4,
+    budgets: int | Sequence[int] | None = None,
+    assets: Sequence[str] | None = None,
+    mosaic: str | None = None,
+    lattice: float | Sequence[float] | None = None,
+    mask: str | None = None,
+    purposes: str | Sequence[str] = (),
     workers: int | None = None,
+    threads: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
     progress: Progress = lambda done, total: None,
@@ -139,8 +122,13 @@ def archive(
         codec: full id or short name; as for `eozip.encode_store`, and so are the settings below.
         by: "tile" puts inputs of one tile into one store (of one place, where no tile is known), "grid" those of one place,
             "item" each into its own.
-        quality: see `codec`; likewise `target_psnr`, `max_error`, `bands`, `sensor`, `offset`, `nodata`, `chunk`, `gop`.
+        quality: see `codec`; likewise `target_psnr`, `max_error`, `bands`, `sensor`, `offset`, `nodata`, `chunk`, `gop`,
+            `budgets`, `assets` and `lattice`.
+        mosaic: "solar-day" merges inputs of one tile and one solar day into one date.
+        mask: what clouds hide, on which nothing is spent: "scl:3,8,9,10" or "prob:0.4", from a layer or band of each input.
+        purposes: what every chunk must be good for, instead of a quality: "ndvi<0.02", "psnr>=42".
         workers: processes on this machine; None: as many as cores.
+        threads: CPU threads of each of them; None: the cores shared out.
         scheduler: address of a Dask scheduler instead.
         retry_failed: try inputs again that a run before set aside.
         progress: called with bytes of pixels coded, and in all as far as they are planned.
@@ -154,29 +142,37 @@ def archive(
         OutputError: `out` holds something else, or cannot be written.
         ClusterError: the scheduler does not answer or went away, or workers have another eozip or other weights.
     """
-    asked = Asked(
-        by,
-        arguments.text("codec", codec),
-        quality,
-        target_psnr,
-        max_error,
-        None if bands is None else tuple(arguments.choice("bands", bands) or ()),
-        sensor,
-        offset,
-        nodata,
-        chunk,
-        gop,
+    asked = asked_for(
+        {
+            "by": by,
+            "codec": codec,
+            "quality": quality,
+            "target_psnr": target_psnr,
+            "max_error": max_error,
+            "bands": bands,
+            "sensor": sensor,
+            "offset": offset,
+            "nodata": nodata,
+            "chunk": chunk,
+            "gop": gop,
+            "budgets": budgets,
+            "assets": assets,
+            "mosaic": mosaic,
+            "lattice": lattice,
+            "mask": mask,
+            "purposes": purposes,
+        }
     )
     record = open_record(out)
     wanted = items_of(items)
     if isinstance(record.where, Path):
         record.where.mkdir(parents=True, exist_ok=True)
     with only_writer(record.where, RUN) as token:
-        record.settle(_settings(asked))
+        record.settle(asked.settings())
         clear_parts(record)
         made = _Archive(record, asked, token, progress, note)
         try:
-            with opened_cluster(workers, scheduler, note) as client, losses_named(client):
+            with opened_cluster(workers, scheduler, note, threads) as client, losses_named(client):
                 record.status.dashboard = client.dashboard_link
                 return made.run(client, wanted, retry_failed)
         finally:
@@ -184,13 +180,6 @@ def archive(
                 record.status.state = "stopped"
                 with suppress(EozipError, OSError):
                     record.tell(now=True)
-
-
-def _settings(asked: Asked) -> dict[str, Any]:
-    """As they are compared by the next run; with the weights that the codec's name stands for now."""
-    table = asdict(asked)
-    table["bands"] = None if asked.bands is None else list(asked.bands)
-    return {**table, "bitstream": BITSTREAM}
 
 
 # --- the client ---
@@ -223,7 +212,7 @@ class _Archive:
         status.done, status.failed = status.skipped, len(self._failed.keys() & names)
         self._record.tell(now=True)
         seen = self._looked_at(client, fresh)
-        self._coded(client, grouped(seen))
+        self._coded(client, grouped(seen, held, self._asked.by))
         self._record.fail(self._failed)
         status.state, status.failed = "finished", len(self._failed.keys() & names)
         status.done = status.items - status.failed
@@ -247,7 +236,7 @@ class _Archive:
         """What a look at each input found; those that cannot be read are set aside. In the order given."""
         found: dict[str, Seen] = {}
         for item, result in bounded(
-            client, _look, ((one, (one, self._asked)) for one in items), self._threads(client)
+            client, look, ((one, (one, self._asked)) for one in items), self._threads(client)
         ):
             if isinstance(result, Exception):
                 self._set_aside({item.name: str(result) or type(result).__name__})
@@ -312,9 +301,10 @@ class _Archive:
             raise result
         if isinstance(result, Exception):
             reason = f"could not be coded: {type(result).__name__}: {result}"
-            plan.bad |= {plan.seen[k].item.name: reason for k in job.items}
+            plan.bad |= {plan.seen[k].item.name: reason for of_date in job.items for k in of_date}
         elif "bad" in result:
-            plan.bad |= {plan.seen[job.items[int(k)]].item.name: text for k, text in result["bad"].items()}
+            for date, reason in result["bad"].items():
+                plan.bad |= {plan.seen[k].item.name: reason for k in job.items[int(date)]}
         else:
             plan.parts[job.shard] = result
             self._totals.jobs += 1
@@ -336,7 +326,7 @@ class _Archive:
             if left:
                 again.append((plan.name, left))
             return
-        run = _gathered(plan)
+        run = gathered(plan)
         publish(self._record, plan, run)
         self._record.hold(plan.name, {one.item.name: one.noted() for one in plan.seen})
         self._record.forget_jobs(plan.name)
@@ -386,214 +376,3 @@ class _Archive:
             psnr_mean=psnr_of(totals.squares, totals.pixels),
             seconds=time.perf_counter() - started,
         )
-
-
-def _gathered(plan: StorePlan) -> Run:
-    """What one run over all new dates would know, summed in the order of the shards."""
-    run = _empty_run(plan)
-    for shard in plan.shards():
-        part = plan.parts[shard]
-        start = max(shard[0] * plan.grid.shard[0], plan.first) - plan.first
-        add_part(run, part, start)
-    return run
-
-
-def _empty_run(plan: StorePlan) -> Run:
-    if plan.found is not None and plan.new is not None:
-        return append_run(plan.found, plan.new, lambda done, total: None, None)
-    tally = tally_of(plan.codec, plan.joined.scene, plan.order)
-    return Run(
-        plan.codec, plan.grid, tally, lambda done, total: None, offsets=stream_offsets(plan.joined.scene)
-    )
-
-
-class _Plain:
-    """A container that does nothing at its end."""
-
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def check(self) -> None:
-        """Nothing is kept back."""
-
-
-class _Put(_Plain):
-    """A container whose keys are written at once, into one store of an archive."""
-
-    def __init__(self, record: Record, store: str) -> None:
-        super().__init__()
-        self._record, self._store = record, store
-
-    def put(self, key: str, data: bytes) -> None:
-        self._record.keys.put(f"{self._store}/{key}", data)
-        self.keys.append(key)
-
-
-def publish(record: Record, plan: StorePlan, run: Run) -> None:
-    """Writes all of a store but its shards, and the group's document last.
-
-    Raises:
-        OutputError: somebody else put a store there.
-    """
-    container = _Put(record, plan.name)
-    keys = (
-        _new_keys(plan, run, container)
-        if plan.found is None
-        else _grown_keys(plan, plan.found, run, container)
-    )
-    group = keys.pop(GROUP)
-    for key, data in keys.items():
-        container.put(key, data)
-    if plan.found is None:
-        _clear(record, plan, container.keys)
-        if not record.keys.create(f"{plan.name}/{GROUP}", group):
-            raise OutputError(
-                f"{record.store(plan.name)} exists by now, and was not before; it stays as it is: choose another folder"
-            )
-    else:
-        _clear_behind(record, plan)
-        record.keys.put(f"{plan.name}/{GROUP}", group)
-
-
-def _new_keys(plan: StorePlan, run: Run, container: _Put) -> dict[str, bytes]:
-    scene = plan.joined.scene
-    layers = placed(plan.joined.product.beside, scene, plan.grid, alignment(plan.codec.grids))
-    labels = band_labels(scene.select(plan.order), plan.codec.sensor)
-    extras = extras_of(plan.joined, layers, samples(plan.grid.shape, plan.codec.grids), labels)
-    if extras is not None:
-        run.beside_bytes = put_values(container, extras.layers)
-    facts = run_facts(run, plan.facts)
-    return metadata_keys(scene, plan.order, plan.grid, plan.codec, facts, run.date_dropped(), extras=extras)
-
-
-def _grown_keys(plan: StorePlan, found: Description, run: Run, container: _Put) -> dict[str, bytes]:
-    new = plan.new
-    if new is None:
-        raise ValueError("a store that grows has new dates")
-    layers = placed(new.joined.product.beside, new.joined.scene, run.grid, alignment(found.codec.grids))
-    with open_pixels(found) as pixels:
-        check_layers(pixels.files, layers)
-        run.beside_bytes = put_values(container, layers, run.first)
-        product = grown(found, new.joined, new.positions, new.offsets, layers)
-        more = sum(part["more"] for part in plan.parts.values())
-        grown_to = grown_record(found, new.scene, grown_facts(found, run, more), product)
-        keys = rewritten_keys(pixels.files, grown_to, new_nodes(found, new, layers, run.grid.shape[0]))
-    return {**{key: data for key, data in keys.items() if key != GROUP}, GROUP: keys[GROUP]}
-
-
-def _clear(record: Record, plan: StorePlan, written: Sequence[str]) -> None:
-    """Removes keys of a plan that was given up: of other inputs, killed before its store was published."""
-    shards = {f"{ARRAY}/{plan.grid.key(shard)}" for shard, part in plan.parts.items() if part["streams"]}
-    wanted = {f"{plan.name}/{key}" for key in (*written, *shards)}
-    record.keys.remove([key for key in record.keys.sizes(f"{plan.name}/") if key not in wanted])
-
-
-def _clear_behind(record: Record, plan: StorePlan) -> None:
-    """The same of an append: shards behind the last date."""
-    below = f"{plan.name}/{ARRAY}/c/"
-    last = max(shard[0] for shard in plan.shards())
-    firsts = ((key, key.removeprefix(below).partition("/")[0]) for key in record.keys.sizes(below))
-    record.keys.remove([key for key, first in firsts if first.isdigit() and int(first) > last])
-
-
-# --- the workers ---
-
-
-def _look(item: Item, asked: Asked) -> Seen | str:
-    """What a worker finds in an input, or why it cannot be read."""
-    try:
-        return look_at(item, asked)
-    except (EozipError, OSError) as error:
-        return str(error)
-
-
-def do_job(job: Job) -> dict[str, Any]:
-    """Codes one shard, writes it, and says so in the record.
-
-    Returns:
-        what the client needs to know of it; `bad` holds the dates, counted from the job's first, that cannot be read.
-
-    Raises:
-        ClusterError: this worker has another eozip or other weights than the client, or the client's run is over.
-        OutputError: it cannot be written.
-    """
-    codec = EozipChunkCodec.from_dict(dict(job.codec))
-    here = installed(codec.codec)
-    if here != job.installed:
-        raise ClusterError(difference("this worker", job.installed, here))
-    try:
-        run, shard, more, streams = _shard_of(job, codec)
-    except InputError as error:
-        bad = _unreadable(job.joined)
-        if not bad:
-            bad = {str(k): str(error) for k in range(len(job.items))}
-        return {"bad": bad}
-    return _written(job, _part(job, run, shard, more, streams), shard)
-
-
-def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int, int]:
-    """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
-    shard = job.shard
-    # what a store holds, its new dates hold too
-    hold = held_by(describe(place("out", job.out) / job.store)) if job.grows else None
-    run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold)
-    if not job.joins:
-        return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
-    kept = _Kept()
-    with open_pixels(describe(place("out", job.out) / job.store)) as pixels:
-        more = put_shard(run, pixels, kept, shard, streams)
-    return run, kept.data, more, len(streams)
-
-
-class _Kept(_Plain):
-    """A container that keeps the one key put into it."""
-
-    data: bytes | None = None
-
-    def put(self, key: str, data: bytes) -> None:
-        self.data = data
-
-
-def _part(job: Job, run: Run, shard: bytes | None, more: int, streams: int) -> dict[str, Any]:
-    """What a finished job leaves in the record, ready for JSON."""
-    return {
-        "id": job.id,
-        "bytes": len(shard or b""),
-        "sha256": hashlib.sha256(shard or b"").hexdigest(),
-        "streams": streams,
-        "more": more,
-        **part_of(run),
-    }
-
-
-def _written(job: Job, part: dict[str, Any], shard: bytes | None) -> dict[str, Any]:
-    """Writes the shard, then the record; a record of other content goes first, so that it never stands for these bytes."""
-    where = place("out", job.out)
-    record = Record(where, keys_of(where))
-    if token_of(record.keys.get(RUN)) != job.token:
-        raise ClusterError(f"{where}: the run that sent this job is over; nothing was written")
-    left = record.job(job.store, job.shard)
-    if left is not None and left.get("id") != job.id:
-        record.forget_job(job.store, job.shard)
-    key = f"{job.store}/{ARRAY}/{job.grid.key(job.shard)}"
-    if shard is not None:
-        record.keys.put(key, shard)
-    elif not job.joins:
-        record.keys.remove([key])
-    record.finish_job(job.store, job.shard, part)
-    return part
-
-
-def _unreadable(found: Joined) -> dict[str, str]:
-    """Dates that cannot be read, and why."""
-    bad: dict[str, str] = {}
-    for date in range(found.scene.shape[0]):
-        try:
-            for scene in dates_of(found, slice(date, date + 1)).product.scenes:
-                read_all(scene)
-        except (EozipError, OSError) as error:
-            bad[str(date)] = str(error)
-    return bad

@@ -12,9 +12,13 @@ from eozip.cli.common import (
     STORE,
     CommaList,
     bytes_text,
+    check_drop_options,
     decibels,
+    drop_options,
+    for_option,
     json_option,
     many,
+    numbers_of,
     print_json,
     progress_bar,
     say,
@@ -41,6 +45,11 @@ SET_ASIDE = 4
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes on this machine. Default: as many as cores."
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of each process. Default: the cores shared out.",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler instead, such as tcp://host:8786.")
 @click.option("--retry-failed", is_flag=True, help="Try items again that a run before set aside.")
 @click.option(
@@ -56,6 +65,12 @@ SET_ASIDE = 4
 @click.option("--nodata", type=int)
 @click.option("--chunk", type=click.IntRange(min=8, max=4096))
 @click.option("--gop", type=click.IntRange(min=1, max=64), default=4, show_default=True)
+@click.option("--budgets", type=CommaList())
+@click.option("--asset", "assets", type=CommaList(), metavar="KEY,...")
+@click.option("--mosaic", type=click.Choice(["solar-day"]))
+@click.option("--lattice", type=CommaList(), metavar="STEP[,BASE]")
+@for_option
+@drop_options
 @json_option
 @click.pass_context
 def archive(
@@ -76,6 +91,8 @@ def archive(
         return
     if not items:
         raise click.UsageError("Missing argument 'ITEMS...'.")
+    check_drop_options(options["mask"], options.pop("drop"))
+    options["lattice"] = numbers_of(options["lattice"], "--lattice")
     report = _run(items, out, as_json, options)
     if as_json:
         print_json({**asdict(report), "ok": report.ok})

@@ -275,6 +275,31 @@ def shares(counts: Sequence[int] | None, pixels: int) -> list[float]:
     return [count / pixels for count in counts or ()]
 
 
+def numbers_of(given: list[str | int] | None, option: str) -> list[float] | None:
+    """Numbers of a list that a person gave; None of none.
+
+    Raises:
+        click.BadParameter: some are none.
+    """
+    try:
+        return None if given is None else [float(text) for text in given]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"expected numbers, got {','.join(map(str, given or []))}", param_hint=option
+        ) from error
+
+
+for_option = click.option(
+    "--for",
+    "purposes",
+    multiple=True,
+    metavar="PURPOSE",
+    help="What it must be good for, instead of a quality: 'ndvi<0.02' (any formula of bands; 95 % of the pixels, or "
+    "mean(), rms(), p99(), max()), 'psnr>=42', 'angle<2', 'max-error<=20', 'agreement>=99%', 'size<100MB', "
+    "'ratio>=50'; may be repeated.",
+)
+
+
 def purpose_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a store must be good for."""
     command = click.option(
@@ -283,15 +308,7 @@ def purpose_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="Raster of classes on the scene's grid, for the purpose 'agreement>=99%'.",
     )(command)
-    return click.option(
-        "--for",
-        "purposes",
-        multiple=True,
-        metavar="PURPOSE",
-        help="What it must be good for, instead of a quality: 'ndvi<0.02' (any formula of bands; 95 % of the pixels, or "
-        "mean(), rms(), p99(), max()), 'psnr>=42', 'angle<2', 'max-error<=20', 'agreement>=99%', 'size<100MB', "
-        "'ratio>=50'; may be repeated.",
-    )(command)
+    return for_option(command)
 
 
 def worst_text(value: float | None) -> str:

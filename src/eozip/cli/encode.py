@@ -20,6 +20,7 @@ from eozip.cli.common import (
     dropped_lines,
     json_option,
     many,
+    numbers_of,
     overwrite_option,
     print_json,
     progress_bar,
@@ -140,7 +141,7 @@ def encode(
     IN is a GeoTIFF, several (dates), files of one band each, a folder of them, a .SAFE product (folder or zip), or a STAC
     item or item collection (file or URL). OUT is a .zarr directory or a .zarr.zip file.
     """
-    options["lattice"] = _numbers(options["lattice"])
+    options["lattice"] = numbers_of(options["lattice"], "--lattice")
     has_item = options.pop("stac")
     if options.pop("dry_run"):
         _dry_run(inputs, options)
@@ -168,15 +169,6 @@ def _write_item(out: Place, overwrite: bool) -> Path:
     from eozip.store.stac import write_item
 
     return write_item(out, overwrite)
-
-
-def _numbers(given: list[str | int] | None) -> list[float] | None:
-    try:
-        return None if given is None else [float(text) for text in given]
-    except ValueError as error:
-        raise click.BadParameter(
-            f"expected numbers, got {','.join(map(str, given or []))}", param_hint="--lattice"
-        ) from error
 
 
 def _dry_run(inputs: tuple[str, ...], options: dict[str, Any]) -> None:

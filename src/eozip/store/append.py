@@ -410,7 +410,7 @@ def grown_facts(found: Description, run: Run, more: int) -> dict[str, Any]:
 def _dropped(found: Description, run: Run) -> dict[str, Any]:
     """Of dates without a mask nothing was dropped."""
     old = found.facts.get("date_dropped")
-    if old is None and run.drop is None:
+    if old is None and not run.is_masked:
         return {}
     return {"date_dropped": [*(old or [0] * run.first), *run.tally.dropped.tolist()]}
 

@@ -51,6 +51,7 @@ class Run:
         drop: mask of the dates written, of which cells that are hidden altogether are not coded; None: none.
         offsets: [T written] radiometric offset that streams of a date say; empty: the codec's.
         hold: purposes that every chunk serves; None: none.
+        is_masked: whether `drop`, or that of others whose sums gather here, hides pixels.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
 
@@ -62,6 +63,7 @@ class Run:
     drop: MaskReader | None = None
     offsets: tuple[int, ...] = ()
     hold: Holding | None = None
+    is_masked: bool = False
     done: int = 0
     empty: int = 0
     missed: int = 0
@@ -73,6 +75,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.date_bits = np.zeros(self.tally.dates)
+        self.is_masked |= self.drop is not None
 
     def windows(self, shard: Shape) -> Iterator[list[Window]]:
         """The chunks of a shard that get new dates, with these dates alone, a row of chunks at a time."""
@@ -91,12 +94,12 @@ class Run:
 
     def date_dropped(self) -> list[int] | None:
         """As in `Summary`."""
-        return None if self.drop is None else self.tally.dropped.tolist()
+        return self.tally.dropped.tolist() if self.is_masked else None
 
     def dropped_share(self) -> float | None:
         """As in `Summary`."""
         pixels = self.tally.dates * math.prod(self.grid.shape[2:])
-        return None if self.drop is None else int(self.tally.dropped.sum()) / pixels
+        return int(self.tally.dropped.sum()) / pixels if self.is_masked else None
 
 
 def tally_of(codec: EozipChunkCodec, scene: Scene, order: Sequence[int]) -> Tally:

@@ -393,10 +393,10 @@ def encode_files(
         "lattice": lattice,
         "skip_bad": skip_bad,
     }
-    product, band = _product_and_mask(mask, inputs, bands, offset, taking)
+    product, band = product_and_mask(mask, inputs, bands, offset, taking)
     if product.scenes[0].lattice:  # its values say both
         options = replace(options, offset=None, nodata=None)
-    with _opened_mask(mask, product.scenes[0], band) as drop:
+    with opened_mask(mask, product.scenes[0], band) as drop:
         return encode_product(product, target, options, drop)
 
 
@@ -541,13 +541,13 @@ def append_files(
     path = place("store", store)
     found = describe(path)
     offset = None if found.product else found.codec.offset
-    product, band = _product_and_mask(mask, inputs, bands, offset, _as_stored(found))
+    product, band = product_and_mask(mask, inputs, bands, offset, as_stored(found))
     _tell(product.notes, note)
-    with _opened_mask(mask, product.scenes[0], band) as drop:
+    with opened_mask(mask, product.scenes[0], band) as drop:
         return append_store(path, product, asked=asked, drop=drop, progress=progress)
 
 
-def _as_stored(found: Description) -> dict[str, Any]:
+def as_stored(found: Description) -> dict[str, Any]:
     """How new dates of a store are taken: on the lattice of the values that it holds."""
     known = found.product.lattice if found.product else None
     return {} if known is None else {"lattice": [known.step, known.base]}
@@ -558,7 +558,7 @@ def _tell(notes: Sequence[str], note: Callable[[str], None]) -> None:
         note(text)
 
 
-def _product_and_mask(
+def product_and_mask(
     mask: str | None,
     inputs: PathLike | Sequence[PathLike],
     bands: Bands,
@@ -583,7 +583,7 @@ def _product_and_mask(
     return as_product(pixels if bands is None else open_scene(inputs, bands, offset)), band
 
 
-def _opened_mask(
+def opened_mask(
     mask: str | None, scene: Scene, band: Scene | None
 ) -> AbstractContextManager[MaskReader | None]:
     """The mask on the grid of a scene; None where none was asked for."""

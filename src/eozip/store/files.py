@@ -218,6 +218,19 @@ class Container(Protocol):
     def check(self) -> None: ...
 
 
+class Plain:
+    """A container that does nothing at its end."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def check(self) -> None:
+        """Nothing is kept back."""
+
+
 def is_zip_name(path: Place) -> bool:
     """Whether the name asks for a zip file."""
     return path.name.lower().endswith(".zip")

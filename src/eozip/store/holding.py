@@ -151,6 +151,13 @@ class Holding:
         before = self.worst.get(purpose.text)
         self.worst[purpose.text] = value if before is None else worse(before, value)
 
+    def add(self, values: Mapping[str, float | None]) -> None:
+        """Counts the worst values of chunks that somebody else coded, as `found` gives them, towards `worst`."""
+        for purpose in self.by_chunk:
+            if purpose.text in values:
+                value = values[purpose.text]
+                self._note(purpose, _best(purpose) if value is None else value)
+
     def faults(self, dn: np.ndarray, decoded: np.ndarray, dropped: np.ndarray, offset: float) -> list[str]:
         """What a chunk does not serve, as sentences; its values count towards `worst`."""
         values = self.values(dn, decoded, dropped, offset)
@@ -206,6 +213,11 @@ _EXACT: Mapping[str, Any] = {
 
 def _asked(quality: int | None = None, max_error: int | None = None) -> dict[str, Any]:
     return {"quality": quality, "max_error": max_error, "target_psnr": None, "budgets": None}
+
+
+def _best(purpose: Purpose) -> float:
+    """The best value that there is."""
+    return math.inf if purpose.is_rising else 0.0
 
 
 def _worse(purpose: Purpose, before: Any, value: float | None) -> float | None:

@@ -164,28 +164,29 @@ def _one_scene(scenes: Sequence[Scene]) -> Scene:
     )
 
 
+def scene_dates(scene: Scene, part: slice) -> Scene:
+    """Some dates of a scene."""
+    return replace(
+        scene,
+        sources=scene.sources[part],
+        dates=scene.dates[part],
+        tags=scene.tags[part],
+        notes=(),
+        offsets=None if scene.offsets is None else scene.offsets[part],
+        shifts=None if scene.shifts is None else scene.shifts[part],
+    )
+
+
 def dates_of(found: Joined, part: slice) -> Joined:
     """Some dates of a product, without what lies beside its bands."""
-
-    def cut(scene: Scene) -> Scene:
-        return replace(
-            scene,
-            sources=scene.sources[part],
-            dates=scene.dates[part],
-            tags=scene.tags[part],
-            notes=(),
-            offsets=None if scene.offsets is None else scene.offsets[part],
-            shifts=None if scene.shifts is None else scene.shifts[part],
-        )
-
     product = replace(
         found.product,
-        scenes=tuple(map(cut, found.product.scenes)),
+        scenes=tuple(scene_dates(scene, part) for scene in found.product.scenes),
         acquisitions=found.product.acquisitions[part],
         beside=(),
         notes=(),
     )
-    return Joined(product, cut(found.scene), found.factors)
+    return Joined(product, scene_dates(found.scene, part), found.factors)
 
 
 class JoinedReader:

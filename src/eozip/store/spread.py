@@ -16,6 +16,7 @@ import numpy as np
 
 from eozip.errors import EozipError, InputError
 from eozip.keys import Place, RemotePath, keys_of
+from eozip.raster.masks import MaskReader
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.coding import Run, encoded_shards, stream_offsets, tally_of
 from eozip.store.documents import ARRAY
@@ -51,6 +52,7 @@ def coded_shard(
     shard: Shape,
     first: int,
     hold: Holding | None = None,
+    drop: MaskReader | None = None,
 ) -> tuple[Run, dict[Shape, bytes]]:
     """Codes the new dates of one shard.
 
@@ -62,13 +64,14 @@ def coded_shard(
         shard: index.
         first: position in the store of the first of these dates.
         hold: purposes that every chunk is to serve; None: none.
+        drop: mask of these dates, of which hidden cells are not coded; None: none.
 
     Returns:
         what the writer knows of them, and streams by position.
     """
     own = {f.name: getattr(grid, f.name) for f in fields(Grid)}
     tally = tally_of(codec, found.scene, order)
-    run = Run(codec, OneShard(**own, only=shard), tally, lambda done, total: None, first)
+    run = Run(codec, OneShard(**own, only=shard), tally, lambda done, total: None, first, drop)
     run.offsets, run.hold = stream_offsets(found.scene), hold
     with open_joined(found, order) as reader:
         coded = dict(encoded_shards(run, reader))
@@ -84,6 +87,7 @@ def part_of(run: Run) -> dict[str, Any]:
         "date_bits": [None if math.isnan(bits) else float(bits) for bits in run.date_bits],
         "qualities": [min(run.qualities), max(run.qualities)] if run.qualities else [],
         **{name: getattr(run, name) for name in COUNTS},
+        **({"worst": run.hold.found()} if run.hold is not None and run.hold.worst else {}),
     }
 
 
@@ -95,6 +99,8 @@ def add_part(run: Run, part: Mapping[str, Any], start: int) -> None:
     run.tally.dropped[dates] += np.array(part["dropped"], np.int64)
     run.date_bits[dates] += np.array([math.nan if bits is None else bits for bits in part["date_bits"]])
     run.qualities += part["qualities"]
+    if run.hold is not None:
+        run.hold.add(part.get("worst", {}))
     for name in COUNTS:
         setattr(run, name, getattr(run, name) + part[name])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -289,18 +289,17 @@ def _merged(dates: Sequence[_Picked]) -> list[_Picked]:
     groups: dict[Any, list[_Picked]] = {}
     for i, one in enumerate(dates):
         day = one.delivery.dating.date
-        key = (i,) if day is None else (_solar_day(day, one), one.delivery.tile)
+        key = (i,) if day is None else (solar_day(day, one.grids[0].header.grid), one.delivery.tile)
         groups.setdefault(key, []).append(one)
     return [_mosaic(group) for group in groups.values()]
 
 
-def _solar_day(when: datetime, one: _Picked) -> date:
-    """The day of local solar time in the middle of the raster."""
-    return (when + timedelta(hours=_longitude(one.grids[0].header) / 15)).date()
+def solar_day(when: datetime, grid: Mapping[str, Any]) -> date:
+    """The day of local solar time in the middle of a raster, of which `grid` has height, width, transform and crs."""
+    return (when + timedelta(hours=_longitude(grid) / 15)).date()
 
 
-def _longitude(header: Header) -> float:
-    grid = header.grid
+def _longitude(grid: Mapping[str, Any]) -> float:
     if grid["transform"] is None or grid["crs"] is None:
         return 0.0
     a, b, c, d, e, f = grid["transform"]

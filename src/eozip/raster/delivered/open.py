@@ -55,19 +55,34 @@ def open_product(
     known = None if offset is None else real("offset", offset)
     if known is not None and not math.isfinite(known):
         raise InputError(f"expected a whole number of DN for offset, got {offset}")
-    if mosaic not in (None, SOLAR_DAY):
-        raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
-    keys = None if assets is None else [str(key) for key in listed("assets", assets)]
-    if not isinstance(skip_bad, bool) or not isinstance(harmonise, bool):
-        raise InputError(
-            f"skip_bad, harmonise: expected True or False, got {skip_bad!r:.80}, {harmonise!r:.80}"
-        )
+    keys = check_taking(mosaic, harmonise, lattice, assets, skip_bad)
     bad = Bad(skip_bad)
     deliveries, notes = _deliveries(inputs, bands, known, keys, bad)
     if not deliveries:
         raise InputError(f"every date is damaged or incomplete: {'; '.join(bad.left_out)}")
     product = assemble(deliveries, Joining(bands, known, mosaic, harmonise, lattice_of(lattice)), notes, bad)
     return replace(product, left_out=tuple(bad.left_out), notes=(*product.notes, *bad.left_out))
+
+
+def check_taking(
+    mosaic: object, harmonise: object, lattice: object, assets: object, skip_bad: object
+) -> list[str] | None:
+    """Refuses what says nothing about how inputs are taken; see `open_product`.
+
+    Returns:
+        the keys of the assets, None for all.
+
+    Raises:
+        InputError: see above.
+    """
+    if mosaic not in (None, SOLAR_DAY):
+        raise InputError(f"mosaic: expected {SOLAR_DAY!r}, got {mosaic!r}")
+    if not isinstance(skip_bad, bool) or not isinstance(harmonise, bool):
+        raise InputError(
+            f"skip_bad, harmonise: expected True or False, got {skip_bad!r:.80}, {harmonise!r:.80}"
+        )
+    lattice_of(lattice)  # type: ignore[arg-type]
+    return None if assets is None else [str(key) for key in listed("assets", assets)]
 
 
 def lattice_of(asked: float | Sequence[float] | None) -> tuple[float, float | None] | None:

@@ -1,0 +1,159 @@
+"""What an archive is asked for, checked before any work starts; a run with other settings is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from eozip import arguments
+from eozip.chunk.encoding import check_budgeted, check_droppable
+from eozip.chunk.options import check_names, checked_options
+from eozip.codecs import registry
+from eozip.codecs.registry import ANY_SENSOR
+from eozip.errors import InputError
+from eozip.purpose import parse_purposes
+from eozip.raster.delivered.open import check_taking
+from eozip.raster.masks import parse_mask
+from eozip.sensors import named
+from eozip.sensors import names as sensor_names
+from eozip.store.codec import BITSTREAM, EozipChunkCodec
+
+BY = ("tile", "grid", "item")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an archive is asked for; see `eozip.archive.archive`.
+
+    Raises:
+        InputError: what no input could be archived with.
+    """
+
+    by: str = "tile"
+    codec: str | None = None
+    quality: float | None = None
+    target_psnr: float | None = None
+    max_error: int | None = None
+    bands: tuple[str | int, ...] | None = None
+    sensor: str | None = None
+    offset: int | None = None
+    nodata: int | None = None
+    chunk: int | None = None
+    gop: int = 4
+    budgets: tuple[int, ...] | None = None
+    assets: tuple[str, ...] | None = None
+    mosaic: str | None = None
+    lattice: tuple[float, ...] | None = None
+    mask: str | None = None
+    purposes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.by not in BY:
+            raise InputError(f"by: expected one of {', '.join(BY)}, got {self.by!r}")
+        arguments.whole("gop", self.gop, 1)
+        if self.chunk is not None:
+            arguments.whole("chunk", self.chunk, 8)
+        arguments.text("codec", self.codec)
+        check_names(self.codec, self.sensor)
+        check_taking(self.mosaic, False, self.lattice, self.assets, False)
+        checked_options(self.quality, self.target_psnr, self.max_error)
+        self._check_purposes()
+        self._check_codec()
+        self._check_mask()
+
+    @property
+    def taking(self) -> dict[str, Any]:
+        """How inputs are opened, as `eozip.raster.open_product` has it."""
+        return {"mosaic": self.mosaic, "lattice": self.lattice, "assets": self.assets}
+
+    @property
+    def quality_asked(self) -> dict[str, Any]:
+        """The ways of asking for quality."""
+        names = ("quality", "target_psnr", "max_error", "budgets")
+        return {name: getattr(self, name) for name in names}
+
+    def settings(self) -> dict[str, Any]:
+        """As the record has them: what was not asked for is left out, so that older records say the same."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return {
+            **{name: value for name, value in listed.items() if value is not None},
+            "bitstream": BITSTREAM,
+        }
+
+    def _check_codec(self) -> None:
+        """Refuses codecs that nobody knows, and numbers that no codec takes."""
+        sensor = named(self.sensor).id if self.sensor else ANY_SENSOR
+        full_id = registry.LOSSLESS if self.codec is None else self._full_id(sensor)
+        if self.budgets is not None and self.codec is not None:
+            check_budgeted(full_id)
+        EozipChunkCodec(
+            full_id, self.quality, self.target_psnr, sensor, _whole("nodata", self.nodata),
+            _whole("offset", self.offset) or 0, max_error=self.max_error, budgets=self.budgets,
+        )  # fmt: skip
+
+    def _full_id(self, sensor: str) -> str:
+        codec = str(self.codec)
+        likely = (sensor, *sensor_names()) if registry.is_listed(codec) and self.sensor is None else (sensor,)
+        return registry.resolve(codec, next((one for one in likely if registry.knows(codec, one)), sensor))
+
+    def _check_mask(self) -> None:
+        """Refuses masks that lie in one raster: an archive has many places."""
+        if self.mask is None:
+            return
+        if parse_mask(str(arguments.text("mask", self.mask))).band is None:
+            raise InputError(
+                f"mask: expected one that lies in or beside each input, such as scl:3,8,9,10 or prob:0.4, got {self.mask}: "
+                "a raster of one place is none of the others; encode that place alone"
+            )
+        if self.codec is not None:
+            check_droppable(self._full_id(named(self.sensor).id if self.sensor else ANY_SENSOR))
+
+    def _check_purposes(self) -> None:
+        """Refuses purposes that shards cannot serve one by one, and other ways of asking for quality beside them."""
+        if not self.purposes:
+            return
+        others = [name for name, value in self.quality_asked.items() if value is not None]
+        if others:
+            raise InputError(
+                f"for: expected purposes alone, got {', '.join(others)} too; say them as purposes: psnr>=42, max-error<=20"
+            )
+        for purpose in parse_purposes(list(self.purposes)):
+            if purpose.is_whole or purpose.what == "agreement":
+                raise InputError(
+                    f"for: expected purposes of every chunk, such as ndvi<0.02 or psnr>=42, got {purpose.text}: it is of a "
+                    "whole store, or needs the classes of one place; encode that store alone"
+                )
+
+
+def asked_for(options: dict[str, Any]) -> Asked:
+    """Settings as a caller gives them: lists, numbers and text.
+
+    Raises:
+        InputError: they are something else.
+    """
+    given = dict(options)
+    for name in ("bands", "assets"):
+        given[name] = _tuple(arguments.choice(name, given.get(name)))
+    budgets, lattice, purposes = (given.get(name) for name in ("budgets", "lattice", "purposes"))
+    given["budgets"] = _numbers("budgets", budgets, int)
+    given["lattice"] = _numbers("lattice", lattice, float)
+    given["purposes"] = _tuple([purposes] if isinstance(purposes, str) else list(purposes or ()))
+    return Asked(**given)
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return tuple(values) if values else None
+
+
+def _numbers(name: str, value: Any, kind: type) -> tuple[Any, ...] | None:
+    """One number or several; whole where `kind` is int."""
+    if value is None:
+        return None
+    numbers = arguments.listed(name, value) if not isinstance(value, int | float) else [value]
+    return tuple(arguments.whole(name, one) if kind is int else arguments.real(name, one) for one in numbers)
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    return None if value is None else arguments.whole(name, value)

@@ -1,0 +1,137 @@
+"""What workers of a cluster do for an archive: look at inputs, code shards."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from eozip.archive.asked import Asked
+from eozip.archive.cluster import difference, installed
+from eozip.archive.inputs import Item, Seen, look_at, read_all
+from eozip.archive.plan import Job, holding_of
+from eozip.archive.record import RUN, Record
+from eozip.errors import ClusterError, EozipError, InputError
+from eozip.keys import keys_of, place, token_of
+from eozip.raster.masks import MaskReader, open_mask, parse_mask
+from eozip.store.append import put_shard
+from eozip.store.codec import EozipChunkCodec
+from eozip.store.coding import Run
+from eozip.store.description import describe
+from eozip.store.documents import ARRAY
+from eozip.store.files import Plain
+from eozip.store.holding import held_by
+from eozip.store.joined import dates_of, scene_dates
+from eozip.store.pixels import open_pixels
+from eozip.store.shards import pack_shard
+from eozip.store.spread import coded_shard, part_of
+
+
+def look(item: Item, asked: Asked) -> Seen | str:
+    """What a worker finds in an input, or why it cannot be read."""
+    try:
+        return look_at(item, asked)
+    except (EozipError, OSError) as error:
+        return str(error)
+
+
+def do_job(job: Job) -> dict[str, Any]:
+    """Codes one shard, writes it, and says so in the record.
+
+    Returns:
+        what the client needs to know of it; `bad` holds the dates, counted from the job's first, that cannot be read.
+
+    Raises:
+        ClusterError: this worker has another eozip or other weights than the client, or the client's run is over.
+        OutputError: it cannot be written.
+    """
+    codec = EozipChunkCodec.from_dict(dict(job.codec))
+    here = installed(codec.codec)
+    if here != job.installed:
+        raise ClusterError(difference("this worker", job.installed, here))
+    try:
+        run, shard, more, streams = _shard_of(job, codec)
+    except InputError as error:
+        bad = _unreadable(job)
+        if not bad:
+            bad = {str(k): str(error) for k in range(len(job.items))}
+        return {"bad": bad}
+    return _written(job, _part(job, run, shard, more, streams), shard)
+
+
+def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int, int]:
+    """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
+    shard = job.shard
+    # what a store holds, its new dates hold too
+    if job.grows:
+        hold = held_by(describe(place("out", job.out) / job.store))
+    else:
+        hold = holding_of(job.purposes, job.joined, job.order, codec)
+    with _opened_mask(job) as drop:
+        run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold, drop)
+    if not job.joins:
+        return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
+    kept = _Kept()
+    with open_pixels(describe(place("out", job.out) / job.store)) as pixels:
+        more = put_shard(run, pixels, kept, shard, streams)
+    return run, kept.data, more, len(streams)
+
+
+def _opened_mask(job: Job) -> AbstractContextManager[MaskReader | None]:
+    if job.mask is None:
+        return nullcontext()
+    times, _, height, width = job.joined.scene.shape
+    return open_mask(parse_mask(job.mask_text), (times, height, width), job.mask)
+
+
+class _Kept(Plain):
+    """A container that keeps the one key put into it."""
+
+    data: bytes | None = None
+
+    def put(self, key: str, data: bytes) -> None:
+        self.data = data
+
+
+def _part(job: Job, run: Run, shard: bytes | None, more: int, streams: int) -> dict[str, Any]:
+    """What a finished job leaves in the record, ready for JSON."""
+    return {
+        "id": job.id,
+        "bytes": len(shard or b""),
+        "sha256": hashlib.sha256(shard or b"").hexdigest(),
+        "streams": streams,
+        "more": more,
+        **part_of(run),
+    }
+
+
+def _written(job: Job, part: dict[str, Any], shard: bytes | None) -> dict[str, Any]:
+    """Writes the shard, then the record; a record of other content goes first, so that it never stands for these bytes."""
+    where = place("out", job.out)
+    record = Record(where, keys_of(where))
+    if token_of(record.keys.get(RUN)) != job.token:
+        raise ClusterError(f"{where}: the run that sent this job is over; nothing was written")
+    left = record.job(job.store, job.shard)
+    if left is not None and left.get("id") != job.id:
+        record.forget_job(job.store, job.shard)
+    key = f"{job.store}/{ARRAY}/{job.grid.key(job.shard)}"
+    if shard is not None:
+        record.keys.put(key, shard)
+    elif not job.joins:
+        record.keys.remove([key])
+    record.finish_job(job.store, job.shard, part)
+    return part
+
+
+def _unreadable(job: Job) -> dict[str, str]:
+    """Dates that cannot be read, and why."""
+    bad: dict[str, str] = {}
+    for date in range(job.joined.scene.shape[0]):
+        part = slice(date, date + 1)
+        scenes = dates_of(job.joined, part).product.scenes
+        try:
+            for scene in (*scenes, *(() if job.mask is None else (scene_dates(job.mask, part),))):
+                read_all(scene)
+        except (EozipError, OSError) as error:
+            bad[str(date)] = str(error)
+    return bad
