@@ -8,16 +8,15 @@ from typing import Any
 
 from eozip import arguments
 from eozip.chunk.encoding import check_budgeted, check_droppable
-from eozip.chunk.options import check_names, checked_options
 from eozip.codecs import registry
 from eozip.codecs.registry import ANY_SENSOR
 from eozip.errors import InputError
-from eozip.purpose import parse_purposes
 from eozip.raster.delivered.open import check_taking
 from eozip.raster.masks import parse_mask
 from eozip.sensors import named
 from eozip.sensors import names as sensor_names
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
+from eozip.store.convert import StoreOptions
 
 BY = ("tile", "grid", "item")
 
@@ -51,13 +50,11 @@ class Asked:
     def __post_init__(self) -> None:
         if self.by not in BY:
             raise InputError(f"by: expected one of {', '.join(BY)}, got {self.by!r}")
-        arguments.whole("gop", self.gop, 1)
         if self.chunk is not None:
             arguments.whole("chunk", self.chunk, 8)
         arguments.text("codec", self.codec)
-        check_names(self.codec, self.sensor)
         check_taking(self.mosaic, False, self.lattice, self.assets, False)
-        checked_options(self.quality, self.target_psnr, self.max_error)
+        _ = self.options.goal
         self._check_purposes()
         self._check_codec()
         self._check_mask()
@@ -68,10 +65,12 @@ class Asked:
         return {"mosaic": self.mosaic, "lattice": self.lattice, "assets": self.assets}
 
     @property
-    def quality_asked(self) -> dict[str, Any]:
-        """The ways of asking for quality."""
-        names = ("quality", "target_psnr", "max_error", "budgets")
-        return {name: getattr(self, name) for name in names}
+    def options(self) -> StoreOptions:
+        """What each of the stores is asked for, as `eozip.encode_store` has it."""
+        shared = {one.name for one in fields(self)} & {one.name for one in fields(StoreOptions)}
+        return StoreOptions(
+            **{name: getattr(self, name) for name in shared - {"purposes"}}, purposes=self.purposes or ()
+        )
 
     def settings(self) -> dict[str, Any]:
         """As the record has them: what was not asked for is left out, so that older records say the same."""
@@ -111,15 +110,8 @@ class Asked:
             check_droppable(self._full_id(named(self.sensor).id if self.sensor else ANY_SENSOR))
 
     def _check_purposes(self) -> None:
-        """Refuses purposes that shards cannot serve one by one, and other ways of asking for quality beside them."""
-        if not self.purposes:
-            return
-        others = [name for name, value in self.quality_asked.items() if value is not None]
-        if others:
-            raise InputError(
-                f"for: expected purposes alone, got {', '.join(others)} too; say them as purposes: psnr>=42, max-error<=20"
-            )
-        for purpose in parse_purposes(list(self.purposes)):
+        """Refuses purposes that shards cannot serve one by one."""
+        for purpose in self.options.parsed:
             if purpose.is_whole or purpose.what == "agreement":
                 raise InputError(
                     f"for: expected purposes of every chunk, such as ndvi<0.02 or psnr>=42, got {purpose.text}: it is of a "

@@ -22,7 +22,7 @@ from eozip.raster import Scene
 from eozip.raster.delivered.assemble import solar_day
 from eozip.store.append import NewDates, check_append, new_dates, stored_order
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.convert import as_stored, make_request
+from eozip.store.convert import as_stored, request_for
 from eozip.store.description import Description, describe
 from eozip.store.documents import GROUP
 from eozip.store.grid import Grid, Shape, plan
@@ -376,16 +376,8 @@ def _settled(name: str, seen: list[Seen], found: Description | None, asked: Aske
     product, mask = opened(items, asked)
     given = joined(product, asked.nodata)
     is_of_values = product.scenes[0].lattice is not None
-    wanted = make_request(
-        given.scene,
-        asked.codec,
-        **asked.quality_asked,
-        sensor=asked.sensor,
-        nodata=None if is_of_values else asked.nodata,
-        offset=None if is_of_values else asked.offset,
-        gop=asked.gop,
-        likely=product.sensor,
-    )
+    options = replace(asked.options, offset=None, nodata=None) if is_of_values else asked.options
+    wanted = request_for(given.scene, options, gop=asked.gop, likely=product.sensor)
     given = joined(given.product, wanted.codec.nodata)
     quality = None if asked.purposes else wanted.codec.quality
     codec = replace(wanted.codec, quality=quality, grids=given.grids(wanted.order))
