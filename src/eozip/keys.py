@@ -35,6 +35,7 @@ _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "
 TRIES = 7
 """How often a request is made: with pauses of up to 0.2, 0.4, ... 6.4 seconds between them."""
 _PAUSE = 0.2
+_FOLDER_TRIES = 100  # of writing into a folder that others remove whenever it is empty
 _GAP = 1 << 16  # bytes between two ranges that are cheaper to read than another request
 _FOR_A_MOMENT = re.compile(
     r"429|\b50[0234]\b|SlowDown|Slow ?Down|TooManyRequests|ServiceUnavailable|Service Unavailable|InternalError|"
@@ -167,32 +168,40 @@ class LocalKeys:
         return dict(sorted(found.items()))
 
     def put(self, key: str, data: bytes) -> None:
-        with self._written(key, data) as part:
-            os.replace(part, self._root / key)
+        self._write(key, data, os.replace)
 
     def create(self, key: str, data: bytes) -> bool:
-        with self._written(key, data) as part:
-            try:
-                os.link(part, self._root / key)
-            except FileExistsError:
-                return self.get(key) == data
+        try:
+            self._write(key, data, os.link)
+        except FileExistsError:
+            return self.get(key) == data
         return True
 
-    @contextmanager
-    def _written(self, key: str, data: bytes) -> Iterator[Path]:
-        part = self._root / self.PART / secrets.token_hex(8)
+    def _write(self, key: str, data: bytes, move: Callable[[Path, Path], None]) -> None:
+        """Writes a temporary file and gives it its name; again where others just removed a folder that was empty."""
         target = self._root / key
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            flush(part)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield part
-            flush_folder(target.parent)
+            for _ in range(_FOLDER_TRIES):
+                with suppress(FileNotFoundError):
+                    self._write_once(target, data, move)
+                    return
+            self._write_once(target, data, move)
+        except FileExistsError:
+            raise
         except OSError as error:
             raise OutputError(
                 f"cannot write {target}: {error.strerror or error}; free disk space or check permissions, then run again"
             ) from error
+
+    def _write_once(self, target: Path, data: bytes, move: Callable[[Path, Path], None]) -> None:
+        part = self._root / self.PART / secrets.token_hex(8)
+        try:
+            _make_folder(part.parent)
+            part.write_bytes(data)
+            flush(part)
+            _make_folder(target.parent)
+            move(part, target)
+            flush_folder(target.parent)
         finally:
             part.unlink(missing_ok=True)
             with suppress(OSError):  # others may be writing too
@@ -213,6 +222,21 @@ class LocalKeys:
     def clear_parts(self) -> None:
         """Removes what writers left that were killed; of those that live the next write fails."""
         shutil.rmtree(self._root / self.PART, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder, or leaves it.
+
+    Raises:
+        NotADirectoryError: a file has its name.
+        FileNotFoundError: others removed it, or one above it, just now.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        if folder.is_file():
+            raise NotADirectoryError(f"{folder} is a file") from error
+        raise FileNotFoundError(f"{folder} was removed just now") from error
 
 
 @dataclass
