@@ -23,6 +23,7 @@ class Encoded:
         budgets: one u8 per frame (token budgets of flexible-rate codecs), or empty.
         bits: estimate of what each frame cost, or empty where the encoder cannot tell; not in the stream.
         skip: bool [T, h, w], latent cells that were not coded, or None where all were; see `eozip.codecs.skip_mask`.
+        levels: uint8 [T, h, w], how much more coarsely cells are coded (`eozip.codecs.level_map`), or None.
         decoded: gives what `decode` (of groups `decode_groups`) will, where the encoder knows it without decoding; not
             in the stream.
     """
@@ -32,6 +33,7 @@ class Encoded:
     budgets: tuple[int, ...] = ()
     bits: tuple[float, ...] = ()
     skip: np.ndarray | None = None
+    levels: np.ndarray | None = None
     decoded: Callable[[], list[np.ndarray]] | None = field(default=None, compare=False, repr=False)
 
 
@@ -133,14 +135,33 @@ class ScaledCodec(Protocol):
     Such a codec takes any number of bands, and codes bands on their own grids without bringing them onto one.
     """
 
-    def encode(self, x: np.ndarray, quality: float, holes: np.ndarray | None = None) -> Encoded:
-        """As `Codec.encode`; holes bool [T, C, H, W]: pixels that nobody needs, on which little is spent."""
+    def encode(
+        self,
+        x: np.ndarray,
+        quality: float,
+        holes: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
+    ) -> Encoded:
+        """As `Codec.encode`.
+
+        Args:
+            x: float32 [T, C, H, W].
+            quality: 0..100.
+            holes: bool [T, C, H, W], pixels that nobody needs, on which little is spent; None: none.
+            levels: uint8 [T, ceil(H / 16), ceil(W / 16)], how much more coarsely cells are coded
+                (`eozip.codecs.level_map`); None: all alike.
+        """
         ...
 
     def encode_without(
-        self, x: np.ndarray, quality: float, dropped: np.ndarray, holes: np.ndarray | None = None
+        self,
+        x: np.ndarray,
+        quality: float,
+        dropped: np.ndarray,
+        holes: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
     ) -> Encoded:
-        """As `SkippingCodec.encode_without`, with holes besides."""
+        """As `SkippingCodec.encode_without`, with holes and levels besides."""
         ...
 
     def decode_scaled(
@@ -173,6 +194,7 @@ class ScaledCodec(Protocol):
         groups: Sequence[tuple[int, np.ndarray]],
         quality: float,
         holes: Sequence[np.ndarray] | None = None,
+        levels: np.ndarray | None = None,
     ) -> Encoded:
         """As `Codec.encode`, of factors and float32 [T, C, ceil(H / factor), ceil(W / factor)], the finest (1) first.
 
@@ -180,6 +202,7 @@ class ScaledCodec(Protocol):
             groups: factors and pixels.
             quality: 0..100.
             holes: bool, as the pixels of each group: where nobody needs them; None: nowhere.
+            levels: of the finest grid, as `encode` has them.
         """
         ...
 

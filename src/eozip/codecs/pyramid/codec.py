@@ -23,7 +23,7 @@ import numpy as np
 from eozip.bitstream import frame_check
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
-from eozip.codecs.pyramid import grids, layout, overviews
+from eozip.codecs.pyramid import coarseness, grids, layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.holes import forecast, on_canvas
@@ -71,23 +71,36 @@ class PyramidCodec:
     has_budgets: bool = False
 
     @one_blas_thread()
-    def encode(self, x: np.ndarray, quality: float, holes: np.ndarray | None = None) -> Encoded:
+    def encode(
+        self,
+        x: np.ndarray,
+        quality: float,
+        holes: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
+    ) -> Encoded:
         """As `eozip.codecs.base.ScaledCodec.encode`; bands that were interpolated are coded on their own grid."""
-        return self._encoded_pixels(x, quality, holes)
+        return self._encoded_pixels(x, quality, holes, levels)
 
     @one_blas_thread()
     def encode_without(
-        self, x: np.ndarray, quality: float, dropped: np.ndarray, holes: np.ndarray | None = None
+        self,
+        x: np.ndarray,
+        quality: float,
+        dropped: np.ndarray,
+        holes: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
     ) -> Encoded:
         """As `eozip.codecs.base.SkippingCodec.encode_without`: there the decoder has what it expects from all else."""
         hidden = pixels_of(dropped, x.shape[2:])
         all_holes = np.broadcast_to(hidden[:, None], x.shape)
         coded = self._encoded_pixels(
-            forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes
+            forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes, levels
         )
         return replace(coded, skip=dropped)
 
-    def _encoded_pixels(self, x: np.ndarray, quality: float, holes: np.ndarray | None) -> Encoded:
+    def _encoded_pixels(
+        self, x: np.ndarray, quality: float, holes: np.ndarray | None, levels: np.ndarray | None
+    ) -> Encoded:
         c, h, w = x.shape[1:]
         coarse = grids.solved(x, holes) if c <= 64 else [None] * c
         groups = layout.grouped([None if one is None else one[0] for one in coarse])
@@ -98,7 +111,7 @@ class PyramidCodec:
             for g in groups
         ]
         needless = None if holes is None else [np.all(holes[:, list(g.bands)], 1) for g in groups]
-        return self._encoded(groups, cells, (h, w), c, quality, needless)
+        return self._encoded(groups, cells, (h, w), c, quality, needless, levels)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """As `eozip.codecs.base.Codec.decode`."""
@@ -136,6 +149,7 @@ class PyramidCodec:
         groups: Sequence[tuple[int, np.ndarray]],
         quality: float,
         holes: Sequence[np.ndarray] | None = None,
+        levels: np.ndarray | None = None,
     ) -> Encoded:
         """Codes groups of bands on their own grids.
 
@@ -144,6 +158,7 @@ class PyramidCodec:
                 h = ceil(H / factor) and w = ceil(W / factor).
             quality: 0..100.
             holes: bool, as the groups' pixels, where nobody needs them; None: nowhere.
+            levels: uint8 [T, ceil(H / 16), ceil(W / 16)] of the finest grid (`eozip.codecs.level_map`), or None.
 
         Raises:
             InputError: factors or shapes that do not fit each other.
@@ -156,7 +171,8 @@ class PyramidCodec:
             named.append(Group(bands, None if factor == 1 else grids.Grid(layout.NATIVE, factor, 0, 0)))
             first += pixels.shape[1]
         needless = None if holes is None else [np.all(one, 1) for one in holes]
-        return self._encoded(named, [p for _, p in groups], finest.shape[2:], first, quality, needless)
+        pixels_of_groups = [p for _, p in groups]
+        return self._encoded(named, pixels_of_groups, finest.shape[2:], first, quality, needless, levels)
 
     @one_blas_thread()
     def decode_groups(
@@ -195,6 +211,7 @@ class PyramidCodec:
         bands: int,
         quality: float,
         holes: list[np.ndarray] | None,
+        levels: np.ndarray | None,
     ) -> Encoded:
         step = round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
         dates = len(cells[0])
@@ -216,7 +233,16 @@ class PyramidCodec:
             of_group = dict(zip((g.bands for g in groups), holes, strict=True))
             hidden = [_hidden(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
         walk = _Walk(
-            self.model, self.order(dates), ladders, step, brightness, ports, SECTIONS, wanted, hidden
+            self.model,
+            self.order(dates),
+            ladders,
+            step,
+            brightness,
+            ports,
+            SECTIONS,
+            wanted,
+            hidden,
+            _levels_of(ladders, levels, size),
         )
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
@@ -230,7 +256,7 @@ class PyramidCodec:
                 return [by_bands[g.bands] for g in groups]
             return [_on_one_grid(made, (dates, bands, *size), 1)]
 
-        return Encoded(tuple(sections), checks, decoded=decoded)
+        return Encoded(tuple(sections), checks, levels=levels, decoded=decoded)
 
 
 @dataclass
@@ -247,6 +273,7 @@ class _Walk:
         sections: how many are there; levels whose details lie beyond are left out.
         wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
         hidden: [ladder] bool of all dates on the finest canvas, where nobody needs them; None: nowhere.
+        levels: [ladder] uint8 of all dates on the finest canvas, how much more coarsely it is coded; None: nowhere.
         pictures: [ladder][date] its groups' pictures, once run.
         reached: [ladder] the level that the finest picture reached.
     """
@@ -260,6 +287,7 @@ class _Walk:
     sections: int
     wanted: list[list[np.ndarray]] | None = None
     hidden: list[np.ndarray] | None = None
+    levels: list[np.ndarray] | None = None
     pictures: list[dict[int, list[np.ndarray]]] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
 
@@ -313,6 +341,7 @@ class _Walk:
             wanted,
             known,
             _levels_beyond(self.sections, group.factor),
+            levels=None if self.levels is None else self.levels[k][dates],
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
         made = walk.run()
@@ -333,6 +362,14 @@ def _hidden(ladder: list[tuple[Group, Canvas]], holes: list[np.ndarray]) -> np.n
     for k, ((group, place), own) in enumerate(zip(ladder, holes, strict=True)):
         out &= on_canvas(group, place, own).repeat(1 << k, 1).repeat(1 << k, 2)[:, :height, :width]
     return out
+
+
+def _levels_of(
+    ladders: Sequence[Sequence[tuple[Group, Canvas]]], levels: np.ndarray | None, size: tuple[int, int]
+) -> list[np.ndarray] | None:
+    if levels is None:
+        return None
+    return [coarseness.on_canvas(*ladder[0], levels, size) for ladder in ladders]
 
 
 def _joined(streams: Sequence[bytes]) -> bytes:
@@ -401,7 +438,10 @@ class _Reader:
             )
         ports = [self._coarsest, *map(self._section, range(1, count))]
         ladders = layout.ladders(self.groups, *self._size)
-        walk = _Walk(self._codec.model, self._order, ladders, self._step, self._brightness, ports, count)
+        levels = _levels_of(ladders, self._coded.levels, self._size)
+        walk = _Walk(
+            self._codec.model, self._order, ladders, self._step, self._brightness, ports, count, levels=levels
+        )
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
             for section in ports:

@@ -50,22 +50,33 @@ class Stage(Protocol):
     such column.
     """
 
-    def start(self, below: np.ndarray, features: np.ndarray, constant: np.ndarray) -> tuple[Any, np.ndarray]:
+    def start(
+        self,
+        below: np.ndarray,
+        features: np.ndarray,
+        constant: np.ndarray,
+        octaves: np.ndarray | None = None,
+    ) -> tuple[Any, np.ndarray]:
         """Sums that both passes share, and the predictions [N, 3, h, w] from the picture below.
 
         Args:
             below: the decoded picture, int32 [N, h, w].
             features: [N, channels, h, w], parents, siblings and (with a reference) its details and their magnitudes.
-            constant: [N, 8], side information and flags, the same for all cells.
+            constant: [N, 8], side information and flags, the same for all cells; with octaves [N, 8, 8], by octave.
+            octaves: uint8 [N, h, w], by how many doublings a cell's own unit is coarser: its window and its predictions
+                count in it. None: nowhere.
         """
         ...
 
-    def step(self, shared: Any, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def step(
+        self, shared: Any, known: np.ndarray | None, seen: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Outputs [N, 12, h, half] of one pass, and predictions [N, 3, h, half] from known neighbours (None in the first).
 
         Args:
             shared: what `start` gave.
             known: details of the first colour, int32 [N, 3, h, half]; None in the first pass.
+            seen: the same in their own units, of which features are made; None: as `known`.
         """
         ...
 

@@ -69,12 +69,17 @@ class NumpyStage:
         self._out = [_biased(w, f"out{k}", 0) for k in (0, 1)]
 
     def start(
-        self, below: np.ndarray, features: np.ndarray, constant: np.ndarray
+        self,
+        below: np.ndarray,
+        features: np.ndarray,
+        constant: np.ndarray,
+        octaves: np.ndarray | None = None,
     ) -> tuple[Shared, np.ndarray]:
         n, h, w = below.shape
         units, channels = len(self._trunk), BANK + features.shape[1]
         weights = self._trunk[:, :channels].transpose(0, 2, 1, 3).reshape(units, -1)
-        constants = [(constant @ self._constant + bias)[:, None, :, None] for bias in self._bias]
+        constants = [constant @ self._constant + bias for bias in self._bias]
+        scale = None if octaves is None else np.ldexp(np.float32(1), -octaves.astype(np.int32))
         lines, padded = features.swapaxes(1, 2), _bordered(below)
         outputs = np.empty((n, h, OUTPUTS, half(w)), np.float32)
         later = np.ones((n, h, units + 1, half(w)), np.float32)
@@ -85,27 +90,32 @@ class NumpyStage:
             field = np.zeros((size[0], size[1] + 2, channels, 3, 2 * half(w)), np.float32)
             first, last = max(0, rows.start - 1), min(h, rows.stop + 1)
             own = field[:, first - rows.start + 1 : last - rows.start + 1]
-            self._fill(own, padded[dates, first : last + 2 * _REACH], predicted[dates, first:last])
+            finer = None if scale is None else scale[dates, first:last]
+            self._fill(own, padded[dates, first : last + 2 * _REACH], predicted[dates, first:last], finer)
             own[:, :, BANK:, 1, :w] = lines[dates, first:last]
             own[..., 0, 1:] = own[..., 1, :-1]
             own[..., 2, :-1] = own[..., 1, 1:]
             sums = weights @ _threes(field)
             now = np.ones((*size, units + 1, half(w)), np.float32)
             for color, v in enumerate((now, later[dates, rows])):
+                told = constants[color][dates][:, None, :, None]
+                if octaves is not None:
+                    told = _by_cell(constants[color][dates], octaves[dates, rows], 2 * half(w))
                 for parity in (0, 1):
+                    own_told = told if octaves is None else told[:, parity::2, :, parity ^ color :: 2]
                     np.add(
-                        sums[:, parity::2, :, parity ^ color :: 2],
-                        constants[color][dates],
-                        out=v[:, parity::2, :units],
+                        sums[:, parity::2, :, parity ^ color :: 2], own_told, out=v[:, parity::2, :units]
                     )
             outputs[dates, rows] = self._settled(now, 0)
         return Shared(outputs, later), predicted.swapaxes(1, 2)
 
-    def step(self, shared: Shared, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def step(
+        self, shared: Shared, known: np.ndarray | None, seen: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         if known is None:
             return shared.outputs.swapaxes(1, 2), None
         n, h, _, w = shared.sums.shape
-        around = self._around(known)
+        around = self._around(known, known if seen is None else seen)
         near = np.empty((n, h, DETAILS, w), np.float32)
         out = np.empty((n, h, OUTPUTS, w), np.float32)
         for dates, rows in _blocks(n, h, w):
@@ -119,19 +129,27 @@ class NumpyStage:
             out[dates, rows] = self._settled(v, 1)
         return out.swapaxes(1, 2), near.swapaxes(1, 2)
 
-    def _fill(self, field: np.ndarray, padded: np.ndarray, predicted: np.ndarray) -> None:
-        """Features of the picture below into lines [n, rows, channels, 3, >= w], and predictions from it [n, rows, 3, w]."""
+    def _fill(
+        self, field: np.ndarray, padded: np.ndarray, predicted: np.ndarray, scale: np.ndarray | None
+    ) -> None:
+        """Features of the picture below into lines [n, rows, channels, 3, >= w], and predictions from it [n, rows, 3, w].
+
+        Differences are multiplied by `scale` [n, rows, w] and rounded, if there is any.
+        """
         n, rows, _, w = predicted.shape
         a, b, c = padded.strides
         windows = as_strided(padded, (n, rows, WINDOW, WINDOW, w), (a, b, b, c, c), writeable=False)
         differences = windows - padded[:, _REACH:-_REACH, None, None, _REACH:-_REACH]
+        if scale is not None:
+            differences *= scale[:, :, None, None]
+            np.rint(differences, out=differences)
         differences.clip(-DIFFERENCE_MAX, DIFFERENCE_MAX, out=differences)
         sums = self._window @ differences.reshape(n, rows, WINDOW * WINDOW, w)
         np.rint(sums, out=sums)
         field[:, :, :BANK, 1, :w] = self._functions.features(sums[:, :, :BANK])
         sums[:, :, BANK:].clip(-PREDICTION_MAX, PREDICTION_MAX, out=predicted)
 
-    def _around(self, known: np.ndarray) -> np.ndarray:
+    def _around(self, known: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Details of the first colour in lines with a row of zeros around: [N, 3, h, half] -> [N, h + 2, 2 * 9, half].
 
         Row y has the first colour at columns 2 j + y % 2 and the second one between: of a cell of the second colour, one
@@ -141,7 +159,7 @@ class NumpyStage:
         n, _, h, w = known.shape
         out = np.zeros((n, h + 2, 2 * _KNOWN, w), np.float32)
         own = out[:, 1:-1, _KNOWN:].swapaxes(1, 2)
-        own[:, :DETAILS] = self._functions.features(known)
+        own[:, :DETAILS] = self._functions.features(seen)
         np.abs(own[:, :DETAILS], out=own[:, DETAILS : 2 * DETAILS])
         np.clip(known, -DIFFERENCE_MAX, DIFFERENCE_MAX, out=own[:, 2 * DETAILS :], casting="unsafe")
         lines, beside = out[:, 1:-1, _KNOWN:], out[:, 1:-1, :_KNOWN]
@@ -208,6 +226,14 @@ def _bordered(below: np.ndarray) -> np.ndarray:
     out[:, _REACH:-_REACH, _REACH:-_REACH] = below
     out[:, :_REACH], out[:, -_REACH:] = out[:, _REACH, None], out[:, -_REACH - 1, None]
     out[..., :_REACH], out[..., -_REACH:] = out[..., _REACH, None], out[..., -_REACH - 1, None]
+    return out
+
+
+def _by_cell(values: np.ndarray, octaves: np.ndarray, width: int) -> np.ndarray:
+    """From values by octave [n, 8, C] those of cells [n, rows, w]: [n, rows, C, width], 0 beyond."""
+    n, rows, w = octaves.shape
+    out = np.zeros((n, rows, values.shape[2], width), np.float32)
+    out[..., :w] = values[np.arange(n)[:, None, None], octaves].swapaxes(2, 3)
     return out
 
 

@@ -14,10 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from eozip.codecs.level_map import NOTHING
 from eozip.codecs.pyramid import haar
+from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse, lowest
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
@@ -90,6 +93,7 @@ class _Plane:
         strengths: int32 [N, 3], see `Ladder._code_strengths`.
         reference: what references predict, int32 [N, 3, h, w], or None.
         hidden: bool [N, 1, h, w], details that are not worth a symbol, or None.
+        coarse: of the dates, or None.
     """
 
     level: int
@@ -99,6 +103,7 @@ class _Plane:
     strengths: np.ndarray
     reference: np.ndarray | None
     hidden: np.ndarray | None
+    coarse: Coarse | None
 
 
 @dataclass
@@ -115,6 +120,7 @@ class Ladder:
         wanted: the pixels, or None to decode.
         known: for each date its references, the nearest first.
         stop: finest levels to leave out; then no port is asked for them.
+        levels: uint8 [T, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
         made: once run, what each date tells of those that follow.
         reached: once run, the level of the pictures of all groups whose own level is not above it: `stop`, or less where
@@ -130,6 +136,7 @@ class Ladder:
     wanted: Wanted | None = None
     known: Sequence[Sequence[Decoded]] = ()
     stop: int = 0
+    levels: np.ndarray | None = None
     lends_at: int | None = None
     lent: np.ndarray | None = None
     made: list[Decoded] = field(default_factory=list)
@@ -285,9 +292,9 @@ class Ladder:
         """Details of one level: int32 [T, K, 3, h, w], plane by plane."""
         coded = haar.coded(shape)
         present = np.stack([basis.present for basis in bases])
-        hidden = self._hidden(level)
-        strengths = self._code_strengths(self._at(level), _shown(wanted, hidden), present, coded)
-        lifted = None if parents is None else self.model.functions.features(parents)
+        hidden, coarse, above = self._hidden(level), self._coarse(level), self._coarse(level + 1)
+        strengths = self._code_strengths(self._at(level), _shown(wanted, hidden), present, coded, coarse)
+        lifted = None if parents is None else self._features(parents, above)
         says = None
         if parents is not None and self.known:
             says = self._told(level, parents, np.flatnonzero((strengths > DEAD).any((1, 2))).tolist())
@@ -301,7 +308,7 @@ class Ladder:
                 if lifted is not None:
                     _lift(lifted[some, k], features[:, :3], some)
                 if says is not None:
-                    self._describe(says, k, features[:, 9:], some)
+                    self._describe(says, k, features[:, 9:], some, coarse, above)
                 plane = _Plane(
                     level,
                     k,
@@ -310,11 +317,12 @@ class Ladder:
                     strengths[some, k],
                     None if says is None else says.predicted[some, k],
                     None if hidden is None else hidden[some],
+                    None if coarse is None else coarse.of(some),
                 )
                 out[some, k] = self._plane(
                     plane, below[some, k], None if wanted is None else wanted[some, k], features[some]
                 )
-                now[some] = self.model.functions.features(out[some, k])
+                now[some] = self._features(out[some, k], plane.coarse)
             strongest = features[:, 3:6]
             np.maximum(np.rint(strongest * np.float32(0.75)), np.abs(now), out=strongest)
             features[:, 6:9] = now
@@ -325,6 +333,13 @@ class Ladder:
         if self.wanted is None or self.wanted.hidden is None:
             return None
         return all_over(self.wanted.hidden, 2 << level)[:, None]
+
+    def _coarse(self, level: int) -> Coarse | None:
+        return None if self.levels is None else Coarse(lowest(self.levels, 2 << level))
+
+    def _features(self, values: np.ndarray, coarse: Coarse | None) -> np.ndarray:
+        """Squashed values, each in the octave of its cell."""
+        return self.model.functions.features(values if coarse is None else coarse.seen(values))
 
     def _told(self, level: int, parents: np.ndarray, alive: list[int]) -> Told:
         """What the references of dates that have details tell: arrays of `Told` with the dates before them."""
@@ -337,21 +352,35 @@ class Ladder:
             found.predicted[t], found.missed[t] = own.predicted, own.missed
         return found
 
-    def _describe(self, says: Told, k: int, features: np.ndarray, some: np.ndarray) -> None:
+    def _describe(
+        self,
+        says: Told,
+        k: int,
+        features: np.ndarray,
+        some: np.ndarray,
+        coarse: Coarse | None,
+        above: Coarse | None,
+    ) -> None:
         """Predicted details, their magnitudes, and how far the prediction was off below, as features."""
-        own = self.model.functions.features(says.predicted[some, k])
+        own = self._features(says.predicted[some, k], None if coarse is None else coarse.of(some))
         features[some, :3], features[some, 3:6] = own, np.abs(own)
-        _lift(np.abs(self.model.functions.features(says.missed[some, k])), features[:, 6:], some)
+        missed = self._features(says.missed[some, k], None if above is None else above.of(some))
+        _lift(np.abs(missed), features[:, 6:], some)
 
     def _code_strengths(
-        self, sides: Sequence[Side], wanted: np.ndarray | None, present: np.ndarray, coded: np.ndarray
+        self,
+        sides: Sequence[Side],
+        wanted: np.ndarray | None,
+        present: np.ndarray,
+        coded: np.ndarray,
+        coarse: Coarse | None,
     ) -> np.ndarray:
         """2 log2 of the rms of each plane's details, int32 [T, K, 3]; DEAD where all of them are 0."""
         exists = present[:, :, None] & coded.any((1, 2))
         before = self._sides.get(present.shape[1])
         before = np.full(exists.shape, 2, np.int32) if before is None else before
         rows = np.where(before <= DEAD, _AFTER_DEAD, _AFTER_ALIVE).astype(np.uint8)
-        sent = None if wanted is None else _strengths(wanted, before, coded, exists)
+        sent = None if wanted is None else _strengths(wanted, before, coded, exists, coarse)
         out = np.full(exists.shape, DEAD, np.int32)
         for t, side in enumerate(sides):
             symbols = None if sent is None else sent[t][exists[t]]
@@ -366,26 +395,66 @@ class Ladder:
         self, plane: _Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
         """One plane of some dates, int32 [N, 3, h, w], in two passes."""
-        stage = self.model.stages[min(plane.level, 2)]
-        shared, predicted = stage.start(below, features, self._constant(plane))
-        scale = np.rint(np.maximum(plane.strengths, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
+        stage, coarse = self.model.stages[min(plane.level, 2)], plane.coarse
+        octaves = None if coarse is None else coarse.octaves
+        shared, predicted = stage.start(below, features, self._constant(plane), octaves)
         alive = plane.coded & (plane.strengths > DEAD)[:, :, None, None]
-        done: list[np.ndarray] = []
+        done: list[np.ndarray] = []  # details in the octaves of their cells
         for color in range(_COLORS):
-            outputs, near = stage.step(shared, done[0] if done else None)
+            cells = None if coarse is None else coarse.packed(color)
+            outputs, near = self._stepped(stage, shared, done, coarse)
             reference = None if plane.reference is None else packed(plane.reference, color)
-            mean, rows = self._placed(outputs, packed(predicted, color), near, reference, scale)
             own = None if wanted is None else packed(wanted, color)
+            if cells is not None:
+                near = None if near is None else cells.seen(near)
+                reference = None if reference is None else cells.seen(reference)
+                own = None if own is None else np.ldexp(own, -cells.octaves[:, None].astype(np.int32))
+            mean, rows = self._placed(
+                outputs, packed(predicted, color), near, reference, self._scale(plane, cells)
+            )
+            if cells is not None:
+                rows[np.broadcast_to(cells.levels[:, None] == NOTHING, rows.shape)] = 0
             if own is not None and plane.hidden is not None:  # what the decoder expects
                 own = np.where(packed(plane.hidden, color), mean / VALUE, own)
-            done.append(self._symbols(plane, mean, rows, packed(alive, color), own))
-        return unpacked(done[0], done[1], plane.coded.shape[2])
+            units = None if cells is None else cells.units
+            done.append(self._symbols(plane, mean, rows, packed(alive, color), own, units))
+        found = unpacked(done[0], done[1], plane.coded.shape[2])
+        return found if coarse is None else coarse.in_steps(found)
+
+    def _stepped(
+        self, stage: Stage, shared: Any, done: Sequence[np.ndarray], coarse: Coarse | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The next pass: predictions from neighbours take their details in steps, features in their cells' octaves."""
+        if not done:
+            return stage.step(shared, None)
+        if coarse is None:
+            return stage.step(shared, done[0])
+        return stage.step(shared, coarse.packed(0).in_steps(done[0]), done[0])
+
+    def _strengths_in(self, plane: _Plane) -> np.ndarray:
+        """Log scales that side information tells, in 1/16: float32 [N, 3], with a map by octave [N, 8, 3]."""
+        known = plane.strengths
+        if plane.coarse is not None:
+            known = known[:, None] - 2 * OCTAVES[:, None]
+        return np.rint(np.maximum(known, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
+
+    def _scale(self, plane: _Plane, cells: Coarse | None) -> np.ndarray:
+        """The same for each cell: [N, 3, h, half], or [N, 3, 1, 1] where all are alike."""
+        known = self._strengths_in(plane)
+        return known[:, :, None, None] if cells is None else cells.rows(cells.of_octave(known))
 
     def _constant(self, plane: _Plane) -> np.ndarray:
-        units = np.rint(np.maximum(plane.strengths, SIDE_MIN) * (_LN2_HALF * FEATURE))
-        is_told = plane.reference is not None
-        flags = np.array([is_told, plane.number / 4, self.brightness, 1, min(plane.level, 6) / 2]) * FEATURE
-        return np.concatenate([units, np.broadcast_to(flags, (len(units), len(flags)))], 1).astype(np.float32)
+        """What the network is told of a plane: float32 [N, 8], with a map by octave [N, 8, 8]."""
+        units = self._strengths_in(plane)
+        flags = np.empty((*units.shape[:-1], 5), np.float32)
+        flags[..., 0] = FEATURE * (plane.reference is not None)
+        flags[..., 1] = FEATURE * plane.number / 4
+        flags[..., 2] = FEATURE * self.brightness
+        if plane.coarse is not None:
+            flags[..., 2] = np.minimum(64, flags[..., 2] + np.rint(OCTAVES * (_LN2_HALF * FEATURE)))
+        flags[..., 3] = FEATURE
+        flags[..., 4] = FEATURE * min(plane.level, 6) / 2
+        return np.concatenate([units, flags], -1)
 
     def _placed(
         self,
@@ -395,7 +464,7 @@ class Ladder:
         reference: np.ndarray | None,
         scale: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Means float32 in 1/64 step and table rows uint8, [N, 3, h, half] each."""
+        """Means float32 in 1/64 step (or octave) and table rows uint8, [N, 3, h, half] each."""
         gates = self.model.functions.gates
         mean = gates(outputs[:, 3:6])
         mean *= predicted
@@ -406,25 +475,33 @@ class Ladder:
         np.clip(np.rint(mean, out=mean), -PREDICTION_MAX, PREDICTION_MAX, out=mean)
         offset = np.float32(-SCALE_MIN * FEATURE)
         rows = outputs[:, 9:]
-        rows += (scale + offset)[:, :, None, None]
+        rows += scale + offset
         rows *= np.float32(FEATURE / ROWS_PER_NAT / 4)
         np.clip(np.floor(rows, out=rows), 0, ROWS - 1, out=rows)
         return mean, rows.astype(np.uint8)
 
     def _symbols(
-        self, plane: _Plane, mean: np.ndarray, rows: np.ndarray, here: np.ndarray, wanted: np.ndarray | None
+        self,
+        plane: _Plane,
+        mean: np.ndarray,
+        rows: np.ndarray,
+        here: np.ndarray,
+        wanted: np.ndarray | None,
+        units: np.ndarray | None,
     ) -> np.ndarray:
-        """Details of one colour: int32 [N, 3, h, half], 0 where there are none."""
+        """Details of one colour: int32 [N, 3, h, half], 0 where there are none; a symbol counts `units`, or a step."""
         is_sent = here & (rows >= CERTAIN)
         sent = np.flatnonzero(is_sent)
         own = rows.ravel()[sent]
+        unit = np.int32(VALUE) if units is None else np.broadcast_to(units, rows.shape).ravel()[sent]
         symbols = None
         if wanted is not None and self.wanted is not None:
-            symbols = self.wanted.quantise(wanted.ravel()[sent] - mean.ravel()[sent] / VALUE, own)
+            residual = wanted.ravel()[sent] - mean.ravel()[sent] / VALUE
+            symbols = self.wanted.quantise(residual if units is None else residual * (VALUE / unit), own)
         counts = np.count_nonzero(is_sent.reshape(len(is_sent), -1), 1)
         read = self._coded(plane, counts, symbols, own)
         out = (mean * here).astype(np.int32)
-        out.ravel()[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * np.int32(VALUE)
+        out.ravel()[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * unit
         return np.clip(out, -LARGEST, LARGEST, out=out)
 
     def _coded(
@@ -442,9 +519,19 @@ class Ladder:
         return np.concatenate([ports[t].code(own, r, self.model.tables) for t, r, own in parts])
 
 
-def _strengths(wanted: np.ndarray, before: np.ndarray, coded: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    """Strengths of details [T, K, 3, h, w], each as the difference from its guess: int32 [T, K, 3]."""
-    rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / np.maximum(1, coded.sum((1, 2))))
+def _strengths(
+    wanted: np.ndarray, before: np.ndarray, coded: np.ndarray, exists: np.ndarray, coarse: Coarse | None
+) -> np.ndarray:
+    """Strengths of details [T, K, 3, h, w], each as the difference from its guess: int32 [T, K, 3].
+
+    Those that are coded more coarsely cost less, and count as much less.
+    """
+    shares: np.ndarray = np.maximum(1, coded.sum((1, 2)))
+    if coarse is not None:
+        weights = coarse.inverse[:, None, None]
+        wanted = wanted * weights
+        shares = np.maximum((coded * np.square(weights[:, 0])).sum((2, 3)), 1e-9)[:, None]
+    rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / shares)
     found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
     found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < 0.6)] = DEAD
     return found - np.stack([_guess(found, before, k) for k in range(3)], 2)
