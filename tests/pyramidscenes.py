@@ -110,6 +110,7 @@ def goldens() -> dict[str, Golden]:
     negative = season((4, 3, 21, 33), {}, 9).astype(np.int16) - np.int16(2000)
     rgb = np.rint(texture((1, 3, 33, 47), 1)).astype(np.uint16)
     rgb[0, 0, 5:9, 5:9] = 60000
+    levels = np.random.default_rng(4).integers(0, 16, (3, 3, 5)).astype(np.uint8)
     return {
         CODEC: Golden(cube((2, 12, 24, 40), twelve), {"quality": 62.0}),
         f"{CODEC}-rgb": Golden(rgb, {"quality": 85.0}),
@@ -120,5 +121,10 @@ def goldens() -> dict[str, Golden]:
         SERIES: Golden(season((5, 12, 26, 34), twelve, 6), {"quality": 62.0}, SERIES),
         f"{SERIES}-odd": Golden(with_holes(negative, -9999), {"quality": 80.0, "nodata": -9999}, SERIES),
         f"{SERIES}-grids": Golden(season((3, 5, 37, 50), others, 7), {"quality": 95.0}, SERIES),
+        f"{SERIES}-levels": Golden(
+            season((3, 4, 37, 70), {1: Grid(BILINEAR, 2, 1, 0)}, 11),
+            {"quality": 85.0, "level_map": levels},
+            SERIES,
+        ),
         f"{SERIES}-row": Golden(season((9, 2, 1, 40), {}, 8), {"quality": 50.0}, SERIES),
     }

@@ -21,6 +21,7 @@ from eozip.chunk.api import (
     encode_groups,
     encode_report,
     inspect,
+    level_map_of,
 )
 from eozip.chunk.pixels import psnr
 from eozip.chunk.reconstruction import Reconstruction, encode_batch, reconstruct
@@ -47,6 +48,7 @@ __all__ = [
     "encode_store",
     "inpaint",
     "inspect",
+    "level_map_of",
     "load",
     "psnr",
     "reconstruct",

@@ -60,18 +60,18 @@ def forged(chunk: bytes, at: int, field: bytes) -> bytes:
 @settings(max_examples=60, deadline=None)
 @given(
     headers(),
-    st.lists(st.binary(max_size=9), min_size=4, max_size=4),
+    st.lists(st.binary(max_size=9), min_size=5, max_size=5),
     st.lists(st.binary(max_size=20), max_size=5),
 )
 def test_every_field_comes_back(header, around, sections):
-    mask, exceptions, skip, residual = around
-    header = replace(header, skip=bool(skip), residual=bool(residual))
-    data = pack(Chunk(header, mask, exceptions, tuple(sections), residual, skip))
+    mask, exceptions, skip, levels, residual = around
+    header = replace(header, skip=bool(skip), levels=bool(levels), residual=bool(residual))
+    data = pack(Chunk(header, mask, exceptions, tuple(sections), residual, skip, levels=levels))
     chunk = unpack(data)
     assert chunk.header == header
-    assert (chunk.mask, chunk.exceptions, chunk.skip, chunk.residual) == tuple(around)
+    assert (chunk.mask, chunk.exceptions, chunk.skip, chunk.levels, chunk.residual) == tuple(around)
     assert chunk.sections == tuple(sections)
-    before = [len(part) for part in (mask, exceptions, skip) if part]
+    before = [len(part) for part in (mask, exceptions, skip, levels) if part]
     lengths = [*before, *map(len, sections), *([len(residual)] if residual else [])]
     assert read_header(data) == (header, tuple(lengths))
     assert read_layout(data).ends[-1] == len(data)
@@ -196,7 +196,7 @@ def test_hostile_section_count_is_refused():
     [
         (0, b"\x89PNG", "not an eozip chunk"),
         (4, b"\x02", "version 2"),
-        (6, b"\x10", "unknown flags"),
+        (6, b"\x20", "unknown flags"),
         (6, b"\x80", "unknown flags"),
         (5, bytes([0x09]), r"\[C, H, W\] with 4 dates"),
         (5, bytes([0x08]), "without its flag"),

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from eozip.bitstream import Chunk, frame_check
+from eozip.bitstream.nodata_mask import decode_mask
 from eozip.entropy.range_coder import DecodePort, Tables
 from eozip.errors import FormatError
 
@@ -25,7 +26,7 @@ SCALES = (-22, -17, -11, -6, 0, 6, 11, 17, 22, 28, 33, 39, 44, 50, 55, 61, 67, 7
 NATIVE, DEAD = 3, -5
 
 
-def rounded(a: np.ndarray, b: int) -> np.ndarray:
+def rounded(a: np.ndarray, b: int | np.ndarray) -> np.ndarray:
     """a / b to the nearest integer, ties to even."""
     whole, rest = np.divmod(np.asarray(a, np.int64), b)
     return whole + ((2 * rest > b) | ((2 * rest == b) & (whole % 2 == 1)))
@@ -279,6 +280,7 @@ class Ladder:
         lent: the picture at level 3, once it is there.
         reached: the level of the finest picture.
         scales: 8: of the last level with so many planes.
+        map: 13: levels of the cells of group 0's canvas; None: no map.
     """
 
     sections: Sequence[Reader]
@@ -290,6 +292,7 @@ class Ladder:
     lent: np.ndarray | None = None
     reached: int = 0
     scales: dict[int, np.ndarray] = field(default_factory=dict)
+    map: np.ndarray | None = None
 
     def reader(self, level: int) -> Reader:
         return self.sections[section_of(self.groups[0].factor << level)]
@@ -386,15 +389,17 @@ class Ladder:
         scales = self.read_scales(level, present, coded.any((1, 2)))
         says = told(level, parents, self.references) if parents is not None and self.references else None
         out = np.zeros((planes, 3, h, w), np.int64)
+        octaves, octaves_above = self.levels_at(level) // 2, self.levels_at(level + 1) // 2
         strongest = last = above = np.zeros((3, h, w), np.int64)
         for plane in range(planes):
             if (scales[plane] > DEAD).any():
                 if parents is not None:
-                    above = doubled(self.weights.f(parents[plane]), (h, w))
+                    above = doubled(self.weights.f(rounded(parents[plane], 1 << octaves_above)), (h, w))
                 features = [above, strongest, last]
                 if says is not None:
-                    own = self.weights.f(says.predicted[plane])
-                    missed = doubled(np.abs(self.weights.f(says.missed[plane])), (h, w))
+                    own = self.weights.f(rounded(says.predicted[plane], 1 << octaves))
+                    missed = self.weights.f(rounded(says.missed[plane], 1 << octaves_above))
+                    missed = doubled(np.abs(missed), (h, w))
                     features += [own, np.abs(own), missed]
                 out[plane] = self.plane(
                     level,
@@ -405,9 +410,19 @@ class Ladder:
                     scales[plane],
                     coded,
                 )
-            last = self.weights.f(out[plane])
+            last = self.weights.f(rounded(out[plane], 1 << octaves))
             strongest = np.maximum(rounded(3 * strongest, 4), np.abs(last))
         return out
+
+    def levels_at(self, level: int) -> np.ndarray:
+        """13: of details of a level."""
+        if self.map is None:
+            return np.zeros((1, 1), int)
+        times = 2 << level
+        h, w = (-(-n // times) for n in self.map.shape)
+        cells = [[self.map[y : y + times, x : x + times].min() for x in range(0, w * times, times)]
+                 for y in range(0, h * times, times)]  # fmt: skip
+        return np.array(cells)
 
     def read_scales(self, level: int, present: np.ndarray, any_coded: np.ndarray) -> np.ndarray:
         planes = len(present)
@@ -439,24 +454,30 @@ class Ladder:
     ) -> np.ndarray:
         """[3, h, w]."""
         net = Network(self.weights, min(level, 2))
-        logs = np.array(SCALES)[np.maximum(scales, -4) + 4]
-        flags = [0 if reference is None else 16, 4 * k, self.brightness, 16, 8 * min(level, 6)]
-        sums, p = net.start(below, features, np.concatenate([logs, flags]))
-        r = 0 if reference is None else reference
-        exists = coded & (scales > DEAD)[:, None, None]
         h, w = coded.shape[1:]
+        levels = np.broadcast_to(self.levels_at(level), (h, w))
+        octaves = levels // 2
+        logs = np.array(SCALES)[np.maximum(scales[:, None, None] - 2 * octaves, -4) + 4]
+        brightness = np.minimum(64, self.brightness + np.array(SCALES)[octaves + 4])
+        flags = [0 if reference is None else 16, 4 * k, 0, 16, 8 * min(level, 6)]
+        constants = np.concatenate([logs, np.broadcast_to(np.reshape(flags, (5, 1, 1)), (5, h, w))])
+        constants[5] = brightness if self.map is not None else self.brightness
+        sums, p = net.start(below, features, constants, octaves)
+        r = 0 if reference is None else rounded(reference, 1 << octaves)
+        exists = coded & (scales > DEAD)[:, None, None]
         color = np.add.outer(np.arange(h), np.arange(w)) % 2
         out, known = np.zeros(exists.shape, np.int64), None
         for number in (0, 1):
-            o, n = net.step(sums, known)
+            o, n = net.step(sums, known, octaves)
             gates = self.weights.tensors["tanh"][127 + o[:9]]
-            mean = gates[:3] * r + gates[3:6] * p + (0 if n is None else gates[6:] * n)
-            mean = clip(rounded(mean, 128), 1 << 14)
-            row = np.clip((o[9:] + logs[:, None, None] + 80) >> 1, 0, 103)
+            near = 0 if n is None else gates[6:] * rounded(n, 1 << octaves)
+            mean = clip(rounded(gates[:3] * r + gates[3:6] * p + near, 128), 1 << 14)
+            row = np.clip((o[9:] + logs - 6 * (levels % 2) + 80) >> 1, 0, 103)
             here = exists & (color == number)
-            out[here] = mean[here]
-            sent = here & (row >= 16)
-            out[sent] += 64 * clip(self.reader(level).rows(row[sent]), L // 64)
+            out[here] = (mean << octaves)[here]
+            sent = here & (row >= 16) & (levels < 15)
+            unit = np.broadcast_to(np.where(levels % 2, 91, 64) << octaves, sent.shape)
+            out[sent] += unit[sent] * clip(self.reader(level).rows(row[sent]), L // 64)
             out = clip(out, L)
             known = out.copy()
         return out
@@ -513,23 +534,26 @@ class Network:
         return self.w(f"{name}_bias")[:, None, None]
 
     def start(
-        self, below: np.ndarray, features: np.ndarray, constants: np.ndarray
+        self, below: np.ndarray, features: np.ndarray, constants: np.ndarray, octaves: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """S, and the prediction."""
         h, w = below.shape
         around = np.pad(of_24_bits(below), 2, "edge")
         places = [p for p in itertools.product(range(5), repeat=2) if p != (2, 2)]
         window = np.stack([around[i : i + h, j : j + w] - around[2 : 2 + h, 2 : 2 + w] for i, j in places])
+        window = rounded(window, 1 << octaves)
         filtered = clip(rounded(dense(self.w("window"), clip(window, 63 * 64)), 64), 1 << 14)
         inputs = np.concatenate([self.weights.f(filtered[:12]), features])
         sums = correlated(self.w("trunk")[:, : len(inputs)], inputs) + self.bias("trunk")
-        return sums + (self.w("constant") @ constants)[:, None, None], filtered[12:]
+        return sums + dense(self.w("constant"), constants), filtered[12:]
 
-    def step(self, sums: np.ndarray, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def step(
+        self, sums: np.ndarray, known: np.ndarray | None, octaves: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """o and n of a pass; known: details of colour 0."""
         near, v = None, sums
         if known is not None:
-            f = self.weights.f(known)
+            f = self.weights.f(rounded(known, 1 << octaves))
             v = v + correlated(self.w("known"), np.concatenate([f, np.abs(f)])) + self.bias("known")
             near = clip(rounded(correlated(self.w("neighbours"), clip(known, 63 * 64)), 64), 1 << 14)
         number, v = int(known is not None), act(v)
@@ -557,9 +581,8 @@ def told(level: int, parents: np.ndarray, references: Sequence[Date]) -> Told:
     x, y = below.reshape(len(below), -1), parents.reshape(len(parents), -1)
     weights = fitted(x, y)
     made = clip(rounded(weights @ here.reshape(len(here), -1), 256), 1 << 14)
-    return Told(
-        made.reshape(len(parents), *here.shape[1:]), (y - rounded(weights @ x, 256)).reshape(parents.shape)
-    )
+    missed = clip(y - rounded(weights @ x, 256), 1 << 14)
+    return Told(made.reshape(len(parents), *here.shape[1:]), missed.reshape(parents.shape))
 
 
 def fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -733,6 +756,7 @@ def decoded_groups(
     sections = [streams_of(section, count) for section in chunk.sections[: section_of(finest) + 1]]
     known = references_of(count, temporal=chunk.header.codec.startswith("tec-tt"))
     ladders = ladders_of(groups)
+    cells = map_of(chunk)
     told_by: dict[int, list[Date]] = {}
     out = [Made(group, [], 0, step) for ladder in ladders for group in ladder]
     wanted: dict[int, list[np.ndarray]] = {}
@@ -742,7 +766,8 @@ def decoded_groups(
             layout(readers[0], bands, (size[0], size[1]))
         references = [told_by[r] for r in known[date]]
         told_by[date], pictures, levels = [], [], []
-        for one, picture in walked(readers, weights, ladders, brightness, references):
+        maps = [None if cells is None else on_canvas(cells[date], ladder[0], size) for ladder in ladders]
+        for one, picture in walked(readers, weights, ladders, brightness, references, maps):
             told_by[date].append(one.own)
             pictures += picture
             levels += [max(0, one.reached - number) for number in range(len(picture))]
@@ -753,12 +778,32 @@ def decoded_groups(
     return out
 
 
+def map_of(chunk: Chunk) -> np.ndarray | None:
+    """13: levels [T, h, w]."""
+    if not chunk.header.levels:
+        return None
+    t, _, height, width = chunk.header.shape
+    bits = decode_mask(chunk.levels, (t, 4, -(-height // 16), -(-width // 16))).astype(int)
+    return sum((bits[:, k:].sum(1) % 2) << k for k in range(4))
+
+
+def on_canvas(levels: np.ndarray, group: Group, size: Sequence[int]) -> np.ndarray:
+    """13: of the cells of a group's canvas, the lowest of its pixels."""
+    (before, shape), f = group.canvas, group.factor
+    found = []
+    for axis in (0, 1):
+        first = (np.arange(shape[axis]) - before[axis]) * f + group.phases[axis]
+        found.append(np.clip(np.add.outer(first, np.arange(f)), 0, size[axis] - 1) // 16)
+    return levels[found[0][:, None, :, None], found[1][None, :, None, :]].min((2, 3))
+
+
 def walked(
     readers: Sequence[Reader],
     weights: Weights,
     ladders: Sequence[Sequence[Group]],
     brightness: int,
     references: Sequence[Sequence[Date]],
+    maps: Sequence[np.ndarray | None],
 ) -> Iterator[tuple[Ladder, list[np.ndarray]]]:
     """All ladders of one date, and the pictures of their groups."""
     lent = None
@@ -766,7 +811,7 @@ def walked(
         prediction = None
         if lent is not None and len(groups) == 1:
             prediction = lent.prediction(readers[0], groups[0])
-        ladder = Ladder(readers, weights, groups, brightness, [date[k] for date in references])
+        ladder = Ladder(readers, weights, groups, brightness, [date[k] for date in references], map=maps[k])
         made = ladder.decoded()
         if prediction is not None:
             made[0] = made[0] + lowered(prediction, ladder.reached)

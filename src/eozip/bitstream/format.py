@@ -3,9 +3,9 @@
     fixed part (34 bytes) | codec id | sensor id | [checks] | [budgets] | [groups] | [band names] | section table | CRC-32C
     | sections
 
-The sections are the nodata mask and the exceptions (see `eozip.bitstream.nodata_mask`), the skip mask (see
-`eozip.codecs.skip_mask`), then the codec's own, then the residual layer (see `eozip.bitstream.residual`); all but the
-codec's only if their flag is set. All integers are little-endian. Sizes are checked before anything is allocated by them.
+The sections are the nodata mask and the exceptions (see `eozip.bitstream.nodata_mask`), the skip mask and the level map (see
+`eozip.codecs`: skip_mask, level_map), then the codec's own, then the residual layer (see `eozip.bitstream.residual`); all
+but the codec's only if their flag is set. All integers are little-endian. Sizes are checked before anything is allocated.
 """
 
 from __future__ import annotations
@@ -62,8 +62,10 @@ _DTYPES = ("uint16", "int16")
     _SCALES,
     _GROUPS,
     _NAMES,
-) = (1 << bit for bit in range(12))
-_KNOWN = (1 << 12) - 1
+    _LEVELS,
+) = (1 << bit for bit in range(13))
+_KNOWN = (1 << 13) - 1
+_BEFORE = (_MASK, _EXCEPTIONS, _SKIP, _LEVELS)  # flags of the sections before the codec's own, in their order
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Header:
         scales: the codec's sections are scales, the coarsest first, so that a reduced picture needs the first few.
         groups: bands on grids of their own, the finest first; then H, W are those of the finest. Empty: all on one grid.
         names: of the bands, C of them, or empty.
+        levels: some cells are coded more coarsely than others; a level map before the codec's sections says which.
     """
 
     codec: str
@@ -118,6 +121,7 @@ class Header:
     scales: bool = False
     groups: tuple[Group, ...] = ()
     names: tuple[str, ...] = ()
+    levels: bool = False
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -147,6 +151,7 @@ class Chunk:
         residual: coded residual layer; empty if there is none or the chunk was cut before its end.
         skip: coded skip mask; empty if all cells were coded.
         declared: how many sections the chunk had when it was written; as many as `sections` where nothing is said.
+        levels: coded level map; empty if all cells are alike.
     """
 
     header: Header
@@ -156,6 +161,7 @@ class Chunk:
     residual: bytes = b""
     skip: bytes = b""
     declared: int = -1
+    levels: bytes = b""
 
     def __post_init__(self) -> None:
         if self.declared < 0:
@@ -164,7 +170,7 @@ class Chunk:
     @property
     def parts(self) -> list[bytes]:
         """All sections in the order of the bytes."""
-        before = [part for part in (self.mask, self.exceptions, self.skip) if part]
+        before = [part for part in (self.mask, self.exceptions, self.skip, self.levels) if part]
         return [*before, *self.sections, *([self.residual] if self.residual else [])]
 
 
@@ -187,7 +193,7 @@ class Layout:
     @property
     def before(self) -> int:
         """Number of sections before the codec's own."""
-        return sum(bool(self.flags & flag) for flag in (_MASK, _EXCEPTIONS, _SKIP))
+        return sum(bool(self.flags & flag) for flag in _BEFORE)
 
     @property
     def declared(self) -> int:
@@ -350,10 +356,10 @@ def read_header(data: bytes) -> tuple[Header, tuple[int, ...]]:
 
 def _check_packable(chunk: Chunk) -> None:
     header, sections = chunk.header, chunk.sections
-    if header.residual != bool(chunk.residual) or header.skip != bool(chunk.skip):
+    said, there = (header.residual, header.skip, header.levels), (chunk.residual, chunk.skip, chunk.levels)
+    if said != tuple(map(bool, there)):
         raise InputError(
-            f"expected header.residual = {bool(chunk.residual)} and header.skip = {bool(chunk.skip)}, as there are such "
-            f"sections, got {header.residual} and {header.skip}"
+            f"header: residual, skip, levels: expected {tuple(map(bool, there))}, as sections are, got {said}"
         )
     if max((len(part) for part in chunk.parts), default=0) > _MAX_SECTION_BYTES:
         raise InputError(f"a section is longer than {_MAX_SECTION_BYTES} bytes; use smaller chunks")
@@ -383,20 +389,18 @@ def _check_packable(chunk: Chunk) -> None:
 
 
 def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
-    return (
-        _SQUEEZED * header.squeezed
-        | _INT16 * (header.dtype == "int16")
-        | _NODATA * (header.nodata is not None)
-        | _CHECKS * bool(header.checks)
-        | _BUDGETS * bool(header.budgets)
-        | _MASK * bool(mask)
-        | _EXCEPTIONS * bool(exceptions)
-        | _SKIP * header.skip
-        | _RESIDUAL * header.residual
-        | _SCALES * header.scales
-        | _GROUPS * bool(header.groups)
-        | _NAMES * bool(header.names)
+    there = (
+        header.squeezed,
+        header.dtype == "int16",
+        header.nodata is not None,
+        *map(bool, (header.checks, header.budgets, mask, exceptions)),
+        header.skip,
+        header.residual,
+        header.scales,
+        *map(bool, (header.groups, header.names)),
+        header.levels,
     )
+    return sum(1 << bit for bit, is_set in enumerate(there) if is_set)
 
 
 def _pack_fixed(header: Header, flags: int, size: int) -> bytes:
@@ -486,7 +490,7 @@ def read_layout(data: bytes) -> Layout:
     (declared,) = struct.unpack("<H", reader.take(2))
     if declared > MAX_SECTIONS:
         raise LimitError(f"chunk: {declared} sections, allowed are {MAX_SECTIONS}")
-    count = declared + sum(bool(flags & flag) for flag in (_MASK, _EXCEPTIONS, _SKIP, _RESIDUAL))
+    count = declared + sum(bool(flags & flag) for flag in (*_BEFORE, _RESIDUAL))
     table = tuple(_ENTRY.iter_unpack(reader.take(_ENTRY.size * count)))
     reader.finish()
     header = Header(
@@ -506,6 +510,7 @@ def read_layout(data: bytes) -> Layout:
         scales=bool(flags & _SCALES),
         groups=groups,
         names=bands,
+        levels=bool(flags & _LEVELS),
     )
     return Layout(header, size, flags, table)
 
@@ -587,9 +592,7 @@ def _collect(layout: Layout, parts: list[bytes]) -> Chunk:
     if len(parts) < before:
         raise FormatError("chunk: cut before its masks and exceptions were whole; nothing can be decoded")
     first = iter(parts[:before])
-    mask, exceptions, skip = (
-        next(first) if layout.flags & flag else b"" for flag in (_MASK, _EXCEPTIONS, _SKIP)
-    )
+    mask, exceptions, skip, levels = (next(first) if layout.flags & flag else b"" for flag in _BEFORE)
     sections, after = parts[before : before + declared], parts[before + declared :]
     residual = after[0] if after else b""
-    return Chunk(layout.header, mask, exceptions, tuple(sections), residual, skip, declared)
+    return Chunk(layout.header, mask, exceptions, tuple(sections), residual, skip, declared, levels)

@@ -19,6 +19,7 @@ from eozip.chunk.candidates import Report
 from eozip.chunk.decoding import bytes_for, check_budget, check_samples, check_whole, decode_arrays, selected
 from eozip.chunk.encoding import default_codec, encode_chunk, encode_group_chunk
 from eozip.chunk.options import EncodeOptions
+from eozip.codecs import level_map as levels_of_cells
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Codec
 from eozip.codecs.scales import REDUCTIONS
@@ -37,6 +38,7 @@ __all__ = [
     "encode_groups",
     "encode_report",
     "inspect",
+    "level_map_of",
 ]
 
 
@@ -80,6 +82,7 @@ def encode(
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
     bands: Sequence[str] | None = None,
+    level_map: np.ndarray | None = None,
 ) -> bytes:
     """Codes one chunk.
 
@@ -109,6 +112,11 @@ def encode(
             which are then forecast.
         bands: names of the bands, C of them, which the chunk then carries: of ``sensor``, by its names or its aliases. Any
             set of its bands will do, in any order, with a codec that takes any bands. None: the chunk says no names.
+        level_map: quality by place, of codecs that can (tec-elic-small, tec-tt-small, tec-fp-small of any bands): whole
+            numbers 0..15, by how many half octaves (factors of 2 ** 0.5) a place is quantised more coarsely than the
+            quality says; of 15 no detail is sent. A level for each cell of 16 x 16 pixels [T, ceil(H / 16), ceil(W / 16)],
+            or for each pixel [T, H, W], of which a cell takes the lowest; without T for all dates alike. A largest error
+            and a target hold everywhere, whatever the map; quality 100 promises nothing beside one.
 
     Returns:
         One chunk.
@@ -128,7 +136,7 @@ def encode(
         offset=offset,
         nodata=nodata,
     )
-    return encode_chunk(dn, options, drop=drop, bands=bands).blob
+    return encode_chunk(dn, options, drop=drop, bands=bands, level_map=level_map).blob
 
 
 def encode_report(
@@ -144,6 +152,7 @@ def encode_report(
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
     bands: Sequence[str] | None = None,
+    level_map: np.ndarray | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
     options = EncodeOptions(
@@ -156,7 +165,7 @@ def encode_report(
         offset=offset,
         nodata=nodata,
     )
-    made = encode_chunk(dn, options, drop=drop, bands=bands)
+    made = encode_chunk(dn, options, drop=drop, bands=bands, level_map=level_map)
     return made.blob, made.report
 
 
@@ -171,6 +180,7 @@ def encode_groups(
     sensor: str | None = None,
     offset: int | None = None,
     bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
+    level_map: np.ndarray | None = None,
 ) -> bytes:
     """Codes one chunk of bands on their own grids, as instruments measure them; every promise counts native samples.
 
@@ -186,6 +196,7 @@ def encode_groups(
         sensor: whose bands these are; None: nothing is said, unless ``bands`` are given: then s2-l2a.
         offset: likewise.
         bands: names of the bands, as for `encode`: those of each resolution, or all of them, the finest group's first.
+        level_map: as for `encode`, of the finest grid.
 
     Returns:
         One chunk.
@@ -204,7 +215,7 @@ def encode_groups(
         offset=offset,
         nodata=nodata,
     )
-    return encode_group_chunk(groups, options, bands=bands).blob
+    return encode_group_chunk(groups, options, bands=bands, level_map=level_map).blob
 
 
 def decode(
@@ -329,6 +340,23 @@ def dropped(blob: bytes) -> np.ndarray:
         raise InputError("dropped: nothing of groups of bands is ever dropped")
     pixels = skip_mask.dropped_pixels(chunk)
     return pixels[0] if chunk.header.squeezed else pixels
+
+
+def level_map_of(blob: bytes) -> np.ndarray:
+    """By how many half octaves the cells of a chunk are coded more coarsely than its quality says; needs no network.
+
+    Args:
+        blob: the bytes of `encode`.
+
+    Returns:
+        uint8 [T, ceil(H / 16), ceil(W / 16)], as `encode` takes it; 0 everywhere if the chunk has no map.
+
+    Raises:
+        FormatError: not a chunk, damaged or cut.
+    """
+    chunk = bitstream.unpack(_bytes(blob))
+    check_samples(chunk.header)
+    return levels_of_cells.levels_of(chunk)
 
 
 def _decoded(

@@ -17,7 +17,7 @@ from eozip import bitstream
 from eozip.bitstream import Chunk, Header, arrays, nodata_mask, residual
 from eozip.chunk.options import SLACK, Constraint, Goal, is_good, largest, psnr_of, too_far
 from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
-from eozip.codecs import lossless, skip_mask
+from eozip.codecs import level_map, lossless, skip_mask
 from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
 from eozip.codecs.registry import LOSSLESS, NEAR_LOSSLESS
 from eozip.threads import alone
@@ -83,12 +83,14 @@ class EncodeJob:
         source: the pixels, those of `cells` left out.
         cells: bool [T, h, w], latent cells that nothing is spent on; None: all are coded.
         budgets: sections of each date, instead of a quality.
+        levels: uint8 [T, h, w], how much more coarsely cells are coded (`eozip.codecs.level_map`); None: all alike.
     """
 
     model: Codec
     source: Source
     cells: np.ndarray | None = None
     budgets: tuple[int, ...] = ()
+    levels: np.ndarray | None = None
 
     @cached_property
     def x(self) -> np.ndarray:
@@ -101,14 +103,14 @@ class EncodeJob:
             if self.source.groups:
                 pairs = list(zip(self.source.factors, self.source.parts(self.x), strict=True))
                 needless = self.source.parts(self.source.masked) if self.source.masked.any() else None
-                return cast(ScaledCodec, self.model).encode_groups(pairs, quality, needless)
+                return cast(ScaledCodec, self.model).encode_groups(pairs, quality, needless, self.levels)
             if self.budgets:
                 return cast(BudgetedCodec, self.model).encode_budgets(self.x, self.budgets)
             if isinstance(self.model, ScaledCodec):
                 holes = self.source.masked if self.source.masked.any() else None
                 if self.cells is None:
-                    return self.model.encode(self.x, quality, holes)
-                return self.model.encode_without(self.x, quality, self.cells, holes)
+                    return self.model.encode(self.x, quality, holes, self.levels)
+                return self.model.encode_without(self.x, quality, self.cells, holes, self.levels)
             if self.cells is None:
                 return self.model.encode(self.x, quality)
             return cast(SkippingCodec, self.model).encode_without(self.x, quality, self.cells)
@@ -116,7 +118,7 @@ class EncodeJob:
     def decode(self, chunk: Chunk) -> np.ndarray:
         """One pass of the network's decoder: float32 [T, C, H, W], flat with groups."""
         header = chunk.header
-        coded = Encoded(chunk.sections, header.checks, header.budgets, skip=self.cells)
+        coded = Encoded(chunk.sections, header.checks, header.budgets, skip=self.cells, levels=self.levels)
         with alone():
             if header.groups:
                 pairs = [(f, g.bands) for f, g in zip(header.factors, header.groups, strict=True)]
@@ -135,10 +137,12 @@ class EncodeJob:
             budgets=coded.budgets,
             skip=coded.skip is not None,
             scales=isinstance(self.model, ScaledCodec),
+            levels=self.levels is not None,
         )
         mask = mask_of(self.source)
         exceptions = exceptions_of(self.source, self.source.beyond)
-        chunk = Chunk(header, mask, exceptions, coded.sections, skip=skip)
+        levels = b"" if self.levels is None else level_map.encode_levels(self.levels)
+        chunk = Chunk(header, mask, exceptions, coded.sections, skip=skip, levels=levels)
         dropped = 0.0 if self.cells is None else float(self.cells.mean())
         bits = _shared_out(bitstream.packed_size(chunk), coded)
         report = Report(self.model.id, quality, date_bits=bits, dropped=dropped)
@@ -153,12 +157,18 @@ class EncodeJob:
 
 
 def job_for(
-    model: Codec, source: Source, cells: np.ndarray | None, budgets: tuple[int, ...] = ()
+    model: Codec,
+    source: Source,
+    cells: np.ndarray | None,
+    budgets: tuple[int, ...] = (),
+    levels: np.ndarray | None = None,
 ) -> EncodeJob:
-    """See `EncodeJob`; without any cell to leave out the codec is asked for an ordinary chunk."""
+    """See `EncodeJob`; without any cell to leave out, or to code more coarsely, the codec is asked for an ordinary chunk."""
+    levels = levels if levels is not None and levels.any() else None
     if cells is None or not cells.any():
-        return EncodeJob(model, source, budgets=budgets)
-    return EncodeJob(model, source.without(skip_mask.pixels_of(cells, source.shape[2:])), cells)
+        return EncodeJob(model, source, budgets=budgets, levels=levels)
+    dropped = skip_mask.pixels_of(cells, source.shape[2:])
+    return EncodeJob(model, source.without(dropped), cells, levels=levels)
 
 
 def _shared_out(size: int, coded: Encoded) -> tuple[float, ...] | None:

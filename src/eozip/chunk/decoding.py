@@ -13,6 +13,7 @@ from eozip.bitstream import Chunk, Header, Layout, arrays, nodata_mask, residual
 from eozip.chunk.pixels import fill_holes, to_dn
 from eozip.codecs import lossless, registry
 from eozip.codecs.base import Codec, Encoded, ScaledCodec
+from eozip.codecs.level_map import decode_levels
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
 from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, section_of
 from eozip.codecs.skip_mask import decode_cells
@@ -301,7 +302,7 @@ def _finished(
 def _check_nothing(chunk: Chunk, masks: list[bytes]) -> None:
     header = chunk.header
     decoded = (nodata_mask.decode_mask(mask, shape) for mask, shape in zip(masks, header.shapes, strict=True))
-    if header.residual or header.skip or not all(mask.all() for mask in decoded):
+    if header.residual or header.skip or header.levels or not all(mask.all() for mask in decoded):
         raise FormatError("chunk: no sections, though not all of it is nodata; the data are damaged")
 
 
@@ -355,11 +356,12 @@ def _chosen_shape(shape: Shape, selection: Selection, index: int, factor: int) -
 def _decode_without_network(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
     header, count = chunk.header, len(chunk.header.shapes)
     wrong = chunk.declared != count or len(chunk.sections) <= max(selection.arrays)
-    if wrong or header.residual or header.skip or header.scales:
+    if wrong or header.residual or header.skip or header.levels or header.scales:
         raise FormatError(
             f"chunk: expected one {header.codec} section, got {len(chunk.sections)} of {chunk.declared}"
             + ", and a residual layer" * header.residual
             + ", and a skip mask" * header.skip
+            + ", and a level map" * header.levels
             + ", of scales" * header.scales
         )
     decode: Callable[[bytes, Shape], np.ndarray]
@@ -389,8 +391,13 @@ def _decode_learned(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
         raise FormatError(
             f"chunk: scales or groups of bands, which {model.id} does not write; the data are damaged"
         )
+    if header.levels and not header.scales:
+        raise FormatError(f"chunk: a level map, which {model.id} does not write; the data are damaged")
     skip = decode_cells(chunk.skip, header.shape) if header.skip else None
-    coded = Encoded(chunk.sections[: selection.budget], header.checks, header.budgets, skip=skip)
+    levels = decode_levels(chunk.levels, header.shape) if header.levels else None
+    coded = Encoded(
+        chunk.sections[: selection.budget], header.checks, header.budgets, skip=skip, levels=levels
+    )
     with alone():
         return _from_model(model, coded, header, selection)
 

@@ -31,6 +31,7 @@ from eozip.chunk.options import (
     Goal,
 )
 from eozip.chunk.pixels import PEAK, Source, checked_groups, checked_source, psnr
+from eozip.codecs import level_map as levels_of_cells
 from eozip.codecs import registry, skip_mask
 from eozip.codecs.base import Codec, ScaledCodec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
@@ -83,6 +84,7 @@ def encode_chunk(
     *,
     drop: np.ndarray | None = None,
     bands: Sequence[str] | None = None,
+    level_map: np.ndarray | None = None,
 ) -> EncodedChunk:
     """Code one chunk, and say what the encoder knows of it besides.
 
@@ -91,6 +93,7 @@ def encode_chunk(
         options: what is asked for.
         drop: bool [T, H, W] or [H, W], pixels that nothing is spent on; see `eozip.encode`.
         bands: names of the bands; see `eozip.encode`.
+        level_map: quality by cell; see `eozip.encode`.
 
     Raises:
         InputError: as for `eozip.encode`.
@@ -109,7 +112,7 @@ def encode_chunk(
             raise InputError("give budgets or drop, not both")
         check_droppable(name)
         drop = skip_mask.checked_drop(drop, source.shape, source.squeezed)
-    return _coded(source, name, options.sensor, drop, goal)
+    return _coded(source, name, options.sensor, drop, _with_levels(goal, level_map, name, source))
 
 
 def encode_group_chunk(
@@ -117,6 +120,7 @@ def encode_group_chunk(
     options: EncodeOptions = _DEFAULTS,
     *,
     bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
+    level_map: np.ndarray | None = None,
 ) -> EncodedChunk:
     """Code one chunk of groups of bands; pixels are flat (`eozip.bitstream.arrays`).
 
@@ -124,6 +128,7 @@ def encode_group_chunk(
         groups: resolution > uint16 or int16 [T, C, h, w] or [C, h, w]; see `eozip.encode_groups`.
         options: what is asked for; budgets are for one grid.
         bands: names of the bands; see `eozip.encode_groups`.
+        level_map: quality by cell of the finest grid; see `eozip.encode`.
 
     Raises:
         InputError: as for `eozip.encode_groups`.
@@ -140,7 +145,19 @@ def encode_group_chunk(
         raise InputError(
             f"groups: codec {name} takes all bands on one grid; choose {DEFAULT_CODEC}, or bring the bands onto one grid"
         )
-    return _coded(source, name, options.sensor, None, options.goal)
+    return _coded(source, name, options.sensor, None, _with_levels(options.goal, level_map, name, source))
+
+
+def _with_levels(goal: Goal, given: np.ndarray | None, name: str, source: Source) -> Goal:
+    """With a level map, checked; without a target quality 100 then promises nothing of the coarser cells."""
+    if given is None:
+        return goal
+    check_levelled(name)
+    constraint = goal.constraint
+    if goal.target_psnr is None:
+        constraint = replace(constraint, min_psnr=None)
+    levels = levels_of_cells.checked_levels(given, source.shape)
+    return replace(goal, levels=levels, constraint=constraint)
 
 
 def _coded(
@@ -191,7 +208,11 @@ def _smallest(model: Codec, source: Source, drop: np.ndarray | None, goal: Goal)
     if goal.constraint.max_error == 0:  # which no network's pixels keep
         return without_network(source, goal.constraint, goal)
     job = job_for(
-        model, source, None if drop is None else skip_mask.droppable(drop, source.masked), goal.budgets
+        model,
+        source,
+        None if drop is None else skip_mask.droppable(drop, source.masked),
+        goal.budgets,
+        goal.levels,
     )
     made = _by_network(job, goal)
     if goal.constraint:
@@ -249,6 +270,19 @@ def check_droppable(name: str) -> None:
         raise InputError(
             f"drop: codec {name} cannot leave cells out, expected one that can, such as {DEFAULT_TEMPORAL_CODEC}; "
             "choose it, or encode without drop"
+        )
+
+
+def check_levelled(name: str) -> None:
+    """Refuses codecs that code all cells alike.
+
+    Raises:
+        InputError: this is one; the message names one that can.
+    """
+    if name == LOSSLESS or not isinstance(registry.get(name), ScaledCodec):
+        raise InputError(
+            f"level_map: codec {name} codes all cells alike, expected one that can do otherwise, such as {DEFAULT_CODEC}; "
+            "choose it, or encode without a map"
         )
 
 

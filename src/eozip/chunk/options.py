@@ -91,7 +91,7 @@ FLOOR_PSNR = 46.0  # dB that quality 100 reaches on any pixels
 _BASES = (60.0, 80.0, 100.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Goal:
     """How good one chunk shall be.
 
@@ -101,6 +101,7 @@ class Goal:
         constraint: what must hold for the decoded pixels.
         is_bound_alone: nothing is asked for but a largest error: whatever is smallest.
         budgets: sections of each date, instead of a quality; empty: as many as the quality asks for.
+        levels: how much more coarsely cells are coded, uint8 [T, h, w] (`eozip.codecs.level_map`); None: all alike.
     """
 
     quality: float
@@ -108,6 +109,7 @@ class Goal:
     constraint: Constraint
     is_bound_alone: bool
     budgets: tuple[int, ...] = ()
+    levels: np.ndarray | None = None
 
     @property
     def qualities(self) -> tuple[float, ...]:

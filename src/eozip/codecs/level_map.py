@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eozip.bitstream import nodata_mask
+from eozip.bitstream import Chunk, nodata_mask
 from eozip.errors import FormatError, InputError
 
 CELL = 16  # pixels of the finest grid, each way
@@ -23,13 +23,12 @@ def size_of(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], -(-shape[2] // CELL), -(-shape[3] // CELL)
 
 
-def checked_levels(levels: object, shape: tuple[int, int, int, int], squeezed: bool = False) -> np.ndarray:
+def checked_levels(levels: object, shape: tuple[int, int, int, int]) -> np.ndarray:
     """A map as a caller gives it, checked.
 
     Args:
-        levels: whole numbers 0..15, [T, h, w] of cells, or [h, w] for every date alike.
+        levels: whole numbers 0..15, [T, h, w] of cells or [T, H, W] of pixels, or without T for every date alike.
         shape: T, C, H, W of the pixels.
-        squeezed: the caller gave [C, H, W].
 
     Returns:
         uint8 [T, h, w].
@@ -37,22 +36,51 @@ def checked_levels(levels: object, shape: tuple[int, int, int, int], squeezed: b
     Raises:
         InputError: another type, shape or range.
     """
-    given = np.asarray(levels)
-    expected = size_of(shape)
+    if isinstance(levels, np.ma.MaskedArray):
+        raise InputError("level_map: expected a plain array, got a masked one; use .filled(level)")
+    try:
+        given = np.asarray(levels)
+    except ValueError as error:
+        raise InputError(
+            f"level_map: expected an array of whole numbers 0..{NOTHING}, got {error}"
+        ) from error
+    cells, pixels = size_of(shape), (shape[0], shape[2], shape[3])
     if given.dtype.kind not in "iuf":
         raise InputError(f"level_map: expected whole numbers 0..{NOTHING}, got an array of {given.dtype}")
-    if given.shape not in (expected, expected[1:]):
+    if given.shape not in (cells, cells[1:], pixels, pixels[1:]):
         raise InputError(
-            f"level_map: wrong size: expected {expected} or {expected[1:]}, a level for each {CELL} x {CELL} pixels of "
-            f"{shape[2]} x {shape[3]}, got {given.shape}; eozip.level_map_of makes one from a map by pixel"
+            f"level_map: wrong size: expected {cells} or {cells[1:]}, a level for each {CELL} x {CELL} pixels, or "
+            f"{pixels} or {pixels[1:]}, one for each pixel, got {given.shape}"
         )
     if not np.isfinite(given).all() or (given != np.rint(given)).any():
-        raise InputError(f"level_map: expected whole numbers 0..{NOTHING}, got others; round them, and fill NaN")
+        raise InputError(
+            f"level_map: expected whole numbers 0..{NOTHING}, got others; round them, and fill NaN"
+        )
     if given.min() < 0 or given.max() > NOTHING:
         raise InputError(
             f"level_map: expected 0..{NOTHING}, got {given.min():g}..{given.max():g}; 0 is the best, {NOTHING} sends nothing"
         )
-    return np.ascontiguousarray(np.broadcast_to(given.astype(np.uint8), expected))
+    whole = given.astype(np.uint8)
+    whole = whole if given.shape[-2:] == cells[1:] else lowest(whole, CELL)
+    return np.ascontiguousarray(np.broadcast_to(whole, cells))
+
+
+def lowest(levels: np.ndarray, times: int) -> np.ndarray:
+    """The lowest level of each times x times: [..., h, w] -> [..., ceil(h / times), ceil(w / times)]."""
+    for axis in (-2, -1):
+        levels = np.minimum.reduceat(levels, np.arange(0, levels.shape[axis], times), axis=axis)
+    return levels
+
+
+def levels_of(chunk: Chunk) -> np.ndarray:
+    """The map of a parsed chunk, uint8 [T, h, w]; 0 everywhere if it has none.
+
+    Raises:
+        FormatError: a damaged map.
+    """
+    if chunk.header.levels:
+        return decode_levels(chunk.levels, chunk.header.shape)
+    return np.zeros(size_of(chunk.header.shape), np.uint8)
 
 
 def encode_levels(levels: np.ndarray) -> bytes:

@@ -3,8 +3,8 @@
 A map has a level for each cell of 16 x 16 pixels of the finest grid: half octaves of the step, 0 the step itself; of the
 highest level nothing is sent. A detail takes the lowest level of the cells that it covers.
 
-Within a cell all that a network sees and says counts in the cell's own **octave** (levels / 2 doublings of the step): there it
-works as at a coarser step, which is what it was trained for. The half octave that may be left is for quantisation alone.
+Within a cell all that a network sees and says counts in the cell's own **octave** (level // 2 doublings of the step): there
+it works as at a coarser step, which is what it was trained for. The half octave that may be left is for quantisation alone.
 """
 
 from __future__ import annotations
@@ -99,11 +99,4 @@ def on_canvas(group: Group, place: Canvas, levels: np.ndarray, size: tuple[int, 
         for cell in range(int((ends[1] - ends[0]).max())):  # a cell may lie on several of the map's
             np.minimum(found, levels.take(np.minimum(ends[0] + cell + 1, ends[1]), axis + 1), out=found)
         levels = found
-    return levels
-
-
-def lowest(levels: np.ndarray, times: int) -> np.ndarray:
-    """The lowest of each times x times cells: [T, h, w] -> [T, ceil(h / times), ceil(w / times)]."""
-    for axis in (1, 2):
-        levels = np.minimum.reduceat(levels, np.arange(0, levels.shape[axis], times), axis=axis)
     return levels

@@ -103,9 +103,7 @@ class NumpyStage:
                     told = _by_cell(constants[color][dates], octaves[dates, rows], 2 * half(w))
                 for parity in (0, 1):
                     own_told = told if octaves is None else told[:, parity::2, :, parity ^ color :: 2]
-                    np.add(
-                        sums[:, parity::2, :, parity ^ color :: 2], own_told, out=v[:, parity::2, :units]
-                    )
+                    np.add(sums[:, parity::2, :, parity ^ color :: 2], own_told, out=v[:, parity::2, :units])
             outputs[dates, rows] = self._settled(now, 0)
         return Shared(outputs, later), predicted.swapaxes(1, 2)
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from eozip.codecs.level_map import NOTHING
+from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse, lowest
+from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
