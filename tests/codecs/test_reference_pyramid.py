@@ -7,6 +7,7 @@ import pytest
 
 from eozip import bitstream
 from eozip.bitstream import Chunk, Header
+from eozip.codecs import level_map
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids
 from eozip.codecs.pyramid.codec import PyramidCodec
@@ -45,7 +46,8 @@ class Pair:
         return Chunk(header, b"", b"", coded.sections)
 
     def package(self, chunk: Chunk, reduce: int = 1, dates: list[int] | None = None) -> np.ndarray:
-        coded = Encoded(chunk.sections, chunk.header.checks)
+        levels = level_map.levels_of(chunk) if chunk.header.levels else None
+        coded = Encoded(chunk.sections, chunk.header.checks, levels=levels)
         return self.codec.decode_scaled(coded, chunk.header.shape, reduce, dates=dates)
 
     def page(self, chunk: Chunk, reduce: int = 1, dates: list[int] | None = None) -> np.ndarray:
