@@ -56,8 +56,10 @@ def evaluate_tasks(
     qualities = {"qualities": _qualities(options["qualities"])} if options["qualities"] else {}
     lists = {name: tuple(map(str, options[name] or ())) for name in ("tasks", "codecs", "baselines")}
     plan = tasking.Plan(data, few=quick, **lists, **qualities)
-    found = tasking.run_tasks(plan, (lambda what: None) if as_json else (lambda what: tell(what, err=True)))
-    page = tasking.write(found, out)
+    for found in tasking.run_tasks(
+        plan, (lambda what: None) if as_json else (lambda what: tell(what, err=True))
+    ):
+        page = tasking.write(found, out)
     if readme is not None:
         tasking.update_readme(readme, json.loads((out / "tasks.json").read_text()))
     skipped = {s["task"]: s["why"] for s in found.document["skipped"]}

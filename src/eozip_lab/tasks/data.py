@@ -19,11 +19,9 @@ L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B1
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 _HLS = ("B01", "B02", "B03", "B04", "B8A", "B11", "B12")
 _FORDEAD = ("B02", "B03", "B04", "B8A", "B11", "B12")
-_WATERS, _PAIRS, _DATES, _SERIES = 96, 20, 12, 72
+_WATERS, _PAIRS, _DATES, _SERIES = 64, 14, 12, 72
 _CLOUDY = 2000  # DN of B02
-_CLOUDED = tuple(
-    f"pairs14 {k}" for k in (6, 7, 8, 12, 13, 14, 16, 20, 22, 23, 24, 26)
-)  # beside those held back
+_CLOUDED = [f"pairs14 {k}" for k in (6, 7, 8, 12, 14, 16, 22, 24)] + ["1868summer_102 0", "1868summer_102 2"]
 
 
 class Sources:
@@ -66,8 +64,8 @@ def clouds(sources: Sources, few: bool) -> list[Chip]:
     ]
     if few:
         return chips[12:14]
-    cloudy = [chip for chip in chips if chip.held or chip.name in _CLOUDED]
-    return [*cloudy, _brazil(sources)]
+    taken = [c for c in chips if c.name in _CLOUDED or (c.held and c.name.startswith("pairs14"))]
+    return [*taken, _brazil(sources)]
 
 
 def _brazil(sources: Sources) -> Chip:
@@ -154,7 +152,7 @@ def land(sources: Sources, few: bool) -> list[Chip]:
         ]
     if few:
         return chips[-2:]
-    for file, start, limit in (("terramind", "L2A", 5), ("ben_marcelach1", "S2", 4), ("ben_kaitub", "S2", 8)):
+    for file, start, limit in (("terramind", "L2A", 5), ("ben_marcelach1", "S2", 2), ("ben_kaitub", "S2", 4)):
         with sources.arrays(f"{file}.npz") as arrays:
             names = [name for name in arrays.files if name.startswith(start)][:limit]
             chips += [Chip(name, name, arrays[name], L2A) for name in names]

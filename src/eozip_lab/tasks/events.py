@@ -41,8 +41,7 @@ def eventful(sources: Sources, few: bool) -> list[Chip]:
     chips = [
         _with_events(f"{name} {y} {x}", np.ascontiguousarray(dn[..., y : y + _SIDE, x : x + _SIDE]), waters)
         for name, dn in series
-        for y in (0, _SIDE)
-        for x in (0, _SIDE)
+        for y, x in ((0, 0), (_SIDE, _SIDE))
     ]
     return chips[:2] if few else chips
 

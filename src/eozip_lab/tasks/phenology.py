@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,12 @@ def greenest(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray) -> np.ndarra
         ndvi: float [T, H, W].
         clear: bool [T, H, W].
     """
-    return _each(lambda seen, values: _peak(days[seen].astype(float), values), ndvi, clear)
+    peaks = np.full(ndvi.shape[1:], np.nan)
+    for y, x in _sampled(ndvi):
+        seen = clear[:, y, x] & np.isfinite(ndvi[:, y, x])
+        if seen.sum() >= _LEAST:
+            peaks[y, x] = _peak(days[seen], ndvi[seen, y, x])
+    return peaks
 
 
 def season_starts(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray, peaks: np.ndarray) -> np.ndarray:
@@ -107,17 +112,6 @@ def season_starts(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray, peaks: 
 def _sampled(ndvi: np.ndarray) -> list[tuple[int, int]]:
     rows, columns = (range(_EVERY // 2, size, _EVERY) for size in ndvi.shape[1:])
     return [(y, x) for y in rows for x in columns]
-
-
-def _each(
-    found: Callable[[np.ndarray, np.ndarray], float], ndvi: np.ndarray, clear: np.ndarray
-) -> np.ndarray:
-    result = np.full(ndvi.shape[1:], np.nan)
-    for y, x in _sampled(ndvi):
-        seen = clear[:, y, x] & np.isfinite(ndvi[:, y, x])
-        if seen.sum() >= _LEAST:
-            result[y, x] = found(seen, ndvi[seen, y, x])
-    return result
 
 
 def _peak(days: np.ndarray, ndvi: np.ndarray) -> float:

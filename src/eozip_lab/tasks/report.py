@@ -12,6 +12,7 @@ from eozip_lab.evaluate.provenance import as_json, write_text
 from eozip_lab.evaluate.tables import markdown
 from eozip_lab.tasks.gallery import write_strips
 from eozip_lab.tasks.run import Found
+from eozip_lab.tasks.table import TASKS
 
 BEGIN = "<!-- tasks: written by eozip evaluate-tasks, do not edit -->"
 END = "<!-- end of tasks -->"
@@ -32,7 +33,7 @@ def write(found: Found, out: Path) -> Path:
     pictures = write_strips(found.gallery, out / _FOLDER)
     captions = {one.task: _caption(one) for one in found.gallery if one.task in pictures}
     document = json.loads(as_json(found.document | {"pictures": captions}))
-    document = _merged(path, document)
+    document = _in_order(_merged(path, document))
     write_text(path, json.dumps(document, indent=None, separators=(",", ":")) + "\n")
     write_text(out / "tasks.md", text(document))
     return out / "tasks.md"
@@ -73,6 +74,12 @@ def _merged(path: Path, document: dict[str, Any]) -> dict[str, Any]:
         "pictures": {k: v for k, v in earlier["pictures"].items() if k in names} | document["pictures"],
         "earlier": earlier["made"],
     }
+
+
+def _in_order(document: dict[str, Any]) -> dict[str, Any]:
+    order = [task.name for task in TASKS]
+    known = [task for task in document["tasks"] if task["name"] in order]
+    return document | {"tasks": sorted(known, key=lambda task: order.index(task["name"]))}
 
 
 def text(document: Mapping[str, Any]) -> str:

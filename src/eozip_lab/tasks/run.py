@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +93,18 @@ class Shown:
     panels: dict[str, np.ndarray]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Found:
-    """What a run gives: JSON types, and pictures."""
+    """What a run gives: what becomes JSON, and pictures."""
 
     document: dict[str, Any]
-    gallery: list[Shown] = field(default_factory=list)
+    gallery: list[Shown]
 
 
-def run_tasks(plan: Plan, progress: Progress = lambda what: None) -> Found:
-    """All tasks of a plan; what cannot run here is named in `skipped`.
+def run_tasks(plan: Plan, progress: Progress = lambda what: None) -> Iterator[Found]:
+    """All tasks of a plan, again and again: with each group of tasks what was found so far, which can be written.
+
+    What cannot run here is named in `skipped`.
 
     Raises:
         InputError: a task or baseline that nobody knows, or nothing of what was asked for can run.
@@ -111,29 +113,36 @@ def run_tasks(plan: Plan, progress: Progress = lambda what: None) -> Found:
     chosen = _chosen(plan)
     for name in (*plan.codecs, *plan.baselines):
         contender(name)
-    started, found = time.process_time(), Found({})
-    rows, skipped = [], []
+    started, gallery = time.process_time(), list[Shown]()
+    rows: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
     for group in _by_data(chosen):
         try:
-            rows += _group(group, plan, found.gallery, skipped, progress)
+            rows += _group(group, plan, gallery, skipped, progress)
         except TaskSkipped as error:
             skipped += [{"task": task.name, "why": str(error)} for task in group]
+            continue
+        yield Found(_document(plan, rows, skipped, time.process_time() - started), gallery)
     if not rows:
         raise InputError(
             "nothing of what was asked for can run here: " + "; ".join(s["why"] for s in skipped)
         )
-    order = [task.name for task in TASKS]
-    found.document = {
+    yield Found(_document(plan, rows, skipped, time.process_time() - started), gallery)
+
+
+def _document(
+    plan: Plan, rows: list[dict[str, Any]], skipped: list[dict[str, str]], seconds: float
+) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "made": provenance(),
         "few": plan.few,
         "reference": REFERENCE,
         "qualities": plan.qualities[-1:] if plan.few else plan.qualities,
-        "cpu_seconds": time.process_time() - started,
-        "tasks": sorted(rows, key=lambda row: order.index(row["name"])),
+        "cpu_seconds": seconds,
+        "tasks": rows,
         "skipped": skipped,
     }
-    return found
 
 
 def _chosen(plan: Plan) -> list[Task]:
