@@ -10,17 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from eozip.cli import cli
+from eozip.codecs import registry
 from eozip.errors import EozipError, OutputError
 from eozip_lab.evaluate import baselines, results_cache
 from eozip_lab.evaluate.evaluation import evaluate
 from eozip_lab.evaluate.inputs import gather, pixel_hash
-from eozip_lab.evaluate.methods import Method, methods
+from eozip_lab.evaluate.methods import Method, fingerprint, methods
 from eozip_lab.evaluate.runner import Failure, run, tasks_of
 from evaluatefiles import finished, pixels, plan, write_data
 from toy_codec import registered
@@ -217,10 +219,10 @@ def test_bad_input_is_named_and_measures_nothing(tmp_path, monkeypatch, argument
     assert finished(Path("r")) == []
 
 
-def test_a_report_without_its_points_is_made_anew(report, data, tmp_path):
+def test_a_report_without_its_points_is_continued(report, data, tmp_path):
     shutil.copy(report[1] / "report.json", tmp_path / "report.json")
     found = evaluate(plan(data, codecs=(), baselines=("sz3",), crops=0), tmp_path)
-    assert found["run"]["resumed"] == 0
+    assert found["run"]["resumed"] == found["run"]["points"] == 26
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "report.json").write_text("{}")
     with pytest.raises(OutputError, match="a new folder or an earlier run's"):
@@ -245,3 +247,12 @@ def test_the_command_prints_json_and_says_what_is_left_out(data, tmp_path):
     assert list(found["unavailable"]) == ["terracodec-fp"]
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert [(m["id"], m["available"]) for m in report["methods"]] == [("sz3", True), ("terracodec-fp", False)]
+
+
+def test_other_weights_of_a_codec_are_another_fingerprint(monkeypatch):
+    method = next(m for m in methods(["tec-elic-small"], [], "s2-l2a"))
+    before = fingerprint(method, "s2-l2a")
+    other = SimpleNamespace(weights_hash=b"anything")
+    monkeypatch.setattr(registry, "get", lambda full: other)
+    assert fingerprint(method, "s2-l2a") != before
+    assert b"anything".hex() in fingerprint(method, "s2-l2a")

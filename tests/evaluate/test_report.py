@@ -341,6 +341,38 @@ def test_places_beyond_the_budget_are_named(folder: Path) -> None:
     assert little["left_out"] == [SEA]
 
 
+def test_dates_that_do_not_fit_are_left_out_before_places_are(folder: Path) -> None:
+    report = load_report(folder)
+    whole = crops.viewer_data(report)["places"]
+    thinned = crops.viewer_data(report, sum(place["bytes"] for place in whole) * 2 // 3)
+    assert [p["name"] for p in thinned["places"]] == list(PLACES)
+    assert [len(p["dates"]) for p in thinned["places"]] == [1, 1]
+    for place in thinned["places"]:
+        assert {len(e["frames"]) for level in place["levels"] for e in level["entries"]} == {1}
+
+
+def test_of_many_baselines_the_best_are_shown(folder: Path) -> None:
+    report = load_report(folder)
+    file = next(f for f in report.data["crops"]["files"] if f["kind"] == "baseline")
+    rivals = [{**file, "psnr": 30.0 + k} for k in range(9)]
+    assert [f["psnr"] for f in crops._shown(report, rivals)] == [34.0, 35.0, 36.0, 37.0, 38.0]
+
+
+def test_the_page_stays_below_three_megabytes(tmp_path: Path) -> None:
+    """Crops of noise, which no picture format makes smaller, and many points."""
+    side = 160
+    data = write_made_up_report(tmp_path)
+    rng = np.random.default_rng(0)
+    for file in data["crops"]["files"]:
+        dn = rng.integers(0, 10_000, (DATES, len(BANDS), side, side)).astype(np.uint16)
+        np.savez(tmp_path / file["file"], dn=dn, window=np.array([0, 0, side, side]))
+    data["points"] *= 700 // len(data["points"]) + 1
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    page = write_report(tmp_path)
+    assert page.stat().st_size < 3_000_000
+    assert b"data:image/webp" in page.read_bytes()
+
+
 @pytest.mark.parametrize("wrong", ["../outside.npz", "crops/absent.npz", "report.json"])
 def test_a_crop_that_cannot_be_read_is_a_named_error(tmp_path: Path, wrong: str) -> None:
     inside = tmp_path / "report"

@@ -74,9 +74,9 @@ class Numbers(CommaList):
 @click.option(
     "--crops",
     type=click.IntRange(min=0),
-    default=128,
+    default=0,
     show_default=True,
-    help="Side of the crops kept for looking at; 0 keeps none.",
+    help="Side of crops to keep for looking at, such as 128; 0 keeps none.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
 @threads_option
@@ -86,9 +86,13 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
 
     DATA is GeoTIFFs, folders of them (dates of one place, or one place a folder; <place>_<number>.tif are
     dates of a place), or .npz stacks [T, C, H, W]. Writes FOLDER/report.json and report.html; finished points are kept, and
-    the same command continues a run that was stopped.
+    the same command continues a run that was stopped. Or DATA is one .toml that lists sets by kind, natively on groups
+    (docs/evaluation.md): then FOLDER/kinds.json and kinds.md are written.
     """
 
+    if len(data) == 1 and data[0].suffix == ".toml":
+        _by_kind(data[0], out, as_json, options)
+        return
     plan = _plan(data, options)
     with _Phases(quiet=as_json) as phases:
         sweep, crops = phases.begin("Evaluating", "points"), phases.begin("Crops", "files")
@@ -106,6 +110,32 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
             f"{len(report['failures'])} points failed; the report lists them. The first: {first.method} at "
             f"{first.setting:g} on {first.place}: {first.error}"
         )
+
+
+def _by_kind(listing: Path, out: Path, as_json: bool, options: dict[str, Any]) -> None:
+    """Codecs, baselines and qualities as asked for; other options are for images."""
+    from eozip.threads import choose
+    from eozip_lab.evaluate.kinds import contenders, measure, sets, tables
+    from eozip_lab.evaluate.provenance import write_text
+
+    choose(options["threads"])
+    qualities = _qualities(options["qualities"]) or contenders.QUALITIES
+    names = _names(options["codecs"])
+    ways = [contenders.own(name, qualities) for name in (contenders.OWN if names is None else names)]
+    ways += contenders.classical(_names(options["baselines"]))
+    listed = sets.listed(listing)
+    absent = {one.name: missing for one in listed if (missing := one.missing())}
+    for name, missing in absent.items():
+        _say_left_out(f"{name}: no {', '.join(missing)}")
+    there = [sets.read(one) for one in listed if one.name not in absent]
+    with _Phases(quiet=as_json) as phases:
+        progress = phases.begin("Evaluating", "pairs")
+        found = measure.measured(there, ways, out / measure.NAME, progress, absent)
+    write_text(out / "kinds.md", tables.page(found))
+    if as_json:
+        print_json({"points": str(out / measure.NAME), "tables": str(out / "kinds.md"), "sets": len(found)})
+    else:
+        tell(f"{out / 'kinds.md'}: {len(found)} sets\n\n{tables.equal_psnr(found)}")
 
 
 class _Phases:

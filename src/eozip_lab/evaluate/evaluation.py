@@ -56,7 +56,7 @@ class Plan:
     qualities: tuple[float, ...] | None = None
     jobs: int = 1
     threads: int | None = None
-    crops: int = 128
+    crops: int = 0
     levels: tuple[float, ...] = (40.0,)
     every: int = 1
 
@@ -94,6 +94,7 @@ def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, A
     places = gather(plan.data, plan.reading, notices.left_out)
     chosen = _methods(plan, places)
     results_cache.claim(out)
+    results_cache.restore(out)
     notices.methods(chosen)
     hashes = [pixel_hash(place.dn) for place in places]
     found = run(tasks_of(chosen, places, hashes), places, out, plan.jobs, plan.threads, notices.sweep)

@@ -95,10 +95,22 @@ def fingerprint(method: Method, sensor: str) -> str:
     """What, beside setting and pixels, decides the bytes of a method: a change of it measures anew."""
     measured_by = f"eozip {__version__}"  # metrics are part of a point
     if method.id in PROMISES:
-        return f"{method.settings} {measured_by}"
+        used = (_weights(name, sensor) for name in (encoding.DEFAULT_CODEC, encoding.DEFAULT_TEMPORAL_CODEC))
+        return " ".join([method.settings, measured_by, *used])
     if method.kind == CODEC:
-        return f"{registry.resolve(method.id, sensor)} {measured_by}"
-    return " ".join([method.settings, measured_by, *map(_version, _LIBRARIES)])
+        return f"{_weights(method.id, sensor)} {measured_by}"
+    return f"{method.settings} {measured_by} {library_versions()}"
+
+
+def _weights(codec: str, sensor: str) -> str:
+    """Full id and digest of the weights, if it has any."""
+    full = registry.resolve(codec, sensor)
+    return full if full == registry.LOSSLESS else f"{full} {registry.get(full).weights_hash.hex()}"
+
+
+def library_versions() -> str:
+    """Of the libraries that decide a baseline's bytes."""
+    return " ".join(map(_version, _LIBRARIES))
 
 
 def _codec(name: str, sensor: str, qualities: Sequence[float] | None) -> Method:

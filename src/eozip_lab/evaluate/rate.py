@@ -93,6 +93,39 @@ def bd_psnr(reference: Curve, curve: Curve) -> Difference | None:
     return Difference(gap, math.exp(low), math.exp(high), share)
 
 
+def smooth_rate_at(curve: Curve, db: float) -> float | None:
+    """As `rate_at`, by the monotone piecewise cubic of log rate over dB through the points worth choosing: for few points.
+
+    Returns:
+        None outside them, or where fewer than two rise.
+    """
+    rates, dbs = _worthwhile(curve)
+    found = _cubic_at(dbs, np.log(rates), db)
+    return None if found is None else math.exp(found)
+
+
+def smooth_psnr_at(curve: Curve, rate: float) -> float | None:
+    """dB at a rate, likewise."""
+    rates, dbs = _worthwhile(curve)
+    return _cubic_at(np.log(rates), dbs, math.log(rate)) if rate > 0 else None
+
+
+def _worthwhile(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    kept = envelope([(rate, db) for rate, db in curve if rate > 0 and math.isfinite(db)])
+    return np.array([rate for rate, _ in kept]), np.array([db for _, db in kept])
+
+
+def _cubic_at(x: np.ndarray, y: np.ndarray, at: float) -> float | None:
+    if len(x) < 2 or not x[0] <= at <= x[-1]:
+        return None
+    k = min(int(np.searchsorted(x, at, "right")), len(x) - 1) - 1
+    h = x[k + 1] - x[k]
+    u = (at - x[k]) / h
+    ends = y[k] * (1 + 2 * u) * (1 - u) ** 2 + y[k + 1] * u * u * (3 - 2 * u)
+    left, right = _slopes(x, y)[k : k + 2]
+    return float(ends + h * (left * u * (1 - u) ** 2 + right * u * u * (u - 1)))
+
+
 def envelope(curve: Curve) -> list[tuple[float, float]]:
     """The points worth choosing: in rising rate, each with more PSNR than every cheaper one."""
     kept: list[tuple[float, float]] = []

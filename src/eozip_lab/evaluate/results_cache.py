@@ -117,6 +117,26 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
     return row
 
 
+def restore(folder: Path) -> None:
+    """Points that only the report of an earlier run has, as `save` wrote them: a report alone can be continued.
+
+    Raises:
+        OutputError: the report is none of this schema, or a point cannot be written.
+    """
+    report = folder / "report.json"
+    if not report.is_file():
+        return
+    try:
+        rows = json.loads(report.read_text())["points"]
+        for row in rows:
+            point_of(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{report}: expected a report, got {error!r}; move it away") from error
+    for row in rows:
+        if not (folder / FOLDER / f"{row['key']}.json").exists():
+            save(folder, row)
+
+
 def claim(folder: Path) -> None:
     """Makes the folder, or accepts one that holds an earlier run or its report.
 

@@ -36,10 +36,12 @@ class Components:
         recorder: codes the components; its setting is the setting.
         planes: "video": one transform over bands for all dates, each component a video of them; "date": one for
             each date, components as pictures; "time": one over bands and dates together, likewise pictures.
+        most: samples per DN at most, so that groups of bands that are coded apart get equal errors; None: as many as fit.
     """
 
     recorder: Recorder
     planes: str = "video"
+    most: float | None = None
 
     @property
     def name(self) -> str:
@@ -57,7 +59,14 @@ class Components:
     def encode(self, dn: np.ndarray, setting: float) -> bytes:
         checked_stack(dn, _INT16_MAX)
         groups = self._grouped(dn)
-        return pack(dn, [part for group in groups for part in _write_group(group, self.recorder, setting)])
+        most = math.inf if self.most is None else self.most
+        return pack(
+            dn, [part for group in groups for part in _write_group(group, self.recorder, setting, most)]
+        )
+
+    def scale(self, dn: np.ndarray) -> float:
+        """Samples per DN that fit every component of a stack."""
+        return min(_scale(_frames(group)[1], self.recorder.top) for group in self._grouped(dn))
 
     def decode(self, blob: bytes) -> np.ndarray:
         shape, dtype, parts = unpack(blob)
@@ -124,16 +133,21 @@ def klt_jpegxl(planes: str = "date") -> Components:
     return Components(_JpegXlFrames(), planes)
 
 
-def _write_group(dn: np.ndarray, recorder: Recorder, setting: float) -> list[bytes]:
-    """Parts: means, scale; then for each component kept its vector with lowest value, and its stream."""
+def _frames(dn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Basis, components [C, T, H, W] and means of a stack."""
     t, c, height, width = dn.shape
     x = dn.swapaxes(0, 1).reshape(c, -1).astype(np.float64)
     means = np.rint(x.mean(1)).astype(_MEANS)
     x -= means[:, None]
     basis = klt_basis(x)
     # the rounded basis is not quite orthonormal: its inverse gives the components that it really needs
-    frames = np.linalg.solve(basis.astype(np.float64), x).reshape(c, t, height, width)
-    scale = _scale(frames, recorder.top)
+    return basis, np.linalg.solve(basis.astype(np.float64), x).reshape(c, t, height, width), means
+
+
+def _write_group(dn: np.ndarray, recorder: Recorder, setting: float, most: float) -> list[bytes]:
+    """Parts: means, scale; then for each component kept its vector with lowest value, and its stream."""
+    basis, frames, means = _frames(dn)
+    scale = min(_scale(frames, recorder.top), most)
     parts = [means.tobytes(), _LEVELS.pack(scale)]
     for vector, part in _worthwhile(frames, basis, scale, recorder, setting):
         parts += [vector, part]
@@ -151,14 +165,17 @@ def _worthwhile(
     frames: np.ndarray, basis: np.ndarray, scale: float, recorder: Recorder, setting: float
 ) -> Iterator[tuple[bytes, bytes]]:
     """(vector and lowest value, stream) of the components worth their bits; the first sets the price."""
-    price = None
+    price, least = None, 0.0
     for vector, component in zip(basis.T, frames):
+        if float(np.square(component).mean()) < least:
+            continue
         low = math.floor(component.min() * scale)
         samples = np.rint(component * scale - low).astype(np.uint16)
         stream = recorder.write(samples, setting)
         decoded = recorder.read(stream, samples.shape).astype(np.float64)
         error = float(np.square((decoded + low) / scale - component).mean())
-        price = 2 * math.log(2) * error if price is None else price
+        if price is None:
+            price, least = 2 * math.log(2) * error, error / 20  # with less to gain nothing pays
         side = vector.tobytes() + np.array(low, _LOW).tobytes()
         bits = 8 * (len(stream) + len(side)) / component.size
         if float(np.square(component).mean()) - error > price * bits:

@@ -1,4 +1,4 @@
-"""Stored crops as the pictures of the report's viewer: 8-bit planes of bands and maps of error, PNG.
+"""Stored crops as the pictures of the report's viewer: 8-bit planes of bands and maps of error, lossless WebP.
 
 A picture holds up to three bands, stretched alike for every method and date of a place; the page puts bands
 together to colours. Errors are means over all bands of |decoded - original| in DN, one grey plane.
@@ -17,7 +17,9 @@ from eozip.errors import InputError
 from eozip_lab.evaluate.html_report.data import Report
 from eozip_lab.evaluate.html_report.markup import data_uri
 
-_MOST_BYTES = 40_000_000  # of pictures in one page: browsers open more, people mail less
+_MOST_BYTES = 1_000_000  # of pictures in one page, unless the page leaves more: people mail it
+_LEAST = 16  # pixels a side of what is left of a crop
+_MOST_BASELINES = 5  # of a level, the best at those bytes; all are in crops/
 # Name > bands shown as red, green, blue.
 _COMBINATIONS = {
     "true colour": ("B04", "B03", "B02"),
@@ -47,21 +49,46 @@ class Planes:
 def viewer_data(report: Report, most_bytes: int = _MOST_BYTES) -> dict[str, Any]:
     """What the page's script shows, in JSON types: places with dates, levels and pictures, and the error colours.
 
-    Places are taken in the order measured until their pictures exceed `most_bytes`; "left_out" names the others.
+    Each place may take its share of `most_bytes`: the dates that fit are shown, evenly spread, at least the first, of which
+    the middle if need be. Places are taken in the order measured until their pictures exceed `most_bytes`; "left_out" names
+    the others.
 
     Raises:
         InputError: a crop is missing, unreadable, or of another shape than its original.
     """
     taken: list[dict[str, Any]] = []
-    count = 0
     stored = [name for name in report.places if _stored(report, name)]
-    for name in stored:
-        place = _place(report, name)
-        count += place["bytes"]
-        if taken and count > most_bytes:
+    left = most_bytes
+    for number, name in enumerate(stored):
+        place = _fitting(report, name, left // (len(stored) - number))
+        left -= place["bytes"]
+        if taken and left < 0:
             break
         taken.append(place)
     return {"places": taken, "left_out": stored[len(taken) :], "colours": error_colours() if taken else []}
+
+
+def _fitting(report: Report, name: str, most_bytes: int) -> dict[str, Any]:
+    """A place with so many of its dates as fit, at least one, and of that as much of the middle as fits."""
+    whole = _thinned(_place(report, name), most_bytes)
+    side = min(whole["window"][2:])
+    while whole["bytes"] > most_bytes and (side := side // 2) >= _LEAST:
+        whole = _thinned(_place(report, name, side), most_bytes)
+    return whole
+
+
+def _thinned(whole: dict[str, Any], most_bytes: int) -> dict[str, Any]:
+    dates = len(whole["dates"])
+    kept = max(1, min(dates, dates * most_bytes // max(whole["bytes"], 1)))
+    if kept == dates:
+        return whole
+    positions = [round(k * dates / kept) for k in range(kept)]
+    for entry in [whole["original"], *(entry for level in whole["levels"] for entry in level["entries"])]:
+        for key in {"frames", "errors"} & set(entry):
+            entry[key] = [entry[key][k] for k in positions]
+    thinned = {**whole, "dates": [whole["dates"][k] for k in positions]}
+    thinned["bytes"] = _picture_bytes(thinned)
+    return thinned
 
 
 def planes_of(dn: np.ndarray, bands: Sequence[str]) -> Planes:
@@ -123,12 +150,13 @@ def _read_crop(report: Report, entry: Mapping[str, Any]) -> tuple[np.ndarray, li
         raise InputError(f"{path}: expected a crop (dn, window), got {error}; evaluate again") from error
 
 
-def _place(report: Report, name: str) -> dict[str, Any]:
+def _place(report: Report, name: str, side: int | None = None) -> dict[str, Any]:
+    """All dates of a place, or of the middle of its crops."""
     facts = next(place for place in report.data["places"] if place["name"] == name)
     entry = _files(report, name, None)[0]
-    dn, window = _read_crop(report, entry)
+    dn, window = _middle(*_read_crop(report, entry), side)
     planes = planes_of(dn, facts["bands"])
-    levels = [_level(report, name, level, dn, planes) for level in report.data["crops"]["levels"]]
+    levels = [_level(report, name, level, dn, planes, side) for level in report.data["crops"]["levels"]]
     made = {
         "name": name,
         "dates": [date or f"date {t + 1}" for t, date in enumerate(facts["dates"])],
@@ -140,11 +168,25 @@ def _place(report: Report, name: str) -> dict[str, Any]:
     return {**made, "bytes": _picture_bytes(made)}
 
 
+def _middle(dn: np.ndarray, window: list[int], side: int | None) -> tuple[np.ndarray, list[int]]:
+    """A crop and its window in the frame, or the middle of both."""
+    if side is None:
+        return dn, window
+    y, x = ((length - side) // 2 if length > side else 0 for length in dn.shape[2:])
+    cut = dn[:, :, y : y + side, x : x + side]
+    return cut, [window[0] + y, window[1] + x, *cut.shape[2:]]
+
+
 def _level(
-    report: Report, place: str, level: Mapping[str, Any], dn: np.ndarray, planes: Planes
+    report: Report,
+    place: str,
+    level: Mapping[str, Any],
+    dn: np.ndarray,
+    planes: Planes,
+    side: int | None,
 ) -> dict[str, Any]:
-    files = sorted(_files(report, place, level["level"]), key=lambda f: report.methods.index(f["method"]))
-    decoded = [_decoded(report, entry, dn) for entry in files]
+    files = _shown(report, _files(report, place, level["level"]))
+    decoded = [_decoded(report, entry, dn, side) for entry in files]
     errors = [error_map(dn, dn_hat) for dn_hat in decoded]
     top = _top(errors)
     entries = [
@@ -154,8 +196,18 @@ def _level(
     return {"psnr": level["psnr"], "reference": level["reference"], "error_dn": top, "entries": entries}
 
 
-def _decoded(report: Report, entry: Mapping[str, Any], dn: np.ndarray) -> np.ndarray:
-    dn_hat, _ = _read_crop(report, entry)
+def _shown(report: Report, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All codecs and the best baselines, in the order of the methods."""
+    rivals = [f for f in files if f["kind"] == "baseline"]
+    best = sorted(rivals, key=lambda f: np.inf if f["psnr"] is None else f["psnr"], reverse=True)[
+        :_MOST_BASELINES
+    ]
+    shown = [f for f in files if f["kind"] != "baseline" or f in best]
+    return sorted(shown, key=lambda f: report.methods.index(f["method"]))
+
+
+def _decoded(report: Report, entry: Mapping[str, Any], dn: np.ndarray, side: int | None) -> np.ndarray:
+    dn_hat, _ = _middle(*_read_crop(report, entry), side)
     if dn_hat.shape != dn.shape:
         raise InputError(f"{entry['file']}: expected {dn.shape} as the original, got {dn_hat.shape}")
     return dn_hat
@@ -163,7 +215,7 @@ def _decoded(report: Report, entry: Mapping[str, Any], dn: np.ndarray) -> np.nda
 
 def _entry(entry: Mapping[str, Any], dn: np.ndarray, planes: Planes) -> dict[str, Any]:
     facts = {key: entry[key] for key in ("method", "kind", "bytes", "bpppb", "psnr", "setting")}
-    return {**facts, "frames": [[_png(picture) for picture in pictures(frame, planes)] for frame in dn]}
+    return {**facts, "frames": [[_webp(picture) for picture in pictures(frame, planes)] for frame in dn]}
 
 
 def _top(errors: Sequence[np.ndarray]) -> float:
@@ -173,7 +225,7 @@ def _top(errors: Sequence[np.ndarray]) -> float:
 
 def _grey(error: np.ndarray, top: float) -> list[str]:
     """[T, h, w] DN > a picture a date; `top` is white."""
-    return [_png(np.rint(255 * np.clip(frame / top, 0, 1)).astype(np.uint8)) for frame in error]
+    return [_webp(np.rint(255 * np.clip(frame / top, 0, 1)).astype(np.uint8)) for frame in error]
 
 
 def _files(report: Report, place: str, level: int | None) -> list[Mapping[str, Any]]:
@@ -201,7 +253,8 @@ def _stretch(dn: np.ndarray, bands: Sequence[str], band: str) -> tuple[float, fl
     return float(low), float(max(high, low + 1))
 
 
-def _png(picture: np.ndarray) -> str:
+def _webp(picture: np.ndarray) -> str:
     import imagecodecs  # optional
 
-    return data_uri(imagecodecs.png_encode(np.ascontiguousarray(picture), level=9), "png")
+    pixels = np.stack([picture] * 3, 2) if picture.ndim == 2 else np.ascontiguousarray(picture)
+    return data_uri(bytes(imagecodecs.webp_encode(pixels, lossless=True, method=5)), "webp")

@@ -88,7 +88,7 @@ def folded(summary: str, *parts: Markup) -> Markup:
 
 
 def image(data: bytes, kind: str, alt: str) -> Markup:
-    """A picture within the page; kind: "svg+xml" or "png"."""
+    """A picture within the page; kind: "webp"."""
     return _piece("image", alt, data_uri(data, kind))
 
 

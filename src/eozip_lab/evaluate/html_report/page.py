@@ -33,7 +33,10 @@ from eozip_lab.evaluate.html_report.markup import table as html_table
 from eozip_lab.evaluate.html_report.sentences import beginnings, bound_verdicts, place_losses, verdicts
 from eozip_lab.evaluate.provenance import write_bytes, write_text
 
-NAME, _FIGURES = "report.html", "figures"
+NAME, _FIGURES, _VIEWER = "report.html", "figures", "viewer"
+MOST_BYTES = 3_000_000  # of the page: people mail it
+_RESERVE = 100_000  # of them for what surrounds sections
+_MOST_ROWS = 1000  # of all points, and of every pair and place
 
 Progress = Callable[[int, int], None]
 """Called with parts done and in all."""
@@ -64,15 +67,21 @@ def write_report(folder: str | Path, progress: Progress = lambda done, total: No
     path, report = Path(folder) / NAME, load_report(folder)
     drawn = plots.plots(report)
     text = page(report, drawn, progress)
-    for name, svg in drawn.items():
-        write_bytes(path.parent / _FIGURES / f"{name}.svg", svg)
+    for name, plot in drawn.items():
+        write_bytes(path.parent / _FIGURES / f"{name}.svg", plot.svg)
     write_text(path, text)
     return path
 
 
-def page(report: Report, drawn: Mapping[str, bytes], progress: Progress = lambda done, total: None) -> str:
-    """The page as text; `drawn`: its plots."""
-    pictures = viewer_data(report)
+def page(
+    report: Report, drawn: Mapping[str, plots.Plot], progress: Progress = lambda done, total: None
+) -> str:
+    """The page as text, below `MOST_BYTES`: pictures get what numbers leave; `drawn`: its plots."""
+    sections = _sections(report, drawn, progress)
+    left = MOST_BYTES - _RESERVE - sum(len(section["body"].encode()) for section in sections)
+    pictures = viewer_data(report, max(left, 0))
+    for section in sections:
+        section["body"] = _viewer(report, pictures) if section["anchor"] == _VIEWER else section["body"]
     return (
         environment()
         .get_template("page.html")
@@ -80,7 +89,7 @@ def page(report: Report, drawn: Mapping[str, bytes], progress: Progress = lambda
             title=_title(report),
             style=Markup(_part("css")),
             script=Markup(_part("js")),
-            sections=_sections(report, pictures, drawn, progress),
+            sections=sections,
             data=Markup(
                 json.dumps(pictures).replace("<", "\\u003c")
             ),  # "</script>" in a name would end the script
@@ -88,19 +97,20 @@ def page(report: Report, drawn: Mapping[str, bytes], progress: Progress = lambda
     )
 
 
-def _sections(
-    report: Report, pictures: dict[str, Any], drawn: Mapping[str, bytes], progress: Progress
-) -> list[dict[str, str]]:
-    """Each section's anchor, title and body."""
+def _sections(report: Report, drawn: Mapping[str, plots.Plot], progress: Progress) -> list[dict[str, str]]:
+    """Each section's anchor, title and body; the pictures come last, into the room that is left."""
     sections = {
         "words": ("In words", lambda: _findings(report)),
-        "rd": ("Rate-distortion", lambda: _curves(drawn["rd"])),
-        "bits": ("Bits at equal quality", lambda: _bits(report, drawn["bits"])),
+        "rd": ("Rate-distortion", lambda: _curves(drawn["rd"].webp)),
+        "bits": ("Bits at equal quality", lambda: _bits(report, drawn["bits"].webp)),
         "bounds": ("Largest error promised", lambda: _bounds(report)),
-        "bd": ("Bjontegaard differences", lambda: paragraph(_BD) + tables.bd_table(report)),
-        "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report, drawn["speed"])),
-        "bands": ("PSNR of each band", lambda: _bands(report, drawn["bands"])),
-        "viewer": ("Pictures", lambda: _viewer(report, pictures)),
+        "bd": (
+            "Bjontegaard differences",
+            lambda: paragraph(_BD) + tables.bd_table(report, _is_small(report)),
+        ),
+        "speed": (f"Speed against rate at {AT} dB", lambda: _speed(report, drawn["speed"].webp)),
+        "bands": ("PSNR of each band", lambda: _bands(report, drawn["bands"].webp)),
+        _VIEWER: ("Pictures", Markup),
         "metrics": (f"Other metrics at {AT} dB", lambda: tables.metric_tables(report)),
         "spans": ("Span of the settings", lambda: tables.span_table(report)),
         "made": ("How it was made", lambda: _made(report)),
@@ -138,18 +148,18 @@ def _findings(report: Report) -> Markup:
     )
 
 
-def _curves(svg: bytes) -> Markup:
-    return _plot(svg, "PSNR over rate") + paragraph(_LEGEND)
+def _curves(webp: bytes) -> Markup:
+    return _plot(webp, "PSNR over rate") + paragraph(_LEGEND)
 
 
-def _bits(report: Report, svg: bytes) -> Markup:
+def _bits(report: Report, webp: bytes) -> Markup:
     note = "Large dots: mean over places, where every place is reached; small dots: every place. "
     ratios = (
         "Bits of the codec / bits of the other, geometric mean over places; interval: bootstrap over places."
     )
     return joined(
         [
-            _plot(svg, "bits per pixel per band at equal PSNR"),
+            _plot(webp, "bits per pixel per band at equal PSNR"),
             paragraph(note + _definition(report, "rate")),
             tables.rate_tables(report),
             paragraph(ratios),
@@ -166,16 +176,16 @@ def _bounds(report: Report) -> Markup:
     return paragraph(note) + tables.bound_table(report)
 
 
-def _speed(report: Report, svg: bytes) -> Markup:
+def _speed(report: Report, webp: bytes) -> Markup:
     note = (
         "Crosses: every place; dots: geometric mean. CPU time of all threads in one run per point, model loaded: other "
         "work on the machine hardly changes it. An order of magnitude, not a benchmark."
     )
-    return _plot(svg, f"MPx per CPU second over rate at {AT} dB") + paragraph(note)
+    return _plot(webp, f"MPx per CPU second over rate at {AT} dB") + paragraph(note)
 
 
-def _bands(report: Report, svg: bytes) -> Markup:
-    plot = _plot(svg, f"PSNR of each band at {AT} dB overall")
+def _bands(report: Report, webp: bytes) -> Markup:
+    plot = _plot(webp, f"PSNR of each band at {AT} dB overall")
     return plot + tables.band_tables(report)
 
 
@@ -205,15 +215,22 @@ def _made(report: Report) -> Markup:
     }
     rows = [[words(name), words(text)] for name, text in facts.items()]
     first = [tables.place_table(report), tables.method_table(report)]
-    return html_table(["", ""], rows) + joined(first) + tables.point_table(report)
+    points = tables.point_table(report) if _is_small(report) else paragraph("Every point: report.json.")
+    return html_table(["", ""], rows) + joined(first) + points
+
+
+def _is_small(report: Report) -> bool:
+    """Whether tables of every point and place leave room for the rest."""
+    pairs = report.data["summary"]["pairs"]
+    return len(report.data["points"]) + len(pairs) * len(report.places) <= _MOST_ROWS
 
 
 def _definition(report: Report, name: str) -> str:
     return str(report.at("definitions", name) or "")
 
 
-def _plot(svg: bytes, alt: str) -> Markup:
-    return image(svg, "svg+xml", alt)
+def _plot(webp: bytes, alt: str) -> Markup:
+    return image(webp, "webp", alt)
 
 
 def _count(count: int, what: str) -> str:

@@ -121,8 +121,8 @@ def _known(pair: Mapping[str, Any], db: str, field: str) -> bool:
     return (pair["ratio_at_psnr"].get(db) or {}).get(field) is not None
 
 
-def bd_table(report: Report) -> Markup:
-    """BD-rate and BD-PSNR: means, and every place with the overlap averaged over."""
+def bd_table(report: Report, with_places: bool = True) -> Markup:
+    """BD-rate and BD-PSNR: means, and if wanted every place with the overlap averaged over."""
     rows, by_place = [], []
     for i, pair in enumerate(report.data["summary"]["pairs"]):
         at = ("summary", "pairs", i)
@@ -137,11 +137,14 @@ def bd_table(report: Report) -> Markup:
                 counts(report, *at, "bd_rate"),
             ]
         )
-        by_place += [_bd_row(report, i, place) for place in report.places]
+        by_place += [_bd_row(report, i, place) for place in report.places if with_places]
     head = ["codec", "against", "BD-rate, %", "95 % interval", "BD-PSNR, dB", "95 % interval", "places"]
     each = ["codec", "against", "place", "BD-rate, %", "over dB", "share of the reference's range"]
     each += ["BD-PSNR, dB", "over bpppb", "share of the reference's range"]
-    return table(head, rows) + folded("Every place, with the range both curves cover", table(each, by_place))
+    means = table(head, rows)
+    if not with_places:
+        return means + paragraph("Every place, with the range both curves cover: report.json.")
+    return means + folded("Every place, with the range both curves cover", table(each, by_place))
 
 
 def metric_tables(report: Report) -> Markup:

@@ -1,0 +1,198 @@
+"""Tables of what was measured by kind, the worst first; every number from the points."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from eozip_lab.evaluate.kinds.contenders import OWN
+from eozip_lab.evaluate.kinds.measure import Found
+from eozip_lab.evaluate.tables import markdown
+
+DECIBELS = (36.0, 40.0, 44.0, 48.0)
+AT = 40.0  # dB at which sets are ordered
+
+
+def page(found: Sequence[Found]) -> str:
+    """All tables as Markdown."""
+    return "\n".join(
+        [
+            "# By kind of data\n",
+            "Open data that no codec was trained on; bits of all bytes over samples that an instrument measured (of cubes: "
+            "all of them); PSNR over all of these together, peak 10,000 DN. The best other codec is sought at each PSNR.\n",
+            "## Equal PSNR: bits over those of the best other codec, the worst first\n",
+            equal_psnr(found),
+            _means(found),
+            "## Equal bytes: dB at the bytes with which eozip has 40 dB, and what the best other codec has there\n",
+            equal_bytes(found),
+            "## The same pixels in fewer bands and smaller stacks\n",
+            compared(found),
+            f"## Every contender: bits per sample at {AT:g} dB\n",
+            everyone(found),
+        ]
+    )
+
+
+def equal_psnr(found: Sequence[Found]) -> str:
+    """Ratios at each PSNR, and where one group alone has 40 dB."""
+    groups = _groups(found)
+    head = ["data", "kind", "codec", f"best other at {AT:g} dB", *(f"{db:g} dB" for db in DECIBELS)]
+    head += [f"{m} m at {AT:g} dB" for m in groups]
+    rows = [
+        [
+            one.listed.name,
+            one.listed.kind,
+            ours(one),
+            best(one, AT) or "-",
+            *(_ratio_cell(ratio(one, db)) for db in DECIBELS),
+            *(_ratio_cell(ratio(one, AT, [m]) if m in one.samples else None) for m in groups),
+        ]
+        for one in ordered(found)
+    ]
+    return markdown(head, rows)
+
+
+def equal_bytes(found: Sequence[Found]) -> str:
+    """dB of ours and of the best other codec, over everything and by group."""
+    groups = _groups(found)
+    head = ["data", "bits per sample", "best other", "all: eozip", "other"]
+    head += [text for m in groups for text in (f"{m} m: eozip", "other")]
+    rows = []
+    for one in ordered(found):
+        rate = one.bits_at(ours(one), AT)
+        if rate is None:
+            continue
+        other = most(one, rate)
+        cells = [_db_cell(one, name, rate, ()) for name in (ours(one), other)]
+        for m in groups:
+            cells += [
+                _db_cell(one, name, rate, [m]) if m in one.samples else "" for name in (ours(one), other)
+            ]
+        rows.append([one.listed.name, f"{rate:.4f}", other or "-", *cells])
+    return markdown(head, rows)
+
+
+def compared(found: Sequence[Found]) -> str:
+    """Sets of the same pixels as another set, each codec of eozip."""
+    by_name = {one.listed.name: one for one in found}
+    rows = []
+    for one in found:
+        other = by_name.get(one.listed.against or "")
+        if other is None:
+            continue
+        for name in [name for name in OWN if name in one.points and name in other.points]:
+            cells = [_ratio_cell(against(one, other, name, db)) for db in DECIBELS]
+            asked = "" if one.listed.limit is None else f"{one.listed.limit:g}"
+            what = {"rate": "bits per sample", "bytes": "bytes"}[one.listed.compare]
+            rows.append([one.listed.name, other.listed.name, name, what, *cells, asked])
+    head = ["data", "over", "codec", "what", *(f"{db:g} dB" for db in DECIBELS), "asked: at most"]
+    return markdown(head, rows)
+
+
+def everyone(found: Sequence[Found]) -> str:
+    """A row a set, a column a contender."""
+    sets = ordered(found)
+    names = list(dict.fromkeys(name for one in sets for name in one.points))
+    rows = [
+        [one.listed.name, *("-" if (bits := one.bits_at(n, AT)) is None else f"{bits:.4f}" for n in names)]
+        for one in sets
+    ]
+    return markdown(["data", *names], rows)
+
+
+def losses(found: Sequence[Found]) -> list[str]:
+    """A sentence for each set and PSNR at which another codec needs fewer bits, or alone gets there."""
+    told = []
+    for one in ordered(found):
+        for db in DECIBELS:
+            other, share = best(one, db), ratio(one, db)
+            if other is None or (share is not None and share <= 1):
+                continue
+            need = "does not get there" if share is None else f"needs {share:.2f} of its bits"
+            told.append(f"{one.listed.name}, {db:g} dB: {other} is best, {ours(one)} {need}.")
+    return told
+
+
+def ordered(found: Sequence[Found]) -> list[Found]:
+    """The sets that others code too, the worst ratio at 40 dB first; those without one before all."""
+
+    def badness(one: Found) -> float:
+        share = ratio(one, AT)
+        return float("inf") if share is None else share
+
+    return sorted((one for one in found if _others(one)), key=badness, reverse=True)
+
+
+def ours(one: Found) -> str:
+    """The default codec of so many dates, of those measured."""
+    wanted = OWN if one.dates > 1 else OWN[1:]
+    return next((name for name in wanted if name in one.points), next(iter(one.points)))
+
+
+def best(one: Found, db: float, metres: Collection[int] = ()) -> str | None:
+    """The other codec with the fewest bits; None where none gets there."""
+    rates = {name: bits for name in _others(one) if (bits := one.bits_at(name, db, metres)) is not None}
+    return min(rates, key=lambda name: rates[name], default=None)
+
+
+def most(one: Found, rate: float) -> str | None:
+    """The other codec with the highest PSNR at so many bits."""
+    psnrs = {name: db for name in _others(one) if (db := one.psnr_at(name, rate)) is not None}
+    return max(psnrs, key=lambda name: psnrs[name], default=None)
+
+
+def ratio(one: Found, db: float, metres: Collection[int] = (), name: str | None = None) -> float | None:
+    """Bits of ours, or of a codec named, over those of the best other; None where either does not get there."""
+    other = best(one, db, metres)
+    mine = one.bits_at(name or ours(one), db, metres)
+    theirs = None if other is None else one.bits_at(other, db, metres)
+    return None if mine is None or theirs is None else mine / theirs
+
+
+def against(one: Found, other: Found, name: str, db: float) -> float | None:
+    """Of the same codec on two sets: bits per sample, or bytes where what both have is at equal PSNR."""
+    if one.listed.compare == "rate":
+        mine, theirs = one.bits_at(name, db), other.bits_at(name, db)
+        return None if mine is None or theirs is None else mine / theirs
+    shared = sorted(set(one.samples) & set(other.samples))
+    mine, theirs = one.bits_at(name, db, shared), other.bits_at(name, db, shared)
+    if mine is None or theirs is None:
+        return None
+    return mine * sum(one.samples.values()) / (theirs * sum(other.samples.values()))
+
+
+def _means(found: Sequence[Found]) -> str:
+    """A sentence of the other codecs of eozip, geometric means over the sets that both code."""
+    told = []
+    for name in OWN[1:]:
+        logs = [
+            one.bits_at(name, AT) / mine  # type: ignore[operator]
+            for one in ordered(found)
+            if name in one.points and (mine := one.bits_at(ours(one), AT)) and one.bits_at(name, AT)
+            if name != ours(one)
+        ]
+        if logs:
+            product = 1.0
+            for share in logs:
+                product *= share ** (1 / len(logs))
+            told.append(
+                f"{name} needs {product:.3f} of the bits of the codec above on {len(logs)} of these sets"
+            )
+    return f"At {AT:g} dB, geometric means: {'; '.join(told)}.\n" if told else ""
+
+
+def _others(one: Found) -> list[str]:
+    return [name for name in one.points if name not in OWN]
+
+
+def _groups(found: Sequence[Found]) -> list[int]:
+    """Resolutions of the sets that others code too."""
+    return sorted({m for one in found if _others(one) for m in one.samples})
+
+
+def _ratio_cell(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2f}"
+
+
+def _db_cell(one: Found, name: str | None, rate: float, metres: Collection[int]) -> str:
+    db = None if name is None else one.psnr_at(name, rate, metres)
+    return "-" if db is None else f"{db:.2f}"
