@@ -11,7 +11,8 @@ from eozip.serve import open_layers
 from eozip.serve.pictures import parse_view, whole_values
 from eozip.serve.series import point_series
 from eozip.store import describe, verify_store
-from eozip.store.convert import StoreOptions, encode_product
+from eozip.store.convert import encode_product
+from eozip.store.options import StoreOptions
 from productstores import a_product, store_product
 from storefiles import opened
 

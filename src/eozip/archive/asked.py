@@ -16,7 +16,7 @@ from eozip.raster.masks import parse_mask
 from eozip.sensors import named
 from eozip.sensors import names as sensor_names
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
-from eozip.store.convert import StoreOptions
+from eozip.store.options import StoreOptions
 
 BY = ("tile", "grid", "item")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +20,7 @@ from eozip.cli.common import (
     dropped_lines,
     json_option,
     many,
+    place_options,
     print_json,
     progress_bar,
     say,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--target-psnr", type=float, metavar="DB", help="Only checked: the store's is used.")
 @click.option("--offset", type=int, help="Radiometric offset of the new dates in DN; must be the store's.")
 @drop_options
+@place_options
 @json_option
 @threads_option
 def append(
@@ -69,7 +71,7 @@ def _run(
     options: dict[str, Any],
 ) -> Appended:
 
-    check_drop_options(options["mask"], options["drop"])
+    check_drop_options(options["mask"], options["drop"], options["masked_quality"])
     use_threads(options["threads"])
     with progress_bar("Appending", "chunks", quiet=quiet) as progress:
         return stores.append_files(
@@ -77,6 +79,7 @@ def _run(
             list(inputs),
             bands=bands,
             mask=options["mask"],
+            places=stores.Places(**{one.name: options[one.name] for one in fields(stores.Places)}),
             asked=_asked(stores.describe(store), options),
             progress=progress,
             note=say,

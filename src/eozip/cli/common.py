@@ -240,20 +240,70 @@ def drop_options(command: Command) -> Command:
         "--mask",
         metavar="SPEC",
         help="What clouds hide, as for `eozip inpaint`: scl:3,8,9,10[@PATH], prob:0.4[@PATH], allclear@PATH, or a raster "
-        "that is not 0 there. With --drop.",
+        "that is not 0 there. With --drop, or where there is one --masked-quality.",
     )
     return mask(drop(command))
 
 
-def check_drop_options(mask: str | None, drop: str | None) -> None:
-    """Refuses one without the other.
+def check_drop_options(mask: str | None, drop: str | None, masked_quality: float | str | None = None) -> None:
+    """Refuses a mask that nothing is done with, or what is done with a mask without one.
 
     Raises:
         click.UsageError: see above.
     """
-    if (mask is None) != (drop is None):
-        given, other = ("--mask", "--drop masked") if drop is None else ("--drop", "--mask SPEC")
+    if drop is not None and masked_quality is not None:
+        raise click.UsageError("--drop and --masked-quality are two ways with a mask; give one of them.")
+    is_used = drop is not None or masked_quality is not None
+    if (mask is not None) != is_used:
+        done = "--drop" if masked_quality is None else "--masked-quality"
+        given, other = (done, "--mask SPEC") if is_used else ("--mask", "--drop masked")
         raise click.UsageError(f"{given} does nothing alone; give {other} too, or neither.")
+
+
+class _OtherQuality(click.ParamType[Any]):
+    """A quality, or "none"."""
+
+    name = "quality"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if value == "none":
+            return "none"
+        return click.FloatRange(0, 100).convert(value, param, ctx)
+
+
+def place_options(command: Command) -> Command:
+    """Quality by place."""
+    options = [
+        click.option(
+            "--roi",
+            type=RASTER,
+            metavar="FILE",
+            help="Region of interest at --quality, the rest at --outside-quality: a raster on the scene's grid, not 0 "
+            "inside, or a vector (GeoJSON; others with fiona).",
+        ),
+        click.option(
+            "--outside-quality",
+            type=_OtherQuality(),
+            metavar="Q|none",
+            help="Of what lies outside --roi; none: the coarsest averages alone.",
+        ),
+        click.option(
+            "--masked-quality",
+            type=_OtherQuality(),
+            metavar="Q|none",
+            help="Of what --mask hides, such as clouds, instead of --drop masked.",
+        ),
+        click.option(
+            "--relative",
+            type=click.FloatRange(0, 4),
+            default=0.0,
+            metavar="POWER",
+            help="Errors in proportion to a power of brightness: 1 favours spectral angles and indices of dark pixels.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def coded_psnr(psnr: float | None, dropped: float | None) -> str:

@@ -22,6 +22,7 @@ from eozip.cli.common import (
     many,
     numbers_of,
     overwrite_option,
+    place_options,
     print_json,
     progress_bar,
     purpose_options,
@@ -130,6 +131,7 @@ LEFT_OUT = 4
     help="Write a STAC item beside the store: scene.zarr.zip gets scene.json (needs pystac).",
 )
 @drop_options
+@place_options
 @overwrite_option
 @json_option
 @threads_option
@@ -154,7 +156,7 @@ def encode(
         raise click.UsageError("--budgets is another way of asking for quality; give one of them.")
     if options["classes"] is not None and not options["purposes"]:
         raise click.UsageError("--classes is for a purpose: --for 'agreement>=99%'.")
-    check_drop_options(options["mask"], options["drop"])
+    check_drop_options(options["mask"], options["drop"], options["masked_quality"])
     summary = _run(inputs, out, quality, target_psnr, options)
     item = _write_item(out, options["overwrite"]) if has_item else None
     if options["as_json"]:

@@ -18,6 +18,7 @@ _HOMES = {
     "Description": "description",
     "EozipChunkCodec": "codec",
     "Exported": "exports",
+    "Places": "priorities",
     "Repaired": "repair",
     "Report": "verify",
     "Request": "convert",

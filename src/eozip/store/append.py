@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from eozip.chunk import api
+from eozip.chunk.encoding import check_levelled
+from eozip.chunk.pixels import unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import FormatError, InputError, WeightsError
@@ -42,6 +44,7 @@ from eozip.store.layers import Placed, placed, put_values
 from eozip.store.metadata import layer_keys
 from eozip.store.native import alignment, samples
 from eozip.store.pixels import StorePixels, open_pixels
+from eozip.store.priorities import Places, open_places
 from eozip.store.records import as_product, grown, lattice_record
 from eozip.store.remote import store_files
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
@@ -187,6 +190,8 @@ def append_store(
     *,
     asked: Mapping[str, Any] | None = None,
     drop: MaskReader | None = None,
+    places: Places | None = None,
+    hidden: MaskReader | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Appended:
     """Encodes the dates of a scene or a product into a store, behind those that are there.
@@ -198,6 +203,8 @@ def append_store(
         asked: fields of `EozipChunkCodec` that the caller expects of the store; None and missing ones are not
             compared.
         drop: mask of the new dates, as in `encode_store`; may be given whether the dates before had one or not.
+        places: quality by place of the new dates, as in `encode_store`; errors in proportion to brightness stay so.
+        hidden: as in `encode_store`.
         progress: called with chunks done and chunks in all.
 
     Returns:
@@ -213,7 +220,8 @@ def append_store(
     with changing(place("store", store)) as path:
         found = describe(path)
         before = found.bytes
-        run = _append(found, source, asked or {}, drop, progress)
+        settled = continued(found, places or Places())
+        run = _append(found, source, asked or {}, drop, progress, settled, hidden)
     return _summary(found, before, run, str(store), time.perf_counter() - started)
 
 
@@ -223,15 +231,21 @@ def _append(
     asked: Mapping[str, Any],
     drop: MaskReader | None,
     progress: Progress,
+    places: Places,
+    hidden: MaskReader | None,
 ) -> Run:
     """Encodes and writes; the store is locked."""
     new = new_dates(found, source)
     check_append(found, new, asked)
     check_drop(found.codec, drop)
+    if places:
+        check_levelled(found.codec.codec)
     run = append_run(found, new, progress, drop)
     order = [new.positions[i] for i in stored_order(found)]
     layers = placed(new.joined.product.beside, new.joined.scene, run.grid, alignment(found.codec.grids))
+    codec, unit = found.codec, unit_of(found.codec.sensor)
     with (
+        open_places(places, new.scene.profile, codec.quality, codec.nodata, unit, hidden) as run.places,
         updating(found.path, found.state) as container,
         open_pixels(found) as pixels,
         open_joined(new.joined, order) as reader,
@@ -248,6 +262,21 @@ def _append(
         for key, data in rewritten_keys(pixels.files, record, nodes).items():
             container.put(key, data)
     return run
+
+
+def continued(found: Description, places: Places) -> Places:
+    """With what holds for every date of a store that was encoded so: errors in proportion to brightness.
+
+    Raises:
+        InputError: another power than the store's.
+    """
+    known = found.facts.get("places", {}).get("relative", 0.0)
+    if places.relative not in (0.0, known):
+        raise InputError(
+            f"{found.path}: relative: expected {known:g}, as the store was encoded, got {places.relative:g}; leave it out, "
+            "or encode the dates into a store of their own"
+        )
+    return replace(places, relative=known)
 
 
 @dataclass(frozen=True)

@@ -381,7 +381,12 @@ class EozipChunkCodec(ArrayBytesCodec):
         return EncodeOptions(**{**own, **({} if offset is None else {"offset": offset})})
 
     def encoded(
-        self, dn: np.ndarray, *, drop: np.ndarray | None = None, offset: int | None = None
+        self,
+        dn: np.ndarray,
+        *,
+        drop: np.ndarray | None = None,
+        offset: int | None = None,
+        level_map: np.ndarray | None = None,
     ) -> EncodedChunk:
         """Codes one chunk of an array as this configuration asks for.
 
@@ -389,15 +394,16 @@ class EozipChunkCodec(ArrayBytesCodec):
             dn: [T, C, h, w]; bands on coarser grids are repeated samples.
             drop: see `eozip.encode`.
             offset: radiometric offset of these dates; None: the configuration's.
+            level_map: see `eozip.encode`; of bands on several grids it is of the finest.
         """
         options = self.encode_options(len(dn), offset)
         if not self.grids:
-            return encode_chunk(dn, options, drop=drop)
+            return encode_chunk(dn, options, drop=drop, level_map=level_map)
         if options.budgets is not None or drop is not None:
             raise InputError(
                 "expected bands on one grid where budgets are given or pixels are dropped, got several grids"
             )
-        made = encode_group_chunk(cells_of(dn, self.grids), options)
+        made = encode_group_chunk(cells_of(dn, self.grids), options, level_map=level_map)
         return replace(made, pixels=None if made.pixels is None else self._joint(made.pixels, dn.shape))
 
     def decoded(self, data: bytes) -> np.ndarray:

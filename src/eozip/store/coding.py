@@ -21,6 +21,7 @@ from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid, Shape, Window
 from eozip.store.holding import Holding
 from eozip.store.native import band_factors
+from eozip.store.priorities import Levels, PlaceReader
 from eozip.store.tally import Tally
 from eozip.threads import each
 
@@ -51,6 +52,7 @@ class Run:
         drop: mask of the dates written, of which cells that are hidden altogether are not coded; None: none.
         offsets: [T written] radiometric offset that streams of a date say; empty: the codec's.
         hold: purposes that every chunk serves; None: none.
+        places: quality by place of the dates written; None: all alike.
         is_masked: whether `drop`, or that of others whose sums gather here, hides pixels.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
@@ -63,6 +65,7 @@ class Run:
     drop: MaskReader | None = None
     offsets: tuple[int, ...] = ()
     hold: Holding | None = None
+    places: PlaceReader | None = None
     is_masked: bool = False
     done: int = 0
     empty: int = 0
@@ -129,6 +132,7 @@ class _Chunk:
         dn: [t, C, h, w], bands in the order of the store.
         drop: bool [t, h, w], pixels to leave out; None: none.
         offsets: [t] radiometric offsets; dates of one offset are coded together.
+        levels: how much more coarsely places are coded; None: all alike.
     """
 
     shard: Shape
@@ -136,6 +140,7 @@ class _Chunk:
     dn: np.ndarray
     drop: np.ndarray | None
     offsets: tuple[int, ...]
+    levels: Levels | None = None
 
     def runs(self) -> Iterator[tuple[slice, int]]:
         """Dates that follow each other and have one offset, and that offset."""
@@ -175,7 +180,12 @@ def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
                 part = ..., slice(window.columns[0] - left, window.columns[1] - left)
                 drop = None if hidden is None else hidden[part]
                 offsets = run.offsets[times] or (run.codec.offset,) * (times.stop - times.start)
-                yield _Chunk(shard, window, np.ascontiguousarray(pixels[part]), drop, offsets)
+                dn = np.ascontiguousarray(pixels[part])
+                levels = None
+                if run.places is not None:
+                    own = np.array(offsets, np.float32)[:, None, None, None]
+                    levels = run.places.read(times, slice(*window.rows), slice(*window.columns), dn, own)
+                yield _Chunk(shard, window, dn, drop, offsets, levels)
 
 
 def _encode_chunk(
@@ -191,11 +201,18 @@ def _encode_run(
     codec: EozipChunkCodec, hold: Holding | None, chunk: _Chunk, dates: slice, offset: int
 ) -> EncodedChunk:
     drop = None if chunk.drop is None else chunk.drop[dates]
+    levels = None if chunk.levels is None else chunk.levels.of(dates)
+    if levels is not None and codec.quality is not None:
+        codec = replace(codec, quality=levels.quality(codec.quality))
 
     def encode(settings: Mapping[str, Any]) -> EncodedChunk:
-        asked = replace(codec, **settings)
-        hidden = None if asked.codec == LOSSLESS else drop  # which codes every pixel
-        coded = asked.encoded(chunk.dn[dates], drop=hidden, offset=offset)
+        given = dict(settings)
+        level_map = given.pop("level_map", None if levels is None else levels.cells)
+        asked = replace(codec, **given)
+        hidden, level_map = (
+            (None, None) if asked.codec == LOSSLESS else (drop, level_map)
+        )  # it codes every pixel
+        coded = asked.encoded(chunk.dn[dates], drop=hidden, offset=offset, level_map=level_map)
         return coded if coded.pixels is not None else replace(coded, pixels=asked.decoded(coded.blob))
 
     if hold is None or not hold.by_chunk:

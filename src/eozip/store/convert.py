@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from eozip.codecs.base import Codec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
 from eozip.keys import PlaceLike, place
-from eozip.purpose import Classifier, Purpose, parse_purposes
+from eozip.purpose import Classifier
 from eozip.raster import Product, Scene, open_product, open_scene, with_fill
 from eozip.raster.delivered.arrays import product_of
 from eozip.raster.delivered.open import lattice_of
@@ -39,6 +37,8 @@ from eozip.store.grid import GOP, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.native import alignment, samples
+from eozip.store.options import StoreOptions, warn
+from eozip.store.priorities import Places
 from eozip.store.records import as_product
 from eozip.store.sampling import learned_classes, pixels_in, sampled
 from eozip.store.writer import Summary, encode_store, pixels_of
@@ -251,56 +251,6 @@ Bands = Sequence[str | int] | None
 _MASK_LAYERS = {"SCL": "scl", "CLP": "cld"}  # by the band of an input that would hold the same
 
 
-def _warn(note: str) -> None:
-    warnings.warn(note, stacklevel=3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreOptions(EncodeOptions):
-    """What a caller of `encode_files`, or of a function like it, asks for; checked when it is made, passed on whole.
-
-    Attributes:
-        chunk: side of a chunk in pixels; None fits it near 256.
-        gop: most dates coded together.
-        purposes: what the store must be good for, instead of a quality.
-        classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
-        overwrite: whether an existing store may be replaced.
-        progress: called with chunks done and in all.
-        note: takes sentences that a person should read.
-
-    Raises:
-        InputError: as for `eozip.chunk.options.EncodeOptions`; no whole numbers; purposes beside a quality.
-    """
-
-    chunk: int | None = None
-    gop: int = GOP
-    purposes: str | Sequence[str] = ()
-    classes: str | Path | None = None
-    overwrite: bool = False
-    progress: Progress = lambda done, total: None
-    note: Callable[[str], None] = _warn
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.chunk is not None:
-            object.__setattr__(self, "chunk", arguments.whole("chunk", self.chunk, 1))
-        object.__setattr__(self, "gop", arguments.whole("gop", self.gop, 1))
-        _ = self.parsed
-
-    @cached_property
-    def parsed(self) -> tuple[Purpose, ...]:
-        """The purposes, which leave no other way of asking for quality."""
-        texts = [self.purposes] if isinstance(self.purposes, str) else list(self.purposes)
-        if not texts:
-            return ()
-        if self.said:
-            raise InputError(
-                f"for: expected purposes alone, got {', '.join(self.said)} too; say them as purposes: psnr>=42, "
-                "max-error<=20"
-            )
-        return parse_purposes(texts)
-
-
 def encode_files(
     inputs: PathLike | Sequence[PathLike],
     out: PlaceLike,
@@ -324,9 +274,13 @@ def encode_files(
     skip_bad: bool = False,
     purposes: str | Sequence[str] = (),
     classes: str | Path | None = None,
+    roi: str | Path | None = None,
+    outside_quality: float | str | None = None,
+    masked_quality: float | str | None = None,
+    relative: float = 0.0,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
-    note: Callable[[str], None] = _warn,
+    note: Callable[[str], None] = warn,
 ) -> Summary:
     """Encodes what someone holds into a Zarr v3 store: `eozip.encode_store("in.tif", "out.zarr", quality=60)`.
 
@@ -355,6 +309,10 @@ def encode_files(
         purposes: what the store must be good for, instead of a quality: "ndvi<0.02", "size<100MB"; see docs/purposes.md.
             Every chunk is decoded and gets the lowest quality that serves them.
         classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
+        roi: region of interest, a raster on the scene's grid or a vector file, at `quality`; the rest at `outside_quality`.
+        outside_quality: see `roi`; 0..`quality`, or "none": the coarsest averages alone.
+        masked_quality: likewise of what `mask` hides, instead of nothing.
+        relative: errors in proportion to this power (1, say) of brightness: dark pixels finer, bright ones coarser.
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
         note: takes sentences that a person should read: unknown dates, files left out; by default a warning.
@@ -382,6 +340,9 @@ def encode_files(
         gop=gop,
         purposes=purposes,
         classes=classes,
+        places=Places(
+            roi=roi, outside_quality=outside_quality, masked_quality=masked_quality, relative=relative
+        ),
         overwrite=overwrite,
         progress=progress,
         note=note,
@@ -427,7 +388,7 @@ def to_zarr(
         lattice: of floats, step, or step and value of DN 0; None: as the arrays' encoding says, else 1e-4.
         harmonise: bring all dates to one radiometric offset.
         **options: as for `encode_files`: `quality`, `target_psnr`, `max_error`, `budgets`, `sensor`, `chunk`, `gop`,
-            `purposes`, `classes`, `overwrite`, `progress` and `note`.
+            `purposes`, `classes`, `places`, `overwrite`, `progress` and `note`.
 
     Returns:
         The summary.
@@ -471,8 +432,9 @@ def encode_product(
 
 def _settings(wanted: Request, options: StoreOptions, drop: MaskReader | None) -> dict[str, Any]:
     """What `encode_store` takes besides the pixels and the codec."""
-    asked = {name: getattr(options, name) for name in ("chunk", "gop", "overwrite", "progress")}
-    return {"order": wanted.order, "facts": wanted.facts, "drop": drop, **asked}
+    asked = {name: getattr(options, name) for name in ("chunk", "gop", "places", "overwrite", "progress")}
+    own = {"hidden": drop} if options.places.masked_quality is not None else {"drop": drop}
+    return {"order": wanted.order, "facts": wanted.facts, **own, **asked}
 
 
 def _encode_for(
@@ -517,9 +479,10 @@ def append_files(
     *,
     bands: Bands = None,
     mask: str | None = None,
+    places: Places | None = None,
     asked: dict[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
-    note: Callable[[str], None] = _warn,
+    note: Callable[[str], None] = warn,
 ) -> Appended:
     """Adds later dates to a store: `eozip.append_store("year.zarr", "20211229.tif")`.
 
@@ -528,6 +491,7 @@ def append_files(
         inputs: GeoTIFFs on its grid with its bands, as for `encode_files`.
         bands: names or 1-based positions; None matches the store's bands by what they mean.
         mask: as for `encode_files`, of the new dates.
+        places: quality by place of the new dates; None: as `mask` and the store say.
         asked: what the store is expected to have, by the fields of `eozip.store.EozipChunkCodec`.
         progress: called with chunks done and in all.
         note: as for `encode_files`.
@@ -544,7 +508,8 @@ def append_files(
     product, band = product_and_mask(mask, inputs, bands, offset, as_stored(found))
     _tell(product.notes, note)
     with opened_mask(mask, product.scenes[0], band) as drop:
-        return append_store(path, product, asked=asked, drop=drop, progress=progress)
+        own = {"hidden": drop} if places and places.masked_quality is not None else {"drop": drop}
+        return append_store(path, product, asked=asked, places=places, progress=progress, **own)
 
 
 def as_stored(found: Description) -> dict[str, Any]:

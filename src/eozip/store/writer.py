@@ -16,7 +16,7 @@ import zarr
 
 import eozip
 from eozip.bitstream import samples_problem
-from eozip.chunk.encoding import check_droppable
+from eozip.chunk.encoding import check_droppable, check_levelled
 from eozip.chunk.pixels import REFLECTANCE, unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
@@ -38,6 +38,7 @@ from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.layers import grid_names, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.native import alignment, band_factors, samples
+from eozip.store.priorities import PlaceReader, Places, open_places
 from eozip.store.records import Extras, as_product, extras_of
 from eozip.store.remote import store_files
 from eozip.store.shards import pack_shard
@@ -124,6 +125,8 @@ def encode_store(
     gop: int = GOP,
     overwrite: bool = False,
     drop: MaskReader | None = None,
+    places: Places | None = None,
+    hidden: MaskReader | None = None,
     purposes: Sequence[Purpose] = (),
     classes: Classifier | None = None,
     facts: dict[str, Any] | None = None,
@@ -140,6 +143,8 @@ def encode_store(
         gop: most dates in one chunk.
         overwrite: whether an existing output may be replaced.
         drop: mask on the scene's grid (`eozip.raster.masks.open_mask`); see `eozip.encode`.
+        places: quality by place; None: the same everywhere.
+        hidden: the mask of which `places` tells, on the scene's grid.
         purposes: that every chunk is to serve, instead of what `codec` asks for; those of the whole store are only recorded.
         classes: for the purpose "agreement".
         facts: provenance added to what the store records.
@@ -177,12 +182,19 @@ def encode_store(
     hold = _holding(purposes, classes, scene.select(order), codec) if purposes else None
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
     settings["hold"] = hold
-    client = None if drop is not None or hold is not None else cluster_of(found)
+    places = places or Places()
+    if places:
+        check_levelled(codec.codec)
+    client = None if drop is not None or hold is not None or places else cluster_of(found)
     if client is not None:
         check_aligned(found, grid)
         settings["shards"] = partial(write_on_cluster, client, found, order)
-    with open_joined(found, order) as reader:
-        run = write_arrays(target, scene, order, reader, codec, grid, facts=facts or {}, **settings)
+    unit, facts = unit_of(codec.sensor), {**(facts or {}), **places.facts()}
+    with (
+        open_joined(found, order) as reader,
+        open_places(places, scene.profile, codec.quality, codec.nodata, unit, hidden) as settings["places"],
+    ):
+        run = write_arrays(target, scene, order, reader, codec, grid, facts=facts, **settings)
         rounding = None if scene.lattice is None else reader.rounding
     return _summary(run, found, order, target, time.perf_counter() - started, rounding)
 
@@ -203,6 +215,7 @@ def write_arrays(
     beside: Callable[[zarr.Group], None] = lambda group: None,
     extras: Extras | None = None,
     hold: Holding | None = None,
+    places: PlaceReader | None = None,
     shards: Callable[[Run, Container], None] | None = None,
 ) -> Run:
     """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
@@ -222,13 +235,14 @@ def write_arrays(
         beside: adds arrays of its own to the store's group.
         extras: what a product has beyond a scene.
         hold: purposes that every chunk is to serve.
+        places: quality by place.
         shards: writes all shards; None: they are coded here.
 
     Raises:
         OutputError: the output exists or cannot be written.
     """
     tally, offsets = tally_of(codec, scene, order), stream_offsets(scene)
-    run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets, hold=hold)
+    run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets, hold=hold, places=places)
     with writing(target, overwrite) as container:
         if shards is None:
             _write_shards(run, reader, container)

@@ -1,0 +1,233 @@
+"""Quality by place in a store: a region of interest at its quality and the rest at another, clouds at a third, errors in
+proportion to brightness. Each chunk gets a level map (`eozip.codecs.level_map`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eozip.arguments import real
+from eozip.codecs.level_map import CELL, NOTHING, lowest
+from eozip.errors import InputError
+from eozip.raster.masks import MaskReader
+from eozip.raster.regions import Region, open_region
+from eozip.raster.scene import Profile
+
+LEVELS_PER_QUALITY = 2 * math.log2(75) / 100  # steps rise by 75 from quality 100 to 0
+_TYPICAL = 2000.0  # DN without offset, of reflectance 1e-4: as bright as the quality says
+_MOST_POWER = 4
+_MOST_FINER = 8  # levels by which dark places may be finer than that
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What a caller asks for by place; the quality of all else is the store's.
+
+    Attributes:
+        roi: raster or vector file of a region of interest (`eozip.raster.regions`); None: there is none.
+        outside_quality: of what lies outside of it, 0..100; "none": nothing but averages of 16 x 16 pixels and more.
+        masked_quality: likewise, of what a mask hides.
+        relative: errors in proportion to this power of brightness: dark places finer, bright ones coarser than the quality
+            says; 0: all alike.
+
+    Raises:
+        InputError: numbers out of range, or a region without a quality of what lies outside, or the other way round.
+    """
+
+    roi: str | Path | None = None
+    outside_quality: float | str | None = None
+    masked_quality: float | str | None = None
+    relative: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("outside_quality", "masked_quality"):
+            _check_quality(name, getattr(self, name))
+        if (self.roi is None) != (self.outside_quality is None):
+            raise InputError(
+                "roi and outside_quality go together: the region has the store's quality, the rest the other; give both"
+            )
+        if not 0 <= real("relative", self.relative) <= _MOST_POWER:
+            raise InputError(f"relative: expected a power of 0 to {_MOST_POWER}, got {self.relative}")
+
+    def __bool__(self) -> bool:
+        return self.roi is not None or self.masked_quality is not None or self.relative > 0
+
+    def check(self, quality: float | None, is_masked: bool) -> None:
+        """Refuses what cannot be asked for together, before anything is read.
+
+        Args:
+            quality: the store's; None where it follows from a target, a bound or purposes.
+            is_masked: whether there is a mask.
+
+        Raises:
+            InputError: see above.
+        """
+        if self.masked_quality is not None and not is_masked:
+            raise InputError(
+                "masked_quality: expected a mask beside it, got none; give mask='scl:3,8,9,10' or another"
+            )
+        for name in ("outside_quality", "masked_quality"):
+            own = getattr(self, name)
+            if own is None:
+                continue
+            if quality is None:
+                raise InputError(
+                    f"{name}: expected a quality of the store to set it against, got none; give quality"
+                )
+            if own != "none" and own > quality:
+                raise InputError(f"{name}: expected at most the store's quality {quality:g}, got {own:g}")
+
+    def facts(self) -> dict[str, Any]:
+        """What a store records."""
+        asked = {"outside_quality": self.outside_quality, "masked_quality": self.masked_quality}
+        known = {name: value for name, value in asked.items() if value is not None}
+        region = {} if self.roi is None else {"roi": Path(self.roi).name}
+        power = {"relative": self.relative} if self.relative else {}
+        return {"places": {**region, **known, **power}} if self else {}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The map of one chunk.
+
+    Attributes:
+        cells: uint8 [t, h, w].
+        finer: levels by which level 0 is finer than the store's quality.
+    """
+
+    cells: np.ndarray
+    finer: int = 0
+
+    def of(self, dates: slice) -> Levels:
+        return Levels(self.cells[dates], self.finer)
+
+    def quality(self, asked: float) -> float:
+        """That of level 0, where a store's is asked for."""
+        return min(100.0, round(asked + self.finer / LEVELS_PER_QUALITY, 2))
+
+
+@dataclass(frozen=True)
+class PlaceReader:
+    """Maps of chunks; `open_places` makes it.
+
+    Attributes:
+        asked: by place.
+        quality: the store's; None where it follows from something else.
+        nodata: of the pixels, or None.
+        unit: DN that are as much reflectance as one of Sentinel-2's.
+        region: of interest, or None.
+        hidden: the mask, or None.
+    """
+
+    asked: Places
+    quality: float | None
+    nodata: int | None
+    unit: float
+    region: Region | None = None
+    hidden: MaskReader | None = None
+
+    def read(self, t: slice, y: slice, x: slice, dn: np.ndarray, offset: np.ndarray) -> Levels:
+        """The map of a chunk.
+
+        Args:
+            t: dates, and so are rows and columns those of the chunk in the scene.
+            y: see `t`.
+            x: see `t`.
+            dn: its pixels [t, C, h, w].
+            offset: [t, 1, 1, 1], radiometric offset that they contain.
+        """
+        levels = np.zeros((len(dn), *dn.shape[2:]), np.uint8)
+        if self.region is not None:
+            levels[:, ~self.region.read(y, x)] = self._level(self.asked.outside_quality)
+        if self.hidden is not None:
+            np.maximum(
+                levels, self._level(self.asked.masked_quality), out=levels, where=self.hidden.read(t, y, x)
+            )
+        cells = lowest(levels, CELL)
+        if not self.asked.relative:
+            return Levels(cells)
+        dimness = _dimness(dn, offset, self.unit, self.nodata)
+        darker, finer = _by_brightness(dimness, self.asked.relative, self._room())
+        return Levels(
+            np.where(cells == NOTHING, NOTHING, np.minimum(cells + darker, NOTHING - 1)).astype(np.uint8),
+            finer,
+        )
+
+    def _level(self, quality: float | str | None) -> int:
+        if quality == "none" or quality is None or self.quality is None:
+            return NOTHING
+        return min(NOTHING - 1, round((self.quality - float(quality)) * LEVELS_PER_QUALITY))
+
+    def _room(self) -> int:
+        """Levels by which the best cells can be finer than the quality says."""
+        if self.quality is None:
+            return _MOST_FINER
+        return min(_MOST_FINER, int((100 - self.quality) * LEVELS_PER_QUALITY))
+
+
+@contextmanager
+def open_places(
+    asked: Places,
+    profile: Profile,
+    quality: float | None,
+    nodata: int | None,
+    unit: float,
+    hidden: MaskReader | None,
+) -> Iterator[PlaceReader | None]:
+    """What `asked` says of the chunks of a scene; None where it says nothing.
+
+    Raises:
+        InputError: a region that cannot be read, or does not fit the scene.
+    """
+    if not asked:
+        yield None
+        return
+    asked.check(quality, hidden is not None)
+    masked = hidden if asked.masked_quality is not None else None
+    if asked.roi is None:
+        yield PlaceReader(asked, quality, nodata, unit, None, masked)
+        return
+    with open_region(asked.roi, profile) as region:
+        yield PlaceReader(asked, quality, nodata, unit, region, masked)
+
+
+def _dimness(dn: np.ndarray, offset: np.ndarray, unit: float, nodata: int | None) -> np.ndarray:
+    """How much an error matters in each cell: 1 by brightness (the root mean square of the bands), averaged. [t, h, w]."""
+    squares = np.square((dn.astype(np.float32) - offset) / np.float32(unit)).mean(1)
+    inverse = 1 / np.sqrt(np.maximum(squares, 1e4))  # darker than 100 DN nobody tells apart
+    known = np.ones(inverse.shape, bool) if nodata is None else (dn != nodata).all(1)
+    return averages(inverse, known)
+
+
+def averages(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Of what is known in each cell, [t, H, W] -> [t, h, w]; 0 where nothing is."""
+    sums, counts = np.where(known, values, 0), known.astype(np.float32)
+    for axis in (1, 2):
+        starts = np.arange(0, values.shape[axis], CELL)
+        sums, counts = (np.add.reduceat(one, starts, axis) for one in (sums, counts))
+    return sums / np.maximum(counts, 1)
+
+
+def _by_brightness(dimness: np.ndarray, power: float, room: int) -> tuple[np.ndarray, int]:
+    """Levels of cells above the finest, and by how much that one is finer than the typical brightness."""
+    levels = np.rint(-2 * power * np.log2(np.maximum(dimness, 1e-9) * _TYPICAL)).astype(int)
+    levels[dimness == 0] = NOTHING - 1
+    finer = max(0, min(room, -int(levels.min())))
+    return np.clip(levels + finer, 0, NOTHING - 1), finer
+
+
+def _check_quality(name: str, quality: float | str | None) -> None:
+    if quality is None or quality == "none":
+        return
+    if not 0 <= real(name, quality) <= 100:
+        raise InputError(f"{name}: expected 0..100 or 'none', got {quality}")
+
+
+NOWHERE = Places()
+"""The same quality everywhere."""
