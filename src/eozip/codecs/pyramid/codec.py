@@ -23,7 +23,7 @@ import numpy as np
 from eozip.bitstream import frame_check
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
-from eozip.codecs.pyramid import coarseness, grids, layout, overviews
+from eozip.codecs.pyramid import coarseness, grids, layout, overviews, registration
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.holes import forecast, on_canvas
@@ -232,14 +232,17 @@ class PyramidCodec:
         if holes is not None:
             of_group = dict(zip((g.bands for g in groups), holes, strict=True))
             hidden = [_hidden(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
+        order = self.order(dates)
+        finest = pixels[min(groups, key=lambda g: g.factor).bands]
         walk = _Walk(
             self.model,
-            self.order(dates),
+            order,
             ladders,
             step,
             brightness,
             ports,
             SECTIONS,
+            registration.positions(finest, order.known, order.waves),
             wanted,
             hidden,
             _levels_of(ladders, levels, size),
@@ -271,6 +274,7 @@ class _Walk:
         brightness: what the networks are told of it.
         ports: [section][date].
         sections: how many are there; levels whose details lie beyond are left out.
+        positions: int64 [T, 2] of dates beside the first, as `registration` has them; read on the way.
         wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
         hidden: [ladder] bool of all dates on the finest canvas, where nobody needs them; None: nowhere.
         levels: [ladder] uint8 of all dates on the finest canvas, how much more coarsely it is coded; None: nowhere.
@@ -285,6 +289,7 @@ class _Walk:
     brightness: float
     ports: Sequence[Sequence[Port]]
     sections: int
+    positions: np.ndarray
     wanted: list[list[np.ndarray]] | None = None
     hidden: list[np.ndarray] | None = None
     levels: list[np.ndarray] | None = None
@@ -301,10 +306,25 @@ class _Walk:
         for wave in self.order.waves:
             own = [t for t in wave if t in needed]
             lent: Lent | None = None
+            self._code_positions([t for t in own if self.order.known[t]])
             for k in range(len(self.ladders) if own else 0):
-                references = [[known[k][r] for r in self.order.known[t]] for t in own]
+                factor = self.ladders[k][0][0].factor
+                references = [
+                    [known[k][r].moved(self._distance(t, r), factor) for r in self.order.known[t]] for t in own
+                ]
                 ladder, lent = self._ladder(k, own, references if references[0] else [], lent)
                 known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}
+
+    def _code_positions(self, dates: Sequence[int]) -> None:
+        for t in dates:
+            side = Side(self.ports[0][t], self.model.tables)
+            sent = None if self.wanted is None else self.positions[t]
+            most = registration.FARTHEST
+            self.positions[t] = side.bounded(sent, 2, spread=2, first=-most, last=most)
+
+    def _distance(self, date: int, other: int) -> tuple[int, int]:
+        down, across = (self.positions[other] - self.positions[date]).tolist()
+        return down, across
 
     def check(self, date: int) -> int:
         """Checksum of everything that the pixels of a date follow from."""
@@ -341,6 +361,7 @@ class _Walk:
             wanted,
             known,
             _levels_beyond(self.sections, group.factor),
+            keeps=_levels_kept(group.factor) if any(self.order.known) else 0,
             levels=None if self.levels is None else self.levels[k][dates],
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
@@ -440,7 +461,15 @@ class _Reader:
         ladders = layout.ladders(self.groups, *self._size)
         levels = _levels_of(ladders, self._coded.levels, self._size)
         walk = _Walk(
-            self._codec.model, self._order, ladders, self._step, self._brightness, ports, count, levels=levels
+            self._codec.model,
+            self._order,
+            ladders,
+            self._step,
+            self._brightness,
+            ports,
+            count,
+            np.zeros((self._count, 2), np.int64),
+            levels=levels,
         )
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
@@ -486,6 +515,14 @@ def _levels_beyond(sections: int, factor: int) -> int:
     """Finest levels of a ladder that begins at a factor, whose details are in none of the first sections."""
     level = 0
     while section_of(factor << level) >= sections:
+        level += 1
+    return level
+
+
+def _levels_kept(factor: int) -> int:
+    """Finest levels of a ladder whose pixels are so small that a distance between dates shows in them."""
+    level = 0
+    while factor << level < registration.UNITS:
         level += 1
     return level
 

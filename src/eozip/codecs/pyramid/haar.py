@@ -51,6 +51,19 @@ def analyse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (total[..., 0::2] + total[..., 1::2]) / 2, np.stack(details, -3) / 2
 
 
+def details_of(x: np.ndarray) -> np.ndarray:
+    """The details of a picture of integers: int32 [..., H, W] -> int32 [..., 3, h, w], halves rounded down."""
+    pad = [(0, 0)] * (x.ndim - 2) + [(0, x.shape[-2] % 2), (0, x.shape[-1] % 2)]
+    x = np.pad(x, pad, mode="edge")
+    vertical, total = x[..., 0::2, :] - x[..., 1::2, :], x[..., 0::2, :] + x[..., 1::2, :]
+    details = [
+        vertical[..., 0::2] + vertical[..., 1::2],
+        total[..., 0::2] - total[..., 1::2],
+        vertical[..., 0::2] - vertical[..., 1::2],
+    ]
+    return np.stack(details, -3) >> 1
+
+
 def synthesise(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """One step up on integers: the inverse of `analyse` to within half a unit.
 

@@ -25,6 +25,8 @@ LARGEST_SAMPLE = 1 << 15  # units of a sample in the fit, at most
 SAMPLES = 1 << 14  # of a fit, about, at most
 PRECISION = 8  # bits of a weight
 LARGEST_WEIGHT = 1 << 11  # units
+_DOUBT = 6 * VALUE**2  # squared units that speak for the map as it is
+_MOST_SHARE = 384
 _RIDGE, _RIDGE_FIXED = 410, 60 * VALUE**2  # squared units, a sample (a tenth of a squared step) and in all
 
 
@@ -101,10 +103,29 @@ def told(parents: np.ndarray, below: np.ndarray, here: np.ndarray) -> Told:
     y = parents.reshape(len(parents), -1).astype(np.float64)
     weights = _fitted(x, y)
     flat = here.reshape(len(here), -1).astype(np.float64)
-    return Told(
-        _held(_mapped(weights, flat)).reshape(len(parents), *here.shape[1:]),
-        _held(y - _mapped(weights, x)).reshape(parents.shape),
-    )
+    seen = _mapped(weights, x).reshape(parents.shape)
+    share = _share(parents, seen)
+    found = _mapped(weights, flat).reshape(len(parents), *here.shape[1:])
+    above = share.repeat(2, 1).repeat(2, 2)[:, None, : here.shape[2], : here.shape[3]]
+    return Told(_held(_shared(found, above)), _held(parents - _shared(seen, share[:, None])))
+
+
+def _share(parents: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How much of what is told holds around each cell of the level below: float64 [K, h, w], whole units of 1/256."""
+    y, s = (v.clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.float64) for v in (parents, seen))
+    both, own = _around((y * s).sum(1)), _around((s * s).sum(1))
+    return np.rint((both + _DOUBT) / (own + _DOUBT) * 256).clip(0, _MOST_SHARE)
+
+
+def _around(v: np.ndarray) -> np.ndarray:
+    """Sums over the 3 x 3 cells around each, fewer at borders: [K, h, w]."""
+    v = np.pad(v, [(0, 0), (1, 1), (1, 1)])
+    v = v[:, :-2] + v[:, 1:-1] + v[:, 2:]
+    return v[:, :, :-2] + v[:, :, 1:-1] + v[:, :, 2:]
+
+
+def _shared(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+    return np.rint(values * share / 256)
 
 
 def _held(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.references import Told, told
+from eozip.codecs.pyramid.registration import moved, units_at
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fits_as_well, fitted
 from eozip.codecs.scales import all_over
@@ -75,10 +76,27 @@ class Decoded:
     Attributes:
         details: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has.
         bases: by level; that of all coarse levels under a number of its own.
+        pictures: by level, int32 [C, H, W] of the same bands with the details of the level, where a fraction of a pixel
+            matters.
     """
 
     details: dict[int, np.ndarray] = field(default_factory=dict)
     bases: dict[int, Basis] = field(default_factory=dict)
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def moved(self, distance: tuple[int, int], factor: int) -> Decoded:
+        """What it tells of a date that lies elsewhere.
+
+        Args:
+            distance: from that date to this one, down and across, in 1 / UNITS pixels of the finest grid.
+            factor: pixels of the finest grid in one of level 0.
+        """
+        details = dict(self.details)
+        for level, picture in self.pictures.items():
+            down, across = (units_at(d, factor << level) for d in distance)
+            if down or across:
+                details[level] = haar.details_of(moved(picture, down, across))
+        return replace(self, details=details)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +139,7 @@ class Ladder:
         known: for each date its references, the nearest first.
         stop: finest levels to leave out; then no port is asked for them.
         levels: uint8 [T, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
+        keeps: finest levels whose pictures other dates may want, moved.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
         made: once run, what each date tells of those that follow.
         reached: once run, the level of the pictures of all groups whose own level is not above it: `stop`, or less where
@@ -137,6 +156,7 @@ class Ladder:
     known: Sequence[Sequence[Decoded]] = ()
     stop: int = 0
     levels: np.ndarray | None = None
+    keeps: int = 0
     lends_at: int | None = None
     lent: np.ndarray | None = None
     made: list[Decoded] = field(default_factory=list)
@@ -207,6 +227,8 @@ class Ladder:
             parents = self._details(reached, picture, parents, details[j], bases, sizes[j])
             self._keep(reached, _each(bases, parents, Basis.bands))
             picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
+            if reached < self.keeps:
+                self._keep_pictures(reached, _each(bases, picture, Basis.bands))
             if reached == self.lends_at:
                 self.lent = picture
         whole = means[:, :, None, None].astype(np.int64) << (reached - depth)
@@ -217,6 +239,10 @@ class Ladder:
         """Details [T, C, 3, h, w] of a level, for dates that follow."""
         for own, made in zip(details, self.made, strict=True):
             made.details[level] = own
+
+    def _keep_pictures(self, level: int, bands: np.ndarray) -> None:
+        for own, made in zip(bands, self.made, strict=True):
+            made.pictures[level] = own
 
     def _code_means(self, sides: Sequence[Side], below: np.ndarray | None, count: int) -> np.ndarray:
         """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
@@ -278,7 +304,10 @@ class Ladder:
         planes = None if details is None else _each(bases, details, Basis.planes) / self._step_dn
         found = _each(bases, self._details(level, below, above, planes, bases, (height, width)), Basis.bands)
         self._keep(level, found)
-        return _clipped(haar.synthesise(bands, found, (height, width))), found
+        out = _clipped(haar.synthesise(bands, found, (height, width)))
+        if level < self.keeps:
+            self._keep_pictures(level, out)
+        return out, found
 
     def _details(
         self,

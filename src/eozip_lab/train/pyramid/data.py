@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eozip.codecs.pyramid import grids
+from eozip.codecs.pyramid import grids, registration
 from eozip.codecs.pyramid.grids import Grid
 from eozip.errors import InputError
 from eozip_lab.train.data import SPREAD, named_arrays
@@ -77,11 +77,13 @@ class Pool:
         examples: all.
         series: dates of one place on one grid, in turn.
         facts: counts and names.
+        distances: between dates of series, as far as they were needed, see `_distance`.
     """
 
     examples: tuple[Example, ...]
     series: tuple[tuple[Example, ...], ...]
     facts: dict[str, Any]
+    distances: dict[tuple[Example, Example], tuple[int, int]] = field(default_factory=dict)
 
     def fitting(self, crops: Crops, known: int = 0) -> list[list[tuple[Example, ...]]]:
         """Series that a kind of crops can be cut from, each of more than `known` dates; those of the same bands together.
@@ -213,7 +215,7 @@ def batch(found: Pool, recipe: Recipe, rng: np.random.Generator) -> Batch:
     u = rng.random()
     known = int(rng.integers(1, recipe.dates_known + 1)) if u < recipe.dated else 0
     crops, kind = _kind(found, recipe, known, rng)
-    cut = [_cut(kind[rng.integers(len(kind))], known, crops.side, rng) for _ in range(crops.batch)]
+    cut = [_cut(kind[rng.integers(len(kind))], known, crops.side, rng, found.distances) for _ in range(crops.batch)]
     groups = [torch.from_numpy(np.stack(parts)) for parts in zip(*cut, strict=True)]
     groups = _some(groups, recipe, rng)
     if rng.random() < recipe.brightness:
@@ -250,13 +252,37 @@ def _kind(
     return crops, kinds[rng.choice(len(kinds), p=chance / chance.sum())]
 
 
-def _cut(dates: tuple[Example, ...], known: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One crop of a date, and of `known` others near it in the series: float32 [1 + known, C, s, s] of each group."""
+def _cut(
+    dates: tuple[Example, ...],
+    known: int,
+    side: int,
+    rng: np.random.Generator,
+    distances: dict[tuple[Example, Example], tuple[int, int]],
+) -> list[np.ndarray]:
+    """One crop of a date, and of `known` others near it in the series: float32 [1 + known, C, s, s] of each group.
+
+    The others are moved to where the date lies, as codecs do.
+    """
     own = int(rng.integers(len(dates)))
     others = sorted((k for k in range(len(dates)) if k != own), key=lambda k: abs(k - own))
     chosen = [own, *rng.permutation(others[: max(known, NEAR)])[:known]]
-    groups = [np.stack(parts) for parts in zip(*(dates[k].groups for k in chosen), strict=True)]
+    taken = [dates[own].groups, *(_moved(dates[own], dates[k], distances) for k in chosen[1:])]
+    groups = [np.stack(parts) for parts in zip(*taken, strict=True)]
     return cropped(groups, dates[own].even, side, rng)
+
+
+def _moved(
+    own: Example, other: Example, distances: dict[tuple[Example, Example], tuple[int, int]]
+) -> list[np.ndarray]:
+    """The groups of another date where this one lies, DN."""
+    if (own, other) not in distances:
+        pictures = np.stack([own.groups[0], other.groups[0]]).astype(np.float32)
+        down, across = registration.positions(pictures, [(1,), ()], [(1,), (0,)])[0].tolist()
+        distances[own, other] = (-down, -across)
+    return [
+        registration.moved(group.astype(np.int32), *(registration.units_at(d, 1 << k) for d in distances[own, other]))
+        for k, group in enumerate(other.groups)
+    ]
 
 
 def cropped(

@@ -51,6 +51,7 @@ DEAD = 0.6  # steps: a plane none of whose details reaches it is not coded
 LARGEST_BITS = 40.0
 # squared steps, a sample and in all, of the fit of a date to its references
 RIDGE, RIDGE_FIXED = 0.1, 60.0
+DOUBT = 6.0  # squared steps around a cell that speak for what they predict as it is
 
 Quantise = Callable[[Tensor, Tensor], Tensor]
 
@@ -340,9 +341,18 @@ def predicted(parents: Tensor, below: Tensor, here: Tensor) -> Reference:
     gram = x @ x.transpose(1, 2) + ridge * torch.eye(x.shape[1], dtype=x.dtype)
     fit = torch.linalg.solve(gram, x @ y.transpose(1, 2)).transpose(1, 2)
     fit = torch.round(fit * 256).clamp(-2048, 2048) / 256
-    missed = (y - fit @ x).float().view_as(parents)
+    seen = (fit @ x).float().view_as(parents)
     there = (fit.float() @ here.flatten(1, 2).flatten(2)).view(*parents.shape[:3], *here.shape[-2:])
-    return Reference(_value(there), missed)
+    share = _share(parents, seen)
+    above = share.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., : here.shape[-2], : here.shape[-1]]
+    return Reference(_value(there * above), parents - seen * share)
+
+
+def _share(parents: Tensor, seen: Tensor) -> Tensor:
+    """How much of what references tell holds around each cell of the level below: [B, K, 1, h, w]."""
+    y, s = parents.clamp(-PREDICTION, PREDICTION), seen.clamp(-PREDICTION, PREDICTION)
+    both, own = (9 * F.avg_pool2d((v * s).sum(2), 3, 1, 1) for v in (y, s))
+    return (torch.round((both + DOUBT) / (own + DOUBT) * 256) / 256).clamp(0, 1.5)[:, :, None]
 
 
 @dataclass

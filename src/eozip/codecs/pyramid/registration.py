@@ -1,0 +1,157 @@
+"""How far the pictures of one place lie from each other: a fraction of a pixel, found by encoders, sent for each date.
+
+Satellites come back with up to a pixel of error, and fine details a third of a pixel away tell nothing of each other. A date
+says where it lies beside the first one, in eighths of a pixel; whoever predicts it from another date moves that one first, by
+cubic interpolation in whole numbers.
+
+Source: the search for the distance is that of Lucas & Kanade 1981 ("An iterative image registration technique"), between
+pictures whose spectra are mapped onto each other first, as seasons change colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from eozip.codecs.pyramid.spectral import LARGEST
+
+UNITS = 8  # of a pixel of the finest grid
+FARTHEST = 4 * UNITS
+_PRECISION = 10  # bits of a tap
+_STEPS = 3  # of the search, at half resolution and in full
+_LEAST_GAIN = 0.004  # of the squared error: less is chance
+_MOST = 384  # pixels a side that the search looks at
+
+
+def units_at(distance: int, factor: int) -> int:
+    """A distance in units of pixels that are so many times larger, to the nearest, halves up."""
+    return (2 * distance + factor) // (2 * factor)
+
+
+def moved(picture: np.ndarray, down: int, across: int) -> np.ndarray:
+    """A picture as it is so far below and to the right of each of its pixels; its border is repeated.
+
+    Args:
+        picture: int32 [C, H, W], within LARGEST.
+        down, across: in 1 / UNITS of its pixels.
+
+    Returns:
+        int32 [C, H, W], within LARGEST.
+    """
+    tall = _along(picture, down, 1)
+    return np.clip(_along(tall, across, 2), -LARGEST, LARGEST).astype(np.int32)
+
+
+def _along(picture: np.ndarray, distance: int, axis: int) -> np.ndarray:
+    whole, part = divmod(distance, UNITS)
+    size = picture.shape[axis]
+    if not part:
+        return picture if not whole else picture.take(np.arange(size) + whole, axis, mode="clip")
+    padded = picture.take(np.arange(-1, size + 2) + whole, axis, mode="clip").astype(np.float64)
+    lines: list[slice | int] = [slice(None)] * picture.ndim
+    out = np.zeros(picture.shape)
+    for k, weight in enumerate(_taps(part)):
+        lines[axis] = slice(k, k + size)
+        out += weight * padded[tuple(lines)]
+    return np.rint(out / (1 << _PRECISION))
+
+
+def _taps(part: int) -> list[float]:
+    """Catmull and Rom's weights of four pixels at a part of the way from the second to the third, in 2**-_PRECISION."""
+    t = part / UNITS
+    cubic = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+    return [w / 2 * (1 << _PRECISION) for w in cubic]
+
+
+def positions(pictures: np.ndarray, known: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]) -> np.ndarray:
+    """Where dates lie beside the first one, int64 [T, 2] in 1 / UNITS of a pixel; an encoder's guess.
+
+    Args:
+        pictures: float32 [T, C, H, W], the bands of the finest grid.
+        known: for each date those that predict it.
+        waves: the order of dates.
+    """
+    shown = _middle(pictures)
+    out = np.zeros((len(shown), 2))
+    for t in (t for wave in waves for t in wave if known[t]):
+        weights, sums = np.full((2, 2), 1e-9) * np.eye(2), np.zeros(2)
+        for r in known[t][:2]:
+            distance, sure = _distance(shown[t], shown[r])
+            weights, sums = weights + sure, sums + sure @ (out[r] - distance)
+        out[t] = np.linalg.solve(weights, sums)
+    return np.rint(out * UNITS).clip(-FARTHEST, FARTHEST).astype(np.int64)
+
+
+def _middle(x: np.ndarray) -> np.ndarray:
+    rows, columns = (slice(max(0, (n - _MOST) // 2), max(0, (n - _MOST) // 2) + _MOST) for n in x.shape[2:])
+    return x[:, :, rows, columns].astype(np.float32)
+
+
+def _distance(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where one picture [C, h, w] shows what another does, in pixels down and across, and how sure that is [2, 2]."""
+    if min(own.shape[1:]) < 16:
+        return np.zeros(2), np.zeros((2, 2))
+    distance = 2 * _refined(_halved(own), _halved(other), np.zeros(2))[0]
+    distance, sure, error = _refined(own, other, distance)
+    _, still, unmoved = _refined(own, other, np.zeros(2), steps=0)
+    return (distance, sure) if error < (1 - _LEAST_GAIN) * unmoved else (np.zeros(2), still)
+
+
+def _halved(x: np.ndarray) -> np.ndarray:
+    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def _refined(
+    own: np.ndarray, other: np.ndarray, distance: np.ndarray, steps: int = _STEPS
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """A better distance, how sure it is, and the squared error of own details there as the other tells them."""
+    goal = _details(own)
+    plane = _strongest(goal)
+    goal = np.einsum("c,chw->hw", plane, goal)
+    for step in range(steps + 1):
+        seen = _details(_moved_float(other, distance))
+        flat = seen.reshape(len(seen), -1)
+        square = flat @ flat.T
+        square[np.diag_indices_from(square)] *= 1.001
+        square[np.diag_indices_from(square)] += 1e-3
+        told = np.einsum("c,chw->hw", np.linalg.solve(square, flat @ goal.ravel()), seen)
+        error = goal - told
+        slopes = np.stack([np.gradient(told, axis=0).ravel(), np.gradient(told, axis=1).ravel()])
+        e = error.ravel()
+        weight = 1 / (1 + e**2 / (4 * np.median(np.abs(e)) ** 2 + 1e-6))
+        sure = (slopes * weight) @ slopes.T
+        if step < steps:
+            sure[np.diag_indices(2)] += 1e-6 + 1e-3 * np.trace(sure)
+            distance = (distance + (np.linalg.solve(sure, (slopes * weight) @ e)).clip(-0.7, 0.7)).clip(-3, 3)
+    return distance, sure / max(1e-6, float(np.average(e**2, weights=weight))), float((weight * e**2).sum())
+
+
+def _details(x: np.ndarray) -> np.ndarray:
+    """What is finer than 5 pixels, roughly, without the border."""
+    size = 5
+    sums = x.cumsum(1, dtype=np.float64).cumsum(2)
+    sums = np.pad(sums, [(0, 0), (1, 0), (1, 0)])
+    box = sums[:, size:, size:] - sums[:, :-size, size:] - sums[:, size:, :-size] + sums[:, :-size, :-size]
+    return (x[:, 2:-2, 2:-2] - box / size**2).astype(np.float32)
+
+
+def _strongest(details: np.ndarray) -> np.ndarray:
+    flat = details.reshape(len(details), -1)
+    return np.linalg.eigh(flat @ flat.T)[1][:, -1].astype(np.float32)
+
+
+def _moved_float(picture: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    down, across = np.rint(distance * UNITS * 4).astype(int)  # finer than what is sent
+    out = picture
+    for axis, d in ((1, down), (2, across)):
+        whole, part = divmod(int(d), UNITS * 4)
+        padded = out.take(np.arange(-1, out.shape[axis] + 2) + whole, axis, mode="clip")
+        lines: list[slice | int] = [slice(None)] * 3
+        total = 0.0
+        for k, weight in enumerate(_taps(part / 4)):  # type: ignore[arg-type]
+            lines[axis] = slice(k, k + out.shape[axis])
+            total = total + np.float32(weight / (1 << _PRECISION)) * padded[tuple(lines)]
+        out = total
+    return out
