@@ -20,7 +20,7 @@ UNITS = 8  # of a pixel of the finest grid
 FARTHEST = 4 * UNITS
 _PRECISION = 10  # bits of a tap
 _STEPS = 3  # of the search, at half resolution and in full
-_LEAST_GAIN = 0.004  # of the squared error: less is chance
+_LEAST_GAIN = 0.004  # of the squared error, more for long ways: less is chance
 _MOST = 384  # pixels a side that the search looks at
 
 
@@ -95,7 +95,8 @@ def _distance(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
     distance = 2 * _refined(_halved(own), _halved(other), np.zeros(2))[0]
     distance, sure, error = _refined(own, other, distance)
     _, still, unmoved = _refined(own, other, np.zeros(2), steps=0)
-    return (distance, sure) if error < (1 - _LEAST_GAIN) * unmoved else (np.zeros(2), still)
+    least = _LEAST_GAIN * (1 + 4 * float(distance @ distance))
+    return (distance, sure) if error < (1 - least) * unmoved else (np.zeros(2), still)
 
 
 def _halved(x: np.ndarray) -> np.ndarray:

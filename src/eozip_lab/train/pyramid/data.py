@@ -21,6 +21,7 @@ from eozip_lab.train.pyramid.recipe import Crops, Held, Recipe, Series
 from eozip_lab.train.recipe import located
 
 COARSEST = 10.0  # times the step, of the same image where it is known at a coarser quality
+MARGIN = 16  # pixels around a crop of dates that are moved
 NEAR = 8  # dates that may be known are among so many that are next in the series
 VALID = 0.999  # of an image's pixels, at least
 LEAST_COARSE = 3  # bands on a grid of half the resolution; fewer are taken for chance
@@ -266,23 +267,39 @@ def _cut(
     own = int(rng.integers(len(dates)))
     others = sorted((k for k in range(len(dates)) if k != own), key=lambda k: abs(k - own))
     chosen = [own, *rng.permutation(others[: max(known, NEAR)])[:known]]
-    taken = [dates[own].groups, *(_moved(dates[own], dates[k], distances) for k in chosen[1:])]
-    groups = [np.stack(parts) for parts in zip(*taken, strict=True)]
-    return cropped(groups, dates[own].even, side, rng)
+    pictures = [dates[k].groups for k in chosen]
+    even = dates[own].even
+    if known:  # what is moved has a margin, and is no larger than need be
+        large = [min(side + 2 * MARGIN, size) for size in even]
+        corner = [2 * int(rng.integers((size - part) // 2 + 1)) for size, part in zip(even, large, strict=True)]
+        pictures = [_window(groups, corner, large) for groups in pictures]
+        even = (large[0], large[1])
+    taken = [pictures[0]]
+    for k, groups in zip(chosen[1:], pictures[1:], strict=True):
+        distance = _distance(dates[own], dates[k], distances)
+        taken.append(
+            tuple(
+                registration.moved(group.astype(np.int32), *(registration.units_at(d, 1 << level) for d in distance))
+                for level, group in enumerate(groups)
+            )
+        )
+    return cropped([np.stack(parts) for parts in zip(*taken, strict=True)], even, side, rng)
 
 
-def _moved(
-    own: Example, other: Example, distances: dict[tuple[Example, Example], tuple[int, int]]
-) -> list[np.ndarray]:
-    """The groups of another date where this one lies, DN."""
-    if (own, other) not in distances:
+def _window(groups: Sequence[np.ndarray], corner: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, ...]:
+    (i, j), (h, w) = corner, size
+    return tuple(g[:, i >> k : (i + h) >> k, j >> k : (j + w) >> k] for k, g in enumerate(groups))
+
+
+def _distance(
+    own: Example, other: Example, known: dict[tuple[Example, Example], tuple[int, int]]
+) -> tuple[int, int]:
+    """From one date to another, in units of `registration`; looked up where it was found before."""
+    if (own, other) not in known:
         pictures = np.stack([own.groups[0], other.groups[0]]).astype(np.float32)
         down, across = registration.positions(pictures, [(1,), ()], [(1,), (0,)])[0].tolist()
-        distances[own, other] = (-down, -across)
-    return [
-        registration.moved(group.astype(np.int32), *(registration.units_at(d, 1 << k) for d in distances[own, other]))
-        for k, group in enumerate(other.groups)
-    ]
+        known[own, other] = (-down, -across)
+    return known[own, other]
 
 
 def cropped(
