@@ -245,6 +245,28 @@ def synthesis(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> np
     return clip(out[:, : shape[0], : shape[1]], L)
 
 
+def analysis(picture: np.ndarray) -> np.ndarray:
+    """3: details [C, 3, h, w]."""
+    even = np.pad(picture, [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2)], "edge")
+    a, b, c, d = (even[:, i::2, j::2] for i, j in itertools.product(range(2), repeat=2))
+    return np.stack([a + b - c - d, a - b + c - d, a - b - c + d], 1) >> 1
+
+
+def moved(picture: np.ndarray, way: int, axis: int) -> np.ndarray:
+    """3: along an axis."""
+    n, size = way // 8, picture.shape[axis]
+    k = way % 8
+    taps = [
+        -64 * k + 16 * k**2 - k**3,
+        1024 - 40 * k**2 + 3 * k**3,
+        64 * k + 32 * k**2 - 3 * k**3,
+        k**3 - 8 * k**2,
+    ]
+    lines = [picture.take(np.clip(np.arange(size) + n + tap, 0, size - 1), axis) for tap in (-1, 0, 1, 2)]
+    made = rounded(sum(tap * line for tap, line in zip(taps, lines, strict=True)), 1024)
+    return made if axis == 1 else clip(made, L)
+
+
 def mixed(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
     """4: of a matrix [bands, planes], over the first axis of v."""
     return clip(rounded(matrix @ v.reshape(len(v), -1), V), L).reshape(v.shape)
@@ -260,10 +282,21 @@ class Basis:
 
 @dataclass
 class Date:
-    """What a decoded date tells of others in one ladder, by level: details of bands, and bases ("coarse": of d and on)."""
+    """What a decoded date tells of others in one ladder, by level: of bands, and bases ("coarse": of d and on)."""
 
     details: dict[int, np.ndarray] = field(default_factory=dict)
     bases: dict[int | str, Basis] = field(default_factory=dict)
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def moved(self, way: tuple[int, int], factor: int) -> Date:
+        """3: with the details of its pictures where another date lies."""
+        details = dict(self.details)
+        for level, picture in self.pictures.items():
+            size = factor << level
+            ways = [(2 * part + size) // (2 * size) for part in way]
+            if size < 8 and any(ways):
+                details[level] = analysis(moved(moved(picture, ways[0], 1), ways[1], 2))
+        return Date(details, self.bases)
 
 
 @dataclass
@@ -335,6 +368,7 @@ class Ladder:
             parents = self.details(level, picture, parents, basis.present, sizes[level - d])
             self.own.details[level] = mixed(basis.matrix, parents)
             picture = synthesis(picture, parents, sizes[level - d])
+            self.own.pictures[level] = mixed(basis.matrix, picture)
             if level == 3:
                 self.lent = picture
         self.reached = level
@@ -349,7 +383,8 @@ class Ladder:
         above = None if parents is None else mixed(basis.matrix.T, parents)
         planes = self.details(i, mixed(basis.matrix.T, bands), above, basis.present, shape)
         found = self.own.details[i] = mixed(basis.matrix, planes)
-        return synthesis(bands, found, shape), found
+        self.own.pictures[i] = synthesis(bands, found, shape)
+        return self.own.pictures[i], found
 
     # --- 5. A basis ---
 
@@ -580,9 +615,31 @@ def told(level: int, parents: np.ndarray, references: Sequence[Date]) -> Told:
     below = np.concatenate([r.details[level + 1][: len(r.details[level])] for r in references])
     x, y = below.reshape(len(below), -1), parents.reshape(len(parents), -1)
     weights = fitted(x, y)
+<<<<<<< HEAD
     made = clip(rounded(weights @ here.reshape(len(here), -1), 256), 1 << 14)
     missed = clip(y - rounded(weights @ x, 256), 1 << 14)
     return Told(made.reshape(len(parents), *here.shape[1:]), missed.reshape(parents.shape))
+=======
+    made = rounded(weights @ here.reshape(len(here), -1), 256).reshape(len(parents), *here.shape[1:])
+    seen = rounded(weights @ x, 256).reshape(parents.shape)
+    held = shares(parents, seen)
+    made = np.stack([rounded(made[:, k] * doubled(held, here.shape[2:]), 256) for k in range(3)], 1)
+    return Told(clip(made, 1 << 14), parents - rounded(seen * held[:, None], 256))
+
+
+def shares(parents: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """7: in 1/256, [K, h, w]."""
+    y, s = clip(parents, 1 << 14), clip(seen, 1 << 14)
+    both, own = (around(v.sum(1)) + 24576 for v in (y * s, s * s))
+    return np.clip(np.rint(both.astype(float) / own.astype(float) * 256).astype(np.int64), 0, 384)
+
+
+def around(v: np.ndarray) -> np.ndarray:
+    """Sums of 3 x 3."""
+    padded = np.pad(v, [(0, 0), (1, 1), (1, 1)])
+    h, w = v.shape[1:]
+    return sum(padded[:, i : i + h, j : j + w] for i, j in itertools.product(range(3), repeat=2))
+>>>>>>> 66a3114 (Places of dates in the page and its decoder; goldens of tec-tt-small; tests)
 
 
 def fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -758,13 +815,22 @@ def decoded_groups(
     ladders = ladders_of(groups)
     cells = map_of(chunk)
     told_by: dict[int, list[Date]] = {}
+    at: dict[int, np.ndarray] = {0: np.zeros(2, np.int64)}
     out = [Made(group, [], 0, step) for ladder in ladders for group in ladder]
     wanted: dict[int, list[np.ndarray]] = {}
     for date in (t for t in known if t in needed_by(dates, known)):
         readers = [Reader(DecodePort(section[date]), weights.tables) for section in sections]
         if date == 0:
             layout(readers[0], bands, (size[0], size[1]))
-        references = [told_by[r] for r in known[date]]
+        if known[date]:
+            at[date] = readers[0].within(2, 41, -32, 32)
+        references = [
+            [
+                one.moved(tuple((at[r] - at[date]).tolist()), ladder[0].factor)
+                for one, ladder in zip(told_by[r], ladders, strict=True)
+            ]
+            for r in known[date]
+        ]
         told_by[date], pictures, levels = [], [], []
         maps = [None if cells is None else on_canvas(cells[date], ladder[0], size) for ladder in ladders]
         for one, picture in walked(readers, weights, ladders, brightness, references, maps):

@@ -310,7 +310,8 @@ class _Walk:
             for k in range(len(self.ladders) if own else 0):
                 factor = self.ladders[k][0][0].factor
                 references = [
-                    [known[k][r].moved(self._distance(t, r), factor) for r in self.order.known[t]] for t in own
+                    [known[k][r].moved(self._distance(t, r), factor) for r in self.order.known[t]]
+                    for t in own
                 ]
                 ladder, lent = self._ladder(k, own, references if references[0] else [], lent)
                 known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}

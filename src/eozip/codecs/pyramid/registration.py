@@ -1,8 +1,8 @@
 """How far the pictures of one place lie from each other: a fraction of a pixel, found by encoders, sent for each date.
 
 Satellites come back with up to a pixel of error, and fine details a third of a pixel away tell nothing of each other. A date
-says where it lies beside the first one, in eighths of a pixel; whoever predicts it from another date moves that one first, by
-cubic interpolation in whole numbers.
+says where it lies beside the first one, in eighths of a pixel; whoever predicts it from another date moves that one first,
+by cubic interpolation in whole numbers.
 
 Source: the search for the distance is that of Lucas & Kanade 1981 ("An iterative image registration technique"), between
 pictures whose spectra are mapped onto each other first, as seasons change colours.
@@ -64,7 +64,9 @@ def _taps(part: int) -> list[float]:
     return [w / 2 * (1 << _PRECISION) for w in cubic]
 
 
-def positions(pictures: np.ndarray, known: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]) -> np.ndarray:
+def positions(
+    pictures: np.ndarray, known: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]
+) -> np.ndarray:
     """Where dates lie beside the first one, int64 [T, 2] in 1 / UNITS of a pixel; an encoder's guess.
 
     Args:

@@ -216,7 +216,10 @@ def batch(found: Pool, recipe: Recipe, rng: np.random.Generator) -> Batch:
     u = rng.random()
     known = int(rng.integers(1, recipe.dates_known + 1)) if u < recipe.dated else 0
     crops, kind = _kind(found, recipe, known, rng)
-    cut = [_cut(kind[rng.integers(len(kind))], known, crops.side, rng, found.distances) for _ in range(crops.batch)]
+    cut = [
+        _cut(kind[rng.integers(len(kind))], known, crops.side, rng, found.distances)
+        for _ in range(crops.batch)
+    ]
     groups = [torch.from_numpy(np.stack(parts)) for parts in zip(*cut, strict=True)]
     groups = _some(groups, recipe, rng)
     if rng.random() < recipe.brightness:
@@ -271,7 +274,9 @@ def _cut(
     even = dates[own].even
     if known:  # what is moved has a margin, and is no larger than need be
         large = [min(side + 2 * MARGIN, size) for size in even]
-        corner = [2 * int(rng.integers((size - part) // 2 + 1)) for size, part in zip(even, large, strict=True)]
+        corner = [
+            2 * int(rng.integers((size - part) // 2 + 1)) for size, part in zip(even, large, strict=True)
+        ]
         pictures = [_window(groups, corner, large) for groups in pictures]
         even = (large[0], large[1])
     taken = [pictures[0]]
@@ -279,14 +284,18 @@ def _cut(
         distance = _distance(dates[own], dates[k], distances)
         taken.append(
             tuple(
-                registration.moved(group.astype(np.int32), *(registration.units_at(d, 1 << level) for d in distance))
+                registration.moved(
+                    group.astype(np.int32), *(registration.units_at(d, 1 << level) for d in distance)
+                )
                 for level, group in enumerate(groups)
             )
         )
     return cropped([np.stack(parts) for parts in zip(*taken, strict=True)], even, side, rng)
 
 
-def _window(groups: Sequence[np.ndarray], corner: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, ...]:
+def _window(
+    groups: Sequence[np.ndarray], corner: Sequence[int], size: Sequence[int]
+) -> tuple[np.ndarray, ...]:
     (i, j), (h, w) = corner, size
     return tuple(g[:, i >> k : (i + h) >> k, j >> k : (j + w) >> k] for k, g in enumerate(groups))
 
