@@ -615,16 +615,12 @@ def told(level: int, parents: np.ndarray, references: Sequence[Date]) -> Told:
     below = np.concatenate([r.details[level + 1][: len(r.details[level])] for r in references])
     x, y = below.reshape(len(below), -1), parents.reshape(len(parents), -1)
     weights = fitted(x, y)
-<<<<<<< HEAD
-    made = clip(rounded(weights @ here.reshape(len(here), -1), 256), 1 << 14)
-    missed = clip(y - rounded(weights @ x, 256), 1 << 14)
-    return Told(made.reshape(len(parents), *here.shape[1:]), missed.reshape(parents.shape))
-=======
     made = rounded(weights @ here.reshape(len(here), -1), 256).reshape(len(parents), *here.shape[1:])
     seen = rounded(weights @ x, 256).reshape(parents.shape)
     held = shares(parents, seen)
     made = np.stack([rounded(made[:, k] * doubled(held, here.shape[2:]), 256) for k in range(3)], 1)
-    return Told(clip(made, 1 << 14), parents - rounded(seen * held[:, None], 256))
+    missed = clip(parents - rounded(seen * held[:, None], 256), 1 << 14)
+    return Told(clip(made, 1 << 14), missed)
 
 
 def shares(parents: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -639,7 +635,6 @@ def around(v: np.ndarray) -> np.ndarray:
     padded = np.pad(v, [(0, 0), (1, 1), (1, 1)])
     h, w = v.shape[1:]
     return sum(padded[:, i : i + h, j : j + w] for i, j in itertools.product(range(3), repeat=2))
->>>>>>> 66a3114 (Places of dates in the page and its decoder; goldens of tec-tt-small; tests)
 
 
 def fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
