@@ -114,7 +114,8 @@ def _refined(
     plane = _strongest(goal)
     goal = np.einsum("c,chw->hw", plane, goal)
     for step in range(steps + 1):
-        seen = _details(_moved_float(other, distance))
+        at = np.rint(distance * UNITS).astype(int)
+        seen = _details(_along(_along(other, at[0], 1), at[1], 2).astype(np.float32))
         flat = seen.reshape(len(seen), -1)
         square = flat @ flat.T
         square[np.diag_indices_from(square)] *= 1.001
@@ -127,7 +128,8 @@ def _refined(
         sure = (slopes * weight) @ slopes.T
         if step < steps:
             sure[np.diag_indices(2)] += 1e-6 + 1e-3 * np.trace(sure)
-            distance = (distance + (np.linalg.solve(sure, (slopes * weight) @ e)).clip(-0.7, 0.7)).clip(-3, 3)
+            better = np.linalg.solve(sure, (slopes * weight) @ e).clip(-0.7, 0.7)
+            distance = (at / UNITS + better).clip(-3, 3)
     return distance, sure / max(1e-6, float(np.average(e**2, weights=weight))), float((weight * e**2).sum())
 
 
@@ -143,18 +145,3 @@ def _details(x: np.ndarray) -> np.ndarray:
 def _strongest(details: np.ndarray) -> np.ndarray:
     flat = details.reshape(len(details), -1)
     return np.linalg.eigh(flat @ flat.T)[1][:, -1].astype(np.float32)
-
-
-def _moved_float(picture: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    down, across = np.rint(distance * UNITS * 4).astype(int)  # finer than what is sent
-    out = picture
-    for axis, d in ((1, down), (2, across)):
-        whole, part = divmod(int(d), UNITS * 4)
-        padded = out.take(np.arange(-1, out.shape[axis] + 2) + whole, axis, mode="clip")
-        lines: list[slice | int] = [slice(None)] * 3
-        total = 0.0
-        for k, weight in enumerate(_taps(part / 4)):  # type: ignore[arg-type]
-            lines[axis] = slice(k, k + out.shape[axis])
-            total = total + np.float32(weight / (1 << _PRECISION)) * padded[tuple(lines)]
-        out = total
-    return out
