@@ -79,10 +79,10 @@ def read_series():
 def read_window():
     xarray.open_zarr(folder / f"{how}.zarr", chunks=None).reflectance[:1, :3, :16, :16].values
 def train():
-    from eozip_lab.train.pyramid import loop
+    from eozip_lab.train import run
     count = None if how == "default" else 1 if how == "one" else os.cpu_count()
     with tempfile.TemporaryDirectory() as out:
-        loop.run(folder / "tiny.toml", out=Path(out) / "run", progress=False, threads=count)
+        run(folder / "tiny.toml", out=Path(out) / "run", progress=False, threads=count)
 for name in tasks:
     runs = []
     for _ in range(1 if name == "train" else repeats):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eozip.errors import InputError
-from eozip_lab.train import loop
+from eozip_lab.train import sitting
 from eozip_lab.train import state as states
 from eozip_lab.train.kinds import kind_of
 from eozip_lab.train.muon import Muon, Together, muon_and_adamw, orthogonalised
@@ -201,7 +201,7 @@ def trained(state: states.State, steps: range) -> None:
         loss, _, _ = loss_of(state.model, dn, torch.tensor([0.5, 1.5]))
         for group in state.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule((n + 1) / 10, 0.02)
-        assert loop.descend(state, loss, clip=1.0)
+        assert sitting.descend(state, loss, clip=1.0)
         state.step += 1
         states.follow(state.average, state.model, 0.9)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from eozip.errors import InputError, OutputError, WeightsError
-from eozip_lab.train import loop, run, validate
+from eozip_lab.train import run, sitting, validate
 from eozip_lab.train import state as states
 from eozip_lab.train.export import Facts, export_checkpoint
 from eozip_lab.train.kinds import kind_of
@@ -105,14 +105,14 @@ def test_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch):
 
 
 def interrupt_after(monkeypatch, step: int) -> None:
-    real = loop._look_after
+    real = sitting._look_after
 
     def look_after(r):
         real(r)
         if r.state.step == step:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop, "_look_after", look_after)
+    monkeypatch.setattr(sitting, "_look_after", look_after)
 
 
 def test_interrupt_gives_the_signal_handlers_back(folder, monkeypatch):
@@ -166,23 +166,23 @@ def test_one_broken_batch_is_skipped(folder, monkeypatch):
 
 def test_broken_batches_without_end_stop_the_run(folder, monkeypatch):
     break_batches(monkeypatch, set(range(2, 100)))
-    with pytest.raises(loop.DivergedError, match="20 steps in a row"):
+    with pytest.raises(sitting.DivergedError, match="20 steps in a row"):
         run(write_recipe(folder, "steps = 50", NO_BYTES), out=folder / "out", **QUIET)
 
 
 def break_batches(monkeypatch, broken: set[int]) -> None:
-    real = loop._step
+    real = sitting._step
 
     def step(r, dn):
         real(r, dn * float("nan") if r.state.step in broken else dn)
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(sitting, "_step", step)
 
 
 def test_output_folder_is_guarded(folder):
     recipe = write_recipe(folder, "steps = 1", NO_BYTES)
     with pytest.raises(OutputError, match="inside the package"):
-        run(recipe, out=Path(loop.__file__).parent / "out", **QUIET)
+        run(recipe, out=Path(sitting.__file__).parent / "out", **QUIET)
     with pytest.raises(OutputError, match="to resume from"):
         run(recipe, out=folder / "new", resume=True, **QUIET)
     run(recipe, out=folder / "out", **QUIET)

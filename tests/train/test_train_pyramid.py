@@ -27,8 +27,9 @@ from eozip.codecs.pyramid.traverse import CERTAIN, Decoded, Ladder, Model, Wante
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.errors import InputError, OutputError
+from eozip_lab.train import run, sitting
 from eozip_lab.train import state as states
-from eozip_lab.train.pyramid import data, export, loop, run
+from eozip_lab.train.pyramid import data, export, task
 from eozip_lab.train.pyramid.network import (
     Net,
     Quantise,
@@ -383,28 +384,28 @@ def averages(out: Path) -> dict[str, Tensor]:
 
 def test_a_few_steps_lower_the_loss(folder: Path) -> None:
     recipe = load(write_recipe(folder, "lr = 5e-3"))
-    found, state = data.pool(recipe, lambda _: None), loop.begun(recipe)
+    found, state = data.pool(recipe, lambda _: None), task.fresh(recipe)
     drawn = [data.batch(found, recipe, np.random.default_rng(seed)) for seed in range(2)]
     losses = []
     for _ in range(12):
         for one in drawn:
-            loss, _, _ = loop.loss_of(state.model, one)
+            loss, _, _ = task.loss_of(state.model, one)
             for group in state.optimiser.param_groups:
                 group["lr"] = recipe.lr
-            assert loop.descend(state, loss, 1.0)
+            assert sitting.descend(state, loss, 1.0)
             losses.append(loss.item())
     assert np.mean(losses[-2:]) < 0.97 * np.mean(losses[:2])
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    real = loop._look_after
+    real = sitting._look_after
 
-    def look_after(r: loop.Run) -> None:
+    def look_after(r: sitting.Run) -> None:
         real(r)
         if r.state.step == step:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop, "_look_after", look_after)
+    monkeypatch.setattr(sitting, "_look_after", look_after)
 
 
 def test_resumed_run_equals_an_uninterrupted_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +460,7 @@ def test_exported_weights_are_those_of_the_average(folder: Path) -> None:
 
 def test_a_run_begins_with_the_weights_it_is_given(shipped: dict, tmp_path: Path) -> None:
     recipe = load("tec-elic-small-any")
-    state = loop.begun(replace(recipe, init=str(hub.shipped_path(CODEC))))
+    state = task.fresh(replace(recipe, init=str(hub.shipped_path(CODEC))))
     for name, value in export.integers(state.model.state_dict()).items():
         np.testing.assert_array_equal(value, shipped[name])
 

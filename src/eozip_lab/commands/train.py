@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ from eozip.cli.common import bytes_text, json_option, print_json, tell
 from eozip_lab import train as training
 
 if TYPE_CHECKING:
-    from eozip_lab.train.loop import Outcome
     from eozip_lab.train.profile import Profile
+    from eozip_lab.train.sitting import Outcome
 
 _INTERRUPTED = 130
 _PATH = click.Path(path_type=Path)
@@ -81,7 +80,8 @@ def train(
 
 
 def _train(ctx: click.Context, recipe: str, options: dict[str, Any], as_json: bool) -> None:
-    outcome = _run_of(recipe, options)(recipe, progress=not as_json, **options)
+    _check_options(recipe, options)
+    outcome = training.run(recipe, progress=not as_json, **options)
     if as_json:
         print_json(_facts(outcome))
     else:
@@ -90,16 +90,13 @@ def _train(ctx: click.Context, recipe: str, options: dict[str, Any], as_json: bo
         ctx.exit(_INTERRUPTED)
 
 
-def _run_of(recipe: str, options: dict[str, Any]) -> Callable[..., Outcome]:
-    """The run for a recipe's kind; takes options that are not for it out of `options`."""
-    if training.kind_named(recipe) != training.KIND:
-        return training.run
-    device, data = options.pop("device"), options.pop("data")
-    if device not in (None, "cpu") or data is not None:
+def _check_options(recipe: str, options: dict[str, Any]) -> None:
+    """Refuses options that are not for a recipe's kind."""
+    is_other = options["device"] not in (None, "cpu") or options["data"] is not None
+    if training.kind_named(recipe) == training.KIND and is_other:
         raise click.UsageError(
             f"{training.KIND} is trained on the CPU, on the recipe's data: leave out --device and --data."
         )
-    return training.run_pyramid
 
 
 def _refuse_pyramid(recipe: str) -> None:

@@ -13,12 +13,11 @@ from typing import Any
 
 _HOMES = {
     "KIND": "pyramid.recipe:KIND",
-    "Outcome": "loop:Outcome",
+    "Outcome": "sitting:Outcome",
     "kind_named": "recipe:kind_named",
     "pack": "packing:pack",
     "renew": "export:renew",
     "run": "loop:run",
-    "run_pyramid": "pyramid.loop:run",
 }
 
 __all__ = list(_HOMES)

@@ -1,109 +1,42 @@
-"""`eozip train`: one run from recipe to weights, resumable at every step.
+"""`eozip train`: one run from recipe to weights, resumable at every step, of any kind of network.
 
-Random numbers of step n (crops, augmentation, levels, noise) depend on (seed, n) alone and the checkpoint
-holds the rest, so a run that was stopped and resumed gives the weights of one that was not: bit for bit on
-one thread with a budget of steps (with one of minutes the learning rate follows the clock).
+`run` reads the recipe, makes the task of its kind, and has `eozip_lab.train.sitting` do the rest.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eozip import hub
-from eozip.errors import EozipError
+from eozip.errors import InputError
 from eozip.threads import choose, settling
-from eozip_lab.train import export, run_log, validate
+from eozip_lab.train import export, pyramid, run_log, validate
 from eozip_lab.train import state as states
 from eozip_lab.train.augment import AS_THEY_ARE
 from eozip_lab.train.data import Draw
 from eozip_lab.train.data_sources import check_apart, open_sources
-from eozip_lab.train.interrupts import noticing_interrupts
 from eozip_lab.train.kinds import Kind, kind_for
 from eozip_lab.train.loader import batch, feeding
-from eozip_lab.train.objective import sampled_levels, schedule
-from eozip_lab.train.recipe import Recipe, find, load, located
-from eozip_lab.train.run_log import Display, Journal, Tick, displayed, draw_curve
+from eozip_lab.train.objective import sampled_levels
+from eozip_lab.train.pyramid.recipe import KIND as PYRAMID
+from eozip_lab.train.recipe import Recipe, find, kind_named, load, located
+from eozip_lab.train.run_log import Display, displayed, draw_curve
 from eozip_lab.train.setup import configured, picked_device, prepared_folder
+from eozip_lab.train.sitting import Outcome, Run, Task, begun, sit
 from eozip_lab.train.state import CHECKPOINT, State
 
 _CALIBRATION_BATCH = 6  # crops coded together, at one quality
-PATIENCE = 20  # steps in a row with a loss or gradient that is not finite
 _LEVELS = 1  # stream of random numbers, beside the crops'
-RUNS = Path("runs")
-
-
-class DivergedError(EozipError):
-    """Training went astray: losses or gradients that are not finite, again and again."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left behind.
-
-    Attributes:
-        out: folder with checkpoint.pt, log.jsonl and curve.png.
-        steps: steps done, over all sittings.
-        seconds: time used, over all sittings.
-        skipped: steps left out because loss or gradient were not finite.
-        finished: the budget was used up; False after an interrupt.
-        weights: the exported folder; None after an interrupt.
-        points: real bytes per place and quality; empty if not measured.
-    """
-
-    out: Path
-    steps: int
-    seconds: float
-    skipped: int
-    finished: bool
-    weights: Path | None = None
-    points: tuple[validate.Point, ...] = ()
-
-
-@dataclass
-class Run:
-    """A run in progress: what stays the same, and its state."""
-
-    recipe: Recipe
-    kind: Kind
-    device: torch.device
-    out: Path
-    state: State
-    stacks: Sequence[validate.Stack]
-    facts: Sequence[dict[str, Any]]
-    display: Display
-    log: Journal
-    began: float = field(default_factory=time.monotonic)
-    stats: list[tuple[float, float, float]] = field(default_factory=list)
-    bad: int = 0
-    last_check: float = 0.0
-    last_save: float = 0.0
-
-    def clock(self) -> float:
-        """Seconds used so far, earlier sittings included."""
-        self.state.seconds += (now := time.monotonic()) - self.began
-        self.began = now
-        return self.state.seconds
-
-    def done(self) -> float:
-        """Part of the budget used, 0 .. 1; of two budgets, the one that is nearer its end."""
-        parts = [0.0]
-        if self.recipe.steps is not None:
-            parts.append(self.state.step / self.recipe.steps)
-        if self.recipe.minutes is not None:
-            parts.append(self.clock() / 60 / self.recipe.minutes)
-        return min(1.0, max(parts))
+_RUNS = Path("runs")
 
 
 def run(
@@ -120,7 +53,7 @@ def run(
     data: Path | None = None,
     other_recipe: bool = False,
 ) -> Outcome:
-    """Trains a codec.
+    """Train a codec.
 
     Args:
         recipe: a TOML file, or the name of a shipped recipe.
@@ -140,13 +73,25 @@ def run(
         OutputError: `out` holds a checkpoint already, or none to resume from, or lies inside the package.
         DivergedError: losses or gradients that are not finite, 20 steps in a row.
     """
-    chosen = configured(load(recipe), find(recipe), minutes, steps, seed, data)
+    file = find(recipe)
+    is_pyramid = kind_named(recipe) == PYRAMID
+    if is_pyramid and (device not in (None, "cpu") or data is not None):
+        raise InputError(f"{PYRAMID}: expected no device but cpu and no pack of data, got {data or device}")
+    asked = (file, minutes, steps, seed)
+    chosen = pyramid.configured(*asked) if is_pyramid else configured(load(recipe), *asked, data)
     choose(threads)
-    where = picked_device(device)
-    folder = prepared_folder(out or RUNS / find(recipe).stem, resume)
+    where = torch.device("cpu") if is_pyramid else picked_device(device)
+    folder = prepared_folder(out or _RUNS / file.stem, resume)
     with displayed(progress) as display, exact_convolutions(where), settling() as settle:
-        current = _begun(chosen, where, folder, resume, other_recipe, display)
-        return _sitting(current, settle)
+        content = states.read(folder / CHECKPOINT) if resume else None
+        if content is not None:
+            states.check_recipe(content, chosen, other_recipe)
+        task: Task
+        if isinstance(chosen, pyramid.Recipe):
+            task = pyramid.PyramidTask.opened(chosen, display)
+        else:
+            task = _NetworkTask.opened(chosen, where, display, is_new=content is None)
+        return sit(begun(task, folder, content, other_recipe, display), settle)
 
 
 @contextmanager
@@ -157,23 +102,85 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _begun(
-    recipe: Recipe, device: torch.device, out: Path, resume: bool, other_recipe: bool, display: Display
-) -> Run:
-    """A run before its first step of this sitting."""
-    kind = kind_for(recipe)
-    content = states.read(out / CHECKPOINT) if resume else None
-    display.say("reading data")
-    stacks = validate.load_places(recipe, kind.band_names)
-    crops, facts = _first_look(recipe, kind, content is None)
-    model = new_model(recipe, kind, crops).to(device)
-    state = states.fresh(model, recipe, kind.logarithms(model))
-    if content is not None:
-        states.restore(state, content, recipe, other_recipe)
-    current = Run(recipe, kind, device, out, state, stacks, facts, display, Journal(out / run_log.LOG))
-    current.last_check = current.last_save = state.seconds
-    _log_start(current, resume)
-    return current
+@dataclass(frozen=True)
+class _NetworkTask:
+    """Training of a network of `eozip_lab.train.kinds`.
+
+    Attributes:
+        recipe: what was asked for.
+        kind: the network.
+        device: where it is trained.
+        stacks: what it is validated on.
+        facts: about each source of crops.
+        crops: float32 [N, C, H, W] for closed forms; None where a checkpoint follows.
+    """
+
+    recipe: Recipe
+    kind: Kind
+    device: torch.device
+    stacks: Sequence[validate.Stack]
+    facts: Sequence[dict[str, Any]]
+    crops: Tensor | None
+
+    @classmethod
+    def opened(cls, recipe: Recipe, device: torch.device, display: Display, is_new: bool) -> Self:
+        """The task with its data looked at, train and validation kept apart."""
+        kind = kind_for(recipe)
+        display.say("reading data")
+        stacks = validate.load_places(recipe, kind.band_names)
+        crops, facts = _first_look(recipe, kind, is_new)
+        for k, entry in enumerate(facts):
+            if entry.get("left_out"):
+                counts = Counter(name.partition(":")[0] for name in entry["left_out"])
+                text = ", ".join(f"{count} of {name}" for name, count in counts.items())
+                display.say(f"data[{k}]: left out arrays of other bands or smaller than the crop: {text}")
+        return cls(recipe, kind, device, stacks, facts, crops)
+
+    @property
+    def validation_minutes(self) -> float:
+        return self.recipe.validation.every_minutes
+
+    def fresh(self) -> State:
+        model = new_model(self.recipe, self.kind, self.crops).to(self.device)
+        return states.fresh(model, self.recipe, self.kind.logarithms(model))
+
+    @contextmanager
+    def feeding(self) -> Iterator[Callable[[int], Iterator[Tensor]]]:
+        with feeding(self.recipe, lambda: open_sources(self.recipe, self.kind.band_names)) as feed:
+            yield feed.batches
+
+    def loss(self, model: nn.Module, batch: Tensor, draw: Draw) -> tuple[Tensor, float, float]:
+        torch.manual_seed(int(draw.rng(_LEVELS).integers(2**63)))  # the quantisation noise of this step
+        t = sampled_levels(model.config.levels, len(batch), draw.rng(_LEVELS, 0))
+        loss, rate, mse = self.kind.loss(model, batch.to(self.device), t.to(self.device))
+        return loss, rate.mean().item(), _decibels(model, mse)
+
+    def validate(self, r: Run) -> None:
+        points = validate.estimates(r.averaged(), self.stacks, self.device)
+        _log_points(r, "validation", points)
+        draw_curve(r.log.lines(), r.out / run_log.CURVE)
+
+    def export(self, r: Run) -> tuple[Path, Sequence[validate.Point]]:
+        """Weights, tables fitted to crops, their real bytes, a card, and the curve."""
+        how = (export.command_line(), export.commit(), export.hardware(self.device))
+        facts = export.Facts(r.state.step, r.state.seconds, self.facts, *how)
+        weights = export.export(r.out, self.recipe, r.averaged().cpu(), facts)
+        if self.recipe.calibration_crops:
+            r.display.say("fitting probability tables")
+            self.kind.calibrate(weights, _calibration_batches(self.recipe, self.kind))
+        if self.recipe.share:
+            hub.share(weights, located(self.recipe.share))
+        points = self._measured(r, weights) if self.recipe.validation.real_bytes else []
+        export.describe(weights, self.recipe, replace(facts, points=points))
+        draw_curve(r.log.lines(), r.out / run_log.CURVE)
+        return weights, points
+
+    def _measured(self, r: Run, weights: Path) -> list[validate.Point]:
+        """Real bytes of the weights as exported, loaded again."""
+        r.display.say("measuring real bytes")
+        points = validate.real_bytes(self.kind.load(weights), self.stacks, self.recipe.validation.qualities)
+        _log_points(r, "bytes", points)
+        return points
 
 
 def _first_look(recipe: Recipe, kind: Kind, wanted: bool) -> tuple[Tensor | None, list[dict[str, Any]]]:
@@ -223,122 +230,9 @@ def _given_tensors(recipe: Recipe, kind: Kind) -> Mapping[str, Tensor]:
     return kind.given(path) if path.is_dir() else states.read(path)["average"]
 
 
-def _log_start(r: Run, resume: bool) -> None:
-    if resume:
-        r.log.drop_after(r.state.step)
-    facts = {"recipe": r.recipe.to_json(), "data": r.facts, "command": export.command_line()}
-    facts |= {"commit": export.commit(), "hardware": export.hardware(r.device)}
-    r.log.write("resume" if resume else "start", step=r.state.step, **facts)
-    for k, entry in enumerate(r.facts):
-        if entry.get("left_out"):
-            counts = Counter(name.partition(":")[0] for name in entry["left_out"])
-            text = ", ".join(f"{count} of {name}" for name, count in counts.items())
-            r.display.say(f"data[{k}]: left out arrays of other bands or smaller than the crop: {text}")
-
-
-def _sitting(r: Run, settle: Callable[[], None]) -> Outcome:
-    """Steps until the budget is used up or someone interrupts; then checkpoint and, at the end, weights."""
-    with noticing_interrupts() as is_interrupted:
-        if r.state.step == 0:
-            _validate(r)
-        with feeding(r.recipe, lambda: open_sources(r.recipe, r.kind.band_names)) as feed:
-            r.state.model.train()
-            batches = feed.batches(r.state.step)
-            while r.done() < 1 and not is_interrupted():
-                settle()
-                _step(r, next(batches))
-                _look_after(r)
-        r.clock()
-        if is_interrupted():
-            return _interrupted(r)
-        return _finish(r)
-
-
-def _step(r: Run, dn: Tensor) -> None:
-    """One step of the optimiser, or a skipped one if loss or gradient are not finite."""
-    state = r.state
-    factor = schedule(r.done(), r.recipe.warm_up)
-    for group in state.optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
-    draw = Draw(r.recipe.seed, state.step)
-    torch.manual_seed(int(draw.rng(_LEVELS).integers(2**63)))  # the quantisation noise of this step
-    t = sampled_levels(state.model.config.levels, len(dn), draw.rng(_LEVELS, 0))
-    loss, rate, mse = r.kind.loss(state.model, dn.to(r.device), t.to(r.device))
-    is_good = descend(state, loss, r.recipe.clip)
-    state.step += 1
-    if is_good:
-        states.follow(state.average, state.model, min(r.recipe.ema, (1 + state.step) / (10 + state.step)))
-        r.stats.append((loss.item(), rate.mean().item(), _decibels(state.model, mse)))
-    _count_bad(r, is_good)
-
-
-def descend(state: State, loss: Tensor, clip: float) -> bool:
-    """Backward pass and update; False, and nothing changed, if anything is not finite."""
-    if not math.isfinite(loss.item()):
-        return False
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip)
-    if not math.isfinite(norm.item()):
-        return False
-    state.optimiser.step()
-    return True
-
-
 def _decibels(model: nn.Module, mse: Tensor) -> float:
     """Mean PSNR of a batch from its MSE in standardised units, clipping at the peak left aside."""
     return (10 * torch.log10(validate.PEAK**2 / (mse.detach() * model.unit**2))).mean().item()
-
-
-def _count_bad(r: Run, is_good: bool) -> None:
-    r.bad = 0 if is_good else r.bad + 1
-    if is_good:
-        return
-    r.state.skipped += 1
-    r.log.write("skipped", step=r.state.step)
-    if r.bad >= PATIENCE:
-        raise DivergedError(
-            f"loss or gradient not finite in {PATIENCE} steps in a row, up to step {r.state.step}; the last "
-            f"checkpoint in {r.out} is from before. Lower lr, or look for broken pixels in the data"
-        )
-
-
-def _look_after(r: Run) -> None:
-    """What happens between steps: log, validation, checkpoint, progress."""
-    if r.stats:
-        r.display.tick(_tick(r))
-    if r.state.step % r.recipe.log_steps == 0 and r.stats:
-        t = _tick(r)
-        r.log.write(
-            "train", step=t.step, seconds=round(r.clock(), 1), loss=t.loss, bpppb=t.bpppb, psnr=t.psnr
-        )
-        r.stats.clear()
-    if r.clock() - r.last_check >= 60 * r.recipe.validation.every_minutes:
-        _validate(r)
-        _save(r)
-    elif r.clock() - r.last_save >= 60 * r.recipe.checkpoint_minutes and r.bad == 0:
-        _save(r)
-
-
-def _tick(r: Run) -> Tick:
-    done = r.done()
-    loss, rate, db = np.mean(r.stats, 0)
-    left = r.state.seconds * (1 - done) / done if done > 0 else None
-    return Tick(r.state.step, done, left, float(loss), float(rate), float(db))
-
-
-def _averaged(state: State) -> nn.Module:
-    """A copy of the model with the averaged weights, in eval mode."""
-    shadow = copy.deepcopy(state.model)
-    shadow.load_state_dict(state.average)
-    return shadow.eval()
-
-
-def _validate(r: Run) -> None:
-    points = validate.estimates(_averaged(r.state), r.stacks, r.device)
-    _log_points(r, "validation", points)
-    r.last_check = r.clock()
-    draw_curve(r.log.lines(), r.out / run_log.CURVE)
 
 
 def _log_points(r: Run, event: str, points: Sequence[validate.Point]) -> None:
@@ -347,44 +241,3 @@ def _log_points(r: Run, event: str, points: Sequence[validate.Point]) -> None:
     r.log.write(event, step=r.state.step, seconds=round(r.clock(), 1), at=at, **tables)
     rates = ", ".join(f"{db} dB {'-' if rate is None else f'{rate:.4f}'}" for db, rate in at.items())
     r.display.say(f"{event} at step {r.state.step}: bpppb at {rates}")
-
-
-def _save(r: Run) -> None:
-    r.last_save = r.clock()
-    states.save(r.state, r.recipe, r.out)
-
-
-def _interrupted(r: Run) -> Outcome:
-    _save(r)
-    r.log.write("interrupted", step=r.state.step)
-    r.display.say(f"interrupted at step {r.state.step}; go on with --resume --out {r.out}")
-    return Outcome(r.out, r.state.step, r.state.seconds, r.state.skipped, finished=False)
-
-
-def _finish(r: Run) -> Outcome:
-    """Checkpoint, last validation, weights, their real bytes, and the curve."""
-    _save(r)
-    _validate(r)
-    state, model = r.state, _averaged(r.state).cpu()
-    facts = export.Facts(
-        state.step, state.seconds, r.facts, export.command_line(), export.commit(), export.hardware(r.device)
-    )
-    weights = export.export(r.out, r.recipe, model, facts)
-    if r.recipe.calibration_crops:
-        r.display.say("fitting probability tables")
-        r.kind.calibrate(weights, _calibration_batches(r.recipe, r.kind))
-    if r.recipe.share:
-        hub.share(weights, located(r.recipe.share))
-    points = _measure(r, weights) if r.recipe.validation.real_bytes else []
-    export.describe(weights, r.recipe, replace(facts, points=points))
-    r.log.write("end", step=state.step, seconds=round(state.seconds, 1), skipped=state.skipped)
-    draw_curve(r.log.lines(), r.out / run_log.CURVE)
-    return Outcome(r.out, state.step, state.seconds, state.skipped, True, weights, tuple(points))
-
-
-def _measure(r: Run, weights: Path) -> list[validate.Point]:
-    """Real bytes of the weights as exported, loaded again."""
-    r.display.say("measuring real bytes")
-    points = validate.real_bytes(r.kind.load(weights), r.stacks, r.recipe.validation.qualities)
-    _log_points(r, "bytes", points)
-    return points

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from eozip.errors import InputError
 from eozip_lab.train.augment import Augment
@@ -21,6 +21,71 @@ _MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
 _DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
 _OPTIMISERS = ("adamw", "muon")
 BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every run is told, whatever it trains; recipes of one kind of network add their own.
+
+    Attributes:
+        kind: the network.
+        name: id of the exported weights.
+        seed: of initial weights and of everything drawn.
+        minutes: time budget, validation included.
+        steps: step budget; with both, whatever is spent first.
+        init: checkpoint or folder of exported weights to start from; empty: none.
+        lr: peak learning rate.
+        warm_up: share of the budget in which the rates rise; then they fall by a cosine to 2 %.
+        ema: decay of the moving average of weights, which is what is validated and exported.
+        clip: largest gradient norm.
+        log_steps: steps between two lines of the log.
+        checkpoint_minutes: time between two checkpoints.
+    """
+
+    kind: str
+    name: str = ""
+    seed: int = 0
+    minutes: float | None = None
+    steps: int | None = None
+    init: str = ""
+    lr: float = 8e-4
+    warm_up: float = 0.02
+    ema: float = 0.9985
+    clip: float = 1.0
+    log_steps: int = 50
+    checkpoint_minutes: float = 5.0
+
+    def to_json(self) -> str:
+        """The recipe as JSON; equal recipes give equal text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def anchored(self, folder: Path) -> Self:
+        """The same with relative paths made absolute; `$EOZIP_DATA` stays: a recipe is the same on every machine."""
+        return replace(self, init=anchored_path(self.init, folder)) if self.init else self
+
+    def faults(self) -> list[str]:
+        """What is out of range, a sentence for each value."""
+        keys = ("lr", "clip", "log_steps", "checkpoint_minutes", *BUDGET)
+        faults = not_positive({key: value for key in keys if (value := getattr(self, key)) is not None})
+        if not 0 <= self.ema < 1:
+            faults.append(f"ema: expected 0 <= ema < 1, got {self.ema}")
+        if not 0 < self.warm_up < 1:
+            faults.append(f"warm_up: expected more than 0 and less than 1, got {self.warm_up}")
+        if self.seed < 0:
+            faults.append(f"seed: expected 0 or more, got {self.seed}")
+        return faults
+
+
+_Recipe = TypeVar("_Recipe", bound=Settings)
+
+
+def not_positive(values: Mapping[str, float]) -> list[str]:
+    """A fault for each value that is not above 0 and finite."""
+    return [
+        f"{key}: expected more than 0, got {value}"
+        for key, value in values.items()
+        if not 0 < value < math.inf
+    ]
 
 
 @dataclass(frozen=True)
@@ -88,76 +153,76 @@ class Validation:
     qualities: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One training run.
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """One training run of a network on crops of fixed bands; `kind` is a key of `eozip_lab.train.kinds.KINDS`.
 
     Attributes:
-        kind: the network, a key of `eozip_lab.train.kinds.KINDS`.
-        name: id of the exported weights; empty: the kind, sensor and v0.
-        sensor: what is trained on: the id of a sensor, or the path of a TOML file in the layout of those in
-            `eozip/sensors`. Empty: Sentinel-2 Level-2A.
         data: sources of crops.
         validation: what is measured.
+        sensor: what is trained on: the id of a sensor, or the path of a TOML file in the layout of those in
+            `eozip/sensors`. Empty: Sentinel-2 Level-2A.
         network: overrides of the network's sizes; lambda range included.
         augment: random changes to crops.
-        seed: of initial weights, crops, augmentation, levels and noise.
-        minutes: time budget, validation included.
-        steps: step budget; with both, whatever is spent first.
-        init: checkpoint or folder of exported weights to take fitting tensors from; the rest starts at closed
-            forms. Empty: all does.
         share: folder of weights that ship beside the exported ones, which leave out what is the same there. Empty:
             they hold everything.
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
         optimiser: "adamw", or "muon" for weights of layers with AdamW for the rest.
-        lr: peak learning rate.
-        muon_lr: multiple of it for what Muon moves.
-        slow: multiple of it for the closed-form linear parts.
+        muon_lr: multiple of `lr` for what Muon moves.
+        slow: multiple of `lr` for the closed-form linear parts.
         logarithms_lr: peak learning rate of parameters that are logarithms of scales.
-        warm_up: share of the budget in which the rates rise; then they fall by a cosine to 2 %.
-        ema: decay of the moving average of weights, which is what is validated and exported.
-        clip: largest gradient norm.
         start_crops: crops (of the first source) that the closed forms are computed from.
         calibration_crops: crops (of the last source) that the exported probability tables are fitted to; 0: none.
-        log_steps: steps between two lines of the log.
-        checkpoint_minutes: time between two checkpoints.
         workers: threads that read and augment crops.
+
+    `name` empty: the kind, sensor and v0. Of `init` only tensors that fit are taken; the rest starts at closed forms.
     """
 
-    kind: str
     data: tuple[DataSource, ...]
     validation: Validation
-    name: str = ""
     sensor: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
-    seed: int = 0
-    minutes: float | None = None
-    steps: int | None = None
-    init: str = ""
     share: str = ""
     train_only: tuple[str, ...] = ()
     optimiser: str = "adamw"
-    lr: float = 8e-4
     muon_lr: float = 1.5
     slow: float = 0.03
     logarithms_lr: float = 5e-3
-    warm_up: float = 0.02
-    ema: float = 0.9985
-    clip: float = 1.0
     start_crops: int = 1500
     calibration_crops: int = 360
-    log_steps: int = 50
-    checkpoint_minutes: float = 5.0
     workers: int = 1
 
-    def to_json(self) -> str:
-        """The recipe as JSON; equal recipes give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
+    def anchored(self, folder: Path) -> Self:
+        """See `Settings.anchored`."""
+        data = tuple(replace(s, path=anchored_path(s.path, folder)) for s in self.data)
+        places = tuple(
+            replace(p, paths=tuple(anchored_path(path, folder) for path in p.paths))
+            for p in self.validation.places
+        )
+        others = {"share": anchored_path(self.share, folder)} if self.share else {}
+        if self.sensor.endswith(".toml"):
+            others["sensor"] = anchored_path(self.sensor, folder)
+        moved = replace(super().anchored(folder), **others)
+        return replace(moved, data=data, validation=replace(self.validation, places=places))
+
+    def faults(self) -> list[str]:
+        """See `Settings.faults`."""
+        keys = ("start_crops", "logarithms_lr", "muon_lr", "workers")
+        faults = [*super().faults(), *not_positive({key: getattr(self, key) for key in keys})]
+        if self.optimiser not in _OPTIMISERS:
+            faults.append(f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {self.optimiser!r}")
+        if not 0 <= self.slow <= 1:
+            faults.append(f"slow: expected 0 to 1, got {self.slow}")
+        if not self.data:
+            faults.append("data: expected at least one [[data]] table, got none")
+        for i, source in enumerate(self.data):
+            faults += [f"data[{i}].{text}" for text in _source_faults(source)]
+        return faults + [f"validation.{text}" for text in _validation_faults(self.validation)]
 
 
 def load(path: Path | str) -> Recipe:
-    """Reads a recipe.
+    """Read a recipe of a network on crops of fixed bands.
 
     Args:
         path: a TOML file, or the name of a shipped recipe.
@@ -165,8 +230,32 @@ def load(path: Path | str) -> Recipe:
     Raises:
         InputError: no such recipe, not TOML, or a key that is unknown, missing or out of range.
     """
+    return load_as(Recipe, path)
+
+
+def load_as(cls: type[_Recipe], path: Path | str) -> _Recipe:
+    """Read a recipe of one kind of run; see `load`."""
     file = find(path)
-    return checked(_anchored(from_table(Recipe, table_of(file), str(file)), file.parent), str(file))
+    return checked(from_table(cls, table_of(file), str(file)).anchored(file.parent), str(file))
+
+
+def with_budget(
+    recipe: _Recipe, file: Path, minutes: float | None, steps: int | None, seed: int | None
+) -> _Recipe:
+    """The recipe with a caller's budget and seed, checked.
+
+    Raises:
+        InputError: no budget, or a value out of range.
+    """
+    if minutes is not None or steps is not None:
+        recipe = replace(recipe, minutes=minutes, steps=steps)
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
+    if recipe.minutes is None and recipe.steps is None:
+        raise InputError(
+            f"{file}: no budget; give minutes or steps, in the recipe or by --minutes or --steps"
+        )
+    return checked(recipe, str(file))
 
 
 def table_of(file: Path) -> dict[str, Any]:
@@ -201,44 +290,16 @@ def find(path: Path | str) -> Path:
     raise InputError(f"no recipe {path}; expected a TOML file or one of the shipped recipes: {names}")
 
 
-def checked(recipe: Recipe, where: str) -> Recipe:
+def checked(recipe: _Recipe, where: str) -> _Recipe:
     """The recipe itself, if every value is in range.
 
     Raises:
         InputError: a value out of range.
     """
-    faults = [*_run_faults(recipe)]
-    for i, source in enumerate(recipe.data):
-        faults += [f"data[{i}].{text}" for text in _source_faults(source)]
-    faults += [f"validation.{text}" for text in _validation_faults(recipe.validation)]
+    faults = recipe.faults()
     if faults:
         raise InputError(f"{where}: " + "; ".join(faults))
     return recipe
-
-
-def _run_faults(r: Recipe) -> list[str]:
-    positive = {"lr": r.lr, "clip": r.clip, "start_crops": r.start_crops, "log_steps": r.log_steps}
-    positive |= {"logarithms_lr": r.logarithms_lr, "muon_lr": r.muon_lr}
-    positive |= {"checkpoint_minutes": r.checkpoint_minutes, "workers": r.workers}
-    positive |= {key: value for key in BUDGET if (value := getattr(r, key)) is not None}
-    faults = [
-        f"{key}: expected more than 0, got {value}"
-        for key, value in positive.items()
-        if not 0 < value < math.inf
-    ]
-    if r.optimiser not in _OPTIMISERS:
-        faults.append(f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {r.optimiser!r}")
-    if not 0 <= r.ema < 1:
-        faults.append(f"ema: expected 0 <= ema < 1, got {r.ema}")
-    if not 0 < r.warm_up < 1:
-        faults.append(f"warm_up: expected more than 0 and less than 1, got {r.warm_up}")
-    if not 0 <= r.slow <= 1:
-        faults.append(f"slow: expected 0 to 1, got {r.slow}")
-    if r.seed < 0:
-        faults.append(f"seed: expected 0 or more, got {r.seed}")
-    if not r.data:
-        faults.append("data: expected at least one [[data]] table, got none")
-    return faults
 
 
 def _source_faults(s: DataSource) -> list[str]:
@@ -264,19 +325,6 @@ def _validation_faults(v: Validation) -> list[str]:
     if any(not 0 <= q <= 100 for q in v.qualities):
         faults.append(f"qualities: expected 0 .. 100, got {list(v.qualities)}")
     return faults
-
-
-def _anchored(recipe: Recipe, folder: Path) -> Recipe:
-    """Relative paths made absolute; `$EOZIP_DATA` stays, so that a recipe is the same on every machine."""
-    data = tuple(replace(s, path=anchored_path(s.path, folder)) for s in recipe.data)
-    places = tuple(
-        replace(p, paths=tuple(anchored_path(path, folder) for path in p.paths))
-        for p in recipe.validation.places
-    )
-    others = {key: anchored_path(path, folder) for key in ("init", "share") if (path := getattr(recipe, key))}
-    if recipe.sensor.endswith(".toml"):
-        others["sensor"] = anchored_path(recipe.sensor, folder)
-    return replace(recipe, **others, data=data, validation=replace(recipe.validation, places=places))
 
 
 def anchored_path(path: str, folder: Path) -> str:
@@ -307,7 +355,8 @@ def data_root() -> Path:
     return Path(os.environ.get("EOZIP_DATA") or Path(__file__).parents[4] / "shared")
 
 
-def differences(a: Recipe, b: Recipe) -> list[str]:
+def differences(a: Settings, b: Settings) -> list[str]:
     """Names of the keys in which two recipes differ, the budget aside."""
     left, right = (json.loads(r.to_json()) for r in (a, b))
-    return [key for key in left if key not in BUDGET and left[key] != right[key]]
+    keys = sorted(left.keys() | right.keys())
+    return [key for key in keys if key not in BUDGET and left.get(key) != right.get(key)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from eozip.errors import InputError, OutputError
 from eozip_lab.train import export, run_log
 from eozip_lab.train.kinds import kind_for
 from eozip_lab.train.packing import with_pack
-from eozip_lab.train.recipe import Recipe, checked
+from eozip_lab.train.recipe import Recipe, with_budget
 from eozip_lab.train.state import CHECKPOINT
 
 
@@ -21,21 +20,12 @@ def configured(
     recipe: Recipe, file: Path, minutes: float | None, steps: int | None, seed: int | None, data: Path | None
 ) -> Recipe:
     """The recipe with the caller's budget, seed and data, checked."""
-    if minutes is not None or steps is not None:
-        recipe = replace(recipe, minutes=minutes, steps=steps)
-    if seed is not None:
-        recipe = replace(recipe, seed=seed)
-    if recipe.minutes is None and recipe.steps is None:
-        raise InputError(
-            f"{file}: no budget; give minutes or steps, in the recipe or by --minutes or --steps"
-        )
-    if data is not None:
-        recipe = with_pack(recipe, data)
+    recipe = with_budget(recipe if data is None else with_pack(recipe, data), file, minutes, steps, seed)
     export.checked_name(export.full_name(recipe))
     kind_for(recipe).configured(recipe.network)
     run_log.need_matplotlib()
     need_coder()
-    return checked(recipe, str(file))
+    return recipe
 
 
 def need_coder() -> None:

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,14 @@ from eozip.errors import InputError, WeightsError
 from eozip.outputs import publish
 from eozip_lab.train.muon import Together, muon_and_adamw
 from eozip_lab.train.objective import Rates, parameter_groups
-from eozip_lab.train.recipe import Recipe, differences
+from eozip_lab.train.recipe import Recipe, Settings, differences
 from eozip_lab.train.toml_schema import from_table
 
 CHECKPOINT = "checkpoint.pt"
 _FORMAT = 1
 BETAS = (0.9, 0.98)
+_RATES = ("peak", "weight_decay")  # of a group of parameters
+_Recipe = TypeVar("_Recipe", bound=Settings)
 
 
 @dataclass
@@ -78,11 +80,7 @@ def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
             average[name].lerp_(value, 1 - decay)
 
 
-class _Written(Protocol):
-    def to_json(self) -> str: ...
-
-
-def save(state: State, recipe: _Written, folder: Path) -> None:
+def save(state: State, recipe: Settings, folder: Path) -> None:
     """Writes the checkpoint under a temporary name, then renames it."""
     content = {
         "format": _FORMAT,
@@ -116,42 +114,55 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def recipe_of(content: dict[str, Any]) -> Recipe:
-    """The recipe that a checkpoint was trained by."""
-    return from_table(Recipe, json.loads(content["recipe"], object_hook=_without_none), "checkpoint recipe")
+    """The recipe that a checkpoint of a network on crops of fixed bands was trained by."""
+    return _recipe_as(Recipe, content)
+
+
+def _recipe_as(cls: type[_Recipe], content: dict[str, Any]) -> _Recipe:
+    return from_table(cls, json.loads(content["recipe"], object_hook=_without_none), "checkpoint recipe")
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value is not None}
 
 
-def restore(state: State, content: dict[str, Any], recipe: Recipe, other_recipe: bool) -> None:
-    """Puts a checkpoint's content into `state`.
+def check_recipe(content: dict[str, Any], recipe: Settings, other_recipe: bool) -> None:
+    """Refuse to go on from a checkpoint with a recipe that means another run.
 
     Raises:
         InputError: it was trained by another recipe, and that was not asked for; or by another optimiser, whose
             state means nothing to this one.
-        WeightsError: it belongs to another network.
     """
-    before = recipe_of(content)
+    before = _recipe_as(type(recipe), content)
     changed = differences(before, recipe)
     if changed and not other_recipe:
         raise InputError(
             f"the checkpoint was trained by another recipe (other values of {', '.join(changed)}); resume "
             "with the recipe it began with, or allow the change explicitly (other_recipe=True)"
         )
-    if before.optimiser != recipe.optimiser:
+    if "optimiser" in changed:
         raise InputError(
-            f"optimiser: expected {before.optimiser}, which the checkpoint was trained by, got {recipe.optimiser}; "
-            "to change it, begin another run whose init is this checkpoint"
+            f"optimiser: expected {getattr(before, 'optimiser', None)}, which the checkpoint was trained by, got "
+            f"{getattr(recipe, 'optimiser', None)}; to change it, begin another run whose init is this checkpoint"
         )
-    peaks = [group["peak"] for group in state.optimiser.param_groups]
+
+
+def restore(state: State, content: dict[str, Any], recipe: Settings, other_recipe: bool) -> None:
+    """Put a checkpoint's content into `state`.
+
+    Raises:
+        InputError: see `check_recipe`.
+        WeightsError: it belongs to another network.
+    """
+    check_recipe(content, recipe, other_recipe)
+    asked = [{k: group[k] for k in _RATES if k in group} for group in state.optimiser.param_groups]
     try:
         state.model.load_state_dict(content["model"])
         state.optimiser.load_state_dict(content["optimiser"])
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the checkpoint belongs to another network: {error}") from error
-    for group, peak in zip(state.optimiser.param_groups, peaks, strict=True):
-        group["peak"] = peak  # the recipe's rates hold, not those the checkpoint was trained at
+    for group, rates in zip(state.optimiser.param_groups, asked, strict=True):
+        group.update(rates)  # the recipe's hold, not those the checkpoint was trained at
     for name, value in content["average"].items():
         state.average[name].copy_(value)
     state.step, state.seconds, state.skipped = content["step"], content["seconds"], content["skipped"]

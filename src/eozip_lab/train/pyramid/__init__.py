@@ -1,10 +1,8 @@
-"""Training of the context network of pyramid codecs: recipe > native crops > steps > checkpoint > weights.
-
-run(recipe, minutes=..., out=...)   trains; `eozip train RECIPE` where the recipe's kind is `recipe.KIND`
-"""
+"""Training of the context network of pyramid codecs: recipe > native crops > steps > checkpoint > weights."""
 
 from __future__ import annotations
 
-from eozip_lab.train.pyramid.loop import run
+from eozip_lab.train.pyramid.recipe import KIND, Recipe
+from eozip_lab.train.pyramid.task import PyramidTask, configured
 
-__all__ = ["run"]
+__all__ = ["KIND", "PyramidTask", "Recipe", "configured"]
