@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
 
 from eozip.chunk.api import (
     Info,
@@ -24,9 +23,10 @@ from eozip.chunk.api import (
     level_map_of,
 )
 from eozip.chunk.pixels import psnr
-from eozip.chunk.reconstruction import Reconstruction, encode_batch, reconstruct
+from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
+from eozip.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -56,23 +56,19 @@ __all__ = [
 ]
 
 
-_FILES = {
-    "append_store": "append_files",
-    "decode_store": "decode_store",
-    "encode_store": "encode_files",
-    "to_zarr": "to_zarr",
+_HOMES = {  # what few need, or needs rasterio and zarr; and packages that can be called
+    "Reconstruction": "chunk.reconstruction",
+    "append_store": "store:append_files",
+    "archive": "archive:",
+    "decode_store": "store:decode_store",
+    "encode_batch": "chunk.reconstruction",
+    "encode_store": "store:encode_files",
+    "inpaint": "inpaint:",
+    "reconstruct": "chunk.reconstruction",
+    "to_zarr": "store:to_zarr",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _FILES:  # needs rasterio and zarr, which importing eozip does not
-        return getattr(importlib.import_module("eozip.store"), _FILES[name])
-    if name in (
-        "archive",
-        "inpaint",
-    ):  # packages that can be called, loaded on first use: `eozip.inpaint(dn, mask)`
-        return importlib.import_module(f"eozip.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, _HOMES)
 
 
 def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
@@ -88,8 +84,6 @@ def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     Raises:
         WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
     """
-    from eozip.codecs import registry
-
     if not isinstance(source, str | Path):
         raise InputError(f"expected the name or path of a codec, got {source!r}")
     return registry.load(source, lmbda)

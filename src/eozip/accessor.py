@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from eozip import notebook
+from eozip import store as stores
+
 if TYPE_CHECKING:
     from eozip.notebook.explorer import Explorer
     from eozip.notebook.plots import Plots
@@ -32,9 +35,7 @@ class _ArrayAccessor:
 
     def to_zarr(self, out: str | Path, **options: Any) -> Summary:
         """Encodes it into a store: `array.eozip.to_zarr("out.zarr", quality=60)`; options as for `eozip.to_zarr`."""
-        from eozip.store.convert import to_zarr
-
-        return to_zarr(self._data, out, **options)
+        return stores.to_zarr(self._data, out, **options)
 
 
 @xr.register_dataset_accessor("eozip")  # type: ignore[no-untyped-call]
@@ -51,15 +52,11 @@ class EozipAccessor:
     @property
     def plot(self) -> Plots:
         """Pictures of the Dataset: `ds.eozip.plot.rgb()`."""
-        from eozip.notebook.plots import Plots
-
-        return Plots(self._dataset)
+        return notebook.Plots(self._dataset)
 
     def to_zarr(self, out: str | Path, **options: Any) -> Summary:
         """Encodes it into a store: `ds.eozip.to_zarr("out.zarr", quality=60)`; options as for `eozip.to_zarr`."""
-        from eozip.store.convert import to_zarr
-
-        return to_zarr(self._dataset, out, **options)
+        return stores.to_zarr(self._dataset, out, **options)
 
     def explore(
         self, *beside: str | Path, originals: str | Path | Sequence[str | Path] = (), height: int = 720
@@ -74,14 +71,9 @@ class EozipAccessor:
         Raises:
             InputError: the Dataset was not opened from a store, or the extra `serve` is missing.
         """
-        from eozip.notebook.explorer import explore, source_of
-
         files = [originals] if isinstance(originals, str | Path) else list(originals)
-        stores = [source_of(self._dataset), *map(str, beside)]
-        return explore(stores, [str(file) for file in files], height)
+        shown = [notebook.source_of(self._dataset), *map(str, beside)]
+        return notebook.explore(shown, [str(file) for file in files], height)
 
     def _repr_html_(self) -> str:
-        from eozip.notebook.cards import show
-        from eozip.notebook.explorer import source_of
-
-        return show(source_of(self._dataset))._repr_html_()
+        return notebook.show(notebook.source_of(self._dataset))._repr_html_()

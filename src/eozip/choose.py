@@ -18,6 +18,7 @@ from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError, OutputError
 from eozip.outputs import publish, resolved, temporary
+from eozip.picture import new_figure
 from eozip.purpose import Classifier, Purpose, parse_purposes
 from eozip.raster import open_product
 from eozip.raster.files import PathLike
@@ -284,18 +285,12 @@ def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
     ending = target.suffix.lower().lstrip(".")
     if ending not in ("png", "svg"):
         raise OutputError(f"{out}: expected a name ending in .png or .svg; rename the output")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'eozip[serve]'") from error
     texts = [purpose for purpose in choice.purposes if not purpose.is_whole]
     if not texts:
         raise InputError(
             "plot: expected a purpose of each chunk to draw, got sizes alone; add one, such as psnr>=0"
         )
-    figure = Figure(figsize=(6.4, 3.6 * len(texts)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 3.6 * len(texts))
     for axes, purpose in zip(np.atleast_1d(figure.subplots(len(texts), 1)), texts):
         _draw_one(axes, choice, purpose)
     with temporary(target, folder=False) as part:

@@ -106,10 +106,7 @@ def new_figure(width: float, height: float) -> Figure:
         InputError: matplotlib is not installed.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and slow to import
-        from matplotlib.figure import Figure
+        from matplotlib import figure  # optional, and slow to import
     except ImportError as error:
         raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return figure.Figure(figsize=(width, height), layout="constrained")

@@ -77,14 +77,13 @@ def choose(
 
     Nothing is encoded into a store: `eozip encode IN OUT --for PURPOSE` does that, chunk by chunk.
     """
-    from eozip.choose import choose as chosen
-    from eozip.choose import draw
+    from eozip import choose as choices  # rasterio and zarr are slow to import
 
     use_threads(threads)
     with progress_bar("Trying", "chunks", quiet=as_json) as progress:
-        found = chosen(list(inputs), purposes, codecs, **options, progress=progress)
+        found = choices.choose(list(inputs), purposes, codecs, **options, progress=progress)
     if plot is not None:
-        draw(found, plot, overwrite=overwrite)
+        choices.draw(found, plot, overwrite=overwrite)
     if as_json:
         print_json(_finite(asdict(found)))
     else:

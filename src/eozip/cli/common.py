@@ -204,19 +204,17 @@ class _Bar:
             self._progress.update(self._task, completed=done, total=total)
 
     def _start(self, total: int) -> None:
-        from rich.console import Console  # slow to import
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich import console, progress  # slow to import
 
-        console = Console(stderr=True)
+        screen = console.Console(stderr=True)
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(self._unit),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn(self._unit),
+            progress.TimeRemainingColumn(),
         )
-        self._progress = Progress(
-            *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-        )
+        self._progress = progress.Progress(*columns, console=screen, disable=not screen.is_terminal)
         self._task = self._progress.add_task(self._title, total=total)
         self._progress.start()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import raster
 from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
@@ -168,18 +169,15 @@ def encode(
 
 
 def _write_item(out: Place, overwrite: bool) -> Path:
-    from eozip.store.stac import write_item
-
-    return write_item(out, overwrite)
+    return stores.write_item(out, overwrite)
 
 
 def _dry_run(inputs: tuple[str, ...], options: dict[str, Any]) -> None:
-    from eozip.raster import open_product
     from eozip.store.understood import understood
 
     names = ("assets", "mosaic", "harmonise", "lattice", "skip_bad")
     taking = {name: options[name] for name in names}
-    product = open_product(list(inputs), options["bands"], options["offset"], **taking)
+    product = raster.open_product(list(inputs), options["bands"], options["offset"], **taking)
     found = understood(product, options["chunk"], options["gop"])
     if options["as_json"]:
         print_json(asdict(found))

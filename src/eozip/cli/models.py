@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from eozip.cli.common import json_option, print_json, tell
+from eozip.codecs import registry
 from eozip.own import VARIABLE
 
 
@@ -20,11 +21,10 @@ def models(ctx: click.Context, as_json: bool) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from eozip.codecs import registry
+    from eozip import hub  # slow to import
     from eozip.codecs.sources import own_codecs  # imports torch
-    from eozip.hub import list_models
 
-    infos, own = list_models(), own_codecs()
+    infos, own = hub.list_models(), own_codecs()
     if as_json:
         listed = {name: str(path) for name, path in own}
         models = [asdict(info) for info in infos]
@@ -54,9 +54,9 @@ def _list(as_json: bool) -> None:
 @json_option
 def pull(name: str, lmbda: str | None, as_json: bool) -> None:
     """Download published weights into the local cache of huggingface_hub."""
-    from eozip.hub import pull as pull_weights
+    from eozip import hub  # slow to import
 
-    path = pull_weights(name, lmbda)
+    path = hub.pull(name, lmbda)
     if as_json:
         print_json({"id": name, "path": str(path)})
     else:

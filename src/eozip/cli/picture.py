@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from eozip import raster
 from eozip import store as stores
 from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say, tell
 from eozip.errors import InputError, OutputError
@@ -78,15 +79,13 @@ def _one_date(found: Description, wanted: str) -> int:
 
 def _original(paths: tuple[str, ...], found: Description, t: int, window: tuple[slice, ...]) -> np.ndarray:
     """DN [C, h, w] of the source, bands in the source's order."""
-    from eozip.raster import open_scene, read_window  # rasterio is slow to import
-
-    opened = open_scene(list(paths))
+    opened = raster.open_scene(list(paths))
     for note in opened.notes:
         say(note)
     scene = stores.in_band_order(opened, found)
     stores.check_same_pixels(found, scene)
     at = _same_date(scene, found, t)
-    return read_window(scene, slice(at, at + 1), *window)[0]
+    return raster.read_window(scene, slice(at, at + 1), *window)[0]
 
 
 def _same_date(scene: Scene, found: Description, t: int) -> int:

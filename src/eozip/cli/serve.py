@@ -59,21 +59,24 @@ def serve(
 
     Only this machine can reach it, unless --host says otherwise.
     """
+    from eozip import serve as served  # keeps `eozip --help` quick
+
     try:
-        from eozip.serve import Limits, create_app, open_layers, run_app
-        from eozip.serve.run import address_of, bind
+        create_app, open_layers = served.create_app, served.open_layers
     except ImportError as error:
         raise InputError(f"eozip serve needs {error.name}: pip install 'eozip[serve]'") from error
     use_threads(threads)
     layers = open_layers(stores, original, cache_bytes=cache << 20)
-    bound = bind("127.0.0.1" if host == "localhost" else host, port)
+    bound = served.bind("127.0.0.1" if host == "localhost" else host, port)
     is_open = host not in _LOOPBACK
     hosts = () if is_open else _LOOPBACK
-    app = create_app(layers, limits=Limits(at_once=at_once), hosts=hosts, base=base and base.rstrip("/"))
-    address = address_of(bound)
+    app = create_app(
+        layers, limits=served.Limits(at_once=at_once), hosts=hosts, base=base and base.rstrip("/")
+    )
+    address = served.address_of(bound)
     if is_open:
         say(f"anyone who reaches {host} can look at these stores; nothing asks for a password")
     tell(f"{address}\n  QGIS: Layer > Add WMS/WMTS > {address}/wmts\n  Ctrl+C ends")
     if show:
         webbrowser.open(address)
-    run_app(app, bound)
+    served.run_app(app, bound)

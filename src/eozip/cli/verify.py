@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from eozip import raster
 from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
@@ -88,11 +89,9 @@ def verify(
 
 def _source(store: Place, against: tuple[str, ...], bands: list[str | int] | None) -> Product | Scene:
     """The source with the store's own choice of bands, unless another is given."""
-    from eozip.raster import open_product  # rasterio is slow to import
-
     found = stores.describe(store)
     offset = None if found.product else found.codec.offset
-    product = open_product(list(against), bands, offset)
+    product = raster.open_product(list(against), bands, offset)
     return product.scenes[0] if bands and len(product.scenes) == 1 else product
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from eozip.lazy import lazy
 
-_HOMES = {"Card": "cards", "Explorer": "explorer", "Plots": "plots", "show": "cards"}
+_HOMES = {
+    "Card": "cards",
+    "Explorer": "explorer",
+    "Plots": "plots",
+    "explore": "explorer",
+    "show": "cards",
+    "source_of": "explorer",
+}
 
-__all__ = ["Card", "Explorer", "Plots", "show"]
+__all__ = list(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from eozip import serve
 from eozip.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,11 +46,10 @@ def explore(stores: list[str], originals: list[str], height: int) -> Explorer:
         InputError: no such stores, or the extra `serve` is missing.
     """
     try:
-        from eozip.serve import create_app, open_layers
-        from eozip.serve.run import start_app
+        app = serve.create_app(serve.open_layers(stores, originals))
+        running: Running = serve.start_app(app)
     except ImportError as error:
         raise InputError(f"explore needs {error.name}: pip install 'eozip[serve]'") from error
-    running = start_app(create_app(open_layers(stores, originals)))
     return Explorer(running.address, height, running)
 
 

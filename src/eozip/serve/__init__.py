@@ -11,21 +11,19 @@ app       addresses, limits, the page
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from eozip.lazy import lazy
 
 _HOMES = {
     "Layers": "layers",
     "Limits": "app",
+    "address_of": "run",
+    "bind": "run",
     "create_app": "app",
     "open_layers": "layers",
     "run_app": "run",
+    "start_app": "run",
 }
 
-__all__ = ["Layers", "Limits", "create_app", "open_layers", "run_app"]
+__all__ = list(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+
+from eozip.lazy import lazy
 
 _HOMES = {
     "Appended": "append",
@@ -47,15 +48,12 @@ _HOMES = {
     "section_sizes": "pixels",
     "to_zarr": "convert",
     "verify_store": "verify",
+    "write_item": "stac",
 }
 
 __all__ = list(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)
 
 
 if sys.modules.get("xarray") is not None:  # it opens a store, and `ds.eozip` is there

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, cast
 
+import fsspec
+
 from eozip.errors import FormatError
 from eozip.store.files import LOCAL_HEADER, ZIP_FAULTS, StoreFiles
 
@@ -44,8 +46,6 @@ class _FsspecFiles(StoreFiles):
     """
 
     def __init__(self, url: str, **storage_options: Any) -> None:
-        from fsspec.core import url_to_fs
-
         self.path = cast(Path, url)  # in messages
         self.bytes_read = 0
         self._unpacked = "", b""
@@ -54,7 +54,7 @@ class _FsspecFiles(StoreFiles):
         self._sizes: dict[str, int | None] = {}
         self._starts: dict[str, int] = {}
         try:
-            self._fs, self._root = url_to_fs(url, **storage_options)
+            self._fs, self._root = fsspec.core.url_to_fs(url, **storage_options)
             if self._root.lower().endswith(".zip"):
                 self._file = self._fs.open(self._root, "rb", block_size=_BLOCK)
                 self._zip = zipfile.ZipFile(self._file)

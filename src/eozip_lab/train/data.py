@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from eozip import raster
 from eozip.errors import InputError
 from eozip_lab.train.npz_mmap import stored_arrays
 from eozip_lab.train.packed import is_pack, packed_arrays
@@ -161,19 +162,19 @@ def _fits_pattern(name: str, pattern: str) -> bool:
 
 
 class Scenes:
-    """GeoTIFFs, each a scene by itself; random windows are read, never a whole file."""
+    """GeoTIFFs, each a scene by itself; random windows are read, never a whole file.
+
+    Nothing else of training needs rasterio, which `eozip.raster` imports when it is first used.
+    """
 
     def __init__(self, source: DataSource, band_names: Sequence[str]) -> None:
-        # rasterio is imported here: training on stacks does not need it
-        from eozip.raster import open_scene  # a machine that trains on packs may lack rasterio
-
         self.size = source.crop
         self.paths = tuple(p for p in _geotiffs(located(source.path)) if is_chosen(p.stem, source))
         if not self.paths:
             raise InputError(
                 f"{source.path}: no GeoTIFF left; expected .tif files that only and skip let through"
             )
-        self._scenes = [open_scene(p, band_names, source.offset) for p in self.paths]
+        self._scenes = [raster.open_scene(p, band_names, source.offset) for p in self.paths]
         self._check_sizes(self._scenes)
         self._readers: OrderedDict[int, Any] = OrderedDict()
         pixels = [scene.profile.height * scene.profile.width for scene in self._scenes]
@@ -205,13 +206,11 @@ class Scenes:
         return self._reader(k).read(slice(0, 1), slice(i, i + self.size), slice(j, j + self.size))[0]
 
     def _reader(self, k: int) -> Any:
-        from eozip.raster.read import SceneReader  # a machine that trains on packs may lack rasterio
-
         if k not in self._readers:
             while len(self._readers) >= _OPEN_SCENES:
                 self._readers.popitem(last=False)[1].close()
             # not `open_reader`: its GDAL settings must end in the thread and order they began in
-            self._readers[k] = SceneReader(self._scenes[k])
+            self._readers[k] = raster.SceneReader(self._scenes[k])
         self._readers.move_to_end(k)
         return self._readers[k]
 

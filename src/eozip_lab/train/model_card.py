@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from eozip.chunk import api
 from eozip.chunk.pixels import psnr
 from eozip.outputs import publish
 from eozip.picture import new_figure
@@ -58,8 +59,6 @@ def worst_chunk(codec: Any, stacks: Sequence[Stack]) -> Chunk:
 
 
 def _coded(codec: Any, stack: Stack, date: int) -> Chunk:
-    from eozip.chunk import api  # a machine that trains may lack constriction
-
     dn = np.clip(stack.dn[date], 0, 65535).astype(np.uint16)
     blob = api.encode(dn, codec, QUALITY)
     dn_hat = api.decode_array(blob)

@@ -24,23 +24,7 @@ def configured(
     export.checked_name(export.full_name(recipe))
     kind_for(recipe).configured(recipe.network)
     run_log.need_matplotlib()
-    need_coder()
     return recipe
-
-
-def need_coder() -> None:
-    """Fails now and not after hours, if weights could not be written and their bytes not be measured.
-
-    Raises:
-        InputError: the range coder is not installed.
-    """
-    try:
-        import eozip.chunk.api
-        import eozip.entropy.range_coder  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"writing and measuring the weights at the end needs {error.name}: pip install {error.name}"
-        ) from error
 
 
 def picked_device(name: str | None) -> torch.device:

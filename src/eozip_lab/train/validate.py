@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from eozip import raster
+from eozip.chunk import api
 from eozip.chunk.pixels import PEAK, psnr
 from eozip.errors import InputError
 from eozip_lab.train.npz_mmap import stored_arrays
@@ -65,10 +67,8 @@ def place_files(recipe: Recipe) -> tuple[Path, ...]:
 def _pixels(place: Place, band_names: Sequence[str]) -> np.ndarray:
     paths = [located(path) for path in place.paths]
     if not place.array:
-        from eozip.raster import open_scene, read_window  # a machine that trains on packs may lack rasterio
-
-        scene = open_scene(paths, band_names)
-        dn = read_window(scene, slice(None), slice(None), slice(None))
+        scene = raster.open_scene(paths, band_names)
+        dn = raster.read_window(scene, slice(None), slice(None), slice(None))
         return dn if scene.offset == 0 else dn.astype(np.int32) - int(scene.offset)
     arrays = _held_back(paths[0]) if is_pack(paths[0]) else stored_arrays(paths[0])
     if place.array not in arrays:
@@ -119,8 +119,6 @@ def real_bytes(
         qualities: 0 .. 100.
         done: called after each measurement.
     """
-    from eozip.chunk import api  # a machine that trains may lack constriction
-
     points = []
     for quality in qualities:
         for stack in stacks:

@@ -28,7 +28,6 @@ from eozip_lab.train.pyramid.network import Net, Traversal
 from eozip_lab.train.pyramid.recipe import Recipe, load
 from eozip_lab.train.recipe import located, with_budget
 from eozip_lab.train.run_log import Display
-from eozip_lab.train.setup import need_coder
 from eozip_lab.train.sitting import Run
 from eozip_lab.train.state import BETAS, State
 
@@ -41,11 +40,10 @@ def configured(file: Path, minutes: float | None, steps: int | None, seed: int |
     """A recipe with the caller's budget and seed, checked before data is read.
 
     Raises:
-        InputError: no budget, a value out of range, or no range coder for the weights at the end.
+        InputError: no budget, a value out of range, or a name that could leave the folder.
     """
     recipe = with_budget(load(file), file, minutes, steps, seed)
     checked_name(recipe.name)
-    need_coder()
     return recipe
 
 
