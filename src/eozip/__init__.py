@@ -1,34 +1,65 @@
 """Learned compression for Earth-observation imagery: numpy in, bytes out, numpy back.
 
-Importing this imports no torch; codecs and weights load on first use.
+Names are imported when they are first used: importing this imports no torch, nor anything else that is slow.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eozip.chunk.api import (
-    Info,
-    Report,
-    check,
-    decode,
-    decode_groups,
-    dropped,
-    encode,
-    encode_groups,
-    encode_report,
-    inspect,
-    level_map_of,
-)
-from eozip.chunk.pixels import psnr
-from eozip.codecs import registry
-from eozip.codecs.base import Codec
-from eozip.errors import InputError
+from eozip import errors as errors
 from eozip.lazy import lazy
 
+if TYPE_CHECKING:
+    from eozip.chunk.api import (
+        Info,
+        Report,
+        check,
+        decode,
+        decode_groups,
+        dropped,
+        encode,
+        encode_groups,
+        encode_report,
+        inspect,
+        level_map_of,
+    )
+    from eozip.chunk.pixels import psnr
+    from eozip.chunk.reconstruction import Reconstruction, encode_batch, reconstruct
+    from eozip.codecs.registry import load
+    from eozip.store.convert import append_files as append_store
+    from eozip.store.convert import encode_files as encode_store
+    from eozip.store.convert import to_zarr
+    from eozip.store.reader import decode_store
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Info": "chunk.api",
+    "Reconstruction": "chunk.reconstruction",
+    "Report": "chunk.api",
+    "append_store": "store:append_files",
+    "archive": "archive:",  # a package that can be called, as `inpaint` is
+    "check": "chunk.api",
+    "decode": "chunk.api",
+    "decode_groups": "chunk.api",
+    "decode_store": "store:decode_store",
+    "dropped": "chunk.api",
+    "encode": "chunk.api",
+    "encode_batch": "chunk.reconstruction",
+    "encode_groups": "chunk.api",
+    "encode_report": "chunk.api",
+    "encode_store": "store:encode_files",
+    "inpaint": "inpaint:",
+    "inspect": "chunk.api",
+    "level_map_of": "chunk.api",
+    "load": "codecs.registry",
+    "psnr": "chunk.pixels",
+    "reconstruct": "chunk.reconstruction",
+    "to_zarr": "store:to_zarr",
+}
 
 __all__ = [
     "Info",
@@ -55,38 +86,11 @@ __all__ = [
     "to_zarr",
 ]
 
-
-_HOMES = {  # what few need, or needs rasterio and zarr; and packages that can be called
-    "Reconstruction": "chunk.reconstruction",
-    "append_store": "store:append_files",
-    "archive": "archive:",
-    "decode_store": "store:decode_store",
-    "encode_batch": "chunk.reconstruction",
-    "encode_store": "store:encode_files",
-    "inpaint": "inpaint:",
-    "reconstruct": "chunk.reconstruction",
-    "to_zarr": "store:to_zarr",
-}
-
 __getattr__ = lazy(__name__, _HOMES)
 
 
-def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
-    """Loads a codec from shipped weights, a weights folder, a checkpoint, or a published repository.
-
-    In this process ``encode(dn, codec=codec)`` and `decode` know it from then on. Other processes find it where the
-    environment variable EOZIP_CODECS names the folder that it lies in.
-
-    Args:
-        source: full id or short name, path of a weights folder or checkpoint, or "owner/name@lambda-40".
-        lmbda: which checkpoint of a repository, instead of "@lambda-..."; the nearest there is, with a warning.
-
-    Raises:
-        WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
-    """
-    if not isinstance(source, str | Path):
-        raise InputError(f"expected the name or path of a codec, got {source!r}")
-    return registry.load(source, lmbda)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
 
 
 if (

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import eozip
 from eozip import store as stores
-from eozip.chunk import api
 from eozip.cli.common import (
     STORE,
     bytes_text,
@@ -98,13 +98,13 @@ def _is_chunk(path: Path) -> bool:
 def _chunk_facts(path: Path) -> dict[str, Any]:
     """Facts about one stream in a file, ready for JSON."""
     data = path.read_bytes()
-    found = api.inspect(data)
+    found = eozip.inspect(data)
     header = {key: _plain(value) for key, value in asdict(found.header).items()}
     sections = list(found.sections)
     facts = {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
     if found.header.groups:  # of which nothing is ever dropped
         return {**facts, "reduced": dict(found.reduced), "group_bytes": dict(found.group_bytes)}
-    dropped = api.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1)
+    dropped = eozip.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1)
     return {**facts, "date_dropped": dropped.tolist()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from eozip import serve as served
 from eozip.cli.common import RASTER, STORE, say, tell, threads_option, use_threads
 from eozip.errors import InputError
 
@@ -59,8 +60,6 @@ def serve(
 
     Only this machine can reach it, unless --host says otherwise.
     """
-    from eozip import serve as served  # keeps `eozip --help` quick
-
     try:
         create_app, open_layers = served.create_app, served.open_layers
     except ImportError as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eozip.codecs.base import Codec
-from eozip.errors import EozipError, UnknownCodecError, WeightsError
+from eozip.errors import EozipError, InputError, UnknownCodecError, WeightsError
 from eozip.own import VARIABLE, places
 
 LOSSLESS, NEAR_LOSSLESS = WITHOUT_NETWORK = ("lossless", "near-lossless")
@@ -262,7 +262,24 @@ def _superseded() -> frozenset[str]:
 
 
 def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
-    """As `eozip.load`."""
+    """Load a codec from shipped weights, a weights folder, a checkpoint, or a published repository.
+
+    In this process ``encode(dn, codec=codec)`` and `decode` know it from then on. Other processes find it where the
+    environment variable EOZIP_CODECS names the folder that it lies in.
+
+    Args:
+        source: full id or short name, path of a weights folder or checkpoint, or "owner/name@lambda-40".
+        lmbda: which checkpoint of a repository, instead of "@lambda-..."; the nearest there is, with a warning.
+
+    Returns:
+        The codec.
+
+    Raises:
+        InputError: neither a name nor a path.
+        WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
+    """
+    if not isinstance(source, str | Path):
+        raise InputError(f"expected the name or path of a codec, got {source!r}")
     if knows(str(source)):
         return get(resolve(str(source)))
     codec: Codec = _called("eozip.codecs.sources:load", source, lmbda)
