@@ -21,8 +21,7 @@ import torch
 import eozip
 from eozip.codecs import registry
 from eozip.codecs.base import Codec, Encoded
-from eozip.entropy import fixed_point
-from eozip.entropy.range_coder import DecodePort
+from eozip.entropy import fixed_point, range_coder
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,10 +42,10 @@ def witness() -> Iterator[hashlib._Hash]:
     Every table row asked for, every symbol decoded, and every number before it is rounded to its grid: exact
     sums are the same on all machines before rounding too, so a change that rounding would mostly hide is seen.
     """
-    digest, code, on_grid = hashlib.sha256(), DecodePort.code, fixed_point.on_grid
+    digest, decode_each, on_grid = hashlib.sha256(), range_coder.decode_each, fixed_point.on_grid
 
-    def seen_code(self, symbols, rows, tables):
-        got = code(self, symbols, rows, tables)
+    def seen_code(ports, counts, rows, tables):
+        got = decode_each(ports, counts, rows, tables)
         for values in (rows, got):
             digest.update(np.ascontiguousarray(values, "<i4"))
         return got
@@ -56,11 +55,11 @@ def witness() -> Iterator[hashlib._Hash]:
         digest.update(np.ascontiguousarray(v.detach().double().cpu().numpy() + 0.0, "<f8"))
         return on_grid(v, unit, most)
 
-    DecodePort.code, fixed_point.on_grid = seen_code, seen_on_grid
+    range_coder.decode_each, fixed_point.on_grid = seen_code, seen_on_grid
     try:
         yield digest
     finally:
-        DecodePort.code, fixed_point.on_grid = code, on_grid
+        range_coder.decode_each, fixed_point.on_grid = decode_each, on_grid
 
 
 def decoded(name: str) -> tuple[str, np.ndarray]:

@@ -5,44 +5,48 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import hatch_build
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import eozip
-from eozip.codecs.pyramid import context, grids
+from eozip.codecs.pyramid import context, grids, native
+from eozip.codecs.pyramid.context import Stage
+from eozip.codecs.pyramid.native import NativeStage
 from eozip.codecs.pyramid.stages import NumpyStage
+from eozip.errors import WeightsError
 from eozip.threads import one_blas_thread
 
 CODEC = "tec-elic-small-any-v1"
 SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]
 
 
-def _weights(rng: np.random.Generator, *, extreme: bool) -> dict[str, np.ndarray]:
+def _weights(rng: np.random.Generator, *, extreme: bool, width: int = 32) -> dict[str, np.ndarray]:
     shapes = {
         "window": (15, 24),
-        "trunk": (32, 30, 3, 3),
-        "constant": (32, 8),
-        "known": (32, 6, 3, 3),
+        "trunk": (width, 30, 3, 3),
+        "constant": (width, 8),
+        "known": (width, 6, 3, 3),
         "neighbours": (3, 3, 3, 3),
-        "trunk_bias": (32,),
-        "known_bias": (32,),
+        "trunk_bias": (width,),
+        "known_bias": (width,),
     }
     for k in (0, 1):
-        for name, count in (("first", 32), ("second", 32), ("out", 12)):
-            shapes |= {f"{name}{k}": (count, 32), f"{name}{k}_bias": (count,)}
+        for name, count in (("first", width), ("second", width), ("out", 12)):
+            shapes |= {f"{name}{k}": (count, width), f"{name}{k}_bias": (count,)}
     if extreme:
         return {name: rng.choice([-127, 127], shape).astype(np.int8) for name, shape in shapes.items()}
     return {name: rng.integers(-40, 41, shape).astype(np.int8) for name, shape in shapes.items()}
 
 
 def _planes(
-    rng: np.random.Generator, n: int, h: int, w: int, *, extreme: bool, channels: int = 9
+    rng: np.random.Generator, n: int, h: int, w: int, *, reach: int, channels: int = 9
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    reach = 1 << 23 if extreme else 3000
     below = rng.integers(-reach, reach + 1, (n, h, w)).astype(np.int32)
-    features = rng.integers(-127, 128, (n, channels, h, w)).astype(np.float32)
+    features = rng.choice([-127, 127], (n, channels, h, w)).astype(np.float32)
     constant = rng.integers(-64, 65, (n, 8)).astype(np.float32)
     details = rng.integers(-reach, reach + 1, (n, 3, h, w)).astype(np.int32)
     return below, features, constant, details
@@ -101,7 +105,7 @@ def _outputs(w: dict[str, np.ndarray], sums: np.ndarray, number: int) -> np.ndar
 
 
 def _run(
-    stage: NumpyStage, planes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    stage: Stage, planes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, ...]:
     below, features, constant, first = planes
     shared, predicted = stage.start(below, features, constant)
@@ -116,29 +120,99 @@ def _cells(h: int, w: int, color: int) -> np.ndarray:
     return context.packed(np.ones((h, w), bool), color)
 
 
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory):
+    """The compiled kernel of these sources."""
+    path = tmp_path_factory.mktemp("kernel") / "kernel.so"
+    if platform.machine() != "x86_64" or not hatch_build.compiled(path):
+        pytest.skip("no C compiler, or another machine than x86-64: numpy does the work of the kernel")
+    return native.library(path)
+
+
+@pytest.fixture(params=["numpy", *native.VARIANTS[1:]])
+def stage_of(request):
+    """Makes stages from weights and functions."""
+    if request.param == "numpy":
+        return NumpyStage
+    kernel = request.getfixturevalue("kernel")
+    if kernel is None or kernel.eozip_best() < native.VARIANTS.index(request.param):
+        pytest.skip(f"this machine has no {request.param}")
+    return lambda stored, f: NativeStage(stored, f, kernel, NumpyStage(stored, f), request.param)
+
+
 @pytest.mark.parametrize("channels", [9, 18], ids=["alone", "with references"])
 @pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize(
+    "reach", [1900, 3000, 1 << 23]
+)  # differences that are hardly ever, seldom and mostly clipped
 @pytest.mark.parametrize("size", SIZES)
-def test_a_stage_is_what_its_definition_says(size, extreme, channels):
+def test_a_stage_is_what_its_definition_says(stage_of, size, extreme, reach, channels):
     rng = np.random.default_rng(size)
     stored = _weights(rng, extreme=extreme)
     f = context.functions(context.staircases())
-    planes = _planes(rng, *size, extreme=extreme, channels=channels)
+    planes = _planes(rng, *size, reach=reach, channels=channels)
     known = planes[3] * ((np.arange(size[1])[:, None] + np.arange(size[2])) % 2 == 0)
     planes = (*planes[:3], known.astype(np.int32))
     predicted, *expected = _defined(stored, f, planes)
-    got_predicted, *got = _run(NumpyStage(stored, f), planes)
+    got_predicted, *got = _run(stage_of(stored, f), planes)
     np.testing.assert_array_equal(got_predicted, predicted)
     for color, wanted, found in zip((0, 1, 1), expected, got, strict=True):
         there = _cells(*size[1:], color)
         np.testing.assert_array_equal(found[..., there], context.packed(wanted, color)[..., there])
 
 
+def test_pictures_of_more_than_24_bits_are_rounded_by_all_alike(kernel):
+    rng = np.random.default_rng(6)
+    stored = _weights(rng, extreme=False)
+    f = context.functions(context.staircases())
+    planes = _planes(rng, 2, 20, 33, reach=3000)
+    planes = ((1 << 28) - 5000 + planes[0], *planes[1:])
+    stages = [NumpyStage(stored, f), NativeStage(stored, f, kernel, NumpyStage(stored, f))]
+    for a, b in zip(*(_run(stage, planes) for stage in stages), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", [1, 7, 12, 32, 48])
+def test_stages_of_any_width(stage_of, width):
+    rng = np.random.default_rng(width)
+    stored = _weights(rng, extreme=False, width=width)
+    f = context.functions(context.staircases())
+    planes = _planes(rng, 2, 9, 10, reach=500)
+    known = planes[3] * ((np.arange(9)[:, None] + np.arange(10)) % 2 == 0)
+    planes = (*planes[:3], known.astype(np.int32))
+    expected = _defined(stored, f, planes)
+    got = _run(stage_of(stored, f), planes)
+    np.testing.assert_array_equal(got[1], context.packed(expected[1], 0))
+    np.testing.assert_array_equal(got[2], context.packed(expected[2], 1))
+
+
+@pytest.mark.parametrize("name", ["window", "trunk", "known", "neighbours", "second1", "out0_bias"])
+def test_weights_of_other_shapes_never_reach_the_kernel(kernel, name):
+    stored = _weights(np.random.default_rng(0), extreme=False)
+    f = context.functions(context.staircases())
+    others = NumpyStage(stored, f)
+    with pytest.raises(WeightsError, match=name):
+        NativeStage(stored | {name: stored[name][:-1]}, f, kernel, others)
+    short = context.Functions(f.squash[:-1], f.tanh)
+    with pytest.raises(WeightsError, match="squash"):
+        NativeStage(stored, short, kernel, others)
+
+
+def test_a_kernel_of_other_sources_is_left_alone(tmp_path, kernel, monkeypatch):
+    path = tmp_path / "kernel.so"
+    path.write_bytes(Path(kernel._name).read_bytes())
+    monkeypatch.setattr(native, "stamp", lambda: 7)
+    assert native.library(path) is None
+    path.with_name("other.so").write_bytes(b"no library")
+    assert native.library(path.with_name("other.so")) is None
+    assert native.library(tmp_path / "none.so") is None
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_changes_nothing(threads):
     rng = np.random.default_rng(8)
     stage = NumpyStage(_weights(rng, extreme=True), context.functions(context.staircases()))
-    planes = _planes(rng, 2, 96, 101, extreme=True, channels=18)
+    planes = _planes(rng, 2, 96, 101, reach=1 << 23, channels=18)
     with threadpool_limits(limits=1):
         expected = _run(stage, planes)
     with threadpool_limits(limits=threads):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eozip.entropy.range_coder import TOTAL, DecodePort, EncodePort, EstimatePort, Tables
+from eozip.entropy.range_coder import TOTAL, DecodePort, EncodePort, EstimatePort, Tables, code_each
 from eozip.errors import FormatError, InputError
 
 INT32 = np.iinfo(np.int32)
@@ -214,3 +214,21 @@ def test_encoding_needs_one_symbol_per_row():
         EncodePort().code(None, np.zeros(1, int), random_tables(4, 3, 30))
     with pytest.raises(InputError, match="one row per symbol"):
         EstimatePort().code(np.zeros(2, np.int32), np.zeros(1, int), random_tables(4, 3, 30))
+
+
+@quick
+@given(seed=st.integers(0, 1 << 30), counts=st.lists(st.integers(0, 40), min_size=1, max_size=5))
+def test_several_ports_at_once_are_what_one_after_the_other_gives(seed, counts):
+    rng = np.random.default_rng(seed)
+    tables = random_tables(seed, 7, 20)
+    rows = rng.integers(0, 7, sum(counts)).astype(np.uint8)
+    symbols = (tables.first[rows] + rng.integers(-3, 24, len(rows))).astype(np.int32)  # some are escapes
+    parts = np.split(np.arange(len(rows)), np.cumsum(counts)[:-1])
+    alone = [encoded(symbols[part], rows[part], tables) for part in parts]
+    writers = [EncodePort() for _ in counts]
+    assert np.array_equal(code_each(writers, counts, symbols, rows, tables), symbols)
+    assert [port.finish() for port in writers] == alone
+    readers = [DecodePort(data) for data in alone]
+    assert np.array_equal(code_each(readers, counts, None, rows, tables), symbols)
+    for reader in readers:
+        reader.finish()

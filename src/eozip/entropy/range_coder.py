@@ -14,7 +14,7 @@ Source: range coding as in https://github.com/bamler-lab/constriction (``stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -158,9 +158,9 @@ class EncodePort:
             InputError: no symbols, or rows that ``tables`` does not have.
         """
         symbols, rows = _checked(symbols, rows, tables)
-        runs = _Runs(rows, tables)
+        runs = _Runs(rows, [len(rows)], tables)
         entries, distances = _to_entries(symbols[runs.order], runs.first, runs.escape)
-        for row, start, stop in runs:
+        for _, row, start, stop in runs:
             self._encoder.encode(entries[start:stop], tables.model(row))
         if len(distances):
             self._write_escapes(distances)
@@ -202,20 +202,7 @@ class DecodePort:
         Raises:
             FormatError: bytes that no encoder writes, or fewer bytes than so many symbols need.
         """
-        rows = _checked_rows(rows, tables)
-        if not len(rows):
-            return np.zeros(0, np.int32)
-        runs = _Runs(rows, tables)
-        self._spend(float(runs.counts @ tables.least_bits[runs.there]))
-        self._started = True
-        entries = np.concatenate([self._read(tables.model(r), b - a) for r, a, b in runs])
-        values, escaped = entries + runs.first, np.flatnonzero(entries == runs.escape)
-        if len(escaped):
-            own = rows[runs.order[escaped]]
-            values[escaped] = _from_distances(self._read_escapes(len(escaped)), own, tables)
-        out = np.empty(len(rows), np.int32)
-        out[runs.order] = values
-        return out
+        return decode_each([self], [len(rows)], rows, tables)
 
     def expect(self, bits: float) -> None:
         """Refuses bytes too few for what a shape needs, before anything of that size is allocated.
@@ -230,20 +217,27 @@ class DecodePort:
         self._spend(bits)
         self._bits_left = left
 
-    def _read(self, model: Any, count: int) -> np.ndarray:
+    def begin(self, bits: float) -> None:
+        """Makes sure that there are bytes for symbols that cost so many bits at the least."""
+        self._spend(bits)
+        self._started = True
+
+    def read(self, model: Any, count: int) -> np.ndarray:
+        """int32 [count] entries under a model of constriction."""
         try:
             return self._decoder.decode(model, count)
         except AssertionError as error:  # how constriction reports impossible bytes
             raise FormatError("section: bytes that no encoder writes; the data are damaged") from error
 
-    def _read_escapes(self, count: int) -> np.ndarray:
+    def read_escapes(self, count: int) -> np.ndarray:
+        """int64 [count] distances of symbols beyond their rows."""
         self._spend(float(count))
-        lengths = self._read(_GAMMA_MODEL, count).astype(np.int64)
+        lengths = self.read(_GAMMA_MODEL, count).astype(np.int64)
         self._spend(float(lengths.sum()))
         distances = np.int64(1) << lengths
         owner, shift = _bit_positions(lengths)
         if len(owner):
-            np.add.at(distances, owner, self._read(_BIT_MODEL, len(owner)).astype(np.int64) << shift)
+            np.add.at(distances, owner, self.read(_BIT_MODEL, len(owner)).astype(np.int64) << shift)
         return distances
 
     def _spend(self, bits: float) -> None:
@@ -262,10 +256,72 @@ class DecodePort:
             if not self._empty:
                 raise FormatError("section: expected no bytes, as nothing was coded in it")
             return
-        if self._empty or int(self._read(_SENTINEL_MODEL, 1)[0]) != _SENTINEL:
+        if self._empty or int(self.read(_SENTINEL_MODEL, 1)[0]) != _SENTINEL:
             raise FormatError("section: its end marker is missing; the data are damaged")
         if not self._decoder.maybe_exhausted():
             raise FormatError("section: bytes are left after its end marker")
+
+
+def code_each(
+    ports: Sequence[Port],
+    counts: Sequence[int],
+    symbols: np.ndarray | None,
+    rows: np.ndarray,
+    tables: Tables,
+) -> np.ndarray:
+    """Codes symbols through several ports, so many through each: as `Port.code` of one after the other.
+
+    Args:
+        ports: each once.
+        counts: of each.
+        symbols: int32 [n], in the order of the ports, or None when decoding.
+        rows: integer [n].
+        tables: the probability tables.
+
+    Returns:
+        int32 [n] symbols.
+    """
+    readers = [port for port in ports if isinstance(port, DecodePort)]
+    if len(readers) == len(ports):
+        return decode_each(readers, counts, rows, tables)
+    ends = np.cumsum(counts)[:-1]
+    own = [None] * len(ports) if symbols is None else np.split(symbols, ends)
+    parts = zip(ports, own, np.split(rows, ends), strict=True)
+    return np.concatenate([port.code(some, r, tables) for port, some, r in parts])
+
+
+def decode_each(
+    ports: Sequence[DecodePort], counts: Sequence[int], rows: np.ndarray, tables: Tables
+) -> np.ndarray:
+    """Reads symbols from several ports: as `DecodePort.code` of one after the other, in fewer and larger steps.
+
+    Args:
+        ports: each once.
+        counts: symbols to read from each.
+        rows: of all of them, in the order of the ports.
+        tables: the probability tables.
+
+    Raises:
+        FormatError: see `DecodePort.code`.
+    """
+    rows = _checked_rows(rows, tables)
+    if not len(rows):
+        return np.zeros(0, np.int32)
+    runs = _Runs(rows, counts, tables)
+    spent = np.bincount(runs.ports, runs.counts * tables.least_bits[runs.rows], len(ports))
+    for port, bits, count in zip(ports, spent.tolist(), counts, strict=True):
+        if count:
+            port.begin(bits)
+    entries = np.concatenate([ports[k].read(tables.model(row), stop - start) for k, row, start, stop in runs])
+    values, escaped = entries + runs.first, np.flatnonzero(entries == runs.escape)
+    if len(escaped):
+        places = runs.order[escaped]
+        owners = np.searchsorted(np.cumsum(counts), places, side="right")
+        distances = [ports[k].read_escapes(n) for k, n in enumerate(np.bincount(owners).tolist()) if n]
+        values[escaped] = _from_distances(np.concatenate(distances), rows[places], tables)
+    out = np.empty(len(rows), np.int32)
+    out[runs.order] = values
+    return out
 
 
 def _checked(symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
@@ -290,30 +346,36 @@ def _checked_rows(rows: np.ndarray, tables: Tables) -> np.ndarray:
 
 
 class _Runs:
-    """Symbols by rising row: all of one row are coded together.
+    """Symbols of several ports, and of each by rising row: all of one port and row are coded together.
 
     Args:
-        rows: as `_checked_rows` gives them.
+        rows: as `_checked_rows` gives them, of one port after the other.
+        counts: symbols of each port.
         tables: whose.
 
     Attributes:
         order: where each sorted symbol comes from.
-        there, counts: rows that occur, and how many symbols each has.
+        ports, rows, counts: of each run.
         first, escape: int32 [n], of each sorted symbol the row's first symbol and the entry of its escape.
     """
 
-    def __init__(self, rows: np.ndarray, tables: Tables) -> None:
-        self.order = np.argsort(rows, kind="stable")
-        counts = np.bincount(rows, minlength=1)
-        self.there = np.flatnonzero(counts)
-        self.counts = counts[self.there]
-        self.first = np.repeat(tables.first[self.there], self.counts)
-        self.escape = np.repeat(tables.size[self.there] - 1, self.counts)
+    def __init__(self, rows: np.ndarray, counts: Sequence[int], tables: Tables) -> None:
+        keys, width = rows, len(tables.size)
+        if len(counts) > 1:
+            narrow = np.uint16 if width * len(counts) <= 1 << 16 else np.int64
+            keys = rows + np.repeat(np.arange(len(counts), dtype=narrow) * narrow(width), counts)
+        self.order = np.argsort(keys, kind="stable")
+        found = np.bincount(keys, minlength=1)
+        there = np.flatnonzero(found)
+        self.counts = found[there]
+        self.ports, self.rows = np.divmod(there, width)
+        self.first = np.repeat(tables.first[self.rows], self.counts)
+        self.escape = np.repeat(tables.size[self.rows] - 1, self.counts)
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        """Row, start and stop of each run."""
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
+        """Port, row, start and stop of each run."""
         stops = np.cumsum(self.counts).tolist()
-        return zip(self.there.tolist(), [0, *stops], stops)
+        return zip(self.ports.tolist(), self.rows.tolist(), [0, *stops], stops)
 
 
 def _to_entries(symbols: np.ndarray, first: np.ndarray, escape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The context network by numpy. Torch would be hardly faster in so narrow networks, and takes a second to import.
+"""The context network by numpy; `native` is faster where it was compiled. Torch would be hardly faster in so narrow networks, and takes a second to import.
 
 Values are float32 that hold integers (see `context`): features and activations in 1/16, pictures and details in 1/64 of a
 step; weights are divided by 64 once, so that a sum of products has the unit of what comes next and is only rounded.
@@ -28,9 +28,11 @@ from eozip.codecs.pyramid.context import (
     WEIGHT,
     WINDOW,
     Functions,
+    Stage,
     functions,
     half,
 )
+from eozip.codecs.pyramid.native import NativeStage, library
 
 DETAILS = 3
 _BLOCK = 4096  # cells whose sums are made at a time
@@ -178,10 +180,14 @@ class NumpyStage:
         return out
 
 
-def stages(stored: Mapping[str, np.ndarray]) -> list[NumpyStage]:
+def stages(stored: Mapping[str, np.ndarray]) -> list[Stage]:
     """The networks of all levels from their stored integers: tensors named "0.trunk", ..., as `eozip_lab` exports them."""
-    f = functions(stored)
-    return [NumpyStage(_part(stored, f"{level}."), f) for level in range(LEVELS)]
+    f, kernel = functions(stored), library()
+    parts = [_part(stored, f"{level}.") for level in range(LEVELS)]
+    by_numpy = [NumpyStage(part, f) for part in parts]
+    if kernel is None:
+        return [*by_numpy]
+    return [NativeStage(part, f, kernel, one) for part, one in zip(parts, by_numpy, strict=True)]
 
 
 def _part(stored: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

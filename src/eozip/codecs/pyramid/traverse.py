@@ -27,7 +27,7 @@ from eozip.codecs.pyramid.registration import moved, units_at
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fits_as_well, fitted
 from eozip.codecs.scales import all_over
-from eozip.entropy.range_coder import Port, Tables
+from eozip.entropy.range_coder import Port, Tables, code_each
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
@@ -411,9 +411,9 @@ class Ladder:
         rows = np.where(before <= DEAD, _AFTER_DEAD, _AFTER_ALIVE).astype(np.uint8)
         sent = None if wanted is None else _strengths(wanted, before, coded, exists, coarse)
         out = np.full(exists.shape, DEAD, np.int32)
-        for t, side in enumerate(sides):
-            symbols = None if sent is None else sent[t][exists[t]]
-            out[t][exists[t]] = side.rows(symbols, rows[t][exists[t]])
+        symbols = None if sent is None else sent[exists]
+        ports, counts = [side.port for side in sides], exists.sum((1, 2)).tolist()
+        out[exists] = code_each(ports, counts, symbols, rows[exists], self.model.tables)
         for k in range(3):
             guess = _guess(out, before, k)
             out[:, :, k] = np.where(exists[:, :, k], np.clip(guess + out[:, :, k], DEAD, SIDE_MAX), DEAD)
@@ -537,15 +537,8 @@ class Ladder:
         self, plane: _Plane, counts: np.ndarray, symbols: np.ndarray | None, rows: np.ndarray
     ) -> np.ndarray:
         """Symbols through the ports of their dates, so many of each."""
-        ends = np.cumsum(counts)[:-1]
-        parts = zip(
-            plane.dates,
-            np.split(rows, ends),
-            [None] * len(counts) if symbols is None else np.split(symbols, ends),
-            strict=True,
-        )
         ports = self.ports_at(plane.level)
-        return np.concatenate([ports[t].code(own, r, self.model.tables) for t, r, own in parts])
+        return code_each([ports[t] for t in plane.dates], counts.tolist(), symbols, rows, self.model.tables)
 
 
 def _strengths(

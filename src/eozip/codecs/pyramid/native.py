@@ -1,0 +1,231 @@
+"""The context network by `kernel.c`, where the package was built with a C compiler at hand; the same numbers as `stages`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from eozip.codecs.pyramid.context import (
+    BANK,
+    OUTPUTS,
+    PASSES,
+    SQUASH_REACH,
+    WINDOW,
+    Functions,
+    Stage,
+    half,
+)
+from eozip.errors import WeightsError
+
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc"))
+LIBRARY = Path(__file__).with_name("kernel.so")
+VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
+_GROUP = 8
+_DETAILS = 3
+_FEATURES = (9, 18)  # channels, without and with references
+_BESIDE = ((0, 1), (1, 0), (1, 2), (2, 1))  # taps of a 3 x 3 kernel: above, left, right, below
+
+_Int, _Pointer = ctypes.c_int32, ctypes.c_void_p
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (("units", _Int), ("lines", _Int), ("weights", _Pointer), ("bias", _Pointer))
+
+
+class _Stage(ctypes.Structure):
+    _fields_ = (
+        ("window", _Layer),
+        ("known", _Layer),
+        ("neighbours", _Layer),
+        ("first", _Layer * PASSES),
+        ("second", _Layer * PASSES),
+        ("out", _Layer * PASSES),
+        ("trunk", _Layer),
+        ("squash", _Pointer),
+    )
+
+
+class _Beginning(ctypes.Structure):
+    _fields_ = (
+        *((name, _Int) for name in ("n", "h", "w", "features")),
+        *((name, _Pointer) for name in ("below", "given", "biases", "outputs", "predicted", "sums")),
+    )
+
+
+class _Second(ctypes.Structure):
+    _fields_ = (
+        *((name, _Int) for name in ("n", "h", "half", "units")),
+        *((name, _Pointer) for name in ("known", "sums", "outputs", "near")),
+    )
+
+
+def stamp() -> int:
+    """What a library says that was compiled from these very sources."""
+    return crc32(b"".join(path.read_bytes() for path in SOURCES)) & 0x7FFFFFFF
+
+
+@cache
+def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
+    """The compiled kernel; None where there is none, one of other sources, or a machine that is older than it."""
+    try:
+        found = ctypes.CDLL(str(path))
+        return found if found.eozip_stamp() == stamp() and found.eozip_best() else None
+    except (OSError, AttributeError):  # no such file, of another machine, or no kernel of ours
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What `start` makes for both passes.
+
+    Attributes:
+        outputs: float32 [N, h, 12, half] of the first pass.
+        sums: int32 [N, h, units, padded half] of the trunk at cells of the second one.
+    """
+
+    outputs: np.ndarray
+    sums: np.ndarray
+
+
+class NativeStage:
+    """`Stage` by `kernel.c`; see there for arguments.
+
+    Args:
+        stored: integers, as `stages.NumpyStage` takes them.
+        functions: staircases.
+        kernel: of `library`.
+        others: does what the kernel does not know, which is planes with octaves.
+        variant: of `VARIANTS`; None: the best that this machine has.
+    """
+
+    def __init__(
+        self,
+        stored: Mapping[str, np.ndarray],
+        functions: Functions,
+        kernel: ctypes.CDLL,
+        others: Stage,
+        variant: str | None = None,
+    ) -> None:
+        self._kernel, self._others = kernel, others
+        self._variant = kernel.eozip_best() if variant is None else VARIANTS.index(variant)
+        self._held: list[np.ndarray] = []  # what pointers point to
+        _check(stored, functions)
+        w = {name: value.astype(np.int32) for name, value in stored.items()}
+        self._constant = w["constant"].T
+        self._biases = [w["trunk_bias"], w["trunk_bias"] + w["known_bias"]]
+        self._units = -(-len(w["trunk"]) // _GROUP) * _GROUP
+        squash = functions.squash.astype(np.int8)
+        self._stages = {count: self._stage(w, count, squash) for count in _FEATURES}
+
+    def start(
+        self,
+        below: np.ndarray,
+        features: np.ndarray,
+        constant: np.ndarray,
+        octaves: np.ndarray | None = None,
+    ) -> tuple[Any, np.ndarray]:
+        if octaves is not None:
+            return self._others.start(below, features, constant, octaves)
+        n, h, w = below.shape
+        sums = constant.astype(np.int32) @ self._constant
+        biases = np.zeros((PASSES, n, self._units), np.int32)
+        for color in range(PASSES):
+            biases[color, :, : sums.shape[1]] = sums + self._biases[color]
+        outputs = np.empty((n, h, OUTPUTS, half(w)), np.float32)
+        predicted = np.empty((n, _DETAILS, h, w), np.float32)
+        later = np.empty((n, h, self._units, self._kernel.eozip_padded(half(w))), np.int32)
+        below, features = np.ascontiguousarray(below, np.int32), np.ascontiguousarray(features, np.float32)
+        count = features.shape[1]
+        given = (below, features, biases, outputs, predicted, later)
+        self._run("eozip_start", count, _Beginning(n, h, w, count, *map(_address, given)))
+        return Shared(outputs, later), predicted
+
+    def step(
+        self, shared: Any, known: np.ndarray | None, seen: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if not isinstance(shared, Shared):
+            return self._others.step(shared, known, seen)
+        if known is None:
+            return shared.outputs.swapaxes(1, 2), None
+        n, _, h, w = known.shape
+        known = np.ascontiguousarray(known, np.int32)
+        outputs, near = (np.empty((n, h, count, w), np.float32) for count in (OUTPUTS, _DETAILS))
+        given = (known, shared.sums, outputs, near)
+        self._run("eozip_step", _FEATURES[0], _Second(n, h, w, self._units, *map(_address, given)))
+        return outputs.swapaxes(1, 2), near.swapaxes(1, 2)
+
+    def _run(self, name: str, count: int, what: ctypes.Structure) -> None:
+        stage = self._stages[count]
+        if getattr(self._kernel, name)(self._variant, ctypes.byref(stage), ctypes.byref(what)):
+            raise MemoryError("context network: no memory for a few rows of a picture")
+
+    def _stage(self, w: Mapping[str, np.ndarray], count: int, squash: np.ndarray) -> _Stage:
+        trunk = w["trunk"][:, : BANK + count].transpose(0, 2, 3, 1)
+        known, neighbours = (_beside(w[name]) for name in ("known", "neighbours"))
+        dense = {
+            name: [self._layer(w[f"{name}{k}"], w[f"{name}{k}_bias"]) for k in range(PASSES)]
+            for name in ("first", "second", "out")
+        }
+        self._held.append(squash)
+        return _Stage(
+            self._layer(w["window"]),
+            self._layer(known),
+            self._layer(neighbours),
+            *((_Layer * PASSES)(*dense[name]) for name in ("first", "second", "out")),
+            self._layer(trunk),
+            _address(squash),
+        )
+
+    def _layer(self, weights: np.ndarray, bias: np.ndarray | None = None) -> _Layer:
+        """Of weights [out, ..., in], the last axis in pairs."""
+        out, channels = len(weights), weights.shape[-1]
+        pad = [(0, -out % _GROUP), *[(0, 0)] * (weights.ndim - 2), (0, channels % 2)]
+        pairs = np.pad(weights, pad).astype(np.int16).reshape(-(-out // _GROUP), _GROUP, -1, 2)
+        packed = np.ascontiguousarray(pairs.swapaxes(1, 2)).view(np.int32)
+        start = np.zeros(pairs.shape[0] * _GROUP, np.int32)
+        if bias is not None:
+            start[:out] = bias
+        self._held += [packed, start]
+        return _Layer(len(start), pairs.shape[2], _address(packed), _address(start))
+
+
+def _check(stored: Mapping[str, np.ndarray], functions: Functions) -> None:
+    """Shapes and functions as the kernel expects them, which looks at no lengths.
+
+    Raises:
+        WeightsError: others.
+    """
+    width = len(stored["trunk"])
+    expected: dict[str, tuple[int, ...]] = {
+        "window": (BANK + _DETAILS, WINDOW**2 - 1),
+        "trunk": (width, BANK + _FEATURES[-1], 3, 3),
+        "known": (width, 2 * _DETAILS, 3, 3),
+        "neighbours": (_DETAILS, _DETAILS, 3, 3),
+    }
+    for k in range(PASSES):
+        for name, count in (("first", width), ("second", width), ("out", OUTPUTS)):
+            expected |= {f"{name}{k}": (count, width), f"{name}{k}_bias": (count,)}
+    for name, shape in expected.items():
+        if stored[name].shape != shape:
+            raise WeightsError(f"pyramid weights: {name}: expected {shape}, got {stored[name].shape}")
+    reach = len(functions.squash), float(np.abs(functions.squash).max())
+    if reach[0] != 2 * SQUASH_REACH + 1 or reach[1] > 127:
+        raise WeightsError(
+            f"pyramid weights: squash: expected {2 * SQUASH_REACH + 1} values to 127, got {reach}"
+        )
+
+
+def _beside(kernels: np.ndarray) -> np.ndarray:
+    """Kernels [out, in, 3, 3] at the cells of the other colour: [out, 4, in]."""
+    return np.stack([kernels[:, :, y, x] for y, x in _BESIDE], 1)
+
+
+def _address(array: np.ndarray) -> int:
+    return array.ctypes.data
