@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs unit test-slow test-gpu test-oldest bench clean
+.PHONY: help setup demo test lint types docs kernel unit test-slow test-gpu test-oldest bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ types: $(READY)
 
 docs: $(READY)  ## the documentation in build/site; broken links and references are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+kernel: $(READY)  ## compile the kernel of the pyramid codecs again (setup does; without it numpy does its work)
+	$(BIN)/python hatch_build.py
 
 unit: $(READY)
 	OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) -m "not slow and not gpu"

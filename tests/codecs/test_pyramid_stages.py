@@ -5,21 +5,26 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hatch_build
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import eozip
+from eozip.codecs import registry
 from eozip.codecs.pyramid import context, grids, native
 from eozip.codecs.pyramid.context import Stage
 from eozip.codecs.pyramid.native import NativeStage
 from eozip.codecs.pyramid.stages import NumpyStage
 from eozip.errors import WeightsError
+from eozip.hub.shipped import shipped_path
 from eozip.threads import one_blas_thread
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 CODEC = "tec-elic-small-any-v1"
 SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]
 
@@ -186,13 +191,24 @@ def test_stages_of_any_width(stage_of, width):
     np.testing.assert_array_equal(got[2], context.packed(expected[2], 1))
 
 
+@pytest.mark.parametrize("name", ["tec-tt-small-any-v1-odd", "tec-fp-small-any-v1"])
+def test_golden_streams_by_numpy_and_by_the_kernel(stage_of, name, monkeypatch):
+    codec = registry.get(name.removesuffix("-odd"))
+    stored = load_file(shipped_path(codec.id.replace("tec-tt", "tec-elic")) / "model.safetensors")
+    parts = [{k[2:]: v for k, v in stored.items() if k.startswith(f"{level}.")} for level in range(3)]
+    model = replace(codec.model, stages=[stage_of(part, codec.model.functions) for part in parts])
+    monkeypatch.setitem(vars(codec), "model", model)
+    found = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    assert np.array_equal(found, np.load(GOLDEN / f"{name}.npz")["decoded"])
+
+
 @pytest.mark.parametrize("name", ["window", "trunk", "known", "neighbours", "second1", "out0_bias"])
 def test_weights_of_other_shapes_never_reach_the_kernel(kernel, name):
     stored = _weights(np.random.default_rng(0), extreme=False)
     f = context.functions(context.staircases())
     others = NumpyStage(stored, f)
     with pytest.raises(WeightsError, match=name):
-        NativeStage(stored | {name: stored[name][:-1]}, f, kernel, others)
+        NativeStage(stored | {name: stored[name][..., :-1]}, f, kernel, others)
     short = context.Functions(f.squash[:-1], f.tanh)
     with pytest.raises(WeightsError, match="squash"):
         NativeStage(stored, short, kernel, others)

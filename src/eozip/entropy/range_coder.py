@@ -363,7 +363,7 @@ class _Runs:
         keys, width = rows, len(tables.size)
         if len(counts) > 1:
             narrow = np.uint16 if width * len(counts) <= 1 << 16 else np.int64
-            keys = rows + np.repeat(np.arange(len(counts), dtype=narrow) * narrow(width), counts)
+            keys = (rows + (np.arange(len(counts)) * width).repeat(counts)).astype(narrow)
         self.order = np.argsort(keys, kind="stable")
         found = np.bincount(keys, minlength=1)
         there = np.flatnonzero(found)

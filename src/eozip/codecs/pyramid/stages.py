@@ -1,4 +1,5 @@
-"""The context network by numpy; `native` is faster where it was compiled. Torch would be hardly faster in so narrow networks, and takes a second to import.
+"""The context network by numpy; `native` is faster where it was compiled. Torch, hardly faster in networks so narrow, takes
+a second to import.
 
 Values are float32 that hold integers (see `context`): features and activations in 1/16, pictures and details in 1/64 of a
 step; weights are divided by 64 once, so that a sum of products has the unit of what comes next and is only rounded.
