@@ -11,7 +11,7 @@ import zarr
 import eozip
 from eozip.codecs import registry
 from eozip.errors import ChecksumError, EozipError, FormatError, InputError
-from eozip.store import EozipChunkCodec
+from eozip.store import EozipChunkCodec, keep_chunks
 from eozip.store.grid import fitted_side, plan
 from eozip.store.shards import pack_shard, unpack_shard
 from storefiles import (
@@ -119,6 +119,57 @@ def test_partial_write_through_a_store_of_ours_is_refused(tmp_path):
 
 
 # --- shards and grid ---
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """Streams that were decoded, in order."""
+    found, decoded = [], EozipChunkCodec.decoded
+    monkeypatch.setattr(
+        EozipChunkCodec, "decoded", lambda self, data: found.append(data) or decoded(self, data)
+    )
+    return found
+
+
+@pytest.mark.parametrize("name", ["lossless", Coarse.id])
+@pytest.mark.parametrize(("most", "times"), [(0, 6), (1 << 20, 2), (8_000, 3)])
+def test_chunks_that_are_kept_are_decoded_once_and_no_more_bytes_than_asked(name, most, times, decodings):
+    dn = scene_pixels(1, shape=(12, 16, 32))[None]  # two chunks of 6 kB
+    codec = EozipChunkCodec(name, None if codes_exactly(name) else 90.0)
+    array = zarr.create_array({}, shape=dn.shape, dtype=dn.dtype, chunks=(1, 12, 16, 16), serializer=codec)
+    array[:] = dn
+    whole = array[:]
+    keep_chunks(most)
+    try:
+        decodings.clear()
+        for columns in (slice(0, 4), slice(5, 9), slice(20, 24), slice(24, 28), slice(1, 3), slice(2, 6)):
+            assert np.array_equal(array[..., columns], whole[..., columns])
+    finally:
+        keep_chunks(0)
+    assert len(decodings) == times
+
+
+def test_a_chunk_that_is_kept_is_nobody_elses_to_write(decodings):
+    dn = scene_pixels(1, shape=(12, 16, 16))[None].copy()
+    array = zarr.create_array(
+        {}, shape=dn.shape, dtype=dn.dtype, chunks=dn.shape, serializer=EozipChunkCodec("lossless")
+    )
+    array[:] = dn
+    keep_chunks(1 << 20)
+    try:
+        array[:][:] = 7  # what a reader does with its pixels
+        assert np.array_equal(array[:], dn)
+        array[..., 3] = 9  # decoded, changed, and another stream from then on
+        dn[..., 3] = 9
+        assert np.array_equal(array[:], dn)
+    finally:
+        keep_chunks(0)
+
+
+@pytest.mark.parametrize("most", [-1, 0.5, True, "1"])
+def test_what_is_no_number_of_bytes_keeps_nothing(most):
+    with pytest.raises(InputError, match="keep_chunks"):
+        keep_chunks(most)
 
 
 def test_shards_are_those_of_zarr():

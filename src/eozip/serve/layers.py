@@ -22,8 +22,8 @@ from eozip.chunk import api
 from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, size_at
 from eozip.errors import FormatError, InputError
 from eozip.raster import open_product
-from eozip.serve.cache import ArrayCache
 from eozip.store import Description, describe
+from eozip.store.cache import ArrayCache
 from eozip.store.description import band_codes, band_positions, check_same_grids, check_same_pixels
 from eozip.store.grid import Shape, Window
 from eozip.store.joined import joined, open_joined

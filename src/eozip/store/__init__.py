@@ -39,6 +39,7 @@ _HOMES = {
     "export_store": "exports",
     "in_band_order": "description",
     "is_plain_request": "exports",
+    "keep_chunks": "codec",
     "level_store": "levels",
     "make_request": "convert",
     "open_source": "windows",

@@ -31,6 +31,8 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from hashlib import blake2b
 from types import NoneType
 from typing import Any
 
@@ -44,6 +46,7 @@ from eozip.chunk.encoding import EncodedChunk, encode_chunk, encode_group_chunk
 from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
+from eozip.store.cache import ArrayCache
 from eozip.store.native import NativeGrid, cells_of, check_repeated, decode_joint, joint, read_grids
 from eozip.store.shards import split
 from eozip.threads import MOST_AT_ONCE, Desk
@@ -243,6 +246,24 @@ MAX_BUDGET, _MAX_GROUP = 255, 4096  # sections of a date; dates of a group
 _OWN = secrets.token_hex(8)
 """Marks what this process wrote into metadata for itself: a budget that is read without it came from a file."""
 DESK = Desk(min(MOST_AT_ONCE, max(2, os.cpu_count() or 1)))  # zarr sends up to 10 chunks at once
+_KEPT = ArrayCache(0)
+
+
+def keep_chunks(most: int) -> None:
+    """Keeps decoded chunks for readers of many windows: each is decoded once, however often zarr or xarray ask for it.
+
+    Of this process, for all arrays; the chunks used last stay. Nothing is kept unless this is called. Stores opened by
+    `engine="eozip"` or `open_source` keep 128 MiB of their own.
+
+    Args:
+        most: bytes of pixels that are kept at most; 0: none.
+
+    Raises:
+        InputError: no whole number, or less than 0.
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise InputError(f"keep_chunks: expected bytes, a whole number from 0, got {most!r}")
+    _KEPT.hold(most)
 
 
 class _DecodedBuffer(CpuNDBuffer):
@@ -436,15 +457,22 @@ class EozipChunkCodec(ArrayBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: Any) -> NDBuffer:
+        data, kind = chunk_bytes.to_bytes(), CpuNDBuffer if self._is_exact else _DecodedBuffer
+        if not _KEPT.most:
+            return kind.from_numpy_array(self._chunk(data, chunk_spec))
+        spec = str(chunk_spec.shape), str(chunk_spec.dtype), repr(chunk_spec.fill_value)
+        key = blake2b(data, digest_size=16).digest(), json.dumps(self.to_dict()), self.seen.name, spec
+        return kind.from_numpy_array(_KEPT.get(key, partial(self._chunk, data, chunk_spec)))
+
+    def _chunk(self, data: bytes, chunk_spec: Any) -> np.ndarray:
+        """A chunk [T, C, H, W] from its streams."""
         with DESK.turn(self._needs_torch):
-            found = split(chunk_bytes.to_bytes(), self.budget)
-            dn = _join_dates([self.decoded(piece.data) for piece in found])
+            dn = _join_dates([self.decoded(piece.data) for piece in split(data, self.budget)])
         fill = chunk_spec.fill_value
         chunk = _fit_to_chunk(dn, tuple(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype()), fill)
-        if self._is_exact:
-            return CpuNDBuffer.from_numpy_array(chunk)
-        self.seen.add(chunk, fill)
-        return _DecodedBuffer.from_numpy_array(chunk)
+        if not self._is_exact:
+            self.seen.add(chunk, fill)
+        return chunk
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: Any) -> Buffer:
         with DESK.announced():

@@ -66,6 +66,12 @@ class ArrayCache:
             self._entries[key] = entry
             self._trim()
 
+    def hold(self, most: int) -> None:
+        """Keeps to another number of bytes from now on."""
+        with self._lock:
+            self.most = most
+            self._trim()
+
     def _trim(self) -> None:
         """Lets the arrays go that were not used for longest."""
         for key in list(self._entries):
