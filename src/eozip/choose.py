@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eozip.chunk.encoding import EncodedChunk
+from eozip.chunk.encoding import EncodedChunk, takes_levels
 from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError, OutputError
@@ -205,7 +205,8 @@ def _offer(trial: _Prepared, purposes: tuple[Purpose, ...], step: Callable[[int]
     held = []
     for i, sample in enumerate(sizes.samples):
         if hold.by_chunk:
-            held.append(hold.encoded(_encoder(sizes, i), sample.dn).coded)
+            can_level = takes_levels(sizes.codec.codec)
+            held.append(hold.encoded(_encoder(sizes, i), sample.dn, can_level=can_level).coded)
         for quality in QUALITIES if sizes.codec.codec != LOSSLESS else QUALITIES[-1:]:
             sizes.coded(i, quality)
         step(i + 1)
@@ -236,10 +237,12 @@ def _encoder(sizes: SampleSizes, i: int) -> Callable[[Mapping[str, Any]], Encode
 
     def encode(settings: Mapping[str, Any]) -> EncodedChunk:
         quality = settings.get("quality")
-        if quality is not None and settings.get("max_error") is None:
+        given = dict(settings)
+        level_map = given.pop("level_map", None)
+        if quality is not None and given.get("max_error") is None and level_map is None:
             return sizes.coded(i, quality)
-        asked = replace(sizes.codec, **settings)
-        made = asked.encoded(sizes.samples[i].dn)
+        asked = replace(sizes.codec, **given)
+        made = asked.encoded(sizes.samples[i].dn, level_map=level_map)
         return made if made.pixels is not None else replace(made, pixels=asked.decoded(made.blob))
 
     return encode

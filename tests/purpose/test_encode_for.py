@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from eozip.chunk.candidates import Report
 from eozip.chunk.encoding import EncodedChunk
 from eozip.cli import cli
 from eozip.errors import FormatError, InputError
-from eozip.purpose import Pixels, parse_purpose
+from eozip.purpose import Pixels, parse_purpose, parse_purposes, sensitivity
 from eozip.raster import open_scene
 from eozip.store import append_store, describe, verify_store
+from eozip.store.codec import EozipChunkCodec
 from eozip.store.holding import Holding, Trial, lowest_quality
+from pyramidscenes import texture
 from rasterfiles import write_tif
 from storefiles import NAMES, Coarse, change_record, coarse_codec, listed, opened, scene_pixels, write_dates
 
@@ -274,3 +277,45 @@ def test_the_search_finds_the_lowest_quality_that_serves(edge: int) -> None:
 )
 def test_a_largest_error_is_a_whole_number(text: str, bound: int) -> None:
     assert Holding((parse_purpose(text),), Pixels(NAMES, 0, 1e-4, 0)).max_error == bound
+
+
+PIXELS = Pixels(("B03", "B04", "B08"), 0, 1e-4, 0)
+
+
+def test_pixels_that_matter_less_are_coded_more_coarsely() -> None:
+    """A scene whose left quarter is dark: there an index asks for small errors, elsewhere larger ones will do."""
+    dn = texture((1, 3, 64, 128), 3)
+    dn[..., :32] /= 8
+    whole = np.rint(dn).astype(np.uint16)
+    codec = EozipChunkCodec("tec-elic-small-any-v1", quality=60)
+
+    def coded(settings: dict) -> EncodedChunk:
+        given = dict(settings)
+        level_map = given.pop("level_map", None)
+        made = replace(codec, **given).encoded(whole, level_map=level_map)
+        return made if made.pixels is not None else replace(made, pixels=codec.decoded(made.blob))
+
+    hold = Holding(parse_purposes(["mean(ndvi)<0.03"]), PIXELS)
+    alike, by_place = (hold.encoded(coded, whole, can_level=can_level) for can_level in (False, True))
+    assert by_place.is_served
+    assert by_place.coded.report.levels
+    assert len(by_place.coded.blob) < 0.9 * len(alike.coded.blob)
+
+
+@pytest.mark.parametrize("text", ["psnr>=42", "max-error<=20"])
+def test_to_some_purposes_all_pixels_are_alike(text: str) -> None:
+    dn = np.rint(texture((1, 3, 32, 32), 1)).astype(np.uint16)
+    assert sensitivity(parse_purposes([text]), dn, PIXELS) is None
+
+
+def test_an_index_of_dark_pixels_is_more_sensitive() -> None:
+    dn = np.full((1, 3, 16, 32), 4000, np.uint16)
+    dn[..., :16] = 1000
+    found = sensitivity(parse_purposes(["ndvi<0.02", "angle<2"]), dn, PIXELS)
+    assert found[0, 0, 0] == pytest.approx(4 * found[0, 0, 20], rel=0.01)
+
+
+def test_pixels_without_data_do_not_matter() -> None:
+    dn = np.full((1, 3, 16, 16), 4000, np.uint16)
+    dn[..., :4] = 0
+    assert not sensitivity(parse_purposes(["ndvi<0.02"]), dn, PIXELS)[..., :4].any()

@@ -39,6 +39,7 @@ class Report:
         residual: bytes of the residual layer, without which the promise would not hold; 0 if there is none.
         dropped: share of the latent cells (8 x 8 pixels of one date) that nothing was spent on: their pixels are
             forecast, and neither `psnr` nor `reached` counts them.
+        levels: whether some cells are coded more coarsely than others.
     """
 
     codec: str
@@ -48,6 +49,7 @@ class Report:
     date_bits: tuple[float, ...] | None = None
     residual: int = 0
     dropped: float = 0.0
+    levels: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,9 @@ class EncodeJob:
         chunk = Chunk(header, mask, exceptions, coded.sections, skip=skip, levels=levels)
         dropped = 0.0 if self.cells is None else float(self.cells.mean())
         bits = _shared_out(bitstream.packed_size(chunk), coded)
-        report = Report(self.model.id, quality, date_bits=bits, dropped=dropped)
+        report = Report(
+            self.model.id, quality, date_bits=bits, dropped=dropped, levels=self.levels is not None
+        )
         return Candidate(chunk, report, known=coded.decoded)
 
     def decoded(self, made: Candidate) -> Candidate:

@@ -273,13 +273,18 @@ def check_droppable(name: str) -> None:
         )
 
 
+def takes_levels(name: str) -> bool:
+    """Whether a codec can code some cells more coarsely than others."""
+    return name != LOSSLESS and isinstance(registry.get(name), ScaledCodec)
+
+
 def check_levelled(name: str) -> None:
     """Refuses codecs that code all cells alike.
 
     Raises:
         InputError: this is one; the message names one that can.
     """
-    if name == LOSSLESS or not isinstance(registry.get(name), ScaledCodec):
+    if not takes_levels(name):
         raise InputError(
             f"level_map: codec {name} codes all cells alike, expected one that can do otherwise, such as {DEFAULT_CODEC}; "
             "choose it, or encode without a map"

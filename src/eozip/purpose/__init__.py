@@ -18,6 +18,7 @@ from eozip.purpose.purpose import (
     reflectances,
     valid_pixels,
 )
+from eozip.purpose.sensitivity import sensitivity
 
 __all__ = [
     "INDICES",
@@ -32,5 +33,6 @@ __all__ = [
     "parse_purpose",
     "parse_purposes",
     "reflectances",
+    "sensitivity",
     "valid_pixels",
 ]

@@ -430,7 +430,7 @@ def grown_facts(found: Description, run: Run, more: int) -> dict[str, Any]:
         "valid_pixels": counts.tolist(),
         "chunks": chunks,
         "empty_chunks": chunks - (old["chunks"] - old["empty_chunks"] + more),
-        **{name: old[name] + more for name, more in _counts(run).items()},
+        **{name: old.get(name, 0) + more for name, more in _counts(run).items()},
         "groups": [*found.groups, *_new_groups(run)],
         **({} if run.hold is None else run.hold.facts(old)),
     }
@@ -449,6 +449,7 @@ def _counts(run: Run) -> dict[str, int]:
         "chunks_below_target": run.missed,
         "chunks_with_residual_layer": run.layered,
         "chunks_without_network": run.without_network,
+        **({"chunks_with_level_map": run.levelled} if run.levelled else {}),
     }
 
 

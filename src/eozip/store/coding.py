@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from eozip.chunk.encoding import EncodedChunk
+from eozip.chunk.encoding import EncodedChunk, takes_levels
 from eozip.chunk.pixels import PEAK, unit_of
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
 from eozip.raster import Scene
@@ -72,6 +72,7 @@ class Run:
     missed: int = 0
     layered: int = 0
     without_network: int = 0
+    levelled: int = 0
     beside_bytes: int = 0
     qualities: list[float] = field(default_factory=list)
     date_bits: np.ndarray = field(init=False)
@@ -217,7 +218,8 @@ def _encode_run(
 
     if hold is None or not hold.by_chunk:
         return encode({})
-    return hold.encoded(encode, chunk.dn[dates], offset=offset).coded
+    can_level = levels is None and takes_levels(codec.codec)
+    return hold.encoded(encode, chunk.dn[dates], offset=offset, can_level=can_level).coded
 
 
 def _keep_streams(
@@ -239,6 +241,7 @@ def _keep_streams(
     run.missed += any(report.reached is False for report in reports)
     run.layered += any(report.residual > 0 for report in reports)
     run.without_network += any(report.codec in WITHOUT_NETWORK for report in reports)
+    run.levelled += any(report.levels for report in reports)
     run.qualities += [report.quality for report in reports]
 
 

@@ -15,11 +15,21 @@ from typing import Any
 import numpy as np
 
 from eozip.chunk.encoding import EncodedChunk
-from eozip.codecs.registry import LOSSLESS
+from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
 from eozip.errors import FormatError, InputError
-from eozip.purpose import Classifier, Pixels, Purpose, all_served, measured, parse_purpose
+from eozip.purpose import (
+    Classifier,
+    Pixels,
+    Purpose,
+    all_served,
+    measured,
+    parse_purpose,
+    sensitivity,
+    valid_pixels,
+)
 from eozip.store.description import Description
 from eozip.store.documents import NOT_OURS
+from eozip.store.priorities import worthwhile
 
 FACT = "purposes"
 """Under which a store's record has what it holds."""
@@ -97,6 +107,7 @@ class Holding:
         *,
         dropped: np.ndarray | None = None,
         offset: float | None = None,
+        can_level: bool = False,
     ) -> Trial:
         """The smallest stream that serves the purposes, as far as a search over whole qualities finds it.
 
@@ -105,13 +116,34 @@ class Holding:
             dn: [T, C, h, w] of it.
             dropped: bool [T, h, w], pixels that do not count beside those that the encoder left out; None: none.
             offset: radiometric offset of these dates; None: that of `pixels`.
+            can_level: whether `encode` takes a setting "level_map" (`eozip.encode`), by which pixels that matter less
+                to the purposes are coded more coarsely.
         """
         trial = self._trial(encode, dn, dropped, offset)
         found = self._searched(trial)
+        levels = self._levels(dn, dropped, offset) if can_level else None
+        if levels is not None and found.coded.report.codec not in WITHOUT_NETWORK:
+            found = self._smaller(found, trial, levels)
         with self._lock:
             for purpose in self.by_chunk:
                 self._note(purpose, found.values[purpose.text])
         return found
+
+    def _levels(self, dn: np.ndarray, dropped: np.ndarray | None, offset: float | None) -> np.ndarray | None:
+        pixels = self.pixels if offset is None else replace(self.pixels, offset=offset)
+        matters = sensitivity(self.by_chunk, dn, pixels, dropped)
+        return None if matters is None else worthwhile(matters, valid_pixels(dn, pixels, dropped))
+
+    def _smaller(
+        self, found: Trial, trial: Callable[[Mapping[str, Any]], Trial], levels: np.ndarray
+    ) -> Trial:
+        """What was found, or the lowest quality that serves with a level map where that takes fewer bytes."""
+
+        def by_map(quality: int) -> Trial:
+            return trial({**_asked(quality=quality, max_error=self.max_error), "level_map": levels})
+
+        other = lowest_quality(by_map)
+        return other if other is not None and len(other.coded.blob) < len(found.coded.blob) else found
 
     def _trial(
         self, encode: Encode, dn: np.ndarray, dropped: np.ndarray | None, offset: float | None

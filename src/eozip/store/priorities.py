@@ -22,6 +22,9 @@ from eozip.raster.scene import Profile
 LEVELS_PER_QUALITY = 2 * math.log2(75) / 100  # steps rise by 75 from quality 100 to 0
 _TYPICAL = 2000.0  # DN without offset, of reflectance 1e-4: as bright as the quality says
 _MOST_POWER = 4
+_WORTH = 0.99  # of the mean, below which a map for purposes is tried
+_POWER = 0.75  # dark flat places err less than their steps
+_FINEST = 95  # percentile of cells that are coded as finely as the quality says
 _MOST_FINER = 8  # levels by which dark places may be finer than that
 
 
@@ -212,6 +215,28 @@ def averages(values: np.ndarray, known: np.ndarray) -> np.ndarray:
         starts = np.arange(0, values.shape[axis], CELL)
         sums, counts = (np.add.reduceat(one, starts, axis) for one in (sums, counts))
     return sums / np.maximum(counts, 1)
+
+
+def worthwhile(matters: np.ndarray, known: np.ndarray) -> np.ndarray | None:
+    """Levels by how much an error matters at each pixel, where that saves something.
+
+    Errors in inverse proportion take the fewest bits for a mean of what matters, which then falls by the geometric mean of
+    cells over their arithmetic one.
+
+    Args:
+        matters: [t, H, W], 0 or more.
+        known: bool [t, H, W], pixels that count.
+
+    Returns:
+        uint8 [t, h, w]; None where all cells matter about as much.
+    """
+    cells = averages(matters, known)
+    counted = cells[cells > 0]
+    if not counted.size or np.exp(np.log(counted).mean()) > _WORTH * counted.mean():
+        return None
+    finest = float(np.percentile(counted, _FINEST))
+    levels = np.rint(2 * _POWER * np.log2(finest / np.maximum(cells, 1e-12 * finest)))
+    return np.clip(levels, 0, NOTHING - 1).astype(np.uint8)
 
 
 def _by_brightness(dimness: np.ndarray, power: float, room: int) -> tuple[np.ndarray, int]:

@@ -324,6 +324,7 @@ def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "chunks_below_target": run.missed,
         "chunks_with_residual_layer": run.layered,
         "chunks_without_network": run.without_network,
+        **({"chunks_with_level_map": run.levelled} if run.levelled else {}),
         **({"date_dropped": run.date_dropped()} if run.is_masked else {}),
         **({} if run.hold is None else run.hold.facts()),
     }
