@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<rest>.*)")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_READ_ONLY = ("http", "https")
+_PACKAGES |= dict.fromkeys(_READ_ONLY, "aiohttp")
 TRIES = 7
 """How often a request is made: with pauses of up to 0.2, 0.4, ... 6.4 seconds between them."""
 _PAUSE = 0.2
@@ -74,23 +76,29 @@ class RemotePath:
         """What stands behind the last slash."""
         return self.url.rsplit("/", 1)[-1]
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether it says which keys there are: a web server gives what is named, and what it lists is for people."""
+        return self.url.partition("://")[0] not in _READ_ONLY
+
 
 Place = Path | RemotePath
 PlaceLike = str | Path | RemotePath
 
 
-def place(name: str, value: object) -> Place:
+def place(name: str, value: object, *, reading: bool = False) -> Place:
     """Where something lies, or is to lie: on this machine, or where a URL of fsspec says.
 
     Args:
         name: of the argument, for messages.
         value: what a caller gave.
+        reading: nothing is to be written there: http:// and https:// will do.
 
     Raises:
         InputError: it is neither a path nor such a URL.
     """
     if isinstance(value, RemotePath):
-        return value
+        value = value.url
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes) or not os.fspath(value):
         raise InputError(f"{name}: expected a path or a URL, got {value!r}")
     text = str(value)
@@ -102,7 +110,7 @@ def place(name: str, value: object) -> Place:
     found = _URL.fullmatch(text)
     if found is None or found["scheme"] == "file":
         return Path(found["rest"] if found else text)
-    if found["scheme"] in ("http", "https") or not found["rest"].strip("/"):
+    if (found["scheme"] in _READ_ONLY and not reading) or not found["rest"].strip("/"):
         raise InputError(
             f"{name}: expected a URL of an object store with a bucket and a name, such as s3://bucket/name, got {text}"
         )
@@ -288,11 +296,13 @@ class RemoteKeys:
         data = self._found(lambda fs: fs.cat_file(self._path(key), start=start, end=stop), key, reading=True)
         if data is None:
             raise InputError(f"{self.where}/{key}: it was removed while it was read; run again")
-        return data
+        # servers that know no ranges send everything
+        return data[start:stop] if len(data) > stop - start else data
 
     def tail(self, key: str, count: int) -> bytes | None:
         """The last bytes of a key; None where there is none."""
-        return self._found(lambda fs: fs.cat_file(self._path(key), start=-count), key, reading=True)
+        data = self._found(lambda fs: fs.cat_file(self._path(key), start=-count), key, reading=True)
+        return data if data is None else data[-count:]
 
     def ranges(self, key: str, wanted: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
         """A reader of ranges that are fetched at once: those that lie close together by one request."""
@@ -320,7 +330,7 @@ class RemoteKeys:
 
         listed = self._found(find, folder, reading=True) or {}
         start = len(self._path("x")) - 1
-        found = {path[start:]: int(info["size"]) for path, info in listed.items()}
+        found = {path[start:]: int(info["size"] or 0) for path, info in listed.items()}
         return {key: size for key, size in sorted(found.items()) if key and key.startswith(below)}
 
     def put(self, key: str, data: bytes) -> None:

@@ -22,15 +22,22 @@ RASTER = click.Path(path_type=str)
 
 
 class StorePath(click.ParamType[Any]):
-    """A store on this machine, or on an object store."""
+    """A store on this machine, or on an object store.
+
+    Args:
+        reading: nothing is written there: a store that a web server holds will do.
+    """
 
     name = "path"
 
+    def __init__(self, reading: bool = False) -> None:
+        self._reading = reading
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
-        return place(param.name if param and param.name else self.name, value)
+        return place(param.name if param and param.name else self.name, value, reading=self._reading)
 
 
-STORE = StorePath()
+STORE, READ_STORE = StorePath(), StorePath(reading=True)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
 )

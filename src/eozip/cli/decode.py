@@ -10,7 +10,7 @@ import click
 
 from eozip import store as stores
 from eozip.cli.common import (
-    STORE,
+    READ_STORE,
     CommaList,
     NumberList,
     bytes_text,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=READ_STORE)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--bands", type=CommaList(), help="Bands to write, by name or position; default: all.")
 @click.option(

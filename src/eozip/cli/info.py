@@ -11,7 +11,7 @@ import click
 import eozip
 from eozip import store as stores
 from eozip.cli.common import (
-    STORE,
+    READ_STORE,
     bytes_text,
     date_table,
     decibels,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", type=STORE, metavar="STORE|CHUNK")
+@click.argument("path", type=READ_STORE, metavar="STORE|CHUNK")
 @json_option
 def info(path: Place, as_json: bool) -> None:
     """Say what a store, or one chunk stream in a file, holds; reads headers alone.

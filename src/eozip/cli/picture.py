@@ -10,7 +10,7 @@ import numpy as np
 
 from eozip import raster
 from eozip import store as stores
-from eozip.cli.common import RASTER, STORE, decibels, overwrite_option, say, tell
+from eozip.cli.common import RASTER, READ_STORE, decibels, overwrite_option, say, tell
 from eozip.errors import InputError, OutputError
 from eozip.keys import Place
 from eozip.picture import comparison
@@ -24,7 +24,7 @@ RGB = ("B04", "B03", "B02")
 
 @click.command()
 @click.argument("original", nargs=-1, type=RASTER, metavar="[ORIGINAL...]")
-@click.argument("store", type=STORE)
+@click.argument("store", type=READ_STORE)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--date",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import webbrowser
-from pathlib import Path
 
 import click
 
 from eozip import serve as served
-from eozip.cli.common import RASTER, STORE, say, tell, threads_option, use_threads
+from eozip.cli.common import RASTER, READ_STORE, say, tell, threads_option, use_threads
 from eozip.errors import InputError
+from eozip.keys import Place
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, type=STORE, metavar="STORE...")
+@click.argument("stores", nargs=-1, required=True, type=READ_STORE, metavar="STORE...")
 @click.option(
     "--original",
     multiple=True,
@@ -46,7 +46,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @threads_option
 def serve(
-    stores: tuple[Path, ...],
+    stores: tuple[Place, ...],
     original: tuple[str, ...],
     host: str,
     port: int,

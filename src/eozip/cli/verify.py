@@ -11,7 +11,7 @@ from eozip import raster
 from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
-    STORE,
+    READ_STORE,
     CommaList,
     coded_psnr,
     date_table,
@@ -34,7 +34,7 @@ FAILED = 3
 
 
 @click.command()
-@click.argument("store", type=STORE)
+@click.argument("store", type=READ_STORE)
 @click.option(
     "--against",
     multiple=True,

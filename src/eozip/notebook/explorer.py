@@ -57,7 +57,7 @@ def source_of(dataset: xr.Dataset) -> str:
     """The store that a Dataset was opened from.
 
     Raises:
-        InputError: it was not opened from a file or folder of this machine.
+        InputError: it was not opened from a store, here or elsewhere.
     """
     source = dataset.encoding.get("source")
     if not isinstance(source, str):
@@ -65,4 +65,5 @@ def source_of(dataset: xr.Dataset) -> str:
             "expected a Dataset opened from a store of eozip, got one without a source; write it first: "
             "ds.eozip.to_zarr('out.zarr'), then xarray.open_zarr('out.zarr').eozip"
         )
-    return str(Path(source.removeprefix("zip::").removeprefix("file://")))
+    source = source.removeprefix("zip::").removeprefix("file://")
+    return source if "://" in source else str(Path(source))

@@ -11,16 +11,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from eozip import sensors
-from eozip.arguments import store_path
 from eozip.chunk import api
 from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, size_at
 from eozip.errors import FormatError, InputError
+from eozip.keys import Place, PlaceLike, place
 from eozip.raster import open_product
 from eozip.store import Description, describe
 from eozip.store.cache import ArrayCache
@@ -108,7 +107,7 @@ class StoreLayer:
         cache: shared by all layers.
     """
 
-    def __init__(self, path: Path, name: str, cache: ArrayCache) -> None:
+    def __init__(self, path: Place, name: str, cache: ArrayCache) -> None:
         self._path, self._name, self._cache = path, name, cache
         self._lock = threading.Lock()
         self.description = describe(path)
@@ -381,7 +380,7 @@ class Layers:
 
 
 def open_layers(
-    stores: Sequence[str | Path],
+    stores: Sequence[PlaceLike],
     originals: Sequence[str] = (),
     *,
     cache_bytes: int = 512 * 2**20,
@@ -389,7 +388,7 @@ def open_layers(
     """Opens stores, and the original of every store that it fits.
 
     Args:
-        stores: `.zarr` directories or `.zarr.zip` files of eozip.
+        stores: `.zarr` directories or `.zarr.zip` files of eozip, or URLs of `.zarr` on object stores and web servers.
         originals: GeoTIFFs that were encoded (dates of one scene), or none.
         cache_bytes: decoded pixels that are kept at most.
 
@@ -400,7 +399,7 @@ def open_layers(
     if not stores:
         raise InputError("serve: expected at least one store, got none")
     layers = Layers(ArrayCache(cache_bytes))
-    paths = [store_path("store", store) for store in stores]
+    paths = [place("store", store, reading=True) for store in stores]
     for path, name in zip(paths, _names(paths)):
         layers.stores.append(StoreLayer(path, name, layers.cache))
     faults = []
@@ -414,7 +413,7 @@ def open_layers(
     return layers
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _names(paths: Sequence[Place]) -> list[str]:
     """A short name of each store; where two are alike, with a number."""
     short = [path.name.removesuffix(".zip").removesuffix(".zarr") for path in paths]
     return [name if short.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(short, start=1)]

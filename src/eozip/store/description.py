@@ -36,7 +36,7 @@ from eozip.store.documents import (
     checked,
     read,
 )
-from eozip.store.files import StoreFiles
+from eozip.store.files import SELF, StoreFiles
 from eozip.store.geozarr import coarser
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.layers import grid_name
@@ -118,7 +118,10 @@ class Description:
     def bytes(self) -> int:
         """Size of everything in the store at this moment."""
         with store_files(self.path) as files:
-            return files.total_bytes()
+            if isinstance(self.path, Path) or self.path.is_listed:
+                return files.total_bytes()
+            shards = (f"{ARRAY}/{self.grid.key(shard)}" for shard in self.grid.shards())
+            return sum(files.size(key) or 0 for key in (*SELF, *shards))
 
     product: ProductRecord | None = None
 
@@ -198,7 +201,7 @@ def describe(path: PlaceLike) -> Description:
     Raises:
         FormatError: no store, or metadata that this version cannot read.
     """
-    with store_files(place("store", path)) as files:
+    with store_files(place("store", path, reading=True)) as files:
         return described(files)
 
 

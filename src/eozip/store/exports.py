@@ -94,7 +94,7 @@ def export_store(
     if form not in FORMATS:
         raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {form!r}")
     target = resolved(arguments.store_path("out", out))
-    where = place("store", store)
+    where = place("store", store, reading=True)
     with store_files(where) as files:
         found = described(files)
         cut = cut_of(found, Source(found, files), form, bands, dates, resolution, window, bbox, crs)

@@ -46,7 +46,7 @@ def level_store(store: PlaceLike) -> LevelStore:
     Raises:
         FormatError: there is no store.
     """
-    where = place("store", store)
+    where = place("store", store, reading=True)
     files = open_files(where if isinstance(where, Path) else str(where))
     return LevelStore(plain_store(where), Source(described(files), files))
 

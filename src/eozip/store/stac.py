@@ -36,7 +36,7 @@ def write_item(store: PlaceLike, overwrite: bool = False) -> Path:
         InputError: pystac is not installed, or the store does not say where it lies.
         OutputError: the item exists, or the disk refused.
     """
-    where = place("store", store)
+    where = place("store", store, reading=True)
     if not isinstance(where, Path):
         raise InputError(
             f"{where}: STAC: expected a store on this machine, got a URL; write its item yourself"

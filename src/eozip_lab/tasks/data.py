@@ -19,7 +19,8 @@ L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B1
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 _HLS = ("B01", "B02", "B03", "B04", "B8A", "B11", "B12")
 _FORDEAD = ("B02", "B03", "B04", "B8A", "B11", "B12")
-_WATERS, _PAIRS, _DATES, _SERIES = 64, 14, 12, 72
+_WATERS, _PAIRS, _DATES = 48, 10, 12
+_SIDE, _FIELD = 128, 48  # pixels of a chip; of one of a long series
 _CLOUDY = 2000  # DN of B02
 _CLOUDED = [f"pairs14 {k}" for k in (6, 7, 8, 12, 14, 16, 22, 24)] + ["1868summer_102 0", "1868summer_102 2"]
 
@@ -53,12 +54,18 @@ class Sources:
 def clouds(sources: Sources, few: bool) -> list[Chip]:
     """L1C, cloudy and clear in turn; B10 where it was measured (one scene).
 
-    Chips [1, 12 or 13, 256, 256].
+    Chips [1, 12 or 13, 128, 128].
     """
     with sources.arrays("sen12mscr2.npz") as arrays:
         named = [(key, arrays[key]) for key in ("pairs14", "1868summer_102")]
     chips = [
-        Chip(f"{key} {k}", f"{key} {k // 2}", dn[None], L2A, held=held("sen12mscr2:" + key, k, len(stack)))
+        Chip(
+            f"{key} {k}",
+            f"{key} {k // 2}",
+            _middle(dn[None]),
+            L2A,
+            held=held("sen12mscr2:" + key, k, len(stack)),
+        )
         for key, stack in named
         for k, dn in enumerate(stack)
     ]
@@ -76,9 +83,7 @@ def _brazil(sources: Sources) -> Chip:
             names += tuple(map(str, file[f"bands{metres}"]))
             lifted = file[f"r{metres}"].repeat(metres // 10, 2).repeat(metres // 10, 3)
             fine = np.concatenate([fine, lifted[:, :, : fine.shape[2], : fine.shape[3]]], 1)
-    return Chip(
-        "native_brazil", "native_brazil", np.ascontiguousarray(fine[..., :256, :256]), names, held=True
-    )
+    return Chip("native_brazil", "native_brazil", _middle(fine), names, held=True)
 
 
 def water(sources: Sources, few: bool) -> list[Chip]:
@@ -111,8 +116,9 @@ def seasons(sources: Sources, few: bool) -> list[Chip]:
                 if site.endswith("_20m"):
                     continue
                 (dates,) = (i["dates"] for i in index if (i["source"], i["site"]) == (file, site))
-                some = slice(0, _SERIES) if file == "worldcereal" else slice(-_SERIES, None)
-                chips += _in_twelves(f"{file} {site}", arrays[site][some], days_of(dates)[some], bands)
+                some = slice(None, None, 2) if len(dates) > 100 else slice(-72, None)
+                dn = _middle(arrays[site][some], _FIELD)
+                chips += _in_twelves(f"{file} {site}", dn, days_of(dates)[some], bands)
     return chips[:6] if few else chips
 
 
@@ -141,7 +147,7 @@ def days_of(dates: Sequence[str]) -> np.ndarray:
 def land(sources: Sources, few: bool) -> list[Chip]:
     """L2A of many kinds of land, one date each: two validation places, five continents, Ireland and Austria, Amazon."""
     chips = [
-        Chip(place.name, place.name, np.ascontiguousarray(place.dn[:1, :, :256, :256]), L2A, held=True)
+        Chip(place.name, place.name, _middle(place.dn[:1]), L2A, held=True)
         for place in load_places(sources.path("series12.npz").parent)
     ]
     with sources.arrays("landsat8_amazon.npz") as file:
@@ -155,7 +161,7 @@ def land(sources: Sources, few: bool) -> list[Chip]:
     for file, start, limit in (("terramind", "L2A", 5), ("ben_marcelach1", "S2", 2), ("ben_kaitub", "S2", 4)):
         with sources.arrays(f"{file}.npz") as arrays:
             names = [name for name in arrays.files if name.startswith(start)][:limit]
-            chips += [Chip(name, name, arrays[name], L2A) for name in names]
+            chips += [Chip(name, name, _middle(arrays[name]), L2A) for name in names]
     return chips
 
 
@@ -165,7 +171,13 @@ def pairs(sources: Sources, few: bool) -> list[Chip]:
         named = {name: arrays[name] for name in arrays.files}
     named = {name: dn for name, dn in named.items() if len(dn) == 2}
     largest = sorted(named, key=lambda name: -named[name].size)[: 3 if few else _PAIRS]
-    return [Chip(f"crick {name}", f"crick {name}", named[name][..., :128, :128], L2A) for name in largest]
+    return [Chip(f"crick {name}", f"crick {name}", _middle(named[name]), L2A) for name in largest]
+
+
+def _middle(dn: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """The middle `side` x `side` pixels, beginning at multiples of twelve as grids of coarser bands do."""
+    starts = [max(0, (size - side) // 2 // 12 * 12) for size in dn.shape[2:]]
+    return np.ascontiguousarray(dn[..., starts[0] : starts[0] + side, starts[1] : starts[1] + side])
 
 
 def held(array: str, k: int, count: int) -> bool:

@@ -29,7 +29,7 @@ _CLOUDY, _COVER = 2000, 0.4
 
 
 def eventful(sources: Sources, few: bool) -> list[Chip]:
-    """Windows of the validation series with events at one date, [4 or 12, 12, 128, 128].
+    """Windows of the validation series with events at one date, [4 or 6, 12, 128, 128].
 
     Facts: `size` uint8 [H, W], the side of the event a pixel belongs to; `date`.
     """
@@ -37,7 +37,7 @@ def eventful(sources: Sources, few: bool) -> list[Chip]:
         long = file["reflectance"]
     waters = _water_spectra(long)
     places = load_places(sources.path("series12.npz").parent)
-    series = [(place.name, place.dn) for place in places] + [("series12", long)]
+    series = [(place.name, place.dn) for place in places] + [("series12", long[4:10])]
     chips = [
         _with_events(f"{name} {y} {x}", np.ascontiguousarray(dn[..., y : y + _SIDE, x : x + _SIDE]), waters)
         for name, dn in series

@@ -39,7 +39,7 @@ TASKS = (
     ),
     Task(
         "phenology",
-        "Start of season: double logistic fitted to NDVI of 72 dates, pixel by pixel",
+        "Start of season: double logistic fitted to NDVI of 59 to 72 dates, pixel by pixel",
         data="data:seasons",
         judge="phenology:Phenology",
         measures=(
