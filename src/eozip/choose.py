@@ -17,7 +17,7 @@ from eozip.chunk.encoding import EncodedChunk, takes_levels
 from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError, OutputError
-from eozip.outputs import publish, resolved, temporary
+from eozip.outputs import naming, publish, resolved, temporary
 from eozip.picture import new_figure
 from eozip.purpose import Classifier, Purpose, parse_purposes
 from eozip.raster import open_product
@@ -28,8 +28,8 @@ from eozip.store.grid import GOP, Grid, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.native import alignment, samples
-from eozip.store.sampling import Estimate, Sample, learned_classes, pixels_in, sampled, whole_bytes
-from eozip.store.writer import pixels_of
+from eozip.store.sampling import Estimate, Sample, learned_classes, pixels_in, sampled
+from eozip.store.writer import bytes_beside, pixels_of
 
 QUALITIES = (5, 20, 35, 50, 65, 80, 95)
 """At which every sampled chunk is coded for the curve."""
@@ -192,7 +192,8 @@ def _prepared(
     if not taken:
         raise InputError("expected a scene with data, got one of nodata alone; there is nothing to choose")
     raw = samples(grid.shape, codec.grids) * found.scene.dtype.itemsize
-    return _Prepared(SampleSizes(taken, codec, pixels_in(grid)), hold, grid, raw)
+    sizes = SampleSizes(taken, codec, pixels_in(grid), bytes_beside(found, order, codec, grid))
+    return _Prepared(sizes, hold, grid, raw)
 
 
 def _steps(progress: Progress, done: int, codecs: int, chunks: int) -> Callable[[int], None]:
@@ -213,7 +214,7 @@ def _offer(trial: _Prepared, purposes: tuple[Purpose, ...], step: Callable[[int]
     points = [_point(sizes, hold, quality) for quality in QUALITIES if sizes.codec.codec != LOSSLESS]
     most = room(whole, trial.raw) if whole else None
     if held:
-        estimate = whole_bytes([len(one.blob) for one in held], sizes.pixels, sizes.total)
+        estimate = sizes.told(held)
         is_reached = most is None or estimate.value <= most
     else:
         quality = largest_fitting(sizes, most or 0)
@@ -282,12 +283,9 @@ def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
 
     Raises:
         InputError: matplotlib is missing, or there is no purpose to draw.
-        OutputError: another ending, or the file exists.
+        OutputError: see `check_plot`; or it cannot be written.
     """
-    target = resolved(Path(out))
-    ending = target.suffix.lower().lstrip(".")
-    if ending not in ("png", "svg"):
-        raise OutputError(f"{out}: expected a name ending in .png or .svg; rename the output")
+    target = check_plot(out, overwrite=overwrite)
     texts = [purpose for purpose in choice.purposes if not purpose.is_whole]
     if not texts:
         raise InputError(
@@ -296,9 +294,27 @@ def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
     figure = new_figure(6.4, 3.6 * len(texts))
     for axes, purpose in zip(np.atleast_1d(figure.subplots(len(texts), 1)), texts):
         _draw_one(axes, choice, purpose)
-    with temporary(target, folder=False) as part:
-        figure.savefig(part, format=ending, dpi=120)
+    with naming(target), temporary(target, folder=False) as part:
+        figure.savefig(part, format=target.suffix.lower().lstrip("."), dpi=120)
         publish(part, target, overwrite=overwrite)
+
+
+def check_plot(out: str | Path, *, overwrite: bool) -> Path:
+    """Refuses a picture that cannot get its name, before anything is tried.
+
+    Raises:
+        OutputError: another ending, no such folder, or the file exists.
+    """
+    target = resolved(Path(out))
+    if target.suffix.lower() not in (".png", ".svg"):
+        raise OutputError(f"{out}: expected a name ending in .png or .svg; rename the output")
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"{out}: expected a name in a folder that exists, got none called {target.parent}; make it"
+        )
+    if target.exists() and not overwrite:
+        raise OutputError(f"{out} exists already; choose another name, or pass --overwrite (overwrite=True)")
+    return target
 
 
 def _draw_one(axes: Any, choice: Choice, purpose: Purpose) -> None:

@@ -51,6 +51,23 @@ def resolved(target: Path) -> Path:
 
 
 @contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Gives what the disk refuses the name of the output.
+
+    Raises:
+        OutputError: instead of any other OSError.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; nothing was left there"
+        ) from error
+
+
+@contextmanager
 def temporary(target: Path, *, folder: bool) -> Iterator[Path]:
     """Makes an empty file or folder beside a target; it is gone at the end unless `publish` gave it its name.
 

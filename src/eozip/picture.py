@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eozip.errors import InputError, OutputError
-from eozip.outputs import publish, resolved, temporary
+from eozip.errors import InputError
+from eozip.outputs import naming, publish, resolved, temporary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,16 +47,9 @@ def comparison(
         titles = ("original", "reconstruction", f"error, {_ERROR_GAIN} times")
         figure = _draw(dict(zip(titles, panels_of(original, decoded, valid))), caption)
     target = resolved(Path(out))
-    try:
-        with temporary(target, folder=False) as part:
-            figure.savefig(part, format="png", dpi=_DPI)
-            publish(part, target, overwrite=overwrite)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}; nothing was left there"
-        ) from error
+    with naming(target), temporary(target, folder=False) as part:
+        figure.savefig(part, format="png", dpi=_DPI)
+        publish(part, target, overwrite=overwrite)
 
 
 def panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> list[np.ndarray]:

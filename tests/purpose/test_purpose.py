@@ -193,3 +193,50 @@ def test_a_table_that_is_no_classifier_is_refused(table: object) -> None:
 def test_no_purpose_at_all_is_refused() -> None:
     with pytest.raises(InputError, match="got none"):
         parse_purposes([])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ndvi<0",
+        "angle<0",
+        "max-error<0",
+        "size<0MB",
+        "size<=0",
+        "size<1B",
+        "agreement>100%",
+        "mean(ndvi) < 0",
+    ],
+)
+def test_what_no_pixels_can_serve_is_refused_as_it_is_read(text: str) -> None:
+    with pytest.raises(InputError, match="nothing is"):
+        parse_purpose(text)
+
+
+@pytest.mark.parametrize("text", ["ndvi<=0", "max-error<=0", "agreement>=100%", "psnr>=1000"])
+def test_what_exact_pixels_serve_is_not(text: str) -> None:
+    assert parse_purpose(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("formula", "why"),
+    [
+        ("nir/0", "has no value"),
+        ("log(nir-nir)", "has no value"),
+        ("sqrt(-1-nir)", "has no value"),
+        ("nir-nir", "the same value"),
+        ("red*0+1", "the same value"),
+        ("(nir+red)/(red+nir)", "the same value"),
+    ],
+)
+def test_a_formula_that_says_nothing_of_pixels_holds_nothing(formula: str, why: str) -> None:
+    """Every quality would serve it."""
+    with pytest.raises(InputError, match=why):
+        parse_purpose(f"{formula}<0.1").check(PIXELS, None)
+
+
+@pytest.mark.parametrize(
+    "formula", ["ndvi", "sqrt(nir-red)", "log(swir1)", "evi", "(b8a-b12)/(b8a+b12)", "min(red,0.2)"]
+)
+def test_a_formula_that_has_values_here_and_there_is_a_purpose(formula: str) -> None:
+    parse_purpose(f"{formula}<0.1").check(PIXELS, None)

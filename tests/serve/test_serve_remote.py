@@ -83,7 +83,11 @@ def test_pixels_tiles_and_costs_are_those_of_the_store_here(local: Path, url: st
             json.loads(fetch(f"{running.address}/layers/{n}/point.json", **asked)[1]) for n in (0, 1)
         )
         assert here["dates"] == there["dates"]
-        for path, more in (("image.png", {}), ("chunk.json", asked), ("histogram.json", {"bands": "B04,B03,B02"})):
+        for path, more in (
+            ("image.png", {}),
+            ("chunk.json", asked),
+            ("histogram.json", {"bands": "B04,B03,B02"}),
+        ):
             pair = [fetch(f"{running.address}/layers/{n}/{path}", date=2, **more) for n in (0, 1)]
             assert pair[0][0] == pair[1][0] == 200
             assert pair[0][1] == pair[1][1]

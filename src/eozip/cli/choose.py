@@ -80,6 +80,8 @@ def choose(
     from eozip import choose as choices  # rasterio and zarr are slow to import
 
     use_threads(threads)
+    if plot is not None:
+        choices.check_plot(plot, overwrite=overwrite)
     with progress_bar("Trying", "chunks", quiet=as_json) as progress:
         found = choices.choose(list(inputs), purposes, codecs, **options, progress=progress)
     if plot is not None:

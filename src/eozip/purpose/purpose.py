@@ -15,7 +15,7 @@ import numpy as np
 
 from eozip.errors import InputError
 from eozip.purpose.classes import Classifier
-from eozip.purpose.formula import check_syntax, parse_formula
+from eozip.purpose.formula import Formula, check_syntax, parse_formula
 
 _TEXT = re.compile(
     r"\s*(?P<what>.+?)\s*(?P<sign><=|>=|<|>)\s*(?P<limit>[^<>=\s]+(?:\s*[%a-zA-Z]+)?)\s*", re.DOTALL
@@ -39,6 +39,7 @@ _RISING = ("psnr", "ratio", "agreement")  # better where larger
 _WHOLE = ("size", "ratio")  # of a store, not of a chunk
 _NAMES = ("psnr", "angle", "max-error", "agreement", "size", "ratio")
 _DEFAULT_STATISTIC = "p95"
+_PROBES, _ROUNDING = 512, 1e-12  # reflectances that formulas are tried on; what rounding alone makes differ
 _KNOWN = "psnr>=42, angle<2, max-error<=20, agreement>=99%, size<100MB, ratio>=50, ndvi<0.02, p99(ndvi)<0.02"
 
 
@@ -118,12 +119,12 @@ class Purpose:
         """Refuses a purpose that these pixels cannot have.
 
         Raises:
-            InputError: bands that are not there, or no classes.
+            InputError: bands that are not there, a formula that says nothing of them, or no classes.
         """
         if self.what == "agreement" and classes is None:
             raise InputError(f"{self.text}: expected a class raster (--classes), got none")
         if self.what not in _NAMES:
-            parse_formula(self.what, pixels.bands)
+            _check_telling(parse_formula(self.what, pixels.bands), self.text)
         if self.what == "angle" and len(pixels.bands) < 2:
             raise InputError(f"{self.text}: expected two bands or more, got {len(pixels.bands)}")
 
@@ -258,7 +259,21 @@ def parse_purpose(text: str) -> Purpose:
         raise InputError(f"for: {text!r:.80}: expected {better}, got {found['sign']}")
     if what not in _NAMES:
         check_syntax(what)
-    return Purpose("".join(text.split()), what, statistic, len(found["sign"]) == 1, limit)
+    strict = len(found["sign"]) == 1
+    if _is_beyond(what, strict, limit):
+        raise InputError(
+            f"for: {text!r:.80}: nothing is {found['sign']} {found['limit'].strip()}, exact pixels neither; ask for less"
+        )
+    return Purpose("".join(text.split()), what, statistic, strict, limit)
+
+
+def _is_beyond(what: str, strict: bool, limit: float) -> bool:
+    """Whether not even exact pixels, or a store of one byte, serve."""
+    if what == "size":
+        return limit <= 1 if strict else limit < 1
+    if what in _RISING:
+        return what == "agreement" and strict and limit >= 1
+    return strict and limit <= 0
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -305,6 +320,22 @@ def _limit(text: str, what: str, whole: str) -> float:
         if value > 1:
             raise InputError(f"for: {whole!r:.80}: expected at most 100 %, got {text}")
     return value
+
+
+def _check_telling(formula: Formula, text: str) -> None:
+    """Refuses a formula that every quality serves: one without a value, or with the same for all reflectances.
+
+    Raises:
+        InputError: see above.
+    """
+    random = np.random.default_rng(0)
+    values = formula({name: random.uniform(0.001, 1.2, _PROBES) for name in formula.bands})
+    known = values[np.isfinite(values)]
+    if not known.size or np.ptp(known) <= _ROUNDING * np.abs(known).max():
+        found = "the same value" if known.size else "no value"
+        raise InputError(
+            f"for: {text!r:.80}: expected a formula that varies with reflectances, got one that has {found} for all of them"
+        )
 
 
 def parse_purposes(texts: Sequence[str]) -> tuple[Purpose, ...]:

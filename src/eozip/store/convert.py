@@ -41,7 +41,7 @@ from eozip.store.options import StoreOptions, warn
 from eozip.store.priorities import Places
 from eozip.store.records import as_product
 from eozip.store.sampling import learned_classes, pixels_in, sampled
-from eozip.store.writer import Summary, encode_store, pixels_of
+from eozip.store.writer import Summary, bytes_beside, encode_store, pixels_of
 
 _SAMPLED = 12  # chunks from which the size of a store is told
 
@@ -459,7 +459,9 @@ def _encode_for(
             learned = learned_classes(options.classes, found.scene.profile, reader, grid, pixels)
         Holding(purposes, pixels, learned).check()  # before anything is encoded
         if len(whole) == len(purposes):
-            sizes = SampleSizes(list(sampled(reader, grid, _SAMPLED, codec.nodata)), codec, pixels_in(grid))
+            taken = list(sampled(reader, grid, _SAMPLED, codec.nodata))
+            beside = bytes_beside(found, wanted.order, codec, grid)
+            sizes = SampleSizes(taken, codec, pixels_in(grid), beside)
     held = {**_settings(wanted, options, drop), "purposes": purposes, "classes": learned}
     if not isinstance(target, Path) or not whole:
         return encode_store(found.product, out, codec, **held)

@@ -20,7 +20,6 @@ BEST = 100
 """The highest quality."""
 _TRIES = 6
 _STEP_BACK = 0.985  # of the room, where a store came out too large
-_OVERHEAD = 6000  # bytes of metadata of a small store, about
 
 
 @dataclass
@@ -31,11 +30,13 @@ class SampleSizes:
         samples: the chunks.
         codec: with all but the quality settled.
         total: pixels of all chunks.
+        beside: bytes of the store that are of no chunk: see `eozip.store.writer.bytes_beside`.
     """
 
     samples: Sequence[Sample]
     codec: EozipChunkCodec
     total: int
+    beside: int = 0
     _made: dict[tuple[int, int], EncodedChunk] = field(default_factory=dict)
 
     def coded(self, i: int, quality: int) -> EncodedChunk:
@@ -53,9 +54,13 @@ class SampleSizes:
         return [len(one.dn) * one.dn.shape[2] * one.dn.shape[3] for one in self.samples]
 
     def estimate(self, quality: int) -> Estimate:
-        """Bytes of all chunks at a quality."""
-        sizes = [len(self.coded(i, quality).blob) for i in range(len(self.samples))]
-        return whole_bytes(sizes, self.pixels, self.total)
+        """Bytes of the store at a quality."""
+        return self.told([self.coded(i, quality) for i in range(len(self.samples))])
+
+    def told(self, made: Sequence[EncodedChunk]) -> Estimate:
+        """Bytes of the store whose chunks are like these, one of each sample."""
+        found = whole_bytes([len(one.blob) for one in made], self.pixels, self.total)
+        return Estimate(*(value + self.beside for value in (found.value, found.low, found.high)))
 
 
 def room(purposes: Sequence[Purpose], raw: int) -> int:
@@ -112,11 +117,11 @@ def encode_fitting(
 
 
 def largest_fitting(sizes: SampleSizes, most: int) -> int:
-    """The highest whole quality whose estimate, on the safe side, leaves room for metadata."""
+    """The highest whole quality whose estimate, on the safe side, is small enough."""
     low, high = 0, BEST + 1
     while high - low > 1:
         middle = (low + high) // 2
-        if sizes.estimate(middle).high + _OVERHEAD <= most:
+        if sizes.estimate(middle).high <= most:
             low = middle
         else:
             high = middle

@@ -13,7 +13,7 @@ from rasterio.warp import transform_geom
 import eozip
 from eozip.errors import InputError
 from eozip.keys import PlaceLike, place
-from eozip.outputs import publish, temporary
+from eozip.outputs import naming, publish, temporary
 from eozip.sensors import get, names
 from eozip.store.description import Description, describe
 
@@ -43,7 +43,7 @@ def write_item(store: PlaceLike, overwrite: bool = False) -> Path:
         )
     path, item = where, item_of(describe(where))
     target = path.with_name(path.name.removesuffix(".zip").removesuffix(".zarr") + ".json")
-    with temporary(target, folder=False) as part:
+    with naming(target), temporary(target, folder=False) as part:
         part.write_text(json.dumps(item, indent=2) + "\n", encoding="utf-8")
         publish(part, target, overwrite=overwrite)
     return target

@@ -301,6 +301,24 @@ def pixels_of(stored: Scene, codec: EozipChunkCodec) -> Pixels:
     return Pixels(names, codec.offset, REFLECTANCE / unit_of(codec.sensor), codec.nodata, factors)
 
 
+def bytes_beside(found: Joined, order: Sequence[int], codec: EozipChunkCodec, grid: Grid) -> int:
+    """Bytes, to some hundreds, that a store has beside its chunks: what it says of itself, and tables of shards.
+
+    Args:
+        found: the source, its bands in any order.
+        order: positions in it of the bands in the array.
+        codec: of the array.
+        grid: of the store.
+    """
+    scene = found.scene
+    run = Run(codec, grid, tally_of(codec, scene, order), lambda done, total: None)
+    labels = band_labels(scene.select(order), codec.sensor)
+    extras = extras_of(found, (), samples(grid.shape, codec.grids), labels)
+    keys = metadata_keys(scene, order, grid, codec, run_facts(run, {}), extras=extras)
+    tables = sum(len(pack_shard({}, grid.per_shard)) for _ in grid.shards())
+    return sum(map(len, keys.values())) + tables
+
+
 def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     """What a store knows of the run that wrote it."""
     return {
