@@ -132,6 +132,8 @@ class Safe:
         self._write_bands(root)
         if self.level == "L2A":
             self._write_beside(root)
+        elif self.baseline >= "04":
+            self._write_classification(root)
         (root / f"MTD_MSI{self.level}.xml").write_text(self._product_xml(), encoding="utf-8")
         (root / "GRANULE" / self.granule / "MTD_TL.xml").write_text(self._tile_xml(), encoding="utf-8")
         (root / "manifest.safe").write_text("<xfdu/>", encoding="utf-8")
@@ -168,6 +170,16 @@ class Safe:
         quality = root / "GRANULE" / self.granule / "QI_DATA"
         write_raster(quality / "MSK_CLDPRB_20m.jp2", cloud, 20)
         write_raster(quality / "MSK_SNWPRB_20m.jp2", np.zeros((half, half), np.uint8), 20)
+
+    def classification(self) -> np.ndarray:
+        """MSK_CLASSI of Level-1C: opaque clouds, cirrus, snow, each 0 or 1, at 60 m."""
+        side = self.side // 6
+        scl = classes(self.side // 2)[: side * 3 : 3, : side * 3 : 3]
+        return np.stack([scl >= 9, scl == 8, scl == 6]).astype(np.uint8)
+
+    def _write_classification(self, root: Path) -> None:
+        quality = root / "GRANULE" / self.granule / "QI_DATA"
+        write_raster(quality / "MSK_CLASSI_B00.jp2", self.classification(), 60)
 
     def _product_xml(self) -> str:
         tag = f"Level-{self.level[1:]}_User_Product"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import zipfile
+from collections import Counter, OrderedDict
 from datetime import datetime
 from pathlib import Path
 
@@ -14,8 +16,10 @@ import rasterio
 
 from eozip.errors import InputError
 from eozip.raster import Product, open_product, open_reader
+from eozip.raster.read import CACHE_BYTES, JPEG2000_CACHE_BYTES
 from eozip.sensors.sensor import canonical_name
-from products import Safe, made, real
+from eozip.store.grid import plan
+from products import Safe, made, real, write_raster
 
 
 def pixels(product: Product) -> dict[str, np.ndarray]:
@@ -102,6 +106,31 @@ def test_classes_and_probabilities_lie_beside(tmp_path: Path) -> None:
     scl = product.beside[0]
     assert scl.attributes["flag_meanings"].split()[9] == "cloud_high_probability"
     assert scl.scene.shape == (1, 1, 48, 48)
+
+
+def test_masks_of_level_1c_lie_beside(tmp_path: Path) -> None:
+    safe = Safe(made(level="L1C"), "L1C")
+    product = open_product(safe.write(tmp_path))
+    assert [(layer.name, layer.kind) for layer in product.beside] == [
+        ("clouds", "classes"), ("cirrus", "classes"), ("snow", "classes")
+    ]  # fmt: skip
+    for layer, plane in zip(product.beside, safe.classification(), strict=True):
+        with open_reader(layer.scene) as reader:
+            np.testing.assert_array_equal(reader.read(slice(None), slice(None), slice(None))[0, 0], plane)
+
+
+def test_level_1c_of_an_old_baseline_has_no_such_masks(tmp_path: Path) -> None:
+    path = Safe(made(level="L1C"), "L1C", "20200126T101311", "02.09", offset=None).write(tmp_path)
+    assert open_product(path).beside == ()
+
+
+def test_a_mask_of_level_1c_with_other_bands_is_refused(tmp_path: Path) -> None:
+    safe = Safe(made(level="L1C"), "L1C")
+    path = safe.write(tmp_path)
+    write_raster(
+        path / "GRANULE" / safe.granule / "QI_DATA" / "MSK_CLASSI_B00.jp2", safe.classification()[:2], 60
+    )
+    refused(path, r"MSK_CLASSI_B00\.jp2: expected 3 bands, clouds, cirrus, snow, got 2")
 
 
 def test_an_old_baseline_without_offsets_has_none(tmp_path: Path) -> None:
@@ -307,3 +336,37 @@ def test_dark_pixels_that_wrapped_around_are_not_harmonised(tmp_path: Path) -> N
 def test_products_in_folders_of_folders_are_found(tmp_path: Path) -> None:
     Safe(made()).write(tmp_path / "2022" / "01")
     assert len(open_product(tmp_path).scenes) == 3
+
+
+# --- whole tiles ---
+
+
+def decoded_tiles(cache: int) -> float:
+    """How often each JPEG 2000 tile of a whole product is decoded, with a cache that forgets what was used longest ago."""
+    grid = plan((1, 12, 10980, 10980), alignment=48)
+    kept: OrderedDict[tuple[int, ...], None] = OrderedDict()
+    decoded, bands = Counter(), {1: 4, 2: 6, 6: 2}
+    for shard in grid.shards():
+        for strip in grid.strips(shard):
+            sides = strip[0].rows, (strip[0].columns[0], strip[-1].columns[1])
+            for factor, count in bands.items():
+                rows, columns = (
+                    range(a // factor // 1024, (-(-b // factor) - 1) // 1024 + 1) for a, b in sides
+                )
+                for tile in itertools.product([factor], range(count), rows, columns):
+                    decoded[tile] += tile not in kept
+                    kept[tile] = kept.pop(tile, None)
+                    while len(kept) > cache // (2 * 1024**2):
+                        kept.popitem(last=False)
+    return sum(decoded.values()) / len(decoded)
+
+
+def test_tiles_of_a_whole_product_are_decoded_once() -> None:
+    assert decoded_tiles(JPEG2000_CACHE_BYTES) == 1
+    assert decoded_tiles(CACHE_BYTES) > 1.4
+
+
+def test_products_are_read_with_the_larger_cache(tmp_path: Path) -> None:
+    scene = open_product(Safe(made()).write(tmp_path)).scenes[0]
+    with open_reader(scene):
+        assert rasterio.env.getenv()["GDAL_CACHEMAX"] == JPEG2000_CACHE_BYTES

@@ -19,6 +19,9 @@ from eozip.cli import cli
 from eozip.errors import FormatError, InputError
 from eozip.raster import open_scene
 from eozip.store import append_store, decode_store, describe, repair_store, verify_store
+from eozip.store.levels import level_store
+from eozip.store.xarray_backend import EozipBackendEntrypoint
+from productstores import a_product, store_product
 from rasterfiles import everything, write_tif
 from storefiles import ENDINGS, NAMES, Coarse, coarse_codec, listed, make_store, opened, scene_pixels
 
@@ -207,13 +210,31 @@ def everything_of(store: Path, out: Path) -> dict:
 
 
 def test_attributes_are_what_netcdf_can_hold(tmp_path):
-    ds = opened(a_store(tmp_path, 2))
+    ds = xr.open_dataset(a_store(tmp_path, 2), engine=EozipBackendEntrypoint)
     for attributes in (ds.attrs, *(variable.attrs for variable in ds.variables.values())):
         for name, value in attributes.items():
             assert isinstance(value, (str, int, float)), name
     assert json.loads(ds.attrs["eozip"])["codec"] == Coarse.id
     pytest.importorskip("scipy")
-    ds.isel(band=slice(0, 2)).drop_vars("band").to_netcdf(tmp_path / "a.nc", engine="scipy")
+    small = ds.isel(band=slice(0, 2), x=slice(0, 5)).drop_vars(
+        ["band", "radiometric_offset"], errors="ignore"
+    )
+    small.astype({"reflectance": np.float32}).to_netcdf(tmp_path / "a.nc", engine="scipy")
+
+
+@pytest.mark.parametrize("kind", ["plain", "product", "levels"])
+def test_the_geozarr_validator_has_nothing_to_say(tmp_path, kind):
+    toolkit = pytest.importorskip("geozarr_toolkit")
+    if kind == "product":
+        store_product(a_product(tmp_path / "in"), tmp_path / "s.zarr", "lossless")
+    else:
+        a_store(tmp_path, 1)
+    path = tmp_path / "s.zarr"
+    root = zarr.open_group(level_store(path) if kind == "levels" else path, mode="r")
+    groups = [root, *(member for _, member in root.members(max_depth=None) if isinstance(member, zarr.Group))]
+    found = [toolkit.validate_group(group) for group in groups if "zarr_conventions" in group.attrs]
+    assert set(found[0]) >= {"spatial", "proj"} | ({"multiscales"} if kind != "plain" else set())
+    assert not [errors for one in found for errors in one.values() if errors]
 
 
 def test_no_array_gives_bands_a_long_name(tmp_path):

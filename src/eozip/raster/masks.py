@@ -5,7 +5,7 @@ SPEC is   PATH                       any raster: hidden where it is not 0 (and n
           prob:0.4[@PATH]            cloud probability of at least this, such as s2cloudless gives it
           allclear[@PATH]            AllClear's cld_shdw files: band 2 cloud, band 5 shadow
 PATH is a raster with one band per date, a raster per date, or a folder of them; without it, a band of the input
-named SCL or CLP.
+named SCL or CLP. Of products PATH may be the name of a raster beside the bands, such as clouds of Level-1C.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ from eozip.raster.scene import Scene, Source
 # In bytes, as rasterio takes it. GDAL's own default is 5 % of the machine's memory, more than all the rest of
 # a run; but a row of windows must fit, or a file stored by lines is unpacked again for every window.
 CACHE_BYTES = 256 * 2**20
+# Tiles of JPEG 2000 cost much to decode, and chunks of bands on several grids do not end where tiles do: a row of
+# tiles of one date of a whole product must fit until the row of windows below it is read.
+JPEG2000_CACHE_BYTES = 512 * 2**20
 _ROWS = 256  # read at once when a masked scene is searched for values
 _OPEN_FILES = 128  # common limits are 256 (macOS) and 1024 (Linux)
 
@@ -263,7 +266,8 @@ def open_reader(scene: Scene) -> Iterator[SceneReader]:
 @contextmanager
 def _opened(scene: Scene) -> Iterator[SceneReader]:
     reader = SceneReader(scene)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    is_costly = any(source.path.lower().endswith(".jp2") for date in scene.sources for source in date)
+    with rasterio.Env(GDAL_CACHEMAX=JPEG2000_CACHE_BYTES if is_costly else CACHE_BYTES):
         try:
             yield reader
         finally:

@@ -25,7 +25,7 @@ from eozip.raster import Product, Scene, open_product, open_scene, with_fill
 from eozip.raster.delivered.arrays import product_of
 from eozip.raster.delivered.open import lattice_of
 from eozip.raster.files import PathLike
-from eozip.raster.masks import MaskReader, open_mask, parse_mask, split_mask
+from eozip.raster.masks import MaskReader, MaskSpec, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
@@ -534,10 +534,16 @@ def product_and_mask(
 ) -> tuple[Product, Scene | None]:
     """The input, and its band or layer that is the mask; None where there is no mask or it has files of its own."""
     spec = None if mask is None else parse_mask(str(arguments.text("mask", mask)))
-    if spec is None or spec.band is None:
+    name = None if spec is None else _layer_name(spec)
+    if spec is None or name is None:
         return open_product(inputs, bands, offset, **taking), None
     product = open_product(inputs, None, offset, **taking)
-    layer = next((one for one in product.beside if one.name == _MASK_LAYERS[spec.band]), None)
+    layer = next((one for one in product.beside if one.name == name), None)
+    if layer is None and spec.band is None:
+        beside = ", ".join(one.name for one in product.beside) or "none"
+        raise InputError(
+            f"mask: no file {spec.path}, and no such raster beside the bands; there are: {beside}"
+        )
     if layer is not None:
         if len(layer.dates) < len(product.dates):
             lacking = sorted(set(range(len(product.dates))) - set(layer.dates))
@@ -548,6 +554,14 @@ def product_and_mask(
         return product if bands is None else open_product(inputs, bands, offset, **taking), layer.scene
     pixels, band = split_mask(open_scene(inputs, None, offset), spec)
     return as_product(pixels if bands is None else open_scene(inputs, bands, offset)), band
+
+
+def _layer_name(spec: MaskSpec) -> str | None:
+    """The raster beside the bands that a mask names; None where it names a file."""
+    if spec.band is not None:
+        return _MASK_LAYERS[spec.band]
+    path = str(spec.path)
+    return path if spec.kind == "any" and path.isidentifier() and not Path(path).exists() else None
 
 
 def opened_mask(

@@ -23,6 +23,7 @@ _HOME = "measurements/reflectance"
 _CHUNK = 1024
 _PLACES = {
     "scl": "conditions/mask/l2a_classification/{grid}/scl",
+    **{name: f"conditions/mask/l1c_classification/{{grid}}/{name}" for name in ("clouds", "cirrus", "snow")},
     "cld": "quality/probability/{grid}/cld",
     "snw": "quality/probability/{grid}/snw",
     "aot": "quality/atmosphere/{grid}/aot",

@@ -111,14 +111,9 @@ def group_attributes(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _root_attributes(scene: Scene, extras: Extras | None) -> dict[str, Any]:
-    """Where the joint cube of a product lies, and which groups hold the bands of coarser grids.
-
-    Stores of plain scenes have none: NetCDF cannot hold lists of objects, and these are often saved as such.
-    """
-    if extras is None:
-        return {}
+    """Where the array lies, and which groups hold the bands of coarser grids."""
     found = grid_attributes(scene.profile)
-    if not found or len(extras.factors) == 1:
+    if not found or extras is None or len(extras.factors) == 1:
         return found
     names = [grid_name(scene.profile, factor) for factor in extras.factors]
     return declared({**found, **multiscales(names, extras.factors, scene.profile)})

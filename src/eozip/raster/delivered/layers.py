@@ -40,6 +40,9 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "scl": (CLASSES, _classes(_SCL, long_name="scene classification")),
     "cld": (PROBABILITY, {"long_name": "cloud probability", **_PERCENT}),
     "snw": (PROBABILITY, {"long_name": "snow and ice probability", **_PERCENT}),
+    "clouds": (CLASSES, _classes("clear opaque_cloud", long_name="opaque clouds of Level-1C")),
+    "cirrus": (CLASSES, _classes("clear cirrus_cloud", long_name="cirrus clouds of Level-1C")),
+    "snow": (CLASSES, _classes("clear snow_or_ice", long_name="snow and ice of Level-1C")),
     "aot": (QUANTITY, {"long_name": "aerosol optical thickness at 550 nm", "scale_factor": 0.001, "units": "1"}),
     "wvp": (QUANTITY, {"long_name": "water vapour", "scale_factor": 0.001, "units": "cm"}),
     "qa_pixel": (

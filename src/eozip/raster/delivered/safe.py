@@ -32,6 +32,7 @@ _MOST_FILES = 20_000
 # physicalBand by bandId where an XML has no spectral information; 13 of them, also in Level-2A, where B10 does not exist
 _ORDER = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
 _METRES = {"B1": 60, "B2": 10, "B3": 10, "B4": 10, "B8": 10, "B9": 60, "B10": 60}
+_CLASSIFICATION = ("clouds", "cirrus", "snow")  # bands of Level-1C's MSK_CLASSI, from baseline 04.00 on
 _PROBABILITIES = {"cld": r"MSK_CLDPRB_20m|.*_CLD_20m", "snw": r"MSK_SNWPRB_20m|.*_SNW_20m"}
 
 _DAMAGED = (
@@ -432,6 +433,7 @@ def _with_crs(header: Header, code: str | None) -> Header:
 
 def _beside(files: _Files, meta: _Meta, finest: Header) -> Iterator[BesideFile]:
     if meta.level == "L1C":
+        yield from _classification(files)
         return
     for layer in ("scl", "aot", "wvp"):
         pattern = f".*_{layer}"
@@ -445,6 +447,22 @@ def _beside(files: _Files, meta: _Meta, finest: Header) -> Iterator[BesideFile]:
         found = files.ending(pattern)
         if found is not None:
             yield _layer(files, found, layer)
+
+
+def _classification(files: _Files) -> Iterator[BesideFile]:
+    found = files.ending("MSK_CLASSI_B00|.*_CLASSI(_B00)?(_60m)?")
+    if found is None:
+        return
+    header = _header(files, found, "cloud mask")
+    if len(header.bands) != len(_CLASSIFICATION):
+        raise InputError(
+            f"{files.given}: {found}: expected {len(_CLASSIFICATION)} bands, {', '.join(_CLASSIFICATION)}, got "
+            f"{len(header.bands)}; fetch the product again"
+        )
+    for band, layer in zip(header.bands, _CLASSIFICATION, strict=True):
+        kind, attributes = KNOWN[layer]
+        named = replace(band, name=layer, code=None)
+        yield BesideFile(layer, kind, replace(header, bands=(named,)), attributes)
 
 
 def _layer(files: _Files, name: str, layer: str) -> BesideFile:
