@@ -77,12 +77,38 @@ def test_a_dry_run_says_what_was_understood_and_writes_nothing(tmp_path: Path) -
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_dry_run_needs_no_output(tmp_path: Path, count: int) -> None:
+    paths = [Safe(made(k), date=f"2022013{k}T101311").write(tmp_path, zipped=k == 1) for k in range(count)]
+    assert f"{count} date" in run("encode", *paths, "--dry-run").stdout
+
+
+def test_without_an_output_nothing_is_encoded(tmp_path: Path) -> None:
+    assert "Expected IN... and OUT" in run("encode", Safe(made()).write(tmp_path), code=2).stderr
+
+
 def test_a_dry_run_is_one_object_of_json(tmp_path: Path) -> None:
     Safe(made(), offsets={8: -1008}).write(tmp_path)
     found = json.loads(run("encode", tmp_path, tmp_path / "s.zarr", "--dry-run", "--json").stdout)
     assert found["dates"][0]["other_offsets"] == {"B8A": 1008}
     assert [grid["size"] for grid in found["grids"]] == [[96, 96], [48, 48], [16, 16]]
     assert found["raw_bytes"] == 2 * (4 * 96 * 96 + 6 * 48 * 48 + 2 * 16 * 16)
+
+
+def test_a_mask_on_several_grids_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path, hide = Safe(made()).write(tmp_path), ("--mask", "scl:8,9", "--drop", "masked")
+    assert "several (10, 20, 60)" in run("encode", path, tmp_path / "s.zarr", *hide, code=1).stderr
+    run("encode", path, tmp_path / "s.zarr", *hide, "--bands", "B02,B03")
+
+
+def test_a_raster_beside_the_bands_is_a_mask_by_its_name(tmp_path: Path) -> None:
+    safe = Safe(made(level="L1C"), "L1C")
+    hide = ("--mask", "clouds", "--drop", "masked", "--bands", "B02,B03", "--json")
+    found = json.loads(run("encode", safe.write(tmp_path), tmp_path / "s.zarr", *hide).stdout)
+    assert 0 < found["dropped"] < safe.classification()[0].mean() + 0.05
+    hide = ("--mask", "fog", "--drop", "masked")
+    said = run("encode", tmp_path / safe.name, tmp_path / "t.zarr", *hide, code=1).stderr
+    assert "no file fog, and no such raster beside the bands; there are: clouds, cirrus, snow" in said
 
 
 def test_a_contradiction_ends_the_command_before_anything_is_written(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ import pytest
 import xarray as xr
 
 from eozip.errors import InputError
-from eozip.store import windows
+from eozip.store import encode_files, windows
+from eozip.store.exports import export_store
 from eozip.store.xarray_backend import EozipBackendEntrypoint
+from products import made as made_bands
+from products import write_bands
 from productstores import DATES, SIZE, a_product, classes, pixels, store_product
 from storefiles import make_store, scene_pixels, write_dates
 
@@ -146,8 +149,27 @@ def test_stores_of_one_grid_open_too(tmp_path):
     np.testing.assert_array_equal(ds.reflectance, plain.reflectance)
     np.testing.assert_array_equal(ds.x, plain.x)
     np.testing.assert_array_equal(ds.time, plain.time)
-    assert list(xr.open_datatree(tmp_path / "s.zarr", engine=Backend).data_vars) == ["reflectance"]
     assert ds.reflectance.sel(band="B04").shape[1:] == scene_pixels().shape[1:]
+
+
+def test_a_scene_of_one_grid_is_a_tree_of_its_bands_too(tmp_path):
+    make_store(write_dates(tmp_path), tmp_path / "s.zarr", "lossless")
+    tree = xr.open_datatree(tmp_path / "s.zarr", engine=Backend)
+    assert list(tree.data_vars) == ["reflectance"]
+    [group] = tree.children
+    np.testing.assert_array_equal(tree[group].b04, tree.reflectance.sel(band="B04"))
+
+
+def test_files_of_one_band_each_on_one_grid_are_a_product(tmp_path):
+    bands = {10: made_bands()[10]}
+    write_bands(tmp_path / "in", bands, "T32TQM_20210715T101031_{band}_{metres}m.tif")
+    encode_files(tmp_path / "in", tmp_path / "s.zarr", "lossless")
+    np.testing.assert_array_equal(
+        xr.open_datatree(tmp_path / "s.zarr", engine=Backend)["r10m/b04"][0], bands[10]["B04"]
+    )
+    export_store(tmp_path / "s.zarr", tmp_path / "out", "bands")
+    names = sorted(path.name for path in (tmp_path / "in").iterdir())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
 
 
 def test_netcdf_can_hold_it(made, tmp_path):

@@ -12,7 +12,6 @@ from eozip import raster
 from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
-    STORE,
     CommaList,
     bytes_text,
     check_drop_options,
@@ -34,7 +33,7 @@ from eozip.cli.common import (
     use_threads,
     worst_text,
 )
-from eozip.keys import Place
+from eozip.keys import Place, place
 
 if TYPE_CHECKING:
     from eozip.store import Summary
@@ -44,8 +43,8 @@ LEFT_OUT = 4
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=RASTER, metavar="IN...")
-@click.argument("out", type=STORE)
+@click.argument("inputs", nargs=-1, type=RASTER, metavar="IN...")
+@click.argument("name", type=RASTER, metavar="OUT")
 @click.option(
     "--codec",
     metavar="ID|PATH",
@@ -137,18 +136,22 @@ LEFT_OUT = 4
 @json_option
 @threads_option
 def encode(
-    inputs: tuple[str, ...], out: Place, quality: float | None, target_psnr: float | None, **options: Any
+    inputs: tuple[str, ...], name: str, quality: float | None, target_psnr: float | None, **options: Any
 ) -> None:
     """Encode what you hold into a Zarr store.
 
     IN is a GeoTIFF, several (dates), files of one band each, a folder of them, a .SAFE product (folder or zip), or a STAC
-    item or item collection (file or URL). OUT is a .zarr directory or a .zarr.zip file.
+    item or item collection (file or URL). OUT is a .zarr directory or a .zarr.zip file; --dry-run needs none.
     """
     options["lattice"] = numbers_of(options["lattice"], "--lattice")
     has_item = options.pop("stac")
     if options.pop("dry_run"):
-        _dry_run(inputs, options)
+        is_store = bool(inputs) and name.rstrip("/").endswith((".zarr", ".zarr.zip"))
+        _dry_run(inputs if is_store else (*inputs, name), options)
         return
+    if not inputs:
+        raise click.UsageError(f"Expected IN... and OUT, got {name} alone.")
+    out = place("out", name)
     if quality is not None and target_psnr is not None:
         raise click.UsageError(
             "--quality and --target-psnr are two ways of asking for quality; give one of them."

@@ -171,6 +171,8 @@ def _text(key: str, value: Any) -> str:
         return decibels(value)
     if key == "crs" and value:
         return value.split('"')[1] if '"' in value else value
+    if key == "transform" and value:
+        return " ".join(f"{number:.12g}" for number in value)
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):

@@ -217,8 +217,8 @@ def _bbox(found: Description, bbox: Sequence[float], crs: str | None) -> tuple[s
         left, top = c, f
         right, bottom = c + a * width, f + e * height
         raise InputError(
-            f"{found.path}: bbox: expected one that touches x {min(left, right):g}..{max(left, right):g}, y "
-            f"{min(top, bottom):g}..{max(top, bottom):g}, got {[round(v, 3) for v in box]}"
+            f"{found.path}: bbox: expected one that touches x {min(left, right):.10g}..{max(left, right):.10g}, y "
+            f"{min(top, bottom):.10g}..{max(top, bottom):.10g}, got {[round(v, 3) for v in box]}"
         )
     return rows, columns
 

@@ -161,4 +161,5 @@ def _is_plain(product: Product) -> bool:
     scene = product.scenes[0]
     has_facts = any(one.product or one.level or one.baseline or one.specials for one in product.acquisitions)
     is_uniform = scene.offsets is None or len(set(sum(scene.offsets, ()))) == 1
-    return scene.lattice is None and is_uniform and not has_facts
+    is_stacked = all(len({source.path for source in date}) == 1 for date in scene.sources)
+    return scene.lattice is None and is_uniform and is_stacked and not has_facts

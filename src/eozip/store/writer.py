@@ -259,13 +259,20 @@ def write_arrays(
 
 
 def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
-    """Refuses a mask for a codec that cannot leave cells out, before anything is encoded.
+    """Refuses a mask for a codec that cannot leave cells out, or for bands on several grids, before anything is encoded.
 
     Raises:
         InputError: see above.
     """
-    if drop is not None:
-        check_droppable(codec.codec)
+    if drop is None:
+        return
+    check_droppable(codec.codec)
+    if codec.grids:
+        grids = ", ".join(str(grid.resolution) for grid in codec.grids)
+        raise InputError(
+            f"drop: expected bands on one grid, got several ({grids}); choose those of one with --bands (bands=), or encode "
+            "without --drop"
+        )
 
 
 def _write_shards(run: Run, reader: PixelReader, container: Container) -> None:

@@ -251,16 +251,16 @@ class EozipBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> dict[str, xr.Dataset]:
-        """Every grid as a group; of a store that is no more than a scene the joint cube as root; see `open_dataset`."""
+        """Every grid as a group; of a store that is no more than a scene the cube as root, too; see `open_dataset`."""
         handle = _Handle(os.fspath(filename_or_obj), _for_fsspec(storage_options))
         view = _view(handle, bands, dates, _is_scaled(handle.description, mask_and_scale))
         unknown = [name for name, value in others.items() if value is not None and name not in _DECODERS]
         if unknown:
             raise InputError(f"{unknown[0]}: not of a tree; open_dataset takes group and resolution")
-        if handle.description.product is None and not handle.description.codec.grids:
-            return {"/": _named(_joint(view), handle)}
         dropped = [] if drop_variables is None else _listed(drop_variables)
-        root = _named(xr.Dataset(attrs=_attributes(handle.description)), handle)
+        is_scene = handle.description.product is None and not handle.description.codec.grids
+        root = _joint(view) if is_scene else xr.Dataset(attrs=_attributes(handle.description))
+        root = _named(root.drop_vars(dropped, errors="ignore"), handle)
         groups = _groups(view)
         return {
             "/": root,

@@ -110,7 +110,7 @@ def _theia(match: re.Match[str]) -> FileName:
     about: dict[str, Any] = {"product": (product,), "level": "L2A", "tile": tile}
     code = canonical_name(what) if variant else None
     if code is not None:
-        return FileName("theia", band=what, code=code, variant=variant, **about)
+        return FileName("theia", band=code, code=code, variant=variant, **about)
     metres = {"R1": 10, "R2": 20}.get(what[-2:])
     return FileName("theia", layer=layer_of(what), metres=metres, is_beside=True, **about)
 
