@@ -77,6 +77,17 @@ def test_a_dry_run_says_what_was_understood_and_writes_nothing(tmp_path: Path) -
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_trees_call_bands_of_sentinel_2_as_eopf_does(tmp_path: Path) -> None:
+    path = stacitems.earth_search(tmp_path, GRIDS)
+    run("encode", path, tmp_path / "s.zarr", "--codec", "lossless")
+    with xr.open_datatree(tmp_path / "s.zarr") as tree:
+        np.testing.assert_array_equal(tree["r20m/b8a"][0], GRIDS[20]["B8A"])
+        assert tree["r20m/b8a"].attrs["long_name"] == "nir08"
+    run("decode", tmp_path / "s.zarr", tmp_path / "e.zarr", "--format", "eopf-zarr")
+    with xr.open_datatree(tmp_path / "e.zarr", engine="zarr") as tree:
+        assert "b8a" in tree["measurements/reflectance/r20m"]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_dry_run_needs_no_output(tmp_path: Path, count: int) -> None:
     paths = [Safe(made(k), date=f"2022013{k}T101311").write(tmp_path, zipped=k == 1) for k in range(count)]

@@ -44,6 +44,7 @@ from eozip.store.metadata import labels_of
 from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 from eozip.store.remote import store_files
 
+_EOPF = ("s2-l2a", "s2-l1c")  # sensors whose bands EOPF has names for
 _MAX_STEM = 200  # of the 255 bytes that a file name may have
 _DEFAULT_SCALE = 1e-4  # reflectance of a DN where nothing tells
 _PER_BAND = ("band_names", "scales", "offsets", "units", "colorinterp")
@@ -155,6 +156,13 @@ class Description:
             return labels_of(names, codes, self.codec.sensor)
         except InputError:  # a sensor of one's own that is not here
             return labels_of(names, codes, ANY_SENSOR)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """[C] names of variables for its bands: as EOPF has them ("b02") where they are Sentinel-2's, else its labels'."""
+        is_known = self.codec.sensor in _EOPF
+        names = [(canonical_name(label) if is_known else None) or label for label in self.labels]
+        return tuple(name.lower() for name in names)
 
     def stem(self, t: int) -> str:
         """What a file of all bands of a date is called: the product, or the file that it came in."""

@@ -60,7 +60,7 @@ def _write_grid(cut: Cut, t: int, root: zarr.Group, grid: BandGrid, picks: list[
     for pick in picks:
         band = found.band_order[pick]
         label = found.labels[band]
-        array = _create(group, label.lower(), profile, _packing(cut, t, band, label))
+        array = _create(group, found.variables[band], profile, _packing(cut, t, band, label))
         for y in range(0, profile.height, _CHUNK):
             rows = slice(y, min(y + _CHUNK, profile.height))
             array[rows] = cut.cells(grid, t, band, 1, rows, slice(0, profile.width))[0]

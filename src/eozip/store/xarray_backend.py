@@ -370,7 +370,7 @@ def _group(view: _View, index: int, grid: BandGrid, bands: Sequence[int]) -> xr.
         own = _View(view.handle, view.times, (band,), 1, view.scaled)
         attributes = _band_attributes(found, labels[band], view.scaled)
         chunks = _chunks(found, view, grid)
-        variables[labels[band].lower()] = _variable(
+        variables[found.variables[band]] = _variable(
             ("time", "y", "x"), _Pixels(own, index), attributes, chunks
         )
     dataset = xr.Dataset(variables, _coordinates(view, grid.factor), _attributes(found))
@@ -378,7 +378,7 @@ def _group(view: _View, index: int, grid: BandGrid, bands: Sequence[int]) -> xr.
     if (offsets == offsets[:, :1]).all():
         return _with_offsets(dataset, offsets[:, 0], ("time",))
     for band, values in zip(bands, offsets.T, strict=True):
-        dataset[labels[band].lower()].attrs[OFFSET] = values.tolist()
+        dataset[found.variables[band]].attrs[OFFSET] = values.tolist()
     return dataset
 
 
