@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from eozip.errors import InputError
-from eozip.store import encode_files, windows
+from eozip.store import decode_store, encode_files, windows
 from eozip.store.exports import export_store
 from eozip.store.xarray_backend import EozipBackendEntrypoint
 from products import made as made_bands
@@ -170,6 +170,9 @@ def test_files_of_one_band_each_on_one_grid_are_a_product(tmp_path):
     export_store(tmp_path / "s.zarr", tmp_path / "out", "bands")
     names = sorted(path.name for path in (tmp_path / "in").iterdir())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    decode_store(tmp_path / "s.zarr", tmp_path / "all")
+    [whole] = (tmp_path / "all").iterdir()
+    assert whole.name == "T32TQM_20210715T101031.tif"
 
 
 def test_netcdf_can_hold_it(made, tmp_path):

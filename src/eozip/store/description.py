@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +166,14 @@ class Description:
         return tuple(name.lower() for name in names)
 
     def stem(self, t: int) -> str:
-        """What a file of all bands of a date is called: the product, or the file that it came in."""
+        """What a file of all bands of a date is called: as its product, its file, or what names of its files share."""
         named = None if self.product is None else self.product.acquisitions[t].get("product")
         if not isinstance(named, str) or not named.strip(" ."):
-            return Path(self.files[t]).stem
+            stems = {Path(name).stem for name in (self.product.names[t] if self.product else ())}
+            alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
+            shared = re.sub(r"[^A-Za-z0-9]*[A-Za-z]*0?$", "", "".join(letters[0] for letters in alike))
+            day = (self.dates[t] or "").partition("T")[0]
+            return Path(self.files[t]).stem if len(stems) < 2 else shared or day or Path(self.files[t]).stem
         return re.sub(r"[^A-Za-z0-9._+-]+", "_", named.replace(" + ", "+")).removesuffix(".SAFE")[:_MAX_STEM]
 
     @property
