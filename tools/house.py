@@ -4,10 +4,13 @@ What ran is counted by `sys.setprofile` on one made-up GeoTIFF of 12 bands and 6
 Definitions:
 
     files, functions    of this project that run in `eozip encode` (in a fresh process), in `eozip decode` and in
-                        `eozip.encode(dn)` (codec loaded)
+                        `eozip.encode(dn)` (codec loaded); what an import runs, bodies of modules and of classes, is not
+                        counted: nobody follows it
     names of dn         names of arguments and local variables that hold an array of pixels of dn's shape while it is encoded
     climbs              pairs of functions: the called one lies in a file that is further up the stack, another file between
-    public names        functions, classes and constants at module level without underscore
+    public names        what packages and modules list in `__all__`; of a module without one in a package without one, all
+                        shared names
+    shared names        functions, classes and constants at module level without underscore, public or not
     circles             groups of modules that import each other, inside functions too, but not under TYPE_CHECKING
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -43,7 +47,7 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
-def public_names(tree: ast.Module) -> int:
+def shared_names(tree: ast.Module) -> set[str]:
     """Functions, classes and constants at module level that do not start with an underscore."""
     names = set()
     for node in tree.body:
@@ -51,7 +55,35 @@ def public_names(tree: ast.Module) -> int:
             names.add(node.name)
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return sum(not name.startswith("_") for name in names)
+    return {name for name in names if not name.startswith("_")}
+
+
+def listed_names(tree: ast.Module) -> set[str] | None:
+    """What a module lists in `__all__`, or the keys of the table that it is made of; None where it has none."""
+    tables = {}
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and isinstance(getattr(node, "value", None), ast.expr):
+            tables[target.id] = node.value
+    found = tables.get("__all__")
+    if isinstance(found, ast.Call) and isinstance(found.args[0], ast.Name):  # list(_HOMES)
+        found = tables[found.args[0].id]
+    if found is None:
+        return None
+    items = found.keys if isinstance(found, ast.Dict) else getattr(found, "elts", [])
+    return {item.value for item in items if isinstance(item, ast.Constant)}
+
+
+def public_names(known: dict[str, ast.Module]) -> int:
+    """Names that a package or a module lists, and all shared ones of modules that no package speaks for."""
+    count = 0
+    for name, tree in known.items():
+        own, above = listed_names(tree), known.get(name.rpartition(".")[0])
+        if own is not None:
+            count += len(own)
+        elif above is None or listed_names(above) is None:
+            count += len(shared_names(tree))
+    return count
 
 
 def imports_inside(tree: ast.Module) -> int:
@@ -137,8 +169,10 @@ def written() -> dict[str, Any]:
         "modules of the product": len(product),
         "lines": sum(_lines(p) for p in _python_files(SOURCE)),
         "lines of the product": sum(_lines(p) for p in _python_files(SOURCE / PRODUCT)),
-        "public names": sum(map(public_names, known.values())),
-        "public names of the product": sum(map(public_names, product.values())),
+        "public names": public_names(known),
+        "public names of the product": public_names(product),
+        "shared names": sum(len(shared_names(tree)) for tree in known.values()),
+        "shared names of the product": sum(len(shared_names(tree)) for tree in product.values()),
         "imports inside functions": sum(map(imports_inside, known.values())),
         "circles": circles(known),
         "mypy share of the product": round(typed_share(), 3),
@@ -205,7 +239,9 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(str(SOURCE)) and frame.f_code.co_name != "<module>"
+    """A function of this project; bodies of modules and of classes, which an import runs, have locals of their own kind."""
+    code = frame.f_code
+    return code.co_filename.startswith(str(SOURCE)) and bool(code.co_flags & inspect.CO_OPTIMIZED)
 
 
 def trace_encode(folder: Path) -> Trace:

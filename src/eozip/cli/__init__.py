@@ -19,6 +19,8 @@ import click
 from eozip.cli.common import shown
 from eozip.errors import EozipError
 
+__all__ = ["cli", "main"]
+
 COMMANDS = {
     "encode": "eozip.cli.encode:encode",
     "append": "eozip.cli.append:append",

@@ -22,6 +22,8 @@ from eozip.codecs.base import Codec
 from eozip.errors import EozipError, InputError, UnknownCodecError, WeightsError
 from eozip.own import VARIABLE, places
 
+__all__ = ["LOADERS", "Registry", "load_folder", "shipped_codecs"]
+
 LOSSLESS, NEAR_LOSSLESS = WITHOUT_NETWORK = ("lossless", "near-lossless")
 ANY_SENSOR = "any"  # in the ids of codecs that take any bands of any sensor
 

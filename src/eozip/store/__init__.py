@@ -49,6 +49,7 @@ _HOMES = {
     "section_sizes": "pixels",
     "to_zarr": "convert",
     "verify_store": "verify",
+    "write_arrays": "writer",
     "write_item": "stac",
 }
 

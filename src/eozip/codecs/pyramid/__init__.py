@@ -6,3 +6,5 @@
 Every number that a decoder computes is an integer or a dyadic fraction that float32 holds exactly, so symbols and pixels are
 functions of the bytes alone. docs/exact.md defines each step.
 """
+
+__all__: list[str] = []
