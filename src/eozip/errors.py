@@ -16,6 +16,19 @@ A message says what was expected, what was got, and what to do.
 
 from __future__ import annotations
 
+__all__ = [
+    "ChecksumError",
+    "ClusterError",
+    "DesyncError",
+    "EozipError",
+    "FormatError",
+    "InputError",
+    "LimitError",
+    "OutputError",
+    "UnknownCodecError",
+    "WeightsError",
+]
+
 
 class EozipError(Exception):
     """Base of every error raised on purpose by eozip."""
