@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eozip
 from eozip import bitstream
+from eozip.cli import cli
 from eozip.codecs import level_map, registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.level_map import NOTHING, encode_levels
@@ -236,6 +239,21 @@ def test_a_map_by_pixel_gives_cells_their_lowest_level():
     expected[:, 1, 2] = 2
     blob = eozip.encode(pixels(), CODEC, 60, level_map=by_pixel)
     assert np.array_equal(eozip.level_map_of(blob), expected)
+
+
+def test_a_map_serves_every_series_of_a_batch():
+    batch, levels = np.stack([pixels(seed=seed) for seed in (1, 2)]), levels_for(SHAPE)
+    blobs = eozip.encode_batch(batch, SERIES, 60, level_map=levels)
+    assert all(np.array_equal(eozip.level_map_of(blob), levels) for blob in blobs)
+
+
+def test_info_counts_the_cells_of_each_level(tmp_path):
+    (tmp_path / "a.eoz").write_bytes(_coded())
+    told = CliRunner().invoke(cli, ["info", "--json", str(tmp_path / "a.eoz")])
+    assert (
+        json.loads(told.stdout)["level_cells"]
+        == np.bincount(levels_for(SHAPE).ravel(), minlength=16).tolist()
+    )
 
 
 # --- bad input ---

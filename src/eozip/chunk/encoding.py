@@ -275,7 +275,10 @@ def check_droppable(name: str) -> None:
 
 def takes_levels(name: str) -> bool:
     """Whether a codec can code some cells more coarsely than others."""
-    return name != LOSSLESS and isinstance(registry.get(name), ScaledCodec)
+    if name == LOSSLESS:
+        return False
+    model = registry.get(name)
+    return isinstance(model, ScaledCodec) and not model.has_budgets
 
 
 def check_levelled(name: str) -> None:

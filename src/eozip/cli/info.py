@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,9 @@ def _chunk_facts(path: Path) -> dict[str, Any]:
     header = {key: _plain(value) for key, value in asdict(found.header).items()}
     sections = list(found.sections)
     facts = {"file": str(path), "bytes": found.bytes, "bpppb": found.bpppb, "sections": sections, **header}
+    if found.header.levels:  # cells of 16 x 16 pixels at level 0, 1, .. 15
+        cells = Counter(eozip.level_map_of(data).ravel().tolist())
+        facts["level_cells"] = [cells[level] for level in range(16)]
     if found.header.groups:  # of which nothing is ever dropped
         return {**facts, "reduced": dict(found.reduced), "group_bytes": dict(found.group_bytes)}
     dropped = eozip.dropped(data).reshape(found.header.shape[0], -1).sum(axis=1)
