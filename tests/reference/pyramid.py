@@ -353,7 +353,7 @@ class Ladder:
 
     def coarsest(self, d: int, shape: tuple[int, int], count: int) -> tuple[np.ndarray, np.ndarray | None]:
         reader = self.sections[0]
-        means = np.cumsum(np.concatenate([reader.ints(1, 68), reader.ints(count - 1, 52)]))
+        means = np.cumsum(np.concatenate([reader.ints(1, 90), reader.ints(count - 1, 74)]))
         basis = self.basis(reader, "coarse", count)
         sizes = [shape]
         while min(sizes[-1]) > 4:
@@ -373,7 +373,7 @@ class Ladder:
                 self.lent = picture
         self.reached = level
         means = clip(means, L // 64)[:, None, None] << (level - d)
-        bands = clip(mixed(basis.matrix, picture) + 64 * means, L)
+        bands = clip(mixed(basis.matrix, picture) + 4 * means, L)
         return bands, None if parents is None else self.own.details[level]
 
     def up(

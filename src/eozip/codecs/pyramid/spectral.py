@@ -30,10 +30,12 @@ class Basis:
     Attributes:
         vectors: int32 [C, C], a column for each plane, in units of 2**-PRECISION.
         bits: int32 [C], of each column; 0: absent.
+        exact: float [C, C], what an encoder rounded.
     """
 
     vectors: np.ndarray
     bits: np.ndarray
+    exact: np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -72,13 +74,14 @@ def fitted(samples: np.ndarray, step: float) -> Basis:
         step: quantisation step in the same units.
     """
     exact = np.asarray(samples, np.float64)
+    exact = exact - exact.mean(1, keepdims=True)  # means are rounded to steps; what is left of them is no colour
     variance, vectors = np.linalg.eigh(exact @ exact.T / max(1, exact.shape[1]))
     variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
     bits = np.ceil(np.log2(np.maximum(np.sqrt(variance), 1e-9) / step * 12))
     # a plane that is weak on the whole may have strong pixels
     strong = np.abs(vectors.T @ samples).max(1, initial=0.0) > 0.7 * step
     bits = np.where(strong, np.clip(bits, 3, PRECISION), 0).astype(np.int32)
-    return Basis(_quantised(vectors, bits), bits)
+    return Basis(_quantised(vectors, bits), bits, vectors)
 
 
 def _quantised(vectors: np.ndarray, bits: np.ndarray) -> np.ndarray:

@@ -31,10 +31,11 @@ from eozip.entropy.range_coder import Port, Tables, code_each
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
+MEAN_UNITS = 16  # of a band's mean, a step: it lies below everything, so that errors of it are those of all pixels
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
-_AFTER_DEAD, _AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
-_APEX = 30  # a level above all others, whose port takes what every level needs
+AFTER_DEAD, AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
+APEX = 30  # a level above all others, whose port takes what every level needs
 
 Quantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -100,7 +101,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plane:
+class Plane:
     """One plane at one level of some dates.
 
     Attributes:
@@ -208,11 +209,11 @@ class Ladder:
         count = sum(c for c, _, _ in self.shapes)
         _, height, width = self.shapes[-1]
         shape = (haar.half(height), haar.half(width))
-        sides = self._at(_APEX)
+        sides = self._at(APEX)
         means = self._code_means(sides, below, count)
-        centred = None if below is None else below - means[:, :, None, None] * self._step_dn
+        centred = None if below is None else below - means[:, :, None, None] * (self._step_dn / VALUE)
         samples = None if centred is None else centred.reshape(*centred.shape[:2], -1)
-        bases = self._bases(_APEX, samples, count)
+        bases = self._bases(APEX, samples, count)
         planes = None if centred is None else _each(bases, centred, Basis.planes) / self._step_dn
         details, sizes = [], haar.sizes(shape)
         for _ in sizes:
@@ -232,7 +233,7 @@ class Ladder:
             if reached == self.lends_at:
                 self.lent = picture
         whole = means[:, :, None, None].astype(np.int64) << (reached - depth)
-        bands = _clipped(_each(bases, picture, Basis.bands) + VALUE * whole).astype(np.int32)
+        bands = _clipped(_each(bases, picture, Basis.bands) + whole).astype(np.int32)
         return bands, None if parents is None else _each(bases, parents, Basis.bands), reached
 
     def _keep(self, level: int, details: np.ndarray) -> None:
@@ -245,16 +246,17 @@ class Ladder:
             made.pictures[level] = own
 
     def _code_means(self, sides: Sequence[Side], below: np.ndarray | None, count: int) -> np.ndarray:
-        """Rounded means in steps, int32 [T, C]; each band's is sent as the difference from the band before."""
+        """Rounded means in 1/64 step, int64 [T, C]; each band's is sent as the difference from the band before."""
+        unit = self._step_dn / MEAN_UNITS
         out = np.empty((self.dates, count), np.int64)
         for t, side in enumerate(sides):
             wanted = None
             if below is not None:
-                wanted = np.diff(np.rint(below[t].mean((1, 2)) / self._step_dn).astype(np.int64), prepend=0)
-            first = side.integers(None if wanted is None else wanted[:1], 1, 60)
-            others = side.integers(None if wanted is None else wanted[1:], count - 1, 8)
+                wanted = np.diff(np.rint(below[t].mean((1, 2)) / unit).astype(np.int64), prepend=0)
+            first = side.integers(None if wanted is None else wanted[:1], 1, 60 * MEAN_UNITS)
+            others = side.integers(None if wanted is None else wanted[1:], count - 1, 8 * MEAN_UNITS)
             out[t] = np.cumsum(np.concatenate([first, others]).astype(np.int64))
-        return np.clip(out, -LARGEST // VALUE, LARGEST // VALUE)
+        return np.clip(out, -LARGEST // VALUE, LARGEST // VALUE) * (VALUE // MEAN_UNITS)
 
     def _bases(self, level: int, samples: np.ndarray | None, count: int) -> list[Basis]:
         """Each date's own, or that of its nearest reference where that costs less."""
@@ -322,7 +324,7 @@ class Ladder:
         coded = haar.coded(shape)
         present = np.stack([basis.present for basis in bases])
         hidden, coarse, above = self._hidden(level), self._coarse(level), self._coarse(level + 1)
-        strengths = self._code_strengths(self._at(level), _shown(wanted, hidden), present, coded, coarse)
+        strengths = self._code_strengths(level, _shown(wanted, hidden), present, coded, coarse)
         lifted = None if parents is None else self._features(parents, above)
         says = None
         if parents is not None and self.known:
@@ -338,7 +340,7 @@ class Ladder:
                     _lift(lifted[some, k], features[:, :3], some)
                 if says is not None:
                     self._describe(says, k, features[:, 9:], some, coarse, above)
-                plane = _Plane(
+                plane = Plane(
                     level,
                     k,
                     some,
@@ -398,7 +400,7 @@ class Ladder:
 
     def _code_strengths(
         self,
-        sides: Sequence[Side],
+        level: int,
         wanted: np.ndarray | None,
         present: np.ndarray,
         coded: np.ndarray,
@@ -408,20 +410,23 @@ class Ladder:
         exists = present[:, :, None] & coded.any((1, 2))
         before = self._sides.get(present.shape[1])
         before = np.full(exists.shape, 2, np.int32) if before is None else before
-        rows = np.where(before <= DEAD, _AFTER_DEAD, _AFTER_ALIVE).astype(np.uint8)
-        sent = None if wanted is None else _strengths(wanted, before, coded, exists, coarse)
+        rows = np.where(before <= DEAD, AFTER_DEAD, AFTER_ALIVE).astype(np.uint8)
+        sent = None
+        if wanted is not None:  # each as the difference from its guess
+            found = strengths_of(wanted, coded, exists, coarse)
+            sent = found - np.stack([guess(found, before, k) for k in range(3)], 2)
         out = np.full(exists.shape, DEAD, np.int32)
         symbols = None if sent is None else sent[exists]
-        ports, counts = [side.port for side in sides], exists.sum((1, 2)).tolist()
+        ports, counts = [side.port for side in self._at(level)], exists.sum((1, 2)).tolist()
         out[exists] = code_each(ports, counts, symbols, rows[exists], self.model.tables)
         for k in range(3):
-            guess = _guess(out, before, k)
-            out[:, :, k] = np.where(exists[:, :, k], np.clip(guess + out[:, :, k], DEAD, SIDE_MAX), DEAD)
+            own = np.clip(guess(out, before, k) + out[:, :, k], DEAD, SIDE_MAX)
+            out[:, :, k] = np.where(exists[:, :, k], own, DEAD)
         self._sides[present.shape[1]] = out
         return out
 
     def _plane(
-        self, plane: _Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
+        self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
         """One plane of some dates, int32 [N, 3, h, w], in two passes."""
         stage, coarse = self.model.stages[min(plane.level, 2)], plane.coarse
@@ -446,7 +451,7 @@ class Ladder:
             if own is not None and plane.hidden is not None:  # what the decoder expects
                 own = np.where(packed(plane.hidden, color), mean / VALUE, own)
             units = None if cells is None else cells.units
-            done.append(self._symbols(plane, mean, rows, packed(alive, color), own, units))
+            done.append(self._symbols(plane, color, mean, rows, packed(alive, color), own, units))
         found = unpacked(done[0], done[1], plane.coded.shape[2])
         return found if coarse is None else coarse.in_steps(found)
 
@@ -460,19 +465,19 @@ class Ladder:
             return stage.step(shared, done[0])
         return stage.step(shared, coarse.packed(0).in_steps(done[0]), done[0])
 
-    def _strengths_in(self, plane: _Plane) -> np.ndarray:
+    def _strengths_in(self, plane: Plane) -> np.ndarray:
         """Log scales that side information tells, in 1/16: float32 [N, 3], with a map by octave [N, 8, 3]."""
         known = plane.strengths
         if plane.coarse is not None:
             known = known[:, None] - 2 * OCTAVES[:, None]
         return np.rint(np.maximum(known, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
 
-    def _scale(self, plane: _Plane, cells: Coarse | None) -> np.ndarray:
+    def _scale(self, plane: Plane, cells: Coarse | None) -> np.ndarray:
         """The same for each cell: [N, 3, h, half], or [N, 3, 1, 1] where all are alike."""
         known = self._strengths_in(plane)
         return known[:, :, None, None] if cells is None else cells.rows(cells.of_octave(known))
 
-    def _constant(self, plane: _Plane) -> np.ndarray:
+    def _constant(self, plane: Plane) -> np.ndarray:
         """What the network is told of a plane: float32 [N, 8], with a map by octave [N, 8, 8]."""
         units = self._strengths_in(plane)
         flags = np.empty((*units.shape[:-1], 5), np.float32)
@@ -511,7 +516,8 @@ class Ladder:
 
     def _symbols(
         self,
-        plane: _Plane,
+        plane: Plane,
+        color: int,
         mean: np.ndarray,
         rows: np.ndarray,
         here: np.ndarray,
@@ -534,17 +540,17 @@ class Ladder:
         return np.clip(out, -LARGEST, LARGEST, out=out)
 
     def _coded(
-        self, plane: _Plane, counts: np.ndarray, symbols: np.ndarray | None, rows: np.ndarray
+        self, plane: Plane, counts: np.ndarray, symbols: np.ndarray | None, rows: np.ndarray
     ) -> np.ndarray:
         """Symbols through the ports of their dates, so many of each."""
         ports = self.ports_at(plane.level)
         return code_each([ports[t] for t in plane.dates], counts.tolist(), symbols, rows, self.model.tables)
 
 
-def _strengths(
-    wanted: np.ndarray, before: np.ndarray, coded: np.ndarray, exists: np.ndarray, coarse: Coarse | None
+def strengths_of(
+    wanted: np.ndarray, coded: np.ndarray, exists: np.ndarray, coarse: Coarse | None = None
 ) -> np.ndarray:
-    """Strengths of details [T, K, 3, h, w], each as the difference from its guess: int32 [T, K, 3].
+    """Strengths of details [T, K, 3, h, w]: int32 [T, K, 3].
 
     Those that are coded more coarsely cost less, and count as much less.
     """
@@ -556,10 +562,10 @@ def _strengths(
     rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / shares)
     found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
     found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < 0.6)] = DEAD
-    return found - np.stack([_guess(found, before, k) for k in range(3)], 2)
+    return found
 
 
-def _guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
+def guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
     """What orientation k is likely to have: as one level below; the second and third follow the one before them."""
     if k == 0:
         return before[:, :, 0]
