@@ -353,15 +353,12 @@ class Ladder:
 
     def coarsest(self, d: int, shape: tuple[int, int], count: int) -> tuple[np.ndarray, np.ndarray | None]:
         reader = self.sections[0]
-        means = np.cumsum(np.concatenate([reader.ints(1, 90), reader.ints(count - 1, 74)]))
+        means = self.means(reader, count)
         basis = self.basis(reader, "coarse", count)
         sizes = [shape]
         while min(sizes[-1]) > 4:
             sizes.append((half(sizes[-1][0]), half(sizes[-1][1])))
-        picture = np.zeros((count, *sizes[-1]), np.int64)
-        there = np.flatnonzero(basis.present)
-        rows = reader.within(len(there), 57, 0, 103, 56).repeat(picture[0].size)
-        picture[there] = 64 * clip(reader.rows(rows), L // 64).reshape(-1, *sizes[-1])
+        picture = self.top(reader, basis.present, sizes[-1])
         parents, level = None, d + len(sizes) - 1
         while level > d and self.is_there(level - 1):
             level -= 1
@@ -372,9 +369,18 @@ class Ladder:
             if level == 3:
                 self.lent = picture
         self.reached = level
-        means = clip(means, L // 64)[:, None, None] << (level - d)
-        bands = clip(mixed(basis.matrix, picture) + 4 * means, L)
+        bands = clip(mixed(basis.matrix, picture) + (means[:, None, None] << (level - d)), L)
         return bands, None if parents is None else self.own.details[level]
+
+    def means(self, reader: Reader, count: int) -> np.ndarray:
+        return 4 * clip(np.cumsum(np.concatenate([reader.ints(1, 90), reader.ints(count - 1, 74)])), L // 64)
+
+    def top(self, reader: Reader, present: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        picture = np.zeros((len(present), *shape), np.int64)
+        there = np.flatnonzero(present)
+        rows = reader.within(len(there), 57, 0, 103, 56).repeat(picture[0].size)
+        picture[there] = 64 * clip(reader.rows(rows), L // 64).reshape(-1, *shape)
+        return picture
 
     def up(
         self, i: int, bands: np.ndarray, parents: np.ndarray | None, shape: tuple[int, int]
@@ -508,14 +514,27 @@ class Ladder:
             near = 0 if n is None else gates[6:] * rounded(n, 1 << octaves)
             mean = clip(rounded(gates[:3] * r + gates[3:6] * p + near, 128), 1 << 14)
             row = np.clip((o[9:] + logs - 6 * (levels % 2) + 80) >> 1, 0, 103)
-            here = exists & (color == number)
-            out[here] = (mean << octaves)[here]
-            sent = here & (row >= 16) & (levels < 15)
-            unit = np.broadcast_to(np.where(levels % 2, 91, 64) << octaves, sent.shape)
-            out[sent] += unit[sent] * clip(self.reader(level).rows(row[sent]), L // 64)
-            out = clip(out, L)
+            self.color(level, k, mean, row, exists & (color == number), levels, out)
             known = out.copy()
         return out
+
+    def color(
+        self,
+        level: int,
+        k: int,
+        mean: np.ndarray,
+        row: np.ndarray,
+        here: np.ndarray,
+        levels: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Symbols of one color, into `out`."""
+        octaves = levels // 2
+        out[here] = (mean << octaves)[here]
+        sent = here & (row >= 16) & (levels < 15)
+        unit = np.broadcast_to(np.where(levels % 2, 91, 64) << octaves, sent.shape)
+        out[sent] += unit[sent] * clip(self.reader(level).rows(row[sent]), L // 64)
+        out[:] = clip(out, L)
 
 
 def section_of(coarser: int) -> int:

@@ -15,7 +15,7 @@ from eozip.codecs import lossless, registry
 from eozip.codecs.base import Codec, Encoded, ScaledCodec
 from eozip.codecs.level_map import decode_levels
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK
-from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, section_of
+from eozip.codecs.scales import REDUCTIONS, SECTIONS, all_over, averaged, ratio, section_of
 from eozip.codecs.skip_mask import decode_cells
 from eozip.errors import FormatError, InputError, LimitError
 from eozip.threads import alone
@@ -56,7 +56,8 @@ class Selection:
         if not header.scales:
             return declared
         factors = [header.factors[k] for k in self.arrays]
-        return min(declared, 1 + section_of(min(f * self.times(f) for f in factors)))
+        coarser = max(0, declared - 1) // SECTIONS * SECTIONS  # of passes before the last one
+        return min(declared, coarser + 1 + section_of(min(f * self.times(f) for f in factors)))
 
     def takes_residual(self, header: Header) -> bool:
         """Whether this takes the residual layer, which lies behind all sections."""

@@ -14,25 +14,21 @@ Reduced pictures come from the levels of the ladders themselves (overviews.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eozip.bitstream import frame_check
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import coarseness, grids, layout, overviews, registration
-from eozip.codecs.pyramid.borrowed import Lent, code_prediction
-from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.holes import forecast, on_canvas
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.references import Order, alone
 from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.traverse import Decoded, Ladder, Model, Wanted, brightness_of
-from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
+from eozip.codecs.pyramid.traverse import Model, brightness_of
+from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
 from eozip.entropy.range_coder import DecodePort, EncodePort, Port
@@ -40,13 +36,9 @@ from eozip.errors import DesyncError, FormatError, InputError
 from eozip.threads import one_blas_thread
 
 STEP_MIN, STEP_MAX = 48.0, 3600.0  # DN at quality 100 and 0
-STEP_UNITS = 16  # per DN
 LARGEST_STEP = 1 << 20
-GAIN_UNITS = 8
 # What an error of a cell weighs in the interpolated picture, per pixel that the cell covers
 CELL_WEIGHT = 0.45
-LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
-LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +121,8 @@ class PyramidCodec:
         dates: Sequence[int] | None = None,
     ) -> np.ndarray:
         """As `eozip.codecs.base.ScaledCodec.decode_scaled`."""
-        t, c, h, w = shape
-        reader = _Reader(self, coded, (h, w), c, t, dates)
+        _, c, h, w = shape
+        reader = self.reader(coded, shape, dates)
         if any(g.grid is not None and g.grid.kernel == layout.NATIVE for g in reader.groups):
             raise FormatError(
                 f"{self.id}: groups on their own grids in a chunk without; the bytes are damaged"
@@ -185,8 +177,8 @@ class PyramidCodec:
         dates: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """As `eozip.codecs.base.ScaledCodec.decode_groups`."""
-        t, c, h, w = shape
-        reader = _Reader(self, coded, (h, w), c, t, dates)
+        _, c, h, w = shape
+        reader = self.reader(coded, shape, dates)
         found = sorted(reader.groups, key=lambda g: g.bands)
         said = [(g.factor, len(g.bands)) for g in found]
         is_native = all(g.is_native for g in found)
@@ -213,14 +205,14 @@ class PyramidCodec:
         holes: list[np.ndarray] | None,
         levels: np.ndarray | None,
     ) -> Encoded:
-        step = round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
         dates = len(cells[0])
-        ports = [[EncodePort() for _ in range(dates)] for _ in range(SECTIONS)]
+        plan = self.plan(quality, dates)
+        ports = [[EncodePort() for _ in range(dates)] for _ in range(plan.sections)]
         side = Side(ports[0][0], self.model.tables)
         layout.code_groups(side, groups, bands)
         gains = np.array([_gain(g) for g in groups])
-        _code_steps(side, np.array([step]), gains)
-        brightness = brightness_of(side, step)
+        _code_steps(side, np.array([plan.step]), gains)
+        brightness = brightness_of(side, plan.step)
         pixels = dict(zip((g.bands for g in groups), cells, strict=True))
         gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
         ladders = layout.ladders(groups, *size)
@@ -232,20 +224,10 @@ class PyramidCodec:
         if holes is not None:
             of_group = dict(zip((g.bands for g in groups), holes, strict=True))
             hidden = [_hidden(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
-        order = self.order(dates)
         finest = pixels[min(groups, key=lambda g: g.factor).bands]
-        walk = _Walk(
-            self.model,
-            order,
-            ladders,
-            step,
-            brightness,
-            ports,
-            SECTIONS,
-            registration.positions(finest, order.known, order.waves),
-            wanted,
-            hidden,
-            _levels_of(ladders, levels, size),
+        given = Given(finest, wanted, hidden)
+        walk = self.walk(
+            plan, dates, ladders, brightness, ports, SECTIONS, given, levels_of(ladders, levels, size)
         )
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
@@ -253,128 +235,60 @@ class PyramidCodec:
         units = dict(zip((g.bands for g in groups), gains.tolist(), strict=True))
 
         def decoded() -> list[np.ndarray]:
-            made = _pictures(walk, range(dates), units)
+            made = pictures_of(walk, range(dates), units)
             if all(g.is_native for g in groups) and len(groups) > 1:
                 by_bands = {g.bands: overviews.of_cells(g, picture, size, 1) for g, picture in made}
                 return [by_bands[g.bands] for g in groups]
             return [_on_one_grid(made, (dates, bands, *size), 1)]
 
-        return Encoded(tuple(sections), checks, levels=levels, decoded=decoded)
+        return Encoded(tuple(sections), checks, plan.budgets, levels=levels, decoded=decoded)
 
+    def plan(self, quality: float, dates: int) -> Plan:
+        """What a quality of 0..100 means."""
+        return Plan(step_of(quality))
 
-@dataclass
-class _Walk:
-    """All ladders of all dates, wave after wave.
-
-    Attributes:
-        model: networks and tables.
-        order: of the dates.
-        ladders: groups and canvases, as `layout.ladders` has them.
-        step: in 1/16 DN.
-        brightness: what the networks are told of it.
-        ports: [section][date].
-        sections: how many are there; levels whose details lie beyond are left out.
-        positions: int64 [T, 2] of dates beside the first, as `registration` has them; read on the way.
-        wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
-        hidden: [ladder] bool of all dates on the finest canvas, where nobody needs them; None: nowhere.
-        levels: [ladder] uint8 of all dates on the finest canvas, how much more coarsely it is coded; None: nowhere.
-        pictures: [ladder][date] its groups' pictures, once run.
-        reached: [ladder] the level that the finest picture reached.
-    """
-
-    model: Model
-    order: Order
-    ladders: list[list[tuple[Group, Canvas]]]
-    step: int
-    brightness: float
-    ports: Sequence[Sequence[Port]]
-    sections: int
-    positions: np.ndarray
-    wanted: list[list[np.ndarray]] | None = None
-    hidden: list[np.ndarray] | None = None
-    levels: list[np.ndarray] | None = None
-    pictures: list[dict[int, list[np.ndarray]]] = field(default_factory=list)
-    reached: list[int] = field(default_factory=list)
-
-    def run(self, dates: Sequence[int]) -> None:
-        """Code or read some dates, and those that they need."""
-        self.pictures = [{} for _ in self.ladders]
-        self.reached = [0 for _ in self.ladders]
-        kept = {t for others in self.order.known for t in others}
-        known: list[dict[int, Decoded]] = [{} for _ in self.ladders]
-        needed = self.order.needed(dates)
-        for wave in self.order.waves:
-            own = [t for t in wave if t in needed]
-            lent: Lent | None = None
-            self._code_positions([t for t in own if self.order.known[t]])
-            for k in range(len(self.ladders) if own else 0):
-                factor = self.ladders[k][0][0].factor
-                references = [
-                    [known[k][r].moved(self._distance(t, r), factor) for r in self.order.known[t]]
-                    for t in own
-                ]
-                ladder, lent = self._ladder(k, own, references if references[0] else [], lent)
-                known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}
-
-    def _code_positions(self, dates: Sequence[int]) -> None:
-        for t in dates:
-            side = Side(self.ports[0][t], self.model.tables)
-            sent = None if self.wanted is None else self.positions[t]
-            most = registration.FARTHEST
-            self.positions[t] = side.bounded(sent, 2, spread=2, first=-most, last=most)
-
-    def _distance(self, date: int, other: int) -> tuple[int, int]:
-        down, across = (self.positions[other] - self.positions[date]).tolist()
-        return down, across
-
-    def check(self, date: int) -> int:
-        """Checksum of everything that the pixels of a date follow from."""
-        return frame_check(np.concatenate([p.ravel() for own in self.pictures for p in own[date]]))
-
-    def _ladder(
-        self, k: int, dates: list[int], known: list[list[Decoded]], lent: Lent | None
-    ) -> tuple[Ladder, Lent | None]:
-        """One ladder of some dates, predicted from what an earlier one lends; the first that can lends to the others."""
-        ladder = self.ladders[k]
-        group, place = ladder[0]
-        wanted = None
-        if self.wanted is not None:
-            wanted = Wanted(
-                [one[dates] for one in self.wanted[k]],
-                partial(_quantised, tables=self.model.tables),
-                None if self.hidden is None else self.hidden[k][dates],
-            )
-        prediction = None
-        if lent is not None and len(ladder) == 1:
-            goal = None if wanted is None else wanted.groups[0] / (self.step / STEP_UNITS)
-            sides = [Side(self.ports[0][t], self.model.tables) for t in dates]
-            prediction = code_prediction(sides, lent.at(group, place), goal, len(group.bands))
-            if wanted is not None:
-                left = wanted.groups[0] - prediction * (self.step / (STEP_UNITS * VALUE))
-                wanted = replace(wanted, groups=[left])
-        walk = Ladder(
+    def walk(
+        self,
+        plan: Plan,
+        dates: int,
+        ladders: list[list[tuple[Group, Canvas]]],
+        brightness: float,
+        ports: Sequence[Sequence[Port]],
+        sections: int,
+        given: Given | None = None,
+        levels: list[np.ndarray] | None = None,
+    ) -> Walk:
+        """See `Walk`; dates: how many."""
+        order, positions = self.order(dates), np.zeros((dates, 2), np.int64)
+        if given is not None:
+            positions = registration.positions(given.finest, order.known, order.waves)
+        return Walk(
             self.model,
-            [(len(g.bands), *p.shape) for g, p in ladder],
-            len(dates),
-            self.step,
-            lambda level: [self.ports[section_of(group.factor << level)][t] for t in dates],
-            self.brightness,
-            wanted,
-            known,
-            _levels_beyond(self.sections, group.factor),
-            keeps=_levels_kept(group.factor) if any(self.order.known) else 0,
-            levels=None if self.levels is None else self.levels[k][dates],
-            lends_at=LENT_LEVEL if group.factor == 1 else None,
+            order,
+            ladders,
+            plan.step,
+            brightness,
+            ports,
+            sections,
+            positions,
+            None if given is None else given.wanted,
+            None if given is None else given.hidden,
+            levels,
         )
-        made = walk.run()
-        self.reached[k] = walk.reached
-        if prediction is not None:
-            made[0] = made[0] + overviews.lowered(prediction, walk.reached)
-        for n, t in enumerate(dates):
-            self.pictures[k][t] = [picture[n] for picture in made]
-        if lent is None and walk.lent is not None:
-            lent = Lent(walk.lent, place.before)
-        return walk, lent
+
+    def reader(
+        self,
+        coded: Encoded,
+        shape: tuple[int, int, int, int],
+        dates: Sequence[int] | None,
+    ) -> Reader:
+        """See `Reader`."""
+        return Reader(self, coded, shape, dates)
+
+
+def step_of(quality: float) -> int:
+    """The quantisation step of a quality of 0..100, in 1/16 DN."""
+    return round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
 
 
 def _hidden(ladder: list[tuple[Group, Canvas]], holes: list[np.ndarray]) -> np.ndarray:
@@ -386,7 +300,7 @@ def _hidden(ladder: list[tuple[Group, Canvas]], holes: list[np.ndarray]) -> np.n
     return out
 
 
-def _levels_of(
+def levels_of(
     ladders: Sequence[Sequence[tuple[Group, Canvas]]], levels: np.ndarray | None, size: tuple[int, int]
 ) -> list[np.ndarray] | None:
     if levels is None:
@@ -420,24 +334,22 @@ def _parted(section: bytes, dates: int, name: str) -> list[bytes]:
     return [section[a:b] for a, b in zip(ends, [*ends[1:], len(section)], strict=True)]
 
 
-class _Reader:
+class Reader:
     """Reads the sections of a chunk: at once which bands lie on which grid, then as many scales as wanted."""
 
     def __init__(
         self,
         codec: PyramidCodec,
         coded: Encoded,
-        size: tuple[int, int],
-        bands: int,
-        count: int,
+        shape: tuple[int, int, int, int],
         dates: Sequence[int] | None,
     ) -> None:
-        if not 1 <= len(coded.sections) <= SECTIONS:
-            raise FormatError(f"{codec.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
+        count, bands, *size = shape
+        self.check_sections(codec, coded, count)
         self.dates = list(range(count)) if dates is None else list(dates)
         if not self.dates or not 0 <= min(self.dates) <= max(self.dates) < count:
             raise InputError(f"dates: expected one or more of 0..{count - 1}, got {self.dates}")
-        self._codec, self._coded, self._size, self._count = codec, coded, size, count
+        self._codec, self._coded, self._size, self._count = codec, coded, (size[0], size[1]), count
         self._order = codec.order(count)
         self._coarsest = self._section(0)
         side = Side(self._coarsest[0], codec.model.tables)
@@ -445,6 +357,15 @@ class _Reader:
         self._step, gains = _code_steps(side, None, np.zeros(len(self.groups), int))
         self._brightness = brightness_of(side, None)
         self._gain_of = {g.bands: int(gain) for g, gain in zip(self.groups, gains, strict=True)}
+
+    def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
+        """Refuse another number of sections than a codec writes.
+
+        Raises:
+            FormatError: none, or too many.
+        """
+        if not 1 <= len(coded.sections) <= SECTIONS:
+            raise FormatError(f"{codec.id}: expected {SECTIONS} sections, got {len(coded.sections)}")
 
     def read(self, scale: int) -> list[tuple[Group, Picture]]:
         """All groups of the dates wanted, as far as a picture so many times coarser than the finest grid takes.
@@ -460,43 +381,21 @@ class _Reader:
             )
         ports = [self._coarsest, *map(self._section, range(1, count))]
         ladders = layout.ladders(self.groups, *self._size)
-        levels = _levels_of(ladders, self._coded.levels, self._size)
-        walk = _Walk(
-            self._codec.model,
-            self._order,
-            ladders,
-            self._step,
-            self._brightness,
-            ports,
-            count,
-            np.zeros((self._count, 2), np.int64),
-            levels=levels,
-        )
+        levels = levels_of(ladders, self._coded.levels, self._size)
+        plan = Plan(self._step)
+        walk = self._codec.walk(plan, self._count, ladders, self._brightness, ports, count, levels=levels)
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
             for section in ports:
                 section[t].finish()
             if count == SECTIONS:
-                _compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
-        return _pictures(walk, self.dates, self._gain_of)
+                compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
+        return pictures_of(walk, self.dates, self._gain_of)
 
     def _section(self, number: int) -> list[DecodePort]:
         """The streams of all dates in a section."""
-        parted = _parted(self._coded.sections[number], self._count, self._codec.id)
-        return [DecodePort(stream) for stream in parted]
-
-
-def _pictures(
-    walk: _Walk, dates: Sequence[int], gain_of: Mapping[tuple[int, ...], int]
-) -> list[tuple[Group, Picture]]:
-    """What a walk made of some dates, by group."""
-    found = []
-    for k, ladder in enumerate(walk.ladders):
-        for number, (group, place) in enumerate(ladder):
-            level = max(0, walk.reached[k] - number)
-            made = np.stack([walk.pictures[k][t][number] for t in dates])
-            found.append((group, Picture(_in_dn(made, walk.step, gain_of[group.bands], level), place, level)))
-    return found
+        streams = _parted(self._coded.sections[number], self._count, self._codec.id)
+        return [DecodePort(stream) for stream in streams]
 
 
 def _on_one_grid(
@@ -510,22 +409,6 @@ def _on_one_grid(
         for k, band in enumerate(group.bands):
             out[:, band] = pixels[:, k]
     return out
-
-
-def _levels_beyond(sections: int, factor: int) -> int:
-    """Finest levels of a ladder that begins at a factor, whose details are in none of the first sections."""
-    level = 0
-    while section_of(factor << level) >= sections:
-        level += 1
-    return level
-
-
-def _levels_kept(factor: int) -> int:
-    """Finest levels of a ladder whose pixels are so small that a distance between dates shows in them."""
-    level = 0
-    while factor << level < registration.UNITS:
-        level += 1
-    return level
 
 
 def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
@@ -566,11 +449,6 @@ def _code_steps(side: Side, step: np.ndarray | None, gains: np.ndarray) -> tuple
     return int(read[0]), found
 
 
-def _quantised(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.ndarray:
-    nearest = np.rint(residual).astype(np.int32)
-    return thrifty(nearest, residual, rows, tables, BITS_PER_SQUARED_STEP)  # type: ignore[arg-type]
-
-
 def _on_canvas(x: np.ndarray, place: Canvas) -> np.ndarray:
     """Pixels [T, C, h, w] where their canvas has them; what lies around repeats the border."""
     pad = [(b, s - b - n) for b, s, n in zip(_missing(x, place), place.shape, x.shape[2:], strict=True)]
@@ -583,17 +461,7 @@ def _missing(x: np.ndarray, place: Canvas) -> tuple[int, int]:
     return (0, 0) if x.shape[2:] == place.shape else place.before
 
 
-def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
-    """int32 in 1/64 step, 2**level times block averages -> averages, int32 in 1/64 DN, halves up, within LARGEST_CELL."""
-    out = np.empty(picture.shape, np.int32)
-    for where in np.ndindex(*picture.shape[:2]):  # a picture at a time, which fits the cache
-        exact = np.multiply(picture[where], float(step * GAIN_UNITS), dtype=np.float64)
-        cells = overviews.quotient(exact, (STEP_UNITS * gain) << level)
-        out[where] = cells.clip(-LARGEST_CELL, LARGEST_CELL, out=cells)
-    return out
-
-
-def _compare(expected: int, got: int, date: int, name: str) -> None:
+def compare(expected: int, got: int, date: int, name: str) -> None:
     if expected != got:
         raise DesyncError(
             f"{name}: date {date}: expected pixels of check {expected:08x}, got {got:08x}; bytes or weights differ"

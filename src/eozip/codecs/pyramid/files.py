@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from eozip.codecs.pyramid import context, stages
 from eozip.codecs.pyramid.codec import PyramidCodec
+from eozip.codecs.pyramid.flexible import FlexCodec
 from eozip.codecs.pyramid.references import alone, both_sides
 from eozip.codecs.pyramid.side import ROWS
 from eozip.codecs.pyramid.traverse import Model
@@ -32,7 +33,9 @@ def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
     temporal = config.get("temporal")
     name = full_id or str(config["id"])
     _keep_memory()
-    return PyramidCodec(
+    flexible = config.get("flexible")
+    kind = FlexCodec if isinstance(flexible, list) and name in flexible else PyramidCodec
+    return kind(
         id=name,
         weights_hash=bytes.fromhex(str(config["sha256"])),
         model=model_of(tensors),
@@ -106,8 +109,9 @@ def unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
 
 
 def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, card: str) -> None:
-    """Write weights that `load_codec` reads: of a codec, and if it is a tec-elic of the tec-tt that has the same."""
-    temporal = [codec_id.replace("tec-elic", "tec-tt", 1)] if "tec-elic" in codec_id else []
+    """Write weights that `load_codec` reads: of a codec; if it is a tec-elic, of the tec-tt and flextec that share them."""
+    flexible = [codec_id.replace("tec-elic", "flextec", 1)] if "tec-elic" in codec_id else []
+    temporal = [codec_id.replace("tec-elic", "tec-tt", 1), *flexible] if flexible else []
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors"
@@ -117,6 +121,7 @@ def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, ca
         "id": codec_id,
         "codecs": [codec_id, *temporal],
         "temporal": temporal,
+        "flexible": flexible,
         "sensor": "any",
         "sha256": digest_of(folder),
     }

@@ -74,7 +74,9 @@ def fitted(samples: np.ndarray, step: float) -> Basis:
         step: quantisation step in the same units.
     """
     exact = np.asarray(samples, np.float64)
-    exact = exact - exact.mean(1, keepdims=True)  # means are rounded to steps; what is left of them is no colour
+    exact = exact - exact.mean(
+        1, keepdims=True
+    )  # means are rounded to steps; what is left of them is no colour
     variance, vectors = np.linalg.eigh(exact @ exact.T / max(1, exact.shape[1]))
     variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
     bits = np.ceil(np.log2(np.maximum(np.sqrt(variance), 1e-9) / step * 12))

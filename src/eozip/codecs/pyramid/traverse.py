@@ -31,7 +31,9 @@ from eozip.entropy.range_coder import Port, Tables, code_each
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
-MEAN_UNITS = 16  # of a band's mean, a step: it lies below everything, so that errors of it are those of all pixels
+MEAN_UNITS = (
+    16  # of a band's mean, a step: it lies below everything, so that errors of it are those of all pixels
+)
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 AFTER_DEAD, AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))

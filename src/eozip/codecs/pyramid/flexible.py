@@ -1,0 +1,256 @@
+"""flextec-small: one stream for every rate, which may be cut behind any section; on the weights of tec-elic-small.
+
+    pass 0    three sections as tec-tt-small has them, at a coarse step
+    pass p    three sections more: the same walk at half the step, which narrows what the pass before left open
+
+A date has as many sections as its budget says; none: it is foretold from its references. What a cut leaves out is shown as
+the passes before have it. No section needs a later one, of its own date or of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from eozip.codecs.base import Encoded
+from eozip.codecs.budgets import check_asked, check_stream
+from eozip.codecs.pyramid import layout, overviews
+from eozip.codecs.pyramid.borrowed import Lent, code_prediction
+from eozip.codecs.pyramid.codec import STEP_MAX, PyramidCodec, Reader, compare, step_of
+from eozip.codecs.pyramid.context import FEATURE
+from eozip.codecs.pyramid.intervals import Laws, laws
+from eozip.codecs.pyramid.layers import LayerLadder, State, averaged_states, finer
+from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.overviews import Picture
+from eozip.codecs.pyramid.side import Side
+from eozip.codecs.pyramid.walk import LENT_LEVEL, STEP_UNITS, Given, Plan, Walk, levels_beyond, pictures_of
+from eozip.codecs.scales import SECTIONS, section_of
+from eozip.entropy.range_coder import Port
+from eozip.errors import FormatError, InputError
+from eozip.threads import one_blas_thread
+
+PASSES = 8  # at most
+FIRST_STEP = 2304 * STEP_UNITS  # where budgets are asked for
+_BRIGHTNESS = 5545  # 1000 ln(2) / 2 sixteenths, by which brightness falls from pass to pass
+
+
+@dataclass(frozen=True, eq=False)
+class FlexCodec(PyramidCodec):
+    """A codec of any bands whose streams are sections of rising quality.
+
+    Attributes:
+        asked: sections of each date, in place of a quality; see `encode_budgets`.
+    """
+
+    has_budgets: bool = True
+    asked: tuple[int, ...] = ()
+
+    @property
+    def laws(self) -> Laws:
+        """Tables of intervals."""
+        return laws(self.model.tables)
+
+    @one_blas_thread()
+    def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
+        """As `eozip.codecs.base.BudgetedCodec.encode_budgets`."""
+        check_asked(budgets, len(x), PASSES * SECTIONS, "sections")
+        return replace(self, asked=tuple(budgets)).encode(x, 0.0)
+
+    def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
+        """All sections, or the first few; the budgets of the stream count."""
+        return self.decode_scaled(coded, shape)
+
+    def plan(self, quality: float, dates: int) -> Plan:
+        """Steps that halve down to that of a quality; or from the first one as far as budgets go."""
+        if self.asked:
+            return Plan(FIRST_STEP, max(self.asked), self.asked)
+        step, passes = step_of(quality), 1
+        while step << passes < STEP_MAX * STEP_UNITS:
+            passes += 1
+        return Plan(step << (passes - 1), passes * SECTIONS, (passes * SECTIONS,) * dates)
+
+    def walk(
+        self,
+        plan: Plan,
+        dates: int,
+        ladders: list[list[tuple[Group, Canvas]]],
+        brightness: float,
+        ports: Sequence[Sequence[Port]],
+        sections: int,
+        given: Given | None = None,
+        levels: list[np.ndarray] | None = None,
+    ) -> Walk:
+        """See `FlexWalk`."""
+        if levels is not None:
+            raise InputError(
+                f"level_map: expected none with {self.id}; choose tec-tt-small, or budgets by date"
+            )
+        order = self.order(dates)
+        return FlexWalk(
+            self.model,
+            order,
+            ladders,
+            plan.step,
+            brightness,
+            ports,
+            sections,
+            np.zeros((dates, 2), np.int64),
+            None if given is None else given.wanted,
+            None if given is None else given.hidden,
+            laws=self.laws,
+            budgets=plan.budgets,
+        )
+
+    def reader(self, coded: Encoded, shape: tuple[int, int, int, int], dates: Sequence[int] | None) -> Reader:
+        """See `FlexReader`."""
+        return FlexReader(self, coded, shape, dates)
+
+
+@dataclass
+class FlexWalk(Walk):
+    """All ladders of all dates, pass after pass and in a pass wave after wave; `step` is that of the last pass.
+
+    Attributes:
+        laws: tables of intervals.
+        budgets: sections of each date that are there.
+        states: [ladder][date] what is known of it.
+        predictions: [ladder][date] what another ladder predicts.
+        checks: [date] of its pictures after its last pass.
+    """
+
+    laws: Laws = field(kw_only=True)
+    budgets: Sequence[int] = field(kw_only=True)
+    states: list[dict[int, State]] = field(default_factory=list)
+    predictions: list[dict[int, np.ndarray]] = field(default_factory=list)
+    checks: dict[int, int] = field(default_factory=dict)
+
+    def run(self, dates: Sequence[int]) -> None:
+        """Code or read some dates, and those that they need."""
+        self.pictures, self.states, self.predictions = ([{} for _ in self.ladders] for _ in range(3))
+        self.reached = [0 for _ in self.ladders]
+        needed = self.order.needed(dates)
+        first = self.brightness
+        for number in range(-(-max(self.budgets[t] for t in needed) // SECTIONS)):
+            if number:
+                self._refine()
+            fall = (number * _BRIGHTNESS + 500) // 1000 / FEATURE
+            self.brightness = max(-64 / FEATURE, first - fall)
+            for wave in self.order.waves:
+                self._wave(number, [t for t in wave if t in needed])
+
+    def check(self, date: int) -> int:
+        """Checksum of the pictures after a date's last pass; 0 of a date without sections."""
+        return self.checks.get(date, 0)
+
+    def _refine(self) -> None:
+        """Go over to the units of the next pass.
+
+        Raises:
+            FormatError: a step that no encoder writes.
+        """
+        if self.step % 2:
+            raise FormatError(
+                f"step: expected one that can be halved, got {self.step}; the bytes are damaged"
+            )
+        self.step //= 2
+        for state in (one for states in self.states for one in states.values()):
+            state.refine()
+        for own in self.predictions:
+            own |= {t: finer(prediction) for t, prediction in own.items()}
+        for pictures in self.pictures:
+            pictures |= {t: [finer(one) for one in made] for t, made in pictures.items()}
+
+    def _wave(self, number: int, wave: list[int]) -> None:
+        """Dates that do not need each other; those with as many sections in this pass are walked together."""
+        there = {t: min(SECTIONS, max(0, self.budgets[t] - SECTIONS * number)) for t in wave}
+        for count in sorted({*there.values()} - {0}):
+            some, lent = [t for t in wave if there[t] == count], None
+            for k in range(len(self.ladders)):
+                lent = self._ladder_in(number, k, some, count, lent)
+            for t in some:
+                if self.budgets[t] <= SECTIONS * (number + 1):
+                    self.checks[t] = super().check(t)
+        for t in (t for t in wave if not self.budgets[t]):
+            for k, pictures in enumerate(self.pictures):
+                others = self.order.known[t][:2]
+                made = [pictures[r] for r in others]
+                pictures[t] = [_average(parts) for parts in zip(*made, strict=True)]
+                self.states[k][t] = averaged_states([self.states[k][r] for r in others])
+
+    def _ladder_in(self, number: int, k: int, dates: list[int], count: int, lent: Lent | None) -> Lent | None:
+        """One ladder of some dates in one pass; what it lends to those that follow, or what was lent before."""
+        ladder, states = self.ladders[k], self.states[k]
+        group, place = ladder[0]
+        wanted = self.wanted_of(k, dates)
+        if not number and lent is not None and len(ladder) == 1:
+            goal = None if wanted is None else wanted.groups[0] / (self.step / STEP_UNITS)
+            sides = [Side(self.ports[0][t], self.model.tables) for t in dates]
+            made = code_prediction(sides, lent.at(group, place), goal, len(group.bands))
+            self.predictions[k] |= dict(zip(dates, made, strict=True))
+        prediction = None
+        if dates[0] in self.predictions[k]:
+            prediction = np.stack([self.predictions[k][t] for t in dates])
+            wanted = self.without(wanted, prediction)
+        references = [[states[r].made for r in self.order.known[t]] for t in dates]
+        walk = LayerLadder(
+            self.model,
+            [(len(g.bands), *p.shape) for g, p in ladder],
+            len(dates),
+            self.step,
+            lambda level: [
+                self.ports[SECTIONS * number + section_of(group.factor << level)][t] for t in dates
+            ],
+            self.brightness,
+            wanted,
+            references if references[0] else [],
+            levels_beyond(self.sections, group.factor),
+            lends_at=LENT_LEVEL if group.factor == 1 and not number else None,
+            laws=self.laws,
+            states=[states[t] for t in dates] if number else [],
+            is_there=lambda level: section_of(group.factor << level) < count,
+        )
+        pictures = walk.run()
+        self.reached[k] = walk.reached
+        if prediction is not None:
+            pictures[0] = pictures[0] + overviews.lowered(prediction, walk.reached)
+        for n, t in enumerate(dates):
+            self.pictures[k][t] = [picture[n] for picture in pictures]
+            states[t] = walk.states[n]
+        if lent is None and walk.lent is not None:
+            return Lent(walk.lent, place.before)
+        return lent
+
+
+class FlexReader(Reader):
+    """Reads as many sections as there are."""
+
+    def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
+        """As `eozip.codecs.budgets.check_stream`."""
+        check_stream(coded, dates, PASSES * SECTIONS, "sections")
+        if coded.levels is not None:
+            raise FormatError(f"{codec.id}: a level map, which it does not write; the bytes are damaged")
+
+    def read(self, scale: int) -> list[tuple[Group, Picture]]:
+        """As `Reader.read`; a section that is missing is one that shows nothing."""
+        count, there = section_of(scale) + 1, len(self._coded.sections)
+        ports = [
+            self._coarsest if k == 0 else self._section(k) if k % SECTIONS < count else []
+            for k in range(there)
+        ]
+        plan = Plan(self._step, there, tuple(min(there, budget) for budget in self._coded.budgets))
+        ladders = layout.ladders(self.groups, *self._size)
+        walk = self._codec.walk(plan, self._count, ladders, self._brightness, ports, count)
+        walk.run(self.dates)
+        for t in self._order.needed(self.dates):
+            for section in ports:
+                if section:
+                    section[t].finish()
+            if count == SECTIONS and there >= self._coded.budgets[t]:
+                compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
+        return pictures_of(walk, self.dates, self._gain_of)
+
+
+def _average(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else (parts[0] + parts[1] + 1) >> 1

@@ -1,0 +1,298 @@
+"""One ladder in one pass of a stream of rising quality: as `traverse.Ladder`, but for what the pass before told.
+
+    pass 0     as a codec of one quality codes it, only that a symbol says in which interval a detail lies
+    pass p     the step is half; bases, top cells and intervals are narrowed, planes that were too weak come to life
+
+Levels whose section a date does not have in a pass stay as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eozip.codecs.pyramid import haar
+from eozip.codecs.pyramid.coarseness import Coarse
+from eozip.codecs.pyramid.context import VALUE, half, unpacked
+from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
+from eozip.codecs.pyramid.side import Side, row_of
+from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
+from eozip.codecs.pyramid.traverse import (
+    AFTER_ALIVE,
+    AFTER_DEAD,
+    APEX,
+    CERTAIN,
+    DEAD,
+    SIDE_MAX,
+    SIDE_MIN,
+    Decoded,
+    Ladder,
+    Plane,
+    guess,
+    strengths_of,
+)
+from eozip.entropy.range_coder import Port
+
+AFTER_KNOWN, AFTER_LEAST = row_of(0.3), row_of(0.9)  # strengths that were known, at least or barely
+TOP_SPREAD = 0.8  # of what a pass adds to a top cell, in steps
+
+
+@dataclass(eq=False)
+class State:
+    """What is known of one ladder of one date after a pass, in units of 1/64 of that pass's step.
+
+    Attributes:
+        means: int64 [C].
+        top: int32 [K, h, w].
+        bases: by level.
+        strengths: by level, int32 [K, 3].
+        cells: by level, of both colours, [K, 3, h, half].
+        made: what it tells of other dates.
+    """
+
+    means: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    top: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    bases: dict[int, Basis] = field(default_factory=dict)
+    strengths: dict[int, np.ndarray] = field(default_factory=dict)
+    cells: dict[int, tuple[Known, Known]] = field(default_factory=dict)
+    made: Decoded = field(default_factory=Decoded)
+
+    def refine(self) -> None:
+        """Go over to the units of the next pass."""
+        self.means, self.top = finer(self.means), finer(self.top)
+        for level, strength in self.strengths.items():
+            self.strengths[level] = np.where(strength > DEAD, np.minimum(strength + 2, SIDE_MAX), DEAD)
+        for known in (one for both in self.cells.values() for one in both):
+            known.low, known.high, known.value = finer(known.low), finer(known.high), finer(known.value)
+        self.made = finer_decoded(self.made)
+
+
+def finer(v: np.ndarray) -> np.ndarray:
+    """The same values in units of half the size."""
+    return np.clip(v, -LARGEST // 2, LARGEST // 2) * 2
+
+
+def finer_decoded(made: Decoded) -> Decoded:
+    """The same values in units of half the size."""
+    return Decoded({level: finer(details) for level, details in made.details.items()})
+
+
+@dataclass
+class LayerLadder(Ladder):
+    """A traversal in one pass.
+
+    Attributes:
+        laws: tables of intervals.
+        states: of each date, in this pass's units, changed; empty in pass 0, and then made.
+        is_there: from a level, whether its details are sent in this pass.
+    """
+
+    laws: Laws = field(kw_only=True)
+    states: list[State] = field(default_factory=list)
+    is_there: Callable[[int], bool] = lambda level: True
+    is_first: bool = field(default=False, init=False)
+
+    def run(self) -> list[np.ndarray]:
+        """As `Ladder.run`."""
+        self.is_first = not self.states
+        if self.is_first:
+            self.states = [State() for _ in range(self.dates)]
+        out = super().run()
+        for state, made in zip(self.states, self.made, strict=True):
+            state.made = made
+        return out
+
+    def _code_means(self, sides: Sequence[Side], below: np.ndarray | None, count: int) -> np.ndarray:
+        if self.is_first:
+            found = super()._code_means(sides, below, count)
+            for state, own in zip(self.states, found, strict=True):
+                state.means = own
+        return np.stack([state.means for state in self.states])
+
+    def _bases(self, level: int, samples: np.ndarray | None, count: int) -> list[Basis]:
+        is_there = level == APEX or self.is_there(level)
+        if not self.is_first:
+            return self._finer_bases(level, samples, is_there)
+        if not is_there:  # nothing has been sent of this level
+            return [
+                Basis(np.eye(count, dtype=np.int32) << PRECISION, np.full(count, PRECISION, np.int32))
+            ] * self.dates
+        for t, (state, side) in enumerate(zip(self.states, self._at(level), strict=True)):
+            own = None if samples is None else fitted(samples[t], self._step_dn)
+            state.bases[level] = code_basis(side, own, count)
+        return [state.bases[level] for state in self.states]
+
+    def _finer_bases(self, level: int, samples: np.ndarray | None, is_there: bool) -> list[Basis]:
+        for t, state in enumerate(self.states if is_there else ()):
+            own = None if samples is None else fitted(samples[t], self._step_dn)
+            state.bases[level] = finer_basis(self._at(level)[t], state.bases[level], own)
+        return [state.bases[level] for state in self.states]
+
+    def _code_top(
+        self, sides: Sequence[Side], planes: np.ndarray | None, bases: list[Basis], shape: tuple[int, int]
+    ) -> np.ndarray:
+        if self.is_first:
+            found = super()._code_top(sides, planes, bases, shape)
+            for state, own in zip(self.states, found, strict=True):
+                state.top = own
+        else:
+            for t, (state, basis, side) in enumerate(zip(self.states, bases, sides, strict=True)):
+                there = np.flatnonzero(basis.present)
+                before = state.top[there]
+                sent = None if planes is None else np.rint(planes[t, there] - before / VALUE).astype(np.int32)
+                read = side.integers(sent, before.size, TOP_SPREAD).reshape(before.shape)
+                cells = before + VALUE * read.clip(-LARGEST // VALUE, LARGEST // VALUE)
+                state.top[there] = np.clip(cells, -LARGEST, LARGEST)
+        return np.stack([state.top for state in self.states])
+
+    def _details(
+        self,
+        level: int,
+        below: np.ndarray,
+        parents: np.ndarray | None,
+        wanted: np.ndarray | None,
+        bases: list[Basis],
+        shape: tuple[int, int],
+    ) -> np.ndarray:
+        count = len(bases[0].bits)
+        if self.is_first:
+            for state in self.states:
+                state.cells[level] = _nothing(count, shape)
+        if self.is_there(level):
+            return super()._details(level, below, parents, wanted, bases, shape)
+        if not self.is_first:
+            self._sides[count] = np.stack([state.strengths[level] for state in self.states])
+        width = haar.half(shape[1])
+        return np.stack(
+            [unpacked(*(known.value for known in state.cells[level]), width) for state in self.states]
+        )
+
+    def _code_strengths(
+        self,
+        level: int,
+        wanted: np.ndarray | None,
+        present: np.ndarray,
+        coded: np.ndarray,
+        coarse: Coarse | None,
+    ) -> np.ndarray:
+        if self.is_first:
+            out = super()._code_strengths(level, wanted, present, coded, coarse)
+            for state, own in zip(self.states, out, strict=True):
+                state.strengths[level] = own
+            return out
+        exists = present[:, :, None] & coded.any((1, 2))
+        known = np.stack([state.strengths[level] for state in self.states])
+        was = known > DEAD
+        before = self._sides.get(present.shape[1])
+        before = np.full(exists.shape, 2, np.int32) if before is None else before
+        rows = np.where(before <= DEAD, AFTER_DEAD, AFTER_ALIVE)
+        rows[was] = np.where(known == SIDE_MIN + 2, AFTER_LEAST, AFTER_KNOWN)[was]
+        sent = None
+        if wanted is not None:
+            found = strengths_of(wanted, coded, exists)
+            found[was] = np.maximum(found, SIDE_MIN)[was]
+            sent = found - np.stack([_expected(known, found, before, k) for k in range(3)], 2)
+        out = np.full(exists.shape, DEAD, np.int32)
+        for t, side in enumerate(self._at(level)):
+            symbols = None if sent is None else sent[t][exists[t]]
+            out[t][exists[t]] = side.rows(symbols, rows[t][exists[t]].astype(np.uint8))
+        for k in range(3):
+            whole = _expected(known, out, before, k) + out[:, :, k]
+            held = np.clip(whole, np.where(was[:, :, k], SIDE_MIN, DEAD), SIDE_MAX)
+            out[:, :, k] = np.where(exists[:, :, k], held, DEAD)
+        self._sides[present.shape[1]] = out
+        for state, own in zip(self.states, out, strict=True):
+            state.strengths[level] = own
+        return out
+
+    def _symbols(
+        self,
+        plane: Plane,
+        color: int,
+        mean: np.ndarray,
+        rows: np.ndarray,
+        here: np.ndarray,
+        wanted: np.ndarray | None,
+        units: np.ndarray | None,
+    ) -> np.ndarray:
+        known = [self.states[t].cells[plane.level][color] for t in plane.dates]
+        own = Known(*(np.stack([getattr(one, name)[plane.number] for one in known]) for name in FIELDS))
+        goal = None if wanted is None else wanted * VALUE
+        ports = [self.ports_at(plane.level)[t] for t in plane.dates]
+        self._narrow(ports, own, mean.astype(np.int32), rows, here, goal)
+        for n, one in enumerate(known):
+            for name in FIELDS:
+                getattr(one, name)[plane.number] = getattr(own, name)[n]
+        return own.value
+
+    def _narrow(
+        self,
+        ports: Sequence[Port],
+        known: Known,
+        mean: np.ndarray,
+        rows: np.ndarray,
+        here: np.ndarray,
+        wanted: np.ndarray | None,
+    ) -> None:
+        """Narrow details [N, 3, h, half] in place, those of each date through its port; `here`: which of them exist."""
+        work = Narrowing(self.laws, self.model.tables, ports, mean[0].size)
+        fresh = here & ~known.seen
+        known.value[fresh] = mean[fresh]
+        masks = fresh & (rows >= CERTAIN), known.seen & here
+        for is_seen, mask in enumerate(masks):
+            at = np.flatnonzero(mask)
+            place = Place(at, mean.ravel()[at].astype(np.int64), rows.ravel()[at])
+            goal = None if wanted is None else wanted.ravel()[at]
+            found = work.narrowed(place, known, goal) if is_seen else work.begun(place, goal)
+            for name in FIELDS:
+                getattr(known, name)[mask] = getattr(found, name)
+
+
+def _nothing(planes: int, shape: tuple[int, int]) -> tuple[Known, Known]:
+    size = (planes, 3, haar.half(shape[0]), half(haar.half(shape[1])))
+    kinds = (np.int32, np.int32, bool, bool, np.int32)
+    first, second = (Known(*(np.zeros(size, kind) for kind in kinds)) for _ in range(2))
+    return first, second
+
+
+def _expected(known: np.ndarray, found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
+    """What the strength of orientation k is likely to be: what it was, or as in the first pass."""
+    return np.where(known[:, :, k] > DEAD, known[:, :, k], guess(found, before, k))
+
+
+def finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
+    """Send or read a basis of more bits, and of columns that were absent, as what it adds.
+
+    Args:
+        side: where to.
+        before: of the pass before.
+        own: what to send, of the same samples at the finer step; None: read it.
+    """
+    there, count = before.present, len(before.bits)
+    bits = np.where(there, np.minimum(before.bits + 1, PRECISION), 0).astype(np.int64)
+    for mask, spread in ((there, 0.4), (~there, 1.2)):
+        sent = None if own is None else (np.maximum(own.bits, before.bits) - bits)[mask]
+        bits[mask] += side.integers(sent, int(mask.sum()), spread)
+    bits = np.clip(bits, before.bits, PRECISION)
+    columns = np.flatnonzero(bits)
+    unit, shift = 1 << bits[columns], PRECISION - bits[columns]
+    more = 1 << (bits - before.bits)[columns]
+    spreads = np.where(there[columns], 0.3 * more, 0.35 * unit)
+    rows = np.array([row_of(spread) for spread in spreads.tolist()], np.uint8).repeat(count)
+    old = before.vectors[:, columns] >> shift
+    sent = None
+    if own is not None and own.exact is not None:
+        sent = (np.rint(own.exact[:, columns] * unit).astype(np.int64) - old).T
+    read = side.rows(sent, rows).reshape(-1, count).T
+    vectors = np.zeros((count, count), np.int32)
+    vectors[:, columns] = np.clip(old + read, -unit, unit) << shift
+    return Basis(vectors, bits.astype(np.int32))
+
+
+def averaged_states(states: Sequence[State]) -> State:
+    """What is expected of a date of which nothing is sent: what its references have between them."""
+    first, last = states[0].made, states[-1].made
+    details = {level: (own + last.details[level] + 1) >> 1 for level, own in first.details.items()}
+    return State(made=Decoded(details))
