@@ -11,11 +11,13 @@ import numpy as np
 from eozip import hub
 from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.codec import PyramidCodec
+from eozip.codecs.pyramid.flexible import FlexCodec
 from eozip.codecs.pyramid.grids import Grid
 from eozip.codecs.pyramid.references import alone, both_sides
 
 CODEC = "tec-elic-small-any-v1"
 SERIES = "tec-tt-small-any-v1"
+FLEXIBLE = "flextec-small-any-v1"
 FAST = "tec-fp-small-any-v1"
 BILINEAR, NEAREST, CUBIC = range(3)
 
@@ -59,8 +61,8 @@ def season(shape: tuple[int, ...], grids: Mapping[int, Grid], seed: int = 0) -> 
 
 
 def shipped_tensors(name: str = CODEC) -> dict[str, np.ndarray]:
-    """Weights as they come with the package; two codecs have the same."""
-    return files.read_folder(hub.shipped_path(CODEC if name == SERIES else name))[1]
+    """Weights as they come with the package; three codecs have the same."""
+    return files.read_folder(hub.shipped_path(CODEC if name in (SERIES, FLEXIBLE) else name))[1]
 
 
 def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.ndarray]:
@@ -75,9 +77,10 @@ def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.nda
 
 
 def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:
-    """One of the two codecs with any weights."""
-    order = both_sides if name == SERIES else alone
-    return PyramidCodec(name, bytes(8), files.model_of(dict(tensors)), order)
+    """One of the codecs with any weights."""
+    order = alone if name == CODEC else both_sides
+    kind = FlexCodec if name == FLEXIBLE else PyramidCodec
+    return kind(name, bytes(8), files.model_of(dict(tensors)), order)
 
 
 def with_holes(dn: np.ndarray, nodata: int) -> np.ndarray:
@@ -127,4 +130,17 @@ def goldens() -> dict[str, Golden]:
             SERIES,
         ),
         f"{SERIES}-row": Golden(season((9, 2, 1, 40), {}, 8), {"quality": 50.0}, SERIES),
+    }
+
+
+def flexible_goldens() -> dict[str, Golden]:
+    """Those of passes, by the name of their file."""
+    tens, sixty = Grid(BILINEAR, 2, 1, 1), Grid(CUBIC, 6, 1, 5)
+    grids = {0: sixty, 2: tens, 4: tens}
+    negative = season((4, 3, 21, 33), {}, 9).astype(np.int16) - np.int16(2000)
+    return {
+        FLEXIBLE: Golden(season((3, 5, 26, 34), grids, 6), {"quality": 62.0}, FLEXIBLE),
+        f"{FLEXIBLE}-budgets": Golden(
+            with_holes(negative, -9999), {"budgets": (8, 0, 5, 12), "nodata": -9999}, FLEXIBLE
+        ),
     }

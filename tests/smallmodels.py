@@ -14,8 +14,6 @@ import torch
 from eozip.codecs.small.image_codec import SmallCodec
 from eozip.codecs.small.image_model import SmallImageModel
 from eozip.codecs.small.networks import SmallConfig
-from eozip.codecs.small.progressive_codec import FlexCodec
-from eozip.codecs.small.progressive_files import load_flex, save_flex
 from eozip.codecs.small.series_codec import SeriesCodec
 from eozip.codecs.small.series_model import SeriesModel
 from eozip.codecs.small.weight_files import load_small, save_small
@@ -37,7 +35,7 @@ TINY = {
 }
 KINDS = {"tec-elic-tiny": "context", "tec-fp-tiny": "linear"}
 NOISE = 0.02
-FOUR_GROUPS = (3, 4, 5, 6)  # what flextec-small's planes name
+FOUR_GROUPS = (3, 4, 5, 6)
 
 
 def scene(frames: int, height: int, width: int, seed: int = 0, bands: int = 12) -> np.ndarray:
@@ -131,10 +129,3 @@ def tiny_series_codec(
 ) -> SeriesCodec:
     save_small(folder, tiny_series_model(groups, noise), "tec-tt-tiny-s2l2a-v1", "s2-l2a", "a card")
     return load_small(folder)
-
-
-def tiny_flex_codec(folder: Path, noise: float = NOISE) -> FlexCodec:
-    """Writes the networks to folder / "base" and the tables of intervals to folder / "flex"."""
-    tiny_series_codec(folder / "base", FOUR_GROUPS, noise)
-    save_flex(folder / "flex", "flextec-tiny-s2l2a-v1", folder / "base", "a card")
-    return load_flex(folder / "flex")

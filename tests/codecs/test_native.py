@@ -29,7 +29,7 @@ from eozip.codecs.small.native_grid import (
 from eozip.entropy.logistic_tables import logistic_tables
 from eozip.entropy.range_coder import DecodePort, EncodePort
 from eozip.errors import EozipError, FormatError
-from smallmodels import gridless, scene, tiny_codec, tiny_flex_codec, tiny_series_codec
+from smallmodels import gridless, scene, tiny_codec, tiny_series_codec
 
 TABLES = logistic_tables()
 GROUPS = groups_of("s2-l2a", 12)
@@ -269,11 +269,10 @@ def codecs(tmp_path_factory):
     return {
         "image": tiny_codec("tec-elic-tiny", tmp_path_factory.mktemp("image")),
         "series": tiny_series_codec(tmp_path_factory.mktemp("series")),
-        "flex": tiny_flex_codec(tmp_path_factory.mktemp("flex")),
     }
 
 
-@pytest.mark.parametrize("kind", ["image", "series", "flex"])
+@pytest.mark.parametrize("kind", ["image", "series"])
 def test_codecs_gain_by_it(codecs, kind):
     """Fewer errors in the bands that have grids, none more in the others, for a few bytes."""
     codec, x = codecs[kind], interpolated([Grid(BILINEAR, 2, 0, 1), Grid(BILINEAR, 6, 4, 3)]).numpy()

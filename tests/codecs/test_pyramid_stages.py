@@ -317,9 +317,9 @@ def test_a_command_that_needs_torch_names_the_extra(tmp_path):
 
 def test_a_codec_that_needs_torch_says_so_by_name():
     done = _fresh(
-        "import sys; sys.modules['torch'] = None\nimport eozip\neozip.load('flextec-small-s2l2a-v1')"
+        "import sys; sys.modules['torch'] = None\nimport eozip\neozip.load('tec-tt-small-s2l2a-v1')"
     )
-    assert "flextec-small-s2l2a-v1: needs torch" in done.stderr
+    assert "tec-tt-small-s2l2a-v1: needs torch" in done.stderr
     assert CODEC in done.stderr
 
 

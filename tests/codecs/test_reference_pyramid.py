@@ -154,7 +154,7 @@ def test_groups_on_their_own_grids(pair, reduce):
 @pytest.mark.parametrize("name", [f"{CODEC}-odd", f"{SERIES}-row", f"{SERIES}-odd"])
 def test_damaged_bytes_give_the_same_pixels_or_both_refuse(shipped, monkeypatch, name):
     """Checks aside: what wild symbols lead to is specified, too."""
-    monkeypatch.setattr("eozip.codecs.pyramid.codec._compare", lambda *_: None)
+    monkeypatch.setattr("eozip.codecs.pyramid.codec.compare", lambda *_: None)
     monkeypatch.setattr(pyramid, "frame_check", lambda _: 0)
     chunk, rng = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes()), np.random.default_rng(5)
     both, dates = Pair(shipped, chunk.header.codec), chunk.header.shape[0]
@@ -180,6 +180,6 @@ def wild_symbols(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.n
 
 def test_symbols_beyond_all_that_pictures_hold(wild_pair, monkeypatch):
     """Sums of the fit stay exact and every clip is where the page has it: nothing else comes back so for all dates."""
-    monkeypatch.setattr("eozip.codecs.pyramid.codec._quantised", wild_symbols)
+    monkeypatch.setattr("eozip.codecs.pyramid.walk.quantised", wild_symbols)
     chunk = wild_pair.chunk_of(drawn("noise", (5, 3, 18, 23), 1), 60)
     assert np.array_equal(wild_pair.page(chunk), wild_pair.package(chunk))

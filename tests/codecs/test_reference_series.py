@@ -1,9 +1,8 @@
-"""The second decoder, in numpy integers after docs/exact.md, finds the latents of tec-tt-small and flextec-small too."""
+"""The second decoder, in numpy integers after docs/exact.md, finds the latents of tec-tt-small too."""
 
 from __future__ import annotations
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -19,15 +18,13 @@ from eozip.bitstream import Chunk, Header
 from eozip.codecs import skip_mask
 from eozip.codecs.base import Encoded
 from eozip.codecs.small.image_codec import PortCode
-from eozip.codecs.small.progressive_codec import FlexCodec
-from eozip.codecs.small.progressive_files import load_flex
 from eozip.codecs.small.series_codec import SeriesCodec
 from eozip.codecs.small.series_walk import PAST
 from eozip.codecs.small.weight_files import load_small
 from eozip.entropy.fixed_point import ExactArithmetic
 from eozip.entropy.range_coder import DecodePort
-from reference import flex, model, series, small
-from smallmodels import FOUR_GROUPS, series_scene, tiny_flex_codec, tiny_series_codec
+from reference import model, series, small
+from smallmodels import FOUR_GROUPS, series_scene, tiny_series_codec
 from test_reference import Given
 
 TESTS = Path(__file__).parents[1]
@@ -54,11 +51,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def codec(folder):
     return tiny_series_codec(folder / "series", FOUR_GROUPS)
-
-
-@pytest.fixture(scope="module")
-def flex_codec(folder):
-    return tiny_flex_codec(folder)
 
 
 def chunk_of(codec: SeriesCodec, coded: Encoded, shape: tuple[int, ...], quality: float) -> Chunk:
@@ -93,21 +85,6 @@ def agree(
         _, y_hat = codec.traverse(DecodePort(coded.sections[0]), t, size, None, None, coded.skip)
     y = np.concatenate([date.y_hat for date in decoded])
     assert np.array_equal(y, in_units(y_hat))
-    return y
-
-
-def agree_flex(
-    codec: FlexCodec, folder: Path, coded: Encoded, shape: tuple[int, ...], monkeypatch
-) -> np.ndarray:
-    """As `agree`, for the last plane."""
-    kept, pixels = [], FlexCodec.pixels
-    monkeypatch.setattr(
-        FlexCodec, "pixels", lambda self, y_hat, *rest: kept.append(y_hat) or pixels(self, y_hat, *rest)
-    )
-    codec.decode(coded, shape, 0)
-    chunk = chunk_of(codec, coded, shape, 100)
-    y = flex.decode(flex.read_flex(folder, chunk), chunk)
-    assert np.array_equal(y, in_units(kept[0]))
     return y
 
 
@@ -157,13 +134,6 @@ def test_golden_series(name):
     folder, chunk = hub.shipped_path(name), golden(name)
     coded = Encoded(chunk.sections, chunk.header.checks)
     agree(load_small(folder), folder, coded, chunk.header.shape, chunk.header.quality)
-
-
-@pytest.mark.parametrize("name", shipped("small-flex"))
-def test_golden_planes(name, monkeypatch):
-    folder, chunk = hub.shipped_path(name), golden(name)
-    coded = Encoded(chunk.sections, chunk.header.checks, chunk.header.budgets)
-    agree_flex(load_flex(folder), folder, coded, chunk.header.shape, monkeypatch)
 
 
 def torch_walk(codec: SeriesCodec, carrier: torch.dtype, port: Given, dates: int) -> np.ndarray:
@@ -228,70 +198,25 @@ def test_quotients_are_rounded_to_even_as_floats_round_them():
             )
 
 
-# --- flextec-small ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("budgets", [(12, 12, 12), (6, 0, 12), (4, 7, 1)])
-def test_the_reference_decodes_planes(flex_codec, folder, budgets, monkeypatch):
-    x = series_scene(3, 50, 40)
-    coded = flex_codec.encode_budgets(x, budgets)
-    assert agree_flex(flex_codec, folder / "flex", coded, x.shape, monkeypatch).any()
-
-
-@pytest.mark.parametrize("name", shipped("small-flex"))
-def test_shipped_flexible_codecs(name, monkeypatch):
-    folder = hub.shipped_path(name)
-    codec, x = load_flex(folder), series_scene(2, 64, 64)
-    agree_flex(codec, folder, codec.encode(x, 100), x.shape, monkeypatch)
-
-
-def test_another_check_byte_is_noticed(flex_codec, folder):
-    x = series_scene(2, 32, 32)
-    coded = flex_codec.encode_budgets(x, (2, 2))
-    chunk = chunk_of(flex_codec, coded, x.shape, 100)
-    right = flex.read_flex(folder / "flex", chunk)
-    shares = right.shares.copy()
-    shares[len(shares) // 2 :] += 2**12
-    with pytest.raises(ValueError, match=r"checks: expected|section: "):
-        flex.decode(replace(right, shares=shares), chunk)
-
-
-def test_other_weights_are_refused(flex_codec, folder):
-    x = series_scene(1, 32, 32)
-    chunk = chunk_of(flex_codec, flex_codec.encode_budgets(x, (1,)), x.shape, 100)
-    path = folder / "flex" / "config.json"
-    assert json.loads(path.read_text())["base"] == "base"
-    other = replace(chunk, header=replace(chunk.header, weights_hash=b"8 others"))
-    with pytest.raises(ValueError, match="hash"):
-        flex.read_flex(folder / "flex", other)
-
-
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 from eozip import bitstream
-from reference import flex, model, series
+from reference import model, series
 folder = Path(sys.argv[1])
 chunk = bitstream.unpack((folder / "series.bin").read_bytes())
 print(len(series.decode(model.read_model(folder / "series", chunk), chunk)))
-chunk = bitstream.unpack((folder / "flex.bin").read_bytes())
-print(len(flex.decode(flex.read_flex(folder / "flex", chunk), chunk)))
 assert "torch" not in sys.modules
 """
 
 
-def test_the_reference_needs_no_torch(codec, flex_codec, folder):
+def test_the_reference_needs_no_torch(codec, folder):
     x = series_scene(2, 32, 32)
-    for name, own, coded in (
-        ("series", codec, codec.encode(x, 60)),
-        ("flex", flex_codec, flex_codec.encode_budgets(x, (3, 3))),
-    ):
-        header = chunk_of(own, coded, x.shape, 60).header
-        (folder / f"{name}.bin").write_bytes(
-            bitstream.pack(bitstream.Chunk(header, b"", b"", coded.sections))
-        )
+    coded = codec.encode(x, 60)
+    header = chunk_of(codec, coded, x.shape, 60).header
+    (folder / "series.bin").write_bytes(bitstream.pack(bitstream.Chunk(header, b"", b"", coded.sections)))
     path = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["2", "2"]
+    assert done.stdout.split() == ["2"]

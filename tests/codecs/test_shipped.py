@@ -14,7 +14,7 @@ import torch
 import eozip
 from eozip import hub
 from eozip.codecs import registry
-from eozip.codecs.small import image_codec, progressive_codec
+from eozip.codecs.small import image_codec
 from eozip.codecs.small.image_model import SmallImageModel
 from eozip.codecs.small.native_grid import Grid, Group, projected
 from eozip.codecs.small.weight_files import trained_tensors
@@ -58,8 +58,7 @@ def groups_of_codec(codec) -> tuple[Group, ...]:
 def test_golden_streams_name_their_grids(name, monkeypatch):
     """Both groups are on their grids, and what is on none was left out."""
     named = []
-    for module in (image_codec, progressive_codec):
-        monkeypatch.setattr(module, "put_on_grids", lambda _, placings: named.extend(placings))
+    monkeypatch.setattr(image_codec, "put_on_grids", lambda _, placings: named.extend(placings))
     eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
     assert [placing.grid for placing in named] == [Grid(0, 2, 1, 1), Grid(0, 6, 1, 5)]
     assert [(~placing.kept).nonzero().tolist() for placing in named] == [[[1, 0]]] * 2

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from skimage import metrics as skimage_metrics
 
-from eozip.codecs.small.progressive_codec import sections_of
 from eozip.errors import InputError
 from eozip_lab.evaluate import baselines, summary
 from eozip_lab.evaluate.baselines.eozip_bounded import ERROR
@@ -251,12 +250,6 @@ def test_codecs_of_a_sensor_come_with_the_default_first_and_promises_last():
     assert found[-3:] == ["lossless", "max-error", "target-psnr"]
     of_any = ["tec-tt-small", "tec-elic-small", "tec-fp-small"]
     assert default_codecs("landsat") == [*of_any, "lossless", "max-error", "target-psnr"]
-
-
-def test_a_codec_of_few_rates_is_measured_once_at_each():
-    (flexible,) = methods(["flextec-small"], [], "s2-l2a")
-    assert 5 < len(flexible.sweep) == len({sections_of(quality) for quality in flexible.sweep}) <= 12
-    assert methods(["tec-tt-small"], [], "s2-l2a", [10.0, 20.0])[0].sweep == (10.0, 20.0)
 
 
 # --- crops ---

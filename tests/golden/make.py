@@ -2,7 +2,7 @@
 
 python tests/golden/make.py [BEGINNING ...]     # those whose names begin so are made again
 
-After other weights of the pyramid codecs: python tests/golden/make.py tec-{elic,tt,fp}-small-any
+After other weights of the pyramid codecs: python tests/golden/make.py {tec-{elic,tt,fp},flextec}-small-any
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def main(again: Sequence[str]) -> None:
     for name in GRIDDED:
         sensor, dn = REGISTRY.get(name).sensor, golden_scene(name)
         write_learned(name, dn, partial(eozip.encode, dn, codec=name, quality=62, sensor=sensor))
-    for name, made in pyramidscenes.goldens().items():
+    learned = pyramidscenes.goldens() | pyramidscenes.flexible_goldens()
+    for name, made in learned.items():
         write_learned(name, made.dn, made.encoded)
     with registered(), registered(Known()):
         write_bounded("near-lossless-v1", "lossless", 20)

@@ -27,7 +27,7 @@ def series() -> np.ndarray:
     return np.stack([scene(rng, 2, 40), scene(rng, 2, 40)])
 
 
-@pytest.fixture(scope="module", params=[*KINDS, "tec-fp-small-s2l2a-v1", "flextec-small"])
+@pytest.fixture(scope="module", params=[*KINDS, "tec-fp-small-s2l2a-v1"])
 def codec(request, tmp_path_factory):
     if request.param not in KINDS:
         return registry.get(registry.resolve(request.param))

@@ -63,7 +63,7 @@ def test_stacks_are_mirrored_to_larger_chunks(speed):
 @pytest.mark.filterwarnings("ignore")
 def test_it_measures_series_and_flexible_codecs_too(speed, tmp_path, monkeypatch):
     arguments = ["--sizes", "32", "--threads", "1", "--repeats", "1", "--data", str(tmp_path)]
-    arguments += ["--codecs", "tec-tt-small-s2l2a-v1", "flextec-small", "--out", str(tmp_path)]
+    arguments += ["--codecs", "tec-tt-small-s2l2a-v1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["speed.py", *arguments])
     speed["main"]()
     found = json.loads((tmp_path / "speed.json").read_text())

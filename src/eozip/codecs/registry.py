@@ -36,7 +36,6 @@ Loader = Callable[[], Codec]
 LOADERS = {
     "pyramid": "eozip.codecs.pyramid.files:load_codec",
     "small-image": "eozip.codecs.small.weight_files:load_codec",
-    "small-flex": "eozip.codecs.small.progressive_files:load_codec",
 }
 
 BY_NUMPY = ("pyramid",)  # kinds that need no torch

@@ -16,7 +16,6 @@ from eozip_lab.evaluate.baselines import terracodec
 from eozip_lab.evaluate.baselines.eozip_bounded import PROMISES
 
 CODEC, _BASELINE = "codec", "baseline"
-_SECTIONED = "flextec-small"
 _LIBRARIES = ("imagecodecs", "av", "terracodec")  # whose versions decide a baseline's bytes
 
 
@@ -115,17 +114,8 @@ def library_versions() -> str:
 
 def _codec(name: str, sensor: str, qualities: Sequence[float] | None) -> Method:
     made, asked = baselines.own(name, sensor), tuple(sorted(set(qualities or baselines.QUALITIES)))
-    sweep = baselines.sweep_of(name) if name in PROMISES else _distinct(name, asked)
+    sweep = baselines.sweep_of(name) if name in PROMISES else asked
     return Method(name, CODEC, made.settings, baselines.setting_of(name), sweep)
-
-
-def _distinct(name: str, qualities: tuple[float, ...]) -> tuple[float, ...]:
-    """Without qualities that give the same bytes as a lower one: flextec-small has as many rates as sections."""
-    if not name.startswith(_SECTIONED):
-        return qualities
-    from eozip.codecs.small.progressive_codec import sections_of
-
-    return tuple({sections_of(quality): quality for quality in reversed(qualities)}.values())[::-1]
 
 
 def _baseline(name: str, every: int) -> Method:

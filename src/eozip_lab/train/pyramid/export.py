@@ -95,8 +95,7 @@ def fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
 
 def _step(quality: float) -> int:
     """As `PyramidCodec` has it, in 1/16 DN."""
-    ratio = codecs.STEP_MAX / codecs.STEP_MIN
-    return round(codecs.STEP_UNITS * codecs.STEP_MIN * ratio ** ((100 - quality) / 100))
+    return codecs.step_of(quality)
 
 
 def write(folder: Path, average: Mapping[str, Tensor], found: Pool, recipe: Recipe, card: str) -> None:
