@@ -1,4 +1,4 @@
-"""CUDA picks the same table rows and symbols as the CPU. `make test-gpu`; writes results/exact-gpu.json."""
+"""CUDA picks the same rows, symbols and pixels as the CPU. `make test-gpu` writes results/exact-gpu.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import eozip
 import vectors
 from eozip import hub
 from eozip.codecs.small.linear_entropy import Step
@@ -19,6 +20,8 @@ from eozip.codecs.terracodec.exact_tokens import exact_tokens
 from eozip.entropy.fixed_point import ExactArithmetic, FunctionTables, carrier_for
 from eozip.entropy.range_coder import DecodePort
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
+from golden_decode import GOLDEN
+from pyramidscenes import goldens
 from test_golden_everywhere import LEARNED, golden_chunk, image_codec, latent_size
 from test_tec_tt import fitting_weights
 
@@ -93,6 +96,15 @@ def test_golden_chunks(name, compared):
     right, got = walked(name, here, torch.float32), walked(name, there, carrier_for(there))
     compared.append(Compared(name, len(right), int((right != got).sum())))
     assert np.array_equal(right, got)
+
+
+@pytest.mark.parametrize("name", list(goldens()))
+def test_golden_pixels(name, compared):
+    """Pyramid codecs decode on the CPU whatever device is there; their pixels are those of the committed streams."""
+    here = np.load(GOLDEN / f"{name}.npz")["decoded"]
+    got = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    compared.append(Compared(f"{name}, pixels", here.size, int((here != got).sum())))
+    assert np.array_equal(here, got)
 
 
 @pytest.mark.parametrize("tf32", [False, True])
