@@ -128,7 +128,9 @@ class FlexWalk(Walk):
 
     def run(self, dates: Sequence[int]) -> None:
         """Code or read some dates, and those that they need."""
-        self.pictures, self.states, self.predictions = ([{} for _ in self.ladders] for _ in range(3))
+        self.pictures = [{} for _ in self.ladders]
+        self.states = [{} for _ in self.ladders]
+        self.predictions = [{} for _ in self.ladders]
         self.reached = [0 for _ in self.ladders]
         needed = self.order.needed(dates)
         first = self.brightness

@@ -165,9 +165,8 @@ class LayerLadder(Ladder):
         if not self.is_first:
             self._sides[count] = np.stack([state.strengths[level] for state in self.states])
         width = haar.half(shape[1])
-        return np.stack(
-            [unpacked(*(known.value for known in state.cells[level]), width) for state in self.states]
-        )
+        known = [[cells.value for cells in state.cells[level]] for state in self.states]
+        return np.stack([unpacked(first, second, width) for first, second in known])
 
     def _code_strengths(
         self,
