@@ -108,6 +108,14 @@ def test_results_of_other_tasks_stay(found: Path, data: Path, tmp_path: Path) ->
     assert {task["name"] for task in document(tmp_path)["tasks"]} == {"clouds", "change"}
 
 
+def test_tasks_that_nobody_ran_are_named(found: Path) -> None:
+    alone = document(found) | {"skipped": []}
+    text = report.text(alone)
+    assert "## Not run yet" in text
+    assert "--tasks 'clouds,water" in text
+    assert "Not run yet" not in (found / "tasks.md").read_text()
+
+
 def test_a_foreign_file_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     (tmp_path / "tasks.json").write_text('{"mine": 1}')
     plan = tasks.Plan((data,), ("change",), (70.0,), ("tec-elic-small",), ("klt+jpeg2000",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from eozip_lab.tasks.table import TASKS
 BEGIN = "<!-- tasks: written by eozip evaluate-tasks, do not edit -->"
 END = "<!-- end of tasks -->"
 _FOLDER = "tasks"
+_MUCH = 0.9  # of what original pixels give: less is told among what hurts
 
 
 def write(found: Found, out: Path) -> Path:
@@ -85,11 +86,27 @@ def _in_order(document: dict[str, Any]) -> dict[str, Any]:
 def text(document: Mapping[str, Any]) -> str:
     """All of tasks.md."""
     parts = ["# What compression does to the work that follows\n", _preface(document), short(document)]
-    parts += ["## Where it hurts and where it helps\n", *_verdicts(document)]
+    parts += ["## Where it hurts and where it helps\n", "".join(_verdicts(document, document["qualities"]))]
     parts += [_section(task, document["pictures"]) for task in document["tasks"]]
     if document["skipped"]:
         parts += ["## Left out\n", *(f"- {s['task']}: {s['why']}\n" for s in document["skipped"])]
+    parts += _missing(document)
     return "\n".join(parts)
+
+
+def _absent(document: Mapping[str, Any]) -> list[str]:
+    """The tasks that no run into this folder did."""
+    done = {task["name"] for task in document["tasks"]} | {one["task"] for one in document["skipped"]}
+    return [task.name for task in TASKS if task.name not in done]
+
+
+def _missing(document: Mapping[str, Any]) -> list[str]:
+    absent = _absent(document)
+    if not absent:
+        return []
+    return [
+        f"## Not run yet\n\n{', '.join(absent)}: `eozip evaluate-tasks ... --tasks '{','.join(absent)}'` adds them.\n"
+    ]
 
 
 def _preface(document: Mapping[str, Any]) -> str:
@@ -116,7 +133,9 @@ def short(document: Mapping[str, Any]) -> str:
         "difference",
     ]
     lines = sorted(_headlines(document), key=lambda line: -line[0])
-    return markdown(head, [cells for _, cells in lines]) + "\n"
+    told = "".join(_verdicts(document, document["qualities"][-1:]))
+    told += f"- Not run yet: {', '.join(_absent(document))}\n" if _absent(document) else ""
+    return markdown(head, [cells for _, cells in lines]) + ("\n" + told if told else "")
 
 
 def _headlines(document: Mapping[str, Any]) -> Iterator[tuple[float, list[str]]]:
@@ -138,11 +157,12 @@ def _headlines(document: Mapping[str, Any]) -> Iterator[tuple[float, list[str]]]
                 f"{_score(theirs, measure)} (`{against['baseline']}`)",
                 _score(against["difference"], measure, signed=True),
             ]
-            yield _harm(mine["value"], whole) / max(_harm(theirs["value"], whole), 1e-9), cells
+            yield _missed(mine["value"], measure) / max(_missed(theirs["value"], measure), 1e-9), cells
 
 
-def _harm(value: float | None, whole: float | None) -> float:
-    return abs((value or 0.0) - (whole or 0.0))
+def _missed(value: float | None, measure: Mapping[str, Any]) -> float:
+    """How far from perfect."""
+    return 1 - (value or 0.0) if measure["more"] else value or 0.0
 
 
 def _ours(task: Mapping[str, Any], quality: float, rows: Mapping[Any, Any]) -> Mapping[str, Any] | None:
@@ -155,14 +175,16 @@ def _by_key(task: Mapping[str, Any]) -> dict[tuple[str, float | None], Mapping[s
     return {(row["method"], row["quality"]): row for row in task["rows"]}
 
 
-def _verdicts(document: Mapping[str, Any]) -> Iterator[str]:
+def _verdicts(document: Mapping[str, Any], qualities: Sequence[float]) -> Iterator[str]:
     """Sentences from intervals alone: behind a baseline, behind the originals, ahead of the originals."""
     for task in document["tasks"]:
         for measure in task["measures"]:
-            yield from _verdict(task, measure, document["qualities"])
+            yield from _verdict(task, measure, qualities)
 
 
-def _verdict(task: Mapping[str, Any], measure: Mapping[str, Any], qualities: list[float]) -> Iterator[str]:
+def _verdict(
+    task: Mapping[str, Any], measure: Mapping[str, Any], qualities: Sequence[float]
+) -> Iterator[str]:
     rows = _by_key(task)
     better = 1 if measure["more"] else -1
     for quality in qualities:
@@ -173,6 +195,9 @@ def _verdict(task: Mapping[str, Any], measure: Mapping[str, Any], qualities: lis
         gap = ours.get("over_best", {}).get(measure["name"])
         if gap and _sure(gap["difference"], -better):
             yield f"- **Behind `{gap['baseline']}`**: {where}: {_score(gap['difference'], measure, signed=True)}\n"
+        left = ours["scores"][measure["name"]]
+        if not measure["truth"] and measure["more"] and left["high"] is not None and left["high"] < _MUCH:
+            yield f"- Hurts: {where}: {_score(left, measure)} of what original pixels give\n"
         change = ours.get("over_original", {}).get(measure["name"])
         if change and _sure(change, -better):
             yield f"- Hurts: {where}: {_score(change, measure, signed=True)} against original pixels\n"
