@@ -32,7 +32,24 @@ def golden_codecs() -> tuple[str, ...]:
 
 
 def golden(name: str) -> Path:
-    return GOLDEN / f"{name}.bin"
+    """The file of a golden chunk: its bytes, or all golden chunks of one pyramid codec with their pixels."""
+    own = GOLDEN / f"{name}.bin"
+    return own if own.exists() else GOLDEN / f"{name.partition('-v1')[0]}-v1.npz"
+
+
+def golden_blob(name: str) -> bytes:
+    """Bytes of a golden chunk."""
+    path = golden(name)
+    return path.read_bytes() if path.suffix == ".bin" else np.load(path)[f"{name} blob"].tobytes()
+
+
+def stored_pixels(name: str) -> dict[str, np.ndarray]:
+    """Pixels of a golden chunk, `dn` before and `decoded` after coding."""
+    path = golden(name)
+    if path.suffix == ".bin":
+        return dict(np.load(path.with_suffix(".npz")))
+    held = np.load(path)
+    return {part: held[f"{name} {part}"] for part in ("dn", "decoded")}
 
 
 @contextmanager
@@ -65,7 +82,7 @@ def witness() -> Iterator[hashlib._Hash]:
 def decoded(name: str) -> tuple[str, np.ndarray]:
     """Digest of all that decided the symbols, and pixels."""
     with witness() as digest:
-        pixels = eozip.decode(golden(name).read_bytes())
+        pixels = eozip.decode(golden_blob(name))
     return digest.hexdigest(), pixels
 
 

@@ -19,7 +19,7 @@ from eozip.codecs.pyramid.flexible import PASSES, FlexCodec
 from eozip.codecs.pyramid.intervals import laws
 from eozip.codecs.scales import SECTIONS
 from eozip.errors import DesyncError, EozipError, FormatError, InputError
-from golden_decode import GOLDEN
+from golden_decode import golden_blob, stored_pixels
 from pyramidscenes import (
     BILINEAR,
     CUBIC,
@@ -70,7 +70,7 @@ def wild_pair() -> Pair:
 
 
 def stored(name: str) -> Chunk:
-    return bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes())
+    return bitstream.unpack(golden_blob(name))
 
 
 def error(a: np.ndarray, b: np.ndarray) -> float:
@@ -83,7 +83,7 @@ def error(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_streams_at_every_cut(pair, name):
     chunk = stored(name)
-    pixels = np.load(GOLDEN / f"{name}.npz")["decoded"].astype(int)
+    pixels = stored_pixels(name)["decoded"].astype(int)
     for there in range(1, len(chunk.sections) + 1):
         decoded = pair.agree(replace(chunk, sections=chunk.sections[:there]))
     exact = pixels == chunk.header.nodata

@@ -26,7 +26,16 @@ from eozip.codecs.small.image_codec import SmallCodec
 from eozip.entropy.fixed_point import WEIGHT
 from eozip.entropy.range_coder import DecodePort, EstimatePort, Port
 from eozip.errors import FormatError, WeightsError
-from golden_decode import decoded, golden, golden_codecs, lay_out, networks, witness
+from golden_decode import (
+    decoded,
+    golden,
+    golden_blob,
+    golden_codecs,
+    lay_out,
+    networks,
+    stored_pixels,
+    witness,
+)
 from reference import model, small
 from smallmodels import scene
 
@@ -54,7 +63,7 @@ def usual():
 
 
 def stored(name: str) -> np.ndarray:
-    return np.load(golden(name).with_suffix(".npz"))["decoded"].astype(int)
+    return stored_pixels(name)["decoded"].astype(int)
 
 
 def holds(name: str, got: tuple[str, np.ndarray], usual: dict[str, tuple[str, np.ndarray]]) -> bool:
@@ -119,7 +128,7 @@ def image_codec(name: str) -> SmallCodec:
 
 
 def golden_chunk(name: str) -> Chunk:
-    return bitstream.unpack(golden(name).read_bytes())
+    return bitstream.unpack(golden_blob(name))
 
 
 def latent_size(header: Header) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import files, grids, haar
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.errors import EozipError
-from golden_decode import GOLDEN
+from golden_decode import golden_blob, stored_pixels
 from pyramidscenes import BILINEAR, CODEC, CUBIC, NEAREST, cube, goldens, texture, with_holes
 
 NAMES = tuple(goldens())
@@ -171,8 +171,8 @@ def test_the_integer_transform_is_the_inverse_of_the_float_one(height, width, se
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_pixels(name):
-    stored = np.load(GOLDEN / f"{name}.npz")
-    decoded = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    stored = stored_pixels(name)
+    decoded = eozip.decode(golden_blob(name))
     assert np.array_equal(decoded, stored["decoded"])
     assert np.array_equal(stored["dn"], goldens()[name].dn)
 
@@ -208,7 +208,7 @@ def test_the_sums_of_shipped_weights_stay_exact():
 
 @pytest.fixture(scope="module")
 def blob() -> bytes:
-    return (GOLDEN / f"{CODEC}-odd.bin").read_bytes()
+    return golden_blob(f"{CODEC}-odd")
 
 
 def tried(codec: PyramidCodec, sections: tuple[bytes, ...], shape: tuple[int, ...]) -> None:
@@ -244,7 +244,7 @@ def damaged(rng: np.random.Generator, sections: tuple[bytes, ...]) -> tuple[byte
 
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_sections(unchecked, name):
-    chunk, rng = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes()), np.random.default_rng(0)
+    chunk, rng = bitstream.unpack(golden_blob(name)), np.random.default_rng(0)
     for _ in range(12):
         tried(unchecked, damaged(rng, chunk.sections), chunk.header.shape)
 
@@ -279,7 +279,7 @@ def test_damaged_bytes_take_no_more_memory_than_pixels(unchecked, blob):
 @pytest.mark.slow
 def test_a_long_run_of_damaged_bytes(unchecked):
     rng = np.random.default_rng(2)
-    chunks = [bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes()) for name in NAMES]
+    chunks = [bitstream.unpack(golden_blob(name)) for name in NAMES]
     for _ in range(1500):
         chunk = chunks[rng.integers(len(chunks))]
         shape = chunk.header.shape if rng.random() < 0.7 else tuple(rng.integers(1, (4, 9, 40, 40)).tolist())

@@ -26,7 +26,7 @@ from eozip.codecs.pyramid import references
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.references import MOST, both_sides
 from eozip.errors import DesyncError, EozipError, FormatError, InputError
-from golden_decode import GOLDEN
+from golden_decode import golden_blob, stored_pixels
 from pyramidscenes import (
     CODEC,
     SERIES,
@@ -297,7 +297,7 @@ def test_any_dates_read_alone_are_those_of_the_whole(wild_codec, shape, seed, re
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dates_one_by_one_are_the_golden_pixels(name):
-    blob, stored = (GOLDEN / f"{name}.bin").read_bytes(), np.load(GOLDEN / f"{name}.npz")
+    blob, stored = golden_blob(name), stored_pixels(name)
     for date in range(len(stored["dn"])):
         assert np.array_equal(eozip.decode(blob, dates=[date])[0], stored["decoded"][date])
 
@@ -371,7 +371,7 @@ def digest(path: str | Path) -> str:
     """Of the pixels of all golden streams, and of a season's under wild weights."""
     found = hashlib.sha256()
     for name in goldens():
-        found.update(eozip.decode((GOLDEN / f"{name}.bin").read_bytes()).tobytes())
+        found.update(eozip.decode(golden_blob(name)).tobytes())
     kept = np.load(path)
     coded = Encoded(
         tuple(kept[f"arr_{k}"].tobytes() for k in range(3)), tuple(map(int, kept["checks"].tolist()))
@@ -470,7 +470,7 @@ def tried(codec: PyramidCodec, sections: tuple[bytes, ...], shape: tuple[int, ..
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_sections_of_dates(unchecked, name):
-    chunk, rng = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes()), np.random.default_rng(0)
+    chunk, rng = bitstream.unpack(golden_blob(name)), np.random.default_rng(0)
     for _ in range(12):
         tried(unchecked, damaged(rng, chunk.sections), chunk.header.shape)
 

@@ -23,8 +23,8 @@ from eozip.codecs.pyramid.stages import NumpyStage
 from eozip.errors import WeightsError
 from eozip.hub.shipped import shipped_path
 from eozip.threads import one_blas_thread
+from golden_decode import golden_blob, stored_pixels
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CODEC = "tec-elic-small-any-v1"
 SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]
 
@@ -198,8 +198,8 @@ def test_golden_streams_by_numpy_and_by_the_kernel(stage_of, name, monkeypatch):
     parts = [{k[2:]: v for k, v in stored.items() if k.startswith(f"{level}.")} for level in range(3)]
     model = replace(codec.model, stages=[stage_of(part, codec.model.functions) for part in parts])
     monkeypatch.setitem(vars(codec), "model", model)
-    found = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
-    assert np.array_equal(found, np.load(GOLDEN / f"{name}.npz")["decoded"])
+    found = eozip.decode(golden_blob(name))
+    assert np.array_equal(found, stored_pixels(name)["decoded"])
 
 
 @pytest.mark.parametrize("name", ["window", "trunk", "known", "neighbours", "second1", "out0_bias"])

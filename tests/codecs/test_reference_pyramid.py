@@ -13,7 +13,7 @@ from eozip.codecs.pyramid import grids
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.entropy.range_coder import DecodePort
 from eozip.errors import EozipError, FormatError
-from golden_decode import GOLDEN
+from golden_decode import golden_blob, stored_pixels
 from pyramidscenes import (
     BILINEAR,
     CODEC,
@@ -72,11 +72,11 @@ def wild_pair(request, shipped) -> Pair:
 
 @pytest.mark.parametrize("name", list(goldens()))
 def test_golden_streams(name):
-    chunk = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes())
+    chunk = bitstream.unpack(golden_blob(name))
     both = Pair(shipped_tensors(chunk.header.codec), chunk.header.codec)
     decoded = both.page(chunk)
     assert np.array_equal(decoded, both.package(chunk))
-    stored, dn = (np.load(GOLDEN / f"{name}.npz")[part].astype(int) for part in ("decoded", "dn"))
+    stored, dn = (stored_pixels(name)[part].astype(int) for part in ("decoded", "dn"))
     exact = (stored == chunk.header.nodata) | (dn > 20000)
     assert np.array_equal(decoded[~exact], stored[~exact])
 
@@ -156,7 +156,7 @@ def test_damaged_bytes_give_the_same_pixels_or_both_refuse(shipped, monkeypatch,
     """Checks aside: what wild symbols lead to is specified, too."""
     monkeypatch.setattr("eozip.codecs.pyramid.codec.compare", lambda *_: None)
     monkeypatch.setattr(pyramid, "frame_check", lambda _: 0)
-    chunk, rng = bitstream.unpack((GOLDEN / f"{name}.bin").read_bytes()), np.random.default_rng(5)
+    chunk, rng = bitstream.unpack(golden_blob(name)), np.random.default_rng(5)
     both, dates = Pair(shipped, chunk.header.codec), chunk.header.shape[0]
     header = Header(both.codec.id, "int16", chunk.header.shape, 50.0, bytes(8), checks=(0,) * dates)
     for _ in range(20):

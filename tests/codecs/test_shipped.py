@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +18,9 @@ from eozip.codecs.small.image_model import SmallImageModel
 from eozip.codecs.small.native_grid import Grid, Group, projected
 from eozip.codecs.small.weight_files import trained_tensors
 from eozip.entropy.logistic_tables import logistic_tables
+from golden_decode import golden_blob, stored_pixels
 from smallmodels import scene, unfitted
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINED = [name for name in hub.shipped() if hub.read_config(hub.shipped_path(name))["kind"] == "small-image"]
 SMALL = [
     name for name in TRAINED if name in registry.names()
@@ -59,7 +58,7 @@ def test_golden_streams_name_their_grids(name, monkeypatch):
     """Both groups are on their grids, and what is on none was left out."""
     named = []
     monkeypatch.setattr(image_codec, "put_on_grids", lambda _, placings: named.extend(placings))
-    eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    eozip.decode(golden_blob(name))
     assert [placing.grid for placing in named] == [Grid(0, 2, 1, 1), Grid(0, 6, 1, 5)]
     assert [(~placing.kept).nonzero().tolist() for placing in named] == [[[1, 0]]] * 2
 
@@ -130,8 +129,8 @@ def test_quality_spans_its_range_monotonically(name):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_golden_streams_decode_for_ever(name):
-    stored = np.load(GOLDEN / f"{name}.npz")["decoded"]
-    decoded = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    stored = stored_pixels(name)["decoded"]
+    decoded = eozip.decode(golden_blob(name))
     assert decoded.dtype == stored.dtype
     assert np.abs(decoded.astype(int) - stored.astype(int)).max() <= 1
 

@@ -8,7 +8,7 @@ After other weights of the pyramid codecs: python tests/golden/make.py {tec-{eli
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,20 @@ def write_learned(name: str, dn: np.ndarray, blob: Callable[[], bytes]) -> None:
         np.savez_compressed(HERE / f"{name}.npz", dn=dn, decoded=decoded)
 
 
+def write_pyramid(codec: str, chunks: Mapping[str, pyramidscenes.Golden]) -> None:
+    """All golden chunks of one pyramid codec, with their pixels before and after, in one file."""
+    path = HERE / f"{codec}.npz"
+    if path.exists():
+        return
+    table = {}
+    for name, made in chunks.items():
+        blob = made.encoded()
+        table |= {f"{name} blob": np.frombuffer(blob, np.uint8), f"{name} dn": made.dn}
+        table[f"{name} decoded"] = eozip.decode(blob)
+    np.savez_compressed(path, **table)
+    print(f"{path.name}: {len(chunks)} chunks")
+
+
 def main(again: Sequence[str]) -> None:
     for path in [
         p for p in HERE.iterdir() if p.suffix in (".bin", ".npz") and p.name.startswith(tuple(again))
@@ -74,8 +88,8 @@ def main(again: Sequence[str]) -> None:
         sensor, dn = REGISTRY.get(name).sensor, golden_scene(name)
         write_learned(name, dn, partial(eozip.encode, dn, codec=name, quality=62, sensor=sensor))
     learned = pyramidscenes.goldens() | pyramidscenes.flexible_goldens()
-    for name, made in learned.items():
-        write_learned(name, made.dn, made.encoded)
+    for codec in dict.fromkeys(made.codec for made in learned.values()):
+        write_pyramid(codec, {name: made for name, made in learned.items() if made.codec == codec})
     with registered(), registered(Known()):
         write_bounded("near-lossless-v1", "lossless", 20)
         write_bounded("residual-v1", KNOWN, 100)
