@@ -94,7 +94,7 @@ class Country:
         samples = 4 * pixels + 6 * pixels // 4 + 2 * pixels // 36
         scenes = self.tiles * self.dates
         shards = self.tiles * -(-self.dates // 4) * math.ceil(46 / 8) ** 2
-        puts, gets = 2 * shards + 30 * self.tiles, 3 * shards
+        puts, gets = 4 * shards + 30 * self.tiles, 3 * shards  # a shard, its record, two stored levels
         return {
             "scenes": scenes,
             "raw_terabytes": 2e-12 * samples * scenes,

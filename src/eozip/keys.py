@@ -34,6 +34,7 @@ _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<rest>.*)")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _READ_ONLY = ("http", "https")
 _PACKAGES |= dict.fromkeys(_READ_ONLY, "aiohttp")
+_FROM_THE_END = ("s3", "s3a", "gs", "gcs", "memory", *_READ_ONLY)  # whose ranges may be counted from the end
 TRIES = 7
 """How often a request is made: with pauses of up to 0.2, 0.4, ... 6.4 seconds between them."""
 _PAUSE = 0.2
@@ -41,7 +42,8 @@ _FOLDER_TRIES = 100  # of writing into a folder that others remove whenever it i
 _GAP = 1 << 16  # bytes between two ranges that are cheaper to read than another request
 _FOR_A_MOMENT = re.compile(
     r"429|\b50[0234]\b|SlowDown|Slow ?Down|TooManyRequests|ServiceUnavailable|Service Unavailable|InternalError|"
-    r"Throttl|RequestTimeout|ServerBusy|reached max retries|timed out|Connection (?:reset|closed|aborted)",
+    r"Throttl|RequestTimeout|ServerBusy|reached max retries|timed out|Connection (?:reset|closed|aborted)|"
+    r"Server disconnected",
     re.IGNORECASE,
 )
 _SKEWED = re.compile("RequestTimeTooSkewed|RequestExpired", re.IGNORECASE)
@@ -252,11 +254,13 @@ class RemoteKeys:
     """Objects below a URL.
 
     Attributes:
-        where: the URL.
+        where: the URL; also one of several parts, such as zip::s3://bucket/a.zip, for reading.
+        options: for fsspec.
         requests: how many were made, those that were tried again counted once.
     """
 
     where: Place
+    options: Mapping[str, Any] = field(default_factory=dict)
     requests: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -267,7 +271,7 @@ class RemoteKeys:
         scheme = str(self.where).partition("://")[0]
         try:
             # listings that are kept grow old: others write here too
-            return fsspec.core.url_to_fs(str(self.where), use_listings_cache=False)
+            return fsspec.core.url_to_fs(str(self.where), **{"use_listings_cache": False, **self.options})
         except ImportError as error:
             package = _PACKAGES.get(scheme, "")
             extra = f" (pip install {package})" if package else ""
@@ -300,9 +304,12 @@ class RemoteKeys:
         return data[start:stop] if len(data) > stop - start else data
 
     def tail(self, key: str, count: int) -> bytes | None:
-        """The last bytes of a key; None where there is none."""
-        data = self._found(lambda fs: fs.cat_file(self._path(key), start=-count), key, reading=True)
-        return data if data is None else data[-count:]
+        """The last bytes of a key; None where there is none. One request where the store takes ranges from the end."""
+        if str(self.where).partition("://")[0] in _FROM_THE_END:
+            data = self._found(lambda fs: fs.cat_file(self._path(key), start=-count), key, reading=True)
+            return data if data is None else data[-count:]  # some servers know no ranges
+        size = self.size(key)
+        return None if size is None else self.read(key, max(0, size - count), size)
 
     def ranges(self, key: str, wanted: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
         """A reader of ranges that are fetched at once: those that lie close together by one request."""
@@ -317,7 +324,7 @@ class RemoteKeys:
         return read
 
     def size(self, key: str) -> int | None:
-        """Bytes of a key; None where there is none."""
+        """Bytes of a key, of the URL itself where it is ""; None where there is none."""
         return self._found(lambda fs: int(fs.info(self._path(key))["size"]), key, reading=True)
 
     def sizes(self, below: str = "") -> dict[str, int]:
@@ -375,7 +382,7 @@ class RemoteKeys:
                 return ask(fs)
             except _refusals() as error:
                 known = _known(error)
-                if known is not None:
+                if known is not None and (reading or isinstance(known, FileExistsError)):
                     raise known from error
                 if attempt == TRIES - 1 or not _is_momentary(error):
                     raise self._named(error, key, reading) from error
@@ -391,7 +398,7 @@ class RemoteKeys:
             )
         elif isinstance(error, PermissionError) or _RIGHTS.search(text):
             advice = f"the store gives no right to {what} there: check the credentials, and the policy of the bucket"
-        elif _NO_BUCKET.search(text):
+        elif _NO_BUCKET.search(text) or (not reading and isinstance(error, FileNotFoundError)):
             advice = "there is no such bucket; make it first"
         elif _is_momentary(error):
             advice = f"the store did not answer in {TRIES} tries; run again later"

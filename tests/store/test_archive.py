@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,26 @@ def test_a_run_that_dies_is_continued_to_the_same_bytes(archive, tmp_path, monke
     assert read_status(tmp_path / "out").state == "stopped"
     report = archive(paths, tmp_path / "out")
     assert report.ok
+    assert stored(tmp_path / "out") == stored(tmp_path / "whole")
+    assert beside(tmp_path / "out") == beside(tmp_path / "whole")
+
+
+def test_what_jobs_left_is_removed_where_a_run_died_at_the_end_of_a_store(archive, tmp_path, monkeypatch):
+    paths = write_items(tmp_path / "in")
+    archive(paths, tmp_path / "whole")
+    remove = eozip.keys.LocalKeys.remove
+
+    def dying(self, keys):
+        if any("/jobs/" in key for key in keys):
+            remove(self, keys[:1])
+            raise OutputError("killed")
+        remove(self, keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eozip.keys.LocalKeys, "remove", dying)
+        with pytest.raises(OutputError, match="killed"):
+            archive(paths, tmp_path / "out")
+    assert archive(paths, tmp_path / "out").ok
     assert stored(tmp_path / "out") == stored(tmp_path / "whole")
     assert beside(tmp_path / "out") == beside(tmp_path / "whole")
 
@@ -372,3 +393,39 @@ def test_items_of_a_stac_collection_stand_for_themselves(archive, tmp_path):
     report = eozip.archive(str(tmp_path / "search.json"), tmp_path / "out", codec="lossless", gop=2)
     assert list(report.failed) == ["search.json#item-1"]
     assert report.done == 2
+
+
+def test_the_grid_of_a_store_counts_and_not_that_of_most_new_items(archive, tmp_path):
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",), dates=DATES[:2])
+    archive(paths[:1], tmp_path / "out")
+    other = write_items(tmp_path / "other", tiles=("31TCJ",), dates=DATES[2:5], size=(20, 30))
+    report = archive([*paths, *other], tmp_path / "out")
+    assert sorted(report.failed) == sorted(map(str, other))
+    assert describe(tmp_path / "out" / "31TCJ.zarr").grid.shape[0] == 2
+
+
+@pytest.mark.parametrize("below", ["file", "proc"])
+def test_a_place_where_nothing_can_be_made_is_named(archive, tmp_path, below):
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",), dates=DATES[:1])
+    (tmp_path / "file").write_bytes(b"")
+    out = tmp_path / "file" / "out" if below == "file" else Path("/proc/eozip/out")
+    with pytest.raises(OutputError, match="expected a folder"):
+        archive(paths, out)
+
+
+def test_a_layer_that_breaks_while_others_are_coded_sets_its_item_aside(archive, tmp_path, monkeypatch):
+    dates = ("20220126T101311", "20220131T101311")
+    for k, date in enumerate(dates):
+        Safe(made(k), date=date).write(tmp_path / "in")
+    scl = next(path for path in (tmp_path / "in").rglob("*SCL*20m.jp2") if dates[0] in path.as_posix())
+    put = eozip.keys.LocalKeys.put
+
+    def breaking(self, key, data):
+        if "/jobs/" in key:  # the bands are coded, layers are read by the client at the end
+            scl.write_bytes(scl.read_bytes()[:200])
+        put(self, key, data)
+
+    monkeypatch.setattr(eozip.keys.LocalKeys, "put", breaking)
+    report = eozip.archive(str(tmp_path / "in"), tmp_path / "out", codec="lossless", gop=2)
+    assert [dates[0] in name for name in report.failed] == [True]
+    assert describe(tmp_path / "out" / "32TQM.zarr").grid.shape[0] == 1

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from archivefiles import DATES, write_items
+from eozip import keys
 from eozip.keys import RemoteKeys, RemotePath
 from objectstore import BUCKET, s3_server
 
 pytestmark = pytest.mark.slow
 
 MOMENTS = int(os.environ.get("EOZIP_KILLS", "20"))  # of each kind
-SHORT_LEASE = "import eozip.keys as k; k.LEASE = 1.0; k._PAUSE = 0.02; "
+FORKS = multiprocessing.get_context("forkserver")
+PRELOADED = ["eozip.cli.archive", "eozip.archive.run", "eozip.archive.work", "distributed", "s3fs"]
+PRELOADED += ["distributed.cli.dask_scheduler", "distributed.cli.dask_worker"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,7 @@ def server():
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "5s")
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        FORKS.set_forkserver_preload(PRELOADED)
         yield found
 
 
@@ -40,16 +44,69 @@ def items(tmp_path_factory):
     return write_items(tmp_path_factory.mktemp("items"), dates=DATES[:5], size=(40, 44))
 
 
-def client(items, out: str, scheduler: str) -> subprocess.Popen:
+class Child:
+    """A process of a fork server that has imported everything: what is killed here lives for seconds, imports included.
+
+    Args:
+        run: what it does, with `call` as its command line.
+        call: arguments.
+        folder: where it works, and where its output goes.
+    """
+
+    def __init__(self, run: Callable[[], object], call: list[str], folder: Path) -> None:
+        self._files = [Path(tempfile.mkstemp(dir=folder, prefix=name)[1]) for name in ("out-", "err-")]
+        self._process = FORKS.Process(target=_child, args=(run, call, folder, dict(os.environ), self._files))
+        self._process.start()
+
+    def kill(self) -> None:
+        """By SIGKILL."""
+        self._process.kill()
+
+    def wait(self, seconds: float = 600) -> int:
+        """Until it has ended; its exit code."""
+        self._process.join(seconds)
+        assert self._process.exitcode is not None, "it goes on for ever"
+        return self._process.exitcode
+
+    def told(self) -> list[str]:
+        """Its output, and its errors."""
+        return [file.read_text() for file in self._files]
+
+
+def _child(
+    run: Callable[[], object], call: list[str], folder: Path, environment: dict[str, str], files: list[Path]
+) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY), number)
+    keys.LEASE, keys._PAUSE = 1.0, 0.02
+    sys.argv = ["eozip", *call]
+    run()
+
+
+def _archive() -> None:
+    from eozip.cli import main
+
+    main()
+
+
+def _scheduler() -> None:
+    from distributed.cli.dask_scheduler import main
+
+    main()
+
+
+def _worker() -> None:
+    from distributed.cli.dask_worker import main
+
+    main()
+
+
+def client(items, out: str, scheduler: str, folder: Path) -> Child:
     """`eozip archive`, its lease short."""
-    code = SHORT_LEASE + "from eozip.cli import main; main()"
     options = ["--codec", "lossless", "--chunk", "16", "--gop", "2", "--scheduler", scheduler, "--json"]
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "archive", *map(str, items), out, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Child(_archive, ["archive", *map(str, items), out, *options], folder)
 
 
 class Cluster:
@@ -57,15 +114,14 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
-        self.workers: list[subprocess.Popen] = []
+        self.workers: list[Child] = []
         self.start()
 
     def start(self) -> None:
         self.count += 1
         file = self.folder / f"scheduler-{self.count}.json"
-        self.scheduler = self._run(
-            "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"
-        )
+        options = ["--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
+        self.scheduler = Child(_scheduler, options, self.folder)
         while not file.exists():
             time.sleep(0.05)
         self.address = json.loads(file.read_text())["address"]
@@ -74,12 +130,8 @@ class Cluster:
             self.add_worker()
 
     def add_worker(self) -> None:
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "10")
-        self.workers.append(self._run("distributed.cli.dask_worker", self.address, *options))
-
-    def _run(self, module: str, *options: str) -> subprocess.Popen:
-        call = [sys.executable, "-m", module, *options]
-        return subprocess.Popen(call, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "10"]
+        self.workers.append(Child(_worker, [self.address, *options], self.folder))
 
     def stop(self) -> None:
         for process in (*self.workers, self.scheduler):
@@ -103,9 +155,10 @@ def beside(url: str) -> list[str]:
     return [key for key in RemoteKeys(RemotePath(url)).sizes() if key.startswith(".eozip-archive")]
 
 
-def finished(process: subprocess.Popen, code: int = 0) -> dict:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
+def finished(process: Child, code: int = 0) -> dict:
+    got = process.wait()
+    out, err = process.told()
+    assert got == code, err
     return json.loads(out)
 
 
@@ -113,15 +166,15 @@ def finished(process: subprocess.Popen, code: int = 0) -> dict:
 def undisturbed(server, items, cluster):
     """What a run gives that nobody disturbs, and how many requests it makes."""
     server.forget()
-    finished(client(items, f"s3://{BUCKET}/undisturbed", cluster.address))
+    finished(client(items, f"s3://{BUCKET}/undisturbed", cluster.address, cluster.folder))
     return stores(f"s3://{BUCKET}/undisturbed"), beside(f"s3://{BUCKET}/undisturbed"), len(server.requests)
 
 
 @contextmanager
-def killing(server, process: subprocess.Popen, at: int) -> Iterator[None]:
+def killing(server, process: Child, at: int) -> Iterator[None]:
     """Kills a process as the server hears its n-th request from here on."""
     server.forget()
-    server.at = at, lambda: process.send_signal(signal.SIGKILL)
+    server.at = at, process.kill
     try:
         yield
     finally:
@@ -136,10 +189,10 @@ def moments(kind: str) -> list[int]:
 def test_a_killed_client(server, items, cluster, undisturbed, moment):
     want, want_beside, count = undisturbed
     url = f"s3://{BUCKET}/client-{moment}"
-    process = client(items, url, cluster.address)
+    process = client(items, url, cluster.address, cluster.folder)
     with killing(server, process, 1 + moment % count):
-        process.communicate(timeout=300)
-    finished(client(items, url, cluster.address))
+        process.wait()
+    finished(client(items, url, cluster.address, cluster.folder))
     assert stores(url) == want
     assert beside(url) == want_beside
 
@@ -148,7 +201,7 @@ def test_a_killed_client(server, items, cluster, undisturbed, moment):
 def test_a_killed_worker(server, items, cluster, undisturbed, moment):
     want, want_beside, count = undisturbed
     url = f"s3://{BUCKET}/worker-{moment}"
-    process = client(items, url, cluster.address)
+    process = client(items, url, cluster.address, cluster.folder)
     victim = cluster.workers.pop(0)
     with killing(server, victim, 1 + moment % count):
         assert finished(process)["failed"] == {}
@@ -163,17 +216,17 @@ def test_a_killed_worker(server, items, cluster, undisturbed, moment):
 def test_a_killed_scheduler(server, items, cluster, undisturbed, moment):
     want, want_beside, count = undisturbed
     url = f"s3://{BUCKET}/scheduler-{moment}"
-    process = client(items, url, cluster.address)
+    process = client(items, url, cluster.address, cluster.folder)
     try:
         with killing(server, cluster.scheduler, 1 + moment % count):
-            _, err = process.communicate(timeout=300)
+            code = process.wait()
     finally:
         cluster.stop()
         cluster.start()
-    if process.returncode:
-        assert process.returncode == 1
-        assert "run again" in err
-    finished(client(items, url, cluster.address))
+    if code:
+        assert code == 1
+        assert "run again" in process.told()[1]
+    finished(client(items, url, cluster.address, cluster.folder))
     assert stores(url) == want
     assert beside(url) == want_beside
 
@@ -182,7 +235,7 @@ def test_a_tenth_of_refusals(server, items, cluster, undisturbed):
     url = f"s3://{BUCKET}/refused"
     server.refused, before = 0.1, server.refusals
     try:
-        assert finished(client(items, url, cluster.address))["failed"] == {}
+        assert finished(client(items, url, cluster.address, cluster.folder))["failed"] == {}
     finally:
         server.refused = 0.0
     assert server.refusals > before
@@ -194,6 +247,6 @@ def test_forty_items_of_which_two_are_bad(server, cluster, tmp_path):
     items = write_items(tmp_path / "in", dates=dates, size=(16, 16))
     items[7].write_bytes(items[7].read_bytes()[:3000])
     items[25].write_bytes(b"no raster")
-    report = finished(client(items, f"s3://{BUCKET}/forty", cluster.address), code=4)
+    report = finished(client(items, f"s3://{BUCKET}/forty", cluster.address, cluster.folder), code=4)
     assert sorted(report["failed"]) == sorted(map(str, (items[7], items[25])))
     assert (report["done"], report["stores"]) == (38, ["31TCJ.zarr", "33UUP.zarr"])

@@ -192,6 +192,7 @@ def test_floats_are_coded_on_the_lattice_asked_for(archive, tmp_path):
         {"target_psnr": -1},
         {"codec": "no-such-codec"},
         {"sensor": "no-such-sensor"},
+        {"sensor": "my.toml"},
         {"codec": "tec-elic-small", "budgets": [3]},
         {"mask": "clouds.tif"},
         {"mask": "scl:3,8@clouds.tif"},

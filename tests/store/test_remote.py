@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import eozip
 import eozip.keys
 from eozip.cli import cli
-from eozip.errors import InputError, OutputError
+from eozip.errors import FormatError, InputError, OutputError
 from eozip.keys import RemoteKeys, RemotePath, coalesced, leased, place
 from eozip.raster import open_scene
 from eozip.store import describe, verify_store
@@ -220,3 +220,48 @@ def test_a_missing_package_is_named(url, package):
     except ImportError:
         with pytest.raises(InputError, match=rf"{package}.*pip install"):
             describe(url)
+
+
+def test_a_zip_file_on_an_object_store_is_read_by_ranges(server, paths, tmp_path):
+    make_store(paths, tmp_path / "a.zarr.zip")
+    RemoteKeys(RemotePath(server.url)).put("a.zarr.zip", (tmp_path / "a.zarr.zip").read_bytes())
+    server.forget()
+    found = describe(f"{server.url}/a.zarr.zip")
+    assert len(server.requests) <= 5
+    window = slice(0, 3), slice(3, 40), slice(2, 41)
+    here = read_pixels(describe(tmp_path / "a.zarr.zip"), *window)
+    assert np.array_equal(read_pixels(found, *window), here)
+    assert verify_store(f"{server.url}/a.zarr.zip", against=open_scene(paths)).ok
+
+
+def test_refusals_while_a_zip_file_is_read_change_nothing(server, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(eozip.keys, "_PAUSE", 0.001)
+    make_store(paths, tmp_path / "a.zarr.zip")
+    RemoteKeys(RemotePath(server.url)).put("a.zarr.zip", (tmp_path / "a.zarr.zip").read_bytes())
+    server.refused = 0.2
+    report = verify_store(f"{server.url}/a.zarr.zip")
+    server.refused = 0.0
+    assert report.ok
+
+
+def test_xarray_reads_what_eozip_reads(server, paths, tmp_path):
+    xr = pytest.importorskip("xarray")
+    make_store(paths, f"{server.url}/a.zarr")
+    make_store(paths, tmp_path / "a.zarr")
+    there, here = (xr.open_dataset(str(p)) for p in (f"{server.url}/a.zarr", tmp_path / "a.zarr"))
+    assert np.array_equal(there.reflectance[:, :, 3:9].values, here.reflectance[:, :, 3:9].values)
+
+
+def test_nothing_under_a_name_is_no_store(server):
+    for name in ("none.zarr", "none.zarr.zip"):
+        with pytest.raises(FormatError, match="expected"):
+            describe(f"{server.url}/{name}")
+
+
+def test_a_zip_file_on_an_object_store_is_not_written(server, paths, tmp_path):
+    make_store(paths, tmp_path / "b.zarr.zip")
+    RemoteKeys(RemotePath(server.url)).put("b.zarr.zip", (tmp_path / "b.zarr.zip").read_bytes())
+    with pytest.raises(InputError, match="copy it to this machine"):
+        make_store(paths, f"{server.url}/a.zarr.zip")
+    with pytest.raises(InputError, match="copy it to this machine"):
+        eozip.append_store(f"{server.url}/b.zarr.zip", paths[0])

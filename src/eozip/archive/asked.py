@@ -11,6 +11,7 @@ from eozip.chunk.encoding import check_budgeted, check_droppable
 from eozip.codecs import registry
 from eozip.codecs.registry import ANY_SENSOR
 from eozip.errors import InputError
+from eozip.own import VARIABLE
 from eozip.raster.delivered.open import check_taking
 from eozip.raster.masks import parse_mask
 from eozip.sensors import named
@@ -46,12 +47,15 @@ class Asked:
     lattice: tuple[float, ...] | None = None
     mask: str | None = None
     purposes: tuple[str, ...] | None = None
+    overviews: bool = True
 
     def __post_init__(self) -> None:
         if self.by not in BY:
             raise InputError(f"by: expected one of {', '.join(BY)}, got {self.by!r}")
         if self.chunk is not None:
             arguments.whole("chunk", self.chunk, 8)
+        if not isinstance(self.overviews, bool):
+            raise InputError(f"overviews: expected True or False, got {self.overviews!r:.80}")
         arguments.text("codec", self.codec)
         check_taking(self.mosaic, False, self.lattice, self.assets, False)
         _ = self.options.goal
@@ -75,14 +79,18 @@ class Asked:
     def settings(self) -> dict[str, Any]:
         """As the record has them: what was not asked for is left out, so that older records say the same."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}
-        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
-        return {
-            **{name: value for name, value in listed.items() if value is not None},
-            "bitstream": BITSTREAM,
-        }
+        given["overviews"] = None if self.overviews else False
+        told = {name: value for name, value in given.items() if value is not None}
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
+        return {**listed, "bitstream": BITSTREAM}
 
     def _check_codec(self) -> None:
         """Refuses codecs that nobody knows, and numbers that no codec takes."""
+        if self.sensor and self.sensor.endswith(".toml"):
+            raise InputError(
+                f"sensor: expected the id of a sensor, which workers can look up, got the file {self.sensor}; put it into a "
+                f"folder that {VARIABLE} names, here and on the workers, and give its id"
+            )
         sensor = named(self.sensor).id if self.sensor else ANY_SENSOR
         full_id = registry.LOSSLESS if self.codec is None else self._full_id(sensor)
         if self.budgets is not None and self.codec is not None:

@@ -81,7 +81,8 @@ class Seen:
 
     def noted(self) -> dict[str, Any]:
         """What the record keeps of it."""
-        return {"print": self.print, "size": self.size, "files": self.files, "dates": self.dates}
+        names = ("print", "size", "files", "dates", "grid")
+        return {name: getattr(self, name) for name in names}
 
 
 # --- inputs ---

@@ -30,6 +30,7 @@ from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, joined, scene_dates
 from eozip.store.metadata import file_names
 from eozip.store.native import alignment
+from eozip.store.overviews import Level, levels_for, levels_of
 from eozip.store.writer import pixels_of
 
 
@@ -52,6 +53,7 @@ class Job:
         items: for each of the dates, positions among the store's new inputs of those that it is of.
         mask: what hides pixels of these dates, as `mask_text` says; None: nothing does.
         purposes: that every chunk of a new store serves.
+        levels: that are stored.
     """
 
     out: str
@@ -71,6 +73,7 @@ class Job:
     mask: Scene | None = None
     mask_text: str = ""
     purposes: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()
 
     @property
     def raw(self) -> int:
@@ -123,6 +126,13 @@ class StorePlan:
         """How many dates the store has."""
         return 0 if self.found is None else self.found.grid.shape[0]
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Levels that are stored."""
+        if self.found is not None:
+            return levels_of(self.found.facts, self.grid)
+        return levels_for(self.grid) if self.asked.overviews else ()
+
     def shards(self) -> list[Shape]:
         """Those that get new dates."""
         step = self.grid.shard[0]
@@ -130,12 +140,13 @@ class StorePlan:
 
     def jobs(self, out: PlaceLike, token: str, installed: Mapping[str, Any]) -> Iterator[Job]:
         """One for each shard; the scenes of a group of dates are shared."""
-        owners = self._owners()
+        owners = self.owners()
         step = self.grid.shard[0]
         for shard in self.shards():
             begin = max(shard[0] * step, self.first)
             stop = min((shard[0] + 1) * step, self.grid.shape[0])
             part = slice(begin - self.first, stop - self.first)
+            grid = replace(self.grid, shape=(stop, *self.grid.shape[1:]))
             yield Job(
                 str(out),
                 self.name,
@@ -145,7 +156,7 @@ class StorePlan:
                 self.codec.to_dict(),
                 dates_of(self.joined, part),
                 self.order,
-                replace(self.grid, shape=(stop, *self.grid.shape[1:])),
+                grid,
                 shard,
                 begin,
                 begin > shard[0] * step,
@@ -154,9 +165,10 @@ class StorePlan:
                 None if self.mask is None else scene_dates(self.mask, part),
                 self.asked.mask or "",
                 self.asked.purposes or (),
+                tuple(replace(level, grid=grid) for level in self.levels),
             )
 
-    def _owners(self) -> list[tuple[int, ...]]:
+    def owners(self) -> list[tuple[int, ...]]:
         """[T] which inputs each new date is of: several where they were merged into one."""
         by_path: dict[str, set[int]] = {}
         for k, one in enumerate(self.seen):
@@ -179,7 +191,7 @@ class StorePlan:
         return holding_of(self.asked.purposes, self.joined, self.order, self.codec)
 
     def _id(self, shard: Shape, part: slice, installed: Mapping[str, Any]) -> str:
-        owners = self._owners()[part]
+        owners = self.owners()[part]
         told = [
             self.codec.to_dict(),
             self.grid.shape[1:],
@@ -192,6 +204,7 @@ class StorePlan:
             dict(installed),
             self.asked.mask,
             self.asked.purposes,
+            [level.factor for level in self.levels],
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
@@ -231,6 +244,16 @@ def grouped(seen: Sequence[Seen], held: Mapping[str, Mapping[str, Any]], by: str
     return dict(sorted(stores.items()))
 
 
+def finish_published(record: Record) -> None:
+    """Notes what a run that was killed at the end of a store had published, and removes what its jobs left."""
+    for name in record.announced():
+        if record.keys.get(f"{name}/{GROUP}") is not None:
+            items = record.published(name, describe(record.store(name)).grid.shape[0])
+            if items:
+                record.hold(name, items)
+                record.forget_jobs(name)
+
+
 def plan_store(
     record: Record, name: str, seen: Sequence[Seen], asked: Asked
 ) -> tuple[StorePlan | None, dict[str, str]]:
@@ -251,7 +274,8 @@ def plan_store(
     if not left:
         record.forget_jobs(name)
         return None, {}
-    fit, failed = _fitting(left, found, asked.mosaic is not None)
+    grids = [item["grid"] for item in record.held(name).values() if "grid" in item]
+    fit, failed = _fitting(left, found, asked.mosaic is not None, grids[-1] if grids else None)
     try:
         return (_settled(name, fit, found, asked) if fit else None), failed
     except EozipError as error:
@@ -284,21 +308,20 @@ def _without_culprits(seen: list[Seen], asked: Asked, error: EozipError) -> tupl
 
 def _not_held(record: Record, name: str, seen: Sequence[Seen], found: Description | None) -> list[Seen]:
     """Inputs that a store does not have; those that it has, under another name or by a killed run, are noted."""
-    if found is not None:
-        record.hold(name, record.published(name, found.grid.shape[0]))
     have = set(zip(found.files, found.dates)) if found else set()
-    known = record.held(name)
-    held = [one for one in seen if one.item.name in known or set(zip(one.files, one.dates)) <= have]
+    held = [one for one in seen if set(zip(one.files, one.dates)) <= have]
     if held:
         record.hold(name, {one.item.name: one.noted() for one in held})
     return [one for one in seen if one not in held]
 
 
-def _fitting(seen: list[Seen], found: Description | None, merges: bool) -> tuple[list[Seen], dict[str, str]]:
-    """Inputs in the order of their dates, without those that cannot share a store with the others."""
+def _fitting(
+    seen: list[Seen], found: Description | None, merges: bool, grid: str | None
+) -> tuple[list[Seen], dict[str, str]]:
+    """Inputs in the order of their dates, without those that cannot share a store (of this grid) with the others."""
     failed: dict[str, str] = {}
     counts = Counter(one.grid for one in seen)
-    common = max(counts, key=lambda grid: counts[grid])  # of equals the first
+    common = grid or max(counts, key=lambda one: counts[one])  # of equals the first
     last = max((date for date in found.dates if date is not None), default="") if found else ""
     day = _last_day(found) if found is not None and merges else ""
     files: dict[tuple[str, str | None], str] = {}

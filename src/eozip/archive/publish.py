@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eozip.archive.inputs import read_all
 from eozip.archive.plan import StorePlan
 from eozip.archive.record import Record
-from eozip.errors import OutputError
+from eozip.errors import EozipError, OutputError
 from eozip.store.append import append_run, check_layers, grown_facts, new_nodes
 from eozip.store.coding import Run, stream_offsets, tally_of
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY, GROUP
 from eozip.store.files import Plain
+from eozip.store.joined import scene_dates
 from eozip.store.layers import placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.native import alignment, samples
+from eozip.store.overviews import Overviews
 from eozip.store.pixels import open_pixels
 from eozip.store.records import extras_of, grown
 from eozip.store.repair import grown_record, rewritten_keys
@@ -39,6 +42,7 @@ def _empty_run(plan: StorePlan) -> Run:
         tally = tally_of(plan.codec, plan.joined.scene, plan.order)
         offsets = stream_offsets(plan.joined.scene)
         run = Run(plan.codec, plan.grid, tally, _quiet, offsets=offsets, hold=plan.holding())
+        run.levels = Overviews(plan.levels, plan.codec, plan.joined.scene.dtype) if plan.levels else None
     run.is_masked = plan.mask is not None
     return run
 
@@ -112,16 +116,31 @@ def _grown_keys(plan: StorePlan, found: Description, run: Run, container: _Put) 
     return {**{key: data for key, data in keys.items() if key != GROUP}, GROUP: keys[GROUP]}
 
 
+def unreadable_layers(plan: StorePlan) -> dict[str, str]:
+    """Inputs of dates of which something beside the bands cannot be read, and why."""
+    bad: dict[str, str] = {}
+    owners = plan.owners()
+    for layer in plan.joined.product.beside:
+        for index, date in enumerate(layer.dates):
+            try:
+                read_all(scene_dates(layer.scene, slice(index, index + 1)))
+            except (EozipError, OSError) as error:
+                bad |= {plan.seen[k].item.name: str(error) for k in owners[date]}
+    return bad
+
+
 def _clear(record: Record, plan: StorePlan, written: Sequence[str]) -> None:
     """Removes keys of a plan that was given up: of other inputs, killed before its store was published."""
     shards = {f"{ARRAY}/{plan.grid.key(shard)}" for shard, part in plan.parts.items() if part["streams"]}
-    wanted = {f"{plan.name}/{key}" for key in (*written, *shards)}
+    levels = {key for part in plan.parts.values() for key in part["levels"]}
+    wanted = {f"{plan.name}/{key}" for key in (*written, *shards, *levels)}
     record.keys.remove([key for key in record.keys.sizes(f"{plan.name}/") if key not in wanted])
 
 
 def _clear_behind(record: Record, plan: StorePlan) -> None:
     """The same of an append: shards behind the last date."""
-    below = f"{plan.name}/{ARRAY}/c/"
     last = max(shard[0] for shard in plan.shards())
-    firsts = ((key, key.removeprefix(below).partition("/")[0]) for key in record.keys.sizes(below))
-    record.keys.remove([key for key, first in firsts if first.isdigit() and int(first) > last])
+    for path in (ARRAY, *(level.path for level in plan.levels)):
+        below = f"{plan.name}/{path}/c/"
+        firsts = ((key, key.removeprefix(below).partition("/")[0]) for key in record.keys.sizes(below))
+        record.keys.remove([key for key, first in firsts if first.isdigit() and int(first) > last])

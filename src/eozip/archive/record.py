@@ -146,14 +146,19 @@ class Record:
         """Says which inputs a store that is about to be published holds, and how many dates it has then."""
         self.keys.put(f"{FOLDER}/jobs/{store}/items", _as_bytes({"dates": dates, "items": items}))
 
+    def announced(self) -> list[str]:
+        """Stores that were about to be published, and whose jobs still have records."""
+        keys = self.keys.sizes(f"{FOLDER}/jobs/")
+        return [key.split("/")[-2] for key in keys if key.endswith("/items")]
+
     def published(self, store: str, dates: int) -> dict[str, dict[str, Any]]:
         """Inputs of a store of so many dates that was published by a run which was killed before it noted them."""
         told = self._document(f"{FOLDER}/jobs/{store}/items") or {}
         return told.get("items", {}) if told.get("dates") == dates else {}
 
     def forget_jobs(self, store: str) -> None:
-        """A store is published, and its jobs say nothing more."""
-        self.keys.remove(self.jobs(store))
+        """A store is published, and its jobs say nothing more; what was announced goes last."""
+        self.keys.remove(sorted(self.jobs(store)))
 
     def failed(self) -> dict[str, str]:
         """Inputs that were set aside, and why."""
@@ -224,6 +229,25 @@ def _check_folder(where: Place, keys: Keys) -> None:
         raise OutputError(
             f"{where} holds something else ({others[0]}) and no archive of eozip; choose an empty or a new folder"
         )
+
+
+def make_folder(record: Record) -> None:
+    """Makes the folder of a new archive.
+
+    Raises:
+        OutputError: it cannot be made, or nothing can be written into it.
+    """
+    if not isinstance(record.where, Path):
+        return
+    try:
+        record.where.mkdir(parents=True, exist_ok=True)
+        (record.where / FOLDER).mkdir(exist_ok=True)
+        (record.where / RUN).touch()
+    except OSError as error:
+        raise OutputError(
+            f"{record.where}: expected a folder that can be written, got {error.strerror or error}; check permissions and "
+            "free space, or choose another"
+        ) from error
 
 
 def clear_parts(record: Record) -> None:

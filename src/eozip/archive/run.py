@@ -12,17 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from eozip.archive.asked import Asked, asked_for
 from eozip.archive.cluster import bounded, check_workers, losses_named, opened_cluster
 from eozip.archive.inputs import Item, Seen, items_of
-from eozip.archive.plan import Job, StorePlan, grouped, plan_store
-from eozip.archive.publish import gathered, publish
-from eozip.archive.record import RUN, Record, clear_parts, open_record
+from eozip.archive.plan import Job, StorePlan, finish_published, grouped, plan_store
+from eozip.archive.publish import gathered, publish, unreadable_layers
+from eozip.archive.record import RUN, Record, clear_parts, make_folder, open_record
 from eozip.archive.work import do_job, look
-from eozip.errors import ClusterError, EozipError, OutputError, WeightsError
+from eozip.errors import ClusterError, EozipError, InputError, OutputError, WeightsError
 from eozip.keys import PlaceLike, only_writer
 from eozip.raster.files import PathLike
 from eozip.store.coding import Run
@@ -104,6 +103,7 @@ def archive(
     lattice: float | Sequence[float] | None = None,
     mask: str | None = None,
     purposes: str | Sequence[str] = (),
+    overviews: bool = True,
     workers: int | None = None,
     threads: int | None = None,
     scheduler: str | None = None,
@@ -127,6 +127,7 @@ def archive(
         mosaic: "solar-day" merges inputs of one tile and one solar day into one date.
         mask: what clouds hide, on which nothing is spent: "scl:3,8,9,10" or "prob:0.4", from a layer or band of each input.
         purposes: what every chunk must be good for, instead of a quality: "ndvi<0.02", "psnr>=42".
+        overviews: whether reduced pictures of large scenes are stored, from 1/16 on.
         workers: processes on this machine; None: as many as cores.
         threads: CPU threads of each of them; None: the cores shared out.
         scheduler: address of a Dask scheduler instead.
@@ -161,12 +162,12 @@ def archive(
             "lattice": lattice,
             "mask": mask,
             "purposes": purposes,
+            "overviews": overviews,
         }
     )
     record = open_record(out)
     wanted = items_of(items)
-    if isinstance(record.where, Path):
-        record.where.mkdir(parents=True, exist_ok=True)
+    make_folder(record)
     with only_writer(record.where, RUN) as token:
         record.settle(asked.settings())
         clear_parts(record)
@@ -201,6 +202,7 @@ class _Archive:
         """Looks at the inputs, codes them, publishes, reports."""
         started = time.perf_counter()
         status = self._record.status
+        finish_published(self._record)
         self._failed = self._record.failed()
         names = {item.name for item in wanted}
         if retry_failed:
@@ -327,7 +329,12 @@ class _Archive:
                 again.append((plan.name, left))
             return
         run = gathered(plan)
-        publish(self._record, plan, run)
+        try:
+            publish(self._record, plan, run)
+        except InputError as error:  # of what lies beside the bands, which is read now
+            plan.bad = unreadable_layers(plan) or {one.item.name: str(error) for one in plan.seen}
+            self._close(plan, again)
+            return
         self._record.hold(plan.name, {one.item.name: one.noted() for one in plan.seen})
         self._record.forget_jobs(plan.name)
         self._sum_up(plan, run)

@@ -50,17 +50,17 @@ def do_job(job: Job) -> dict[str, Any]:
     if here != job.installed:
         raise ClusterError(difference("this worker", job.installed, here))
     try:
-        run, shard, more, streams = _shard_of(job, codec)
+        run, made, more, streams = _coded(job, codec)
     except InputError as error:
         bad = _unreadable(job)
         if not bad:
             bad = {str(k): str(error) for k in range(len(job.items))}
         return {"bad": bad}
-    return _written(job, _part(job, run, shard, more, streams), shard)
+    return _written(job, _part(job, run, made, more, streams), made)
 
 
-def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int, int]:
-    """The bytes of the shard, None where there is nothing to store; chunks that are new in it; chunks in it."""
+def _coded(job: Job, codec: EozipChunkCodec) -> tuple[Run, dict[str, bytes], int, int]:
+    """Bytes of the shard and of the levels that it makes, by key of the store; chunks that are new in it; chunks in it."""
     shard = job.shard
     # what a store holds, its new dates hold too
     if job.grows:
@@ -68,13 +68,21 @@ def _shard_of(job: Job, codec: EozipChunkCodec) -> tuple[Run, bytes | None, int,
     else:
         hold = holding_of(job.purposes, job.joined, job.order, codec)
     with _opened_mask(job) as drop:
-        run, streams = coded_shard(job.joined, job.order, codec, job.grid, shard, job.first, hold, drop)
-    if not job.joins:
-        return run, pack_shard(streams, job.grid.per_shard) if streams else None, len(streams), len(streams)
+        run, streams = coded_shard(
+            job.joined, job.order, codec, job.grid, shard, job.first, hold, drop, job.levels
+        )
     kept = _Kept()
+    if not job.joins:
+        if streams:
+            kept.put(_shard_key(job), pack_shard(streams, job.grid.per_shard))
+        return run, kept.made | run.level_chunks(shard), len(streams), len(streams)
     with open_pixels(describe(place("out", job.out) / job.store)) as pixels:
         more = put_shard(run, pixels, kept, shard, streams)
-    return run, kept.data, more, len(streams)
+    return run, kept.made, more, len(streams)
+
+
+def _shard_key(job: Job) -> str:
+    return f"{ARRAY}/{job.grid.key(job.shard)}"
 
 
 def _opened_mask(job: Job) -> AbstractContextManager[MaskReader | None]:
@@ -85,27 +93,31 @@ def _opened_mask(job: Job) -> AbstractContextManager[MaskReader | None]:
 
 
 class _Kept(Plain):
-    """A container that keeps the one key put into it."""
+    """A container that keeps what is put into it."""
 
-    data: bytes | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes) -> None:
-        self.data = data
+        self.made[key] = data
 
 
-def _part(job: Job, run: Run, shard: bytes | None, more: int, streams: int) -> dict[str, Any]:
+def _part(job: Job, run: Run, made: dict[str, bytes], more: int, streams: int) -> dict[str, Any]:
     """What a finished job leaves in the record, ready for JSON."""
+    shard = made.get(_shard_key(job), b"")
     return {
         "id": job.id,
-        "bytes": len(shard or b""),
-        "sha256": hashlib.sha256(shard or b"").hexdigest(),
+        "bytes": sum(map(len, made.values())),
+        "sha256": hashlib.sha256(shard).hexdigest(),
+        "levels": [key for key in made if key != _shard_key(job)],
         "streams": streams,
         "more": more,
         **part_of(run),
     }
 
 
-def _written(job: Job, part: dict[str, Any], shard: bytes | None) -> dict[str, Any]:
+def _written(job: Job, part: dict[str, Any], made: dict[str, bytes]) -> dict[str, Any]:
     """Writes the shard, then the record; a record of other content goes first, so that it never stands for these bytes."""
     where = place("out", job.out)
     record = Record(where, keys_of(where))
@@ -114,11 +126,11 @@ def _written(job: Job, part: dict[str, Any], shard: bytes | None) -> dict[str, A
     left = record.job(job.store, job.shard)
     if left is not None and left.get("id") != job.id:
         record.forget_job(job.store, job.shard)
-    key = f"{job.store}/{ARRAY}/{job.grid.key(job.shard)}"
-    if shard is not None:
-        record.keys.put(key, shard)
-    elif not job.joins:
-        record.keys.remove([key])
+    keys = [_shard_key(job), *(level.key(job.shard) for level in job.levels)]
+    if not job.joins:
+        record.keys.remove([f"{job.store}/{key}" for key in keys if key not in made])
+    for key, data in made.items():
+        record.keys.put(f"{job.store}/{key}", data)
     record.finish_job(job.store, job.shard, part)
     return part
 

@@ -69,6 +69,12 @@ SET_ASIDE = 4
 @click.option("--asset", "assets", type=CommaList(), metavar="KEY,...")
 @click.option("--mosaic", type=click.Choice(["solar-day"]))
 @click.option("--lattice", type=CommaList(), metavar="STEP[,BASE]")
+@click.option(
+    "--overviews/--no-overviews",
+    default=True,
+    show_default=True,
+    help="Store reduced pictures of large scenes.",
+)
 @for_option
 @drop_options
 @json_option

@@ -130,6 +130,11 @@ LEFT_OUT = 4
     is_flag=True,
     help="Write a STAC item beside the store: scene.zarr.zip gets scene.json (needs pystac).",
 )
+@click.option(
+    "--overviews",
+    is_flag=True,
+    help="Store reduced pictures too, from 1/16 on, as arrays that every reader of Zarr knows; of 1,024 pixels and more.",
+)
 @drop_options
 @place_options
 @overwrite_option

@@ -26,6 +26,7 @@ from eozip.store.cache import ArrayCache
 from eozip.store.description import band_codes, band_positions, check_same_grids, check_same_pixels
 from eozip.store.grid import Shape, Window
 from eozip.store.joined import joined, open_joined
+from eozip.store.overviews import Level, Overviews, level_for, levels_of, read_level
 from eozip.store.pixels import open_pixels
 
 _BLOCK = 256  # side of an original's block
@@ -132,12 +133,25 @@ class StoreLayer:
     def reductions(self) -> tuple[int, ...]:
         """Reductions that fit its chunks."""
         (_, _, h, w), (_, _, height, width) = self.description.grid.chunk, self.description.grid.shape
-        return tuple(r for r in _fitting(h, height) if r in _fitting(w, width))
+        made = [r for r in _fitting(h, height) if r in _fitting(w, width)]
+        stored = [level.factor for level in levels_of(self.description.facts, self.description.grid)]
+        finer = [r for r in REDUCTIONS if stored and r % stored[0] == 0]
+        return tuple(sorted({*made, *finer, *stored}))
+
+    def _stored(self, level: Level, t: int, rows: slice, columns: slice, reduce: int) -> np.ndarray:
+        """DN [C, h, w] of a window of one date, from a level that is stored."""
+        found = self.description
+        like = Overviews((level,), found.codec, np.dtype(found.dtype))
+        with open_pixels(found) as pixels:
+            return read_level(pixels.files.get, level, like, [t], rows, columns, reduce)[0]
 
     def read(self, t: int, rows: slice, columns: slice, reduce: int = 1) -> np.ndarray:
         """DN [C, h, w] of a window of one date."""
         description = self.description
         y, x = _reduced(rows, reduce), _reduced(columns, reduce)
+        level = level_for(levels_of(description.facts, description.grid), reduce)
+        if level is not None:
+            return self._stored(level, t, y, x, reduce)
         bands = description.grid.shape[1]
         out = np.full((bands, y.stop - y.start, x.stop - x.start), description.fill_value, description.dtype)
         for shard, window in self._touched(t, rows, columns):

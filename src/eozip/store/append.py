@@ -43,6 +43,7 @@ from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.layers import Placed, placed, put_values
 from eozip.store.metadata import layer_keys
 from eozip.store.native import alignment, samples
+from eozip.store.overviews import Overviews, level_paths, levels_of
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.priorities import Places, open_places
 from eozip.store.records import as_product, grown, lattice_record
@@ -78,6 +79,8 @@ def put_shard(
             streams[window.position] = _joined(run, pixels, shard, window, old, new)
     if streams:
         container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
+    for key, data in run.level_chunks(shard, pixels.files.get).items():
+        container.put(key, data)
     return len(streams.keys() - old.keys())
 
 
@@ -359,7 +362,8 @@ def check_append(found: Description, new: NewDates, asked: Mapping[str, Any]) ->
     check_foreign(found)
     _check_dates(found, scene.dates)
     with store_files(found.path) as files:
-        check_arrays(files, [layer.path for layer in (found.product.layers if found.product else ())])
+        layers = [layer.path for layer in (found.product.layers if found.product else ())]
+        check_arrays(files, [*layers, *level_paths(found.facts)])
     _check_weights(found)
 
 
@@ -402,7 +406,9 @@ def append_run(found: Description, new: NewDates, progress: Progress, drop: Mask
     scene = replace(new.scene, offsets=new.offsets)
     tally = tally_of(found.codec, scene, stored_order(found))
     hold = held_by(found)
-    return Run(found.codec, grid, tally, progress, first, drop, stream_offsets(scene), hold)
+    levels = levels_of(found.facts, grid)
+    gathered = Overviews(levels, found.codec, np.dtype(found.dtype)) if levels else None
+    return Run(found.codec, grid, tally, progress, first, drop, stream_offsets(scene), hold, levels=gathered)
 
 
 def grown_facts(found: Description, run: Run, more: int) -> dict[str, Any]:

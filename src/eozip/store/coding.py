@@ -21,6 +21,7 @@ from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid, Shape, Window
 from eozip.store.holding import Holding
 from eozip.store.native import band_factors
+from eozip.store.overviews import Overviews
 from eozip.store.priorities import Levels, PlaceReader
 from eozip.store.tally import Tally
 from eozip.threads import each
@@ -53,6 +54,7 @@ class Run:
         offsets: [T written] radiometric offset that streams of a date say; empty: the codec's.
         hold: purposes that every chunk serves; None: none.
         places: quality by place of the dates written; None: all alike.
+        levels: gathers the stored levels of the dates written; None: the store has none.
         is_masked: whether `drop`, or that of others whose sums gather here, hides pixels.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
@@ -66,6 +68,7 @@ class Run:
     offsets: tuple[int, ...] = ()
     hold: Holding | None = None
     places: PlaceReader | None = None
+    levels: Overviews | None = None
     is_masked: bool = False
     done: int = 0
     empty: int = 0
@@ -86,6 +89,17 @@ class Run:
         for strip in self.grid.strips(shard):
             if strip[0].times[1] > self.first:
                 yield [replace(w, times=(max(self.first, w.times[0]), w.times[1])) for w in strip]
+
+    def level_chunks(
+        self, shard: Shape, read: Callable[[str], bytes | None] = lambda key: None
+    ) -> dict[str, bytes]:
+        """Bytes of the stored levels that a coded shard makes, by key.
+
+        Args:
+            shard: its index.
+            read: gives the bytes of a key of the store before.
+        """
+        return {} if self.levels is None else self.levels.chunks(shard, self.first, read)
 
     @property
     def total(self) -> int:
@@ -233,8 +247,10 @@ def _keep_streams(
         return
     streams[chunk.window.position] = b"".join(one.blob for one in coded)
     for (dates, _), one in zip(chunk.runs(), coded, strict=True):
-        dn = chunk.dn[dates]
-        run.tally.add(dn, cast(np.ndarray, one.pixels), first + dates.start, one.dropped)
+        dn, decoded = chunk.dn[dates], cast(np.ndarray, one.pixels)
+        run.tally.add(dn, decoded, first + dates.start, one.dropped)
+        if run.levels is not None:
+            run.levels.add(chunk.shard, chunk.window, run.first + first + dates.start, decoded)
         of_run = slice(first + dates.start, first + dates.stop)
         run.date_bits[of_run] += _shares(len(one.blob), one.report.date_bits, len(dn))
     reports = [one.report for one in coded]

@@ -278,6 +278,7 @@ def encode_files(
     outside_quality: float | str | None = None,
     masked_quality: float | str | None = None,
     relative: float = 0.0,
+    overviews: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = warn,
@@ -313,6 +314,8 @@ def encode_files(
         outside_quality: see `roi`; 0..`quality`, or "none": the coarsest averages alone.
         masked_quality: likewise of what `mask` hides, instead of nothing.
         relative: errors in proportion to this power (1, say) of brightness: dark pixels finer, bright ones coarser.
+        overviews: whether reduced pictures are stored, from 1/16 on, as arrays that every reader of Zarr knows; of scenes of
+            1,024 pixels and more.
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
         note: takes sentences that a person should read: unknown dates, files left out; by default a warning.
@@ -343,6 +346,7 @@ def encode_files(
         places=Places(
             roi=roi, outside_quality=outside_quality, masked_quality=masked_quality, relative=relative
         ),
+        overviews=overviews,
         overwrite=overwrite,
         progress=progress,
         note=note,
@@ -432,7 +436,8 @@ def encode_product(
 
 def _settings(wanted: Request, options: StoreOptions, drop: MaskReader | None) -> dict[str, Any]:
     """What `encode_store` takes besides the pixels and the codec."""
-    asked = {name: getattr(options, name) for name in ("chunk", "gop", "places", "overwrite", "progress")}
+    names = ("chunk", "gop", "places", "overviews", "overwrite", "progress")
+    asked = {name: getattr(options, name) for name in names}
     own = {"hidden": drop} if options.places.masked_quality is not None else {"drop": drop}
     return {"order": wanted.order, "facts": wanted.facts, **own, **asked}
 

@@ -1,5 +1,7 @@
 """Reduced pictures of a store as arrays of Zarr: virtual levels by the GeoZarr convention, of which no byte is stored.
 
+Levels that a store has as ordinary arrays (`eozip.store.overviews`) are passed on as they are.
+
     xr.open_dataset(level_store("scene.zarr"), engine="zarr", group="levels/8")         # 1/8 of the resolution
     zarr.open_group(level_store("s3://bucket/scene.zarr"))["levels/16/reflectance"]
 
@@ -13,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import zarr
@@ -23,14 +24,13 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from eozip.errors import InputError
 from eozip.keys import PlaceLike, place
-from eozip.store.by_fsspec import open_files
 from eozip.store.description import Description, described
 from eozip.store.documents import ARRAY, GROUP
-from eozip.store.geozarr import coarser, grid_attributes, pyramid
-from eozip.store.remote import plain_store
+from eozip.store.geozarr import grid_attributes, pyramid
+from eozip.store.overviews import FACT, LEVELS, add_axes
+from eozip.store.remote import plain_store, store_files
 from eozip.store.windows import Source
 
-LEVELS = "levels"
 FACTORS = (2, 4, 8, 16, 32)
 SIDE = 256  # of a chunk of a level
 _SMALLEST = 16  # pixels of the longer side of a level
@@ -47,14 +47,14 @@ def level_store(store: PlaceLike) -> LevelStore:
         FormatError: there is no store.
     """
     where = place("store", store, reading=True)
-    files = open_files(where if isinstance(where, Path) else str(where))
+    files = store_files(where)
     return LevelStore(plain_store(where), Source(described(files), files))
 
 
 def factors_of(description: Description) -> list[int]:
-    """How much coarser the levels of a store are."""
-    longer = max(description.grid.shape[2:])
-    return [factor for factor in FACTORS if longer // factor >= _SMALLEST]
+    """How much coarser the virtual levels of a store are: those that it does not have."""
+    longer, stored = max(description.grid.shape[2:]), description.facts.get(FACT) or ()
+    return [factor for factor in FACTORS if longer // factor >= _SMALLEST and factor not in stored]
 
 
 class LevelStore(WrapperStore[Store]):
@@ -86,13 +86,18 @@ class LevelStore(WrapperStore[Store]):
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a key, stored or virtual."""
-        return key in self._documents or bool(_CHUNK.fullmatch(key)) or await self._store.exists(key)
+        return key in self._documents or self._virtual(key) is not None or await self._store.exists(key)
+
+    def _virtual(self, key: str) -> re.Match[str] | None:
+        """A chunk of a level that is not stored."""
+        found = _CHUNK.fullmatch(key)
+        return found if found and int(found[1]) in factors_of(self._source.description) else None
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Bytes of a key; of a level, made now."""
-        chunk = _CHUNK.fullmatch(key)
+        chunk = self._virtual(key)
         if chunk is None and key not in self._documents:
             data = await self._store.get(key, prototype, None if key == GROUP else byte_range)
             if key != GROUP or data is None:
@@ -108,7 +113,7 @@ class LevelStore(WrapperStore[Store]):
         """The group's document, which names the levels."""
         document = json.loads(data)
         found = self._source.description
-        factors = [1, *factors_of(found)]
+        factors = [1, *sorted([*factors_of(found), *(found.facts.get(FACT) or ())])]
         names = [".", *(f"{LEVELS}/{factor}" for factor in factors[1:])]
         shapes = [[-(-side // factor) for side in found.grid.shape[2:]] for factor in factors]
         document.setdefault("attributes", {}).update(pyramid(names, factors, shapes))
@@ -164,19 +169,7 @@ def _add_level(group: zarr.Group, found: Description, factor: int) -> None:
             "comment": f"averages of {factor} x {factor} pixels, made from the first sections of the streams"
         },
     )
-    transform = found.profile.transform
-    if transform is None or transform[1] != 0 or transform[3] != 0:
-        return
-    a, _, c, _, e, f = coarser(transform, factor)
-    for name, values in (("x", c + a * (np.arange(width) + 0.5)), ("y", f + e * (np.arange(height) + 0.5))):
-        axis = group.create_array(
-            name + suffix,
-            shape=values.shape,
-            chunks=values.shape,
-            dtype=values.dtype,
-            dimension_names=[name + suffix],
-        )
-        axis[...] = values
+    add_axes(group, found.profile, factor, (height, width), suffix)
 
 
 def _part(data: bytes, wanted: ByteRequest | None) -> bytes:

@@ -29,6 +29,7 @@ from eozip.store.documents import ARRAY, RECORD, TIME
 from eozip.store.geozarr import coarser, declared, grid_attributes, multiscales
 from eozip.store.grid import Grid
 from eozip.store.layers import Placed, create, grid_name
+from eozip.store.overviews import Level, add_levels, layout_of, levels_of
 
 if TYPE_CHECKING:
     from eozip.store.records import Extras
@@ -77,7 +78,8 @@ def metadata_keys(
     """
     with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
         memory = MemoryStore()
-        placed = _root_attributes(scene, extras)
+        levels = levels_of(facts, grid)
+        placed = _root_attributes(scene, extras, levels)
         group = zarr.create_group(memory, attributes={**group_attributes(facts), **placed})
         product = {} if extras is None else {"product": extras.record.model_dump(mode="json")}
         record = {"eozip": dict(facts), "geotiff": _geotiff(scene, order), **product}
@@ -90,6 +92,7 @@ def metadata_keys(
             _add_offsets(group, offsets)
         if extras is not None:
             _add_grids(group, scene.profile, extras.factors, extras.layers, len(scene.dates))
+        add_levels(group, levels, scene.profile, scene.dtype, codec.nodata or 0)
         if dropped is not None:
             _add_dropped(group, dropped)
         beside(group)
@@ -110,9 +113,11 @@ def group_attributes(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"Conventions": "CF-1.11", "eozip": json.dumps(shown)}
 
 
-def _root_attributes(scene: Scene, extras: Extras | None) -> dict[str, Any]:
-    """Where the array lies, and which groups hold the bands of coarser grids."""
+def _root_attributes(scene: Scene, extras: Extras | None, levels: Sequence[Level]) -> dict[str, Any]:
+    """Where the array lies, and which groups hold the bands of coarser grids, or reduced pictures where there are any."""
     found = grid_attributes(scene.profile)
+    if levels:
+        return declared({**found, **layout_of(levels, scene.shape[2:])})
     if not found or extras is None or len(extras.factors) == 1:
         return found
     names = [grid_name(scene.profile, factor) for factor in extras.factors]

@@ -171,3 +171,27 @@ def check_grids(header: Header, grids: Sequence[NativeGrid]) -> None:
         raise FormatError(
             f"expected a stream of grids (resolution, bands) {expected}, got {got}; it belongs to another array"
         )
+
+
+def block_means(dn: np.ndarray, times: int, nodata: int | None) -> np.ndarray:
+    """Averages of blocks of so many cells each way, halves up; blocks at the edge have what is left.
+
+    Args:
+        dn: integers [..., h, w].
+        times: cells of a block, each way.
+        nodata: value that does not count, and that blocks without any other have; None: none.
+    """
+    if times == 1:
+        return dn
+    starts = [np.arange(0, side, times) for side in dn.shape[-2:]]
+    counted = np.ones(dn.shape, bool) if nodata is None else dn != nodata
+    values = np.where(counted, dn, 0).astype(np.int64)
+    sums, counts = values, counted.astype(np.int64)
+    for axis, at in zip((-2, -1), starts, strict=True):
+        sums, counts = np.add.reduceat(sums, at, axis=axis), np.add.reduceat(counts, at, axis=axis)
+    whole = np.maximum(counts, 1)
+    means = (2 * sums + whole) // (2 * whole)
+    if nodata is not None:
+        means[(means == nodata) & (counts > 0)] += 1 if nodata < np.iinfo(dn.dtype).max else -1
+        means[counts == 0] = nodata
+    return means.astype(dn.dtype)

@@ -32,6 +32,7 @@ class StoreOptions(EncodeOptions):
         purposes: what the store must be good for, instead of a quality.
         classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
         places: quality by place.
+        overviews: whether reduced pictures of large scenes are stored.
         overwrite: whether an existing store may be replaced.
         progress: called with chunks done and in all.
         note: takes sentences that a person should read.
@@ -45,6 +46,7 @@ class StoreOptions(EncodeOptions):
     purposes: str | Sequence[str] = ()
     classes: str | Path | None = None
     places: Places = NOWHERE
+    overviews: bool = False
     overwrite: bool = False
     progress: Progress = lambda done, total: None
     note: Callable[[str], None] = warn

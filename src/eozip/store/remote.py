@@ -8,28 +8,62 @@ document (`zarr.json`) there is no store. That one is created by a conditional w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import io
+import re
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from eozip.errors import FormatError, InputError, OutputError
 from eozip.keys import Lease, Place, RemoteKeys, RemotePath, leased, token_of
-from eozip.store.files import KEY, SELF, Container, StoreFiles, is_zip_name
+from eozip.store.files import KEY, LOCAL_HEADER, SELF, ZIP_FAULTS, Container, StoreFiles, is_zip_name
 
 GROUP, _WRITING = "zarr.json", ".eozip-writing"
-_MARK, _SHARDS = b"eozip", "reflectance/c/"
+_BLOCK = 1 << 16  # bytes that are fetched at once of a zip file's directory
+_MARK, _PIXELS = b"eozip", re.compile(r"reflectance/c/|levels/\d+/reflectance/c/")
+
+
+def is_url(store: object) -> bool:
+    """Whether a name is one that fsspec resolves, and no path of this machine."""
+    return isinstance(store, RemotePath) or (isinstance(store, str) and ("://" in store or "::" in store))
+
+
+def store_files(path: Place | str, options: Mapping[str, Any] | None = None) -> StoreFiles:
+    """Opens a store, here or wherever fsspec reads: a folder of keys, or one zip file, by byte ranges.
+
+    Args:
+        path: a path, or a URL such as s3://bucket/scene.zarr or https://host/scene.zarr.zip.
+        options: for fsspec.
+
+    Raises:
+        FormatError: there is none.
+    """
+    if not is_url(path):
+        return StoreFiles(Path(str(path)))
+    where = path if isinstance(path, RemotePath) else RemotePath(str(path).rstrip("/"))
+    kind = RemoteZip if is_zip_name(where) and not where.url.startswith("zip::") else RemoteFiles
+    return kind(where, options or {})
 
 
 class RemoteFiles(StoreFiles):
-    """Keys and bytes of a store on an object store: metadata is asked for once, and nothing is listed but by `names`."""
+    """Keys and bytes of a store on an object store: metadata is asked for once, and nothing is listed but by `names`.
 
-    def __init__(self, path: RemotePath) -> None:
-        _check_name(path)
+    Args:
+        path: the URL.
+        options: for fsspec.
+    """
+
+    def __init__(self, path: RemotePath, options: Mapping[str, Any] | None = None) -> None:
         self.path: Place = path
         self.bytes_read = 0
-        self.keys = RemoteKeys(path)
+        self.keys = RemoteKeys(path, options or {})
         self._zip = None
         self._documents: dict[str, bytes | None] = {}
 
@@ -73,13 +107,107 @@ class RemoteFiles(StoreFiles):
         return sum(self.keys.sizes().values())
 
 
-def store_files(path: Place) -> StoreFiles:
-    """Opens a store, here or on an object store.
+class RemoteZip(StoreFiles):
+    """A store that is one zip file elsewhere: its directory is read once, then the ranges that are asked for.
+
+    Args:
+        path: the URL.
+        options: for fsspec.
 
     Raises:
-        FormatError: there is none.
+        FormatError: it is no zip file.
     """
-    return RemoteFiles(path) if isinstance(path, RemotePath) else StoreFiles(path)
+
+    def __init__(self, path: RemotePath, options: Mapping[str, Any] | None = None) -> None:
+        self.path: Place = path
+        self.bytes_read = 0
+        self._unpacked = "", b""
+        self._lock = threading.Lock()
+        self._starts: dict[str, int] = {}
+        self._keys = RemoteKeys(path, options or {})
+        size = self._keys.size("")
+        if size is None:
+            raise FormatError(f"expected a store, got {path}, where nothing is; check the URL")
+        self._length = size
+        try:
+            self._zip = zipfile.ZipFile(io.BufferedReader(_Ranges(self._keys, size), _BLOCK))
+        except ZIP_FAULTS as error:
+            raise FormatError(
+                f"expected a zip file, got {path}: {error}; it is cut short, or no store"
+            ) from error
+
+    def state(self) -> bytes:
+        """A digest of what the store says about itself."""
+        digest = hashlib.sha256(str(self._length).encode())
+        for key in SELF:
+            digest.update(hashlib.sha256(self.get(key) or b"").digest())
+        return digest.digest()
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of one key, or None where the store has no such key."""
+        if self.size(key) is None:
+            return None
+        with self._lock:
+            return self._counted(self._entry(key))
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes of a key there is."""
+        return self.reader(key, [(start, stop)])(start, stop)
+
+    def reader(self, key: str, spans: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
+        """Fetches ranges of a key, those that lie close together by one request; gives a reader of them."""
+        if self._zip is None:
+            raise RuntimeError("the store is closed")
+        entry = self._zip.getinfo(key)
+        if entry.compress_type != zipfile.ZIP_STORED:
+            with self._lock:
+                data = self._entry(key)
+            return lambda start, stop: self._counted(data[start:stop])
+        base, size = self._start(entry), entry.file_size
+        inside = [(base + start, base + min(stop, size)) for start, stop in spans if start < min(stop, size)]
+        fetched = self._keys.ranges("", inside)
+        return lambda start, stop: self._counted(fetched(base + start, base + max(start, min(stop, size))))
+
+    def total_bytes(self) -> int:
+        """Bytes of the file."""
+        return self._length
+
+    def _start(self, entry: zipfile.ZipInfo) -> int:
+        """Where the data of an entry begin."""
+        if entry.filename not in self._starts:
+            at = entry.header_offset
+            head = self._keys.read("", at, at + LOCAL_HEADER)
+            if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
+                raise FormatError(
+                    f"{self.path}, entry {entry.filename}: expected a zip entry, got {head[:4]!r}"
+                )
+            name, extra = (int.from_bytes(head[i : i + 2], "little") for i in (26, 28))
+            self._starts[entry.filename] = at + LOCAL_HEADER + name + extra
+        return self._starts[entry.filename]
+
+
+class _Ranges(io.RawIOBase):
+    """A file elsewhere, for `zipfile`."""
+
+    def __init__(self, keys: RemoteKeys, size: int) -> None:
+        super().__init__()
+        self._keys, self._size, self._at = keys, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._keys.read("", self._at, min(self._at + len(buffer), self._size))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 class _RemoteContainer:
@@ -100,7 +228,7 @@ class _RemoteContainer:
 
     def put(self, key: str, data: bytes) -> None:
         """Writes a shard, or keeps another key for `commit`."""
-        if key.startswith(_SHARDS):
+        if _PIXELS.match(key):
             self._store.put(key, data)
         else:
             self._waiting[key] = data
@@ -162,6 +290,7 @@ def remote_writing(target: RemotePath, overwrite: bool) -> Iterator[Container]:
 @contextmanager
 def remote_changing(store: RemotePath) -> Iterator[Place]:
     """See `eozip.store.container.changing`."""
+    _check_name(store)
     if RemoteFiles(store).get(GROUP) is None:
         raise FormatError(f"expected a store, got {store}, which has no {GROUP}; check the URL")
     with leased(RemoteKeys(store), _WRITING):
@@ -225,5 +354,6 @@ def _check_name(path: RemotePath) -> None:
 def plain_store(path: Place) -> Store:
     """A store as zarr opens it, for reading."""
     if isinstance(path, RemotePath):
-        return FsspecStore.from_url(str(path), read_only=True)
+        url = f"zip::{path}" if is_zip_name(path) else str(path)
+        return FsspecStore.from_url(url, read_only=True)
     return ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)

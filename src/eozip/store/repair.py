@@ -36,6 +36,7 @@ from eozip.store.metadata import (
     offset_keys,
     time_keys,
 )
+from eozip.store.overviews import level_paths
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.records import with_unknown_dates
 from eozip.store.remote import plain_store, store_files
@@ -68,7 +69,7 @@ class NewRecord:
     def along_time(self) -> set[str]:
         """Arrays of eozip along time, by name, whose lengths are those of the record."""
         layers = () if self.product is None else self.product.layers
-        return {ARRAY, *(layer.path for layer in layers)}
+        return {ARRAY, *(layer.path for layer in layers), *level_paths(self.facts)}
 
     def offsets(self) -> np.ndarray | None:
         """[T, C] radiometric offsets in the order of the array's bands; None where it is one value."""

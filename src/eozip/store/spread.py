@@ -24,6 +24,7 @@ from eozip.store.files import Container
 from eozip.store.grid import Grid, Shape
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, open_joined
+from eozip.store.overviews import Level, Overviews
 from eozip.store.shards import pack_shard
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def coded_shard(
     first: int,
     hold: Holding | None = None,
     drop: MaskReader | None = None,
+    levels: Sequence[Level] = (),
 ) -> tuple[Run, dict[Shape, bytes]]:
     """Codes the new dates of one shard.
 
@@ -65,6 +67,7 @@ def coded_shard(
         first: position in the store of the first of these dates.
         hold: purposes that every chunk is to serve; None: none.
         drop: mask of these dates, of which hidden cells are not coded; None: none.
+        levels: that are stored.
 
     Returns:
         what the writer knows of them, and streams by position.
@@ -73,6 +76,7 @@ def coded_shard(
     tally = tally_of(codec, found.scene, order)
     run = Run(codec, OneShard(**own, only=shard), tally, lambda done, total: None, first, drop)
     run.offsets, run.hold = stream_offsets(found.scene), hold
+    run.levels = Overviews(tuple(levels), codec, found.scene.dtype) if levels else None
     with open_joined(found, order) as reader:
         coded = dict(encoded_shards(run, reader))
     return run, coded.get(shard, {})
@@ -186,6 +190,7 @@ class _Task:
     shard: Shape
     corners: Mapping[str, tuple[int, int]]
     where: Place | None
+    levels: tuple[Level, ...]
 
 
 def write_on_cluster(
@@ -216,14 +221,15 @@ def write_on_cluster(
             done.add(future)
         future = next(done)
         shard = labels.pop(future)
-        part, data = future.result()
+        part, made = future.result()
         if isinstance(part, EozipError):
             raise part
         parts[shard] = part
-        if part["streams"] and data is None:
-            container.keys.append(f"{ARRAY}/{run.grid.key(shard)}")
-        elif data is not None:
-            container.put(f"{ARRAY}/{run.grid.key(shard)}", data)
+        for key, data in made.items():
+            if data is None:
+                container.keys.append(key)
+            else:
+                container.put(key, data)
         run.progress(sum(one["done"] for one in parts.values()), run.total)
     for shard in shards:
         add_part(run, parts[shard], shard[0] * run.grid.shard[0])
@@ -256,25 +262,34 @@ def _lazy_task(found: Joined, order: Sequence[int], run: Run, shard: Shape, wher
     bare = tuple(replace(scene, planes=None) for scene in part.product.scenes)
     part = replace(part, product=replace(part.product, scenes=bare), scene=replace(part.scene, planes=None))
     grid = replace(run.grid, shape=(times.stop, *run.grid.shape[1:]))
-    task = _Task(part, tuple(order), run.codec.to_dict(), grid, shard, corners, where)
+    levels = () if run.levels is None else tuple(replace(one, grid=grid) for one in run.levels.levels)
+    task = _Task(part, tuple(order), run.codec.to_dict(), grid, shard, corners, where, levels)
     return delayed(_do, pure=False)(task, windows)
 
 
-def _do(task: _Task, windows: Mapping[str, np.ndarray]) -> tuple[Any, bytes | None]:
-    """On a worker: codes a shard of pixels that are there, and writes it, or gives its bytes back."""
+def _do(task: _Task, windows: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, bytes | None]]:
+    """On a worker: codes a shard of pixels that are there, and writes it, or gives bytes by key back; None: written."""
     planes = {path: _HeldPlane(np.asarray(pixels), *task.corners[path]) for path, pixels in windows.items()}
     scenes = tuple(replace(scene, planes=planes) for scene in task.found.product.scenes)
     found = replace(task.found, product=replace(task.found.product, scenes=scenes))
     codec = EozipChunkCodec.from_dict(dict(task.codec))
     try:
         run, streams = coded_shard(
-            found, task.order, codec, task.grid, task.shard, task.shard[0] * task.grid.shard[0]
+            found,
+            task.order,
+            codec,
+            task.grid,
+            task.shard,
+            task.shard[0] * task.grid.shard[0],
+            levels=task.levels,
         )
     except EozipError as error:
-        return error, None
-    part = {**part_of(run), "streams": len(streams)}
-    data = pack_shard(streams, task.grid.per_shard) if streams else None
-    if data is None or task.where is None:
-        return part, data
-    keys_of(task.where).put(f"{ARRAY}/{task.grid.key(task.shard)}", data)
-    return part, None
+        return error, {}
+    part, made = {**part_of(run), "streams": len(streams)}, run.level_chunks(task.shard)
+    if streams:
+        made[f"{ARRAY}/{task.grid.key(task.shard)}"] = pack_shard(streams, task.grid.per_shard)
+    if task.where is None:
+        return part, dict(made)
+    for key, data in made.items():
+        keys_of(task.where).put(key, data)
+    return part, dict.fromkeys(made)

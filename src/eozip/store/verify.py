@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +19,7 @@ from eozip.store.description import Description, band_positions, check_same_grid
 from eozip.store.grid import Shape, Window
 from eozip.store.holding import Holding, held_by
 from eozip.store.joined import JoinedReader, joined, open_joined
+from eozip.store.overviews import Overviews, levels_of, read_level
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
 from eozip.store.records import as_product
 from eozip.store.remote import store_files
@@ -91,6 +92,7 @@ def verify_store(
         for done, (shard, window, opened) in enumerate(checker.chunks(), start=1):
             checker.check(shard, window, opened)
             progress(done, report.chunks)
+        _check_levels(description, pixels.files.get, report)
     _check_count(description, report)
     _check_lengths(description, report)
     if source is not None:
@@ -98,6 +100,22 @@ def verify_store(
         report.purposes = {} if checker.hold is None else checker.hold.found()
     _check_size(description, report)
     return report
+
+
+def _check_levels(description: Description, read: Callable[[str], bytes | None], report: Report) -> None:
+    """Reads every chunk of the stored levels."""
+    levels = levels_of(description.facts, description.grid)
+    for level in levels:
+        like = Overviews((level,), description.codec, np.dtype(description.dtype))
+        for shard in description.grid.shards():
+            rows, columns = (
+                slice(k * side, min((k + 1) * side, length))
+                for k, side, length in zip(shard[2:], level.chunk[2:], level.shape[2:])
+            )
+            try:
+                read_level(read, level, like, [shard[0] * level.chunk[0]], rows, columns, level.factor)
+            except FormatError as error:
+                report.failures.append(str(error))
 
 
 def _tally(description: Description) -> Tally:

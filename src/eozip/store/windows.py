@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from eozip.chunk.decoding import bytes_for, selected
 from eozip.codecs.registry import needs_torch
 from eozip.codecs.scales import REDUCTIONS
 from eozip.errors import FormatError, InputError
-from eozip.store.by_fsspec import open_files
 from eozip.store.codec import DESK
 from eozip.store.description import BandGrid, Description, described
 from eozip.store.files import StoreFiles
 from eozip.store.grid import Shape, Window
-from eozip.store.native import cells_of, check_grids, repeated
+from eozip.store.native import block_means, cells_of, check_grids, repeated
+from eozip.store.overviews import Level, Overviews, level_for, levels_of, read_level
 from eozip.store.pixels import StorePixels
+from eozip.store.remote import store_files
 from eozip.store.shards import Shard, Stream
 from eozip.threads import each
 
@@ -76,6 +78,10 @@ class Source:
     _shards: dict[Shape, Shard | None] = field(default_factory=dict)
     _bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def _levels(self) -> tuple[Level, ...]:
+        return levels_of(self.description.facts, self.description.grid)
 
     def cells(
         self, index: int, times: Sequence[int], rows: slice, columns: slice, reduce: int = 1
@@ -122,6 +128,10 @@ class Source:
         Returns:
             DN [t, c, h, w], bands in the order asked for.
         """
+        level = level_for(self._levels, reduce)
+        if level is not None:
+            like = Overviews((level,), self.description.codec, np.dtype(self.description.dtype))
+            return read_level(self.files.get, level, like, times, rows, columns, reduce)[:, list(bands)]
         size = rows.stop - rows.start, columns.stop - columns.start
         out = np.empty((len(times), len(bands), *size), self.description.dtype)
         for index, grid in enumerate(self.description.grids):
@@ -294,7 +304,7 @@ def open_source(store: str | Path, **storage_options: Any) -> Iterator[Source]:
     Raises:
         FormatError: no store, or metadata that this version cannot read.
     """
-    with open_files(store, **storage_options) as files:
+    with store_files(store, storage_options) as files:
         yield Source(described(files), files)
 
 
@@ -320,30 +330,6 @@ def chosen_reduction(description: Description, resolution: float | None) -> int:
             f"{description.path}: resolution: expected a multiple of {own:g}, the pixels of the store, got {resolution}"
         )
     return times
-
-
-def block_means(dn: np.ndarray, times: int, nodata: int | None) -> np.ndarray:
-    """Averages of blocks of so many cells each way, halves up; blocks at the edge have what is left.
-
-    Args:
-        dn: integers [..., h, w].
-        times: cells of a block, each way.
-        nodata: value that does not count, and that blocks without any other have; None: none.
-    """
-    if times == 1:
-        return dn
-    starts = [np.arange(0, side, times) for side in dn.shape[-2:]]
-    counted = np.ones(dn.shape, bool) if nodata is None else dn != nodata
-    values = np.where(counted, dn, 0).astype(np.int64)
-    sums, counts = values, counted.astype(np.int64)
-    for axis, at in zip((-2, -1), starts, strict=True):
-        sums, counts = np.add.reduceat(sums, at, axis=axis), np.add.reduceat(counts, at, axis=axis)
-    whole = np.maximum(counts, 1)
-    means = (2 * sums + whole) // (2 * whole)
-    if nodata is not None:
-        means[(means == nodata) & (counts > 0)] += 1 if nodata < np.iinfo(dn.dtype).max else -1
-        means[counts == 0] = nodata
-    return means.astype(dn.dtype)
 
 
 def _stream_reduction(factor: int, reduction: int) -> int:

@@ -38,6 +38,7 @@ from eozip.store.joined import Joined, joined, open_joined
 from eozip.store.layers import grid_names, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.native import alignment, band_factors, samples
+from eozip.store.overviews import FACT, overviews_of
 from eozip.store.priorities import PlaceReader, Places, open_places
 from eozip.store.records import Extras, as_product, extras_of
 from eozip.store.remote import store_files
@@ -129,6 +130,7 @@ def encode_store(
     hidden: MaskReader | None = None,
     purposes: Sequence[Purpose] = (),
     classes: Classifier | None = None,
+    overviews: bool = False,
     facts: dict[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Summary:
@@ -147,6 +149,7 @@ def encode_store(
         hidden: the mask of which `places` tells, on the scene's grid.
         purposes: that every chunk is to serve, instead of what `codec` asks for; those of the whole store are only recorded.
         classes: for the purpose "agreement".
+        overviews: whether reduced pictures are stored (`eozip.store.overviews`), where the scene is large enough for them.
         facts: provenance added to what the store records.
         progress: see `Progress`.
 
@@ -181,7 +184,7 @@ def encode_store(
     extras = extras_of(found, layers, samples(grid.shape, codec.grids), labels)
     hold = _holding(purposes, classes, scene.select(order), codec) if purposes else None
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
-    settings["hold"] = hold
+    settings |= {"hold": hold, "overviews": overviews}
     places = places or Places()
     if places:
         check_levelled(codec.codec)
@@ -216,6 +219,7 @@ def write_arrays(
     extras: Extras | None = None,
     hold: Holding | None = None,
     places: PlaceReader | None = None,
+    overviews: bool = False,
     shards: Callable[[Run, Container], None] | None = None,
 ) -> Run:
     """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
@@ -236,6 +240,7 @@ def write_arrays(
         extras: what a product has beyond a scene.
         hold: purposes that every chunk is to serve.
         places: quality by place.
+        overviews: see `encode_store`.
         shards: writes all shards; None: they are coded here.
 
     Raises:
@@ -243,6 +248,7 @@ def write_arrays(
     """
     tally, offsets = tally_of(codec, scene, order), stream_offsets(scene)
     run = Run(codec, grid, tally, progress, drop=drop, offsets=offsets, hold=hold, places=places)
+    run.levels = overviews_of(codec, grid, scene.dtype) if overviews else None
     with writing(target, overwrite) as container:
         if shards is None:
             _write_shards(run, reader, container)
@@ -280,6 +286,8 @@ def _write_shards(run: Run, reader: PixelReader, container: Container) -> None:
     for shard, streams in encoded_shards(run, reader):
         if streams:
             container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
+        for key, data in run.level_chunks(shard).items():
+            container.put(key, data)
 
 
 def _holding(
@@ -351,6 +359,7 @@ def run_facts(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
         "chunks_without_network": run.without_network,
         **({"chunks_with_level_map": run.levelled} if run.levelled else {}),
         **({"date_dropped": run.date_dropped()} if run.is_masked else {}),
+        **({} if run.levels is None else {FACT: [level.factor for level in run.levels.levels]}),
         **({} if run.hold is None else run.hold.facts()),
     }
 

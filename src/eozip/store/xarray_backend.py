@@ -25,11 +25,11 @@ from eozip import arguments
 from eozip.errors import EozipError, InputError
 from eozip.raster.product import QUANTITY
 from eozip.sensors import get, names
-from eozip.store.by_fsspec import is_url, open_files
 from eozip.store.description import BandGrid, Description, choose_bands, choose_dates, described
 from eozip.store.documents import GROUP, RECORD
 from eozip.store.metadata import OFFSET, centres, crs_attributes, group_attributes
 from eozip.store.records import lattice_of
+from eozip.store.remote import is_url, store_files
 from eozip.store.windows import Source, chosen_reduction
 
 _ENDINGS = (".zarr", ".zarr.zip")
@@ -50,7 +50,7 @@ class _Handle:
     @cached_property
     def source(self) -> Source:
         """The open store; files are closed with the process, as readers of windows may come at any time."""
-        files = open_files(self.place, **self.options)
+        files = store_files(self.place, self.options)
         return Source(described(files), files)
 
     @property
@@ -279,7 +279,7 @@ class _Closing:
     """Files of a store, to look whether it is one of eozip's."""
 
     def __init__(self, place: str) -> None:
-        self._files = open_files(place)
+        self._files = store_files(place)
 
     def has_record(self) -> bool:
         return self._files.size(f"{RECORD}/{GROUP}") is not None
