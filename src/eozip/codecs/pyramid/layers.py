@@ -19,20 +19,16 @@ from eozip.codecs.pyramid.context import VALUE, half, unpacked
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
 from eozip.codecs.pyramid.side import Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
-from eozip.codecs.pyramid.traverse import (
+from eozip.codecs.pyramid.strengths import (
     AFTER_ALIVE,
     AFTER_DEAD,
-    APEX,
-    CERTAIN,
     DEAD,
     SIDE_MAX,
     SIDE_MIN,
-    Decoded,
-    Ladder,
-    Plane,
     guess,
     strengths_of,
 )
+from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Decoded, Ladder, Plane
 from eozip.entropy.range_coder import Port
 
 AFTER_KNOWN, AFTER_LEAST = row_of(0.3), row_of(0.9)  # strengths that were known, at least or barely

@@ -24,19 +24,26 @@ from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.registration import moved, units_at
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, row_of
+from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fits_as_well, fitted
+from eozip.codecs.pyramid.strengths import (
+    AFTER_ALIVE,
+    AFTER_DEAD,
+    DEAD,
+    SIDE_MAX,
+    SIDE_MIN,
+    guess,
+    strengths_of,
+)
 from eozip.codecs.scales import all_over
 from eozip.entropy.range_coder import Port, Tables, code_each
 
-SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
 MEAN_UNITS = (
     16  # of a band's mean, a step: it lies below everything, so that errors of it are those of all pixels
 )
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
-AFTER_DEAD, AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
 APEX = 30  # a level above all others, whose port takes what every level needs
 
 Quantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -547,33 +554,6 @@ class Ladder:
         """Symbols through the ports of their dates, so many of each."""
         ports = self.ports_at(plane.level)
         return code_each([ports[t] for t in plane.dates], counts.tolist(), symbols, rows, self.model.tables)
-
-
-def strengths_of(
-    wanted: np.ndarray, coded: np.ndarray, exists: np.ndarray, coarse: Coarse | None = None
-) -> np.ndarray:
-    """Strengths of details [T, K, 3, h, w]: int32 [T, K, 3].
-
-    Those that are coded more coarsely cost less, and count as much less.
-    """
-    shares: np.ndarray = np.maximum(1, coded.sum((1, 2)))
-    if coarse is not None:
-        weights = coarse.inverse[:, None, None]
-        wanted = wanted * weights
-        shares = np.maximum((coded * np.square(weights[:, 0])).sum((2, 3)), 1e-9)[:, None]
-    rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / shares)
-    found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
-    found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < 0.6)] = DEAD
-    return found
-
-
-def guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
-    """What orientation k is likely to have: as one level below; the second and third follow the one before them."""
-    if k == 0:
-        return before[:, :, 0]
-    alive = (found[:, :, k - 1] > DEAD) & (before[:, :, k - 1] > DEAD) & (before[:, :, k] > DEAD)
-    steps = found[:, :, k - 1] + np.where(alive, before[:, :, k] - before[:, :, k - 1], 0)
-    return np.clip(steps, DEAD, SIDE_MAX)
 
 
 def brightness_of(side: Side, step: int | None) -> float:

@@ -34,7 +34,7 @@ from eozip.codecs.pyramid.context import (
     staircases,
 )
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN
-from eozip.codecs.pyramid.traverse import SIDE_MAX, SIDE_MIN
+from eozip.codecs.pyramid.strengths import SIDE_MAX, SIDE_MIN
 
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
