@@ -1,11 +1,12 @@
-"""Writes the rate-distortion part of README.md, sentences, table and picture, from the report in results/report.
+"""Writes README.md's figures: tables by kind from results/kinds, and from results/report sentences, table and picture.
 
-    python benchmarks/readme.py [--results results/report/report.json] [--readme README.md] [--check]
+    python benchmarks/readme.py [--results results/report/report.json] [--kinds results/kinds/kinds.json]
+                                [--readme README.md] [--check]
 
-Replaces what stands between the two markers, and draws readme.png beside the report's folder, which carries the SHA-256 of
-the JSON it was drawn from. The report has every method; shown are all codecs, the baselines of `SHOWN`, and every baseline
-that is the best of them at some PSNR. `--check` writes nothing; exit code 1 if the README or the picture does not agree
-with the JSON.
+Replaces what stands between two pairs of markers, and draws readme.png beside the report's folder, which carries the
+SHA-256 of the JSON it was drawn from. The report has every method; shown are all codecs, the baselines of `SHOWN`, and
+every baseline that is the best of them at some PSNR. `--check` writes nothing; exit code 1 if the README or the picture
+does not agree with the JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from typing import Any
 from eozip.errors import InputError
 from eozip_lab.evaluate.html_report.plots import COLOURS, DASHES, MEANS, OWN_STYLE
 from eozip_lab.evaluate.html_report.sentences import beginnings, best, bound_verdicts, place_losses, verdicts
+from eozip_lab.evaluate.kinds import measure, tables
 from eozip_lab.evaluate.provenance import write_bytes, write_text
 from eozip_lab.evaluate.rate import mean_rate_at
 from eozip_lab.evaluate.tables import markdown
 
 BEGIN = "<!-- results: written by benchmarks/readme.py, do not edit -->"
 END = "<!-- end of results -->"
+KINDS_BEGIN = "<!-- by kind: written by benchmarks/readme.py, do not edit -->"
+KINDS_END = "<!-- end of by kind -->"
 KEY = "eozip-source-sha256"
 AT = "40"  # dB at which the last column compares
 DBS = ("36", "40", "44", "48")
@@ -50,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picture = options.results.parent.with_name("readme.png")
     text = options.readme.read_text()
     wanted = replaced(text, section(json.loads(data), _link(picture, options.readme)))
+    wanted = replaced(wanted, by_kind(options.kinds), (KINDS_BEGIN, KINDS_END))
     if options.check:
         return _checked(options.readme, text == wanted, picture, source_of(picture) == digest(data))
     write_text(options.readme, wanted)
@@ -77,6 +82,25 @@ def section(results: Mapping[str, Any], picture: str) -> str:
         f"Made by `{made['command']}`, commit {made['commit']}, {made['when'][:10]}.\n",
     ]
     return "\n".join(parts)
+
+
+def by_kind(path: Path) -> str:
+    """Markdown of the part by kind, every number from the points in a kinds.json."""
+    found, made = measure.load(path), json.loads(path.read_text())["provenance"]
+    lost = tables.losses(found)
+    parts = [
+        tables.equal_psnr(found),
+        tables.means(found),
+        f"{'Where another codec is best:' if lost else 'Nowhere is another codec best.'}\n",
+        _bullets(lost),
+        "At the bytes with which eozip has 40 dB: PSNR of everything and of each resolution, and what the best other "
+        "codec has with as many bytes:\n",
+        tables.equal_bytes(found),
+        "The same pixels in fewer bands and in smaller stacks, at equal PSNR:\n",
+        tables.compared(found),
+        f"Made by `{made['command']}`, commit {made['commit']}, {made['when'][:10]}.\n",
+    ]
+    return "\n".join(part for part in parts if part.strip())
 
 
 def table(rates: Mapping[str, Any], own: list[str]) -> str:
@@ -111,17 +135,18 @@ def own_names(results: Mapping[str, Any]) -> list[str]:
     return [name for name in codecs if name in results["summary"]["rates_at_psnr"]]
 
 
-def replaced(text: str, part: str) -> str:
-    """The README with `part` between its markers.
+def replaced(text: str, part: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """The README with `part` between two markers.
 
     Raises:
         InputError: not exactly one pair of markers.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise InputError(f"expected {BEGIN!r} and behind it {END!r}, each once; put them into the README")
-    return f"{before}{BEGIN}\n{part}{END}{after}"
+    first, last = marks
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end or first in rest or last in before + after:
+        raise InputError(f"expected {first!r} and behind it {last!r}, each once; put them into the README")
+    return f"{before}{first}\n{part}{last}{after}"
 
 
 def drawn(results: Mapping[str, Any], source: str) -> bytes:
@@ -212,6 +237,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=root / "results" / "report" / "report.json")
+    parser.add_argument("--kinds", type=Path, default=root / "results" / "kinds" / "kinds.json")
     parser.add_argument(
         "--readme", type=Path, default=root / "README.md", help="in or above the results' folder"
     )

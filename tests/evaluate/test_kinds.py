@@ -56,7 +56,7 @@ def made_up(name: str, size: Callable[[float], int], is_ours: bool = False, mark
     def code(scene: sets.Scene, sensor: str, step: float) -> tuple[int, sets.Groups]:
         return size(step), {m: np.rint(a / step) * step for m, a in scene.groups.items()}
 
-    return Way(name, is_ours, f"{name} {mark}", (512.0, 256.0, 128.0, 64.0), code)
+    return Way(name, is_ours, f"{name} {mark}", (1024.0, 512.0, 256.0, 128.0, 64.0), code)
 
 
 OURS = made_up("tec-elic-small", lambda step: int(40_000 / step), is_ours=True)
@@ -74,13 +74,15 @@ def test_only_native_samples_count(tmp_path: Path) -> None:
     (found,) = measure.measured([read(tmp_path)], [OURS], tmp_path / "kinds.json")
     assert found.samples == {10: 4 * 48**2, 20: 6 * 24**2, 60: 2 * 8**2}
     rate, _ = found.curve(OURS.name)[0]
-    assert rate == pytest.approx(8 * int(40_000 / 512) / sum(found.samples.values()))
+    step = found.points[OURS.name][0].setting
+    assert rate == pytest.approx(8 * int(40_000 / step) / sum(found.samples.values()))
 
 
 def test_psnr_is_of_all_samples_together(tmp_path: Path) -> None:
     one = read(tmp_path)
     (found,) = measure.measured([one], [OURS], tmp_path / "kinds.json")
-    errors = [np.square(a - np.rint(a / 64.0) * 64.0).ravel() for a in one.scenes[0].groups.values()]
+    step = found.points[OURS.name][-1].setting
+    errors = [np.square(a - np.rint(a / step) * step).ravel() for a in one.scenes[0].groups.values()]
     expected = 10 * math.log10(1e8 / np.concatenate(errors).mean())
     assert found.curve(OURS.name)[-1][1] == pytest.approx(expected)
 
@@ -113,13 +115,23 @@ def test_few_bands_leave_groups_out(tmp_path: Path) -> None:
     assert dict(scene.bands) == {10: ("B02", "B08"), 20: ("B11",)}
 
 
+def test_settings_far_beyond_the_tables_are_not_tried(tmp_path: Path) -> None:
+    steps = tuple(2.0**k for k in range(13, -1, -1))
+    way = Way("other", False, "x", steps, OTHER.code)
+    (found,) = measure.measured([read(tmp_path)], [way], tmp_path / "kinds.json")
+    psnrs = [db for _, db in found.curve("other")]
+    assert sum(db < 36 for db in psnrs) == 1
+    assert max(psnrs) > 48
+    assert len(psnrs) < len(steps) / 2
+
+
 # --- contenders ---
 
 
 @pytest.mark.parametrize("name", ["klt+jpeg2000, 10 m given 20 m", "klt+hevc, 10 m given 20 m", "klt+av1"])
 def test_classical_contenders_give_back_every_group(tmp_path: Path, name: str) -> None:
     pytest.importorskip("av")
-    (way,) = contenders.classical([name])
+    way = next(way for way in contenders.classical() if way.name == name)
     (found,) = measure.measured([read(tmp_path)], [way], tmp_path / "kinds.json")
     psnrs = [db for _, db in found.curve(name)]
     assert psnrs[-1] > 45
@@ -134,10 +146,31 @@ def test_an_equal_setting_is_an_equal_error_in_every_group() -> None:
         m: rng.integers(1000, 1000 + top, (1, 2, 40, 40)).astype(np.uint16)
         for m, top in ((10, 4000), (20, 800))
     }
-    (way,) = contenders.classical(["klt+hevc"])
+    way = contenders.classical(["klt+hevc"])[0]
     _, made = way.code(sets.Scene(dim, {10: ("a", "b"), 20: ("c", "d")}), "s2-l2a", 12.0)
     errors = [float(np.square(made[m].astype(float) - dim[m]).mean()) for m in (10, 20)]
     assert max(errors) < 4 * min(errors)
+
+
+def test_coarser_than_the_coarsest_setting_is_a_coarser_scale() -> None:
+    pytest.importorskip("av")
+    dn = np.rint(texture((1, 4, 64, 64), 1)).astype(np.uint16)
+    scene = sets.Scene({10: dn}, {10: ("a", "b", "c", "d")})
+    way = contenders.classical(["klt+hevc"])[0]
+    sizes, errors = [], []
+    for setting in (67.0, 60.0, 53.0, 46.0):
+        size, made = way.code(scene, "s2-l2a", setting)
+        sizes.append(size)
+        errors.append(float(np.square(made[10].astype(float) - dn).mean()))
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_a_name_takes_groups_apart_and_given_each_other() -> None:
+    names = [way.name for way in contenders.classical(["klt+jpeg2000"])]
+    assert names == ["klt+jpeg2000", "klt+jpeg2000, 10 m given 20 m"]
+    with pytest.raises(InputError, match="got klt"):
+        contenders.classical(["klt", "sz3"])
 
 
 def test_shipped_codecs_code_groups_and_cubes_of_any_bands(tmp_path: Path) -> None:
@@ -183,7 +216,9 @@ def test_new_weights_measure_only_their_own_points(tmp_path: Path) -> None:
     other = Way(OTHER.name, False, OTHER.fingerprint, OTHER.settings, never)
     better = made_up(OURS.name, lambda step: int(10_000 / step), is_ours=True, mark="2")
     (found,) = measure.measured([one], [better, other], path)
-    assert [p.bytes for p in found.points[OURS.name]] == [int(10_000 / s) for s in better.settings]
+    assert {p.bytes: p.setting for p in found.points[OURS.name]} == {
+        int(10_000 / p.setting): p.setting for p in found.points[OURS.name]
+    }
 
 
 def test_a_run_that_was_ended_goes_on(tmp_path: Path) -> None:
@@ -287,6 +322,21 @@ def test_losses_are_told() -> None:
     assert all(sentence.startswith("bad, ") for sentence in told)
 
 
+def test_the_slowest_preset_is_told_apart() -> None:
+    one = found("fair", 1, 2)
+    slow = Found(
+        one.listed,
+        1,
+        one.shapes,
+        1,
+        one.samples,
+        {**one.points, "klt+av1 preset 0": one.points["tec-elic-small"]},
+    )
+    assert tables.best(slow, 40) == "klt+av1"
+    assert "AV1 needs 0.50 of the bits" in tables.means([slow])
+    assert "at worst 1.00 (fair)" in tables.means([slow])
+
+
 def test_equal_bytes_are_those_of_ours() -> None:
     (row,) = tables.equal_bytes([found("fair", 1, 2)]).splitlines()[2:]
     cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
@@ -311,7 +361,7 @@ def test_a_codec_that_does_not_get_there_is_a_loss() -> None:
         one.samples,
         {**one.points, "tec-elic-small": one.points["tec-elic-small"][:2]},
     )
-    assert "short, 44 dB: klt+av1 is best, tec-elic-small does not get there." in tables.losses([short])
+    assert "short, 44 dB: klt+av1 is best, tec-elic-small has no such point." in tables.losses([short])
 
 
 def test_the_command_writes_points_and_tables(tmp_path: Path) -> None:

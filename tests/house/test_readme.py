@@ -1,4 +1,4 @@
-"""README's figures are those of results/report, recomputed here from its points."""
+"""README's figures are those of results/report and results/kinds, recomputed here from their points."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from eozip.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-REPORT = "results/report/report.json"
+REPORT, KINDS = "results/report/report.json", "results/kinds/kinds.json"
 RESULTS = json.loads((ROOT / REPORT).read_text())
+BY_KIND = json.loads((ROOT / KINDS).read_text())
 CODECS = [m["id"] for m in RESULTS["methods"] if m["kind"] == "codec"]
 README = (ROOT / "README.md").read_text()
 
@@ -48,14 +49,21 @@ def mean_rate(method: str, db: float) -> float:
 
 def run(folder: Path, *arguments: str) -> int:
     """benchmarks/readme.py on a folder; its exit code."""
-    paths = ["--readme", str(folder / "README.md"), "--results", str(folder / REPORT)]
+    paths = [
+        "--readme",
+        str(folder / "README.md"),
+        "--results",
+        str(folder / REPORT),
+        "--kinds",
+        str(folder / KINDS),
+    ]
     return runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))["main"]([*paths, *arguments])
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    (tmp_path / "results" / "report").mkdir(parents=True)
-    for name in ("README.md", REPORT, "results/readme.png"):
+    for name in ("README.md", REPORT, KINDS, "results/readme.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -105,6 +113,44 @@ def test_a_typed_number_or_other_results_are_found_and_mended(
     assert run(copy) == 0
     assert (copy / "README.md").read_text() == text
     assert run(copy, "--check") == 0
+
+
+def kind_rows() -> list[list[str]]:
+    """Cells of the table at equal PSNR by kind."""
+    part = README.partition("<!-- by kind")[2].partition("Geometric means")[0]
+    return [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")][2:]
+
+
+def kind_bits(one: dict[str, Any], name: str, db: float) -> float:
+    """Bits per sample at a PSNR from the points, by hand; the monotone cubic is near the straight line between them."""
+    total = sum(one["samples"].values())
+    rows = [
+        (10 * np.log10(1e8 * total / sum(p[2].values())), np.log(8 * p[1] / total))
+        for p in one["points"][name]
+    ]
+    psnrs, bits = np.array(sorted(rows)).T
+    return float(np.exp(np.interp(db, psnrs, bits))) if psnrs[0] <= db <= psnrs[-1] else np.inf
+
+
+@pytest.mark.parametrize("row", kind_rows(), ids=lambda row: row[0])
+def test_the_table_by_kind_says_what_the_points_say(row: list[str]) -> None:
+    one = next(one for one in BY_KIND["sets"] if one["set"]["name"] == row[0])
+    others = [name for name in one["points"] if not name.startswith("tec-")]
+    for cell, db in zip(row[4:8], (36, 40, 44, 48)):
+        expected = kind_bits(one, row[2], db) / min(kind_bits(one, name, db) for name in others)
+        assert cell == "-" or float(cell) == pytest.approx(expected, rel=0.06), db
+
+
+def test_the_worst_kind_comes_first() -> None:
+    shares = [float(row[5]) for row in kind_rows() if row[5] != "-"]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_every_set_that_others_code_is_in_the_table() -> None:
+    both = [
+        one["set"]["name"] for one in BY_KIND["sets"] if not all(n.startswith("tec-") for n in one["points"])
+    ]
+    assert sorted(row[0] for row in kind_rows()) == sorted(both)
 
 
 def test_markers_must_be_there(copy: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from eozip.errors import EozipError, OutputError
 from eozip_lab.evaluate.inputs import pixel_hash
-from eozip_lab.evaluate.kinds.contenders import Way
+from eozip_lab.evaluate.kinds.contenders import Way, default_of
 from eozip_lab.evaluate.kinds.sets import KindSet, Listed, Scene, counted, metres_of
 from eozip_lab.evaluate.provenance import provenance, write_text
 from eozip_lab.evaluate.rate import smooth_psnr_at, smooth_rate_at
@@ -135,15 +135,31 @@ def measured(
     pairs = [(one, way) for one in sets for way in ways if _meet(one, way)]
     for done, (one, way) in enumerate(pairs):
         progress(done, len(pairs))
-        keys = [_key(way.fingerprint, digests[one.listed.name], setting) for setting in way.settings]
-        is_new = not set(keys) <= set(known)
-        for setting, key in zip(way.settings, keys):
-            known[key] = known.get(key) or _point(one, way, setting, key)
-        points[one.listed.name][way.name] = [known[key] for key in keys]
-        if is_new:
+        before = len(known)
+        points[one.listed.name][way.name] = _row_of(one, way, digests[one.listed.name], known)
+        if len(known) > before:
             save(known)
     progress(len(pairs), len(pairs))
     return save({})
+
+
+def _row_of(one: KindSet, way: Way, digest: str, known: dict[str, Point]) -> list[Point]:
+    """Points from the last setting at or below the contender's span to the first at or above; new ones become known."""
+    found: dict[int, Point] = {}
+    samples = sum(_samples(one).values())
+
+    def psnr(k: int) -> float:
+        key = _key(way.fingerprint, digest, way.settings[k])
+        found[k] = known[key] = known.get(key) or _point(one, way, way.settings[k], key)
+        return _psnr(sum(found[k].errors.values()), samples)
+
+    middle = len(way.settings) // 2
+    low, high = middle, middle
+    while psnr(low) > way.span[0] and low > 0:
+        low -= 1
+    while psnr(high) < way.span[1] and high < len(way.settings) - 1:
+        high += 1
+    return [found[k] for k in sorted(found)]
 
 
 def load(path: Path) -> list[Found]:
@@ -211,8 +227,9 @@ def _read_found(row: Mapping[str, Any]) -> Found:
 
 
 def _meet(one: KindSet, way: Way) -> bool:
+    wanted = way.name == default_of(one.scenes[0].dates) or one.listed.against is None
     is_open = one.listed.baselines and one.listed.against is None and one.listed.report is None
-    return (way.own or is_open) and all(way.suits(scene) for scene in one.scenes)
+    return (wanted if way.own else is_open) and all(way.suits(scene) for scene in one.scenes)
 
 
 def _key(fingerprint: str, digest: str, setting: float) -> str:
