@@ -138,7 +138,7 @@ def test_the_table_by_kind_says_what_the_points_say(row: list[str]) -> None:
     others = [name for name in one["points"] if not name.startswith("tec-")]
     for cell, db in zip(row[4:8], (36, 40, 44, 48)):
         expected = kind_bits(one, row[2], db) / min(kind_bits(one, name, db) for name in others)
-        assert cell == "-" or float(cell) == pytest.approx(expected, rel=0.06), db
+        assert cell == "-" or float(cell) == pytest.approx(expected, rel=0.09), db
 
 
 def test_the_worst_kind_comes_first() -> None:
