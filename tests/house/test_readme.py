@@ -127,7 +127,10 @@ def kind_bits(one: dict[str, Any], name: str, db: float) -> float:
     rows = [
         (10 * np.log10(1e8 * total / sum(p[2].values())), np.log(8 * p[1] / total))
         for p in one["points"][name]
+        if sum(p[2].values()) > 0
     ]
+    if len(rows) < 2:
+        return np.inf
     psnrs, bits = np.array(sorted(rows)).T
     return float(np.exp(np.interp(db, psnrs, bits))) if psnrs[0] <= db <= psnrs[-1] else np.inf
 

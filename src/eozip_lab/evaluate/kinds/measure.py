@@ -280,7 +280,7 @@ def _found(one: KindSet, points: Mapping[str, Sequence[Point]]) -> Found:
 
 
 def _psnr(error: float, samples: int) -> float:
-    return 10 * math.log10(PEAK**2 * samples / max(error, 1e-9))
+    return 10 * math.log10(PEAK**2 * samples / error) if error > 0 else math.inf
 
 
 def _points(held: Mapping[str, Any]) -> dict[str, Point]:
