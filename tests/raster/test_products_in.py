@@ -91,7 +91,9 @@ def test_trees_call_bands_of_sentinel_2_as_eopf_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_dry_run_needs_no_output(tmp_path: Path, count: int) -> None:
     paths = [Safe(made(k), date=f"2022013{k}T101311").write(tmp_path, zipped=k == 1) for k in range(count)]
-    assert f"{count} date" in run("encode", *paths, "--dry-run").stdout
+    said = run("encode", *paths, "--dry-run").stdout
+    assert f": {count} date" in said
+    assert f"1 chunk expected, of {count} date" in said
 
 
 def test_without_an_output_nothing_is_encoded(tmp_path: Path) -> None:
@@ -110,6 +112,7 @@ def test_a_mask_on_several_grids_is_refused_before_anything_is_written(tmp_path:
     path, hide = Safe(made()).write(tmp_path), ("--mask", "scl:8,9", "--drop", "masked")
     assert "several (10, 20, 60)" in run("encode", path, tmp_path / "s.zarr", *hide, code=1).stderr
     run("encode", path, tmp_path / "s.zarr", *hide, "--bands", "B02,B03")
+    run("encode", path, tmp_path / "t.zarr", *hide[:2], "--masked-quality", 0)
 
 
 def test_a_raster_beside_the_bands_is_a_mask_by_its_name(tmp_path: Path) -> None:

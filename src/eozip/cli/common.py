@@ -245,7 +245,8 @@ def drop_options(command: Command) -> Command:
         "--mask",
         metavar="SPEC",
         help="What clouds hide, as for `eozip inpaint`: scl:3,8,9,10[@PATH], prob:0.4[@PATH], allclear@PATH, or a raster "
-        "that is not 0 there. With --drop, or where there is one --masked-quality.",
+        "that is not 0 there; of products a raster beside the bands by its name, too, such as clouds of Level-1C. With "
+        "--drop, or where there is one --masked-quality.",
     )
     return mask(drop(command))
 

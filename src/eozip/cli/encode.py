@@ -213,7 +213,8 @@ def _understood_lines(found: Understood) -> list[str]:
             f"{many(layer['dates'], 'date')}"
         )
     t, _, h, w = found.chunk
-    lines.append(f"  {many(found.chunks, 'chunk')} expected, of {many(t, 'date')} x {h} x {w} pixels")
+    together = many(min(t, len(found.dates)), "date")
+    lines.append(f"  {many(found.chunks, 'chunk')} expected, of {together} x {h} x {w} pixels")
     return [*lines, *(f"  note: {note}" for note in found.notes)]
 
 

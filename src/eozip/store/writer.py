@@ -276,8 +276,8 @@ def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
     if codec.grids:
         grids = ", ".join(str(grid.resolution) for grid in codec.grids)
         raise InputError(
-            f"drop: expected bands on one grid, got several ({grids}); choose those of one with --bands (bands=), or encode "
-            "without --drop"
+            f"drop: expected bands on one grid, got several ({grids}); choose those of one with --bands (bands=), or give "
+            "--masked-quality 0 instead of --drop"
         )
 
 
