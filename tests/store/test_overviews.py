@@ -152,3 +152,12 @@ def test_a_record_of_levels_that_cannot_be_is_refused(store):
     found = describe(store)
     with pytest.raises(FormatError, match="levels: expected"):
         overviews.levels_of({**found.facts, "levels": [7]}, found.grid)
+
+
+def test_the_server_reads_stored_levels(store):
+    layers = pytest.importorskip("eozip.serve.layers", reason="needs the packages of eozip[serve]")
+    layer = layers.StoreLayer(store, "a", layers.ArrayCache(1 << 20))
+    level = zarr.open_array(store, path="levels/16/reflectance", mode="r")[1]
+    assert {16, 64} <= set(layer.reductions())
+    assert np.array_equal(layer.read(1, slice(0, 1100), slice(0, 70), 16), level)
+    assert np.array_equal(layer.read(1, slice(160, 480), slice(0, 70), 32), block_means(level, 2, 0)[:, 5:15])
