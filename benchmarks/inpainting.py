@@ -2,7 +2,6 @@
 
     python benchmarks/inpainting.py calibrate PACK          # unpacked training arrays > src/eozip/inpaint/calibration.json
     python benchmarks/inpainting.py measure DATA            # validation folder > results/inpainting.json and .md
-    python benchmarks/inpainting.py renew PACK DATA         # both, of predictors that have weights: after new ones
     python benchmarks/inpainting.py pictures DATA           # > results/inpainting/*.png
     python benchmarks/inpainting.py speed                   # 4 x 12 x 256 x 256, every date cloudy
 
@@ -44,14 +43,13 @@ HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 MEASURED = (0.3, 0.1, 0.5, 1.0)  # what is interrupted has the middle first
-LEARNED = ("tec-tt-small", DEFAULT)
 _SHARE = 0.02  # of the errors of a case are enough
 
 
 def main() -> None:
-    """Runs one of the five."""
+    """Runs one of the four."""
     options = _options()
-    parts = {"calibrate": calibrate, "measure": measure, "renew": renew, "pictures": pictures, "speed": speed}
+    parts = {"calibrate": calibrate, "measure": measure, "pictures": pictures, "speed": speed}
     parts[options.what](options)
 
 
@@ -59,7 +57,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("calibrate", "measure", "renew", "pictures", "speed"))
+    parser.add_argument("what", choices=("calibrate", "measure", "pictures", "speed"))
     parser.add_argument("data", nargs="*", type=Path)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument(
@@ -67,7 +65,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--covers", type=float, nargs="+", default=COVERS, help="of calibrate")
     parser.add_argument("--anew", action="store_true", help="measure what has been measured, too")
-    parser.add_argument("--predictors", default=",".join((*NAMES, *LEARNED)))
+    parser.add_argument("--predictors", default=",".join(NAMES))
     return parser.parse_args()
 
 
@@ -220,19 +218,10 @@ def table(groups: list[Row], commands: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def renew(options: argparse.Namespace) -> None:
-    """Calibrates and measures what has weights; nothing of the others is touched."""
-    # with fewer pixels hidden than all, their sigma is learnt from those that are not
-    changed = {"predictors": ",".join(LEARNED), "out": None, "covers": (1.0,)}
-    options = argparse.Namespace(**vars(options) | changed)
-    calibrate(options)
-    measure(options)
-
-
 def pictures(options: argparse.Namespace) -> None:
     """The first case at 30 % of each place: a baseline and the default beside the truth."""
     gallery = Gallery(options.out or HOME / "results/inpainting", L2A)
-    predictors = [get_predictor(name) for name in ("linear-in-time", "tec-tt-small", DEFAULT)]
+    predictors = [get_predictor(name) for name in ("linear-in-time", "least-cloudy-filled", DEFAULT)]
     for truth in validation(options.data[-1]):
         run_cases(islice(cases(truth, (0.3,), 1), 1, 2), predictors, Journal(None), seen=gallery.take)
     gallery.finish()

@@ -50,7 +50,7 @@ def test_files_in_files_out(tmp_path):
     dn, mask = write_season(tmp_path / "in"), masks(3)
     where = write_masks(tmp_path / "masks", mask.astype(np.uint8))
     said = json.loads(run("inpaint", tmp_path / "in", tmp_path / "out", "--mask", where, "--json").stdout)
-    assert said["predictor"] == "tec-tt-small+regression"
+    assert said["predictor"] == "regression"
     assert "lowest error" in said["reason"]
     assert said["predicted"] == mask.sum()
     expected = inpaint(dn, mask, days=[0, 10, 30], nodata=0)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--predictor",
-    help="tec-tt-small+regression (default for 12 bands), regression (default for others), least-cloudy-filled, "
-    "nearest-clear, mean-clear, weighted-filled, linear-in-time, harmonic, or a temporal codec.",
+    help="regression (default), least-cloudy-filled, nearest-clear, mean-clear, weighted-filled, linear-in-time, "
+    "harmonic, or a published TEC-TT.",
 )
 @click.option(
     "--dilate", type=click.IntRange(0, 100), default=0, show_default=True, help="Grow the mask, pixels."
@@ -89,7 +89,7 @@ def inpaint(
             overwrite=overwrite,
             progress=progress,
         )
-    name = filling.default_for(report.shape[1]) if predictor is None else predictor
+    name = filling.DEFAULT if predictor is None else predictor
     reason = filling.WHY if predictor is None else "as asked for"
     if as_json:
         print_json({**asdict(report), "predictor": name, "reason": reason})

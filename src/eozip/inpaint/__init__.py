@@ -16,7 +16,7 @@ from eozip.lazy import lazy
 
 _HOMES = {
     "WHY": "registry",
-    "default_for": "registry",
+    "DEFAULT": "registry",
     "Filled": "fill",
     "NAMES": "registry",
     "Prediction": "predict",

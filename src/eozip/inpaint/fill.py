@@ -66,7 +66,7 @@ def inpaint(
         mask: bool [T, H, W]: hidden pixels (clouds and their shadows).
         days: [T] rising, of the dates; None for equal steps.
         predictor: a name (see `eozip.inpaint.registry.get_predictor`), a `Predictor`, or a codec that forecasts, as
-            `eozip.load` gives it; None: see `eozip.inpaint.registry.default_for`.
+            `eozip.load` gives it; None: the regression.
         nodata: DN of missing pixels; they are not used, and filled only where the mask says so.
         offset: radiometric offset contained in ``dn``.
         min_clear: share of clear pixels, 0..1, that some other date needs.
@@ -81,7 +81,7 @@ def inpaint(
             dtype, too many pixels, or an unknown predictor.
     """
     _check(dn, mask, window)
-    chosen = resolve_predictor(predictor, dn.shape[1])
+    chosen = resolve_predictor(predictor)
     missing = np.zeros_like(mask) if nodata is None else (dn == nodata).any(axis=1) & ~mask
     series = make_series(dn.astype(np.float32) - np.float32(offset), mask | missing, days)
     wanted = [t for t in range(len(dn)) if mask[t].any()]

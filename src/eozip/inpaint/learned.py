@@ -1,8 +1,4 @@
-"""Predictors from codecs.
-
-    ForecastPredictor    cells touched by cloud are forecast by tec-tt-small from the other dates
-    TokenPredictor       the same with a published TEC-TT: cells of 16 x 16 pixels, two earlier frames
-    Polished             the regression's picture, seen through the transforms of a codec
+"""A predictor from a codec: a published TEC-TT forecasts cells of 16 x 16 pixels touched by cloud from two other dates.
 
 Past and future dates serve alike: they are put in order so that the nearest comes last. Their holes are filled as the
 regression fills its own, and they are mapped to the date by what its clear pixels say: a codec knows how land looks, not
@@ -12,143 +8,20 @@ how light or dry this day was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eozip.codecs.small.forecast import through_transforms
-from eozip.codecs.small.image_codec import SmallCodec
 from eozip.codecs.terracodec.common import LATENT_STRIDE, latent_grid, statistics
 from eozip.codecs.terracodec.tec_tt import TemporalCodec, grid_of, latents
 from eozip.codecs.terracodec.temporal import TemporalModel
 from eozip.codecs.terracodec.transformer import Prediction as Said
 from eozip.errors import InputError
-from eozip.inpaint.normalized_convolution import spread
 from eozip.inpaint.predict import Prediction, Predictor, Series
-from eozip.inpaint.regression import Draft, Regression, WeightedFilled, held_out, mapped_references
-from eozip.inpaint.uncertainty import HELD_OUT, LEAST, enough, height_of, sigma_of_errors
-
-_CELL = 8  # pixels per latent cell of tec-tt-small
-_SEAM = (1, 2, 4)  # radii in pixels over which a difference at clear pixels is carried into the hole
-
-
-class _Forecaster(Protocol):
-    """A codec that forecasts hidden cells by itself."""
-
-    id: str
-    bands: int
-
-    def forecast(
-        self, x: np.ndarray, hidden: np.ndarray, quality: float, given: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecasts hidden cells of the dates of a stack.
-
-        Args:
-            x: float32 [T, C, H, W], DN.
-            hidden: bool [T, ceil(H / 8), ceil(W / 8)]: cells that are to be forecast.
-            quality: 0..100.
-            given: so many groups of channels, the coarsest first, are taken from x in hidden cells too; of the others x
-                must have no influence there.
-
-        Returns:
-            x_hat and sigma, float32 [T, C, H, W], DN.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class ForecastPredictor:
-    """A codec with `forecast`, given the usable dates, the nearest last, and then the date itself.
-
-    The coarsest groups of hidden cells come from the mean of the mapped references, drawn to the clear pixels beside the
-    hole: coding orders cells so that a hidden average would know nothing of this date. Where sigma is high and where low
-    the codec says; how high, the errors of a second forecast, of clear pixels that are hidden from it.
-
-    Attributes:
-        codec: the codec.
-        quality: 0..100.
-        given: groups that come from the mapped references; 0: none.
-    """
-
-    codec: _Forecaster
-    quality: float = 60.0
-    given: int = 2
-    usable: Regression = field(default_factory=Regression)
-    fallback: Predictor = field(default_factory=WeightedFilled)
-
-    @property
-    def name(self) -> str:
-        return self.codec.id
-
-    def predict(self, series: Series, date: int) -> Prediction:
-        references = self.usable.references(series, date)
-        if not references:
-            return self.fallback.predict(series, date)
-        _check_bands(self.codec, series)
-        past = mapped_references(series, date, references[::-1])
-        clear = ~series.hidden[date]
-        held = held_out(series.hidden[date])
-        held &= enough(held)
-        x_hat, sigma = self._forecasts(series.x[date], past, np.stack([clear, clear & ~held]))
-        sigma = np.maximum(sigma, np.float32(LEAST))
-        height = height_of(series.x[date] - x_hat[1], sigma[1], held)
-        count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
-        sigma = np.maximum(height * sigma[0], np.float32(LEAST))
-        return Prediction(x_hat[0], sigma, count, self.name, factors=HELD_OUT if held.any() else "")
-
-    def _forecasts(self, x: np.ndarray, past: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The date [C, H, W] as forecast from what each of `shown` [2, H, W] leaves of it."""
-        mean = past.mean(axis=0)
-        frames = [np.where(known, x, mean + spread(x - mean, known)) for known in shown]
-        hidden = np.stack([cells(~known, _CELL) for known in shown])
-        flags = np.concatenate([np.zeros((len(past), *hidden.shape[1:]), bool), hidden])
-        x_hat, sigma = self.codec.forecast(np.concatenate([past, frames]), flags, self.quality, self.given)
-        return x_hat[-2:], sigma[-2:]
-
-
-@dataclass(frozen=True)
-class Polished:
-    """The regression's picture through a codec's transforms, where that brings held-out pixels nearer to the truth.
-
-    Attributes:
-        codec: a small codec.
-        draft: the regression.
-        quality: 0..100, of the transforms.
-    """
-
-    codec: SmallCodec
-    draft: Regression = field(default_factory=Regression)
-    quality: float = 60.0
-
-    @property
-    def name(self) -> str:
-        return f"{self.codec.id}+{self.draft.name}"
-
-    def predict(self, series: Series, date: int) -> Prediction:
-        _check_bands(self.codec, series)
-        draft = self.draft.draft(series, date)
-        if draft is None:
-            return self.draft.predict(series, date)
-        clear = ~series.hidden[date]
-        x_hat, tried = self._polished(series.x[date], draft, clear)
-        if _error(tried, series.x[date], draft.judged) >= _error(draft.tried, series.x[date], draft.judged):
-            return self.draft.settled(series, date, draft)
-        sigma = sigma_of_errors(series.x[date] - tried, draft.judged)
-        return Prediction(x_hat, sigma, draft.references, self.name, seamless=True, factors=HELD_OUT)
-
-    def _polished(self, x: np.ndarray, draft: Draft, clear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both pictures of the draft, each beside the pixels it was shown, through the transforms."""
-        shown = np.stack([clear, clear & ~draft.held])
-        under = np.stack([draft.x_hat, draft.tried])
-        pictures = through_transforms(self.codec, np.where(shown[:, None], x, under), self.quality)
-        met = [picture + spread(x - picture, known, _SEAM) for picture, known in zip(pictures, shown)]
-        return met[0], met[1]
-
-
-def _error(x_hat: np.ndarray, x: np.ndarray, at: np.ndarray) -> float:
-    return float(np.abs(x_hat - x)[:, at].mean())
+from eozip.inpaint.regression import Regression, WeightedFilled, mapped_references
+from eozip.inpaint.uncertainty import LEAST
 
 
 @dataclass(frozen=True)
@@ -222,21 +95,17 @@ def _walked(
     return tokens, said, hidden
 
 
-def predictor_of(codec: Any, polish: bool = False) -> Predictor:
-    """The predictor of a codec; with `polish`, its transforms behind the regression.
+def predictor_of(codec: Any) -> Predictor:
+    """The predictor of a codec.
 
     Raises:
-        InputError: it cannot forecast, or has no transforms of its own.
+        InputError: it cannot forecast.
     """
-    if polish and isinstance(codec, SmallCodec):
-        return Polished(codec)
-    if polish:
-        raise InputError(f"predictor: expected a small codec before +regression, got {codec.id}")
-    if hasattr(codec, "forecast"):
-        return ForecastPredictor(codec)
     if isinstance(codec, TemporalCodec):
         return TokenPredictor(codec)
-    raise InputError(f"predictor: expected a temporal codec (tec-tt), got {codec.id}, which cannot forecast")
+    raise InputError(
+        f"predictor: expected a published temporal codec (TEC-TT), got {codec.id}, which cannot forecast"
+    )
 
 
 def _check_bands(codec: Any, series: Series) -> None:

@@ -10,14 +10,9 @@ from eozip.errors import InputError, UnknownCodecError
 from eozip.inpaint.baselines import Harmonic, LeastCloudyFilled, LinearInTime, MeanClear, NearestClear
 from eozip.inpaint.predict import Predictor
 from eozip.inpaint.regression import Regression, WeightedFilled
-from eozip.sensors import get
 
-DEFAULT, ANY_BANDS = "tec-tt-small+regression", "regression"
-_FORECASTER = {
-    "tec-tt-small": "tec-tt-small-s2l2a-v1"
-}  # of its kind the one that has transforms to forecast with
+DEFAULT = "regression"
 WHY = "the lowest error of all predictors here, see results/inpainting.json"
-_POLISHED = "+regression"
 
 _CLOSED: dict[str, Callable[[], Predictor]] = {
     "regression": Regression,
@@ -31,19 +26,14 @@ _CLOSED: dict[str, Callable[[], Predictor]] = {
 NAMES = tuple(_CLOSED)
 
 
-def default_for(bands: int) -> str:
-    """Name of the default for so many bands: the codec knows the twelve of Level-2A, the regression takes any."""
-    return DEFAULT if bands == len(get("s2-l2a").band_names) else ANY_BANDS
-
-
-def resolve_predictor(asked: str | Predictor | Codec | None, bands: int) -> Predictor:
+def resolve_predictor(asked: str | Predictor | Codec | None) -> Predictor:
     """The predictor of a name, of a codec, of itself, or of nothing: the default.
 
     Raises:
         InputError: see `get_predictor`.
     """
     if asked is None or isinstance(asked, str):
-        return get_predictor(default_for(bands) if asked is None else asked)
+        return get_predictor(DEFAULT if asked is None else asked)
     if isinstance(asked, Predictor):
         return asked
     return _learned(asked)
@@ -54,8 +44,7 @@ def get_predictor(name: str) -> Predictor:
 
     Args:
         name: one of `NAMES`; or a codec that forecasts: its id or short name, or a checkpoint as `eozip.load`
-            takes it (a path, or "owner/name@lambda-5"). "tec-tt-small+regression" is the regression's picture seen through
-            the codec's transforms. Codecs import torch.
+            takes it (a path, or "owner/name@lambda-5"). Codecs import torch.
 
     Raises:
         InputError: unknown, or a codec that cannot forecast.
@@ -63,18 +52,16 @@ def get_predictor(name: str) -> Predictor:
     """
     if name in _CLOSED:
         return _CLOSED[name]()
-    source = name.removesuffix(_POLISHED)
-    source = _FORECASTER.get(source, source)
     try:
-        codec = registry.get(registry.resolve(source))
+        codec = registry.get(registry.resolve(name))
     except UnknownCodecError as error:
         raise InputError(
-            f"predictor: expected one of {', '.join(NAMES)}, a codec that forecasts, or {DEFAULT}, got {name!r} ({error})"
+            f"predictor: expected one of {', '.join(NAMES)}, or a codec that forecasts, got {name!r} ({error})"
         ) from error
-    return _learned(codec, polish=name.endswith(_POLISHED))
+    return _learned(codec)
 
 
-def _learned(codec: Codec, polish: bool = False) -> Predictor:
+def _learned(codec: Codec) -> Predictor:
     from eozip.inpaint.learned import predictor_of  # imports torch
 
-    return predictor_of(codec, polish=polish)
+    return predictor_of(codec)

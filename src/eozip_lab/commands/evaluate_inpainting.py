@@ -114,7 +114,7 @@ def _masks(
         protocols.run_cases(found, chosen, journal, lambda key: progress(next(done), total), **extra)
     if gallery is not None:
         gallery.finish()
-    return {"default": filling.default_for(len(truths[0].bands)), "summary": protocols.summary(journal.rows)}
+    return {"default": filling.DEFAULT, "summary": protocols.summary(journal.rows)}
 
 
 def _covers(text: str) -> tuple[float, ...]:
@@ -152,7 +152,7 @@ def _allclear(
         name: {k: v if math.isfinite(v) else None for k, v in found.items()} for name, found in means.items()
     }
     found = {
-        "default": filling.default_for(protocols.BANDS),
+        "default": filling.DEFAULT,
         "samples": len(samples),
         "batch": options["batch"],
         "means": finite,

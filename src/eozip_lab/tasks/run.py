@@ -31,7 +31,7 @@ _SERIES = (
     (REFERENCE, "tec-tt-small", "tec-fp-small"),
     ("klt-t+av1", "klt-t+jpeg2000-lean"),
 )
-_PREDICTORS = ("tec-tt-small+regression", "regression", "linear-in-time")
+_PREDICTORS = ("regression", "linear-in-time")
 _WHOLE = ("QP", "CRF")  # settings that are whole numbers
 
 Progress = Callable[[str], None]
