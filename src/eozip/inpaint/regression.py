@@ -5,8 +5,8 @@
     details of the picture          > so much of each scale as clear pixels that were held out confirm
 
 The features are the bands of all usable dates, those of the nearest ones as seen around each pixel, and random hinges of
-them (extreme learning machine, Huang et al. 2006): a closed form that bends, since a field that was harvested does not change
-like the forest beside it. How far the fit may bend is what pixels that were held out say.
+them (extreme learning machine, Huang et al. 2006): a closed form that bends, since a field that was harvested does not
+change like the forest beside it. How far the fit may bend is what pixels that were held out say.
 """
 
 from __future__ import annotations
