@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,12 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN
 from eozip.codecs.pyramid.strengths import SIDE_MAX, SIDE_MIN
+from eozip_lab.train.pyramid.transforms import along, analyse, analysed, back, principal, synthesise
 
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
 SIBLINGS = 2 * DETAILS
-REFERENCES = (
-    3 * DETAILS
-)  # predicted details, their magnitudes, how far the prediction was off one level below
+REFERENCES = 3 * DETAILS  # predicted details, magnitudes, how far the prediction was off below
 INPUTS = BANK + DETAILS + SIBLINGS + REFERENCES
 CONSTANTS = 8
 DIFFERENCE, PREDICTION = 63.0, 256.0  # steps, at most
@@ -49,8 +49,7 @@ ACTIVATION, SMALL = 255 / FEATURE, 127 / FEATURE  # largest activation, largest 
 DEAD_ZONE = 0.38  # a residual of so much less than a step more than a whole one becomes that whole one
 DEAD = 0.6  # steps: a plane none of whose details reaches it is not coded
 LARGEST_BITS = 40.0
-# squared steps, a sample and in all, of the fit of a date to its references
-RIDGE, RIDGE_FIXED = 0.1, 60.0
+RIDGE, RIDGE_FIXED = 0.1, 60.0  # squared steps, a sample and in all, of the fit to references
 DOUBT = 6.0  # squared steps around a cell that speak for what they predict as it is
 
 Quantise = Callable[[Tensor, Tensor], Tensor]
@@ -87,10 +86,6 @@ def rounded(x: Tensor, units: float, low: float, high: float) -> Tensor:
 
 def _value(x: Tensor) -> Tensor:
     return rounded(x, VALUE, -PREDICTION, PREDICTION)
-
-
-def _activation(x: Tensor) -> Tensor:
-    return rounded(x, FEATURE, 0.0, ACTIVATION)
 
 
 class Staircases(nn.Module):
@@ -186,9 +181,10 @@ class Stage(nn.Module):
             both = torch.cat([f, f.abs()], 1)
             v = v + F.conv2d(both, self.grid("known"), self.grid("known_bias"), padding=1).float()
             near = self._near(known)
-        v = _activation(v)
+        activation = partial(rounded, units=FEATURE, low=0.0, high=ACTIVATION)
+        v = activation(v)
         for name in ("first", "second"):
-            v = _activation(v + _activation(self._dense(f"{name}{number}", v)))
+            v = activation(v + activation(self._dense(f"{name}{number}", v)))
         out = rounded(self._dense(f"out{number}", v), FEATURE, -SMALL, SMALL)
         mean = self.functions.gates(out[:, 3:6]) * predicted
         if near is not None:
@@ -304,14 +300,14 @@ class References:
     def details(self, count: int) -> list[Tensor]:
         """Decoded details, about, of all levels [B, R, C, 3, h, w] in DN, finest first; of `count` coarse levels more."""
         b, r = self.steps.shape
-        below, found, _ = _analysed([g.flatten(0, 1) for g in self.groups])
+        below, found, _ = analysed([g.flatten(0, 1) for g in self.groups])
         for _ in range(count):
             below, own = analyse(below)
             found.append(own)
         unit = self.steps.flatten()[:, None, None, None, None]
-        bases = [_principal(d) for d in found]  # each level is quantised under a basis of its own
-        planes = [_along(basis, d) / unit for basis, d in zip(bases, found, strict=True)]
-        made = [_back(basis, in_dead_zone(p, p) * unit) for basis, p in zip(bases, planes, strict=True)]
+        bases = [principal(d) for d in found]  # each level is quantised under a basis of its own
+        planes = [along(basis, d) / unit for basis, d in zip(bases, found, strict=True)]
+        made = [back(basis, in_dead_zone(p, p) * unit) for basis, p in zip(bases, planes, strict=True)]
         return [d.unflatten(0, (b, r)) for d in made]
 
 
@@ -344,8 +340,12 @@ def predicted(parents: Tensor, below: Tensor, here: Tensor) -> Reference:
     seen = (fit @ x).float().view_as(parents)
     there = (fit.float() @ here.flatten(1, 2).flatten(2)).view(*parents.shape[:3], *here.shape[-2:])
     share = _share(parents, seen)
-    above = share.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., : here.shape[-2], : here.shape[-1]]
-    return Reference(_value(there * above), parents - seen * share)
+    return Reference(_value(there * _above(share, there.shape[-2:])), parents - seen * share)
+
+
+def _above(cells: Tensor, shape: Sequence[int]) -> Tensor:
+    """Each cell's value for the 2 x 2 above it."""
+    return cells.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., : shape[0], : shape[1]]
 
 
 def _share(parents: Tensor, seen: Tensor) -> Tensor:
@@ -379,16 +379,16 @@ class Traversal:
 
     def run(self, groups: Sequence[Tensor]) -> list[Tensor]:
         """Decoded groups [B, C, h, w] in DN of groups in DN, finest first, each on half the grid of the one before."""
-        below, details, sizes = _analysed(groups)
+        below, details, sizes = analysed(groups)
         depth, unit = len(groups), self.step[:, None, None, None]
         self._known = self._of_references(depth, below.shape)
         mean = below.mean((-1, -2), keepdim=True)
-        basis = _principal(below - mean)
-        planes = _along(basis, below - mean) / unit
+        basis = principal(below - mean)
+        planes = along(basis, below - mean) / unit
         self._count(10 * below.shape[1] + self._basis_bits(planes.square().mean((-1, -2))))
         picture, parents = self._pyramid(planes, depth)
-        bands = _back(basis, picture * unit) + mean
-        parents = None if parents is None else _back(basis, parents * unit[..., None])
+        bands = back(basis, picture * unit) + mean
+        parents = None if parents is None else back(basis, parents * unit[..., None])
         done = []
         for level in reversed(range(depth)):
             count = details[level].shape[1]
@@ -439,12 +439,12 @@ class Traversal:
     ) -> tuple[Tensor, Tensor]:
         """One level up under a basis of its own, all in DN."""
         unit = self.step[:, None, None, None]
-        basis = _principal(details)
-        planes = _along(basis, details) / unit[..., None]
+        basis = principal(details)
+        planes = along(basis, details) / unit[..., None]
         self._count(self._basis_bits(planes.square().mean((-1, -2, -3))))
-        below = _on_grid(_along(basis, bands) / unit)
-        above = None if parents is None else _along(basis, parents) / unit[..., None]
-        found = _back(basis, self.details(level, below, above, planes, size) * unit[..., None])
+        below = _on_grid(along(basis, bands) / unit)
+        above = None if parents is None else along(basis, parents) / unit[..., None]
+        found = back(basis, self.details(level, below, above, planes, size) * unit[..., None])
         return synthesise(bands, found, size), found
 
     def details(
@@ -478,8 +478,7 @@ class Traversal:
         return predicted(parents, below[:, :, : here.shape[2]], here)
 
     def _lifted(self, parents: Tensor, shape: Sequence[int]) -> Tensor:
-        doubled = parents.repeat_interleave(2, -2).repeat_interleave(2, -1)
-        return self.net.functions.features(doubled[..., : shape[0], : shape[1]])
+        return self.net.functions.features(_above(parents, shape))
 
     def _told(self, lifted: Tensor, reference: Reference | None) -> Tensor:
         """Features of references [B, K, 9, h, w], as wide as those of the parents; none without."""
@@ -564,47 +563,3 @@ def _strongest(before: Tensor, now: Tensor) -> Tensor:
 
 def _on_grid(x: Tensor) -> Tensor:
     return torch.floor(x * VALUE + 0.5) / VALUE
-
-
-def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`eozip.codecs.pyramid.haar.analyse` on tensors [..., H, W]."""
-    x = torch.cat([x, x[..., -1:, :]], -2) if x.shape[-2] % 2 else x
-    x = torch.cat([x, x[..., -1:]], -1) if x.shape[-1] % 2 else x
-    a, b, c, d = x[..., 0::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2], x[..., 1::2, 1::2]
-    details = torch.stack([a + b - c - d, a - b + c - d, a - b - c + d], -3) / 2
-    return (a + b + c + d) / 2, details
-
-
-def synthesise(below: Tensor, details: Tensor, size: tuple[int, int]) -> Tensor:
-    """`eozip.codecs.pyramid.haar.synthesise` on floats, without rounding."""
-    lh, hl, hh = details.unbind(-3)
-    h, w = below.shape[-2:]
-    out = below.new_empty(*below.shape[:-2], 2 * h, 2 * w)
-    out[..., 0::2, 0::2], out[..., 0::2, 1::2] = below + lh + hl + hh, below + lh - hl - hh
-    out[..., 1::2, 0::2], out[..., 1::2, 1::2] = below - lh + hl - hh, below - lh - hl + hh
-    return out[..., : size[0], : size[1]] / 2
-
-
-def _analysed(groups: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[tuple[int, int]]]:
-    """What lies below all groups, and the details and sizes of each one's grid, finest first."""
-    bands, details, sizes = groups[0], [], []
-    for group in [*groups[1:], None]:
-        sizes.append((bands.shape[-2], bands.shape[-1]))
-        bands, found = analyse(bands)
-        details.append(found)
-        bands = bands if group is None else torch.cat([bands, group], 1)
-    return bands, details, sizes
-
-
-def _principal(x: Tensor) -> Tensor:
-    """Karhunen-Loeve basis of each example: [B, C, ...] -> [B, C, C], columns by falling variance."""
-    flat = x.flatten(2)
-    return torch.linalg.eigh(flat @ flat.transpose(1, 2) / flat.shape[-1])[1].flip(-1)
-
-
-def _along(basis: Tensor, bands: Tensor) -> Tensor:
-    return (basis.transpose(1, 2) @ bands.flatten(2)).view_as(bands)
-
-
-def _back(basis: Tensor, planes: Tensor) -> Tensor:
-    return (basis @ planes.flatten(2)).view_as(planes)
