@@ -112,3 +112,25 @@ def test_explore_shows_the_page_in_a_frame(store: Path) -> None:
 def test_a_dataset_from_nowhere_cannot_be_explored() -> None:
     with pytest.raises(InputError, match="to_zarr"):
         xr.Dataset().eozip.explore()
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"time": "2021-99-99"}, "time"),
+        ({"time": 1.5}, "time"),
+        ({"time": None}, "time"),
+        ({"percentiles": (98, 2)}, "percentiles"),
+        ({"percentiles": (0, 101)}, "percentiles"),
+        ({"percentiles": 5}, "percentiles"),
+    ],
+)
+def test_what_is_asked_wrongly_is_named(store: Path, asked: dict, named: str) -> None:
+    with pytest.raises(InputError, match=f"^{named}"):
+        xr.open_zarr(store).eozip.plot.rgb(**asked)
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "time", "band"])
+def test_a_selection_of_nothing_has_no_picture(store: Path, axis: str) -> None:
+    with pytest.raises(InputError, match=f"none along {axis}"):
+        xr.open_zarr(store).isel({axis: slice(0, 0)}).eozip.plot.rgb()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from eozip.arguments import numbers
 from eozip.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,9 +46,15 @@ class Plots:
             ax: axes of matplotlib to draw on; None makes some.
 
         Raises:
-            InputError: no such array, band or date, or matplotlib is missing.
+            InputError: no such array, band or date, no pixels, percentiles that are none, or matplotlib is missing.
         """
         array = _pixel_array(self._dataset)
+        _check_percentiles(percentiles)
+        empty = [str(name) for name, size in array.sizes.items() if size == 0]
+        if empty:
+            raise InputError(
+                f"ds.eozip.plot: expected pixels, got none along {' and '.join(empty)}; choose more"
+            )
         picked = _date(array, time)
         step = max(1, -(-max(picked.sizes["y"], picked.sizes["x"]) // _MOST_PIXELS))
         picked = picked.isel(
@@ -73,6 +80,17 @@ def _pixel_array(dataset: xr.Dataset) -> xr.DataArray:
             f"{', '.join(map(str, dataset.data_vars)) or 'no arrays'}; choose one, as ds[[NAME]]"
         )
     return dataset[found[0]]
+
+
+def _check_percentiles(percentiles: Sequence[float]) -> None:
+    """Refuses what is no pair of rising percentiles.
+
+    Raises:
+        InputError: see above.
+    """
+    low, high = numbers("percentiles", percentiles, ("low", "high"))
+    if not 0 <= low < high <= 100:
+        raise InputError(f"percentiles: expected 0 <= low < high <= 100, got {low:g} and {high:g}")
 
 
 def stretched(
@@ -102,7 +120,7 @@ def _date(array: xr.DataArray, time: int | str) -> xr.DataArray:
             found = array.sel(time=time)
             return found.isel(time=0) if "time" in found.dims else found
         return array.isel(time=time)
-    except (IndexError, KeyError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         known = ", ".join(str(value)[:10] for value in np.atleast_1d(array["time"].values)[:12])
         raise InputError(
             f"time: expected a position below {array.sizes['time']} or one of {known}, got {time!r}"

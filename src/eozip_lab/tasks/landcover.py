@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,11 +53,14 @@ class LandCover:
 
     def _learnt(self, k: int, dn: np.ndarray, start: np.ndarray | None) -> Any:
         from sklearn.cluster import KMeans  # optional
+        from sklearn.exceptions import ConvergenceWarning
 
         x = self._scaled(k, dn)
         picked = np.random.default_rng(0).choice(len(x), min(_PIXELS, len(x)), replace=False)
         init, runs = ("k-means++", 4) if start is None else (start, 1)
-        return KMeans(_CLASSES, init=init, n_init=runs, random_state=0).fit(x[picked])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # flat pictures have fewer classes
+            return KMeans(_CLASSES, init=init, n_init=runs, random_state=0).fit(x[picked])
 
     def _sorted(self, k: int, dn: np.ndarray, model: Any) -> np.ndarray:
         return model.predict(self._scaled(k, dn))
