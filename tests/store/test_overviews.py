@@ -19,7 +19,7 @@ from eozip.store.levels import level_store
 from eozip.store.native import block_means
 from eozip.store.windows import open_source
 from rasterfiles import write_tif
-from storefiles import NAMES, coarse_codec, scene_pixels
+from storefiles import NAMES, change_record, coarse_codec, scene_pixels
 
 SIZE = (1100, 70)
 SETTINGS = {"chunk": 64, "gop": 2, "quality": 40}
@@ -152,6 +152,13 @@ def test_a_record_of_levels_that_cannot_be_is_refused(store):
     found = describe(store)
     with pytest.raises(FormatError, match="levels: expected"):
         overviews.levels_of({**found.facts, "levels": [7]}, found.grid)
+
+
+@pytest.mark.parametrize("levels", [5, "16", {"16": 1}, [1.5], [[16]], True])
+def test_a_strangers_record_of_levels_is_refused_by_name(store, levels):
+    change_record(store, lambda record: record["eozip"].update(levels=levels))
+    with pytest.raises(FormatError, match="levels"):
+        describe(store)
 
 
 def test_the_server_reads_stored_levels(store):

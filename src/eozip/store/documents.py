@@ -139,6 +139,7 @@ class Facts(_Document):
     date_dropped: tuple[_Count, ...] | None = None
     groups: tuple[Annotated[int, Field(ge=1, le=MAX_DATES)], ...] | None = None
     unmeasured: tuple[_Count, ...] = ()
+    levels: tuple[_Count, ...] = ()
 
 
 class LatticeRecord(_Document):
