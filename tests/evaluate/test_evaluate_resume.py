@@ -254,5 +254,14 @@ def test_other_weights_of_a_codec_are_another_fingerprint(monkeypatch):
     before = fingerprint(method, "s2-l2a")
     other = SimpleNamespace(weights_hash=b"anything")
     monkeypatch.setattr(registry, "get", lambda full: other)
+    monkeypatch.setattr("eozip_lab.evaluate.methods.probe", lambda full: "")
     assert fingerprint(method, "s2-l2a") != before
     assert b"anything".hex() in fingerprint(method, "s2-l2a")
+
+
+def test_other_bytes_of_the_same_weights_are_another_fingerprint(monkeypatch):
+    (method,) = methods(["tec-fp-small"], [], "s2-l2a")
+    before = fingerprint(method, "s2-l2a")
+    assert fingerprint(method, "s2-l2a") == before
+    monkeypatch.setattr("eozip_lab.evaluate.methods.probe", lambda full: "other bytes")
+    assert fingerprint(method, "s2-l2a") != before

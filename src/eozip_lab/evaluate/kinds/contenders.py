@@ -7,7 +7,6 @@ that is charged; and what codes bands alone.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from eozip_lab.evaluate.baselines.klt import Components, klt_av1, klt_hevc, klt_
 from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000, KltJpeg2000
 from eozip_lab.evaluate.baselines.videos import X265, SvtAv1
 from eozip_lab.evaluate.kinds.sets import Groups, Scene
-from eozip_lab.evaluate.methods import library_versions
+from eozip_lab.evaluate.methods import library_versions, probe
 
 OWN = ("tec-tt-small", "tec-elic-small", "tec-fp-small")
 QUALITIES = (0.0, 12.0, 24.0, 34.0, 44.0, 54.0, 64.0, 76.0, 88.0)
@@ -73,7 +72,7 @@ def own(name: str, qualities: Sequence[float] = QUALITIES) -> Way:
         UnknownCodecError: nobody knows it.
     """
     full = registry.resolve(name, "s2-l2a")
-    marks = f"{full} {registry.get(full).weights_hash.hex()} {_probe(full)}"
+    marks = f"{full} {registry.get(full).weights_hash.hex()} {probe(full)}"
 
     def code(scene: Scene, sensor: str, quality: float) -> tuple[int, Groups]:
         facts = {"codec": full, "quality": quality, "sensor": sensor, "nodata": scene.nodata}
@@ -86,14 +85,6 @@ def own(name: str, qualities: Sequence[float] = QUALITIES) -> Way:
 
     is_temporal = "-tt-" in full
     return Way(name, True, marks, qualities, code, lambda s: s.dates > 1 or not is_temporal)
-
-
-def _probe(codec: str) -> str:
-    """Hex digits of what a codec makes of a small made-up series: other code that makes other bytes is another contender."""
-    t, c, y, x = np.ogrid[:2, :3, :40, :40]
-    waves = 2000 + (300 + 40 * c) * np.sin(y / 5 + t) * np.cos(x / (4 + c)) + (y * x * 7919 + t * 31 + c) % 97
-    blob = eozip.encode(waves.astype(np.uint16), codec=codec, quality=60)
-    return hashlib.sha256(blob).hexdigest()[:12]
 
 
 def default_of(dates: int) -> str:
