@@ -78,7 +78,7 @@ def test_a_copy_of_a_shipped_folder_is_the_shipped_codec(tmp_path, dn):
     assert eozip.encode(dn, codec=copied) == eozip.encode(dn, codec=SHIPPED)
 
 
-@pytest.mark.parametrize("short", ["tec-elic-small", "tec-fp-small", "flextec-small"])
+@pytest.mark.parametrize("short", ["tec-elic-small", "tec-fp-small"])
 def test_every_shipped_codec_loads_from_its_folder(short):
     full = registry.resolve(short)
     assert eozip.load(hub.shipped_path(full)).weights_hash == registry.get(full).weights_hash

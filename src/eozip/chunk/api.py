@@ -82,6 +82,7 @@ def encode(
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
     bands: Sequence[str] | None = None,
+    target_size: int | None = None,
     level_map: np.ndarray | None = None,
 ) -> bytes:
     """Codes one chunk.
@@ -112,6 +113,8 @@ def encode(
             which are then forecast.
         bands: names of the bands, C of them, which the chunk then carries: of ``sensor``, by its names or its aliases. Any
             set of its bands will do, in any order, with a codec that takes any bands. None: the chunk says no names.
+        target_size: bytes of the chunk, instead of ``quality``: the best quality that takes no more, mostly within 1 % of
+            it. All dates, bands and scales of a chunk have one quantisation step, which is what rate and distortion ask for.
         level_map: quality by place, of codecs that can (tec-elic-small, tec-tt-small, tec-fp-small of any bands): whole
             numbers 0..15, by how many half octaves (factors of 2 ** 0.5) a place is quantised more coarsely than the
             quality says; of 15 no detail is sent. A level for each cell of 16 x 16 pixels [T, ceil(H / 16), ceil(W / 16)],
@@ -132,6 +135,7 @@ def encode(
         target_psnr=target_psnr,
         max_error=max_error,
         budgets=budgets,
+        target_size=target_size,
         sensor=sensor,
         offset=offset,
         nodata=nodata,
@@ -152,6 +156,7 @@ def encode_report(
     drop: np.ndarray | None = None,
     budgets: int | Sequence[int] | None = None,
     bands: Sequence[str] | None = None,
+    target_size: int | None = None,
     level_map: np.ndarray | None = None,
 ) -> tuple[bytes, Report]:
     """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
@@ -161,6 +166,7 @@ def encode_report(
         target_psnr=target_psnr,
         max_error=max_error,
         budgets=budgets,
+        target_size=target_size,
         sensor=sensor,
         offset=offset,
         nodata=nodata,

@@ -16,6 +16,7 @@ from eozip.chunk.candidates import (
     EncodeJob,
     Report,
     Trial,
+    candidate_of_size,
     empty,
     exact,
     held,
@@ -163,6 +164,10 @@ def _with_levels(goal: Goal, given: np.ndarray | None, name: str, source: Source
 def _coded(
     source: Source, name: str, sensor: str | None, drop: np.ndarray | None, goal: Goal
 ) -> EncodedChunk:
+    if name == LOSSLESS and goal.target_size is not None:
+        raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
+    if name == LOSSLESS and goal.target_size is not None:
+        raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
     if name == LOSSLESS:
         return _packed(without_network(source, goal.without_network, goal), source)
     model = registry.get(name)
@@ -227,6 +232,8 @@ def _smallest(model: Codec, source: Source, drop: np.ndarray | None, goal: Goal)
 def _by_network(job: EncodeJob, goal: Goal) -> list[Candidate]:
     """Chunks at the qualities asked for, or the one found for a target; no constraint is kept yet."""
     target = goal.target_psnr
+    if goal.target_size is not None:
+        return [candidate_of_size(goal.target_size, job.candidate)]
     if target is None:
         return [job.candidate(quality) for quality in goal.qualities]
     found = quality_for(target, lambda quality: _trial(job, quality), DEFAULT_QUALITY)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eozip.arguments import real
+from eozip.arguments import real, whole
 from eozip.chunk.pixels import PEAK, Source, psnr
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
@@ -102,6 +102,7 @@ class Goal:
         is_bound_alone: nothing is asked for but a largest error: whatever is smallest.
         budgets: sections of each date, instead of a quality; empty: as many as the quality asks for.
         levels: how much more coarsely cells are coded, uint8 [T, h, w] (`eozip.codecs.level_map`); None: all alike.
+        target_size: bytes that the quality is searched for; None: `quality` it is.
     """
 
     quality: float
@@ -110,6 +111,7 @@ class Goal:
     is_bound_alone: bool
     budgets: tuple[int, ...] = ()
     levels: np.ndarray | None = None
+    target_size: int | None = None
 
     @property
     def qualities(self) -> tuple[float, ...]:
@@ -146,6 +148,7 @@ class EncodeOptions:
         target_psnr: dB, instead of `quality`.
         max_error: largest absolute error of any pixel, DN.
         budgets: sections of every date or of each, instead of `quality`; what they may be depends on the pixels.
+        target_size: bytes of the chunk, instead of `quality`.
         sensor: whose bands these are; None: see `eozip.encode`.
         offset: radiometric offset contained in the pixels, DN; None: see `eozip.encode`.
         nodata: value of pixels without data; None: there are none. Checked against the pixels' dtype.
@@ -159,6 +162,7 @@ class EncodeOptions:
     target_psnr: float | None = None
     max_error: int | None = None
     budgets: int | Sequence[int] | None = None
+    target_size: int | None = None
     sensor: str | None = None
     offset: int | None = None
     nodata: int | None = None
@@ -166,17 +170,22 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         check_names(self.codec, self.sensor)
         object.__setattr__(self, "max_error", checked_error(self.max_error))
+        object.__setattr__(self, "target_size", checked_size(self.target_size))
+        if self.target_size is not None and self.max_error is not None:
+            raise InputError(
+                "give target_size or max_error, not both: a bound on errors has the size that it needs"
+            )
         ways = [way for way in self.said if way != "max_error"]
         if len(ways) > 1:
             asked = " or ".join(reversed(ways))
             raise InputError(
-                f"expected quality, target_psnr or budgets, got two of them; give {asked}, not both"
+                f"expected quality, target_psnr, target_size or budgets, got two of them; give {asked}, not both"
             )
 
     @property
     def said(self) -> tuple[str, ...]:
         """Names of the ways of asking for quality that are used; none: the default quality."""
-        ways = ("quality", "target_psnr", "max_error", "budgets")
+        ways = ("quality", "target_psnr", "max_error", "budgets", "target_size")
         return tuple(way for way in ways if getattr(self, way) is not None)
 
     @cached_property
@@ -191,7 +200,7 @@ class EncodeOptions:
         floor = FLOOR_PSNR if quality == 100 else None
         constraint = Constraint(self.max_error, floor if target is None else target)
         is_bound_alone = self.max_error is not None and quality is None and target is None
-        return Goal(round(asked, 2), target, constraint, is_bound_alone)
+        return Goal(round(asked, 2), target, constraint, is_bound_alone, target_size=self.target_size)
 
     def goal_of(self, dates: int) -> Goal:
         """How good a chunk of so many dates shall be.
@@ -219,6 +228,15 @@ def checked_error(max_error: int | None) -> int | None:
     if isinstance(max_error, bool) or not 0 <= bound <= 65535:
         raise InputError(f"max_error: expected 0..65535 DN, got {max_error}")
     return bound
+
+
+def checked_size(target_size: int | None) -> int | None:
+    """Bytes of a chunk as given by a caller.
+
+    Raises:
+        InputError: not a whole number from 1.
+    """
+    return None if target_size is None else whole("target_size", target_size, 1)
 
 
 def checked_budgets(budgets: int | Sequence[int], dates: int) -> tuple[int, ...]:

@@ -53,6 +53,8 @@ class StoreOptions(EncodeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target_size is not None:
+            raise InputError("target_size: that of one chunk (eozip.encode); of a store say for='size<100MB'")
         if self.chunk is not None:
             object.__setattr__(self, "chunk", arguments.whole("chunk", self.chunk, 1))
         object.__setattr__(self, "gop", arguments.whole("gop", self.gop, 1))
