@@ -59,7 +59,7 @@ def witness() -> Iterator[hashlib._Hash]:
     Every table row asked for, every symbol decoded, and every number before it is rounded to its grid: exact
     sums are the same on all machines before rounding too, so a change that rounding would mostly hide is seen.
     """
-    digest, decode_each, on_grid = hashlib.sha256(), range_coder.decode_each, fixed_point.on_grid
+    digest, decode_each, on_grid = hashlib.sha256(), range_coder._decode_each, fixed_point.on_grid
 
     def seen_code(ports, counts, rows, tables):
         got = decode_each(ports, counts, rows, tables)
@@ -72,11 +72,11 @@ def witness() -> Iterator[hashlib._Hash]:
         digest.update(np.ascontiguousarray(v.detach().double().cpu().numpy() + 0.0, "<f8"))
         return on_grid(v, unit, most)
 
-    range_coder.decode_each, fixed_point.on_grid = seen_code, seen_on_grid
+    range_coder._decode_each, fixed_point.on_grid = seen_code, seen_on_grid
     try:
         yield digest
     finally:
-        range_coder.decode_each, fixed_point.on_grid = decode_each, on_grid
+        range_coder._decode_each, fixed_point.on_grid = decode_each, on_grid
 
 
 def decoded(name: str) -> tuple[str, np.ndarray]:

@@ -31,11 +31,11 @@ from eozip.store.native import alignment, samples
 from eozip.store.sampling import Estimate, Sample, learned_classes, pixels_in, sampled
 from eozip.store.writer import bytes_beside, pixels_of
 
-QUALITIES = (5, 20, 35, 50, 65, 80, 95)
+_QUALITIES = (5, 20, 35, 50, 65, 80, 95)
 """At which every sampled chunk is coded for the curve."""
 _DEFAULT_CODECS = (None, "tec-elic-small")  # that of `eozip encode`, and the one that takes any bands
 
-Progress = Callable[[int, int], None]
+_Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def choose(
     nodata: int | None = None,
     chunk: int | None = None,
     gop: int = GOP,
-    progress: Progress = lambda done, total: None,
+    progress: _Progress = lambda done, total: None,
 ) -> Choice:
     """Codes a sample of chunks to say which codec and quality serve some purposes, and what that costs.
 
@@ -196,7 +196,7 @@ def _prepared(
     return _Prepared(sizes, hold, grid, raw)
 
 
-def _steps(progress: Progress, done: int, codecs: int, chunks: int) -> Callable[[int], None]:
+def _steps(progress: _Progress, done: int, codecs: int, chunks: int) -> Callable[[int], None]:
     return lambda i: progress(done * chunks + i, codecs * chunks)
 
 
@@ -208,10 +208,10 @@ def _offer(trial: _Prepared, purposes: tuple[Purpose, ...], step: Callable[[int]
         if hold.by_chunk:
             can_level = takes_levels(sizes.codec.codec)
             held.append(hold.encoded(_encoder(sizes, i), sample.dn, can_level=can_level).coded)
-        for quality in QUALITIES if sizes.codec.codec != LOSSLESS else QUALITIES[-1:]:
+        for quality in _QUALITIES if sizes.codec.codec != LOSSLESS else _QUALITIES[-1:]:
             sizes.coded(i, quality)
         step(i + 1)
-    points = [_point(sizes, hold, quality) for quality in QUALITIES if sizes.codec.codec != LOSSLESS]
+    points = [_point(sizes, hold, quality) for quality in _QUALITIES if sizes.codec.codec != LOSSLESS]
     most = room(whole, trial.raw) if whole else None
     if held:
         estimate = sizes.told(held)

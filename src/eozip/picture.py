@@ -45,14 +45,14 @@ def comparison(
         figure = _draw({"reconstruction": _alone(decoded, valid)}, caption)
     else:
         titles = ("original", "reconstruction", f"error, {_ERROR_GAIN} times")
-        figure = _draw(dict(zip(titles, panels_of(original, decoded, valid))), caption)
+        figure = _draw(dict(zip(titles, _panels_of(original, decoded, valid))), caption)
     target = resolved(Path(out))
     with naming(target), temporary(target, folder=False) as part:
         figure.savefig(part, format="png", dpi=_DPI)
         publish(part, target, overwrite=overwrite)
 
 
-def panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> list[np.ndarray]:
+def _panels_of(original: np.ndarray, decoded: np.ndarray, valid: np.ndarray) -> list[np.ndarray]:
     """Three float images [h, w, 3] in 0..1; both pictures share the original's stretch."""
     low, high = _stretch(original, valid)
     span = high - low

@@ -444,16 +444,16 @@ def test_a_picture_is_a_png(tmp_path):
 
 
 def test_panels_show_what_they_say():
-    from eozip.picture import panels_of
+    from eozip.picture import _panels_of
 
     original = np.linspace(0, 100, 300).reshape(3, 10, 10)
     valid = np.ones((10, 10), bool)
     valid[0, 0] = False
-    same = panels_of(original, original, valid)
+    same = _panels_of(original, original, valid)
     np.testing.assert_array_equal(same[0], same[1])
     assert (same[2][valid] == 0.5).all()
     assert (same[0][0, 0] == 1).all()
-    assert panels_of(original, original + 1, valid)[2][5, 5, 0] > 0.5
+    assert _panels_of(original, original + 1, valid)[2][5, 5, 0] > 0.5
 
 
 def test_a_picture_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):

@@ -87,12 +87,12 @@ def in_integers(twin: TokenModel) -> reference.Tokens:
     """The weights of a twin as the reference reads them."""
     linear = {}
     for name, layer in twin.named_modules():
-        if isinstance(layer, ex.ExactLinear):
+        if isinstance(layer, ex._ExactLinear):
             bits = layer.unit.log2().long()
             weight = torch.ldexp(layer.weight.double(), bits[:, None])
             bias = torch.ldexp(layer.bias.double(), bits + int(math.log2(layer.entering.unit)))
             linear[name] = reference.Linear(units(weight, 0), units(bias, 0), bits.numpy())
-        elif isinstance(layer, ex.ScaledLinear):
+        elif isinstance(layer, ex._ScaledLinear):
             weight = layer.weight.view(layer.pieces.weights, len(layer.unit), -1).numpy().astype(np.int64)
             values = (layer.unit.numpy(), layer.bias.numpy(), layer.pieces.inputs)
             linear[name] = reference.Scaled(weight, *values)
@@ -209,9 +209,9 @@ SABOTAGED = (
 )
 
 
-def plain_weight(layer: ex.ExactLinear | ex.ScaledLinear) -> torch.Tensor:
+def plain_weight(layer: ex._ExactLinear | ex._ScaledLinear) -> torch.Tensor:
     """[out, in] in the units of its rows, float64."""
-    if isinstance(layer, ex.ExactLinear):
+    if isinstance(layer, ex._ExactLinear):
         return layer.weight * layer.unit[:, None]
     pieces = layer.weight.double().split(len(layer.unit))
     return pieces[0] if len(pieces) == 1 else 128 * pieces[0] + pieces[1]
@@ -223,7 +223,7 @@ def test_one_layer_in_plain_float32_is_noticed(model, twin, name):
     layer = other.get_submodule(name)
     plain = nn.Linear(layer.weight.shape[1], len(layer.unit))
     jitter = torch.rand(plain.weight.shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    step = layer.unit if isinstance(layer, ex.ScaledLinear) else 1 / layer.unit
+    step = layer.unit if isinstance(layer, ex._ScaledLinear) else 1 / layer.unit
     whole = plain_weight(layer)
     plain.weight.data = ((whole + jitter) * step[:, None]).float()
     plain.bias.data = layer.bias.float()
@@ -244,7 +244,7 @@ def test_one_weight_off_by_one_unit_is_noticed(twin, name):
     layer = other.get_submodule(name)
     row = int(layer.weight.abs().double().amax(1).argmax())
     column = int(layer.weight[row].abs().argmax())
-    if isinstance(layer, ex.ScaledLinear):
+    if isinstance(layer, ex._ScaledLinear):
         layer.weight[row, column] -= layer.weight[row, column].sign()
     else:
         layer.weight[row, column] += 1 / float(layer.unit[row])
@@ -260,7 +260,7 @@ def test_nearly_all_work_is_on_8_bit_integers(twin):
     def work(kind):
         return sum(m.weight.numel() for m in twin.modules() if isinstance(m, kind))
 
-    assert work(ex.ScaledLinear) > 20 * work(ex.ExactLinear)
+    assert work(ex._ScaledLinear) > 20 * work(ex._ExactLinear)
 
 
 EXTREMES = torch.tensor([127, -127, 64, -64], dtype=torch.int8)
@@ -300,7 +300,7 @@ def test_rows_are_counted_in_units_of_their_own(pieces):
 
 def test_tables_come_near_no_tie():
     """So whichever libm computes them, they are the same."""
-    gelu = [1024 * ex.gelu(v / 256) - ex.TIE for v in range(-2048, 2049)]
+    gelu = [1024 * ex._gelu(v / 256) - ex._TIE for v in range(-2048, 2049)]
     exponential = [2**20 * math.exp(-i / 64) for i in range(1025)]
     for values, table in ((gelu, ex.gelu_table()), (exponential, ex.exponential_table())):
         off = np.array([abs(v - math.floor(v) - 0.5) for v in values])

@@ -15,7 +15,7 @@ from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids
-from eozip.codecs.pyramid.flexible import PASSES, FlexCodec
+from eozip.codecs.pyramid.flexible import _PASSES, FlexCodec
 from eozip.codecs.pyramid.intervals import laws
 from eozip.codecs.scales import SECTIONS
 from eozip.errors import DesyncError, EozipError, FormatError, InputError
@@ -208,7 +208,7 @@ def test_a_level_map_is_refused(scene):
         eozip.encode(scene, FLEXIBLE, level_map=np.ones((2, 3, 3), np.uint8))
 
 
-@pytest.mark.parametrize("budgets", [[3 * PASSES + 1, 1], [0, 1], [1]])
+@pytest.mark.parametrize("budgets", [[3 * _PASSES + 1, 1], [0, 1], [1]])
 def test_budgets_that_cannot_be(pair, scene, budgets):
     with pytest.raises(InputError, match="budgets"):
         pair.codec.encode_budgets(scene.astype(np.float32), budgets)

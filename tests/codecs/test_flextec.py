@@ -165,7 +165,7 @@ def test_no_section_or_too_many_are_refused(codec, stack, coded):
 
 
 def test_quality_is_a_budget_in_equal_steps():
-    budgets = [flextec.tokens_of(q) for q in np.linspace(0, 100, 401)]
+    budgets = [flextec._tokens_of(q) for q in np.linspace(0, 100, 401)]
     assert budgets == sorted(budgets)
     assert set(budgets) == set(range(1, 17))
 

@@ -42,7 +42,7 @@ SHAPE = (3, 3, 50, 61)
 
 def levels_for(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Any levels, each of them somewhere if there is room."""
-    size = level_map.size_of(shape)
+    size = level_map._size_of(shape)
     return np.random.default_rng(seed).permuted(np.resize(np.arange(16, dtype=np.uint8), size))
 
 
@@ -129,7 +129,7 @@ def test_a_reduced_picture_needs_the_first_bytes_alone():
 def test_the_same_level_everywhere_is_a_coarser_quality(name):
     """Two octaves: the networks work as they were trained to."""
     codec, x = registry.get(name), texture((2, 4, 70, 75), 1).astype(np.float32)
-    everywhere = np.full(level_map.size_of(x.shape), 4, np.uint8)
+    everywhere = np.full(level_map._size_of(x.shape), 4, np.uint8)
     by_map, by_quality = (
         codec.encode(x, 80, levels=everywhere),
         codec.encode(x, 80 - 100 * np.log(4) / np.log(75)),
@@ -201,7 +201,7 @@ def test_a_target_is_reached():
 
 
 def test_quality_100_promises_nothing_of_coarser_cells():
-    report = eozip.encode_report(pixels(), CODEC, 100, level_map=np.full(level_map.size_of(SHAPE), 8))[1]
+    report = eozip.encode_report(pixels(), CODEC, 100, level_map=np.full(level_map._size_of(SHAPE), 8))[1]
     assert (report.residual, report.codec) == (0, CODEC)
 
 
@@ -212,7 +212,7 @@ def test_quality_100_promises_nothing_of_coarser_cells():
 @settings(max_examples=30, deadline=None)
 def test_any_map_comes_back(dates, height, width, seed):
     shape = (dates, 1, height, width)
-    levels = np.random.default_rng(seed).integers(0, 16, level_map.size_of(shape)).astype(np.uint8)
+    levels = np.random.default_rng(seed).integers(0, 16, level_map._size_of(shape)).astype(np.uint8)
     levels.flat[0] = 3
     assert np.array_equal(level_map.decode_levels(encode_levels(levels), shape), levels)
 

@@ -19,7 +19,7 @@ from eozip.codecs import registry
 from eozip.codecs.pyramid import context, grids, native
 from eozip.codecs.pyramid.context import Stage
 from eozip.codecs.pyramid.native import NativeStage
-from eozip.codecs.pyramid.stages import NumpyStage
+from eozip.codecs.pyramid.stages import _NumpyStage
 from eozip.errors import WeightsError
 from eozip.hub.shipped import shipped_path
 from eozip.threads import one_blas_thread
@@ -134,15 +134,15 @@ def kernel(tmp_path_factory):
     return native.library(path)
 
 
-@pytest.fixture(params=["numpy", *native.VARIANTS[1:]])
+@pytest.fixture(params=["numpy", *native._VARIANTS[1:]])
 def stage_of(request):
     """Makes stages from weights and functions."""
     if request.param == "numpy":
-        return NumpyStage
+        return _NumpyStage
     kernel = request.getfixturevalue("kernel")
-    if kernel is None or kernel.eozip_best() < native.VARIANTS.index(request.param):
+    if kernel is None or kernel.eozip_best() < native._VARIANTS.index(request.param):
         pytest.skip(f"this machine has no {request.param}")
-    return lambda stored, f: NativeStage(stored, f, kernel, NumpyStage(stored, f), request.param)
+    return lambda stored, f: NativeStage(stored, f, kernel, _NumpyStage(stored, f), request.param)
 
 
 @pytest.mark.parametrize("channels", [9, 18], ids=["alone", "with references"])
@@ -172,7 +172,7 @@ def test_pictures_of_more_than_24_bits_are_rounded_by_all_alike(kernel):
     f = context.functions(context.staircases())
     planes = _planes(rng, 2, 20, 33, reach=3000)
     planes = ((1 << 28) - 5000 + planes[0], *planes[1:])
-    stages = [NumpyStage(stored, f), NativeStage(stored, f, kernel, NumpyStage(stored, f))]
+    stages = [_NumpyStage(stored, f), NativeStage(stored, f, kernel, _NumpyStage(stored, f))]
     for a, b in zip(*(_run(stage, planes) for stage in stages), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -206,7 +206,7 @@ def test_golden_streams_by_numpy_and_by_the_kernel(stage_of, name, monkeypatch):
 def test_weights_of_other_shapes_never_reach_the_kernel(kernel, name):
     stored = _weights(np.random.default_rng(0), extreme=False)
     f = context.functions(context.staircases())
-    others = NumpyStage(stored, f)
+    others = _NumpyStage(stored, f)
     with pytest.raises(WeightsError, match=name):
         NativeStage(stored | {name: stored[name][..., :-1]}, f, kernel, others)
     short = context.Functions(f.squash[:-1], f.tanh)
@@ -217,7 +217,7 @@ def test_weights_of_other_shapes_never_reach_the_kernel(kernel, name):
 def test_a_kernel_of_other_sources_is_left_alone(tmp_path, kernel, monkeypatch):
     path = tmp_path / "kernel.so"
     path.write_bytes(Path(kernel._name).read_bytes())
-    monkeypatch.setattr(native, "stamp", lambda: 7)
+    monkeypatch.setattr(native, "_stamp", lambda: 7)
     assert native.library(path) is None
     path.with_name("other.so").write_bytes(b"no library")
     assert native.library(path.with_name("other.so")) is None
@@ -227,7 +227,7 @@ def test_a_kernel_of_other_sources_is_left_alone(tmp_path, kernel, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_changes_nothing(threads):
     rng = np.random.default_rng(8)
-    stage = NumpyStage(_weights(rng, extreme=True), context.functions(context.staircases()))
+    stage = _NumpyStage(_weights(rng, extreme=True), context.functions(context.staircases()))
     planes = _planes(rng, 2, 96, 101, reach=1 << 23, channels=18)
     with threadpool_limits(limits=1):
         expected = _run(stage, planes)

@@ -193,14 +193,14 @@ def test_any_size_and_number_of_dates(case, dates, h, w):
 
 def test_repacking_is_its_own_inverse_and_moves_slices():
     tokens = torch.arange(2 * 4 * 8.0).reshape(2, 4, 8)
-    packed = transformer.repack(tokens)
-    assert torch.equal(transformer.repack(packed), tokens)
+    packed = transformer._repack(tokens)
+    assert torch.equal(transformer._repack(packed), tokens)
     assert torch.equal(packed[0, 1], torch.cat([tokens[0, i, 2:4] for i in range(4)]))
 
 
 def test_blocks_and_windows_are_where_they_should_be():
     y = torch.arange(8 * 12.0).reshape(1, 1, 8, 12)
-    assert torch.equal(transformer.unblocks(transformer.blocks(y), (1, 8, 12)), y)
+    assert torch.equal(transformer._unblocks(transformer.blocks(y), (1, 8, 12)), y)
     assert torch.equal(transformer.blocks(y)[1, :, 0].reshape(4, 4), y[0, 0, :4, 4:8])
     assert torch.equal(transformer.windows(y)[1, :, 0].reshape(8, 8)[2:, :], y[0, 0, :6, 2:10])
 

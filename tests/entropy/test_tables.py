@@ -14,7 +14,7 @@ from eozip.entropy import gaussian
 from eozip.entropy.factorized import FactorizedPrior
 from eozip.entropy.factorized_tables import factorized_tables
 from eozip.entropy.range_coder import PRECISION
-from eozip.entropy.tables import gaussian_tables, integer_frequencies
+from eozip.entropy.tables import _integer_frequencies, gaussian_tables
 
 TOTAL = 1 << PRECISION
 
@@ -22,7 +22,7 @@ TOTAL = 1 << PRECISION
 @given(st.lists(st.floats(1e-12, 1), min_size=2, max_size=3000))
 @settings(max_examples=60, deadline=None)
 def test_frequencies_sum_exactly_and_leave_nothing_impossible(masses):
-    freqs = integer_frequencies(np.array(masses))
+    freqs = _integer_frequencies(np.array(masses))
     assert int(freqs.sum()) == TOTAL
     assert freqs.min() >= 1
 
@@ -33,11 +33,11 @@ def test_frequencies_are_proportional_where_nothing_is_tiny(masses):
     masses = np.array(masses) / sum(masses)
     shares = masses * TOTAL
     if shares.min() > 1:
-        assert np.abs(integer_frequencies(masses) - shares).max() < 1
+        assert np.abs(_integer_frequencies(masses) - shares).max() < 1
 
 
 def test_zero_mass_still_gets_an_entry():
-    assert integer_frequencies(np.array([1.0, 0.0, 0.0])).tolist() == [TOTAL - 2, 1, 1]
+    assert _integer_frequencies(np.array([1.0, 0.0, 0.0])).tolist() == [TOTAL - 2, 1, 1]
 
 
 def test_gaussian_rows_are_symmetric_and_cost_what_the_gaussian_does():

@@ -290,8 +290,8 @@ def test_metrics_at_a_psnr_are_interpolated_between_neighbours():
     low, high = points[0], points[1]
     middle = (low.psnr + high.psnr) / 2
     expected = (low.quality.spectral_angle + high.quality.spectral_angle) / 2
-    assert sweep.value_at(points, middle, lambda p: p.quality.spectral_angle) == pytest.approx(expected)
-    assert sweep.value_at(points, low.psnr - 1, lambda p: p.bpppb) is None
+    assert sweep._value_at(points, middle, lambda p: p.quality.spectral_angle) == pytest.approx(expected)
+    assert sweep._value_at(points, low.psnr - 1, lambda p: p.bpppb) is None
 
 
 # --- published numbers ---

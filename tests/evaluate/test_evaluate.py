@@ -228,11 +228,11 @@ def test_promised_errors_count_where_they_were_kept():
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     """Means of 12 normal values: a percentile interval of them covers somewhat less than 95 %."""
     draws = np.random.default_rng(1).normal(0, 1, (100, 12))
-    intervals = [summary.bootstrap(list(values)) for values in draws]
+    intervals = [summary._bootstrap(list(values)) for values in draws]
     covered = np.mean([low <= 0 <= high for low, high in intervals])
     assert 0.86 < covered < 0.98
-    assert summary.bootstrap([1.0]) == (None, None)
-    assert summary.bootstrap([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    assert summary._bootstrap([1.0]) == (None, None)
+    assert summary._bootstrap([2.0, 2.0, 2.0]) == (2.0, 2.0)
 
 
 # --- what takes part ---

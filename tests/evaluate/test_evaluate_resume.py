@@ -23,7 +23,7 @@ from eozip_lab.evaluate import baselines, results_cache
 from eozip_lab.evaluate.evaluation import evaluate
 from eozip_lab.evaluate.inputs import gather, pixel_hash
 from eozip_lab.evaluate.methods import Method, fingerprint, methods
-from eozip_lab.evaluate.runner import Failure, run, tasks_of
+from eozip_lab.evaluate.runner import _Failure, run, tasks_of
 from evaluatefiles import finished, pixels, plan, write_data
 from toy_codec import registered
 
@@ -171,7 +171,7 @@ def test_failing_points_are_listed_and_the_others_kept(data, tmp_path, monkeypat
     monkeypatch.setattr(Lerc, "encode", failing)
     found = evaluate(plan(data, codecs=(), baselines=("lerc",), crops=0), tmp_path / "r")
     assert found["failures"] == [
-        Failure("lerc", place, 64.0, "RuntimeError: out of luck") for place in ("field", "series")
+        _Failure("lerc", place, 64.0, "RuntimeError: out of luck") for place in ("field", "series")
     ]
     assert len(found["points"]) == 26
     monkeypatch.setattr(Lerc, "encode", real)

@@ -165,7 +165,7 @@ def test_a_process_that_ends_is_named_and_the_next_begins_anew(stub):
 
 
 def test_another_python_can_be_named(stub, monkeypatch):
-    monkeypatch.setenv(terracodec.PYTHON, "/no/such/python")
+    monkeypatch.setenv(terracodec._PYTHON, "/no/such/python")
     assert "cannot be run" in baselines.unavailable("terracodec-fp")
 
 
@@ -187,7 +187,7 @@ def test_damage_is_a_format_error(stub):
     ],
 )
 def test_trees_come_back(tree):
-    back = worker.restored_tree(worker.flattened(tree))
+    back = worker._restored_tree(worker._flattened(tree))
     if isinstance(tree, dict) and "t" in tree:
         assert (back["t"].numpy() == tree["t"]).all()
     else:
@@ -196,4 +196,4 @@ def test_trees_come_back(tree):
 
 def test_trees_refuse_what_they_cannot_hold():
     with pytest.raises(ValueError, match="expected numbers"):
-        worker.flattened({"f": np.array(["text"])})
+        worker._flattened({"f": np.array(["text"])})

@@ -108,7 +108,7 @@ def test_classes_by_hand():
     for i, name in enumerate(metrics.CLASSES):
         for band, value in zip(("B02", "B03", "B04", "B08"), spectra[name]):
             x[0, BANDS.index(band), 0, i] = value
-    assert metrics.classify(x, BANDS).tolist() == [[[0, 1, 2, 3, 4]]]
+    assert metrics._classify(x, BANDS).tolist() == [[[0, 1, 2, 3, 4]]]
     moved = x.copy()
     moved[..., 0] = moved[..., 1]
     found = metrics.measure(x.astype(np.int16), moved.astype(np.int16), BANDS)

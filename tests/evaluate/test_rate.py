@@ -93,7 +93,7 @@ def test_bd_rate_swapped_is_the_inverse_ratio():
 
 
 def test_points_not_worth_choosing_are_left_out():
-    assert rate.envelope([(0.2, 40), (0.3, 39), (0.1, 36), (0.4, 42), (0.4, 41)]) == [
+    assert rate._envelope([(0.2, 40), (0.3, 39), (0.1, 36), (0.4, 42), (0.4, 41)]) == [
         (0.1, 36),
         (0.2, 40),
         (0.4, 42),
@@ -109,7 +109,7 @@ def test_pchip_agrees_with_scipy(steps, data):
     y = np.array(data.draw(values))
     ends = sorted(data.draw(st.tuples(st.floats(x[0], x[-1]), st.floats(x[0], x[-1]))))
     expected = PchipInterpolator(x, y).integrate(*ends)
-    assert rate.pchip_integral(x, y, *ends) == pytest.approx(float(expected), abs=1e-8)
+    assert rate._pchip_integral(x, y, *ends) == pytest.approx(float(expected), abs=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_the_page_needs_nothing_from_elsewhere(cells: Cells, folder: Path) -> No
 
 
 def test_the_same_numbers_give_the_same_plots(folder: Path) -> None:
-    first, again = (plots.bits_plot(load_report(folder)) for _ in range(2))
+    first, again = (plots._bits_plot(load_report(folder)) for _ in range(2))
     assert first == again
 
 
@@ -297,7 +297,7 @@ def stretched(original: np.ndarray, frame: np.ndarray, band: str) -> np.ndarray:
 
 def test_combinations_show_the_bands_they_name(folder: Path, data: Any) -> None:
     original = crop(folder, data, "hill", "original")
-    planes = crops.planes_of(original, BANDS)
+    planes = crops._planes_of(original, BANDS)
     assert list(planes.combinations) == [
         "true colour (B04, B03, B02)",
         "false colour (B08, B04, B03)",
@@ -313,11 +313,11 @@ def test_combinations_show_the_bands_they_name(folder: Path, data: Any) -> None:
 
 def test_bands_of_no_combination_are_shown_under_their_names() -> None:
     dn = np.arange(2 * 16, dtype=np.uint16).reshape(1, 2, 4, 4)
-    planes = crops.planes_of(dn, ["VV", "VH"])
+    planes = crops._planes_of(dn, ["VV", "VH"])
     assert planes.combinations == {"bands VV, VH": [(0, 0), (0, 1), (0, 1)]}
     (picture,) = crops.pictures(dn[0], planes)
     assert picture[..., 2].max() == 0
-    flat = crops.planes_of(np.full((1, 1, 4, 4), 7, np.uint16), ["x"])
+    flat = crops._planes_of(np.full((1, 1, 4, 4), 7, np.uint16), ["x"])
     assert flat.combinations == {"bands x": [(0, 0), (0, 0), (0, 0)]}
 
 
@@ -325,7 +325,7 @@ def test_error_maps_are_means_over_bands() -> None:
     dn = np.full((1, 2, 3, 3), 60_000, np.uint16)
     dn_hat = dn.copy()
     dn_hat[0, 1, 2, 0] = 59_000
-    found = crops.error_map(dn, dn_hat)
+    found = crops._error_map(dn, dn_hat)
     assert found[0, 2, 0] == 500
     assert found.sum() == 500
 
@@ -579,7 +579,7 @@ def test_in_a_browser_places_dates_bands_and_methods_switch(tab: Page, folder: P
     errors = [np.abs(crop(folder, data, SEA, m, 0).astype(float) - original).mean(axis=1) for m in methods]
     brightest = np.median([np.percentile(error, 99) for error in errors])
     shares = [pixels(tab, 2 + 2 * n, "#grid canvas")[..., 0] for n in range(len(methods))]
-    colours = crops.error_colours()
+    colours = crops._error_colours()
     for error, shown in zip(errors, shares):
         expected = np.array(colours)[np.rint(255 * np.clip(error[1] / brightest, 0, 1)).astype(int), 0]
         assert np.abs(shown - expected).max() <= 3, "neighbouring colours are at most three apart"

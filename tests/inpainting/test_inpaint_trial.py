@@ -20,11 +20,11 @@ from eozip_lab.inpainting.allclear import (
     LEAST_CLOUDY,
     PUBLISHED,
     AllClearScore,
+    _cloud_and_shadow,
+    _evaluate_sample,
+    _load_series,
     batch_means,
-    cloud_and_shadow,
-    evaluate_sample,
     image,
-    load_series,
     mask,
     mean_scores,
     metrics,
@@ -162,7 +162,7 @@ def test_layout_is_read(allclear):
     samples = read_samples(metadata, folder)
     assert [sample.id for sample in samples] == ["0", "1"]
     assert all(path.exists() for sample in samples for _, path in (*sample.inputs, sample.target))
-    series, date = load_series(samples[0])
+    series, date = _load_series(samples[0])
     assert series.x.shape == (4, 13, 256, 256)
     assert date == 3
     assert series.hidden[3].all()
@@ -175,7 +175,7 @@ def test_layout_is_read(allclear):
 def test_copying_a_date_scores_as_computed_by_hand(allclear):
     folder, metadata = allclear
     sample = read_samples(metadata, folder)[0]
-    found = evaluate_sample(sample, LeastCloudyFilled())
+    found = _evaluate_sample(sample, LeastCloudyFilled())
     target, clear = image(sample.target[1]), ~mask(sample.target[1])
     first, second, third = (image(path) for _, path in sample.inputs)
     copied = first.copy()
@@ -230,11 +230,11 @@ def test_their_least_cloudy_copies_one_image_clouds_and_all(allclear):
     folder, metadata = allclear
     sample = read_samples(metadata, folder)[0]
     paths = [path for _, path in sample.inputs]
-    least = min(paths, key=lambda path: float(cloud_and_shadow(path).sum()))
+    least = min(paths, key=lambda path: float(_cloud_and_shadow(path).sum()))
     for name in ("leastcloudy", "least-cloudy"):
         assert np.array_equal(predicted(sample, PUBLISHED[name]), image(least) / np.float32(1e4))
     target, clear = image(sample.target[1]) / np.float32(1e4), ~mask(sample.target[1])
-    assert evaluate_sample(sample, LEAST_CLOUDY) == metrics(image(least) / np.float32(1e4), target, clear)
+    assert _evaluate_sample(sample, LEAST_CLOUDY) == metrics(image(least) / np.float32(1e4), target, clear)
 
 
 def test_their_mosaic_is_zero_where_nothing_is_clear(allclear):
@@ -255,7 +255,7 @@ def test_pixels_of_inputs_without_a_number_are_hidden(tmp_path):
     x = season(1, 13, 260, 260)[0].astype(np.float32)
     x[4, 102, 152] = np.nan
     write_tif(first, x, L1C, nodata=None)
-    series, _ = load_series(sample)
+    series, _ = _load_series(sample)
     assert not mask(first)[100, 150]
     assert series.hidden[0, 100, 150]
     assert not series.hidden[0, 100, 151]
@@ -314,7 +314,7 @@ def test_other_layouts_are_named(allclear, tmp_path):
     _folder, metadata = allclear
     sample = read_samples(metadata)[0]  # paths of another machine
     with pytest.raises(InputError, match="no such file"):
-        evaluate_sample(sample, NearestClear())
+        _evaluate_sample(sample, NearestClear())
     write_tif(tmp_path / "roi_s2_toa_2022_1_3_median.tif", season(1, 13)[0], L1C)
     with pytest.raises(InputError, match="256 x 256"):
         image(tmp_path / "roi_s2_toa_2022_1_3_median.tif")

@@ -19,7 +19,8 @@ from eozip.purpose import Pixels, parse_purpose, parse_purposes, sensitivity
 from eozip.raster import open_scene
 from eozip.store import append_store, describe, verify_store
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.holding import Holding, Trial, lowest_quality
+from eozip.store.holding import Holding, _Trial
+from eozip.store.holding import _lowest_quality as lowest_quality
 from pyramidscenes import texture
 from rasterfiles import write_tif
 from storefiles import NAMES, Coarse, change_record, coarse_codec, listed, opened, scene_pixels, write_dates
@@ -263,13 +264,13 @@ def test_classes_without_a_purpose_are_wrong_usage(inputs: list[Path], tmp_path:
 def test_the_search_finds_the_lowest_quality_that_serves(edge: int) -> None:
     tried = []
 
-    def trial(quality: int) -> Trial:
+    def trial(quality: int) -> _Trial:
         tried.append(quality)
-        return Trial(EncodedChunk(b"", Report("x", quality)), {}, quality >= edge)
+        return _Trial(EncodedChunk(b"", Report("x", quality)), {}, quality >= edge)
 
     assert lowest_quality(trial).coded.report.quality == edge
     assert len(tried) <= 10
-    assert lowest_quality(lambda quality: Trial(EncodedChunk(b"", Report("x", 0)), {}, False)) is None
+    assert lowest_quality(lambda quality: _Trial(EncodedChunk(b"", Report("x", 0)), {}, False)) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 
 from eozip import raster
 from eozip.errors import InputError
-from eozip.raster.files import date_of
+from eozip.raster.files import _date_of as date_of
 from rasterfiles import NAMES, pixels, write_tif
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -283,7 +283,7 @@ def test_nothing_to_archive_is_refused(tmp_path):
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs dask.distributed")
-    monkeypatch.setattr(cluster_of, "SCHEDULER_SECONDS", 0.5)
+    monkeypatch.setattr(cluster_of, "_SCHEDULER_SECONDS", 0.5)
     with (
         pytest.raises(ClusterError, match="expected a Dask scheduler at"),
         cluster_of._connected(__import__("distributed").Client, "tcp://127.0.0.1:9"),

@@ -12,8 +12,9 @@ import eozip
 from eozip.codecs import registry
 from eozip.errors import ChecksumError, EozipError, FormatError, InputError
 from eozip.store import EozipChunkCodec, keep_chunks
-from eozip.store.grid import fitted_side, plan
-from eozip.store.shards import pack_shard, unpack_shard
+from eozip.store.grid import _fitted_side as fitted_side
+from eozip.store.grid import plan
+from eozip.store.shards import _unpack_shard, pack_shard
 from storefiles import (
     Coarse,
     coarse_codec,
@@ -189,13 +190,13 @@ def test_shards_are_those_of_zarr():
 def test_shard_damage_is_named():
     grid, chunks = (3, 1, 1, 1), {(0, 0, 0, 0): b"abc", (2, 0, 0, 0): b"defg"}
     shard = pack_shard(chunks, grid)
-    assert unpack_shard(shard, grid) == chunks
+    assert _unpack_shard(shard, grid) == chunks
     with pytest.raises(ChecksumError, match="index"):
-        unpack_shard(shard[:-9] + bytes([shard[-9] ^ 1]) + shard[-8:], grid)
+        _unpack_shard(shard[:-9] + bytes([shard[-9] ^ 1]) + shard[-8:], grid)
     with pytest.raises(FormatError, match="cut short"):
-        unpack_shard(shard[-20:], grid)
+        _unpack_shard(shard[-20:], grid)
     with pytest.raises(FormatError, match="chunk"):
-        unpack_shard(shard[5:], grid)
+        _unpack_shard(shard[5:], grid)
 
 
 @pytest.mark.parametrize(

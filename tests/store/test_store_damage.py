@@ -15,7 +15,7 @@ import pytest
 from eozip.errors import FormatError, InputError, LimitError, OutputError
 from eozip.raster import open_scene
 from eozip.store import decode_store, describe, encode_store, make_request, verify_store
-from eozip.store.shards import pack_shard, unpack_shard
+from eozip.store.shards import _unpack_shard, pack_shard
 from rasterfiles import everything, write_tif
 from storefiles import (
     DATES,
@@ -153,7 +153,7 @@ def test_verify_finds_swapped_chunks(tmp_path):
     write_tif(tmp_path / "a.tif", scene_pixels(shape=(12, 32, 32)), NAMES, nodata=None)
     make_store(tmp_path / "a.tif", tmp_path / "s.zarr", Coarse.id, quality=50)
     shard = shard_of(tmp_path / "s.zarr")
-    streams = unpack_shard(shard.read_bytes(), (1, 1, 2, 2))
+    streams = _unpack_shard(shard.read_bytes(), (1, 1, 2, 2))
     first, second = (0, 0, 0, 1), (0, 0, 1, 0)
     streams[first], streams[second] = streams[second], streams[first]
     shard.write_bytes(pack_shard(streams, (1, 1, 2, 2)))

@@ -8,7 +8,7 @@ import pytest
 from eozip_lab.tasks import events
 from eozip_lab.tasks.change import Change, changed
 from eozip_lab.tasks.indices import Indices, index
-from eozip_lab.tasks.phenology import Phenology, double_logistic, greenest, season_starts
+from eozip_lab.tasks.phenology import Phenology, _double_logistic, _greenest, _season_starts
 from eozip_lab.tasks.scores import score
 from eozip_lab.tasks.table import TASKS
 from eozip_lab.tasks.task import Chip, Tally, Task, TaskSkipped
@@ -113,7 +113,7 @@ def test_change_is_where_nbr_falls() -> None:
 
 def season(start: float, days: np.ndarray, noise: float = 0.0) -> np.ndarray:
     rng = np.random.default_rng(0)
-    clean = double_logistic(days, 0.2, 0.8, 0.1, start, 0.08, start + 110)
+    clean = _double_logistic(days, 0.2, 0.8, 0.1, start, 0.08, start + 110)
     return clean + rng.normal(0, noise, clean.shape)
 
 
@@ -121,7 +121,7 @@ def test_the_start_of_a_season_is_found() -> None:
     days = np.arange(0, 420, 6)
     ndvi = np.repeat(season(130, days, 0.02)[:, None, None], 6, 1).repeat(6, 2)
     clear = np.ones(ndvi.shape, bool)
-    starts = season_starts(days, ndvi, clear, greenest(days, ndvi, clear))
+    starts = _season_starts(days, ndvi, clear, _greenest(days, ndvi, clear))
     assert starts[3, 3] == pytest.approx(130, abs=3)
 
 
@@ -129,7 +129,7 @@ def test_bare_ground_has_no_season() -> None:
     days = np.arange(0, 420, 6)
     ndvi = np.random.default_rng(0).normal(0.2, 0.01, (70, 6, 6))
     clear = np.ones(ndvi.shape, bool)
-    assert np.isnan(season_starts(days, ndvi, clear, greenest(days, ndvi, clear))).all()
+    assert np.isnan(_season_starts(days, ndvi, clear, _greenest(days, ndvi, clear))).all()
 
 
 def series_chips(start: float) -> list[Chip]:

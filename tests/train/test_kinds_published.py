@@ -14,8 +14,8 @@ import eozip
 from eozip.errors import InputError
 from eozip_lab.train import run, validate
 from eozip_lab.train.kinds import kind_of
-from eozip_lab.train.kinds_published import LowerBound, PublishedConfig, _bin_mass, published_loss
-from eozip_lab.train.recipe import SHIPPED, load
+from eozip_lab.train.kinds_published import _bin_mass, _LowerBound, _published_loss, _PublishedConfig
+from eozip_lab.train.recipe import _SHIPPED, load
 from test_train_data import write_shard
 from trainfiles import scene
 
@@ -41,14 +41,14 @@ def crops(count: int, seed: int = 3) -> torch.Tensor:
 def test_shipped_recipes_are_of_the_published_sizes(name):
     recipe = load(f"{name}-ssl4eo")
     config = kind_of(recipe.kind).configured(recipe.network)
-    assert config == PublishedConfig(12, 128, 192, 40.0)
+    assert config == _PublishedConfig(12, 128, 192, 40.0)
     assert recipe.data[0].kind == "ssl4eo"
-    assert (SHIPPED / f"{name}-ssl4eo.toml").is_file()
+    assert (_SHIPPED / f"{name}-ssl4eo.toml").is_file()
 
 
 def test_every_parameter_learns(name):
     model = model_of(name)
-    loss, rate, mse = published_loss(model, crops(2), torch.zeros(2))
+    loss, rate, mse = _published_loss(model, crops(2), torch.zeros(2))
     loss.backward()
     assert rate.shape == mse.shape == (2,)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -78,7 +78,7 @@ def test_steps_lower_the_loss(name):
     optimiser = torch.optim.Adam(model.parameters(), 2e-3)
     dn, seen = crops(2), []
     for _ in range(8):
-        loss = published_loss(model, dn, torch.zeros(2))[0]
+        loss = _published_loss(model, dn, torch.zeros(2))[0]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -96,7 +96,7 @@ def test_bins_are_precise_in_both_tails():
 
 def test_a_bound_lets_the_gradient_that_raises_through():
     x = torch.tensor([0.05, 0.05, 1.0], requires_grad=True)
-    (LowerBound.apply(x, 0.11) * torch.tensor([-1.0, 1.0, 1.0])).sum().backward()
+    (_LowerBound.apply(x, 0.11) * torch.tensor([-1.0, 1.0, 1.0])).sum().backward()
     assert x.grad.tolist() == [-1.0, 0.0, 1.0]
 
 

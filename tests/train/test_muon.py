@@ -13,7 +13,8 @@ from eozip.errors import InputError
 from eozip_lab.train import sitting
 from eozip_lab.train import state as states
 from eozip_lab.train.kinds import kind_of
-from eozip_lab.train.muon import Muon, Together, muon_and_adamw, orthogonalised
+from eozip_lab.train.muon import Together, _Muon, muon_and_adamw
+from eozip_lab.train.muon import _orthogonalised as orthogonalised
 from eozip_lab.train.objective import Rates, loss_of, matrix_names, parameter_groups, schedule
 from eozip_lab.train.recipe import load
 from trainfiles import write_recipe
@@ -51,7 +52,7 @@ def test_orthogonalised_of_zero_is_zero_and_scale_does_not_matter():
 def test_steps_are_those_of_torch(shape):
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    mine = Muon([ours], lr=0.01)
+    mine = _Muon([ours], lr=0.01)
     reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     for _ in range(4):
         ours.grad = torch.randn(shape)
@@ -70,21 +71,21 @@ def test_a_kernel_moves_like_its_flat_matrix():
     for _ in range(3):
         kernel.grad = torch.randn(kernel.shape)
         flat.grad = kernel.grad.flatten(1).clone()
-        Muon([kernel], lr=0.01).step()
-        Muon([flat], lr=0.01).step()
+        _Muon([kernel], lr=0.01).step()
+        _Muon([flat], lr=0.01).step()
     assert torch.equal(kernel.detach().flatten(1), flat.detach())
 
 
 def test_a_step_has_the_size_of_an_adam_step():
     p = nn.Parameter(torch.zeros(64, 32, 3, 3))
     p.grad = torch.randn(p.shape)
-    Muon([p], lr=0.01).step()
+    _Muon([p], lr=0.01).step()
     assert 0.8 < float(p.detach().square().mean().sqrt() / (0.2 * 0.01)) < 1.2
 
 
 def test_a_vector_is_refused():
     with pytest.raises(ValueError, match=r"2 or more dimensions, got \(5,\)"):
-        Muon([nn.Parameter(torch.zeros(5))])
+        _Muon([nn.Parameter(torch.zeros(5))])
 
 
 class Toy(nn.Module):
@@ -201,7 +202,7 @@ def trained(state: states.State, steps: range) -> None:
         loss, _, _ = loss_of(state.model, dn, torch.tensor([0.5, 1.5]))
         for group in state.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule((n + 1) / 10, 0.02)
-        assert sitting.descend(state, loss, clip=1.0)
+        assert sitting._descend(state, loss, clip=1.0)
         state.step += 1
         states.follow(state.average, state.model, 0.9)
 

@@ -90,7 +90,7 @@ def test_the_card_of_an_export_is_complete_and_can_be_renewed(folder):
         "worst.png",
     ):
         assert part in first
-    assert picture.stat().st_size <= model_card.MOST_BYTES
+    assert picture.stat().st_size <= model_card._MOST_BYTES
     assert picture.read_bytes().startswith(b"\x89PNG")
     picture.unlink()
     told(recipe, "--card", outcome.weights)
@@ -125,7 +125,7 @@ def test_the_picture_of_a_noisy_chunk_stays_small(tmp_path):
     dn = np.random.default_rng(0).integers(0, 9000, (12, 256, 256)).astype(np.uint16)
     bands = [f"B{k:02d}" for k in range(12)]
     model_card.draw_worst(Chunk("noise", 0, 1.0, 30.0, dn, dn[:, ::-1]), bands, tmp_path / "worst.png")
-    assert 1000 < (tmp_path / "worst.png").stat().st_size <= model_card.MOST_BYTES
+    assert 1000 < (tmp_path / "worst.png").stat().st_size <= model_card._MOST_BYTES
 
 
 # --- the rehearsal of a lent machine ---

@@ -69,7 +69,7 @@ dates = 2
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(packing, "RANDOM_TILES", 3)
+    monkeypatch.setattr(packing, "_RANDOM_TILES", 3)
     write_data(tmp_path)
     long = scene(np.random.default_rng(8), 9, 64, bands=10)
     long[4] = 0  # a date without a measurement
@@ -132,9 +132,9 @@ def test_sources_that_name_arrays_get_a_label_and_others_do_not_see_it(folder):
     assert {name.partition(":")[0] for name in first.names} == {"fields", "water", "long"}
     [array] = second.arrays
     np.testing.assert_array_equal(array, np.load(folder / "train" / "fields.npz")["b"])
-    assert packing.is_named_by_files(DataSource("npz", "x", 64, 1, skip=("water",)))
-    assert not packing.is_named_by_files(DataSource("seasons", "x", 64, 1, skip=("water:c",)))
-    assert not packing.is_named_by_files(DataSource("series", "x", 64, 1))
+    assert packing._is_named_by_files(DataSource("npz", "x", 64, 1, skip=("water",)))
+    assert not packing._is_named_by_files(DataSource("seasons", "x", 64, 1, skip=("water:c",)))
+    assert not packing._is_named_by_files(DataSource("series", "x", 64, 1))
 
 
 def test_features_of_series_with_and_without_60_m_bands_compare(folder):

@@ -17,11 +17,13 @@ from eozip_lab.train.data_sources import open_source, open_sources
 from eozip_lab.train.loader import feeding
 from eozip_lab.train.recipe import DataSource, load
 from eozip_lab.train.series import (
+    _chosen_dates as chosen_dates,
+)
+from eozip_lab.train.series import (
+    _smoothed,
     augmented_series,
-    chosen_dates,
     open_series,
     seasons,
-    smoothed,
     twelve_bands,
 )
 from smallmodels import scene
@@ -100,7 +102,7 @@ def test_bands_of_60_m_are_made_of_their_neighbours():
 
 def test_smoothing_keeps_a_constant():
     band = np.full((1, 16, 16), 1000, np.uint16)
-    assert np.array_equal(smoothed(band, 0.5), band // 2)
+    assert np.array_equal(_smoothed(band, 0.5), band // 2)
 
 
 def test_seasons_are_other_dates_of_the_same_place():
@@ -168,8 +170,8 @@ def test_ssl4eo_series_are_seasons_of_one_place_in_their_order(tmp_path):
 
 def counted_reads(monkeypatch) -> list:
     """What is read from shards from now on, chunk by chunk."""
-    read, plain = [], ssl4eo.Blocks._fill
-    monkeypatch.setattr(ssl4eo.Blocks, "_fill", lambda *args: (read.append(args[1]), plain(*args))[1])
+    read, plain = [], ssl4eo._Blocks._fill
+    monkeypatch.setattr(ssl4eo._Blocks, "_fill", lambda *args: (read.append(args[1]), plain(*args))[1])
     return read
 
 
@@ -203,7 +205,7 @@ def test_threads_have_chunks_in_common(tmp_path, monkeypatch):
 
 
 def test_a_chunk_that_cannot_be_read_fails_in_every_thread():
-    blocks = ssl4eo.Blocks()
+    blocks = ssl4eo._Blocks()
 
     def broken():
         raise OSError("the disk is gone")

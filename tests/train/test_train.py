@@ -166,7 +166,7 @@ def test_one_broken_batch_is_skipped(folder, monkeypatch):
 
 def test_broken_batches_without_end_stop_the_run(folder, monkeypatch):
     break_batches(monkeypatch, set(range(2, 100)))
-    with pytest.raises(sitting.DivergedError, match="20 steps in a row"):
+    with pytest.raises(sitting._DivergedError, match="20 steps in a row"):
         run(write_recipe(folder, "steps = 50", NO_BYTES), out=folder / "out", **QUIET)
 
 

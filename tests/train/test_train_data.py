@@ -22,7 +22,7 @@ from eozip_lab.train import augment, data_sources, loop, npz_mmap, pack, packed,
 from eozip_lab.train.data import Draw, Stacks
 from eozip_lab.train.data_sources import open_source, open_sources
 from eozip_lab.train.loader import feeding, turns
-from eozip_lab.train.recipe import DataSource, checked, data_root, load
+from eozip_lab.train.recipe import DataSource, _checked, data_root, load
 from trainfiles import scene, write_data, write_recipe
 
 PACKAGE = Path(eozip.__file__).parent
@@ -180,7 +180,7 @@ def test_ssl4eo_crops_are_windows_of_one_season(tmp_path, rows):
 def test_ssl4eo_bounds_open_shards_and_cache(tmp_path, monkeypatch):
     from eozip_lab.train import ssl4eo
 
-    monkeypatch.setattr(ssl4eo, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(ssl4eo, "_OPEN_SHARDS", 2)
     monkeypatch.setattr(ssl4eo, "CACHE_BYTES", 2 * 4 * 12 * 48 * 48 * 2)
     for k in range(4):
         write_shard(tmp_path / f"{k}.zarr.zip", samples=4)
@@ -230,7 +230,7 @@ def test_batches_depend_on_seed_and_step_alone(folder, workers):
     recipe = load(write_recipe(folder, f"workers = {workers}"))
 
     def batches(first: int, count: int, seed: int = 0) -> list[np.ndarray]:
-        with feeding(checked(_seeded(recipe, seed), ""), lambda: open_sources(recipe, NAMES)) as feed:
+        with feeding(_checked(_seeded(recipe, seed), ""), lambda: open_sources(recipe, NAMES)) as feed:
             found = feed.batches(first)
             return [next(found).numpy() for _ in range(count)]
 
@@ -392,7 +392,7 @@ def test_pack_keeps_to_its_limit_and_takes_the_most_varied(folder, monkeypatch):
 def test_farthest_points_first():
     points = np.array([[0.0], [0.1], [0.2], [10.0], [5.5]])
     for seed in range(5):
-        order = packing.most_varied(points, seed)
+        order = packing._most_varied(points, seed)
         assert sorted(order) == [0, 1, 2, 3, 4]
         assert {3, 4} < set(order[:3])  # the three near each other count as one
 
@@ -409,7 +409,7 @@ def test_random_crops_of_scenes_are_packed_too(folder):
     recipe.write_text(text.replace('only = ["f*"]\n', ""))
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
-        patch.setattr(packing, "RANDOM_TILES", 6)
+        patch.setattr(packing, "_RANDOM_TILES", 6)
         made = pack(recipe, folder / "scenes.zip", 2.0)
     assert made.tiles == 12
     moved = packing.with_pack(load(recipe), folder / "scenes.zip")
@@ -432,6 +432,6 @@ def test_shipped_recipe_reads_its_data():
     assert [len(p.paths) for p in recipe.validation.places] == [4, 4]
     stacks_of_places = validate.load_places(recipe, NAMES)
     assert [s.dn.shape for s in stacks_of_places] == [(4, 12, 256, 256)] * 2
-    index = packed.read_index(data_root() / "data" / "train")
+    index = packed._read_index(data_root() / "data" / "train")
     assert len(index) > 100
     assert loop.configured(recipe, Path("r"), None, 5, None, None).steps == 5

@@ -384,15 +384,15 @@ def averages(out: Path) -> dict[str, Tensor]:
 
 def test_a_few_steps_lower_the_loss(folder: Path) -> None:
     recipe = load(write_recipe(folder, "lr = 5e-3"))
-    found, state = data.pool(recipe, lambda _: None), task.fresh(recipe)
+    found, state = data.pool(recipe, lambda _: None), task._fresh(recipe)
     drawn = [data.batch(found, recipe, np.random.default_rng(seed)) for seed in range(2)]
     losses = []
     for _ in range(12):
         for one in drawn:
-            loss, _, _ = task.loss_of(state.model, one)
+            loss, _, _ = task._loss_of(state.model, one)
             for group in state.optimiser.param_groups:
                 group["lr"] = recipe.lr
-            assert sitting.descend(state, loss, 1.0)
+            assert sitting._descend(state, loss, 1.0)
             losses.append(loss.item())
     assert np.mean(losses[-2:]) < 0.97 * np.mean(losses[:2])
 
@@ -460,7 +460,7 @@ def test_exported_weights_are_those_of_the_average(folder: Path) -> None:
 
 def test_a_run_begins_with_the_weights_it_is_given(shipped: dict, tmp_path: Path) -> None:
     recipe = load("tec-elic-small-any")
-    state = task.fresh(replace(recipe, init=str(hub.shipped_path(CODEC))))
+    state = task._fresh(replace(recipe, init=str(hub.shipped_path(CODEC))))
     for name, value in export.integers(state.model.state_dict()).items():
         np.testing.assert_array_equal(value, shipped[name])
 

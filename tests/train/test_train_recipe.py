@@ -12,11 +12,11 @@ from eozip_lab.train import state
 from eozip_lab.train.augment import Augment
 from eozip_lab.train.kinds import KINDS, kind_of
 from eozip_lab.train.recipe import (
-    SHIPPED,
+    _SHIPPED,
     DataSource,
     Place,
     Recipe,
-    Validation,
+    _Validation,
     differences,
     kind_named,
     load,
@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in sorted(p.stem for p in SHIPPED.glob("*.toml")) if kind_named(n) in KINDS]
+    "name", [n for n in sorted(p.stem for p in _SHIPPED.glob("*.toml")) if kind_named(n) in KINDS]
 )
 def test_shipped_recipes_are_valid(name):
     recipe = load(name)
@@ -156,7 +156,7 @@ def test_a_recipe_survives_its_checkpoint(tmp_path):
 
 def test_the_guide_explains_every_key():
     text = DOCS.read_text()
-    for cls in (Recipe, DataSource, Place, Validation, Augment):
+    for cls in (Recipe, DataSource, Place, _Validation, Augment):
         for key in cls.__dataclass_fields__:
             assert re.search(rf"^\| `{key}` \|", text, re.M), (
                 f"{cls.__name__}.{key} is not in docs/training.md"

@@ -15,7 +15,7 @@ from eozip.codecs.registry import LOSSLESS
 from eozip.errors import ClusterError, EozipError, InputError
 from eozip.store.codec import BITSTREAM
 
-SCHEDULER_SECONDS = 20
+_SCHEDULER_SECONDS = 20
 """How long a scheduler may take to answer."""
 _GONE = "the scheduler went away, and with it what was under way; what is finished is recorded: run again to continue"
 _RETRIES = 2  # of a job whose worker died, beyond those of dask
@@ -137,11 +137,11 @@ def losses_named(client: Any) -> Iterator[None]:
 @contextmanager
 def _connected(client: Any, scheduler: str) -> Iterator[Any]:
     try:
-        opened = client(scheduler, timeout=SCHEDULER_SECONDS)
+        opened = client(scheduler, timeout=_SCHEDULER_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(
-            f"expected a Dask scheduler at {scheduler}, got no answer in {SCHEDULER_SECONDS} s ({error}); check the address "
-            "(tcp://host:8786) and that it runs"
+            f"expected a Dask scheduler at {scheduler}, got no answer in {_SCHEDULER_SECONDS} s ({error}); check the "
+            "address (tcp://host:8786) and that it runs"
         ) from error
     try:
         yield opened

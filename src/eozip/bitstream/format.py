@@ -26,7 +26,7 @@ from eozip.errors import ChecksumError, FormatError, InputError, LimitError
 MAGIC = b"\x89EOZ"
 _VERSION = 1
 
-PREFIX = 9  # bytes that say how long the header is
+_PREFIX = 9  # bytes that say how long the header is
 
 MAX_DATES = 4096
 MAX_BANDS = 64
@@ -516,18 +516,18 @@ def read_layout(data: bytes) -> Layout:
 
 
 def header_size(head: bytes) -> int:
-    """Size of a chunk's header in bytes, from its first `PREFIX` bytes.
+    """Size of a chunk's header in bytes, from its first `_PREFIX` bytes.
 
     Raises:
         FormatError: not the beginning of a chunk of this version.
     """
-    if head[: len(MAGIC)] != MAGIC or len(head) < PREFIX:
+    if head[: len(MAGIC)] != MAGIC or len(head) < _PREFIX:
         raise FormatError(f"not an eozip chunk: expected it to start with {MAGIC!r}, got {head[:4]!r}")
     if head[4] != _VERSION:
         raise FormatError(
             f"chunk: version {head[4]}; this eozip reads version {_VERSION}: install a newer one"
         )
-    return int.from_bytes(head[7:PREFIX], "little")
+    return int.from_bytes(head[7:_PREFIX], "little")
 
 
 def _checked_header_size(data: bytes) -> int:

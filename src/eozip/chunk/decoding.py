@@ -22,7 +22,7 @@ from eozip.threads import alone
 
 
 @dataclass(frozen=True)
-class Selection:
+class _Selection:
     """What is wanted of a chunk.
 
     Attributes:
@@ -72,7 +72,7 @@ def selected(
     bands: Sequence[str | int] | None = None,
     groups: Sequence[int] | None = None,
     dates: Sequence[int] | None = None,
-) -> Selection:
+) -> _Selection:
     """What a caller asked of a chunk.
 
     Raises:
@@ -86,7 +86,7 @@ def selected(
         chosen = _groups(header, groups)
     if bands is not None:
         chosen = _bands(header, bands, chosen)
-    return Selection(times, budget, tuple(chosen), None if dates is None else _dates(header, dates))
+    return _Selection(times, budget, tuple(chosen), None if dates is None else _dates(header, dates))
 
 
 def named_bands(names: object, sensor_id: str, count: int) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ def named_groups(names: object, sensor_id: str, counts: Mapping[int, int]) -> tu
     return named_bands(sum(lists, ()), sensor_id, sum(counts.values()))
 
 
-def check_whole(selection: Selection, chunk: Chunk) -> None:
+def check_whole(selection: _Selection, chunk: Chunk) -> None:
     """What was asked for must be there: fewer sections would be a worse picture without a word.
 
     Raises:
@@ -141,7 +141,7 @@ def check_whole(selection: Selection, chunk: Chunk) -> None:
         )
 
 
-def bytes_for(selection: Selection, layout: Layout) -> int:
+def bytes_for(selection: _Selection, layout: Layout) -> int:
     """Bytes from the start of a chunk that a selection takes."""
     header, before = layout.header, layout.before
     if selection.takes_residual(header):
@@ -234,7 +234,7 @@ def _sensor_names(header: Header) -> tuple[str, ...]:
 Shape = tuple[int, int, int, int]
 
 
-def decode_arrays(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
+def decode_arrays(chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
     """Pixels [T, C, h, w] of each array that a selection wants, in the chunk's dtype; see `eozip.decode`."""
     header = chunk.header
     check_samples(header)
@@ -278,7 +278,7 @@ def _finished(
     header: Header,
     index: int,
     exact: tuple[bytes, bytes],
-    selection: Selection,
+    selection: _Selection,
     is_scaled: bool,
 ) -> np.ndarray:
     """Decoded pixels of one array with nodata and out-of-range values put in, its bands chosen, reduced if they are not."""
@@ -307,7 +307,7 @@ def _check_nothing(chunk: Chunk, masks: list[bytes]) -> None:
         raise FormatError("chunk: no sections, though not all of it is nodata; the data are damaged")
 
 
-def _decoded(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
+def _decoded(chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
     """Pixels of the bands wanted, with the residual layer, without what is coded exactly beside them."""
     header = chunk.header
     if chunk.declared == 0:
@@ -334,18 +334,18 @@ def _decoded(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
     return out
 
 
-def _chosen(values: np.ndarray, selection: Selection, index: int) -> np.ndarray:
+def _chosen(values: np.ndarray, selection: _Selection, index: int) -> np.ndarray:
     """Dates and bands wanted of an array [T, C, H, W]."""
     values = values if selection.dates is None else values[list(selection.dates)]
     return _of_bands(values, selection, index)
 
 
-def _of_bands(values: np.ndarray, selection: Selection, index: int) -> np.ndarray:
+def _of_bands(values: np.ndarray, selection: _Selection, index: int) -> np.ndarray:
     bands = selection.bands[index]
     return values if bands is None else values[:, list(bands)]
 
 
-def _chosen_shape(shape: Shape, selection: Selection, index: int, factor: int) -> Shape:
+def _chosen_shape(shape: Shape, selection: _Selection, index: int, factor: int) -> Shape:
     """Of an array without sections; a factor of 0: not reduced yet."""
     bands = selection.bands[index]
     times = selection.times(factor) if factor else 1
@@ -354,7 +354,7 @@ def _chosen_shape(shape: Shape, selection: Selection, index: int, factor: int) -
     return t, c if bands is None else len(bands), -(-h // times), -(-w // times)
 
 
-def _decode_without_network(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
+def _decode_without_network(chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
     header, count = chunk.header, len(chunk.header.shapes)
     wrong = chunk.declared != count or len(chunk.sections) <= max(selection.arrays)
     if wrong or header.residual or header.skip or header.levels or header.scales:
@@ -378,7 +378,7 @@ def _decode_without_network(chunk: Chunk, selection: Selection) -> list[np.ndarr
     return [decode(chunk.sections[k], header.shapes[k]) for k in selection.arrays]
 
 
-def _decode_learned(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
+def _decode_learned(chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
     """float32 [T, C, h, w] of the bands wanted, reduced where the sections are scales."""
     header = chunk.header
     model = registry.get(header.codec, header.weights_hash)
@@ -403,7 +403,7 @@ def _decode_learned(chunk: Chunk, selection: Selection) -> list[np.ndarray]:
         return _from_model(model, coded, header, selection)
 
 
-def _from_model(model: Codec, coded: Encoded, header: Header, selection: Selection) -> list[np.ndarray]:
+def _from_model(model: Codec, coded: Encoded, header: Header, selection: _Selection) -> list[np.ndarray]:
     if header.groups and isinstance(model, ScaledCodec):
         pairs = [(f, g.bands) for f, g in zip(header.factors, header.groups, strict=True)]
         made = model.decode_groups(

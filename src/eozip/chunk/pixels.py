@@ -18,7 +18,7 @@ from eozip.bitstream import Group, Header, arrays
 from eozip.errors import FormatError, InputError
 
 PEAK = 10_000.0  # DN; PSNR counts clip(dn - offset, 0, PEAK)
-CODED_RANGE = (-2_000, 20_000)  # DN without offset; what lies beyond is coded exactly
+_CODED_RANGE = (-2_000, 20_000)  # DN without offset; what lies beyond is coded exactly
 REFLECTANCE = 1e-4  # of a DN, for which these hold; sensors of another scale have others in proportion
 
 
@@ -33,7 +33,7 @@ class Source:
         offset: radiometric offset contained in ``dn``.
         sensor: sensor id.
         masked: bool [T, C, H, W], nodata.
-        beyond: bool [T, C, H, W], valid, but beyond `CODED_RANGE`.
+        beyond: bool [T, C, H, W], valid, but beyond `_CODED_RANGE`.
         left_out: bool [T, C, H, W], nothing is spent on them: any value may come back, and no PSNR counts them.
         groups: bands on grids of their own; then all arrays above are flat (see `eozip.bitstream.arrays`).
         extent: T, all bands, H and W of the finest of these grids.
@@ -158,7 +158,7 @@ def _source(stack: np.ndarray, squeezed: bool, nodata: int | None, offset: int, 
         raise InputError(f"offset: expected at most 65536 in size, got {offset}")
     masked = np.zeros(stack.shape, bool) if nodata is None else stack == nodata
     unit = unit_of(sensor)
-    low, high = (round(unit * bound) + offset for bound in CODED_RANGE)
+    low, high = (round(unit * bound) + offset for bound in _CODED_RANGE)
     beyond = ((stack < low) | (stack > high)) & ~masked
     left_out = np.broadcast_to(False, stack.shape)
     return Source(stack, squeezed, nodata, offset, sensor, masked, beyond, left_out, unit=unit)

@@ -14,14 +14,14 @@ from eozip import threads
 from eozip.arguments import counted
 from eozip.keys import Place, place
 
-SHOW_AFTER = 2.0
+_SHOW_AFTER = 2.0
 """Seconds before a progress bar appears: short runs stay quiet."""
 
 RASTER = click.Path(path_type=str)
 """A file, a folder, or a name that GDAL resolves (/vsizip//..., https://...): a pathlib path would lose a slash."""
 
 
-class StorePath(click.ParamType[Any]):
+class _StorePath(click.ParamType[Any]):
     """A store on this machine, or on an object store.
 
     Args:
@@ -37,7 +37,7 @@ class StorePath(click.ParamType[Any]):
         return place(param.name if param and param.name else self.name, value, reading=self._reading)
 
 
-STORE, READ_STORE = StorePath(), StorePath(reading=True)
+STORE, READ_STORE = _StorePath(), _StorePath(reading=True)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
 )
@@ -205,7 +205,7 @@ class _Bar:
         self._task: Any = None
 
     def update(self, done: int, total: int) -> None:
-        if self._progress is None and not self._quiet and time.monotonic() - self._started > SHOW_AFTER:
+        if self._progress is None and not self._quiet and time.monotonic() - self._started > _SHOW_AFTER:
             self._start(total)
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from eozip.raster import Product, Scene
     from eozip.store import Description, Repaired, Report
 
-FAILED = 3
+_FAILED = 3
 
 
 @click.command()
@@ -84,7 +84,7 @@ def verify(
     else:
         tell("\n".join([_text(report, stores.describe(store)), *_repaired(repaired)]))
     if not report.ok:
-        ctx.exit(FAILED)
+        ctx.exit(_FAILED)
 
 
 def _source(store: Place, against: tuple[str, ...], bands: list[str | int] | None) -> Product | Scene:

@@ -18,7 +18,7 @@ NOTHING = 15  # the highest level
 _BITS = 4
 
 
-def size_of(shape: Sequence[int]) -> tuple[int, int, int]:
+def _size_of(shape: Sequence[int]) -> tuple[int, int, int]:
     """Dates and cells of pixels [T, C, H, W]: T, ceil(H / 16), ceil(W / 16)."""
     return shape[0], -(-shape[2] // CELL), -(-shape[3] // CELL)
 
@@ -44,7 +44,7 @@ def checked_levels(levels: object, shape: tuple[int, int, int, int]) -> np.ndarr
         raise InputError(
             f"level_map: expected an array of whole numbers 0..{NOTHING}, got {error}"
         ) from error
-    cells, pixels = size_of(shape), (shape[0], shape[2], shape[3])
+    cells, pixels = _size_of(shape), (shape[0], shape[2], shape[3])
     if given.dtype.kind not in "iuf":
         raise InputError(f"level_map: expected whole numbers 0..{NOTHING}, got an array of {given.dtype}")
     if given.shape not in (cells, cells[1:], pixels, pixels[1:]):
@@ -80,7 +80,7 @@ def levels_of(chunk: Chunk) -> np.ndarray:
     """
     if chunk.header.levels:
         return decode_levels(chunk.levels, chunk.header.shape)
-    return np.zeros(size_of(chunk.header.shape), np.uint8)
+    return np.zeros(_size_of(chunk.header.shape), np.uint8)
 
 
 def encode_levels(levels: np.ndarray) -> bytes:
@@ -98,7 +98,7 @@ def decode_levels(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
     """
     if not data:
         raise FormatError("chunk: a level map without bytes; the data are damaged")
-    dates, h, w = size_of(shape)
+    dates, h, w = _size_of(shape)
     bits = nodata_mask.decode_mask(data, (dates, _BITS, h, w)).astype(np.uint8)
     out = np.zeros((dates, h, w), np.uint8)
     below = np.zeros_like(out)

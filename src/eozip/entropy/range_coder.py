@@ -202,7 +202,7 @@ class DecodePort:
         Raises:
             FormatError: bytes that no encoder writes, or fewer bytes than so many symbols need.
         """
-        return decode_each([self], [len(rows)], rows, tables)
+        return _decode_each([self], [len(rows)], rows, tables)
 
     def expect(self, bits: float) -> None:
         """Refuses bytes too few for what a shape needs, before anything of that size is allocated.
@@ -283,14 +283,14 @@ def code_each(
     """
     readers = [port for port in ports if isinstance(port, DecodePort)]
     if len(readers) == len(ports):
-        return decode_each(readers, counts, rows, tables)
+        return _decode_each(readers, counts, rows, tables)
     ends = np.cumsum(counts)[:-1]
     own = [None] * len(ports) if symbols is None else np.split(symbols, ends)
     parts = zip(ports, own, np.split(rows, ends), strict=True)
     return np.concatenate([port.code(some, r, tables) for port, some, r in parts])
 
 
-def decode_each(
+def _decode_each(
     ports: Sequence[DecodePort], counts: Sequence[int], rows: np.ndarray, tables: Tables
 ) -> np.ndarray:
     """Reads symbols from several ports: as `DecodePort.code` of one after the other, in fewer and larger steps.

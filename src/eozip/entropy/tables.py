@@ -40,7 +40,7 @@ def pack_tables(masses: Sequence[np.ndarray], first: Sequence[int]) -> Tables:
         masses: Per row, float64 [n] probabilities of the symbols first[r], first[r] + 1, ..., sum at most 1.
         first: Per row, its first symbol.
     """
-    rows = [integer_frequencies(np.append(m, max(0.0, 1.0 - float(m.sum())))) for m in masses]
+    rows = [_integer_frequencies(np.append(m, max(0.0, 1.0 - float(m.sum())))) for m in masses]
     size = np.array([len(row) for row in rows], np.int32)
     freqs = np.zeros((len(rows), int(size.max())), np.uint32)
     for r, row in enumerate(rows):
@@ -48,7 +48,7 @@ def pack_tables(masses: Sequence[np.ndarray], first: Sequence[int]) -> Tables:
     return Tables(freqs=freqs, first=np.array(first, np.int32), size=size)
 
 
-def integer_frequencies(masses: np.ndarray) -> np.ndarray:
+def _integer_frequencies(masses: np.ndarray) -> np.ndarray:
     """Probabilities [n] > uint32 [n], each at least 1, sum exactly 2**16, else nearly proportional."""
     scaled, small = masses * (_TOTAL / masses.sum()), np.zeros(len(masses), bool)
     while (scaled[~small] < 1).any():  # what is raised to 1 is taken from the others in proportion

@@ -12,7 +12,7 @@ import numpy as np
 
 from eozip.errors import FormatError, InputError
 
-MAX_CLASSES = 256
+_MAX_CLASSES = 256
 MAX_SAMPLES = 200_000
 """Pixels that a classifier is fitted to at most."""
 _LEAST = 10  # pixels of a class
@@ -55,7 +55,7 @@ class Classifier:
             raise FormatError(f"classes: expected values and weights, got {table!r:.80}") from error
         lengths = {len(row) for row in weights}
         if (
-            not 1 <= len(values) <= MAX_CLASSES
+            not 1 <= len(values) <= _MAX_CLASSES
             or len(weights) != len(values)
             or len(lengths) != 1
             or not np.isfinite(weights).all()
@@ -77,9 +77,9 @@ def fit_classes(spectra: np.ndarray, labels: np.ndarray) -> Classifier:
         InputError: fewer than two classes with enough pixels, or more classes than are looked at.
     """
     values, counts = np.unique(labels, return_counts=True)
-    if len(values) > MAX_CLASSES:
+    if len(values) > _MAX_CLASSES:
         raise InputError(
-            f"classes: expected at most {MAX_CLASSES}, got {len(values)}; is this a raster of classes?"
+            f"classes: expected at most {_MAX_CLASSES}, got {len(values)}; is this a raster of classes?"
         )
     values = values[counts >= _LEAST]
     if len(values) < 2:

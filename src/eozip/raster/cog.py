@@ -15,17 +15,17 @@ import rasterio.shutil
 from eozip.raster.scene import Profile, Tags
 from eozip.raster.write import create_geotiff
 
-BLOCK = 512
+_BLOCK = 512
 LARGEST = 32  # pixels, each way, that one of an overview may stand for
 
-Read = Callable[[int, slice, slice], np.ndarray]
+_Read = Callable[[int, slice, slice], np.ndarray]
 """Pixels [C, h, w] of a window of the picture that is so many times coarser."""
 
 
-def overview_factors(height: int, width: int) -> list[int]:
+def _overview_factors(height: int, width: int) -> list[int]:
     """2, 4, ... until the picture fits one tile."""
     factors, times = [], 2
-    while times <= LARGEST and max(-(-height // (times // 2)), -(-width // (times // 2))) > BLOCK:
+    while times <= LARGEST and max(-(-height // (times // 2)), -(-width // (times // 2))) > _BLOCK:
         factors.append(times)
         times *= 2
     return factors
@@ -34,7 +34,7 @@ def overview_factors(height: int, width: int) -> list[int]:
 def write_cog(
     staged: Path,
     profile: Profile,
-    read: Read,
+    read: _Read,
     tags: Tags | None = None,
     band_tags: Sequence[Mapping[str, str]] = (),
 ) -> None:
@@ -50,15 +50,17 @@ def write_cog(
     Raises:
         OutputError: the disk refuses.
     """
-    factors = [1, *overview_factors(profile.height, profile.width)]
+    factors = [1, *_overview_factors(profile.height, profile.width)]
     levels = [staged.with_name(f".{staged.stem}.{factor}.tif") for factor in factors]
     source = staged.with_name(f".{staged.stem}.vrt")
     try:
         for factor, level in zip(factors, levels, strict=True):
-            _write_level(level, coarser_profile(profile, factor), partial_read(read, factor), tags, band_tags)
+            _write_level(
+                level, coarser_profile(profile, factor), _partial_read(read, factor), tags, band_tags
+            )
         rasterio.shutil.copy(str(levels[0]), str(source), driver="VRT")
         _add_overviews(source, levels[1:])
-        options: dict[str, Any] = {"BLOCKSIZE": BLOCK, "COMPRESS": "DEFLATE", "PREDICTOR": "YES"}
+        options: dict[str, Any] = {"BLOCKSIZE": _BLOCK, "COMPRESS": "DEFLATE", "PREDICTOR": "YES"}
         existing = "FORCE_USE_EXISTING" if len(levels) > 1 else "NONE"
         rasterio.shutil.copy(
             str(source), str(staged), driver="COG", OVERVIEWS=existing, BIGTIFF="IF_SAFER", **options
@@ -78,7 +80,7 @@ def coarser_profile(profile: Profile, factor: int) -> Profile:
     return replace(profile, height=size[0], width=size[1], transform=transform)
 
 
-def partial_read(read: Read, factor: int) -> Callable[[slice, slice], np.ndarray]:
+def _partial_read(read: _Read, factor: int) -> Callable[[slice, slice], np.ndarray]:
     """`read` of one picture."""
     return lambda rows, columns: read(factor, rows, columns)
 
@@ -90,9 +92,9 @@ def _write_level(
     tags: Tags | None,
     band_tags: Sequence[Mapping[str, str]],
 ) -> None:
-    with create_geotiff(path, profile, tags, band_tags, block=BLOCK) as writer:
-        for y in range(0, profile.height, BLOCK):
-            rows = slice(y, min(y + BLOCK, profile.height))
+    with create_geotiff(path, profile, tags, band_tags, block=_BLOCK) as writer:
+        for y in range(0, profile.height, _BLOCK):
+            rows = slice(y, min(y + _BLOCK, profile.height))
             writer.write(np.ascontiguousarray(read(rows, slice(0, profile.width))), y, 0)
 
 

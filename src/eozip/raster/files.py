@@ -68,7 +68,7 @@ class Dating:
     is_settled: bool = True
 
 
-def date_of(path: str, tags: Mapping[str, str]) -> datetime | None:
+def _date_of(path: str, tags: Mapping[str, str]) -> datetime | None:
     """Acquisition time (UTC, no tzinfo), or None where nothing tells; see `dating_of`."""
     return dating_of(path, tags).date
 

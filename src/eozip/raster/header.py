@@ -186,7 +186,7 @@ def _overridden(before: Sequence[Band], after: Sequence[Band]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class BandFile:
+class _BandFile:
     """The name of a file of one band, taken apart.
 
     Attributes:
@@ -200,7 +200,7 @@ class BandFile:
     is_beside: bool
 
 
-def band_file(path: str) -> BandFile:
+def band_file(path: str) -> _BandFile:
     """What the name of a file says about its band: ..._B04_10m.tif, nir08.tif, or a folder called B04."""
     place = PurePosixPath(path.replace("\\", "/"))
     code, rest = file_band(place.stem)
@@ -208,7 +208,7 @@ def band_file(path: str) -> BandFile:
     if code is None and folders and re.fullmatch(r"B\d[\dA]", folders[-1], re.IGNORECASE):
         code = canonical_name(folders.pop())
     tokens = {token.upper() for token in re.split(r"[^A-Za-z0-9]+", place.stem)}
-    return BandFile(code, ("/".join(folders), _RESOLUTION.sub("", rest)), bool(tokens & _BESIDE))
+    return _BandFile(code, ("/".join(folders), _RESOLUTION.sub("", rest)), bool(tokens & _BESIDE))
 
 
 # What GDAL derives from the pixels or the file's layout says nothing about the copy that we write.

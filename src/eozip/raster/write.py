@@ -139,7 +139,7 @@ def create_geotiffs(
     """
     gdal_name(folder)
     target = resolved(Path(folder))
-    check_folder_name(target)
+    _check_folder_name(target)
     _check_names(names)
     _check_free(target, overwrite)
     with _staging(target) as staging:
@@ -175,7 +175,7 @@ def _beside(path: Path) -> Path:
     return Path(f"{path}.aux.xml")
 
 
-def check_folder_name(folder: Path) -> None:
+def _check_folder_name(folder: Path) -> None:
     """Refuses the name of a file for a folder: who writes `out.nc` wants that format.
 
     Raises:

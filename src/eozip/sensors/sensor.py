@@ -207,7 +207,7 @@ def by_count(count: int) -> Sensor:
     for sensor in _all():
         if len(sensor.bands) == count:
             return sensor
-    raise InputError(f"got {count} bands; {supported()}")
+    raise InputError(f"got {count} bands; {_supported()}")
 
 
 def match_bands(
@@ -237,11 +237,11 @@ def match_bands(
     found = [_canonical(text, position) for position, text in enumerate(descriptions, start=1)]
     doubled = sorted({name for name in found if found.count(name) > 1})
     if doubled:
-        raise InputError(f"band {', '.join(doubled)} occurs more than once; {supported()}")
+        raise InputError(f"band {', '.join(doubled)} occurs more than once; {_supported()}")
     for known in _all():
         if set(known.band_names) == set(found):
             return known, tuple(found.index(name) for name in known.band_names)
-    raise InputError(f"got {len(found)} bands, {' '.join(found)}; {supported()}")
+    raise InputError(f"got {len(found)} bands, {' '.join(found)}; {_supported()}")
 
 
 def own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, ...] | None:
@@ -313,7 +313,7 @@ def is_band_set(codes: Sequence[str | None]) -> bool:
     return any(sorted(map(str, codes)) == sorted(sensor.band_names) for sensor in _all())
 
 
-def supported() -> str:
+def _supported() -> str:
     """What bands may be, for error messages."""
     sets = "; ".join(f"{s.id} ({len(s.bands)} bands: {' '.join(s.band_names)})" for s in _all())
     return (
@@ -326,7 +326,7 @@ def _canonical(text: str | None, position: int) -> str:
     name = None if text is None else canonical_name(text)
     if name is None:
         what = "has no description" if not text else f"is called {text!r}, which is no known band"
-        raise InputError(f"band {position} {what}; {supported()}")
+        raise InputError(f"band {position} {what}; {_supported()}")
     return name
 
 

@@ -25,7 +25,7 @@ from eozip.purpose import INDICES, Formula, parse_formula
 from eozip.serve.layers import Facts, Layer, overview, reduction_for
 
 TILE = 256
-MAX_ZOOM = 24
+_MAX_ZOOM = 24
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpg": "JPEG"}
 MEDIA = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 _MERCATOR = tms.get("WebMercatorQuad")
@@ -171,7 +171,7 @@ class Place:
         _, _, height, width = self.facts.shape
         least = math.floor(math.log2(360 / span))
         most = math.ceil(math.log2(360 / span * max(height, width) / TILE)) + 1
-        return max(0, min(least, MAX_ZOOM)), max(0, min(most, MAX_ZOOM))
+        return max(0, min(least, _MAX_ZOOM)), max(0, min(most, _MAX_ZOOM))
 
     def pixel_at(self, longitude: float, latitude: float) -> tuple[int, int]:
         """Row and column under a place on the map; may lie outside.
@@ -229,8 +229,8 @@ def checked_tile(z: int, x: int, y: int) -> Tile:
     Raises:
         InputError: there is no such tile.
     """
-    if not (0 <= z <= MAX_ZOOM and 0 <= x < 1 << z and 0 <= y < 1 << z):
-        raise InputError(f"tile: expected z up to {MAX_ZOOM}, x and y below 2^z, got {z}/{x}/{y}")
+    if not (0 <= z <= _MAX_ZOOM and 0 <= x < 1 << z and 0 <= y < 1 << z):
+        raise InputError(f"tile: expected z up to {_MAX_ZOOM}, x and y below 2^z, got {z}/{x}/{y}")
     return Tile(x, y, z)
 
 

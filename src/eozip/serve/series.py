@@ -22,14 +22,14 @@ from eozip.serve.layers import Facts, Layer, StoreLayer
 from eozip.serve.pictures import Place, reflectance
 from eozip.store import Description
 
-MAX_POINTS = 10_000  # of a polygon
+_MAX_POINTS = 10_000  # of a polygon
 MAX_SAMPLES = 1 << 26  # pixels under a polygon, of all bands and dates
 _PEAK = 1.0  # reflectance that a PSNR counts from, with the sensors' scales
 _STEP = 1e-5  # of reflectance, for slopes of formulas
 
 
 @dataclass(frozen=True)
-class Bound:
+class _Bound:
     """How far a store's reflectance may be off.
 
     Attributes:
@@ -41,24 +41,24 @@ class Bound:
     by_date: np.ndarray
 
 
-def bound_of(found: Description, facts: Facts) -> Bound:
+def _bound_of(found: Description, facts: Facts) -> _Bound:
     """What the store promised, else what its writer measured."""
     times, bands = facts.shape[:2]
     if found.codec.codec == "lossless" or found.codec.max_error == 0:
-        return Bound("exact", np.zeros((times, bands)))
+        return _Bound("exact", np.zeros((times, bands)))
     if found.codec.max_error is not None:
-        return Bound("largest", np.full((times, bands), found.codec.max_error * facts.scale))
+        return _Bound("largest", np.full((times, bands), found.codec.max_error * facts.scale))
     by_band = np.array([_rms(value) for value in found.facts["band_psnr"]])
     by_date = np.array([_rms(value) for value in found.facts["date_psnr"]])
     over_all = max(_rms(found.facts["psnr"]), 1e-12)
-    return Bound("typical", by_date[:, None] * by_band[None] / over_all)
+    return _Bound("typical", by_date[:, None] * by_band[None] / over_all)
 
 
 def _rms(psnr: float | None) -> float:
     return 0.0 if psnr is None else _PEAK * 10 ** (-psnr / 20)
 
 
-def formula_bound(
+def _formula_bound(
     formula: Formula, values: Mapping[str, np.ndarray], errors: Mapping[str, np.ndarray], kind: str
 ) -> np.ndarray:
     """How far a formula's value may be off where its bands are off by so much, to first order.
@@ -67,7 +67,7 @@ def formula_bound(
         formula: of bands.
         values: reflectance [T] of each of its bands.
         errors: [T] likewise.
-        kind: as in `Bound`; largest errors add up, typical ones in squares.
+        kind: as in `_Bound`; largest errors add up, typical ones in squares.
     """
     slopes = []
     for name in formula.bands:
@@ -105,7 +105,7 @@ def _table(layer: Layer, dn: np.ndarray, formula: Formula | None) -> dict[str, A
     facts = layer.facts
     values = reflectance(dn, facts, np.array(facts.offsets)).astype(np.float64)
     missing = np.zeros(dn.shape, bool) if facts.nodata is None else dn == facts.nodata
-    bound = bound_of(layer.description, facts) if isinstance(layer, StoreLayer) else None
+    bound = _bound_of(layer.description, facts) if isinstance(layer, StoreLayer) else None
     out: dict[str, Any] = {
         "dates": list(facts.dates),
         "bands": list(facts.bands),
@@ -120,7 +120,7 @@ def _table(layer: Layer, dn: np.ndarray, formula: Formula | None) -> dict[str, A
         out |= {"formula": formula.text, "values": _listed(formula(named), 6), "value_bound": None}
         if bound is not None:
             errors = {name: bound.by_date[:, facts.bands.index(name)] for name in formula.bands}
-            out["value_bound"] = _listed(formula_bound(formula, named, errors, bound.kind), 6)
+            out["value_bound"] = _listed(_formula_bound(formula, named, errors, bound.kind), 6)
     return out
 
 
@@ -147,9 +147,9 @@ def parse_geometry(text: str) -> dict[str, Any]:
     parts = found.get("coordinates")
     rings = (parts if isinstance(parts, list) else []) if found["type"] == "Polygon" else _flat(parts)
     points = _flat(rings)
-    if not points or len(points) > MAX_POINTS or not all(_is_point(point) for point in points):
+    if not points or len(points) > _MAX_POINTS or not all(_is_point(point) for point in points):
         raise InputError(
-            f"geometry: expected rings of up to {MAX_POINTS} points [longitude, latitude] in degrees, got others"
+            f"geometry: expected rings of up to {_MAX_POINTS} points [longitude, latitude] in degrees, got others"
         )
     if not all(isinstance(ring, list) and len(ring) >= 4 for ring in rings):
         raise InputError(

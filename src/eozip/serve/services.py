@@ -133,7 +133,7 @@ def _bright(layer: Layer, t: int) -> float | None:
     return round(100 * float((valid > _BRIGHT).mean()), 1) if valid.size else None
 
 
-def tile_template(base: str, number: int, asked: Mapping[str, str], ending: str = "png") -> str:
+def _tile_template(base: str, number: int, asked: Mapping[str, str], ending: str = "png") -> str:
     """The address of a layer's tiles, with {z}, {x} and {y} to be filled in."""
     query = f"?{urlencode(asked)}" if asked else ""
     return f"{base}/layers/{number}/tiles/{{z}}/{{x}}/{{y}}.{ending}{query}"
@@ -148,7 +148,7 @@ def tilejson(base: str, number: int, layer: Layer, asked: Mapping[str, str]) -> 
         "tilejson": "3.0.0",
         "name": layer.facts.name,
         "scheme": "xyz",
-        "tiles": [tile_template(base, number, asked)],
+        "tiles": [_tile_template(base, number, asked)],
         "bounds": [west, south, east, north],
         "center": [(west + east) / 2, (south + north) / 2, least + 1],
         "minzoom": least,
@@ -218,7 +218,7 @@ def _layer(
 ) -> None:
     west, south, east, north = Place(layer.facts).bounds
     element = _child(contents, "Layer")
-    _ows(element, Title=f"{layer.facts.name}, {view}", Identifier=wmts_identifier(number, view))
+    _ows(element, Title=f"{layer.facts.name}, {view}", Identifier=_wmts_identifier(number, view))
     box = _child(element, "ows:WGS84BoundingBox")
     _ows(box, LowerCorner=f"{west} {south}", UpperCorner=f"{east} {north}")
     style = _child(element, "Style", isDefault="true")
@@ -237,7 +237,7 @@ def _layer(
     _child(element, "ResourceURL", format="image/png", resourceType="tile", template=template)
 
 
-def wmts_identifier(number: int, view: str) -> str:
+def _wmts_identifier(number: int, view: str) -> str:
     """A layer's name in WMTS."""
     return f"{number}-{view}"
 

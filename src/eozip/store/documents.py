@@ -66,15 +66,15 @@ def _wkt(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
-_Wkt = Annotated[Text, AfterValidator(_wkt)]
+_Text = Annotated[str, AfterValidator(_text)]
+_Wkt = Annotated[_Text, AfterValidator(_wkt)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-Number = int | _Finite  # stays what it was written as
+_Number = int | _Finite  # stays what it was written as
 _Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
-Length = Annotated[int, Field(ge=1, le=1 << 31)]
-_Lengths = tuple[Length, Length, Length, Length]
-Tags = dict[Text, Text]
+_Length = Annotated[int, Field(ge=1, le=1 << 31)]
+_Lengths = tuple[_Length, _Length, _Length, _Length]
+_Tags = dict[_Text, _Text]
 
 
 class _Document(BaseModel):
@@ -93,40 +93,40 @@ class _RasterProfile(_Document):
     transform: tuple[_Finite, _Finite, _Finite, _Finite, _Finite, _Finite] | None
     gcps: tuple[tuple[_Finite, _Finite, _Finite, _Finite, _Finite], ...]
     gcp_crs: _Wkt | None
-    nodata: Number | None
-    band_names: tuple[Text | None, ...]
+    nodata: _Number | None
+    band_names: tuple[_Text | None, ...]
     scales: tuple[_Finite, ...]
     offsets: tuple[_Finite, ...]
-    units: tuple[Text | None, ...]
+    units: tuple[_Text | None, ...]
     colorinterp: tuple[Annotated[str, AfterValidator(_colour)], ...]
 
 
-class GeoTiff(_Document):
+class _GeoTiff(_Document):
     """What is needed to write the source's GeoTIFFs again; see `eozip.store.description.Description`."""
 
     profile: _RasterProfile
     band_order: Annotated[tuple[_Count, ...], Field(min_length=1, max_length=MAX_BANDS)]
-    tags: Annotated[tuple[dict[Text, Tags], ...], Field(min_length=1)]
-    band_tags: tuple[Tags, ...]
-    files: tuple[Annotated[Text, AfterValidator(_file_name)], ...]
+    tags: Annotated[tuple[dict[_Text, _Tags], ...], Field(min_length=1)]
+    band_tags: tuple[_Tags, ...]
+    files: tuple[Annotated[_Text, AfterValidator(_file_name)], ...]
     dates: tuple[Annotated[str, AfterValidator(_date)] | None, ...]
     masks: tuple[bool, ...] = ()
 
 
-class Facts(_Document):
+class _Facts(_Document):
     """What the writer measured and promised; docs/store.md says what each is. Others than these may be added."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
-    codec: Text
-    eozip_version: Text
-    weights_hash: Text | None
-    quality: Number | None
-    target_psnr: Number | None
+    codec: _Text
+    eozip_version: _Text
+    weights_hash: _Text | None
+    quality: _Number | None
+    target_psnr: _Number | None
     max_error: _Count | None
-    quality_used: tuple[Number, Number] | None
+    quality_used: tuple[_Number, _Number] | None
     psnr: _Decibels | None
-    peak: Number
+    peak: _Number
     band_psnr: tuple[_Decibels | None, ...]
     date_psnr: tuple[_Decibels | None, ...]
     date_bits: tuple[Annotated[float, Field(ge=0, le=_MAX_COUNT)] | None, ...]
@@ -160,8 +160,8 @@ class LayerRecord(_Document):
         factor: pixels of the finest grid along one of its cells; None: its grid has nothing to do with that.
     """
 
-    path: Annotated[Text, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
-    kind: Text
+    path: Annotated[_Text, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
+    kind: _Text
     factor: Annotated[int, Field(ge=1, le=1 << 16)] | None
 
 
@@ -182,24 +182,24 @@ class ProductRecord(_Document):
         scale: reflectance of one DN; None: the sensor's.
     """
 
-    kind: Text
+    kind: _Text
     acquisitions: tuple[dict[str, Any], ...]
     offsets: tuple[tuple[_Finite, ...], ...]
-    names: tuple[tuple[Annotated[Text, AfterValidator(_file_name)], ...], ...]
+    names: tuple[tuple[Annotated[_Text, AfterValidator(_file_name)], ...], ...]
     layers: tuple[LayerRecord, ...] = ()
     lattice: LatticeRecord | None = None
     files_bytes: _Count | None = None
     samples: _Count
-    labels: tuple[Text, ...]
-    sensor: Text | None = None
+    labels: tuple[_Text, ...]
+    sensor: _Text | None = None
     scale: _Finite | None = None
 
 
 class Record(_Document):
     """All that eozip knows of a store beside its pixels."""
 
-    eozip: Facts
-    geotiff: GeoTiff
+    eozip: _Facts
+    geotiff: _GeoTiff
     product: ProductRecord | None = None
 
 
@@ -272,7 +272,7 @@ class TimeDocument(_Document):
     """time/zarr.json, as far as writing it again needs to trust it."""
 
     node_type: Literal["array"]
-    shape: tuple[Length]
+    shape: tuple[_Length]
     data_type: Literal["int64"]
     chunk_grid: _TimeGrid
     chunk_key_encoding: _ChunkKeys
@@ -281,7 +281,7 @@ class TimeDocument(_Document):
 
 
 class _LayerChunk(_Document):
-    chunk_shape: tuple[Length, Length, Length]
+    chunk_shape: tuple[_Length, _Length, _Length]
 
 
 class _LayerGrid(_Document):
@@ -293,7 +293,7 @@ class LayerDocument(_Document):
     """zarr.json of a raster beside the bands, as far as adding dates to it needs to trust it."""
 
     node_type: Literal["array"]
-    shape: tuple[Length, Length, Length]
+    shape: tuple[_Length, _Length, _Length]
     data_type: Literal["uint8", "int8", "uint16", "int16"]
     chunk_grid: _LayerGrid
     fill_value: Annotated[int, Field(ge=-32768, le=65535)]

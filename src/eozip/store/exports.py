@@ -28,8 +28,8 @@ from eozip.store.netcdf import write_netcdf
 from eozip.store.remote import plain_store, store_files
 from eozip.store.windows import Source
 
-FORMATS = ("geotiff", "cog", "bands", "eopf-zarr", "netcdf")
-STRIP = 512  # rows written at once
+_FORMATS = ("geotiff", "cog", "bands", "eopf-zarr", "netcdf")
+_STRIP = 512  # rows written at once
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def export_store(
         OutputError: the output exists or cannot be written.
     """
     started = time.perf_counter()
-    if form not in FORMATS:
-        raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {form!r}")
+    if form not in _FORMATS:
+        raise InputError(f"format: expected one of {', '.join(_FORMATS)}, got {form!r}")
     target = resolved(arguments.store_path("out", out))
     where = place("store", store, reading=True)
     with store_files(where) as files:
@@ -205,8 +205,8 @@ def _geotiffs(cut: Cut, part: Path, names: Sequence[str], progress: Progress, la
     band_tags = [tags.band_tags[i] for i in cut.picks] if tags.band_tags else []
     for done, (t, name) in enumerate(zip(cut.times, names, strict=True)):
         with create_geotiff(part / name, profile, tags.tags[t], band_tags) as writer:
-            for y in range(0, profile.height, STRIP):
-                rows = slice(y, min(y + STRIP, profile.height))
+            for y in range(0, profile.height, _STRIP):
+                rows = slice(y, min(y + _STRIP, profile.height))
                 values = cut.pixels(t, 1, rows, slice(0, profile.width))
                 writer.write(np.ascontiguousarray(values), y, 0)
         progress(done + 1, len(names))

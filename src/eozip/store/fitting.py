@@ -16,7 +16,7 @@ from eozip.store.container import check_target
 from eozip.store.sampling import Estimate, Sample, whole_bytes
 from eozip.store.writer import Summary
 
-BEST = 100
+_BEST = 100
 """The highest quality."""
 _TRIES = 6
 _STEP_BACK = 0.985  # of the room, where a store came out too large
@@ -118,7 +118,7 @@ def encode_fitting(
 
 def largest_fitting(sizes: SampleSizes, most: int) -> int:
     """The highest whole quality whose estimate, on the safe side, is small enough."""
-    low, high = 0, BEST + 1
+    low, high = 0, _BEST + 1
     while high - low > 1:
         middle = (low + high) // 2
         if sizes.estimate(middle).high <= most:

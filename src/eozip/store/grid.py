@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from eozip.errors import InputError
 
-CHUNK = 256
+_CHUNK = 256
 GOP = 4
 _CHUNKS_PER_SHARD = 8
 _LARGEST_UNIT = 64  # pixels: of sides that must suit coarser grids
@@ -116,7 +116,7 @@ def plan(
             f"chunk: expected a multiple of {alignment} pixels, after which cells of all grids begin, got {chunk}; choose "
             f"{max(1, round(chunk / alignment)) * alignment}"
         )
-    fitted = fitted_side if alignment == 1 else partial(_aligned_side, alignment=alignment)
+    fitted = _fitted_side if alignment == 1 else partial(_aligned_side, alignment=alignment)
     height, width = (chunk or fitted(length) for length in shape[2:])
     rows, columns = -(-shape[2] // height), -(-shape[3] // width)
     sides = (min(per_shard, rows), min(per_shard, columns))
@@ -130,14 +130,14 @@ def regular_groups(first: int, stop: int, gop: int) -> tuple[int, ...]:
     return tuple(b - a for a, b in pairwise(edges))
 
 
-def fitted_side(length: int, side: int = CHUNK) -> int:
+def _fitted_side(length: int, side: int = _CHUNK) -> int:
     """Side near 256 that cuts `length` into nearly equal parts: 264 become one chunk, not 256 + 8."""
     parts = max(1, round(length / side))
     return min(length, -(-length // (parts * _MULTIPLE)) * _MULTIPLE)
 
 
-def _aligned_side(length: int, alignment: int, side: int = CHUNK) -> int:
-    """As `fitted_side`, a multiple of `alignment` and, as far as it is small, of more powers of 2: for reduced pictures."""
+def _aligned_side(length: int, alignment: int, side: int = _CHUNK) -> int:
+    """As `_fitted_side`, a multiple of `alignment` and, as far as it is small, of more powers of 2: for reduced pictures."""
     unit = alignment
     while 2 * unit <= _LARGEST_UNIT:
         unit *= 2

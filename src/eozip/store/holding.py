@@ -36,12 +36,12 @@ FACT = "purposes"
 _BOUNDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _GUESS, _STRIDE, _BEST = 60, 16, 100
 
-Encode = Callable[[Mapping[str, Any]], EncodedChunk]
+_Encode = Callable[[Mapping[str, Any]], EncodedChunk]
 """Codes one stream with some settings of its codec replaced; pixels are known."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class _Trial:
     """One stream, and what it is worth.
 
     Attributes:
@@ -102,13 +102,13 @@ class Holding:
 
     def encoded(
         self,
-        encode: Encode,
+        encode: _Encode,
         dn: np.ndarray,
         *,
         dropped: np.ndarray | None = None,
         offset: float | None = None,
         can_level: bool = False,
-    ) -> Trial:
+    ) -> _Trial:
         """The smallest stream that serves the purposes, as far as a search over whole qualities finds it.
 
         Args:
@@ -135,20 +135,20 @@ class Holding:
         return None if matters is None else worthwhile(matters, valid_pixels(dn, pixels, dropped))
 
     def _smaller(
-        self, found: Trial, trial: Callable[[Mapping[str, Any]], Trial], levels: np.ndarray
-    ) -> Trial:
+        self, found: _Trial, trial: Callable[[Mapping[str, Any]], _Trial], levels: np.ndarray
+    ) -> _Trial:
         """What was found, or the lowest quality that serves with a level map where that takes fewer bytes."""
 
-        def by_map(quality: int) -> Trial:
+        def by_map(quality: int) -> _Trial:
             return trial({**_asked(quality=quality, max_error=self.max_error), "level_map": levels})
 
-        other = lowest_quality(by_map)
+        other = _lowest_quality(by_map)
         return other if other is not None and len(other.coded.blob) < len(found.coded.blob) else found
 
     def _trial(
-        self, encode: Encode, dn: np.ndarray, dropped: np.ndarray | None, offset: float | None
-    ) -> Callable[[Mapping[str, Any]], Trial]:
-        def trial(settings: Mapping[str, Any]) -> Trial:
+        self, encode: _Encode, dn: np.ndarray, dropped: np.ndarray | None, offset: float | None
+    ) -> Callable[[Mapping[str, Any]], _Trial]:
+        def trial(settings: Mapping[str, Any]) -> _Trial:
             coded = encode(settings)
             if coded.pixels is None:
                 raise InputError(
@@ -156,7 +156,7 @@ class Holding:
                 )
             hidden = coded.dropped if coded.dropped is not None else dropped
             values = self.values(dn, coded.pixels, hidden, offset)
-            return Trial(coded, values, all_served(self.by_chunk, values))
+            return _Trial(coded, values, all_served(self.by_chunk, values))
 
         return trial
 
@@ -167,12 +167,12 @@ class Holding:
         pixels = self.pixels if offset is None else replace(self.pixels, offset=offset)
         return measured(self.by_chunk, dn, decoded, pixels, dropped, self.classes)
 
-    def _searched(self, trial: Callable[[Mapping[str, Any]], Trial]) -> Trial:
+    def _searched(self, trial: Callable[[Mapping[str, Any]], _Trial]) -> _Trial:
         bound = self.max_error
         if all(purpose.what == "max-error" for purpose in self.by_chunk):
             found = trial(_asked(max_error=bound))
             return found if found.is_served else trial(_EXACT)
-        best = lowest_quality(lambda quality: trial(_asked(quality=quality, max_error=bound)))
+        best = _lowest_quality(lambda quality: trial(_asked(quality=quality, max_error=bound)))
         if best is not None:
             return best
         tighter = [one for one in _BOUNDS if bound is None or one < bound]
@@ -261,7 +261,7 @@ def _worse(purpose: Purpose, before: Any, value: float | None) -> float | None:
     return float((min if purpose.is_rising else max)(before, value))
 
 
-def lowest_quality(trial: Callable[[int], Trial]) -> Trial | None:
+def _lowest_quality(trial: Callable[[int], _Trial]) -> _Trial | None:
     """The trial of the lowest whole quality that serves, between one that does and its neighbour that does not.
 
     Args:
@@ -290,7 +290,7 @@ def lowest_quality(trial: Callable[[int], Trial]) -> Trial | None:
     return best
 
 
-def _fallen(trial: Callable[[int], Trial], high: int, best: Trial) -> tuple[int, int, Trial]:
+def _fallen(trial: Callable[[int], _Trial], high: int, best: _Trial) -> tuple[int, int, _Trial]:
     """Goes down from a quality that serves to one that does not, or to the lowest."""
     low = high
     while low > 0:
@@ -303,8 +303,8 @@ def _fallen(trial: Callable[[int], Trial], high: int, best: Trial) -> tuple[int,
 
 
 def _first_served(
-    settings: Sequence[Mapping[str, Any]], trial: Callable[[Mapping[str, Any]], Trial]
-) -> Trial | None:
+    settings: Sequence[Mapping[str, Any]], trial: Callable[[Mapping[str, Any]], _Trial]
+) -> _Trial | None:
     """Of settings that get better, the first that serves; None where the last does not."""
     low, high, best = -1, len(settings), None
     while high - low > 1:

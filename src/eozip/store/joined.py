@@ -57,7 +57,7 @@ class Joined:
             return ()
         counts = [scene.shape[1] for scene in self.product.scenes]
         ends = list(accumulate(counts))
-        sizes = resolutions(self.scene.profile, self.factors)
+        sizes = _resolutions(self.scene.profile, self.factors)
         return tuple(
             NativeGrid(size, tuple(i for i, band in enumerate(order) if end - count <= band < end))
             for size, count, end in zip(sizes, counts, ends, strict=True)
@@ -129,7 +129,7 @@ def _cell_ratio(finest: Profile, coarse: Profile) -> int:
     return max(1, round(coarse.transform[0] / finest.transform[0]))
 
 
-def resolutions(profile: Profile, factors: Sequence[int]) -> tuple[int, ...]:
+def _resolutions(profile: Profile, factors: Sequence[int]) -> tuple[int, ...]:
     """Metres of a cell of each grid where they are whole, else its factor."""
     metres = whole_metres(profile)
     sizes = tuple(f * (metres or 1) for f in factors)

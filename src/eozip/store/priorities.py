@@ -19,7 +19,7 @@ from eozip.raster.masks import MaskReader
 from eozip.raster.regions import Region, open_region
 from eozip.raster.scene import Profile
 
-LEVELS_PER_QUALITY = 2 * math.log2(75) / 100  # steps rise by 75 from quality 100 to 0
+_LEVELS_PER_QUALITY = 2 * math.log2(75) / 100  # steps rise by 75 from quality 100 to 0
 _TYPICAL = 2000.0  # DN without offset, of reflectance 1e-4: as bright as the quality says
 _MOST_POWER = 4
 _WORTH = 0.99  # of the mean, below which a map for purposes is tried
@@ -112,7 +112,7 @@ class Levels:
 
     def quality(self, asked: float) -> float:
         """That of level 0, where a store's is asked for."""
-        return min(100.0, round(asked + self.finer / LEVELS_PER_QUALITY, 2))
+        return min(100.0, round(asked + self.finer / _LEVELS_PER_QUALITY, 2))
 
 
 @dataclass(frozen=True)
@@ -165,13 +165,13 @@ class PlaceReader:
     def _level(self, quality: float | str | None) -> int:
         if quality == "none" or quality is None or self.quality is None:
             return NOTHING
-        return min(NOTHING - 1, round((self.quality - float(quality)) * LEVELS_PER_QUALITY))
+        return min(NOTHING - 1, round((self.quality - float(quality)) * _LEVELS_PER_QUALITY))
 
     def _room(self) -> int:
         """Levels by which the best cells can be finer than the quality says."""
         if self.quality is None:
             return _MOST_FINER
-        return min(_MOST_FINER, int((100 - self.quality) * LEVELS_PER_QUALITY))
+        return min(_MOST_FINER, int((100 - self.quality) * _LEVELS_PER_QUALITY))
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Piece:
     data: bytes
 
 
-def locate(read: Read, start: int, stop: int) -> Iterator[Stream]:
+def _locate(read: Read, start: int, stop: int) -> Iterator[Stream]:
     """The streams between two positions; reads their headers alone.
 
     Raises:
@@ -96,7 +96,7 @@ def fetch(read: Read, stream: Stream, budget: int | None = None) -> Piece:
     return Piece(stream.dates, stream.head[:needed] + rest)
 
 
-def pieces(
+def _pieces(
     read: Read, start: int, stop: int, budget: int | None = None, wanted: Sequence[int] | None = None
 ) -> list[Piece]:
     """The streams of a chunk that hold any of the dates wanted, as far as the budget needs them.
@@ -109,11 +109,11 @@ def pieces(
         wanted: dates counted from the chunk's first; None for all.
 
     Raises:
-        FormatError: as `locate`.
+        FormatError: as `_locate`.
     """
     if budget is None and wanted is None:  # all of it: one reading
         read, start, stop = _reader_of(read(start, stop)), 0, stop - start
-    found = locate(read, start, stop)
+    found = _locate(read, start, stop)
     if wanted is not None:
         last = max(wanted, default=-1)  # no header behind it is looked at
         found = (s for s in _up_to(found, last) if any(t in s.dates for t in wanted))
@@ -134,7 +134,7 @@ def _reader_of(data: bytes) -> Read:
 
 def split(data: bytes, budget: int | None = None) -> list[Piece]:
     """The streams of a chunk in memory."""
-    return pieces(_reader_of(data), 0, len(data), budget)
+    return _pieces(_reader_of(data), 0, len(data), budget)
 
 
 def _stream(read: Read, first: int, start: int, stop: int) -> Stream:
@@ -176,7 +176,7 @@ def pack_shard(streams: Mapping[Position, bytes], grid: tuple[int, ...]) -> byte
     return b"".join([*streams.values(), table, google_crc32c.value(table).to_bytes(_CRC_BYTES, "little")])
 
 
-def unpack_shard(data: bytes, grid: tuple[int, ...]) -> dict[Position, bytes]:
+def _unpack_shard(data: bytes, grid: tuple[int, ...]) -> dict[Position, bytes]:
     """Splits a shard into its chunk streams, after checking the index.
 
     Args:
@@ -235,13 +235,13 @@ class Shard:
 
     def streams(self, position: Position) -> list[Stream]:
         """The streams of a stored chunk, of which only the headers are read."""
-        return list(locate(self.read, *self.span(position)))
+        return list(_locate(self.read, *self.span(position)))
 
     def pieces(
         self, position: Position, budget: int | None = None, wanted: Sequence[int] | None = None
     ) -> list[Piece]:
         """Bytes of a stored chunk; see `eozip.store.shards.pieces`."""
-        return pieces(self.read, *self.span(position), budget, wanted)
+        return _pieces(self.read, *self.span(position), budget, wanted)
 
 
 def _open_shard(read: Callable[[int, int], bytes], size: int, grid: tuple[int, ...]) -> Shard:

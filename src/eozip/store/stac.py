@@ -41,7 +41,7 @@ def write_item(store: PlaceLike, overwrite: bool = False) -> Path:
         raise InputError(
             f"{where}: STAC: expected a store on this machine, got a URL; write its item yourself"
         )
-    path, item = where, item_of(describe(where))
+    path, item = where, _item_of(describe(where))
     target = path.with_name(path.name.removesuffix(".zip").removesuffix(".zarr") + ".json")
     with naming(target), temporary(target, folder=False) as part:
         part.write_text(json.dumps(item, indent=2) + "\n", encoding="utf-8")
@@ -49,7 +49,7 @@ def write_item(store: PlaceLike, overwrite: bool = False) -> Path:
     return target
 
 
-def item_of(found: Description) -> dict[str, Any]:
+def _item_of(found: Description) -> dict[str, Any]:
     """The item of a store, as JSON has it; its asset's href is the store's name, beside the item.
 
     Raises:

@@ -21,7 +21,7 @@ FOLDER = "crops"
 _ORIGINAL = "original"
 _APART = 1.5  # bytes of the one over those of the other, at most
 
-Rows = Sequence[Mapping[str, Any]]
+_Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Crop:
     file: str
 
 
-def chosen(rows: Rows, methods: Sequence[Method], place: str, db: float) -> list[Mapping[str, Any]]:
+def chosen(rows: _Rows, methods: Sequence[Method], place: str, db: float) -> list[Mapping[str, Any]]:
     """On one place the first codec's point nearest a PSNR, and of each other method the one nearest in bytes.
 
     Methods that come no nearer than `_APART` are left out: such pictures would compare nothing.
@@ -59,7 +59,7 @@ def chosen(rows: Rows, methods: Sequence[Method], place: str, db: float) -> list
 
 
 def write_crops(
-    rows: Rows,
+    rows: _Rows,
     methods: Sequence[Method],
     places: Sequence[Place],
     folder: Path,

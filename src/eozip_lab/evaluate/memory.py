@@ -13,7 +13,7 @@ _RESET_PEAK = "5"  # proc(5): resets VmHWM to the current size
 
 
 @dataclass
-class Memory:
+class _Memory:
     """Filled in by `watched_memory`.
 
     Attributes:
@@ -29,9 +29,9 @@ class Memory:
 
 
 @contextmanager
-def watched_memory() -> Iterator[Memory]:
+def watched_memory() -> Iterator[_Memory]:
     """Resident memory before, and its peak while inside."""
-    found = Memory()
+    found = _Memory()
     found.before = _from_status("VmRSS")
     found.is_of = "point" if _reset() else "process"
     yield found

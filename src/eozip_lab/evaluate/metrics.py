@@ -33,7 +33,7 @@ class Quality:
         max_error: DN, unclipped.
         ndvi_error: mean absolute difference of NDVI; None if nowhere defined.
         ndwi_error: the same of NDWI (green, near infrared).
-        class_change: share of pixels, 0..1, that `classify` puts elsewhere.
+        class_change: share of pixels, 0..1, that `_classify` puts elsewhere.
         class_shift: largest change of one class's share of all pixels, 0..1.
     """
 
@@ -75,7 +75,7 @@ def measure(
     if valid is not None:
         dn, dn_hat = (_pixels(a, valid) for a in (dn, dn_hat))
     x, x_hat = (reflected(a, offset) for a in (dn, dn_hat))
-    classes, classes_hat = (classify(a, bands) for a in (x, x_hat))
+    classes, classes_hat = (_classify(a, bands) for a in (x, x_hat))
     return Quality(
         psnr=psnr(dn, dn_hat, offset=offset),
         band_psnr=band_psnr(x, x_hat),
@@ -181,7 +181,7 @@ def _normalised_difference(
     return np.divide(a - b, a + b, out=np.zeros_like(a), where=known), known
 
 
-def classify(x: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+def _classify(x: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     """Puts each pixel into one of `CLASSES` by fixed thresholds: a stand-in for what people do with bands.
 
     Bright (cloud, snow, bare roofs): B02 over 3,000. Else water: NDWI over 0. Else dense vegetation: NDVI

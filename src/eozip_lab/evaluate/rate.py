@@ -67,7 +67,7 @@ def bd_rate(reference: Curve, curve: Curve) -> Difference | None:
     """Mean difference of rate at equal PSNR, in percent of the reference's rate.
 
     Bjontegaard (VCEG-M33, 2001) with piecewise cubic interpolation (pchip) of log rate over dB, as in
-    VCEG-AI11 and JCT-VC practice. Points at which more rate gives no more PSNR are left out (see `envelope`).
+    VCEG-AI11 and JCT-VC practice. Points at which more rate gives no more PSNR are left out (see `_envelope`).
 
     Returns:
         None if the curves share no range of PSNR.
@@ -111,7 +111,7 @@ def smooth_psnr_at(curve: Curve, rate: float) -> float | None:
 
 
 def _worthwhile(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    kept = envelope([(rate, db) for rate, db in curve if rate > 0 and math.isfinite(db)])
+    kept = _envelope([(rate, db) for rate, db in curve if rate > 0 and math.isfinite(db)])
     return np.array([rate for rate, _ in kept]), np.array([db for _, db in kept])
 
 
@@ -126,7 +126,7 @@ def _cubic_at(x: np.ndarray, y: np.ndarray, at: float) -> float | None:
     return float(ends + h * (left * u * (1 - u) ** 2 + right * u * u * (u - 1)))
 
 
-def envelope(curve: Curve) -> list[tuple[float, float]]:
+def _envelope(curve: Curve) -> list[tuple[float, float]]:
     """The points worth choosing: in rising rate, each with more PSNR than every cheaper one."""
     kept: list[tuple[float, float]] = []
     for rate, db in sorted(curve, key=lambda point: (point[0], -point[1])):
@@ -135,7 +135,7 @@ def envelope(curve: Curve) -> list[tuple[float, float]]:
     return kept
 
 
-def pchip_integral(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
+def _pchip_integral(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
     """Integral from low to high of the monotone piecewise cubic through (x, y) (Fritsch and Butland 1984).
 
     Args:
@@ -159,7 +159,7 @@ def _axes(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rising(psnrs: np.ndarray, log_rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    kept = np.array(envelope(list(zip(log_rates, psnrs))))
+    kept = np.array(_envelope(list(zip(log_rates, psnrs))))
     if len(kept) < 2:
         raise InputError("expected a curve on which more rate gives more PSNR, got none with two such points")
     return kept[:, 1], kept[:, 0]
@@ -171,7 +171,7 @@ def _mean_gap(axes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, 
     low, high = float(max(x[0], x2[0])), float(min(x[-1], x2[-1]))
     if high <= low:
         return None
-    gap = pchip_integral(x2, y2, low, high) - pchip_integral(x, y, low, high)
+    gap = _pchip_integral(x2, y2, low, high) - _pchip_integral(x, y, low, high)
     return gap / (high - low), low, high, (high - low) / float(x[-1] - x[0])
 
 

@@ -54,7 +54,7 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class Failure:
+class _Failure:
     """A point that raised an error; see `failures` in docs/evaluation.md."""
 
     method: str
@@ -74,7 +74,7 @@ class Outcome:
     """
 
     rows: list[dict[str, Any]]
-    failures: list[Failure]
+    failures: list[_Failure]
     resumed: int
 
 
@@ -121,12 +121,12 @@ def run(
     """
     rows = {task.key: row for task in tasks if (row := results_cache.load(folder, task.key)) is not None}
     open_tasks = [task for task in tasks if task.key not in rows]
-    failures: list[Failure] = []
+    failures: list[_Failure] = []
     resumed = len(rows)
     progress(resumed, len(tasks))
     measure = _in_workers if jobs > 1 and len(open_tasks) > 1 else _here
     for done, (task, found) in enumerate(measure(open_tasks, places, folder, jobs, threads), 1):
-        if isinstance(found, Failure):
+        if isinstance(found, _Failure):
             failures.append(found)
         else:
             rows[task.key] = found
@@ -139,8 +139,8 @@ def prepared(method: str, place: Place) -> Contender:
     return _made(method, place.sensor, place.offset)
 
 
-def _attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | Failure:
-    """Measures one point and keeps it; an error of the contender becomes a `Failure`.
+def _attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | _Failure:
+    """Measures one point and keeps it; an error of the contender becomes a `_Failure`.
 
     Raises:
         OutputError: cannot be written.
@@ -149,7 +149,7 @@ def _attempt(task: _Task, place: Place, folder: Path) -> dict[str, Any] | Failur
         row = _measured(task, place)
     except (EozipError, RuntimeError, ValueError, OSError, MemoryError) as error:
         # what encoders and torch raise for pixels they cannot take: one point must not end a long run
-        return Failure(task.method, place.name, task.setting, f"{type(error).__name__}: {error}")
+        return _Failure(task.method, place.name, task.setting, f"{type(error).__name__}: {error}")
     results_cache.save(folder, row)
     return row
 
@@ -186,7 +186,7 @@ def _warm_up(method: str, sensor: str, offset: int) -> None:
 
 def _here(
     tasks: Sequence[_Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
-) -> Iterator[tuple[_Task, dict[str, Any] | Failure]]:
+) -> Iterator[tuple[_Task, dict[str, Any] | _Failure]]:
     choose(threads)
     for task in tasks:
         yield task, _attempt(task, places[task.place], folder)
@@ -194,12 +194,12 @@ def _here(
 
 def _in_workers(
     tasks: Sequence[_Task], places: Sequence[Place], folder: Path, jobs: int, threads: int | None
-) -> Iterator[tuple[_Task, dict[str, Any] | Failure]]:
+) -> Iterator[tuple[_Task, dict[str, Any] | _Failure]]:
     # spawn: forked torch and encoder threads may hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, _begin, (threads,))
     try:
-        waiting: dict[Future[dict[str, Any] | Failure], _Task] = {
+        waiting: dict[Future[dict[str, Any] | _Failure], _Task] = {
             pool.submit(_attempt, task, places[task.place], folder): task for task in tasks
         }
         for future in as_completed(waiting):

@@ -23,10 +23,10 @@ _LEVELS = (*PSNRS, *_NEARLY_EXACT)  # dB at which rates are compared
 _RESAMPLES = 10_000
 _INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
-Rows = Sequence[Mapping[str, Any]]
+_Rows = Sequence[Mapping[str, Any]]
 
 
-def summarise(rows: Rows, methods: Sequence[Method], places: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: _Rows, methods: Sequence[Method], places: Sequence[str]) -> dict[str, Any]:
     """The `summary` of report.json (docs/evaluation.md) from its points."""
     kinds = {method.id: method.kind for method in methods}
     measured = [m.id for m in methods if any(row["method"] == m.id for row in rows)]
@@ -48,7 +48,7 @@ def summarise(rows: Rows, methods: Sequence[Method], places: Sequence[str]) -> d
     }
 
 
-def bootstrap(values: Sequence[float]) -> tuple[float | None, float | None]:
+def _bootstrap(values: Sequence[float]) -> tuple[float | None, float | None]:
     """95 % interval of a mean over places: percentiles of the means of resampled places.
 
     Args:
@@ -64,7 +64,7 @@ def bootstrap(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def _curves(rows: Rows, name: str, places: Sequence[str]) -> dict[str, Curve]:
+def _curves(rows: _Rows, name: str, places: Sequence[str]) -> dict[str, Curve]:
     """Place > (bpppb, dB); exact points have no PSNR and are left out."""
     return {
         place: [
@@ -84,7 +84,7 @@ def _rates(curves: Mapping[str, Curve]) -> dict[str, Any]:
     return found
 
 
-def _bounded(rows: Rows, methods: Sequence[Method], places: Sequence[str]) -> dict[str, Any]:
+def _bounded(rows: _Rows, methods: Sequence[Method], places: Sequence[str]) -> dict[str, Any]:
     """Method > largest error in DN as text > mean and places, of methods that promise one, where they kept it."""
     found: dict[str, Any] = {}
     for name in (m.id for m in methods if m.setting_name == ERROR):
@@ -136,7 +136,7 @@ def _ratio(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         for place, rate in one["places"].items()
         if rate is not None and other["places"][place] is not None
     ]
-    low, high = bootstrap(logs)
+    low, high = _bootstrap(logs)
     return {
         "ratio": math.exp(float(np.mean(logs))) if logs else None,
         "low": None if low is None else math.exp(low),
@@ -153,7 +153,7 @@ def _difference(
 ) -> dict[str, Any]:
     by_place = {place: _measured(measure, reference[place], curve) for place, curve in curves.items()}
     values = [found.value for found in by_place.values() if found is not None]
-    low, high = bootstrap(values)
+    low, high = _bootstrap(values)
     return {
         "mean": float(np.mean(values)) if values else None,
         "low": low,
@@ -173,14 +173,14 @@ def _measured(
         return None  # a single point, or none that gains by more bits: no curve to compare
 
 
-def _values(rows: Rows, name: str, places: Sequence[str]) -> dict[str, Any]:
+def _values(rows: _Rows, name: str, places: Sequence[str]) -> dict[str, Any]:
     return {
         place: _values_at([r for r in rows if r["method"] == name and r["place"] == place])
         for place in places
     }
 
 
-def _values_at(rows: Rows) -> dict[str, Any] | None:
+def _values_at(rows: _Rows) -> dict[str, Any] | None:
     """Every numeric field at `AT`, linear in dB between the two points beside it; None out of reach."""
     ordered = sorted((row for row in rows if row["psnr"] is not None), key=lambda row: row["psnr"])
     if not ordered or not ordered[0]["psnr"] <= AT <= ordered[-1]["psnr"]:

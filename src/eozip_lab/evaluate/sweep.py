@@ -16,7 +16,7 @@ from eozip_lab.evaluate.rate import bpppb, rate_at
 
 PSNRS = (36.0, 40.0, 44.0, 48.0)  # dB at which rates are compared
 
-Progress = Callable[[int, int, str], None]
+_Progress = Callable[[int, int, str], None]
 """Called with measurements done, measurements in all, and what comes next."""
 
 
@@ -62,7 +62,7 @@ def measured(contender: Contender, place: Place, setting: float) -> Point:
 
 
 @dataclass(frozen=True)
-class Coded:
+class _Coded:
     """One run of a contender: size of its bytes, decoded pixels, wall seconds, CPU seconds of all its threads."""
 
     bytes: int
@@ -73,7 +73,7 @@ class Coded:
     decode_cpu_seconds: float
 
 
-def coded(contender: Contender, place: Place, setting: float) -> Coded:
+def coded(contender: Contender, place: Place, setting: float) -> _Coded:
     """Encodes and decodes one place, and nothing else: what time and memory are measured of.
 
     Raises:
@@ -86,10 +86,10 @@ def coded(contender: Contender, place: Place, setting: float) -> Coded:
     decoded = _clocks()
     _check_same(contender, place.dn, dn_hat)
     (encode, encode_cpu), (decode, decode_cpu) = encoded - started, decoded - encoded
-    return Coded(len(blob), dn_hat, float(encode), float(decode), float(encode_cpu), float(decode_cpu))
+    return _Coded(len(blob), dn_hat, float(encode), float(decode), float(encode_cpu), float(decode_cpu))
 
 
-def described(run: Coded, name: str, place: Place, setting: float) -> Point:
+def described(run: _Coded, name: str, place: Place, setting: float) -> Point:
     """All metrics of a run."""
     quality = measure(place.dn, run.dn_hat, place.bands, place.offset, place.valid)
     return Point(
@@ -109,7 +109,7 @@ def swept(
     contenders: Sequence[Contender],
     places: Sequence[Place],
     settings: Callable[[str], Sequence[float]] = sweep_of,
-    progress: Progress = lambda done, total, what: None,
+    progress: _Progress = lambda done, total, what: None,
 ) -> list[Point]:
     """Every contender on every place at each of its settings."""
     jobs = [(c, p, s) for c in contenders for p in places for s in settings(c.name)]
@@ -130,7 +130,7 @@ def curves(points: Iterable[Point], contender: str) -> dict[str, list[tuple[floa
     return found
 
 
-def value_at(points: Sequence[Point], db: float, value: Callable[[Point], float]) -> float | None:
+def _value_at(points: Sequence[Point], db: float, value: Callable[[Point], float]) -> float | None:
     """A metric of one contender on one place at a PSNR: linear in dB between the two points beside it.
 
     Returns:

@@ -10,7 +10,7 @@ from eozip_lab.evaluate.sweep import Point
 
 
 @dataclass(frozen=True)
-class Span:
+class _Span:
     """What one contender's settings reach on one place.
 
     Attributes:
@@ -33,8 +33,8 @@ def _place_names(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(point.place for point in points))
 
 
-def span_table(points: Sequence[Point]) -> dict[str, dict[str, Span]]:
-    """Contender > place > `Span`, in the order of the settings measured (coarse to fine)."""
+def span_table(points: Sequence[Point]) -> dict[str, dict[str, _Span]]:
+    """Contender > place > `_Span`, in the order of the settings measured (coarse to fine)."""
     return {
         name: {place: _span(_of(points, name, place)) for place in _place_names(points)}
         for name in names(points)
@@ -51,7 +51,7 @@ def _of(points: Sequence[Point], name: str, place: str) -> list[Point]:
     return [p for p in points if p.contender == name and p.place == place]
 
 
-def _span(points: Sequence[Point]) -> Span:
+def _span(points: Sequence[Point]) -> _Span:
     psnrs, sizes = [p.psnr for p in points], [p.bytes for p in points]
     rising = all(a < b for a, b in pairwise(sizes)) and all(a <= b for a, b in pairwise(psnrs))
-    return Span(min(psnrs), max(psnrs), rising)
+    return _Span(min(psnrs), max(psnrs), rising)

@@ -108,7 +108,7 @@ def _place(path: str, roi: str, root: Path | None) -> Path:
     return Path(path) if root is None or roi not in parts else root.joinpath(*parts[parts.index(roi) :])
 
 
-def load_series(sample: Sample) -> tuple[Series, int]:
+def _load_series(sample: Sample) -> tuple[Series, int]:
     """Inputs and, hidden altogether, the target, in time order; and which date the target is.
 
     Raises:
@@ -139,10 +139,10 @@ def unmeasured(path: Path) -> np.ndarray:
 
 def mask(path: Path) -> np.ndarray:
     """Bool [256, 256]: cloud or shadow on the image of that path; unknown counts as both."""
-    return cloud_and_shadow(path).sum(axis=0) > 0
+    return _cloud_and_shadow(path).sum(axis=0) > 0
 
 
-def cloud_and_shadow(path: Path) -> np.ndarray:
+def _cloud_and_shadow(path: Path) -> np.ndarray:
     """float32 [2, 256, 256]: 1 under cloud, 1 in shadow; where either is unknown, 1."""
     planes = _centre(_mask_path(path)).astype(np.float32)
     if len(planes) <= _SHADOW:
@@ -204,15 +204,15 @@ def predicted(sample: Sample, predictor: Predictor | PublishedBaseline) -> np.nd
     """The target as a predictor has it, float32 [13, 256, 256] in 0..1."""
     if isinstance(predictor, PublishedBaseline):
         paths = [path for _, path in sample.inputs]
-        images, planes = np.stack([image(p) for p in paths]), np.stack([cloud_and_shadow(p) for p in paths])
+        images, planes = np.stack([image(p) for p in paths]), np.stack([_cloud_and_shadow(p) for p in paths])
         x_hat = predictor.picture(images, planes)
     else:
-        series, date = load_series(sample)
+        series, date = _load_series(sample)
         x_hat = predictor.predict(series, date).x_hat
     return np.clip(x_hat, 0, PEAK) / np.float32(PEAK)
 
 
-def evaluate_sample(sample: Sample, predictor: Predictor | PublishedBaseline) -> AllClearScore:
+def _evaluate_sample(sample: Sample, predictor: Predictor | PublishedBaseline) -> AllClearScore:
     """Predicts and scores one sample."""
     return scored(sample, predicted(sample, predictor))
 

@@ -19,7 +19,7 @@ _PANEL = 3.0  # inches
 _HIDDEN = (0.85, 0.1, 0.6)
 
 
-def draw(
+def _draw(
     path: Path, truth: np.ndarray, hidden: np.ndarray, found: Mapping[str, np.ndarray], title: str
 ) -> None:
     """Writes a picture.
@@ -90,7 +90,7 @@ class Gallery:
         name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in name)
         title = f"{case.place}, {100 * case.cover:g} % hidden, {case.kind}"
         hidden = case.series.hidden[case.date]
-        draw(self.folder / f"{name}.png", case.truth[self._colours()], hidden, found, title)
+        _draw(self.folder / f"{name}.png", case.truth[self._colours()], hidden, found, title)
 
     def _colours(self) -> list[int]:
         if not set(_COLOURS) <= set(self.bands):

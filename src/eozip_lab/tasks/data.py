@@ -16,7 +16,7 @@ from eozip_lab.train.pyramid.data import free_images
 from eozip_lab.train.pyramid.recipe import load
 
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
+_TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 _HLS = ("B01", "B02", "B03", "B04", "B8A", "B11", "B12")
 _FORDEAD = ("B02", "B03", "B04", "B8A", "B11", "B12")
 _WATERS, _PAIRS, _DATES = 48, 10, 12
@@ -110,7 +110,7 @@ def seasons(sources: Sources, few: bool) -> list[Chip]:
     """Long series, twelve dates a chip; facts: `days`, and `clear` [T, H, W] as a mask product would say."""
     index = json.loads(sources.path("index.json").read_text())
     chips = []
-    for file, bands in (("worldcereal", TEN), ("fordead", _FORDEAD)):
+    for file, bands in (("worldcereal", _TEN), ("fordead", _FORDEAD)):
         with sources.arrays(f"{file}.npz") as arrays:
             for site in (name for name in arrays.files if arrays[name].shape[1] == len(bands)):
                 if site.endswith("_20m"):
@@ -118,7 +118,7 @@ def seasons(sources: Sources, few: bool) -> list[Chip]:
                 (dates,) = (i["dates"] for i in index if (i["source"], i["site"]) == (file, site))
                 some = slice(None, None, 2) if len(dates) > 100 else slice(-72, None)
                 dn = _middle(arrays[site][some], _FIELD)
-                chips += _in_twelves(f"{file} {site}", dn, days_of(dates)[some], bands)
+                chips += _in_twelves(f"{file} {site}", dn, _days_of(dates)[some], bands)
     return chips[:6] if few else chips
 
 
@@ -137,7 +137,7 @@ def _in_twelves(site: str, dn: np.ndarray, days: np.ndarray, bands: tuple[str, .
     ]
 
 
-def days_of(dates: Sequence[str]) -> np.ndarray:
+def _days_of(dates: Sequence[str]) -> np.ndarray:
     """Days since 1970 of ISO dates, with or without hyphens."""
     plain = [text.replace("-", "") for text in dates]
     iso = [f"{text[:4]}-{text[4:6]}-{text[6:]}" for text in plain]

@@ -20,7 +20,7 @@ from eozip_lab.tasks.indices import index
 from eozip_lab.tasks.pictures import mask, rgb
 from eozip_lab.tasks.task import Chip, Tally, share
 
-SIZES = (1, 2, 4, 8)
+_SIZES = (1, 2, 4, 8)
 _SLOT, _SIDE = 16, 128  # pixels
 _OFTEN = (0.3, 0.3, 0.25, 0.15)  # share of the slots by size
 _BURNT = {"B06": 0.6, "B07": 0.5, "B08": 0.45, "B8A": 0.45, "B09": 0.45, "B11": 1.1, "B12": 1.7}
@@ -73,8 +73,10 @@ class Events:
     @staticmethod
     def _sums(chip: Chip, original: np.ndarray, found: np.ndarray) -> dict[str, tuple[float, float]]:
         size = chip.facts["size"]
-        names = ("1 pixel", *(f"{s} x {s}" for s in SIZES[1:]))
-        sums = {f"event found, {name}": share(found, original & (size == s)) for name, s in zip(names, SIZES)}
+        names = ("1 pixel", *(f"{s} x {s}" for s in _SIZES[1:]))
+        sums = {
+            f"event found, {name}": share(found, original & (size == s)) for name, s in zip(names, _SIZES)
+        }
         return {**sums, "nothing made up": share(~found, ~original & (size == 0))}
 
 
@@ -154,7 +156,7 @@ def _calm_date(dn: np.ndarray) -> int:
 def _slots(random: np.random.Generator, shape: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
     for y in range(0, shape[0], _SLOT):
         for x in range(0, shape[1], _SLOT):
-            side = int(random.choice(SIZES, p=_OFTEN))
+            side = int(random.choice(_SIZES, p=_OFTEN))
             down, right = random.integers(2, _SLOT - side - 1, 2)
             yield y + int(down), x + int(right), side
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from eozip_lab.tasks.task import Chip, Tally, mean_error
 
-PAIRS = {"NDVI": ("nir", "B04"), "NDWI": ("B03", "nir"), "NBR": ("nir", "B12")}
+_PAIRS = {"NDVI": ("nir", "B04"), "NDWI": ("B03", "nir"), "NBR": ("nir", "B12")}
 _DARK = 0.1  # share of a chip's pixels
 
 
@@ -28,7 +28,7 @@ def index(dn: np.ndarray, bands: Sequence[str], name: str) -> np.ndarray:
     The near infrared is B08, or B8A where there is no B08.
     """
     nir = "B08" if "B08" in bands else "B8A"
-    a, b = (dn[:, bands.index(nir if band == "nir" else band)].astype(float) for band in PAIRS[name])
+    a, b = (dn[:, bands.index(nir if band == "nir" else band)].astype(float) for band in _PAIRS[name])
     total = a + b
     return np.divide(a - b, total, out=np.full(total.shape, np.nan), where=total > 0)
 
@@ -43,7 +43,7 @@ def dark(dn: np.ndarray, bands: Sequence[str]) -> np.ndarray:
 
 def _sums(chip: Chip, dn: np.ndarray) -> dict[str, tuple[float, float]]:
     valid = (chip.dn > 0).all(1)
-    errors = {name: index(dn, chip.bands, name) - index(chip.dn, chip.bands, name) for name in PAIRS}
+    errors = {name: index(dn, chip.bands, name) - index(chip.dn, chip.bands, name) for name in _PAIRS}
     sums = {f"{name} error x 1000": mean_error(error, valid) for name, error in errors.items()}
     sums["NDVI error x 1000, dark"] = mean_error(errors["NDVI"], valid & dark(chip.dn, chip.bands))
     return sums

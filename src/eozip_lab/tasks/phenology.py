@@ -45,13 +45,13 @@ class Phenology:
         days, clear = (np.concatenate([self._chips[k].facts[f] for k in parts]) for f in ("days", "clear"))
         span = range(parts[0], parts[-1] + 1)
         ndvi = np.concatenate([self._ndvi[k] for k in parts])
-        peaks = greenest(days, ndvi, clear)
-        return _Site(name, span, days, clear, peaks, season_starts(days, ndvi, clear, peaks))
+        peaks = _greenest(days, ndvi, clear)
+        return _Site(name, span, days, clear, peaks, _season_starts(days, ndvi, clear, peaks))
 
     def _tallies(self, site: _Site, ndvi: list[np.ndarray]) -> list[Tally]:
         found = np.concatenate([ndvi[k] for k in site.parts])
         error = found - np.concatenate([self._ndvi[k] for k in site.parts])
-        starts = season_starts(site.days, found, site.clear, site.peaks)
+        starts = _season_starts(site.days, found, site.clear, site.peaks)
         return [
             Tally(f"{site.name} {y} {x}", _sums(site, starts, error, y, x))
             for y in range(0, error.shape[1], _BLOCK)
@@ -73,7 +73,7 @@ def _sums(
     }
 
 
-def greenest(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray) -> np.ndarray:
+def _greenest(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray) -> np.ndarray:
     """The day of the highest NDVI, smoothed over five clear dates, far enough from both ends; float [H, W].
 
     Args:
@@ -89,14 +89,14 @@ def greenest(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray) -> np.ndarra
     return peaks
 
 
-def season_starts(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+def _season_starts(days: np.ndarray, ndvi: np.ndarray, clear: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """The day on which a fitted double logistic rises steepest before the peak; each 6th pixel, the others NaN.
 
     Args:
         days: int [T], rising.
         ndvi: float [T, H, W].
         clear: bool [T, H, W].
-        peaks: float [H, W], as `greenest` gives them.
+        peaks: float [H, W], as `_greenest` gives them.
 
     Returns:
         float [H, W], days; NaN where a double logistic does not explain the series.
@@ -120,7 +120,7 @@ def _peak(days: np.ndarray, ndvi: np.ndarray) -> float:
     return float(days[np.argmax(np.where(inner, smooth, -9) if inner.any() else smooth)])
 
 
-def double_logistic(
+def _double_logistic(
     t: np.ndarray, low: float, high: float, rise: float, start: float, fall: float, end: float
 ) -> np.ndarray:
     """NDVI at days t: `low` outside the season, `high` in it; steepest at `start` and `end`."""
@@ -133,9 +133,9 @@ def _fitted(t: np.ndarray, ndvi: np.ndarray) -> float:
     guess = (low, max(high, low + 0.05), 0.08, -50.0, 0.08, 50.0)
     bounds = ([-1, -1, 0.01, -_WINDOW, 0.01, -30], [1, 1.5, 0.5, 30, 0.5, _WINDOW])
     try:
-        found, _ = curve_fit(double_logistic, t, ndvi, np.clip(guess, *bounds), bounds=bounds, max_nfev=200)
+        found, _ = curve_fit(_double_logistic, t, ndvi, np.clip(guess, *bounds), bounds=bounds, max_nfev=200)
     except RuntimeError:  # no convergence
         return float("nan")
-    left = ndvi - double_logistic(t, *found)
+    left = ndvi - _double_logistic(t, *found)
     good = left.var() <= (1 - _EXPLAINED) * ndvi.var() and found[1] - found[0] >= _AMPLITUDE
     return float(found[3]) if good else float("nan")

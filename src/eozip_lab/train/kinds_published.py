@@ -30,11 +30,11 @@ from eozip_lab.train.kind import Kind
 
 FILE = "model.safetensors"
 SENSOR = "s2-l2a"
-PRIOR_WIDTH = 10.0
+_PRIOR_WIDTH = 10.0
 
 
 @dataclass(frozen=True)
-class PublishedConfig:
+class _PublishedConfig:
     """Sizes of one published image network: width of the transforms, latent channels, and its one lambda."""
 
     bands: int = 12
@@ -72,10 +72,10 @@ class Standardised(nn.Module):
         return x * self.std[:, None, None] + self.mean[:, None, None]
 
 
-class PublishedTraining(Standardised):
+class _PublishedTraining(Standardised):
     """A published network with its differentiable pass; `network` holds the names of the checkpoints."""
 
-    def __init__(self, network: type[FactorizedModel | ElicModel], config: PublishedConfig) -> None:
+    def __init__(self, network: type[FactorizedModel | ElicModel], config: _PublishedConfig) -> None:
         super().__init__(config.sensor)
         self.config = config
         self.network = network(config.bands, config.n, config.m)
@@ -126,7 +126,7 @@ class PublishedTraining(Standardised):
         def settle(channels: slice, now: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             residual = y[:, channels] - means
             rounded = straight_through(residual)
-            sigma = LowerBound.apply(scales, SCALE_MIN)
+            sigma = _LowerBound.apply(scales, SCALE_MIN)
             likelihood = gaussian_likelihood(rounded if hard else noisy(residual), sigma)
             counted.append(information(torch.where(now, likelihood, torch.ones_like(likelihood))))
             return rounded + means
@@ -137,13 +137,13 @@ class PublishedTraining(Standardised):
 
 @torch.no_grad()
 def _widen(prior: FactorizedPrior) -> None:
-    """Distributions about `PRIOR_WIDTH` wide to begin with (Balle et al. 2018): outside of them no gradient is left."""
-    scale = PRIOR_WIDTH ** (1 / len(prior.matrices))
+    """Distributions about `_PRIOR_WIDTH` wide to begin with (Balle et al. 2018): outside of them no gradient is left."""
+    scale = _PRIOR_WIDTH ** (1 / len(prior.matrices))
     for matrix in prior.matrices:
         matrix.fill_(math.log(math.expm1(1 / scale / matrix.shape[1])))
 
 
-class LowerBound(torch.autograd.Function):
+class _LowerBound(torch.autograd.Function):
     """max(x, bound), whose gradient still passes below the bound where it would raise x (Balle et al. 2018)."""
 
     @staticmethod
@@ -169,7 +169,7 @@ def noisy(x: Tensor) -> Tensor:
 
 def information(likelihood: Tensor) -> Tensor:
     """Bits [B] of likelihoods [B, ...]."""
-    return -LowerBound.apply(likelihood, LIKELIHOOD_MIN).log2().flatten(1).sum(1)
+    return -_LowerBound.apply(likelihood, LIKELIHOOD_MIN).log2().flatten(1).sum(1)
 
 
 def _bin_mass(prior: FactorizedPrior, values: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _bin_mass(prior: FactorizedPrior, values: Tensor) -> Tensor:
     return mass.reshape(values.shape[1], values.shape[0], *values.shape[2:]).transpose(0, 1)
 
 
-def published_loss(model: PublishedTraining, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _published_loss(model: _PublishedTraining, dn: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """R + lambda D as published, and the loss of the medians.
 
     Args:
@@ -217,7 +217,7 @@ def load(folder: Path) -> Any:
     return sources.load(folder)
 
 
-def given_tensors(folder: Path) -> Mapping[str, Tensor]:
+def _given_tensors(folder: Path) -> Mapping[str, Tensor]:
     return {f"network.{name}": t for name, t in load_file(folder / FILE).items()}
 
 
@@ -229,12 +229,12 @@ def no_logarithms(model: nn.Module) -> Collection[str]:
     return ()
 
 
-FILES = (save, load, calibrate, given_tensors)
+FILES = (save, load, calibrate, _given_tensors)
 
 
 def _image(network: type[FactorizedModel | ElicModel]) -> Kind:
-    build = partial(PublishedTraining, network)
-    return Kind(PublishedConfig, build, begin, no_logarithms, *FILES, loss=published_loss, sensor=SENSOR)
+    build = partial(_PublishedTraining, network)
+    return Kind(_PublishedConfig, build, begin, no_logarithms, *FILES, loss=_published_loss, sensor=SENSOR)
 
 
 PUBLISHED: dict[str, Kind] = {"tec-fp": _image(FactorizedModel), "tec-elic": _image(ElicModel)}

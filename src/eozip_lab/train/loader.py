@@ -36,7 +36,7 @@ def changed(crop: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.
     return augmented(crop, rng, augment) if crop.ndim == 3 else augmented_series(crop, rng, augment)
 
 
-class Feed:
+class _Feed:
     """Batch n of a recipe for n = first, first + 1, ...; each depends on (seed, n) alone."""
 
     def __init__(self, recipe: Recipe, opening: Callable[[], list[Source]]) -> None:
@@ -84,9 +84,9 @@ class Feed:
 
 
 @contextmanager
-def feeding(recipe: Recipe, opening: Callable[[], list[Source]]) -> Iterator[Feed]:
-    """A `Feed` that is closed at the end."""
-    feed = Feed(recipe, opening)
+def feeding(recipe: Recipe, opening: Callable[[], list[Source]]) -> Iterator[_Feed]:
+    """A `_Feed` that is closed at the end."""
+    feed = _Feed(recipe, opening)
     try:
         yield feed
     finally:

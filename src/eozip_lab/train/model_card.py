@@ -21,8 +21,8 @@ from eozip_lab.train.recipe import Recipe
 from eozip_lab.train.validate import Stack, place_files
 
 WORST = "worst.png"
-QUALITY = 60.0  # at which chunks are compared: the default of `eozip.encode`
-MOST_BYTES = 200_000  # of the picture
+_QUALITY = 60.0  # at which chunks are compared: the default of `eozip.encode`
+_MOST_BYTES = 200_000  # of the picture
 _HASHED_BYTES = 8 << 30  # beyond this, names and sizes are hashed
 _RED_GREEN_BLUE = ("B04", "B03", "B02")
 
@@ -47,7 +47,7 @@ class Chunk:
     def text(self) -> str:
         """One sentence."""
         return (
-            f"{self.place}, date {self.date}, quality {QUALITY:g}: {self.psnr:.2f} dB at {self.bpppb:.4f} bpppb, largest "
+            f"{self.place}, date {self.date}, quality {_QUALITY:g}: {self.psnr:.2f} dB at {self.bpppb:.4f} bpppb, largest "
             f"error {int(np.abs(self.dn.astype(int) - self.dn_hat).max())} DN"
         )
 
@@ -60,7 +60,7 @@ def worst_chunk(codec: Any, stacks: Sequence[Stack]) -> Chunk:
 
 def _coded(codec: Any, stack: Stack, date: int) -> Chunk:
     dn = np.clip(stack.dn[date], 0, 65535).astype(np.uint16)
-    blob = api.encode(dn, codec, QUALITY)
+    blob = api.encode(dn, codec, _QUALITY)
     dn_hat = api.decode_array(blob)
     return Chunk(stack.name, date, 8 * len(blob) / dn.size, psnr(dn, dn_hat), dn, dn_hat)
 
@@ -75,7 +75,7 @@ def draw_worst(chunk: Chunk, band_names: Sequence[str], path: Path) -> None:
     for colours in (256, 128, 64, 32, 16, 8):
         data = io.BytesIO()
         picture.quantize(colours).save(data, "png", optimize=True)
-        if len(data.getvalue()) <= MOST_BYTES:
+        if len(data.getvalue()) <= _MOST_BYTES:
             break
     part = path.with_name(path.name + ".part")
     part.write_bytes(data.getvalue())

@@ -26,7 +26,7 @@ _TINY = 1e-7
 _ADAM_RMS = 0.2  # root mean square of an Adam step in units of its rate: one rate then suits both
 
 
-class Muon(torch.optim.Optimizer):
+class _Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for kernels and matrices; no weight decay.
 
     Args:
@@ -59,11 +59,11 @@ class Muon(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(p)
         buffer = state["momentum_buffer"].mul_(momentum).add_(grad)
-        update = orthogonalised(grad.add(buffer, alpha=momentum).flatten(1))
+        update = _orthogonalised(grad.add(buffer, alpha=momentum).flatten(1))
         p.add_(update.view_as(p), alpha=-lr * _ADAM_RMS * max(update.shape) ** 0.5)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def _orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix whose singular values are all 1, roughly: they come out between about 0.7 and 1.2.
 
     Args:
@@ -128,4 +128,4 @@ def muon_and_adamw(groups: Sequence[dict[str, Any]], betas: tuple[float, float])
     """
     matrices, others = ([g for g in groups if g["is_matrix"] is wanted] for wanted in (True, False))
     adamw = [torch.optim.AdamW(others, betas=betas, weight_decay=0.0)] if others else []
-    return Together([Muon(matrices), *adamw])
+    return Together([_Muon(matrices), *adamw])

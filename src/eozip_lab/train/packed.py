@@ -43,7 +43,7 @@ def packed_arrays(
     path: Path, index_name: str = INDEX
 ) -> tuple[list[tuple[str, np.ndarray]], tuple[Path, ...]]:
     """(source:site, array [N, C, H, W]) of every item of a pack, and its files."""
-    index = read_index(path, index_name)
+    index = _read_index(path, index_name)
     named = []
     for source in sorted({item["source"] for item in index}):
         items = [item for item in index if item["source"] == source]
@@ -54,7 +54,7 @@ def packed_arrays(
     return named, tuple(files)
 
 
-def read_index(path: Path, name: str = INDEX) -> list[dict[str, Any]]:
+def _read_index(path: Path, name: str = INDEX) -> list[dict[str, Any]]:
     """Items of a pack.
 
     Raises:

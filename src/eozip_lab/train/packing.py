@@ -28,13 +28,13 @@ from eozip_lab.train.recipe import DataSource, Place, Recipe, load
 from eozip_lab.train.series import REACH, SeriesStacks, twelve_bands
 
 GROUP = 64  # tiles of one shape per mosaic
-RANDOM_TILES = 4000  # candidates from sources too large to be cut up whole
+_RANDOM_TILES = 4000  # candidates from sources too large to be cut up whole
 _EFFORT, _QUICK = 7, 3  # of JPEG XL: as written; to see how much is going to fit
 _MARGIN = 2500  # bytes of names and index entries, were a tile alone
 
 
 @dataclass(frozen=True)
-class Tile:
+class _Tile:
     """A candidate: where it belongs, its shape N C h w (N dates, 1 of an image), and how to read it (uint16)."""
 
     source: str
@@ -43,7 +43,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Packed:
+class _Packed:
     """What a pack holds: tiles taken, of how many, and its size in bytes."""
 
     path: Path
@@ -52,7 +52,7 @@ class Packed:
     bytes: int
 
 
-def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) -> Packed:
+def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) -> _Packed:
     """Packs a recipe's data for another machine; `run(recipe, data=out)` trains from it.
 
     Args:
@@ -75,19 +75,19 @@ def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) 
     try:
         check_apart([f for s in sources for f in s.files()], validate.place_files(chosen))
         tiles = candidates(chosen, sources, seed)
-        order = most_varied(np.stack([features(tile.read()) for tile in tiles]), seed)
+        order = _most_varied(np.stack([features(tile.read()) for tile in tiles]), seed)
         places = validate.load_places(chosen, names)
         taken = _write(out, [tiles[k] for k in order], places, round(limit_mib * 2**20))
     finally:
         for source in sources:
             source.close()
-    return Packed(out, taken, len(tiles), out.stat().st_size)
+    return _Packed(out, taken, len(tiles), out.stat().st_size)
 
 
 def with_pack(recipe: Recipe, path: Path) -> Recipe:
     """The recipe, reading a pack made from it instead of its own data and validation places."""
     here = str(path.absolute())
-    labels = {k: label(s.kind, k) for k, s in enumerate(recipe.data) if not is_named_by_files(s)}
+    labels = {k: label(s.kind, k) for k, s in enumerate(recipe.data) if not _is_named_by_files(s)}
     data = tuple(
         _from_pack(s, here, labels.get(k), tuple(labels.values())) for k, s in enumerate(recipe.data)
     )
@@ -103,7 +103,7 @@ def _from_pack(source: DataSource, path: str, own: str | None, labels: tuple[str
     return replace(moved, only=(own,), skip=())
 
 
-def is_named_by_files(source: DataSource) -> bool:
+def _is_named_by_files(source: DataSource) -> bool:
     """Whether names of files tell what belongs to a source."""
     return source.kind in ("npz", "seasons") and not any(":" in p for p in (*source.only, *source.skip))
 
@@ -113,12 +113,12 @@ def label(kind: str, k: int) -> str:
     return f"{kind}-{k}"
 
 
-def candidates(recipe: Recipe, sources: Sequence[Source], seed: int) -> list[Tile]:
+def candidates(recipe: Recipe, sources: Sequence[Source], seed: int) -> list[_Tile]:
     """Every tile of every stack, once, and random crops of what is not a stack.
 
     A stack is cut into tiles of about twice the crop, so that training still draws shifted crops.
     """
-    found: dict[str, list[Tile]] = {}
+    found: dict[str, list[_Tile]] = {}
     by_crop = sorted(range(len(sources)), key=lambda k: -recipe.data[k].crop)
     for k in by_crop:
         for name, tiles in _tiles_of(recipe.data[k], label(recipe.data[k].kind, k), sources[k], seed):
@@ -130,7 +130,7 @@ def candidates(recipe: Recipe, sources: Sequence[Source], seed: int) -> list[Til
     return tiles
 
 
-def _tiles_of(data: DataSource, own: str, source: Source, seed: int) -> Iterator[tuple[str, Iterator[Tile]]]:
+def _tiles_of(data: DataSource, own: str, source: Source, seed: int) -> Iterator[tuple[str, Iterator[_Tile]]]:
     """Tiles of a source, by what must not be packed twice."""
     stacks = source.stacks if isinstance(source, SeriesStacks) else source
     if not isinstance(stacks, Stacks):
@@ -138,13 +138,13 @@ def _tiles_of(data: DataSource, own: str, source: Source, seed: int) -> Iterator
         return
     dates = source.dates if isinstance(source, SeriesStacks) and not source.is_made_up else None
     for name, array in zip(stacks.names, stacks.arrays, strict=True):
-        if is_named_by_files(data):
+        if _is_named_by_files(data):
             yield name, _cut(name.partition(":")[0], array, stacks, dates)
         else:
             yield f"{own}/{name}", _cut(own, array, stacks, dates)
 
 
-def _cut(name: str, array: np.ndarray, source: Stacks, dates: int | None) -> Iterator[Tile]:
+def _cut(name: str, array: np.ndarray, source: Stacks, dates: int | None) -> Iterator[_Tile]:
     """Tiles without nodata: single images, or (dates: the least) runs of as many dates as an example may span."""
     _, channels, height, width = array.shape
     rows, columns = (max(1, round(side / (2 * source.size))) for side in (height, width))
@@ -154,7 +154,7 @@ def _cut(name: str, array: np.ndarray, source: Stacks, dates: int | None) -> Ite
             part = array[:, :, i * h : (i + 1) * h, j * w : (j + 1) * w]
             for chosen in _runs([d for d, date in enumerate(part) if date.all()], dates):
                 shape = (len(chosen), channels, h, w)
-                yield Tile(name, shape, _reader(part, chosen, source.offset))
+                yield _Tile(name, shape, _reader(part, chosen, source.offset))
 
 
 def _runs(valid: list[int], dates: int | None) -> Iterator[list[int]]:
@@ -171,14 +171,14 @@ def _reader(part: np.ndarray, dates: list[int], offset: int) -> Callable[[], np.
     return lambda: _as_uint16(part[dates].astype(np.int32) - offset)
 
 
-def _drawn(name: str, source: Source, crop: int, seed: int) -> Iterator[Tile]:
+def _drawn(name: str, source: Source, crop: int, seed: int) -> Iterator[_Tile]:
     def read(step: int) -> np.ndarray:
         draw = Draw(seed, step)
         return _as_uint16(_in_time(next(source.crops(draw, draw.rng()))))
 
     shape = (*read(0).shape[:2], crop, crop)
-    for step in range(RANDOM_TILES):
-        yield Tile(name, shape, lambda step=step: read(step))
+    for step in range(_RANDOM_TILES):
+        yield _Tile(name, shape, lambda step=step: read(step))
 
 
 def _in_time(crop: np.ndarray) -> np.ndarray:
@@ -198,7 +198,7 @@ def features(dn: np.ndarray) -> np.ndarray:
     return np.log1p(np.concatenate([x.mean((2, 3)), x.std((2, 3)), rough], 1)).mean(0)
 
 
-def most_varied(points: np.ndarray, seed: int) -> list[int]:
+def _most_varied(points: np.ndarray, seed: int) -> list[int]:
     """Farthest-point order of rows: each next one is the farthest from all before it (Gonzalez 1985)."""
     z = (points - points.mean(0)) / (points.std(0) + 1e-6)
     order = [int(np.random.default_rng(seed).integers(len(z)))]
@@ -241,7 +241,7 @@ class _Archive:
         self.items = []
 
 
-def _write(out: Path, tiles: Sequence[Tile], places: Sequence[validate.Stack], limit: int) -> int:
+def _write(out: Path, tiles: Sequence[_Tile], places: Sequence[validate.Stack], limit: int) -> int:
     with temporary(out, folder=False) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as zf:
             archive = _Archive(zf, limit, jpegxl("encode"))
@@ -257,7 +257,7 @@ def _write(out: Path, tiles: Sequence[Tile], places: Sequence[validate.Stack], l
     return taken
 
 
-def _fill(archive: _Archive, tiles: Sequence[Tile]) -> int:
+def _fill(archive: _Archive, tiles: Sequence[_Tile]) -> int:
     """As many tiles as fit, in order; returns their number.
 
     Tiles of one source and shape share mosaics, which come out smaller than the sum of their tiles: what that
@@ -280,7 +280,7 @@ def _fill(archive: _Archive, tiles: Sequence[Tile]) -> int:
     return taken
 
 
-def _prefix(tiles: Sequence[Tile], archive: _Archive) -> list[Tile]:
+def _prefix(tiles: Sequence[_Tile], archive: _Archive) -> list[_Tile]:
     """The first tiles, as long as each packed for itself would fit."""
     room, chosen = archive.limit - archive.used, []
     for tile in tiles:
@@ -292,8 +292,8 @@ def _prefix(tiles: Sequence[Tile], archive: _Archive) -> list[Tile]:
     return chosen
 
 
-def _by_shape(tiles: Sequence[Tile]) -> dict[tuple[str, tuple[int, ...]], list[Tile]]:
-    groups: dict[tuple[str, tuple[int, ...]], list[Tile]] = {}
+def _by_shape(tiles: Sequence[_Tile]) -> dict[tuple[str, tuple[int, ...]], list[_Tile]]:
+    groups: dict[tuple[str, tuple[int, ...]], list[_Tile]] = {}
     for tile in tiles:
         groups.setdefault((tile.source, tile.shape), []).append(tile)
     return groups

@@ -15,12 +15,12 @@ from eozip.errors import InputError
 from eozip_lab.train.augment import Augment
 from eozip_lab.train.toml_schema import from_table
 
-SHIPPED = Path(__file__).parent / "recipes"
+_SHIPPED = Path(__file__).parent / "recipes"
 _DATA_VARIABLE = "$EOZIP_DATA"
 _MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
 _DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
 _OPTIMISERS = ("adamw", "muon")
-BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
+_BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Settings:
 
     def faults(self) -> list[str]:
         """What is out of range, a sentence for each value."""
-        keys = ("lr", "clip", "log_steps", "checkpoint_minutes", *BUDGET)
+        keys = ("lr", "clip", "log_steps", "checkpoint_minutes", *_BUDGET)
         faults = not_positive({key: value for key in keys if (value := getattr(self, key)) is not None})
         if not 0 <= self.ema < 1:
             faults.append(f"ema: expected 0 <= ema < 1, got {self.ema}")
@@ -135,7 +135,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Validation:
+class _Validation:
     """What is measured, and when.
 
     Attributes:
@@ -179,7 +179,7 @@ class Recipe(Settings):
     """
 
     data: tuple[DataSource, ...]
-    validation: Validation
+    validation: _Validation
     sensor: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
@@ -236,7 +236,7 @@ def load(path: Path | str) -> Recipe:
 def load_as(cls: type[_Recipe], path: Path | str) -> _Recipe:
     """Read a recipe of one kind of run; see `load`."""
     file = find(path)
-    return checked(from_table(cls, table_of(file), str(file)).anchored(file.parent), str(file))
+    return _checked(from_table(cls, _table_of(file), str(file)).anchored(file.parent), str(file))
 
 
 def with_budget(
@@ -255,10 +255,10 @@ def with_budget(
         raise InputError(
             f"{file}: no budget; give minutes or steps, in the recipe or by --minutes or --steps"
         )
-    return checked(recipe, str(file))
+    return _checked(recipe, str(file))
 
 
-def table_of(file: Path) -> dict[str, Any]:
+def _table_of(file: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
@@ -276,21 +276,21 @@ def kind_named(path: Path | str) -> str:
     Raises:
         InputError: no such recipe, or not TOML.
     """
-    return str(table_of(find(path)).get("kind", ""))
+    return str(_table_of(find(path)).get("kind", ""))
 
 
 def find(path: Path | str) -> Path:
     """The file of a recipe given by path or shipped name."""
-    shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
+    shipped = _SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
     if Path(path).is_file():
         return Path(path)
     if Path(path).name == str(path) and shipped.is_file():
         return shipped
-    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
+    names = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.toml")))
     raise InputError(f"no recipe {path}; expected a TOML file or one of the shipped recipes: {names}")
 
 
-def checked(recipe: _Recipe, where: str) -> _Recipe:
+def _checked(recipe: _Recipe, where: str) -> _Recipe:
     """The recipe itself, if every value is in range.
 
     Raises:
@@ -314,7 +314,7 @@ def _source_faults(s: DataSource) -> list[str]:
     return faults
 
 
-def _validation_faults(v: Validation) -> list[str]:
+def _validation_faults(v: _Validation) -> list[str]:
     faults = []
     if v.size <= 0 or v.size % _MULTIPLE:
         faults.append(f"size: expected a multiple of {_MULTIPLE}, got {v.size}")
@@ -359,4 +359,4 @@ def differences(a: Settings, b: Settings) -> list[str]:
     """Names of the keys in which two recipes differ, the budget aside."""
     left, right = (json.loads(r.to_json()) for r in (a, b))
     keys = sorted(left.keys() | right.keys())
-    return [key for key in keys if key not in BUDGET and left.get(key) != right.get(key)]
+    return [key for key in keys if key not in _BUDGET and left.get(key) != right.get(key)]

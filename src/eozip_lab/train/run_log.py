@@ -41,12 +41,12 @@ class Tick:
 
     def text(self) -> str:
         """One line."""
-        rest = "" if self.left is None else f", {clock(self.left)} left"
+        rest = "" if self.left is None else f", {_clock(self.left)} left"
         numbers = f"loss {self.loss:.4f}, {self.bpppb:.3f} bpppb, {self.psnr:.1f} dB"
         return f"step {self.step}: {numbers}{rest}"
 
 
-def clock(seconds: float) -> str:
+def _clock(seconds: float) -> str:
     """Such as 1:02:03."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -52,7 +52,7 @@ class SeriesStacks:
         if self.is_made_up:
             crop = twelve_bands(stack[rng.integers(n), :, i : i + size, j : j + size][None])[0]
             return seasons(crop, self.dates, rng) if crop.all() else crop[None]
-        return twelve_bands(stack[chosen_dates(n, self.dates, rng), :, i : i + size, j : j + size])
+        return twelve_bands(stack[_chosen_dates(n, self.dates, rng), :, i : i + size, j : j + size])
 
     def share(self, other: Any) -> None:
         """Maps are in common as it is."""
@@ -95,7 +95,7 @@ def merged(found: Sequence[Stacks]) -> Stacks:
     )
 
 
-def chosen_dates(n: int, count: int, rng: np.random.Generator) -> np.ndarray:
+def _chosen_dates(n: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Rising indices of `count` of n dates, close together or far apart."""
     span = int(rng.integers(count, min(n, REACH * count) + 1))
     first = int(rng.integers(n - span + 1))
@@ -106,11 +106,11 @@ def twelve_bands(stack: np.ndarray) -> np.ndarray:
     """[T, C, s, s] with B01 and B09 made up where they lack: B02 and B8A, smoothed to 60 m."""
     if stack.shape[1] != _WITHOUT_60M:
         return stack
-    coastal, vapour = smoothed(stack[:, 0], 0.9), smoothed(stack[:, 7], 1.0)
+    coastal, vapour = _smoothed(stack[:, 0], 0.9), _smoothed(stack[:, 7], 1.0)
     return np.concatenate([coastal[:, None], stack[:, :8], vapour[:, None], stack[:, 8:]], 1)
 
 
-def smoothed(band: np.ndarray, factor: float) -> np.ndarray:
+def _smoothed(band: np.ndarray, factor: float) -> np.ndarray:
     """Means over about 60 m, sliding."""
     kernel = np.ones(_COARSE) / _COARSE
     padded = np.pad(band.astype(np.float32), ((0, 0), (3, 2), (3, 2)), mode="edge")

@@ -31,10 +31,10 @@ from eozip_lab.train.run_log import LOG, Display, Journal, Tick
 from eozip_lab.train.state import State
 from eozip_lab.train.validate import Point
 
-PATIENCE = 20  # steps in a row with a loss or gradient that is not finite
+_PATIENCE = 20  # steps in a row with a loss or gradient that is not finite
 
 
-class DivergedError(EozipError):
+class _DivergedError(EozipError):
     """Training went astray: losses or gradients that are not finite, again and again."""
 
 
@@ -170,7 +170,7 @@ def sit(r: Run, settle: Callable[[], None]) -> Outcome:
         settle: called before each step; see `eozip.threads.settling`.
 
     Raises:
-        DivergedError: losses or gradients that are not finite, `PATIENCE` steps in a row.
+        DivergedError: losses or gradients that are not finite, `_PATIENCE` steps in a row.
     """
     with noticing_interrupts() as is_interrupted:
         if r.state.step == 0:
@@ -194,7 +194,7 @@ def _step(r: Run, batch: Any) -> None:
     for group in state.optimiser.param_groups:
         group["lr"] = group["peak"] * factor
     loss, rate, decibels = r.task.loss(state.model, batch, Draw(r.recipe.seed, state.step))
-    is_good = descend(state, loss, r.recipe.clip)
+    is_good = _descend(state, loss, r.recipe.clip)
     state.step += 1
     if is_good:
         states.follow(state.average, state.model, min(r.recipe.ema, (1 + state.step) / (10 + state.step)))
@@ -202,7 +202,7 @@ def _step(r: Run, batch: Any) -> None:
     _count_bad(r, is_good)
 
 
-def descend(state: State, loss: Tensor, clip: float) -> bool:
+def _descend(state: State, loss: Tensor, clip: float) -> bool:
     """Backward pass and update; False, and nothing changed, if anything is not finite."""
     if not math.isfinite(loss.item()):
         return False
@@ -221,9 +221,9 @@ def _count_bad(r: Run, is_good: bool) -> None:
         return
     r.state.skipped += 1
     r.log.write("skipped", step=r.state.step)
-    if r.bad >= PATIENCE:
-        raise DivergedError(
-            f"loss or gradient not finite in {PATIENCE} steps in a row, up to step {r.state.step}; the last "
+    if r.bad >= _PATIENCE:
+        raise _DivergedError(
+            f"loss or gradient not finite in {_PATIENCE} steps in a row, up to step {r.state.step}; the last "
             f"checkpoint in {r.out} is from before. Lower lr, or look for broken pixels in the data"
         )
 

@@ -27,12 +27,12 @@ from eozip_lab.train.data import Draw, seen_anywhere, without_nodata
 from eozip_lab.train.recipe import DataSource
 
 CACHE_BYTES = 512 << 20
-OPEN_SHARDS = 8
+_OPEN_SHARDS = 8
 
-Key = tuple[Path, int, int]  # shard, season, first sample
+_Key = tuple[Path, int, int]  # shard, season, first sample
 
 
-class Blocks:
+class _Blocks:
     """Chunks as read, in common to the threads of a feed: a chunk is unpacked once, and who comes meanwhile waits.
 
     Attributes:
@@ -42,14 +42,14 @@ class Blocks:
     def __init__(self) -> None:
         self.limit = CACHE_BYTES
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Key, Future[np.ndarray]] = OrderedDict()
+        self._kept: OrderedDict[_Key, Future[np.ndarray]] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
         """Of the chunks that are kept."""
         return sum(f.result().nbytes for f in list(self._kept.values()) if f.done() and not f.cancelled())
 
-    def get(self, key: Key, read: Callable[[], np.ndarray]) -> np.ndarray:
+    def get(self, key: _Key, read: Callable[[], np.ndarray]) -> np.ndarray:
         """A chunk, kept or read."""
         with self._lock:
             is_first = key not in self._kept
@@ -62,7 +62,7 @@ class Blocks:
         except CancelledError:  # reading failed in another thread: here it says why
             return self.get(key, read)
 
-    def _fill(self, key: Key, future: Future[np.ndarray], read: Callable[[], np.ndarray]) -> None:
+    def _fill(self, key: _Key, future: Future[np.ndarray], read: Callable[[], np.ndarray]) -> None:
         try:
             future.set_result(read())
         finally:
@@ -92,7 +92,7 @@ class Shards:
         self.size, self.offset, self.reuse = source.crop, source.offset or 0, source.steps_per_shard
         self.dates = source.dates if source.kind == "ssl4eo-series" else None  # None: single images
         self._open: OrderedDict[Path, tuple[Any, Any]] = OrderedDict()
-        self._blocks = Blocks()
+        self._blocks = _Blocks()
         self._array(self.paths[0])  # a wrong folder fails before training starts
         self.facts = {"kind": source.kind, "files": [p.name for p in paths], "offset": self.offset}
         self.facts |= {} if self.dates is None else {"dates": self.dates}
@@ -136,7 +136,7 @@ class Shards:
 
     def _array(self, path: Path) -> Any:
         if path not in self._open:
-            while len(self._open) >= OPEN_SHARDS:
+            while len(self._open) >= _OPEN_SHARDS:
                 self._open.popitem(last=False)[1][0].close()
             self._open[path] = opened(path, self.size, self.bands, self.dates or 1)
         self._open.move_to_end(path)

@@ -15,12 +15,12 @@ from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.spectral import LARGEST
 
-SCALE = 8  # of the picture that is lent, in pixels of the finest grid
-PLANES = 6  # the strongest
-PRECISION = 12  # bits of a weight
+_SCALE = 8  # of the picture that is lent, in pixels of the finest grid
+_PLANES = 6  # the strongest
+_PRECISION = 12  # bits of a weight
 _UNITS = 16  # of positions between cells
 _SPREAD = 0.06  # of weights, about: the picture at 1/8 is 8 times as strong as pixels
-RIDGE = 0.05  # steps squared
+_RIDGE = 0.05  # steps squared
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Lent:
         down, across = (
             _positions(group, place, self.before[axis], axis, self.planes.shape[2 + axis]) for axis in (0, 1)
         )
-        lent = self.planes[:, :PLANES].astype(np.int64)
+        lent = self.planes[:, :_PLANES].astype(np.int64)
         tall = _between(lent.swapaxes(2, 3), *down).swapaxes(2, 3)
         return _between(tall, *across)
 
@@ -52,9 +52,9 @@ def _positions(
     phase = 0 if group.grid is None else (group.grid.rows, group.grid.columns)[axis]
     first = np.arange(place.shape[axis]) - place.before[axis]
     doubled = (
-        2 * (first * group.factor + phase + before) + group.factor - SCALE
+        2 * (first * group.factor + phase + before) + group.factor - _SCALE
     )  # twice the distance of centres, in pixels
-    units = np.clip(doubled * (_UNITS // (2 * SCALE)), 0, (size - 1) * _UNITS)
+    units = np.clip(doubled * (_UNITS // (2 * _SCALE)), 0, (size - 1) * _UNITS)
     return np.minimum(units // _UNITS, max(0, size - 2)), units - np.minimum(
         units // _UNITS, max(0, size - 2)
     ) * _UNITS
@@ -85,9 +85,9 @@ def code_prediction(
     for t, side in enumerate(sides):
         flat = lent[t].reshape(planes, -1)
         sent = None if wanted is None else _fitted(flat / (64 * _UNITS**2), wanted[t].reshape(bands, -1))
-        weights = side.integers(sent, bands * planes, _SPREAD * 2**PRECISION).reshape(bands, planes)
-        weights = np.clip(weights, -(8 << PRECISION), 8 << PRECISION).astype(np.int64)
-        total = (weights @ flat + (1 << (PRECISION + 7))) >> (PRECISION + 8)
+        weights = side.integers(sent, bands * planes, _SPREAD * 2**_PRECISION).reshape(bands, planes)
+        weights = np.clip(weights, -(8 << _PRECISION), 8 << _PRECISION).astype(np.int64)
+        total = (weights @ flat + (1 << (_PRECISION + 7))) >> (_PRECISION + 8)
         out[t] = np.clip(total, -LARGEST, LARGEST).reshape(out.shape[1:])
     return out
 
@@ -96,5 +96,5 @@ def _fitted(lent: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Least squares, rounded: [K, n], [C, n] in steps -> int64 [C, K]."""
     centred, goal = (v - v.mean(1, keepdims=True) for v in (lent, wanted))
     count = centred.shape[1]
-    square = centred @ centred.T / count + RIDGE * np.eye(len(centred))
-    return np.rint(np.linalg.solve(square, centred @ goal.T / count).T * 2**PRECISION).astype(np.int64)
+    square = centred @ centred.T / count + _RIDGE * np.eye(len(centred))
+    return np.rint(np.linalg.solve(square, centred @ goal.T / count).T * 2**_PRECISION).astype(np.int64)

@@ -59,7 +59,7 @@ def model_of(tensors: dict[str, np.ndarray]) -> Model:
         WeightsError: tensors that are missing or do not fit each other.
     """
     try:
-        tables = unpacked_tables(tensors)
+        tables = _unpacked_tables(tensors)
         return Model(stages.stages(tensors), context.functions(tensors), tables)
     except (KeyError, ValueError) as fault:
         raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
@@ -74,7 +74,7 @@ def read_folder(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]
         raise WeightsError(
             f"{folder}: expected config.json and model.safetensors of a codec: {fault}"
         ) from fault
-    digest = digest_of(folder)
+    digest = _digest_of(folder)
     if config.get("sha256") != digest:
         raise WeightsError(
             f"{folder}: expected SHA-256 {config.get('sha256')} in config.json, got {digest}; fetch the folder again"
@@ -82,7 +82,7 @@ def read_folder(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]
     return config, tensors
 
 
-def digest_of(folder: Path) -> str:
+def _digest_of(folder: Path) -> str:
     """First 16 hex digits of the SHA-256 of model.safetensors, as `eozip.hub` has it for all weights."""
     with (folder / "model.safetensors").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -98,7 +98,7 @@ def packed_tables(tables: Tables) -> dict[str, np.ndarray]:
     }
 
 
-def unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
+def _unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
     """The inverse of `packed_tables`."""
     first, size = tensors["tables.first"].astype(np.int32), tensors["tables.size"].astype(np.int32)
     if len(size) != ROWS or int(size.sum()) != len(tensors["tables.freqs"]):
@@ -123,7 +123,7 @@ def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, ca
         "temporal": temporal,
         "flexible": flexible,
         "sensor": "any",
-        "sha256": digest_of(folder),
+        "sha256": _digest_of(folder),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "card.md").write_text(card, encoding="utf-8")

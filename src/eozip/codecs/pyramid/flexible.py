@@ -31,8 +31,8 @@ from eozip.entropy.range_coder import Port
 from eozip.errors import FormatError, InputError
 from eozip.threads import one_blas_thread
 
-PASSES = 8  # at most
-FIRST_STEP = 2304 * STEP_UNITS  # where budgets are asked for
+_PASSES = 8  # at most
+_FIRST_STEP = 2304 * STEP_UNITS  # where budgets are asked for
 _BRIGHTNESS = 5545  # 1000 ln(2) / 2 sixteenths, by which brightness falls from pass to pass
 
 
@@ -55,7 +55,7 @@ class FlexCodec(PyramidCodec):
     @one_blas_thread()
     def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
         """As `eozip.codecs.base.BudgetedCodec.encode_budgets`."""
-        check_asked(budgets, len(x), PASSES * SECTIONS, "sections")
+        check_asked(budgets, len(x), _PASSES * SECTIONS, "sections")
         return replace(self, asked=tuple(budgets)).encode(x, 0.0)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -65,7 +65,7 @@ class FlexCodec(PyramidCodec):
     def plan(self, quality: float, dates: int) -> Plan:
         """Steps that halve down to that of a quality; or from the first one as far as budgets go."""
         if self.asked:
-            return Plan(FIRST_STEP, max(self.asked), self.asked)
+            return Plan(_FIRST_STEP, max(self.asked), self.asked)
         step, passes = step_of(quality), 1
         while step << passes < STEP_MAX * STEP_UNITS:
             passes += 1
@@ -82,13 +82,13 @@ class FlexCodec(PyramidCodec):
         given: Given | None = None,
         levels: list[np.ndarray] | None = None,
     ) -> Walk:
-        """See `FlexWalk`."""
+        """See `_FlexWalk`."""
         if levels is not None:
             raise InputError(
                 f"level_map: expected none with {self.id}; choose tec-tt-small, or budgets by date"
             )
         order = self.order(dates)
-        return FlexWalk(
+        return _FlexWalk(
             self.model,
             order,
             ladders,
@@ -104,12 +104,12 @@ class FlexCodec(PyramidCodec):
         )
 
     def reader(self, coded: Encoded, shape: tuple[int, int, int, int], dates: Sequence[int] | None) -> Reader:
-        """See `FlexReader`."""
-        return FlexReader(self, coded, shape, dates)
+        """See `_FlexReader`."""
+        return _FlexReader(self, coded, shape, dates)
 
 
 @dataclass
-class FlexWalk(Walk):
+class _FlexWalk(Walk):
     """All ladders of all dates, pass after pass and in a pass wave after wave; `step` is that of the last pass.
 
     Attributes:
@@ -225,12 +225,12 @@ class FlexWalk(Walk):
         return lent
 
 
-class FlexReader(Reader):
+class _FlexReader(Reader):
     """Reads as many sections as there are."""
 
     def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
         """As `eozip.codecs.budgets.check_stream`."""
-        check_stream(coded, dates, PASSES * SECTIONS, "sections")
+        check_stream(coded, dates, _PASSES * SECTIONS, "sections")
         if coded.levels is not None:
             raise FormatError(f"{codec.id}: a level map, which it does not write; the bytes are damaged")
 

@@ -16,12 +16,12 @@ import numpy as np
 FACTORS = (2, 3, 6)
 LEAST, LARGEST = 24, 4096  # pixels a side: with fewer there is no telling; more would take long
 TILE, TILES, LIVELY = 36, 512, 16  # every grid begins alike in tiles of 36 pixels
-TOLERANCE = 0.6  # DN rms over a whole band of a date: rounding once leaves 0.29, twice 0.41
-TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
-TAPS = 4
-ROUNDS = 16  # of the search for cells beside holes
-RIDGE_HOLES = 1e-4  # of the same, where float32 has to do
-RIDGE = 1e-9  # of cells that the border nearly cuts off
+_TOLERANCE = 0.6  # DN rms over a whole band of a date: rounding once leaves 0.29, twice 0.41
+_TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
+_TAPS = 4
+_ROUNDS = 16  # of the search for cells beside holes
+_RIDGE_HOLES = 1e-4  # of the same, where float32 has to do
+_RIDGE = 1e-9  # of cells that the border nearly cuts off
 
 
 def _nearest(distance: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def _denominator(kernel: int, factor: int) -> int:
 @lru_cache(64)
 def _taps(kernel: int, factor: int, phase: int, size: int) -> _Taps:
     place = (np.arange(size) - (factor - 1) / 2 - phase) / factor
-    cells = np.floor(place)[:, None].astype(np.int64) + np.arange(-1, TAPS - 1)
+    cells = np.floor(place)[:, None].astype(np.int64) + np.arange(-1, _TAPS - 1)
     denominator = _denominator(kernel, factor)
     weight = np.rint(_KERNELS[kernel](place[:, None] - cells) * denominator).astype(np.int64)
     used = cells[weight != 0]
@@ -135,13 +135,13 @@ def _taps(kernel: int, factor: int, phase: int, size: int) -> _Taps:
 def _solver(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
     """(U^T U)^-1 U^T: float64 [cells, size]."""
     up = _matrix(kernel, factor, phase, size)
-    return np.linalg.solve(up.T @ up + RIDGE * np.eye(up.shape[1]), up.T)
+    return np.linalg.solve(up.T @ up + _RIDGE * np.eye(up.shape[1]), up.T)
 
 
 def _matrix(kernel: int, factor: int, phase: int, size: int) -> np.ndarray:
     taps = _taps(kernel, factor, phase, size)
     up = np.zeros((size, taps.count))
-    for k in range(TAPS):
+    for k in range(_TAPS):
         np.add.at(up, (np.arange(size), taps.cell[:, k]), taps.weight[:, k] / taps.denominator)
     return up
 
@@ -175,12 +175,12 @@ def _solved(x: np.ndarray, likely: list[Grid], holes: np.ndarray | None) -> tupl
     if not len(tiles):
         return None
     coarse_first = sorted(likely, key=lambda grid: -grid.factor)
-    best = next((g for g in coarse_first if _left(tiles, g) < TOLERANCE**2), None)
+    best = next((g for g in coarse_first if _left(tiles, g) < _TOLERANCE**2), None)
     # what was interpolated bilinearly from 60 m lies on a grid of 20 m as well: its own is the coarsest that fits
     tried = [f for f in FACTORS[::-1] if best is None or (f > best.factor and f % best.factor == 0)]
     grids = [grid for factor in tried for grid in _likely_grids(tiles, factor)]
-    left = [_left(tiles, grid) + grid.kernel * TIE for grid in grids]
-    near = [(g, v) for g, v in zip(grids, left, strict=True) if v < TOLERANCE**2]
+    left = [_left(tiles, grid) + grid.kernel * _TIE for grid in grids]
+    near = [(g, v) for g, v in zip(grids, left, strict=True) if v < _TOLERANCE**2]
     if near:
         coarsest = near[0][0].factor
         best = min((pair for pair in near if pair[0].factor == coarsest), key=lambda pair: pair[1])[0]
@@ -199,14 +199,14 @@ def _solved_beside(x: np.ndarray, grid: Grid, holes: np.ndarray) -> np.ndarray:
     down = _matrix(grid.kernel, grid.factor, grid.rows, x.shape[1]).astype(x.dtype)
     across = _matrix(grid.kernel, grid.factor, grid.columns, x.shape[2]).astype(x.dtype)
     inverses = [
-        np.linalg.inv(m.T @ m + RIDGE_HOLES * np.eye(m.shape[1], dtype=m.dtype)) for m in (down, across)
+        np.linalg.inv(m.T @ m + _RIDGE_HOLES * np.eye(m.shape[1], dtype=m.dtype)) for m in (down, across)
     ]
     for t in np.flatnonzero(holes.any((1, 2)) & ~holes.all((1, 2))):
         shown = ~holes[t]
         left = down.T @ (shown * (x[t] - down @ cells[t] @ across.T)) @ across
         way = near = inverses[0] @ left @ inverses[1]
         size = float((left * near).sum())
-        for _ in range(ROUNDS):
+        for _ in range(_ROUNDS):
             pushed = down.T @ (shown * (down @ way @ across.T)) @ across
             step = size / max(float((way * pushed).sum()), 1e-9)
             cells[t] += step * way
@@ -224,9 +224,9 @@ def _makes(x: np.ndarray, grid: Grid, cells: np.ndarray, holes: np.ndarray | Non
     made += x
     squares = np.square(made, out=made)
     if holes is None:
-        return bool((squares.mean((1, 2)) < TOLERANCE**2).all())
+        return bool((squares.mean((1, 2)) < _TOLERANCE**2).all())
     squares[holes] = 0
-    return bool((squares.sum((1, 2)) <= TOLERANCE**2 * (~holes).sum((1, 2))).all())
+    return bool((squares.sum((1, 2)) <= _TOLERANCE**2 * (~holes).sum((1, 2))).all())
 
 
 def _lively(x: np.ndarray, holes: np.ndarray | None) -> np.ndarray:
@@ -250,7 +250,7 @@ def _lively(x: np.ndarray, holes: np.ndarray | None) -> np.ndarray:
 def _likely_grids(tiles: np.ndarray, factor: int) -> list[Grid]:
     """Of each kernel the best phases, if pixels lie on a grid of it along both axes; each axis is looked at by itself."""
     down, across = (_outside(v, factor) for v in (tiles.swapaxes(1, 2), tiles))
-    near = (np.maximum(down.min(1), across.min(1)) < TOLERANCE**2).nonzero()[0].tolist()
+    near = (np.maximum(down.min(1), across.min(1)) < _TOLERANCE**2).nonzero()[0].tolist()
     return [Grid(k, factor, int(down[k].argmin()), int(across[k].argmin())) for k in near]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from eozip.codecs.pyramid.layout import Canvas, Group
 
-OTHERS = 3  # dates that a forecast is made from
+_OTHERS = 3  # dates that a forecast is made from
 LEAST = 100  # pixels that a forecast is fitted to
-MOST = 20_000
+_MOST = 20_000
 _RIDGE = 25.0  # DN squared a pixel
 
 
@@ -56,10 +56,10 @@ def forecast(x: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     filled = _from_nearest(x, hidden)
     out = filled.copy()
     for t in np.flatnonzero(hidden.any((1, 2))):
-        others = sorted((k for k in range(len(x)) if k != t), key=lambda k: abs(k - t))[:OTHERS]
+        others = sorted((k for k in range(len(x)) if k != t), key=lambda k: abs(k - t))[:_OTHERS]
         clear = np.flatnonzero(~hidden[t])
         if others and len(clear) >= LEAST:
-            clear = clear[:: -(-len(clear) // MOST)]
+            clear = clear[:: -(-len(clear) // _MOST)]
             known = np.concatenate(
                 [filled[k].reshape(x.shape[1], -1) for k in others] + [np.ones((1, hidden[t].size))]
             )

@@ -29,13 +29,13 @@ from eozip.codecs.pyramid.spectral import LARGEST
 from eozip.entropy.range_coder import TOTAL, Port, Tables
 
 UNITS = 16  # positions of masses, a step
-REACH = 16 * UNITS  # beyond it there is no mass
-ONE_BITS = 30  # mass of everything, as a power of two
-BINARY_ROWS = 65  # probabilities that a bit is coded with, evenly spaced in log odds
-LARGEST_ODDS = 10
-SHARE_BITS = 20
-WIDE = VALUE * 3 // 2  # an interval no wider than this is fine enough for its pass
-LEAST_MASS = 64  # of an interval whose conditional mean is worth asking for
+_REACH = 16 * UNITS  # beyond it there is no mass
+_ONE_BITS = 30  # mass of everything, as a power of two
+_BINARY_ROWS = 65  # probabilities that a bit is coded with, evenly spaced in log odds
+_LARGEST_ODDS = 10
+_SHARE_BITS = 20
+_WIDE = VALUE * 3 // 2  # an interval no wider than this is fine enough for its pass
+_LEAST_MASS = 64  # of an interval whose conditional mean is worth asking for
 FIELDS = ("low", "high", "near", "seen", "value")
 _POWER_BITS = 62
 _THRIFT = 12  # nats times ln 2 that a squared step is worth, twice: an encoder's zones
@@ -68,7 +68,7 @@ class Laws:
 
     def row_of(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         """The row of a bit that is 1 with mass part of whole."""
-        return np.searchsorted(self.shares, (part << SHARE_BITS) // whole, side="right").astype(np.uint8)
+        return np.searchsorted(self.shares, (part << _SHARE_BITS) // whole, side="right").astype(np.uint8)
 
     def middle(self, rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The conditional mean between two positions from the mean; halfway where there is next to no mass."""
@@ -76,15 +76,15 @@ class Laws:
         first, last = self._above(rows, a), self._above(rows, b)
         total = a * first - b * last + self._area(rows, a) - self._area(rows, b)
         found = (VALUE // UNITS) * total // np.maximum(first - last, 1)
-        return np.where(first - last >= LEAST_MASS, np.clip(found, low, high), (low + high) >> 1)
+        return np.where(first - last >= _LEAST_MASS, np.clip(found, low, high), (low + high) >> 1)
 
     def _above(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-        tail = self.tails[rows, np.minimum(np.abs(at), REACH)]
-        return np.where(at < 0, (1 << ONE_BITS) - tail, tail)
+        tail = self.tails[rows, np.minimum(np.abs(at), _REACH)]
+        return np.where(at < 0, (1 << _ONE_BITS) - tail, tail)
 
     def _area(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Below the mean the tail is what the other side leaves of everything."""
-        return self.areas[rows, np.minimum(np.abs(at), REACH)] - (np.minimum(at, 0) << ONE_BITS)
+        return self.areas[rows, np.minimum(np.abs(at), _REACH)] - (np.minimum(at, 0) << _ONE_BITS)
 
 
 def _units(at: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ class Narrowing:
         near = known.near.ravel()[place.at]
         rest = None if wanted is None else wanted - place.mean
         self._about_mean(place, low, high, near, rest)
-        while len(wide := np.flatnonzero(~near & (high - low > WIDE))):
+        while len(wide := np.flatnonzero(~near & (high - low > _WIDE))):
             middle = (low[wide] + high[wide]) >> 1
             lower, upper = (
                 self.laws.mass(place.rows[wide], a, b) for a, b in ((low[wide], middle), (middle, high[wide]))
@@ -233,12 +233,12 @@ def laws(tables: Tables) -> Laws:
     """The tables of intervals that belong to the coder's. All of them are whole numbers, rounded from 40 digits."""
     tails = np.array([_tails(row) for row in range(ROWS)], np.int64)
     areas = tails[:, ::-1].cumsum(1)[:, ::-1] - tails // 2
-    count = BINARY_ROWS // 2
-    odds = [Decimal(k - count) * LARGEST_ODDS / count for k in range(BINARY_ROWS)]
+    count = _BINARY_ROWS // 2
+    odds = [Decimal(k - count) * _LARGEST_ODDS / count for k in range(_BINARY_ROWS)]
     ones = np.array([_share(one, TOTAL) for one in odds])
     freqs = np.stack([TOTAL - 1 - ones, ones, np.ones_like(ones)], 1)
-    shares = [_share((a + b) / 2, 1 << SHARE_BITS) for a, b in pairwise(odds)]
-    binary = Tables(freqs, np.zeros(BINARY_ROWS, np.int32), np.full(BINARY_ROWS, 3, np.int32))
+    shares = [_share((a + b) / 2, 1 << _SHARE_BITS) for a, b in pairwise(odds)]
+    binary = Tables(freqs, np.zeros(_BINARY_ROWS, np.int32), np.full(_BINARY_ROWS, 3, np.int32))
     return Laws(tails, areas, np.array([_zone(tables, row) for row in range(ROWS)]), np.array(shares), binary)
 
 
@@ -251,8 +251,8 @@ def _tails(row: int) -> list[int]:
     scale = _EXACT.exp(Decimal(SCALE_MIN) + Decimal(row) / ROWS_PER_NAT)
     one = 1 << _POWER_BITS
     factor, power, out = int(_EXACT.exp(-1 / (scale * UNITS)) * one), one, []
-    for _ in range(REACH + 1):
-        out.append((power << ONE_BITS) // (one + power))
+    for _ in range(_REACH + 1):
+        out.append((power << _ONE_BITS) // (one + power))
         power = power * factor >> _POWER_BITS
     return out
 

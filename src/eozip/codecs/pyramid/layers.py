@@ -32,7 +32,7 @@ from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Decoded, Ladder, Plane
 from eozip.entropy.range_coder import Port
 
 AFTER_KNOWN, AFTER_LEAST = row_of(0.3), row_of(0.9)  # strengths that were known, at least or barely
-TOP_SPREAD = 0.8  # of what a pass adds to a top cell, in steps
+_TOP_SPREAD = 0.8  # of what a pass adds to a top cell, in steps
 
 
 @dataclass(eq=False)
@@ -62,7 +62,7 @@ class State:
             self.strengths[level] = np.where(strength > DEAD, np.minimum(strength + 2, SIDE_MAX), DEAD)
         for known in (one for both in self.cells.values() for one in both):
             known.low, known.high, known.value = finer(known.low), finer(known.high), finer(known.value)
-        self.made = finer_decoded(self.made)
+        self.made = _finer_decoded(self.made)
 
 
 def finer(v: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def finer(v: np.ndarray) -> np.ndarray:
     return np.clip(v, -LARGEST // 2, LARGEST // 2) * 2
 
 
-def finer_decoded(made: Decoded) -> Decoded:
+def _finer_decoded(made: Decoded) -> Decoded:
     """The same values in units of half the size."""
     return Decoded({level: finer(details) for level, details in made.details.items()})
 
@@ -123,7 +123,7 @@ class LayerLadder(Ladder):
     def _finer_bases(self, level: int, samples: np.ndarray | None, is_there: bool) -> list[Basis]:
         for t, state in enumerate(self.states if is_there else ()):
             own = None if samples is None else fitted(samples[t], self._step_dn)
-            state.bases[level] = finer_basis(self._at(level)[t], state.bases[level], own)
+            state.bases[level] = _finer_basis(self._at(level)[t], state.bases[level], own)
         return [state.bases[level] for state in self.states]
 
     def _code_top(
@@ -138,7 +138,7 @@ class LayerLadder(Ladder):
                 there = np.flatnonzero(basis.present)
                 before = state.top[there]
                 sent = None if planes is None else np.rint(planes[t, there] - before / VALUE).astype(np.int32)
-                read = side.integers(sent, before.size, TOP_SPREAD).reshape(before.shape)
+                read = side.integers(sent, before.size, _TOP_SPREAD).reshape(before.shape)
                 cells = before + VALUE * read.clip(-LARGEST // VALUE, LARGEST // VALUE)
                 state.top[there] = np.clip(cells, -LARGEST, LARGEST)
         return np.stack([state.top for state in self.states])
@@ -257,7 +257,7 @@ def _expected(known: np.ndarray, found: np.ndarray, before: np.ndarray, k: int) 
     return np.where(known[:, :, k] > DEAD, known[:, :, k], guess(found, before, k))
 
 
-def finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
+def _finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
     """Send or read a basis of more bits, and of columns that were absent, as what it adds.
 
     Args:

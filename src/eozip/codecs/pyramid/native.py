@@ -24,9 +24,9 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip.errors import WeightsError
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc"))
-LIBRARY = Path(__file__).with_name("kernel.so")
-VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc"))
+_LIBRARY = Path(__file__).with_name("kernel.so")
+_VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
 _GROUP = 8
 _DETAILS = 3
 _FEATURES = (9, 18)  # channels, without and with references
@@ -66,23 +66,23 @@ class _Second(ctypes.Structure):
     )
 
 
-def stamp() -> int:
+def _stamp() -> int:
     """What a library says that was compiled from these very sources."""
-    return crc32(b"".join(path.read_bytes() for path in SOURCES)) & 0x7FFFFFFF
+    return crc32(b"".join(path.read_bytes() for path in _SOURCES)) & 0x7FFFFFFF
 
 
 @cache
-def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
+def library(path: Path = _LIBRARY) -> ctypes.CDLL | None:
     """The compiled kernel; None where there is none, one of other sources, or a machine that is older than it."""
     try:
         found = ctypes.CDLL(str(path))
-        return found if found.eozip_stamp() == stamp() and found.eozip_best() else None
+        return found if found.eozip_stamp() == _stamp() and found.eozip_best() else None
     except (OSError, AttributeError):  # no such file, of another machine, or no kernel of ours
         return None
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class _Shared:
     """What `start` makes for both passes.
 
     Attributes:
@@ -102,7 +102,7 @@ class NativeStage:
         functions: staircases.
         kernel: of `library`.
         others: does what the kernel does not know, which is planes with octaves.
-        variant: of `VARIANTS`; None: the best that this machine has.
+        variant: of `_VARIANTS`; None: the best that this machine has.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class NativeStage:
         variant: str | None = None,
     ) -> None:
         self._kernel, self._others = kernel, others
-        self._variant = kernel.eozip_best() if variant is None else VARIANTS.index(variant)
+        self._variant = kernel.eozip_best() if variant is None else _VARIANTS.index(variant)
         self._held: list[np.ndarray] = []  # what pointers point to
         _check(stored, functions)
         w = {name: value.astype(np.int32) for name, value in stored.items()}
@@ -145,12 +145,12 @@ class NativeStage:
         count = features.shape[1]
         given = (below, features, biases, outputs, predicted, later)
         self._run("eozip_start", count, _Beginning(n, h, w, count, *map(_address, given)))
-        return Shared(outputs, later), predicted
+        return _Shared(outputs, later), predicted
 
     def step(
         self, shared: Any, known: np.ndarray | None, seen: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        if not isinstance(shared, Shared):
+        if not isinstance(shared, _Shared):
             return self._others.step(shared, known, seen)
         if known is None:
             return shared.outputs.swapaxes(1, 2), None

@@ -35,14 +35,14 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip.codecs.pyramid.native import NativeStage, library
 
-DETAILS = 3
+_DETAILS = 3
 _BLOCK = 4096  # cells whose sums are made at a time
 _REACH = WINDOW // 2
-_KNOWN = 3 * DETAILS  # channels of details that are known: features, their magnitudes, values
+_KNOWN = 3 * _DETAILS  # channels of details that are known: features, their magnitudes, values
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class _Shared:
     """What `start` makes for both passes.
 
     Attributes:
@@ -54,7 +54,7 @@ class Shared:
     sums: np.ndarray
 
 
-class NumpyStage:
+class _NumpyStage:
     """`Stage` by matrix products of float32; see there for arguments."""
 
     def __init__(self, stored: Mapping[str, np.ndarray], functions: Functions) -> None:
@@ -77,7 +77,7 @@ class NumpyStage:
         features: np.ndarray,
         constant: np.ndarray,
         octaves: np.ndarray | None = None,
-    ) -> tuple[Shared, np.ndarray]:
+    ) -> tuple[_Shared, np.ndarray]:
         n, h, w = below.shape
         units, channels = len(self._trunk), BANK + features.shape[1]
         weights = self._trunk[:, :channels].transpose(0, 2, 1, 3).reshape(units, -1)
@@ -86,7 +86,7 @@ class NumpyStage:
         lines, padded = features.swapaxes(1, 2), _bordered(below)
         outputs = np.empty((n, h, OUTPUTS, half(w)), np.float32)
         later = np.ones((n, h, units + 1, half(w)), np.float32)
-        predicted = np.empty((n, h, DETAILS, w), np.float32)
+        predicted = np.empty((n, h, _DETAILS, w), np.float32)
         for dates, rows in _blocks(n, h, w):
             # channels of the block and of a row on either side, each in its place and moved right and left; zeros around
             size = (dates.stop - dates.start, rows.stop - rows.start)
@@ -108,16 +108,16 @@ class NumpyStage:
                     own_told = told if octaves is None else told[:, parity::2, :, parity ^ color :: 2]
                     np.add(sums[:, parity::2, :, parity ^ color :: 2], own_told, out=v[:, parity::2, :units])
             outputs[dates, rows] = self._settled(now, 0)
-        return Shared(outputs, later), predicted.swapaxes(1, 2)
+        return _Shared(outputs, later), predicted.swapaxes(1, 2)
 
     def step(
-        self, shared: Shared, known: np.ndarray | None, seen: np.ndarray | None = None
+        self, shared: _Shared, known: np.ndarray | None, seen: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if known is None:
             return shared.outputs.swapaxes(1, 2), None
         n, h, _, w = shared.sums.shape
         around = self._around(known, known if seen is None else seen)
-        near = np.empty((n, h, DETAILS, w), np.float32)
+        near = np.empty((n, h, _DETAILS, w), np.float32)
         out = np.empty((n, h, OUTPUTS, w), np.float32)
         for dates, rows in _blocks(n, h, w):
             beside = _beside(around[dates, rows.start : rows.stop + 2])
@@ -160,9 +160,9 @@ class NumpyStage:
         n, _, h, w = known.shape
         out = np.zeros((n, h + 2, 2 * _KNOWN, w), np.float32)
         own = out[:, 1:-1, _KNOWN:].swapaxes(1, 2)
-        own[:, :DETAILS] = self._functions.features(seen)
-        np.abs(own[:, :DETAILS], out=own[:, DETAILS : 2 * DETAILS])
-        np.clip(known, -DIFFERENCE_MAX, DIFFERENCE_MAX, out=own[:, 2 * DETAILS :], casting="unsafe")
+        own[:, :_DETAILS] = self._functions.features(seen)
+        np.abs(own[:, :_DETAILS], out=own[:, _DETAILS : 2 * _DETAILS])
+        np.clip(known, -DIFFERENCE_MAX, DIFFERENCE_MAX, out=own[:, 2 * _DETAILS :], casting="unsafe")
         lines, beside = out[:, 1:-1, _KNOWN:], out[:, 1:-1, :_KNOWN]
         beside[:, ::2, :, :-1] = lines[:, ::2, :, 1:]
         beside[:, 1::2, :, 1:] = lines[:, 1::2, :, :-1]
@@ -185,7 +185,7 @@ def stages(stored: Mapping[str, np.ndarray]) -> list[Stage]:
     """The networks of all levels from their stored integers: tensors named "0.trunk", ..., as `eozip_lab` exports them."""
     f, kernel = functions(stored), library()
     parts = [_part(stored, f"{level}.") for level in range(LEVELS)]
-    by_numpy = [NumpyStage(part, f) for part in parts]
+    by_numpy = [_NumpyStage(part, f) for part in parts]
     if kernel is None:
         return [*by_numpy]
     return [NativeStage(part, f, kernel, one) for part, one in zip(parts, by_numpy, strict=True)]

@@ -23,7 +23,7 @@ from eozip.entropy.range_coder import Port
 
 STEP_UNITS = 16  # of a step, per DN
 GAIN_UNITS = 8
-LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
+_LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -148,7 +148,7 @@ class Walk:
             wanted,
             known,
             levels_beyond(self.sections, group.factor),
-            keeps=levels_kept(group.factor) if any(self.order.known) else 0,
+            keeps=_levels_kept(group.factor) if any(self.order.known) else 0,
             levels=None if self.levels is None else self.levels[k][dates],
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
@@ -168,7 +168,7 @@ class Walk:
             return None
         return Wanted(
             [one[dates] for one in self.wanted[k]],
-            partial(quantised, tables=self.model.tables),
+            partial(_quantised, tables=self.model.tables),
             None if self.hidden is None else self.hidden[k][dates],
         )
 
@@ -201,7 +201,7 @@ def levels_beyond(sections: int, factor: int) -> int:
     return level
 
 
-def levels_kept(factor: int) -> int:
+def _levels_kept(factor: int) -> int:
     """Finest levels of a ladder whose pixels are so small that a distance between dates shows in them."""
     level = 0
     while factor << level < registration.UNITS:
@@ -209,7 +209,7 @@ def levels_kept(factor: int) -> int:
     return level
 
 
-def quantised(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.ndarray:
+def _quantised(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.ndarray:
     nearest = np.rint(residual).astype(np.int32)
     return thrifty(nearest, residual, rows, tables, BITS_PER_SQUARED_STEP)  # type: ignore[arg-type]
 
@@ -220,5 +220,5 @@ def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
     for where in np.ndindex(*picture.shape[:2]):  # a picture at a time, which fits the cache
         exact = np.multiply(picture[where], float(step * GAIN_UNITS), dtype=np.float64)
         cells = overviews.quotient(exact, (STEP_UNITS * gain) << level)
-        out[where] = cells.clip(-LARGEST_CELL, LARGEST_CELL, out=cells)
+        out[where] = cells.clip(-_LARGEST_CELL, _LARGEST_CELL, out=cells)
     return out

@@ -16,7 +16,7 @@ from eozip.bitstream import frame_check
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import WeightsError
 
-STRIDE = 64  # pixels per block of 4x4 latent cells
+_STRIDE = 64  # pixels per block of 4x4 latent cells
 LATENT_STRIDE = 16
 
 
@@ -42,21 +42,21 @@ class Recorder:
         return check
 
 
-def pad(x: Tensor, stride: int = STRIDE) -> Tensor:
+def pad(x: Tensor, stride: int = _STRIDE) -> Tensor:
     """[B, C, H, W] of any size > sides multiples of `stride`, by reflection, else by repetition."""
-    bottom, right = (ceil_to(side, stride) - side for side in x.shape[-2:])
+    bottom, right = (_ceil_to(side, stride) - side for side in x.shape[-2:])
     x = F.pad(x, (0, right, 0, 0), mode="reflect" if right < x.shape[-1] else "replicate")
     return F.pad(x, (0, 0, 0, bottom), mode="reflect" if bottom < x.shape[-2] else "replicate")
 
 
-def ceil_to(size: int, multiple: int) -> int:
+def _ceil_to(size: int, multiple: int) -> int:
     """Smallest multiple of `multiple` that is at least `size`."""
     return -(-size // multiple) * multiple
 
 
-def latent_grid(height: int, width: int, stride: int = STRIDE) -> tuple[int, int]:
+def latent_grid(height: int, width: int, stride: int = _STRIDE) -> tuple[int, int]:
     """H, W of pixels > h, w of their latent after padding."""
-    return ceil_to(height, stride) // LATENT_STRIDE, ceil_to(width, stride) // LATENT_STRIDE
+    return _ceil_to(height, stride) // LATENT_STRIDE, _ceil_to(width, stride) // LATENT_STRIDE
 
 
 def statistics(sensor_id: str) -> tuple[Tensor, Tensor]:

@@ -15,34 +15,34 @@ from torch.nn import functional as F
 
 from eozip.codecs.terracodec.layers import conv
 
-FIRST_GROUPS = (16, 16, 32, 64)
+_FIRST_GROUPS = (16, 16, 32, 64)
 
 # (channels of the group, positions bool [h, w], means, scales [B, size, h, w]) > y_hat [B, size, h, w] there
-Settle = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
+_Settle = Callable[[slice, Tensor, Tensor, Tensor], Tensor]
 
 
-def group_sizes(m: int) -> tuple[int, ...]:
+def _group_sizes(m: int) -> tuple[int, ...]:
     """Channels of each group of a latent of `m` channels: 16 16 32 64 and the rest."""
-    return (*FIRST_GROUPS, m - sum(FIRST_GROUPS))
+    return (*_FIRST_GROUPS, m - sum(_FIRST_GROUPS))
 
 
-def checkerboard(h: int, w: int, parity: int) -> Tensor:
+def _checkerboard(h: int, w: int, parity: int) -> Tensor:
     """Bool [h, w], true where (row + column) % 2 == parity."""
     return (torch.arange(h)[:, None] + torch.arange(w)) % 2 == parity
 
 
-class CheckerboardConv(nn.Conv2d):
+class _CheckerboardConv(nn.Conv2d):
     """5x5 convolution that sees only the other colour: zero where (i + j) is even from the centre."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__(c_in, c_out, 5, padding=2)
-        self.register_buffer("colour", checkerboard(5, 5, 1), persistent=False)
+        self.register_buffer("colour", _checkerboard(5, 5, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.colour, self.bias, padding=2)
 
 
-class GroupContext(nn.Module):
+class _GroupContext(nn.Module):
     """Spatial context and aggregation of one group of `size` channels."""
 
     def __init__(self, size: int, m: int, with_channel: bool):
@@ -51,11 +51,11 @@ class GroupContext(nn.Module):
         self.entropy_parameters = nn.Sequential(
             conv(c_in, 2 * m, 1, 1), nn.ReLU(), conv(2 * m, 512, 1, 1), nn.ReLU(), conv(512, 2 * size, 1, 1)
         )
-        self.context_prediction = CheckerboardConv(size, 2 * size)
+        self.context_prediction = _CheckerboardConv(size, 2 * size)
 
     def spatial(self, y_hat: Tensor) -> Tensor:
         """Even positions of y_hat [B, size, h, w] > context [B, 2 size, h, w], zero at even positions."""
-        odd = checkerboard(*y_hat.shape[-2:], 1).to(y_hat.device)
+        odd = _checkerboard(*y_hat.shape[-2:], 1).to(y_hat.device)
         return self.context_prediction(y_hat * ~odd) * odd
 
     def aggregate(self, spatial: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,12 +72,12 @@ class ChannelGroups(nn.Module):
 
     def __init__(self, m: int):
         super().__init__()
-        self.sizes = group_sizes(m)
+        self.sizes = _group_sizes(m)
         self.channel_context = nn.ModuleDict(
             {f"y{k}": self._channel_context(k) for k in range(1, len(self.sizes))}
         )
         self.latent_codec = nn.ModuleDict(
-            {f"y{k}": GroupContext(size, m, with_channel=k > 0) for k, size in enumerate(self.sizes)}
+            {f"y{k}": _GroupContext(size, m, with_channel=k > 0) for k, size in enumerate(self.sizes)}
         )
 
     def _channel_context(self, k: int) -> nn.Sequential:
@@ -90,7 +90,7 @@ class ChannelGroups(nn.Module):
             conv(128, 2 * self.sizes[k], 5, 1),
         )
 
-    def group(self, k: int) -> GroupContext:
+    def group(self, k: int) -> _GroupContext:
         """Spatial context and aggregation of group k."""
         return self.latent_codec[f"y{k}"]
 
@@ -107,7 +107,7 @@ class ChannelGroups(nn.Module):
         known = done[0] if k == 1 else torch.cat([done[0], done[k - 1]], 1)
         return torch.cat([self.channel_context[f"y{k}"](known), hyper], 1)
 
-    def walk(self, hyper: Tensor, settle: Settle) -> Tensor:
+    def walk(self, hyper: Tensor, settle: _Settle) -> Tensor:
         """The one loop over groups and passes, for likelihoods, encoding and decoding alike.
 
         Args:
@@ -122,13 +122,13 @@ class ChannelGroups(nn.Module):
             done.append(self._walk_group(k, self.side(k, hyper, done), settle))
         return torch.cat(done, 1)
 
-    def _walk_group(self, k: int, side: Tensor, settle: Settle) -> Tensor:
+    def _walk_group(self, k: int, side: Tensor, settle: _Settle) -> Tensor:
         group, size, start = self.group(k), self.sizes[k], sum(self.sizes[:k])
         b, _, h, w = side.shape
         y_hat = side.new_zeros(b, size, h, w)
         spatial = side.new_zeros(b, 2 * size, h, w)
         for parity in (0, 1):
-            now = checkerboard(h, w, parity).to(side.device)
+            now = _checkerboard(h, w, parity).to(side.device)
             if now.any():  # a map of one cell has no odd ones
                 here = group.aggregate(spatial[..., now][:, :, None], side[..., now][:, :, None])
                 means, scales = (torch.zeros_like(y_hat).masked_scatter(now, part) for part in here)

@@ -19,7 +19,7 @@ class PadToken(nn.Module):
         return self.weight.expand_as(y)
 
 
-class LeakyBlock(nn.Module):
+class _LeakyBlock(nn.Module):
     """conv3x3, LeakyReLU, conv3x3, LeakyReLU, plus the input."""
 
     def __init__(self, m: int):
@@ -35,7 +35,7 @@ class Dequantiser(nn.Module):
 
     def __init__(self, m: int, d: int):
         super().__init__()
-        self.process_conv = nn.Sequential(nn.Conv2d(d, m, 1), nn.LeakyReLU(), LeakyBlock(m))
+        self.process_conv = nn.Sequential(nn.Conv2d(d, m, 1), nn.LeakyReLU(), _LeakyBlock(m))
 
     def forward(self, y_hat: Tensor, features: Tensor) -> Tensor:
         """y_hat [B, M, h, w], features [B, d, h, w] > [B, M, h, w] for the synthesis."""

@@ -40,11 +40,11 @@ def exact_convolutions(name: str, module: nn.Module) -> nn.Module:
             layer.register_forward_hook(lambda _layer, _inputs, total: VALUE.of(total))
         elif isinstance(layer, nn.Conv2d):
             parent, _, leaf = part.rpartition(".")
-            setattr(twin.get_submodule(parent), leaf, scaled_convolution(f"{name}.{part}", layer))
+            setattr(twin.get_submodule(parent), leaf, _scaled_convolution(f"{name}.{part}", layer))
     return twin
 
 
-class ScaledConvolution(nn.Module):
+class _ScaledConvolution(nn.Module):
     """A convolution of stride 1 on 8-bit integers, two pieces of each weight and each input.
 
     Args:
@@ -81,7 +81,7 @@ class ScaledConvolution(nn.Module):
         return seen.permute(0, 1, 2, 4, 5, 3).reshape(-1, self.weight.shape[1])
 
 
-def scaled_convolution(name: str, layer: nn.Conv2d) -> ScaledConvolution:
+def _scaled_convolution(name: str, layer: nn.Conv2d) -> _ScaledConvolution:
     """The exact form of a convolution with weights in float64; one that sees part of its window has zeros in the rest.
 
     Raises:
@@ -94,7 +94,7 @@ def scaled_convolution(name: str, layer: nn.Conv2d) -> ScaledConvolution:
         raise WeightsError(
             f"{name}: expected weights below {LARGEST:g}, got {largest:.3g}; these weights cannot be computed exactly"
         )
-    return ScaledConvolution(weight, layer.bias)
+    return _ScaledConvolution(weight, layer.bias)
 
 
 def _place(name: str, layer: nn.ConvTranspose2d) -> None:

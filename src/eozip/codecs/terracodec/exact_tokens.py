@@ -15,7 +15,7 @@ from eozip.codecs.terracodec.transformer import TOKEN_SCALE, Attention, Layer, T
 from eozip.entropy.fixed_point import WIDE
 from eozip.errors import WeightsError
 
-ADDS = 4  # a layer adds four times to the stream
+_ADDS = 4  # a layer adds four times to the stream
 # T_sep and T_joint, nine tenths of all work: 8 bits for all in their MLPs, 15 for what enters their attention. T_cur, which
 # says the means, has 15 bits for weights too.
 SHORT, LONG, FULL = ex.Pieces(1, 1), ex.Pieces(1, 2), ex.Pieces(2, 2)
@@ -28,7 +28,7 @@ def exact_tokens(model: TokenModel) -> TokenModel:
     Raises:
         WeightsError: Weights too large, or a network too deep or wide, for exact sums.
     """
-    check_stream(model)
+    _check_stream(model)
     # shells of the modules; tensors that are not replaced below are shared with the model
     twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for part in ("encoder_sep", "encoder_joint"):
@@ -42,7 +42,7 @@ def exact_tokens(model: TokenModel) -> TokenModel:
     return twin.eval().requires_grad_(False)
 
 
-def check_stream(model: TokenModel) -> None:
+def _check_stream(model: TokenModel) -> None:
     """The residual stream, which no step clamps, stays within what its LayerNorms hold exactly.
 
     Raises:
@@ -50,7 +50,7 @@ def check_stream(model: TokenModel) -> None:
     """
     depths = [len(stack.layers) for stack in (model.encoder_sep, model.encoder_joint, model.decoder)]
     d = model.post_embedding_layernorm.normalized_shape[0]
-    adds = ADDS * max(depths[0] + depths[1], depths[2]) + 3  # and the embedding, and two positions
+    adds = _ADDS * max(depths[0] + depths[1], depths[2]) + 3  # and the embedding, and two positions
     if d * (adds * ex.STREAM.largest) ** 2 >= WIDE or adds * ex.STREAM.largest >= 2.0**23:
         raise WeightsError(
             f"expected a transformer whose width times squared depth stays below {WIDE / ex.STREAM.largest**2 / 16:.3g}, "
@@ -130,7 +130,7 @@ def _embeddings(twin: TokenModel) -> None:
 
 
 def _head(name: str, head: nn.Sequential, leaving: ex.Grid) -> nn.Sequential:
-    layers, reads = [], STREAM_SUM
+    layers, reads = [], _STREAM_SUM
     for i, part in enumerate(head):
         if isinstance(part, nn.Linear):
             last = i + 1 == len(head)
@@ -142,4 +142,4 @@ def _head(name: str, head: nn.Sequential, leaving: ex.Grid) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-STREAM_SUM = ex.Grid(ex.STREAM.unit, 2.0**15)  # the residual stream itself: `check_stream` holds it below
+_STREAM_SUM = ex.Grid(ex.STREAM.unit, 2.0**15)  # the residual stream itself: `_check_stream` holds it below

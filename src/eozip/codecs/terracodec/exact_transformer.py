@@ -40,7 +40,7 @@ class Grid:
         return self.unit * self.most
 
 
-NORMED = Grid(2.0**10, 2.0**10)  # behind a LayerNorm; never reaches its end
+_NORMED = Grid(2.0**10, 2.0**10)  # behind a LayerNorm; never reaches its end
 HIDDEN = Grid(2.0**8, 2.0**9)  # before GELU
 ACTIVATION = Grid(2.0**10, 2.0**9)  # behind GELU, keys and values of attention and what it gives
 QUERY = Grid(2.0**8, 2.0**6)  # already divided by the root of the head's width
@@ -49,16 +49,16 @@ EMBEDDED = Grid(2.0**16, 2.0**5)  # before the LayerNorm of the embedding: small
 TOKEN = Grid(2.0**10, 2.0**20)  # latents; integers but for the learned tokens
 HEAD = Grid(2.0**10, 2.0**13)  # between the layers of a head, and what enters the scale
 MEAN = Grid(2.0**10, 2.0**22)
-GAIN = Grid(2.0**12, 2.0**10)  # gains and shifts of a LayerNorm
-WEIGHT = 2.0**20  # the grid on which gains and shifts are folded into weights
-WIDE_WEIGHT = 2.0**24  # the finest grid of float64 weights
+_GAIN = Grid(2.0**12, 2.0**10)  # gains and shifts of a LayerNorm
+_WEIGHT = 2.0**20  # the grid on which gains and shifts are folded into weights
+_WIDE_WEIGHT = 2.0**24  # the finest grid of float64 weights
 LARGEST = 2.0**40  # weights of layers on 8-bit integers
-NORM_EPS = 1e-6
+_NORM_EPS = 1e-6
 
-TIE = 1e-9
-GELU_REACH = 8  # identity above, zero below its negative
+_TIE = 1e-9
+_GELU_REACH = 8  # identity above, zero below its negative
 SOFTMAX_UNIT, SOFTMAX_REACH = 2.0**6, 2.0**4  # differences of logits from the largest
-SOFTMAX_ONE = 2.0**20  # exp(0)
+_SOFTMAX_ONE = 2.0**20  # exp(0)
 
 
 @cache
@@ -68,12 +68,12 @@ def gelu_table() -> list[int]:
     For large inputs the exact value lies so little below half way that libm would decide on the side: it is rounded
     down, by a share of a unit that no other entry notices.
     """
-    reach = int(GELU_REACH * HIDDEN.unit)
+    reach = int(_GELU_REACH * HIDDEN.unit)
     inputs = [i / HIDDEN.unit for i in range(-reach, reach + 1)]
-    return [round(ACTIVATION.unit * gelu(v) - TIE) for v in inputs]
+    return [round(ACTIVATION.unit * _gelu(v) - _TIE) for v in inputs]
 
 
-def gelu(v: float) -> float:
+def _gelu(v: float) -> float:
     """v Phi(v)"""
     return v * 0.5 * math.erfc(-v * math.sqrt(0.5))
 
@@ -82,7 +82,7 @@ def gelu(v: float) -> float:
 def exponential_table() -> list[int]:
     """round(2**20 exp(-i / 64)), i = 0 .. 1024."""
     reach = int(SOFTMAX_REACH * SOFTMAX_UNIT)
-    return [round(SOFTMAX_ONE * math.exp(-i / SOFTMAX_UNIT)) for i in range(reach + 1)]
+    return [round(_SOFTMAX_ONE * math.exp(-i / SOFTMAX_UNIT)) for i in range(reach + 1)]
 
 
 class ExactGelu(nn.Module):
@@ -93,9 +93,9 @@ class ExactGelu(nn.Module):
         self.register_buffer("table", torch.tensor(gelu_table()).float() / ACTIVATION.unit, persistent=False)
 
     def forward(self, v: Tensor) -> Tensor:
-        reach = GELU_REACH * HIDDEN.unit
+        reach = _GELU_REACH * HIDDEN.unit
         index = (v * HIDDEN.unit).clamp_(-reach, reach).add_(reach).int()
-        return ACTIVATION.of(fixed_point.looked_up(self.table, index) + (v - GELU_REACH).clamp_min_(0))
+        return ACTIVATION.of(fixed_point.looked_up(self.table, index) + (v - _GELU_REACH).clamp_min_(0))
 
 
 class ExactAttend(nn.Module):
@@ -125,16 +125,16 @@ class ExactNorm(nn.Module):
 
     def __init__(self, d: int, unit: float) -> None:
         super().__init__()
-        self.unit, self.share, self.eps = unit, 1 / d, NORM_EPS * unit**2
+        self.unit, self.share, self.eps = unit, 1 / d, _NORM_EPS * unit**2
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 [..., d] on the grid of `unit` > float32 on `NORMED`."""
+        """float32 [..., d] on the grid of `unit` > float32 on `_NORMED`."""
         units = x * self.unit
         mean = (units.sum(-1, keepdim=True, dtype=torch.float64) * self.share).round_()
         off = units.sub_(mean.float())  # below 2**24, so exact
         variance = off.double().square_().sum(-1, keepdim=True) * self.share
         scale = torch.ones_like(variance) / (variance + self.eps).sqrt_()
-        return NORMED.of(off.mul_(scale.float()))
+        return _NORMED.of(off.mul_(scale.float()))
 
 
 class ExactAffine(nn.Module):
@@ -149,14 +149,14 @@ class ExactAffine(nn.Module):
     def __init__(self, gain: Tensor, shift: Tensor, unit: float) -> None:
         super().__init__()
         self.norm = ExactNorm(len(gain), unit)
-        self.register_buffer("gain", GAIN.of(gain.double()))
-        self.register_buffer("shift", GAIN.of(shift.double()))
+        self.register_buffer("gain", _GAIN.of(gain.double()))
+        self.register_buffer("shift", _GAIN.of(shift.double()))
 
     def forward(self, x: Tensor) -> Tensor:
         return STREAM.of(self.norm(x).double() * self.gain + self.shift).float()
 
 
-class ExactLinear(nn.Module):
+class _ExactLinear(nn.Module):
     """A linear layer whose sums are exact in float64, and whose output is rounded to a grid.
 
     Attributes:
@@ -192,7 +192,7 @@ class Pieces:
     inputs: int
 
 
-class ScaledLinear(nn.Module):
+class _ScaledLinear(nn.Module):
     """A linear layer on 8-bit integers: each row of weights and each input vector counts in a unit of its own.
 
     Inputs need no bound, as their largest value sets their unit. Sums are exact; a few IEEE roundings lead from them to the
@@ -248,7 +248,7 @@ class ExactLeaky(nn.Module):
 
 def scaled_linear(
     name: str, weight: Tensor, bias: Tensor, pieces: Pieces, leaving: Grid, dtype: torch.dtype = torch.float32
-) -> ScaledLinear:
+) -> _ScaledLinear:
     """Float weights > a layer on 8-bit integers.
 
     Args:
@@ -268,7 +268,7 @@ def scaled_linear(
         raise WeightsError(
             f"{name}: expected weights below {LARGEST:g}, got {largest:.3g}; these weights cannot be computed exactly"
         )
-    return ScaledLinear(weight, bias, pieces, leaving, dtype)
+    return _ScaledLinear(weight, bias, pieces, leaving, dtype)
 
 
 def exact_linear(
@@ -278,7 +278,7 @@ def exact_linear(
     entering: Grid,
     leaving: Grid,
     dtype: torch.dtype = torch.float32,
-) -> ExactLinear:
+) -> _ExactLinear:
     """Float weights > a layer whose sums are exact in float64, whatever enters within its grid.
 
     Args:
@@ -296,7 +296,7 @@ def exact_linear(
     unit = wide_units(name, weight, bias, entering)
     products = unit * entering.unit
     placed = torch.round(weight * unit[:, None]) / unit[:, None]
-    return ExactLinear(placed, torch.round(bias * products) / products, unit, entering, leaving, dtype)
+    return _ExactLinear(placed, torch.round(bias * products) / products, unit, entering, leaving, dtype)
 
 
 def wide_units(name: str, weight: Tensor, bias: Tensor, entering: Grid) -> Tensor:
@@ -306,7 +306,7 @@ def wide_units(name: str, weight: Tensor, bias: Tensor, entering: Grid) -> Tenso
         WeightsError: Coarser than 2**-10.
     """
     largest = weight.abs().sum(1) * entering.largest + bias.abs() * entering.unit
-    unit = powers(WIDE / 4 / largest.clamp_min(2.0**-20), WIDE_WEIGHT)
+    unit = _powers(WIDE / 4 / largest.clamp_min(2.0**-20), _WIDE_WEIGHT)
     if not bool(torch.isfinite(largest).all()) or float(unit.min()) < 2.0**10:
         raise WeightsError(
             f"{name}: expected rows of finite weights whose absolute sum allows a grid of 1/1024, got one of "
@@ -315,7 +315,7 @@ def wide_units(name: str, weight: Tensor, bias: Tensor, entering: Grid) -> Tenso
     return unit
 
 
-def powers(v: Tensor, most: float) -> Tensor:
+def _powers(v: Tensor, most: float) -> Tensor:
     """The largest power of two at most v, and at most `most`."""
     mantissa, exponent = torch.frexp(v)  # v = mantissa 2**exponent, mantissa in [1/2, 1): exact
     return torch.ldexp(torch.ones_like(mantissa), exponent - 1).clamp_max(most)
@@ -335,9 +335,9 @@ def folded(name: str, linear: nn.Linear, norm: nn.LayerNorm, factor: float = 1.0
     Raises:
         WeightsError: Weights or shifts too large for that.
     """
-    weight = torch.round(linear.weight.double() * WEIGHT) / WEIGHT
-    gain, shift = (GAIN.of(p.double()) for p in (norm.weight, norm.bias))
-    if not float((weight.abs() @ shift.abs()).max()) * WEIGHT * GAIN.unit < WIDE / 2:
+    weight = torch.round(linear.weight.double() * _WEIGHT) / _WEIGHT
+    gain, shift = (_GAIN.of(p.double()) for p in (norm.weight, norm.bias))
+    if not float((weight.abs() @ shift.abs()).max()) * _WEIGHT * _GAIN.unit < WIDE / 2:
         raise WeightsError(
             f"{name}: expected smaller weights behind a LayerNorm with such shifts; they cannot be folded exactly"
         )

@@ -48,13 +48,13 @@ from eozip.entropy.tables import pack_tables
 from eozip.errors import DesyncError, InputError
 
 LEVELS = (1, 4, 8)
-CHECK_TABLES = pack_tables([np.full(256, 1 / 256)], [0])
-Show = Callable[[], Walked]
+_CHECK_TABLES = pack_tables([np.full(256, 1 / 256)], [0])
+_Show = Callable[[], Walked]
 _CHECK_ROW = np.zeros(1, np.int32)
 
 
 @dataclass
-class Sections:
+class _Sections:
     """One port per token index; each date's part of a section ends in a byte that checks it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Sections:
         """
         self.symbols.append(self.ports[token].code(symbols, rows, tables))
         expected = self.check() & 0xFF
-        got = int(self.ports[token].code(np.array([expected], np.int32), _CHECK_ROW, CHECK_TABLES)[0])
+        got = int(self.ports[token].code(np.array([expected], np.int32), _CHECK_ROW, _CHECK_TABLES)[0])
         if got != expected:
             raise DesyncError(
                 f"date {self.date}: symbols of token {token} differ from the encoded ones; they are damaged, "
@@ -96,7 +96,7 @@ class Sections:
 
 
 @dataclass(frozen=True)
-class Progressive:
+class _Progressive:
     """The traversal.
 
     Attributes:
@@ -109,7 +109,7 @@ class Progressive:
     levels: tuple[int, ...]
     grid: Grid
 
-    def traverse(self, y: Tensor | None, sections: Sections, budgets: Sequence[int]) -> Iterator[Show]:
+    def traverse(self, y: Tensor | None, sections: _Sections, budgets: Sequence[int]) -> Iterator[_Show]:
         """Codes the latents of a chunk, date by date; the next date starts when the caller comes back.
 
         Args:
@@ -132,7 +132,7 @@ class Progressive:
                 pasts = {c: self.path.then(past, seen(c), self.grid) for c, past in pasts.items()}
 
     def _read(
-        self, memories: dict[int, list[KeyValue]], known: Tensor | None, sections: Sections, sent: int
+        self, memories: dict[int, list[KeyValue]], known: Tensor | None, sections: _Sections, sent: int
     ) -> Walked:
         """Codes the tokens that are sent, each from the past of its level."""
         walked = Walked()
@@ -176,7 +176,7 @@ class FlexibleCodec:
 
     def encode(self, x: np.ndarray, quality: float) -> Encoded:
         """float32 [T, C, H, W] DN > a section per token; quality 0 to 100 is a budget of 1 to 16 tokens."""
-        return self.encode_budgets(x, [tokens_of(quality)] * len(x))
+        return self.encode_budgets(x, [_tokens_of(quality)] * len(x))
 
     @torch.inference_mode()
     def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
@@ -187,7 +187,7 @@ class FlexibleCodec:
         """
         check_asked(budgets, len(x), TOKENS, "tokens")
         ports = tuple(EncodePort() for _ in range(max(budgets)))
-        sections = Sections(ports)
+        sections = _Sections(ports)
         y = latents(self.model, x[None], self.sensor)
         frames = self._over(grid_of(y)).traverse(y, sections, budgets)
         checks, ends = zip(*((sections.take(), sum(port.bits for port in ports)) for _ in frames))
@@ -204,7 +204,7 @@ class FlexibleCodec:
         check_asked(budgets, x.shape[-4], TOKENS, "tokens")
         y = latents(self.model, x.reshape(-1, *x.shape[-4:]), self.sensor)
         ports = tuple(EstimatePort() for _ in range(max(budgets)))
-        sections = Sections(ports)
+        sections = _Sections(ports)
         for _ in self._over(grid_of(y)).traverse(y, sections, budgets):
             sections.take()
         return tuple(port.bits for port in ports)
@@ -212,12 +212,12 @@ class FlexibleCodec:
     @torch.inference_mode()
     def reconstruct(self, x: np.ndarray, quality: float) -> tuple[np.ndarray, tuple[float, ...]]:
         """float32 [T, C, H, W] DN > what `decode` would give at a quality, and bits of each date; nothing is coded."""
-        budgets = [tokens_of(quality)] * len(x)
+        budgets = [_tokens_of(quality)] * len(x)
         y, ports = (
             latents(self.model, x[None], self.sensor),
             tuple(EstimatePort() for _ in range(max(budgets))),
         )
-        sections, grid = Sections(ports), grid_of(y)
+        sections, grid = _Sections(ports), grid_of(y)
         out, ends = np.empty(x.shape, np.float32), [0.0]
         for t, show in enumerate(self._over(grid).traverse(y, sections, budgets)):
             sections.take()
@@ -234,7 +234,7 @@ class FlexibleCodec:
             FormatError: Sections that no encoder writes, or another number of dates.
         """
         check_stream(coded, shape[0], TOKENS, "tokens")
-        sections = Sections(tuple(DecodePort(section) for section in coded.sections))
+        sections = _Sections(tuple(DecodePort(section) for section in coded.sections))
         grid = (1, *latent_grid(*shape[2:]))
         frames = self._over(grid).traverse(None, sections, coded.budgets)
         whole = len(coded.sections) == max(coded.budgets)
@@ -248,11 +248,11 @@ class FlexibleCodec:
             port.finish()
         return out
 
-    def _over(self, grid: Grid) -> Progressive:
-        return Progressive(self.path, self.levels, grid)
+    def _over(self, grid: Grid) -> _Progressive:
+        return _Progressive(self.path, self.levels, grid)
 
 
-def tokens_of(quality: float) -> int:
+def _tokens_of(quality: float) -> int:
     """Quality 0 to 100 > tokens sent, 1 to 16, in equal steps."""
     return budget_of(quality, TOKENS)
 

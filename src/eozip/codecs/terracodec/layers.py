@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GDN_PEDESTAL = 2.0**-36
-GDN_BETA_MIN = 1e-6
+_GDN_PEDESTAL = 2.0**-36
+_GDN_BETA_MIN = 1e-6
 
 
 def conv(c_in: int, c_out: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -34,11 +34,11 @@ class GDN(nn.Module):
     def __init__(self, channels: int, inverse: bool = False):
         super().__init__()
         self.inverse = inverse
-        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + GDN_PEDESTAL))
-        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + GDN_PEDESTAL))
+        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + _GDN_PEDESTAL))
+        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _GDN_PEDESTAL))
 
     def forward(self, x: Tensor) -> Tensor:
-        beta = _effective(self.beta, GDN_BETA_MIN)
+        beta = _effective(self.beta, _GDN_BETA_MIN)
         gamma = _effective(self.gamma, 0.0)
         energy = F.conv2d(x * x, gamma[:, :, None, None], beta)
         return x * (torch.sqrt(energy) if self.inverse else torch.rsqrt(energy))
@@ -46,8 +46,8 @@ class GDN(nn.Module):
 
 def _effective(raw: Tensor, minimum: float) -> Tensor:
     """Raw GDN parameter > its effective value, at least `minimum`."""
-    bound = (minimum + GDN_PEDESTAL) ** 0.5
-    return raw.clamp_min(bound) ** 2 - GDN_PEDESTAL
+    bound = (minimum + _GDN_PEDESTAL) ** 0.5
+    return raw.clamp_min(bound) ** 2 - _GDN_PEDESTAL
 
 
 class ResidualBlock(nn.Module):

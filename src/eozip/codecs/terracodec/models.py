@@ -17,7 +17,7 @@ from eozip.entropy.gaussian import bits, gaussian_likelihood
 
 
 @dataclass(frozen=True)
-class Estimate:
+class _Estimate:
     """What one likelihood pass gives.
 
     Attributes:
@@ -62,11 +62,11 @@ class FactorizedModel(nn.Module):
         self.g_a = transforms.fp_analysis(bands, n, m)
         self.g_s = transforms.fp_synthesis(bands, n, m)
 
-    def estimate(self, x: Tensor) -> Estimate:
+    def estimate(self, x: Tensor) -> _Estimate:
         """Standardised pixels [B, C, H, W], sides multiples of 16 > latents, likelihoods, reconstruction."""
         y = self.g_a(x)
         y_hat = self.entropy_bottleneck.quantise(y)
-        return Estimate(y, y_hat, self.g_s(y_hat), self.entropy_bottleneck.likelihood(y_hat))
+        return _Estimate(y, y_hat, self.g_s(y_hat), self.entropy_bottleneck.likelihood(y_hat))
 
 
 class ElicModel(nn.Module):
@@ -113,13 +113,13 @@ class ElicModel(nn.Module):
         """Context model of y."""
         return self.latent_codec["y"]
 
-    def estimate(self, x: Tensor) -> Estimate:
+    def estimate(self, x: Tensor) -> _Estimate:
         """Standardised pixels [B, C, H, W], sides multiples of 64 > latents, likelihoods, reconstruction."""
         y = self.g_a(x)
         z = self.h_a(y)
         z_hat = self.prior.quantise(z)
         y_hat, likelihood = self._estimate_y(y, self.h_s(z_hat))
-        return Estimate(y, y_hat, self.g_s(y_hat), likelihood, z, self.prior.likelihood(z_hat))
+        return _Estimate(y, y_hat, self.g_s(y_hat), likelihood, z, self.prior.likelihood(z_hat))
 
     def _estimate_y(self, y: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
         likelihood = torch.ones_like(y)

@@ -45,12 +45,12 @@ from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.entropy.tables import gaussian_tables
 from eozip.errors import DesyncError, FormatError, WeightsError
 
-EXACT_VERSION = 2  # of docs/exact.md, section 6: another one is another codec
-HYPER_STRIDE = 4  # latent cells per cell of z
-SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
+_EXACT_VERSION = 2  # of docs/exact.md, section 6: another one is another codec
+_HYPER_STRIDE = 4  # latent cells per cell of z
+_SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
 
 
-class Entropy(Protocol):
+class _Entropy(Protocol):
     """Entropy model of one network, and its traversal."""
 
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
@@ -75,7 +75,7 @@ class Entropy(Protocol):
         ...
 
 
-class FactorizedEntropy:
+class _FactorizedEntropy:
     """TEC-FP: every channel of y under its own table."""
 
     def __init__(self, model: FactorizedModel):
@@ -86,13 +86,13 @@ class FactorizedEntropy:
         return (self._y_tables,)
 
     def layout(self) -> str:
-        return f"exact {EXACT_VERSION}"  # a row is a channel
+        return f"exact {_EXACT_VERSION}"  # a row is a channel
 
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
-        return code_factorized(y, port, self._medians, self._y_tables, grid)
+        return _code_factorized(y, port, self._medians, self._y_tables, grid)
 
 
-class ElicEntropy:
+class _ElicEntropy:
     """TEC-ELIC: z, then per channel group the even and the odd positions, under one of 64 Gaussians each."""
 
     def __init__(self, model: ElicModel):
@@ -109,46 +109,46 @@ class ElicEntropy:
 
     def layout(self) -> str:
         digest = state_hash({"h_s": self._h_s, "context": self._context})
-        return f"exact {EXACT_VERSION} {digest} {(self._thresholds * SCALE_UNIT).int().tolist()}"
+        return f"exact {_EXACT_VERSION} {digest} {(self._thresholds * SCALE_UNIT).int().tolist()}"
 
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
         z = None if y is None else self._h_a(y)
-        cells = (-(-grid[0] // HYPER_STRIDE), -(-grid[1] // HYPER_STRIDE))
-        z_hat = code_factorized(z, port, self._medians, self._z_tables, cells)
+        cells = (-(-grid[0] // _HYPER_STRIDE), -(-grid[1] // _HYPER_STRIDE))
+        z_hat = _code_factorized(z, port, self._medians, self._z_tables, cells)
 
         def settle(channels: slice, now: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-            symbols = None if y is None else to_symbols(y[:, channels] - means)[:, :, now]
+            symbols = None if y is None else _to_symbols(y[:, channels] - means)[:, :, now]
             rows = torch.bucketize(scales[:, :, now], self._thresholds, right=True, out_int32=True)
-            decoded = code_tensor(symbols, port, rows, self._y_tables)
+            decoded = _code_tensor(symbols, port, rows, self._y_tables)
             return means.masked_scatter(now, VALUE.of(decoded.double() + means[:, :, now]))
 
         hyper = self._h_s(VALUE.of(z_hat))[..., : grid[0], : grid[1]]
         return self._context.walk(hyper, settle)
 
 
-def code_factorized(
+def _code_factorized(
     values: Tensor | None, port: Port, medians: Tensor, tables: Tables, grid: tuple[int, int]
 ) -> Tensor:
     """Codes a latent [1, M, h, w] (None when decoding) channel by channel > its quantised form, float64."""
     median = medians[:, None, None]
-    symbols = None if values is None else to_symbols(values - median)
+    symbols = None if values is None else _to_symbols(values - median)
     rows = torch.arange(len(median), dtype=torch.int32)[None, :, None, None].expand(1, -1, *grid)
-    return code_tensor(symbols, port, rows, tables).double() + median
+    return _code_tensor(symbols, port, rows, tables).double() + median
 
 
-def code_tensor(symbols: Tensor | None, port: Port, rows: Tensor, tables: Tables) -> Tensor:
+def _code_tensor(symbols: Tensor | None, port: Port, rows: Tensor, tables: Tables) -> Tensor:
     """Codes int32 symbols (None when decoding) under int32 `rows` of the same shape > int32 symbols."""
     flat = None if symbols is None else symbols.reshape(-1).numpy()
     return torch.from_numpy(port.code(flat, rows.reshape(-1).numpy(), tables)).reshape(rows.shape)
 
 
-def to_symbols(values: Tensor) -> Tensor:
+def _to_symbols(values: Tensor) -> Tensor:
     """Latent relative to its mean > nearest integers, int32 (saturating at +-2^30)."""
-    return torch.round(values).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32)
+    return torch.round(values).clamp(-_SYMBOL_LIMIT, _SYMBOL_LIMIT).to(torch.int32)
 
 
 @dataclass(frozen=True, eq=False)
-class PublishedCodec:
+class _PublishedCodec:
     """A published single-rate checkpoint as a codec.
 
     `quality` is accepted and has no effect: each checkpoint was trained for one lambda, and another rate is
@@ -168,7 +168,7 @@ class PublishedCodec:
     sensor: str
     bands: int
     model: nn.Module
-    entropy: Entropy
+    entropy: _Entropy
 
     can_skip = has_budgets = False
 
@@ -247,7 +247,7 @@ class PublishedCodec:
         return (x_hat * std + mean).numpy()
 
 
-MODELS = {"tec-fp": (FactorizedModel, FactorizedEntropy), "tec-elic": (ElicModel, ElicEntropy)}
+_MODELS = {"tec-fp": (FactorizedModel, _FactorizedEntropy), "tec-elic": (ElicModel, _ElicEntropy)}
 
 
 def from_weights(weights: hub.Weights) -> Codec:
@@ -270,8 +270,8 @@ def from_weights(weights: hub.Weights) -> Codec:
     return builders[weights.kind](weights)
 
 
-def _image_codec(weights: hub.Weights) -> PublishedCodec:
-    model_type, entropy_type = MODELS[weights.kind]
+def _image_codec(weights: hub.Weights) -> _PublishedCodec:
+    model_type, entropy_type = _MODELS[weights.kind]
     sensor = sensor_of(weights)
     config = weights.config
     with torch.device("meta"):  # shapes first: nothing is allocated for tensors that do not fit
@@ -286,4 +286,4 @@ def _image_codec(weights: hub.Weights) -> PublishedCodec:
     entropy = entropy_type(model)
     digest = weights_hash(weights.tensors, entropy.tables(), entropy.layout())
     name = codec_id(weights.kind, sensor, digest)
-    return PublishedCodec(name, digest, sensor, config["bands"], model, entropy)
+    return _PublishedCodec(name, digest, sensor, config["bands"], model, entropy)

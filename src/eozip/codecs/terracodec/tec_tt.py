@@ -42,13 +42,13 @@ from eozip.entropy.gaussian_grid import GaussianGrid
 from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port, Tables
 from eozip.errors import DesyncError, FormatError
 
-VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: the end of the grid of tokens
-EXACT_VERSION = 2  # of docs/exact.md, section 5: another one is another codec
+_VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: the end of the grid of tokens
+_EXACT_VERSION = 2  # of docs/exact.md, section 5: another one is another codec
 
 Item = TypeVar("Item")
 Grid = tuple[int, int, int]  # B, h, w
-Code = Callable[[np.ndarray | None, np.ndarray, Tables], np.ndarray]  # as Port.code
-CodeOf = Callable[[int], Code]  # of a token index
+_Code = Callable[[np.ndarray | None, np.ndarray, Tables], np.ndarray]  # as Port.code
+_CodeOf = Callable[[int], _Code]  # of a token index
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TokenPath:
 
     def layout(self) -> str:
         """All that decides on rows and is not in tensors and tables, for the hash."""
-        return f"exact {EXACT_VERSION} {units_hash(self.exact)} {self._grid.crossing().hex()}"
+        return f"exact {_EXACT_VERSION} {units_hash(self.exact)} {self._grid.crossing().hex()}"
 
     @property
     def tables(self) -> Tables:
@@ -86,7 +86,7 @@ class TokenPath:
 
     def known(self, y: Tensor) -> Tensor:
         """Latent [B, M, h, w] > the integers to code, [n, 16, M] float64."""
-        return self.exact.tokens(torch.round(y).clamp(-VALUE_LIMIT, VALUE_LIMIT).double())
+        return self.exact.tokens(torch.round(y).clamp(-_VALUE_LIMIT, _VALUE_LIMIT).double())
 
     def memories(self, past: Past, count: int) -> list[KeyValue]:
         """What T_cur attends to in `count` blocks."""
@@ -100,7 +100,7 @@ class TokenPath:
         return Past((*past.processed[-1:], self.exact.past(y_hat)))
 
     def advance(
-        self, walked: Walked, stop: int, memories: list[KeyValue], known: Tensor | None, code_of: CodeOf
+        self, walked: Walked, stop: int, memories: list[KeyValue], known: Tensor | None, code_of: _CodeOf
     ) -> Walked:
         """Codes the tokens from where `walked` ends up to `stop`.
 
@@ -141,7 +141,7 @@ class TokenPath:
             memories, lambda i, mean, _scale: torch.where(hidden[:, i], torch.round(mean), known[:, i])
         )
 
-    def code(self, code: Code, known: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
+    def code(self, code: _Code, known: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
         """Codes one token of all blocks, [n, M] (None when decoding) > its values, float64 integers."""
         rows, centre, sign = self._grid.rows(mean, scale)
         symbols = None if known is None else ((known - centre) * sign).to(torch.int32).reshape(-1).numpy()

@@ -23,7 +23,7 @@ from eozip.errors import WeightsError
 
 
 @dataclass(frozen=True)
-class Frame:
+class _Frame:
     """One frame of a stack after the model.
 
     Attributes:
@@ -42,7 +42,7 @@ class Frame:
         return bits(self.likelihood)
 
 
-class Transform(nn.Module):
+class _Transform(nn.Module):
     """g_a and g_s of single frames."""
 
     def __init__(self, bands: int, widths: tuple[int, int, int, int]):
@@ -51,7 +51,7 @@ class Transform(nn.Module):
         self.synthesis_transform = nn.ModuleDict({"transforms": tt_synthesis(bands, widths)})
 
 
-Quantise = Callable[
+_Quantise = Callable[
     [Tensor, Tensor], tuple[Tensor, Prediction]
 ]  # (tokens of y, context) > tokens of y_hat, ...
 
@@ -78,7 +78,7 @@ class TemporalModel(nn.Module):
         flexible: bool = False,
     ):
         super().__init__()
-        self.transform = Transform(bands, widths)
+        self.transform = _Transform(bands, widths)
         self.entropy_model = TokenModel(widths[-1], d, heads, depths, flexible)
         self._temporal_pad_token_maker = PadToken(widths[-1])
         self._dequantizer = Dequantiser(widths[-1], d)
@@ -92,11 +92,11 @@ class TemporalModel(nn.Module):
         """[B, M, h, w] > standardised pixels [B, C, H, W], unclamped."""
         return self.transform.synthesis_transform["transforms"](dequantised)
 
-    def estimate(self, y: Tensor) -> list[Frame]:
+    def estimate(self, y: Tensor) -> list[_Frame]:
         """Latents [B, T, M, h, w] > every frame with its likelihoods, one parallel pass per frame."""
         return self._frames(y, lambda tokens, context: self._known(torch.round(tokens), context), TOKENS)
 
-    def forecast(self, y: Tensor, k: int) -> list[Frame]:
+    def forecast(self, y: Tensor, k: int) -> list[_Frame]:
         """Latents [B, T, M, h, w] > frames of which only the first k tokens of each block are sent.
 
         The others are forecast as round(mean) from what was sent and from earlier forecasts, which later
@@ -120,7 +120,7 @@ class TemporalModel(nn.Module):
         past: list[Tensor],
         as_published: bool = False,
         propagate_from_first_cloud: bool = False,
-    ) -> Frame:
+    ) -> _Frame:
         """One frame whose cloudy cells are forecast, from their clear neighbours in the block and the past.
 
         Args:
@@ -152,8 +152,8 @@ class TemporalModel(nn.Module):
         """The frames that a frame like y sees: the learned one where there are none."""
         return past or [self._temporal_pad_token_maker(y)]
 
-    def _frames(self, y: Tensor, quantise: Quantise, sent: int) -> list[Frame]:
-        frames: list[Frame] = []
+    def _frames(self, y: Tensor, quantise: _Quantise, sent: int) -> list[_Frame]:
+        frames: list[_Frame] = []
         processed = [self.entropy_model.past(self._temporal_pad_token_maker(y[:, 0]))]
         for current in y.unbind(1):
             context = self.entropy_model.context(processed[0], processed[-1])
@@ -167,13 +167,13 @@ class TemporalModel(nn.Module):
     def _known(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Prediction]:
         return tokens, self.entropy_model.predict(tokens, self.entropy_model.memories(context))
 
-    def _frame(self, tokens: Tensor, prediction: Prediction, y: Tensor, sent: int) -> Frame:
+    def _frame(self, tokens: Tensor, prediction: Prediction, y: Tensor, sent: int) -> _Frame:
         shape = (y.shape[0], *y.shape[2:])
         y_hat = self.entropy_model.grid(tokens, shape)
         features = self.entropy_model.grid(prediction.features, shape)
         mean, scale = prediction.mean[:, :sent], prediction.scale[:, :sent]
         likelihood = grid_likelihood(tokens[:, :sent], mean, scale)
-        return Frame(y_hat, self._dequantizer(y_hat, features), likelihood)
+        return _Frame(y_hat, self._dequantizer(y_hat, features), likelihood)
 
 
 def hidden_tokens(network: TokenModel, y: Tensor, cloudy: Tensor, propagate: bool = False) -> Tensor:
@@ -194,7 +194,7 @@ def hidden_tokens(network: TokenModel, y: Tensor, cloudy: Tensor, propagate: boo
     return hidden.any(-1, keepdim=True).cummax(1).values.expand_as(hidden)
 
 
-def reconstruct(model: TemporalModel, x: Tensor) -> tuple[Tensor, list[Frame]]:
+def reconstruct(model: TemporalModel, x: Tensor) -> tuple[Tensor, list[_Frame]]:
     """Standardised stack [B, T, C, H, W] of any size > x_hat, the same shape, and every frame."""
     height, width = x.shape[-2:]
     y = model.g_a(pad(x.flatten(0, 1)).unflatten(0, x.shape[:2]))

@@ -24,12 +24,12 @@ BLOCK = 4
 WINDOW = 8
 TOKENS = BLOCK * BLOCK
 TOKEN_SCALE = 35.0
-NORM_EPS = 1e-6
+_NORM_EPS = 1e-6
 TILE = 16  # blocks that an accelerator takes at a time
-TILE_ROWS = 512  # tokens that a CPU takes at a time: at full size 6 MB between the layers of an MLP, which stay in cache
+_TILE_ROWS = 512  # tokens that a CPU takes at a time: at full size 6 MB between the layers of an MLP, which stay in cache
 
 KeyValue = tuple[Tensor, Tensor]  # each [n, heads, length, d / heads]
-Settle = Callable[[int, Tensor, Tensor], Tensor]  # (token, mean [n, M], scale [n, M]) > its value [n, M]
+_Settle = Callable[[int, Tensor, Tensor], Tensor]  # (token, mean [n, M], scale [n, M]) > its value [n, M]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def blocks(y: Tensor) -> Tensor:
     return _cut(y, BLOCK)
 
 
-def unblocks(tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def _unblocks(tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """[n, 16, M] > [B, M, h, w], the inverse of `blocks`; `shape` is B, h, w."""
     b, h, w = shape
     cells = tokens.reshape(b, h // BLOCK, w // BLOCK, BLOCK, BLOCK, -1)
@@ -102,12 +102,12 @@ def _cut(y: Tensor, size: int) -> Tensor:
 def _tiled(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
     """A function of single blocks, on a few at a time: memory stays bounded and activations stay in cache."""
     tile = (
-        max(1, TILE_ROWS // sum(part.shape[1] for part in parts)) if parts[0].device.type == "cpu" else TILE
+        max(1, _TILE_ROWS // sum(part.shape[1] for part in parts)) if parts[0].device.type == "cpu" else TILE
     )
     return torch.cat([function(*some) for some in zip(*(part.split(tile) for part in parts))])
 
 
-def repack(tokens: Tensor) -> Tensor:
+def _repack(tokens: Tensor) -> Tensor:
     """Latent Repacking, its own inverse: [n, t, M] > the same shape; token i = slice i (M / t) of all t."""
     n, t, m = tokens.shape
     return tokens.reshape(n, t, t, m // t).transpose(1, 2).reshape(n, t, m)
@@ -116,7 +116,7 @@ def repack(tokens: Tensor) -> Tensor:
 # Layers
 
 
-class Attend(nn.Module):
+class _Attend(nn.Module):
     """Softmax attention without weights; a module, so that an exact form can take its place."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -124,7 +124,7 @@ class Attend(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-class Embedding(nn.Linear):
+class _Embedding(nn.Linear):
     """Tokens in units of `TOKEN_SCALE` > d."""
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.proj = (nn.Linear(d, d) for _ in range(4))
-        self.attend = Attend()
+        self.attend = _Attend()
 
     def keys_values(self, context: Tensor) -> KeyValue:
         """[n, length, d] > keys and values."""
@@ -160,7 +160,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-class MLP(nn.Module):
+class _MLP(nn.Module):
     """d > 4 d > GELU > d."""
 
     def __init__(self, d: int):
@@ -179,9 +179,9 @@ class Layer(nn.Module):
 
     def __init__(self, d: int, heads: int):
         super().__init__()
-        self.norm1a, self.norm1b, self.norm2a, self.norm2b = (nn.LayerNorm(d, NORM_EPS) for _ in range(4))
+        self.norm1a, self.norm1b, self.norm2a, self.norm2b = (nn.LayerNorm(d, _NORM_EPS) for _ in range(4))
         self.self_attention, self.cross_attention = Attention(d, heads), Attention(d, heads)
-        self.mlp1, self.mlp2 = MLP(d), MLP(d)
+        self.mlp1, self.mlp2 = _MLP(d), _MLP(d)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encoder form: [n, t, d] > [n, t, d]."""
@@ -215,7 +215,7 @@ class Layer(nn.Module):
         return x + self.mlp2(self.norm2b(x))
 
 
-class Stack(nn.Module):
+class _Stack(nn.Module):
     """Layers under the published names."""
 
     def __init__(self, depth: int, d: int, heads: int):
@@ -255,7 +255,7 @@ class Position(nn.Module):
         return x + self._pos[:, start : start + x.shape[1]]
 
 
-class Start(nn.Module):
+class _Start(nn.Module):
     """The learned token before the first one."""
 
     def __init__(self, m: int):
@@ -280,15 +280,15 @@ class TokenModel(nn.Module):
     def __init__(self, m: int, d: int, heads: int, depths: tuple[int, int, int], flexible: bool):
         super().__init__()
         self.flexible = flexible
-        self.encoder_sep = Stack(depths[0], d, heads)
-        self.encoder_joint = Stack(depths[1], d, heads)
-        self.decoder = Stack(depths[2], d, heads)
-        self.learned_zero = Start(m)
+        self.encoder_sep = _Stack(depths[0], d, heads)
+        self.encoder_joint = _Stack(depths[1], d, heads)
+        self.decoder = _Stack(depths[2], d, heads)
+        self.learned_zero = _Start(m)
         self.enc_position_sep = Position(WINDOW * WINDOW, d)
         self.enc_position_joint = Position(2 * WINDOW * WINDOW, d)
         self.dec_position = Position(TOKENS, d)
-        self.post_embedding_layernorm = nn.LayerNorm(d, NORM_EPS)
-        self.encoder_embedding, self.decoder_embedding = Embedding(m, d), Embedding(m, d)
+        self.post_embedding_layernorm = nn.LayerNorm(d, _NORM_EPS)
+        self.encoder_embedding, self.decoder_embedding = _Embedding(m, d), _Embedding(m, d)
         self.mean_head, self.scale_head = _head(d, m), _head(d, m)
         if flexible:
             self.mask_token = nn.Parameter(torch.zeros(m))
@@ -296,15 +296,15 @@ class TokenModel(nn.Module):
 
     def tokens(self, y: Tensor) -> Tensor:
         """Latent [B, M, h, w] > tokens in coding order [n, 16, M]."""
-        return repack(blocks(y)) if self.flexible else blocks(y)
+        return _repack(blocks(y)) if self.flexible else blocks(y)
 
     def grid(self, tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """Tokens or features [n, 16, width] > [B, width, h, w]; `shape` is B, h, w."""
-        return unblocks(repack(tokens) if self.flexible else tokens, shape)
+        return _unblocks(_repack(tokens) if self.flexible else tokens, shape)
 
     def past(self, y_hat: Tensor) -> Tensor:
         """A finished frame [B, M, h, w] > its part of the context [n, 64, d], computed once and kept."""
-        cells = repack(windows(y_hat)) if self.flexible else windows(y_hat)
+        cells = _repack(windows(y_hat)) if self.flexible else windows(y_hat)
         return _tiled(self._separate, cells)
 
     def context(self, older: Tensor, newer: Tensor) -> Tensor:
@@ -327,7 +327,7 @@ class TokenModel(nn.Module):
         return Walked((*walked.tokens, *tokens.unbind(1)), (*walked.predictions, *predictions), kept)
 
     def walk(
-        self, memories: list[KeyValue], settle: Settle, walked: Walked | None = None, stop: int = TOKENS
+        self, memories: list[KeyValue], settle: _Settle, walked: Walked | None = None, stop: int = TOKENS
     ) -> Walked:
         """The one loop over tokens where they are not known beforehand: decoding, forecasting, inpainting.
 
@@ -372,10 +372,10 @@ class TokenModel(nn.Module):
         return self.post_embedding_layernorm(embedding(tokens))
 
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.mean_head(features), positive(self.scale_head(features))
+        return self.mean_head(features), _positive(self.scale_head(features))
 
 
-def positive(s: Tensor) -> Tensor:
+def _positive(s: Tensor) -> Tensor:
     """Any real > positive: 1 + s above 0, 1 / (1 - s) below."""
     return torch.where(s > 0, 1 + s, torch.ones_like(s) / (1 - s.clamp_max(0)))
 

@@ -25,7 +25,7 @@ from eozip.sensors.sensor import canonical_name
 
 SOLAR_DAY = "solar-day"
 STEP = 1e-4  # of reflectance
-BASE = -1000  # DN of value 0 is 1000, as in Sentinel-2's products: values down to -0.0999 are told, and 0 is kept for NaN
+_BASE = -1000  # DN of value 0 is 1000, as in Sentinel-2's products: values down to -0.0999 are told, and 0 is kept for NaN
 _DATES_MAY_DIFFER = ("offsets",)  # each date keeps its own
 
 
@@ -38,7 +38,7 @@ class Joining:
         offset: DN added, of all bands and dates; None: as each delivery says.
         mosaic: "solar-day" merges what one place has of one solar day; None: nothing is merged.
         harmonise: whether all dates are brought to one offset, the largest.
-        lattice: step, or step and base, of the lattice on which floats are coded; None: `STEP`, and `BASE` steps below 0.
+        lattice: step, or step and base, of the lattice on which floats are coded; None: `STEP`, and `_BASE` steps below 0.
     """
 
     bands: Sequence[str | int] | None = None
@@ -228,7 +228,7 @@ def _scene(dates: Sequence[_Picked], grid: int, when: Sequence[datetime | None],
 def _on_lattice(scene: Scene, how: Joining) -> Scene:
     """Floats as DN: value = DN * step + base, NaN and nodata as DN 0."""
     step, base = how.lattice or (STEP, None)
-    low = BASE * step if base is None else base
+    low = _BASE * step if base is None else base
     nodata = scene.profile.nodata
     if nodata is not None and math.isinf(nodata):
         raise InputError(
@@ -412,6 +412,6 @@ def _layer_date(header: Header) -> ChosenDate:
     return ChosenDate(header, profile_of(header), [])
 
 
-def facts_of(header: Header, told: str, **more: Any) -> Acquisition:
+def _facts_of(header: Header, told: str, **more: Any) -> Acquisition:
     """What plain files say of a date."""
     return Acquisition(header.dating.date, offset_source=told, **more)

@@ -14,8 +14,8 @@ from datetime import datetime
 
 from eozip.errors import InputError
 
-ADDED = 1000.0  # DN, from baseline 04.00 on
-SINCE = datetime(2022, 1, 25)  # every product processed from this day on is of baseline 04.00 or later
+_ADDED = 1000.0  # DN, from baseline 04.00 on
+_SINCE = datetime(2022, 1, 25)  # every product processed from this day on is of baseline 04.00 or later
 _FIRST = (4, 0)
 _NEAR = 0.5  # DN: tags of 32 bits say 1000.00004 for 1000
 _BASELINE = re.compile(r"(?<![A-Z0-9])N(\d\d)(\d\d)(?![0-9])")
@@ -76,7 +76,7 @@ def baseline_in(text: str) -> str | None:
 def by_baseline(text: str | None, by: str) -> list[Told]:
     """What a baseline says; nothing where there is none."""
     number = version(text)
-    return [] if number is None else [Told(ADDED if number >= _FIRST else 0.0, f"{by} {text}")]
+    return [] if number is None else [Told(_ADDED if number >= _FIRST else 0.0, f"{by} {text}")]
 
 
 def by_tags(scale: float, offset: float, by: str) -> list[Told]:
@@ -98,9 +98,9 @@ def check_date(date: datetime | None, name: str) -> None:
     Raises:
         InputError: acquired when every product had the offset.
     """
-    if date is not None and date >= SINCE:
+    if date is not None and date >= _SINCE:
         raise InputError(
             f"{name}: radiometric offset unclear: its date, {date:%Y-%m-%d}, says 1000 DN (products processed since "
-            f"{SINCE:%Y-%m-%d} are of baseline 04.00 and later), but no tag and no metadata of the files says so. {DECIDE} "
+            f"{_SINCE:%Y-%m-%d} are of baseline 04.00 and later), but no tag and no metadata of the files says so. {DECIDE} "
             "(Earth Search's COGs, Sentinel Hub, Theia, sen2r)"
         )

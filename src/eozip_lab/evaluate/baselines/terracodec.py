@@ -30,7 +30,7 @@ from eozip.errors import EozipError, FormatError, InputError
 from eozip_lab.evaluate.baselines.packing import checked_stack, pack, restored, unpack
 
 _SENSOR = "s2-l2a"
-PYTHON = "EOZIP_TERRACODEC_PYTHON"
+_PYTHON = "EOZIP_TERRACODEC_PYTHON"
 _SIDE = 256  # all but TEC-FP take no other size
 _STRIDE = 16  # of TEC-FP
 _UINT16_MAX = 65535
@@ -118,7 +118,7 @@ class TerraCodec:
 
 def python() -> str:
     """The Python that has the package."""
-    return os.environ.get(PYTHON) or sys.executable
+    return os.environ.get(_PYTHON) or sys.executable
 
 
 @cache
@@ -129,8 +129,8 @@ def unavailable(executable: str) -> str | None:
         if subprocess.run([executable, "-c", test], capture_output=True, check=False).returncode == 0:
             return None
     except OSError as error:
-        return f"{executable}: cannot be run ({error}); set {PYTHON} to a Python that has terracodec"
-    return f"the package terracodec is not installed; see docs/evaluation.md, or set {PYTHON} to a Python that has it"
+        return f"{executable}: cannot be run ({error}); set {_PYTHON} to a Python that has terracodec"
+    return f"the package terracodec is not installed; see docs/evaluation.md, or set {_PYTHON} to a Python that has it"
 
 
 @cache

@@ -32,15 +32,15 @@ _FAULTS = (
 )  # fmt: skip
 
 
-def flattened(tree: Any) -> bytes:
+def _flattened(tree: Any) -> bytes:
     """Nested dicts, lists, tuples, numbers, text, None, bytes and arrays as bytes."""
     data: list[bytes] = []
     skeleton = zlib.compress(json.dumps(_plain(tree, data), separators=(",", ":")).encode(), 9)
     return b"".join([_HEAD.pack(len(skeleton)), skeleton, *data])
 
 
-def restored_tree(data: bytes) -> Any:
-    """What `flattened` was given; tuples as lists, arrays as tensors.
+def _restored_tree(data: bytes) -> Any:
+    """What `_flattened` was given; tuples as lists, arrays as tensors.
 
     Raises:
         ValueError: damaged.
@@ -126,7 +126,7 @@ def _array(name: str, shape: list[int], reader: _Reader) -> Any:
     return torch.from_numpy(np.frombuffer(reader.take(count * dtype.itemsize), dtype).reshape(shape).copy())
 
 
-class Worker:
+class _Worker:
     """One model at a time: the temporal ones hold 225 million parameters each."""
 
     def __init__(self) -> None:
@@ -165,15 +165,15 @@ class Worker:
         with torch.no_grad():
             found = model.compress(x, **options)
         if request["fields"]:
-            return flattened({name: found[name] for name in _NEEDED})
+            return _flattened({name: found[name] for name in _NEEDED})
         # decompress takes the whole, but its own count of bits tells it nothing: 0 stands for it
-        return flattened({**found, "bits": 0})
+        return _flattened({**found, "bits": 0})
 
     def _decode(self, model: Any, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         import numpy as np
         import torch
 
-        coded = restored_tree(data)
+        coded = _restored_tree(data)
         with torch.no_grad():
             out = model.decompress(**coded) if request["fields"] else model.decompress(coded)
         if isinstance(out, dict):
@@ -188,7 +188,7 @@ def main() -> None:
     """Answers until stdin ends; whatever the package prints goes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    worker = Worker()
+    worker = _Worker()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         data = sys.stdin.buffer.read(request["bytes"])

@@ -65,7 +65,7 @@ def viewer_data(report: Report, most_bytes: int = _MOST_BYTES) -> dict[str, Any]
         if taken and left < 0:
             break
         taken.append(place)
-    return {"places": taken, "left_out": stored[len(taken) :], "colours": error_colours() if taken else []}
+    return {"places": taken, "left_out": stored[len(taken) :], "colours": _error_colours() if taken else []}
 
 
 def _fitting(report: Report, name: str, most_bytes: int) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _thinned(whole: dict[str, Any], most_bytes: int) -> dict[str, Any]:
     return thinned
 
 
-def planes_of(dn: np.ndarray, bands: Sequence[str]) -> Planes:
+def _planes_of(dn: np.ndarray, bands: Sequence[str]) -> Planes:
     """Chooses bands and stretches.
 
     Args:
@@ -122,12 +122,12 @@ def pictures(frame: np.ndarray, planes: Planes) -> list[np.ndarray]:
     return [np.moveaxis(padded[3 * p : 3 * p + 3], 0, 2) for p in range(count)]
 
 
-def error_map(dn: np.ndarray, dn_hat: np.ndarray) -> np.ndarray:
+def _error_map(dn: np.ndarray, dn_hat: np.ndarray) -> np.ndarray:
     """[T, C, h, w] twice > float32 [T, h, w]: mean over bands of the absolute difference in DN."""
     return np.abs(dn_hat.astype(np.float32) - dn.astype(np.float32)).mean(axis=1)
 
 
-def error_colours() -> list[list[int]]:
+def _error_colours() -> list[list[int]]:
     """[256, 3] colours of small to large errors."""
     import matplotlib  # optional
 
@@ -155,7 +155,7 @@ def _place(report: Report, name: str, side: int | None = None) -> dict[str, Any]
     facts = next(place for place in report.data["places"] if place["name"] == name)
     entry = _files(report, name, None)[0]
     dn, window = _middle(*_read_crop(report, entry), side)
-    planes = planes_of(dn, facts["bands"])
+    planes = _planes_of(dn, facts["bands"])
     levels = [_level(report, name, level, dn, planes, side) for level in report.data["crops"]["levels"]]
     made = {
         "name": name,
@@ -187,7 +187,7 @@ def _level(
 ) -> dict[str, Any]:
     files = _shown(report, _files(report, place, level["level"]))
     decoded = [_decoded(report, entry, dn, side) for entry in files]
-    errors = [error_map(dn, dn_hat) for dn_hat in decoded]
+    errors = [_error_map(dn, dn_hat) for dn_hat in decoded]
     top = _top(errors)
     entries = [
         {**_entry(entry, dn_hat, planes), "errors": _grey(error, top)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from eozip.errors import InputError
 
-SCHEMA = "eozip-evaluate/1"
+_SCHEMA = "eozip-evaluate/1"
 AT = "40"  # dB at which everything but rates is compared
 
 Key = str | int
@@ -23,7 +23,7 @@ class Report:
 
     Attributes:
         folder: holds report.json.
-        data: what it says, in the schema `SCHEMA`.
+        data: what it says, in the schema `_SCHEMA`.
     """
 
     folder: Path
@@ -107,12 +107,12 @@ def geometric_mean(values: list[float]) -> float:
 
 def _check(path: Path, data: Any) -> None:
     schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: expected schema {SCHEMA!r}, got {schema!r}; run `eozip evaluate` again")
+    if schema != _SCHEMA:
+        raise InputError(f"{path}: expected schema {_SCHEMA!r}, got {schema!r}; run `eozip evaluate` again")
     parts = ("provenance", "definitions", "places", "methods", "points", "failures", "summary", "crops")
     missing = [name for name in parts if name not in data]
     if missing:
         what = ", ".join(missing)
         raise InputError(
-            f"{path}: expected every part of {SCHEMA}, got no {what}; run `eozip evaluate` again"
+            f"{path}: expected every part of {_SCHEMA}, got no {what}; run `eozip evaluate` again"
         )

@@ -34,11 +34,11 @@ from eozip_lab.evaluate.html_report.sentences import beginnings, bound_verdicts,
 from eozip_lab.evaluate.provenance import write_bytes, write_text
 
 NAME, _FIGURES, _VIEWER = "report.html", "figures", "viewer"
-MOST_BYTES = 3_000_000  # of the page: people mail it
+_MOST_BYTES = 3_000_000  # of the page: people mail it
 _RESERVE = 100_000  # of them for what surrounds sections
 _MOST_ROWS = 1000  # of all points, and of every pair and place
 
-Progress = Callable[[int, int], None]
+_Progress = Callable[[int, int], None]
 """Called with parts done and in all."""
 
 _LEGEND = "Codecs of eozip are solid lines, baselines broken ones."
@@ -48,7 +48,7 @@ _BD = (
 )
 
 
-def write_report(folder: str | Path, progress: Progress = lambda done, total: None) -> Path:
+def write_report(folder: str | Path, progress: _Progress = lambda done, total: None) -> Path:
     """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
 
     The page's plots are written beside it, FOLDER/figures/*.svg.
@@ -74,11 +74,11 @@ def write_report(folder: str | Path, progress: Progress = lambda done, total: No
 
 
 def page(
-    report: Report, drawn: Mapping[str, plots.Plot], progress: Progress = lambda done, total: None
+    report: Report, drawn: Mapping[str, plots.Plot], progress: _Progress = lambda done, total: None
 ) -> str:
-    """The page as text, below `MOST_BYTES`: pictures get what numbers leave; `drawn`: its plots."""
+    """The page as text, below `_MOST_BYTES`: pictures get what numbers leave; `drawn`: its plots."""
     sections = _sections(report, drawn, progress)
-    left = MOST_BYTES - _RESERVE - sum(len(section["body"].encode()) for section in sections)
+    left = _MOST_BYTES - _RESERVE - sum(len(section["body"].encode()) for section in sections)
     pictures = viewer_data(report, max(left, 0))
     for section in sections:
         section["body"] = _viewer(report, pictures) if section["anchor"] == _VIEWER else section["body"]
@@ -97,7 +97,7 @@ def page(
     )
 
 
-def _sections(report: Report, drawn: Mapping[str, plots.Plot], progress: Progress) -> list[dict[str, str]]:
+def _sections(report: Report, drawn: Mapping[str, plots.Plot], progress: _Progress) -> list[dict[str, str]]:
     """Each section's anchor, title and body; the pictures come last, into the room that is left."""
     sections = {
         "words": ("In words", lambda: _findings(report)),

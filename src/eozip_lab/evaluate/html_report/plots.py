@@ -46,7 +46,7 @@ class Plot:
 
 def plots(report: Report) -> dict[str, Plot]:
     """Everything below by name."""
-    drawn = {"rd": _rd_plot, "bits": bits_plot, "speed": _speed_plot, "bands": _band_plot}
+    drawn = {"rd": _rd_plot, "bits": _bits_plot, "speed": _speed_plot, "bands": _band_plot}
     return {name: draw(report) for name, draw in drawn.items()}
 
 
@@ -66,7 +66,7 @@ def _rd_plot(report: Report) -> Plot:
     return _drawn(figure, legend=panels)
 
 
-def bits_plot(report: Report) -> Plot:
+def _bits_plot(report: Report) -> Plot:
     """a panel for each PSNR; a large dot for each method that reaches it everywhere, a small one for each place."""
     dbs, methods = report.dbs or [AT], _curved(report)
     figure, panels = _panels(len(dbs), (4.2, 1.6 + 0.22 * len(methods)))

@@ -23,9 +23,9 @@ from eozip_lab.train.pyramid.data import Pool, cropped
 from eozip_lab.train.pyramid.network import BIAS, INPUTS, WEIGHT, shapes
 from eozip_lab.train.pyramid.recipe import Recipe
 
-BIAS_MAX = 8 * BIAS
-FIT_SIDE = 192  # pixels of a crop that tables are fitted to, at most
-WITHIN_ROW = 0.25  # of a row's width: where its law lies, for scales that are rounded down to a row
+_BIAS_MAX = 8 * BIAS
+_FIT_SIDE = 192  # pixels of a crop that tables are fitted to, at most
+_WITHIN_ROW = 0.25  # of a row's width: where its law lies, for scales that are rounded down to a row
 
 
 def integers(average: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -41,7 +41,7 @@ def integers(average: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def _stored(name: str, value: np.ndarray) -> np.ndarray:
     if name.endswith("_bias"):
-        return np.clip(np.rint(value * BIAS), -BIAS_MAX, BIAS_MAX).astype(np.int16)
+        return np.clip(np.rint(value * BIAS), -_BIAS_MAX, _BIAS_MAX).astype(np.int16)
     return np.clip(np.rint(value * WEIGHT), -127, 127).astype(np.int8)
 
 
@@ -59,14 +59,14 @@ def trained(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return out
 
 
-def logistic_tables() -> Tables:
+def _logistic_tables() -> Tables:
     """Tables of all rows, each the logistic law a little above the row's lowest scale."""
-    scales = np.exp(SCALE_MIN + (np.arange(ROWS) + WITHIN_ROW) / ROWS_PER_NAT)
+    scales = np.exp(SCALE_MIN + (np.arange(ROWS) + _WITHIN_ROW) / ROWS_PER_NAT)
     masses = [logistic_masses(float(scale)) for scale in scales]
     return pack_tables(masses, [-(len(m) // 2) for m in masses])
 
 
-def fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
+def _fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
     """Tables of what a network codes: symbols of training crops at all qualities, counted under each row."""
     counts = np.zeros((ROWS, 2 * NEAR + 1))
 
@@ -82,7 +82,7 @@ def fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
     for quality in np.linspace(0, 95, recipe.fit_crops):
         kind = kinds[rng.integers(len(kinds))]
         (one,) = kind[rng.integers(len(kind))]
-        groups = [g[None] for g in cropped(one.groups, one.even, min(*one.even, FIT_SIDE), rng)]
+        groups = [g[None] for g in cropped(one.groups, one.even, min(*one.even, _FIT_SIDE), rng)]
         port = EstimatePort()
         wanted = Wanted([np.asarray(g, np.float64) for g in groups], quantise)
         sizes = [g.shape[1:] for g in groups]
@@ -101,8 +101,8 @@ def _step(quality: float) -> int:
 def write(folder: Path, average: Mapping[str, Tensor], found: Pool, recipe: Recipe, card: str) -> None:
     """Weights, tables and a card, as `eozip.load` takes them."""
     tensors = integers(average)
-    tables = logistic_tables()
+    tables = _logistic_tables()
     if recipe.fit_crops:
         model = files.model_of(tensors | files.packed_tables(tables))
-        tables = fitted_tables(model, found, recipe)
+        tables = _fitted_tables(model, found, recipe)
     files.write_folder(folder, tensors | files.packed_tables(tables), folder.name, card)

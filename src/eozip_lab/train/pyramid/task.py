@@ -71,7 +71,7 @@ class PyramidTask:
         return self.found.facts
 
     def fresh(self) -> State:
-        return fresh(self.recipe)
+        return _fresh(self.recipe)
 
     @contextmanager
     def feeding(self) -> Iterator[Callable[[int], Iterator[Batch]]]:
@@ -82,7 +82,7 @@ class PyramidTask:
             yield batch(self.found, self.recipe, Draw(self.recipe.seed, step).rng())
 
     def loss(self, model: Net, batch: Batch, draw: Draw) -> tuple[Tensor, float, float]:
-        return loss_of(model, batch)
+        return _loss_of(model, batch)
 
     def validate(self, r: Run) -> None:
         """Nothing: the weights are judged by `eozip evaluate`."""
@@ -96,7 +96,7 @@ class PyramidTask:
         return weights, ()
 
 
-def fresh(recipe: Recipe) -> State:
+def _fresh(recipe: Recipe) -> State:
     """State of step 0."""
     torch.manual_seed(recipe.seed)
     net = Net(recipe.width, recipe.bfloat16)
@@ -116,7 +116,7 @@ def _take(net: Net, path: Path) -> None:
         raise WeightsError(f"init: {path} belongs to another network: {error}") from error
 
 
-def loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
+def _loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
     """Loss, bits per sample and PSNR (peak 10,000 DN) of a batch."""
     one = Traversal(net, drawn.step, references=drawn.references)
     one.run(drawn.groups)
