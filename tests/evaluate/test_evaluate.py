@@ -248,7 +248,7 @@ def test_codecs_of_a_sensor_come_with_the_default_first_and_promises_last():
     found = default_codecs()
     assert found[:2] == ["tec-tt-small", "tec-elic-small"]
     assert found[-3:] == ["lossless", "max-error", "target-psnr"]
-    of_any = ["tec-tt-small", "tec-elic-small", "tec-fp-small"]
+    of_any = ["tec-tt-small", "tec-elic-small", "flextec-small", "tec-fp-small"]
     assert default_codecs("landsat") == [*of_any, "lossless", "max-error", "target-psnr"]
 
 
