@@ -396,7 +396,7 @@ class EozipChunkCodec(ArrayBytesCodec):
             dates: T; the last group of a store may be shorter, and takes the first of the budgets.
             offset: radiometric offset of these dates; None: the configuration's.
         """
-        own = {one.name: getattr(self, one.name) for one in fields(EncodeOptions)}
+        own = {one.name: getattr(self, one.name) for one in fields(EncodeOptions) if one.name in _KINDS}
         if self.budgets is not None:
             own["budgets"] = self.budgets[0] if len(self.budgets) == 1 else self.budgets[:dates]
         return EncodeOptions(**{**own, **({} if offset is None else {"offset": offset})})
