@@ -8,6 +8,7 @@ planes by the pseudo-inverse of V, so that rounding V costs a little decorrelati
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ LARGEST = 1 << 28  # units of pictures and details: four of them add up in 32 bi
 PRECISION = 11  # bits of a column at most
 _FINEST = 1 << PRECISION
 _FIRST_BITS = 8  # expected of the strongest column
+_FINENESS = 0.75  # units of a column's entries for a step of its plane, times the root of the samples
 _SPREAD = 0.35  # of a unit vector's entries, about
 
 
@@ -79,7 +81,9 @@ def fitted(samples: np.ndarray, step: float) -> Basis:
     )  # means are rounded to steps; what is left of them is no colour
     variance, vectors = np.linalg.eigh(exact @ exact.T / max(1, exact.shape[1]))
     variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
-    bits = np.ceil(np.log2(np.maximum(np.sqrt(variance), 1e-9) / step * 12))
+    # what a column's rounding leaves in other planes grows with their samples
+    finest = _FINENESS * math.sqrt(exact.shape[1])
+    bits = np.ceil(np.log2(np.maximum(np.sqrt(variance), 1e-9) / step * finest))
     # a plane that is weak on the whole may have strong pixels
     strong = np.abs(vectors.T @ samples).max(1, initial=0.0) > 0.7 * step
     bits = np.where(strong, np.clip(bits, 3, PRECISION), 0).astype(np.int32)
