@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -155,6 +157,7 @@ def bounded(
     function: Callable[..., Any],
     calls: Iterable[tuple[Any, tuple[Any, ...]]],
     most: Callable[[], int],
+    name: str,
 ) -> Iterator[tuple[Any, Any]]:
     """What a function gives on the workers, as it comes; only so many calls are known to the scheduler at a time.
 
@@ -163,6 +166,7 @@ def bounded(
         function: importable on the workers.
         calls: a label of the caller's, and arguments; taken as there is room.
         most: calls under way.
+        name: with which the keys of these calls begin, and no others do.
 
     Yields:
         the label, and the result or the exception.
@@ -183,7 +187,8 @@ def bounded(
                 ended = True
                 break
             label, given = call
-            future = client.submit(function, *given, pure=False, retries=_RETRIES)
+            key = f"{name}-{secrets.token_hex(8)}"
+            future = client.submit(function, *given, key=key, pure=False, retries=_RETRIES)
             labels[future] = label
             done.add(future)
         if not labels:
@@ -192,6 +197,15 @@ def bounded(
         label = labels.pop(future)
         yield label, _outcome(client, future)
         del future
+
+
+def settled(client: Any, name: str, seconds: float = 30.0) -> None:
+    """Waits until no worker is at a call of this name any more: one whose worker died after it is done again by another."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not any(str(key).startswith(name) for keys in client.processing().values() for key in keys):
+            return
+        time.sleep(0.05)
 
 
 def _outcome(client: Any, future: Any) -> Any:

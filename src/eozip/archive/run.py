@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eozip.archive.asked import Asked, asked_for
-from eozip.archive.cluster import bounded, check_workers, losses_named, opened_cluster
+from eozip.archive.cluster import bounded, check_workers, losses_named, opened_cluster, settled
 from eozip.archive.inputs import Item, Seen, items_of
 from eozip.archive.plan import Job, StorePlan, finish_published, grouped, plan_store
 from eozip.archive.publish import gathered, publish, unreadable_layers
@@ -215,6 +215,9 @@ class _Archive:
         self._record.tell(now=True)
         seen = self._looked_at(client, fresh)
         self._coded(client, grouped(seen, held, self._asked.by))
+        settled(client, f"do_job-{self._token}")
+        for store in self._totals.stores:
+            self._record.forget_jobs(store)
         self._record.fail(self._failed)
         status.state, status.failed = "finished", len(self._failed.keys() & names)
         status.done = status.items - status.failed
@@ -238,7 +241,11 @@ class _Archive:
         """What a look at each input found; those that cannot be read are set aside. In the order given."""
         found: dict[str, Seen] = {}
         for item, result in bounded(
-            client, look, ((one, (one, self._asked)) for one in items), self._threads(client)
+            client,
+            look,
+            ((one, (one, self._asked)) for one in items),
+            self._threads(client),
+            f"look-{self._token}",
         ):
             if isinstance(result, Exception):
                 self._set_aside({item.name: str(result) or type(result).__name__})
@@ -274,7 +281,9 @@ class _Archive:
                         self._close(plan, again)
 
         while waiting or again:
-            for (plan, job), result in bounded(client, do_job, jobs(), self._threads(client)):
+            for (plan, job), result in bounded(
+                client, do_job, jobs(), self._threads(client), f"do_job-{self._token}"
+            ):
                 self._came(plan, job, result)
                 if plan.planned and plan.waiting == 0:
                     self._close(plan, again)
