@@ -78,7 +78,7 @@ def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.nda
 
 def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:
     """One of the codecs with any weights."""
-    order = alone if name == CODEC else both_sides
+    order = alone if name in (CODEC, FAST) else both_sides
     kind = FlexCodec if name == FLEXIBLE else PyramidCodec
     return kind(name, bytes(8), files.model_of(dict(tensors)), order)
 
