@@ -19,9 +19,9 @@ from eozip.codecs.pyramid.spectral import LARGEST
 UNITS = 8  # of a pixel of the finest grid
 FARTHEST = 4 * UNITS
 _PRECISION = 10  # bits of a tap
-_STEPS = 3  # of the search, at half resolution and in full
+_STEPS = 2  # of the search, at half resolution and in full
 _LEAST_GAIN = 0.004  # of the squared error, more for long ways: less is chance
-_MOST = 384  # pixels a side that the search looks at
+_MOST = 256  # pixels a side that the search looks at
 
 
 def units_at(distance: int, factor: int) -> int:
@@ -50,11 +50,12 @@ def _along(picture: np.ndarray, distance: int, axis: int) -> np.ndarray:
         return picture if not whole else picture.take(np.arange(size) + whole, axis, mode="clip")
     padded = picture.take(np.arange(-1, size + 2) + whole, axis, mode="clip").astype(np.float64)
     lines: list[slice | int] = [slice(None)] * picture.ndim
-    out = np.zeros(picture.shape)
+    out, one = np.zeros(picture.shape), np.empty(picture.shape)
     for k, weight in enumerate(_taps(part)):
         lines[axis] = slice(k, k + size)
-        out += weight * padded[tuple(lines)]
-    return np.rint(out / (1 << _PRECISION))
+        np.multiply(padded[tuple(lines)], weight / (1 << _PRECISION), out=one)
+        out += one
+    return np.rint(out, out=out)
 
 
 def _taps(part: int) -> list[float]:
@@ -115,7 +116,7 @@ def _refined(
     goal = np.einsum("c,chw->hw", plane, goal)
     for step in range(steps + 1):
         at = np.rint(distance * UNITS).astype(int)
-        seen = _details(_along(_along(other, at[0], 1), at[1], 2).astype(np.float32))
+        seen = _details(_along(_along(other, at[0], 1), at[1], 2).astype(np.float32, copy=False))
         flat = seen.reshape(len(seen), -1)
         square = flat @ flat.T
         square[np.diag_indices_from(square)] *= 1.001
@@ -135,11 +136,16 @@ def _refined(
 
 def _details(x: np.ndarray) -> np.ndarray:
     """What is finer than 5 pixels, roughly, without the border."""
-    size = 5
-    sums = x.cumsum(1, dtype=np.float64).cumsum(2)
-    sums = np.pad(sums, [(0, 0), (1, 0), (1, 0)])
-    box = sums[:, size:, size:] - sums[:, :-size, size:] - sums[:, size:, :-size] + sums[:, :-size, :-size]
-    return (x[:, 2:-2, 2:-2] - box / size**2).astype(np.float32)
+    h, w = x.shape[1:]
+    rows = x[:, : h - 4] + x[:, 4:]
+    for k in (1, 2, 3):
+        rows += x[:, k : h - 4 + k]
+    box = rows[:, :, : w - 4] + rows[:, :, 4:]
+    for k in (1, 2, 3):
+        box += rows[:, :, k : w - 4 + k]
+    box *= np.float32(-1 / 25)
+    box += x[:, 2:-2, 2:-2]
+    return box
 
 
 def _strongest(details: np.ndarray) -> np.ndarray:
