@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 import eozip
-from eozip.chunk.candidates import SIZE_SLACK
+from eozip.chunk.sizes import SLACK, largest_of_size
 from eozip.errors import InputError
-from eozip.store.options import StoreOptions
 from pyramidscenes import season
 
 
@@ -20,7 +22,7 @@ def dn() -> np.ndarray:
 @pytest.mark.parametrize("codec", ["tec-tt-small", "flextec-small"])
 def test_a_chunk_takes_so_many_bytes_and_hardly_fewer(dn, codec):
     blob = eozip.encode(dn, codec, target_size=3000)
-    assert (1 - 3 * SIZE_SLACK) * 3000 < len(blob) <= 3000
+    assert (1 - SLACK) * 3000 < len(blob) <= 3000
     assert eozip.decode(blob).shape == dn.shape
 
 
@@ -44,6 +46,25 @@ def test_sizes_that_cannot_be_are_named(dn, options, expected):
         eozip.encode(dn, **options)
 
 
-def test_a_store_names_its_own_way():
-    with pytest.raises(InputError, match="size<"):
-        StoreOptions(target_size=900)
+@dataclass(frozen=True)
+class Sizes:
+    size: int
+
+
+@pytest.mark.parametrize("start", [0.0, 3.21, 60.0, 100.0])
+@pytest.mark.parametrize("target", [1300, 40_000, 90_000, 740_000])
+def test_a_search_ends_within_a_hundredth_wherever_it_begins(start, target):
+    tried = []
+
+    def made(quality: float) -> Sizes:
+        tried.append(quality)
+        return Sizes(round(1000 * math.exp(quality / 15) + 200 * math.sin(quality)))
+
+    found = largest_of_size(target, made, start)
+    assert (1 - SLACK) * target <= found.size <= target
+    assert len(tried) <= 14
+
+
+def test_a_search_over_a_gap_ends_below_it():
+    found = largest_of_size(5000, lambda quality: Sizes(1000 if quality < 33.335 else 9000), 60.0)
+    assert (found.quality, found.size) == (33.33, 1000)

@@ -15,8 +15,9 @@ import numpy as np
 
 from eozip import bitstream
 from eozip.bitstream import Chunk, Header, arrays, nodata_mask, residual
-from eozip.chunk.options import SLACK, Constraint, Goal, is_good, largest, psnr_of, too_far
+from eozip.chunk.options import DEFAULT_QUALITY, SLACK, Constraint, Goal, is_good, largest, psnr_of, too_far
 from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
+from eozip.chunk.sizes import largest_of_size
 from eozip.codecs import level_map, lossless, skip_mask
 from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
 from eozip.codecs.registry import LOSSLESS, NEAR_LOSSLESS
@@ -310,7 +311,6 @@ def _coarsest(constraint: Constraint) -> int:
     return residual.MOST if constraint.max_error is None else min(constraint.max_error - SLACK, residual.MOST)
 
 
-SIZE_SLACK, SIZE_STEPS = 0.01, 16
 TOLERANCE = 0.15  # dB above a target that a search is content with; it never falls short
 STEPS = 8
 CAP = 200.0  # dB; what an exact reconstruction counts as
@@ -371,7 +371,7 @@ def _between(low: tuple[float, float], high: tuple[float, float], target: float)
 
 
 def candidate_of_size(target: int, try_at: Callable[[float], Candidate]) -> Candidate:
-    """The largest candidate of at most so many bytes, within SIZE_SLACK of it where qualities are as fine as that.
+    """The candidate of at most so many bytes, and hardly fewer (see `largest_of_size`).
 
     Args:
         target: bytes.
@@ -380,20 +380,7 @@ def candidate_of_size(target: int, try_at: Callable[[float], Candidate]) -> Cand
     Raises:
         InputError: even the lowest quality is larger.
     """
-    low, high = try_at(0.0), try_at(100.0)
-    if low.size > target:
-        raise InputError(f"target_size: expected at least {low.size} bytes for these pixels, got {target}")
-    if high.size <= target:
-        return high
-    steps = 0
-    while low.size < (1 - SIZE_SLACK) * target and steps < SIZE_STEPS:
-        first, last = low.report.quality, high.report.quality
-        if last - first < 0.02:
-            break
-        # bytes grow about by a factor from quality to quality; every third step halves, whatever they do
-        share = math.log(target * (1 - SIZE_SLACK / 2) / low.size) / math.log(high.size / low.size)
-        share = 0.5 if steps % 3 == 2 else min(0.9, max(0.1, share))
-        made = try_at(min(last - 0.01, max(first + 0.01, round(first + share * (last - first), 2))))
-        low, high = (made, high) if made.size <= target else (low, made)
-        steps += 1
-    return low
+    made = largest_of_size(target, try_at, DEFAULT_QUALITY).made
+    if made.size > target:
+        raise InputError(f"target_size: expected at least {made.size} bytes for these pixels, got {target}")
+    return made

@@ -166,8 +166,6 @@ def _coded(
 ) -> EncodedChunk:
     if name == LOSSLESS and goal.target_size is not None:
         raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
-    if name == LOSSLESS and goal.target_size is not None:
-        raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
     if name == LOSSLESS:
         return _packed(without_network(source, goal.without_network, goal), source)
     model = registry.get(name)

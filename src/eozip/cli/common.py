@@ -12,6 +12,7 @@ import click
 
 from eozip import threads
 from eozip.arguments import counted
+from eozip.errors import InputError
 from eozip.keys import Place, place
 
 _SHOW_AFTER = 2.0
@@ -45,6 +46,22 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an ex
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the networks.")
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class Size(click.ParamType[int]):
+    """Bytes such as 200kB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        from eozip.purpose import parse_size
+
+        try:
+            return parse_size(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 class CommaList(click.ParamType[Any]):

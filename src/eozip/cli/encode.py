@@ -13,6 +13,7 @@ from eozip import store as stores
 from eozip.cli.common import (
     RASTER,
     CommaList,
+    Size,
     bytes_text,
     check_drop_options,
     coded_psnr,
@@ -60,6 +61,12 @@ LEFT_OUT = 4
     type=click.FloatRange(min=0, min_open=True),
     metavar="DB",
     help="Reach this PSNR (peak 10,000 DN) in every chunk.",
+)
+@click.option(
+    "--target-size",
+    type=Size(),
+    metavar="SIZE",
+    help="Instead of --quality: the whole store has at most so many bytes (200kB, 1.5MB) and hardly fewer.",
 )
 @click.option(
     "--max-error",
@@ -165,15 +172,30 @@ def encode(
         raise click.UsageError("--budgets is another way of asking for quality; give one of them.")
     if options["classes"] is not None and not options["purposes"]:
         raise click.UsageError("--classes is for a purpose: --for 'agreement>=99%'.")
+    _check_size(quality, target_psnr, options)
     check_drop_options(options["mask"], options["drop"], options["masked_quality"])
     summary = _run(inputs, out, quality, target_psnr, options)
     item = _write_item(out, options["overwrite"]) if has_item else None
     if options["as_json"]:
         print_json({**asdict(summary), **({} if item is None else {"stac": str(item)})})
     else:
-        tell("\n".join([_report(summary), *([] if item is None else [f"  STAC item: {item}"])]))
+        lines = [_report(summary), *_sized_lines(summary, options["target_size"])]
+        tell("\n".join(lines + ([] if item is None else [f"  STAC item: {item}"])))
     if summary.left_out:
         click.get_current_context().exit(LEFT_OUT)
+
+
+def _check_size(quality: float | None, target_psnr: float | None, options: dict[str, Any]) -> None:
+    if options["target_size"] is None:
+        return
+    others = {"--quality": quality, "--target-psnr": target_psnr}
+    others |= {"--max-error": options["max_error"], "--budgets": options["budgets"]}
+    others |= {"--for": options["purposes"] or None}
+    said = [name for name, value in others.items() if value is not None]
+    if said:
+        raise click.UsageError(
+            f"--target-size is another way of asking for quality than {said[0]}; give one of them."
+        )
 
 
 def _write_item(out: Place, overwrite: bool) -> Path:
@@ -289,6 +311,17 @@ def _size_lines(summary: Summary) -> list[str]:
     if summary.beside_bytes:
         lines.append(f"  {bytes_text(summary.beside_bytes)} beside the bands, exact (classes, probabilities)")
     return lines
+
+
+def _sized_lines(summary: Summary, target_size: int | None) -> list[str]:
+    """How near a size came to what was asked for."""
+    if target_size is None:
+        return []
+    low, high = summary.quality or (0, 0)
+    at = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return [
+        f"  {summary.bytes:,} of {target_size:,} bytes ({summary.bytes / target_size:.1%}), at quality {at}"
+    ]
 
 
 def _by_band(summary: Summary) -> str:

@@ -15,6 +15,7 @@ from eozip.purpose.purpose import (
     measured,
     parse_purpose,
     parse_purposes,
+    parse_size,
     reflectances,
     valid_pixels,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "parse_formula",
     "parse_purpose",
     "parse_purposes",
+    "parse_size",
     "reflectances",
     "sensitivity",
     "valid_pixels",

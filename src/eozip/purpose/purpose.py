@@ -322,6 +322,22 @@ def _limit(text: str, what: str, whole: str) -> float:
     return value
 
 
+def parse_size(text: str) -> int:
+    """Reads bytes such as `200kB`, `1.5MB`, `1GiB` or `60000`.
+
+    Raises:
+        InputError: it is no size from 1 byte on.
+    """
+    found = _LIMIT.fullmatch(text.strip()) if len(text) <= 100 else None
+    unit = (found["unit"] or "B") if found else ""
+    value = float(found["number"]) * _BYTES.get(unit, math.nan) if found else math.nan
+    if not (math.isfinite(value) and value >= 1):
+        raise InputError(
+            f"size: expected bytes, a number from 1 with {', '.join(_BYTES)} or none, such as 200kB, got {text!r:.40}"
+        )
+    return math.floor(value)
+
+
 def _check_telling(formula: Formula, text: str) -> None:
     """Refuses a formula that every quality serves: one without a value, or with the same for all reflectances.
 

@@ -32,7 +32,7 @@ from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.coding import Progress
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
-from eozip.store.fitting import SampleSizes, encode_fitting
+from eozip.store.fitting import SampleSizes, encode_fitting, encode_sized, likely_quality
 from eozip.store.grid import GOP, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
@@ -272,6 +272,7 @@ def encode_files(
     harmonise: bool = False,
     lattice: float | Sequence[float] | None = None,
     skip_bad: bool = False,
+    target_size: int | None = None,
     purposes: str | Sequence[str] = (),
     classes: str | Path | None = None,
     roi: str | Path | None = None,
@@ -307,6 +308,8 @@ def encode_files(
         harmonise: see `assets`.
         lattice: see `assets`.
         skip_bad: see `assets`; what was left out is in the summary.
+        target_size: bytes of the whole store, instead of a quality: it has at most so many, and mostly within 1 % of them.
+            It is written several times for that.
         purposes: what the store must be good for, instead of a quality: "ndvi<0.02", "size<100MB"; see docs/purposes.md.
             Every chunk is decoded and gets the lowest quality that serves them.
         classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
@@ -336,6 +339,7 @@ def encode_files(
         target_psnr=target_psnr,
         max_error=max_error,
         budgets=budgets,
+        target_size=target_size,
         sensor=sensor,
         offset=offset,
         nodata=nodata,
@@ -391,8 +395,8 @@ def to_zarr(
         nodata: value of missing pixels; None takes what attributes say.
         lattice: of floats, step, or step and value of DN 0; None: as the arrays' encoding says, else 1e-4.
         harmonise: bring all dates to one radiometric offset.
-        **options: as for `encode_files`: `quality`, `target_psnr`, `max_error`, `budgets`, `sensor`, `chunk`, `gop`,
-            `purposes`, `classes`, `places`, `overwrite`, `progress` and `note`.
+        **options: as for `encode_files`: `quality`, `target_psnr`, `max_error`, `budgets`, `target_size`, `sensor`,
+            `chunk`, `gop`, `purposes`, `classes`, `places`, `overwrite`, `progress` and `note`.
 
     Returns:
         The summary.
@@ -431,6 +435,8 @@ def encode_product(
     _tell(wanted.notes, options.note)
     if options.parsed:
         return _encode_for(found, out, wanted, options, drop)
+    if options.target_size is not None:
+        return _encode_sized(found, out, wanted, options, drop, options.target_size)
     return encode_store(found.product, out, wanted.codec, **_settings(wanted, options, drop))
 
 
@@ -478,6 +484,40 @@ def _encode_for(
 
     raw = samples(grid.shape, codec.grids) * found.scene.dtype.itemsize
     return encode_fitting(encode, target, whole, raw, sizes, overwrite=options.overwrite)
+
+
+def _encode_sized(
+    found: Joined,
+    out: PlaceLike,
+    wanted: Request,
+    options: StoreOptions,
+    drop: MaskReader | None,
+    target_size: int,
+) -> Summary:
+    """Encodes at the quality at which the whole store has so many bytes."""
+    target = place("out", out)
+    if not isinstance(target, Path):
+        raise InputError(
+            f"{out}: expected a store on this machine for target_size, got a URL: it takes several tries; encode it here "
+            "and copy it"
+        )
+    if wanted.codec.codec == LOSSLESS:
+        raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
+    options.places.check(None, drop is not None)  # other qualities are set against the store's
+    codec = replace(wanted.codec, quality=None, grids=found.grids(wanted.order))
+    grid = plan(found.scene.shape, options.chunk, options.gop, alignment=alignment(codec.grids))
+    start = DEFAULT_QUALITY
+    if grid.chunk_count > _SAMPLED:
+        with open_joined(found, wanted.order) as reader:
+            taken = list(sampled(reader, grid, _SAMPLED // 2, codec.nodata))
+        beside = bytes_beside(found, wanted.order, codec, grid)
+        start = likely_quality(target_size, taken, codec, pixels_in(grid), beside)
+    settings = {**_settings(wanted, options, drop), "overwrite": False}
+
+    def encode(part: Path, quality: float) -> Summary:
+        return encode_store(found.product, part, replace(codec, quality=quality), **settings)
+
+    return encode_sized(encode, target, target_size, start, overwrite=options.overwrite)
 
 
 def append_files(

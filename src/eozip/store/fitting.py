@@ -1,4 +1,6 @@
-"""Stores as good as a number of bytes allows: `size<100MB`, `ratio>=50`. Found on a sample, then held on the whole store."""
+"""Stores as good as a number of bytes allows: `size<100MB`, `ratio>=50`, or of so many bytes (`--target-size`).
+
+Found on a sample, then held on the whole store."""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eozip.chunk.encoding import EncodedChunk
+from eozip.chunk.options import DEFAULT_QUALITY
+from eozip.chunk.sizes import largest_of_size
 from eozip.errors import InputError
-from eozip.outputs import publish, resolved, temporary
+from eozip.outputs import publish, remove, resolved, temporary
 from eozip.purpose import Purpose
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.container import check_target
@@ -19,6 +23,8 @@ from eozip.store.writer import Summary
 _BEST = 100
 """The highest quality."""
 _TRIES = 6
+_SIZE_TRIES = 12  # whole stores that are written for a size, at most
+_SAMPLE_SLACK = 0.02  # nearer than that a sample is no guide
 _STEP_BACK = 0.985  # of the room, where a store came out too large
 
 
@@ -148,4 +154,100 @@ def _too_large(purposes: Sequence[Purpose], made: Summary, most: int, quality: i
     return (
         f"{asked}: expected a store of at most {most:,} bytes, got {made.bytes:,} {how}, with {psnr} "
         f"(ratio {made.ratio:.1f}); ask for less, or for more room"
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Bytes that a store is told to have."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A store that might be the one, still under another name."""
+
+    path: Path
+    summary: Summary
+
+    @property
+    def size(self) -> int:
+        """Bytes of everything in it."""
+        return self.summary.bytes
+
+
+def likely_quality(
+    target: int, samples: Sequence[Sample], codec: EozipChunkCodec, total: int, beside: int
+) -> float:
+    """The quality at which a store probably has so many bytes, told from some of its chunks.
+
+    Args:
+        target: bytes.
+        samples: the chunks; none: nothing is known.
+        codec: with all but the quality settled.
+        total: pixels of all chunks.
+        beside: bytes of the store that are of no chunk.
+    """
+    if not samples:
+        return DEFAULT_QUALITY
+    pixels = [len(one.dn) * one.dn.shape[2] * one.dn.shape[3] for one in samples]
+
+    def told(quality: float) -> _Told:
+        asked = replace(codec, quality=quality)
+        blobs = [len(asked.encoded(one.dn).blob) for one in samples]
+        return _Told(round(whole_bytes(blobs, pixels, total).value) + beside)
+
+    return largest_of_size(target, told, DEFAULT_QUALITY, steps=_TRIES, slack=_SAMPLE_SLACK).quality
+
+
+def encode_sized(
+    encode: Callable[[Path, float], Summary],
+    out: Path,
+    target_size: int,
+    start: float,
+    *,
+    overwrite: bool = False,
+) -> Summary:
+    """Encodes at the quality at which the whole store has so many bytes, or hardly fewer.
+
+    Args:
+        encode: writes a store at a quality.
+        out: where the store appears when it has that size.
+        target_size: bytes of everything in the store.
+        start: the quality tried first.
+        overwrite: whether a store there may be replaced.
+
+    Raises:
+        InputError: no quality makes it so small; the message says how small it gets, and at which price.
+    """
+    target = resolved(out)
+    check_target(target, overwrite)
+    with temporary(target, folder=True) as part:
+        kept: list[_Written] = []
+
+        def written(quality: float) -> _Written:
+            inside = part / f"{quality:g}" / target.name
+            inside.parent.mkdir()
+            made = _Written(inside, encode(inside, quality))
+            is_fitting = made.size <= target_size
+            for old in kept if is_fitting else ():  # the search goes on from the new one
+                remove(old.path)
+            kept[:] = [made] if is_fitting else kept
+            if not is_fitting:
+                remove(inside)
+            return made
+
+        best = largest_of_size(target_size, written, start, steps=_SIZE_TRIES).made
+        if best.size > target_size:
+            raise InputError(_not_so_small(target_size, best.summary))
+        publish(best.path, target, overwrite=target.exists())
+        return replace(best.summary, output=str(out))
+
+
+def _not_so_small(target_size: int, made: Summary) -> str:
+    psnr = "every pixel exact" if made.psnr is None else f"a PSNR of {made.psnr:.1f} dB"
+    return (
+        f"target_size: expected at least {made.bytes:,} bytes for this store, which is quality 0 with {psnr}, got "
+        f"{target_size:,}; give it more room"
     )

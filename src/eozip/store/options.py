@@ -26,6 +26,8 @@ def warn(note: str) -> None:
 class StoreOptions(EncodeOptions):
     """What a caller of `encode_files`, or of a function like it, asks for; checked when it is made, passed on whole.
 
+    `target_size` is that of everything in the store.
+
     Attributes:
         chunk: side of a chunk in pixels; None fits it near 256.
         gop: most dates coded together.
@@ -53,8 +55,6 @@ class StoreOptions(EncodeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target_size is not None:
-            raise InputError("target_size: that of one chunk (eozip.encode); of a store say for='size<100MB'")
         if self.chunk is not None:
             object.__setattr__(self, "chunk", arguments.whole("chunk", self.chunk, 1))
         object.__setattr__(self, "gop", arguments.whole("gop", self.gop, 1))
