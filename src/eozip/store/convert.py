@@ -27,12 +27,13 @@ from eozip.raster.delivered.open import lattice_of
 from eozip.raster.files import PathLike
 from eozip.raster.masks import MaskReader, MaskSpec, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
+from eozip.store import fitting
 from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.coding import Progress
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
-from eozip.store.fitting import SampleSizes, encode_fitting, encode_sized, likely_quality
+from eozip.store.fitting import SampleSizes, encode_fitting
 from eozip.store.grid import GOP, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
@@ -308,8 +309,7 @@ def encode_files(
         harmonise: see `assets`.
         lattice: see `assets`.
         skip_bad: see `assets`; what was left out is in the summary.
-        target_size: bytes of the whole store, instead of a quality: it has at most so many, and mostly within 1 % of them.
-            It is written several times for that.
+        target_size: bytes of the whole store, instead of a quality: at most so many, mostly within 1 %; takes several tries.
         purposes: what the store must be good for, instead of a quality: "ndvi<0.02", "size<100MB"; see docs/purposes.md.
             Every chunk is decoded and gets the lowest quality that serves them.
         classes: GeoTIFF of whole numbers on the scene's grid, for the purpose "agreement>=99%".
@@ -436,7 +436,7 @@ def encode_product(
     if options.parsed:
         return _encode_for(found, out, wanted, options, drop)
     if options.target_size is not None:
-        return _encode_sized(found, out, wanted, options, drop, options.target_size)
+        return _encode_sized(found, out, wanted, options, drop)
     return encode_store(found.product, out, wanted.codec, **_settings(wanted, options, drop))
 
 
@@ -457,11 +457,8 @@ def _encode_for(
     pixels = pixels_of(found.scene.select(wanted.order), codec)
     whole = [purpose for purpose in purposes if purpose.is_whole]
     target = place("out", out)
-    if whole and not isinstance(target, Path):
-        raise InputError(
-            f"{out}: expected a store on this machine for {whole[0].text}, got a URL: it may take several tries; encode it "
-            "here and copy it"
-        )
+    if whole:
+        fitting.check_here(target, whole[0].text)
     learned: Classifier | None = None
     sizes: SampleSizes | None = None
     with open_joined(found, wanted.order) as reader:
@@ -487,37 +484,21 @@ def _encode_for(
 
 
 def _encode_sized(
-    found: Joined,
-    out: PlaceLike,
-    wanted: Request,
-    options: StoreOptions,
-    drop: MaskReader | None,
-    target_size: int,
+    found: Joined, out: PlaceLike, wanted: Request, options: StoreOptions, drop: MaskReader | None
 ) -> Summary:
-    """Encodes at the quality at which the whole store has so many bytes."""
-    target = place("out", out)
-    if not isinstance(target, Path):
-        raise InputError(
-            f"{out}: expected a store on this machine for target_size, got a URL: it takes several tries; encode it here "
-            "and copy it"
-        )
-    if wanted.codec.codec == LOSSLESS:
-        raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
+    """Encodes at the quality at which the whole store has the bytes asked for."""
+    target, target_size = fitting.check_here(place("out", out), "target_size"), options.target_size or 0
+    fitting.check_sizable(wanted.codec)
     options.places.check(None, drop is not None)  # other qualities are set against the store's
     codec = replace(wanted.codec, quality=None, grids=found.grids(wanted.order))
     grid = plan(found.scene.shape, options.chunk, options.gop, alignment=alignment(codec.grids))
-    start = DEFAULT_QUALITY
-    if grid.chunk_count > _SAMPLED:
-        with open_joined(found, wanted.order) as reader:
-            taken = list(sampled(reader, grid, _SAMPLED // 2, codec.nodata))
-        beside = bytes_beside(found, wanted.order, codec, grid)
-        start = likely_quality(target_size, taken, codec, pixels_in(grid), beside)
+    start = fitting.likely_quality(target_size, found, wanted.order, codec, grid)
     settings = {**_settings(wanted, options, drop), "overwrite": False}
 
     def encode(part: Path, quality: float) -> Summary:
         return encode_store(found.product, part, replace(codec, quality=quality), **settings)
 
-    return encode_sized(encode, target, target_size, start, overwrite=options.overwrite)
+    return fitting.encode_sized(encode, target, target_size, start, overwrite=options.overwrite)
 
 
 def append_files(

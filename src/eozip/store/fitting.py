@@ -12,17 +12,22 @@ from pathlib import Path
 from eozip.chunk.encoding import EncodedChunk
 from eozip.chunk.options import DEFAULT_QUALITY
 from eozip.chunk.sizes import largest_of_size
+from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
+from eozip.keys import Place
 from eozip.outputs import publish, remove, resolved, temporary
 from eozip.purpose import Purpose
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.container import check_target
-from eozip.store.sampling import Estimate, Sample, whole_bytes
-from eozip.store.writer import Summary
+from eozip.store.grid import Grid
+from eozip.store.joined import Joined, open_joined
+from eozip.store.sampling import Estimate, Sample, pixels_in, sampled, whole_bytes
+from eozip.store.writer import Summary, bytes_beside
 
 _BEST = 100
 """The highest quality."""
 _TRIES = 6
+_SAMPLED = 6  # chunks from which the first quality to try is told
 _SIZE_TRIES = 12  # whole stores that are written for a size, at most
 _SAMPLE_SLACK = 0.02  # nearer than that a sample is no guide
 _STEP_BACK = 0.985  # of the room, where a store came out too large
@@ -177,26 +182,60 @@ class _Written:
         return self.summary.bytes
 
 
+def check_here(target: Place, asked: str) -> Path:
+    """A place where several tries can be made.
+
+    Args:
+        target: where the store shall be.
+        asked: what takes the tries.
+
+    Raises:
+        InputError: a URL.
+    """
+    if not isinstance(target, Path):
+        raise InputError(
+            f"{target}: expected a store on this machine for {asked}, got a URL: it may take several tries; encode it here "
+            "and copy it"
+        )
+    return target
+
+
+def check_sizable(codec: EozipChunkCodec) -> None:
+    """Refuses a codec without qualities.
+
+    Raises:
+        InputError: this is one.
+    """
+    if codec.codec == LOSSLESS:
+        raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
+
+
 def likely_quality(
-    target: int, samples: Sequence[Sample], codec: EozipChunkCodec, total: int, beside: int
+    target: int, found: Joined, order: Sequence[int], codec: EozipChunkCodec, grid: Grid
 ) -> float:
-    """The quality at which a store probably has so many bytes, told from some of its chunks.
+    """The quality at which a store probably has so many bytes, told from some of its chunks; of few chunks not looked for.
 
     Args:
         target: bytes.
-        samples: the chunks; none: nothing is known.
+        found: the source, its bands in any order.
+        order: positions in it of the bands in the array.
         codec: with all but the quality settled.
-        total: pixels of all chunks.
-        beside: bytes of the store that are of no chunk.
+        grid: of the store.
     """
-    if not samples:
+    if grid.chunk_count <= 2 * _SAMPLED:
         return DEFAULT_QUALITY
-    pixels = [len(one.dn) * one.dn.shape[2] * one.dn.shape[3] for one in samples]
+    with open_joined(found, order) as reader:
+        chunks = [one.dn for one in sampled(reader, grid, _SAMPLED, codec.nodata)]
+    if not chunks:
+        return DEFAULT_QUALITY
+    pixels = [len(dn) * dn.shape[2] * dn.shape[3] for dn in chunks]
+    beside, total = bytes_beside(found, order, codec, grid), pixels_in(grid)
 
     def told(quality: float) -> _Told:
         asked = replace(codec, quality=quality)
-        blobs = [len(asked.encoded(one.dn).blob) for one in samples]
-        return _Told(round(whole_bytes(blobs, pixels, total).value) + beside)
+        return _Told(
+            beside + round(whole_bytes([len(asked.encoded(dn).blob) for dn in chunks], pixels, total).value)
+        )
 
     return largest_of_size(target, told, DEFAULT_QUALITY, steps=_TRIES, slack=_SAMPLE_SLACK).quality
 
