@@ -9,13 +9,13 @@ from typing import Generic, Protocol, TypeVar
 
 SLACK = 0.01
 """Share of the bytes asked for that a search leaves at most, where qualities are as fine as that."""
-STEPS = 24
+_STEPS = 24
 _FINEST = 0.01
 _SLOPE = 0.03  # by which the logarithm of bytes typically grows with a point of quality
 _OUTWARD = 3  # steps in one direction, before the end of the scale is tried
 
 
-class Sized(Protocol):
+class _Sized(Protocol):
     """What a search makes at a quality."""
 
     @property
@@ -24,11 +24,11 @@ class Sized(Protocol):
         ...
 
 
-_Made = TypeVar("_Made", bound=Sized)
+_Made = TypeVar("_Made", bound=_Sized)
 
 
 @dataclass(frozen=True, eq=False)
-class Tried(Generic[_Made]):
+class _Tried(Generic[_Made]):
     """One quality tried, and what it made."""
 
     quality: float
@@ -45,9 +45,9 @@ def largest_of_size(
     try_at: Callable[[float], _Made],
     start: float,
     *,
-    steps: int = STEPS,
+    steps: int = _STEPS,
     slack: float = SLACK,
-) -> Tried[_Made]:
+) -> _Tried[_Made]:
     """What takes at most so many bytes and hardly fewer; the smallest that was made where nothing is so small.
 
     Only what is written in the end is held: the smaller neighbour of the target, beside the last trial.
@@ -59,11 +59,11 @@ def largest_of_size(
         steps: trials at most; those that look for something small enough are not counted.
         slack: share of the target that may be left.
     """
-    low: Tried[_Made] | None = None
+    low: _Tried[_Made] | None = None
     high: tuple[float, int] | None = None
     quality, count = start, 0
     while True:
-        trial = Tried(quality, try_at(quality))
+        trial = _Tried(quality, try_at(quality))
         count += 1
         if trial.size > target:
             if quality <= 0:
@@ -78,7 +78,7 @@ def largest_of_size(
         quality = _next(target * (1 - slack / 2), low, high, count)
 
 
-def _next(goal: float, low: Tried[_Made] | None, high: tuple[float, int] | None, count: int) -> float:
+def _next(goal: float, low: _Tried[_Made] | None, high: tuple[float, int] | None, count: int) -> float:
     """The quality to try: between what is too small and what is too large, or beyond the one there is."""
     if low is not None and high is not None:
         rise = math.log(high[1] / low.size)
