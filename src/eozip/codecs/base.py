@@ -42,7 +42,7 @@ class Codec(Protocol):
 
     @property
     def id(self) -> str:
-        """Full id, such as ``tec-tt-small-s2l2a-v1``."""
+        """Full id, such as ``tec-tt-small-any-v1``."""
         ...
 
     @property

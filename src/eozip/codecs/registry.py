@@ -1,7 +1,7 @@
 """Which codecs there are, by name; each is imported and loaded on first use.
 
 Every folder in ``eozip/weights`` lists the ids of its codecs in its config.json, and names the kind of its network, for
-which `LOADERS` has the function that loads it. Full ids say sensor and version (``tec-tt-small-s2l2a-v1``), or that any
+which `LOADERS` has the function that loads it. Full ids say sensor and version (``toy-s2l2a-v1``), or that any
 sensor will do (``tec-elic-small-any-v1``); the short name is the id without them and means the newest version. A folder
 that lists no codec holds tensors that others share.
 """
@@ -35,7 +35,6 @@ Loader = Callable[[], Codec]
 # several) the id wanted, and returns the codec.
 LOADERS = {
     "pyramid": "eozip.codecs.pyramid.files:load_codec",
-    "small-image": "eozip.codecs.small.weight_files:load_codec",
 }
 
 BY_NUMPY = ("pyramid",)  # kinds that need no torch

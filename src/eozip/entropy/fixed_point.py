@@ -101,7 +101,7 @@ def looked_up(table: Tensor, index: Tensor) -> Tensor:
 
 
 class ExactArithmetic:
-    """`eozip.codecs.small.arithmetic.Arithmetic` on the grids.
+    """Arithmetic on the grids.
 
     Args:
         tables: the functions.

@@ -306,7 +306,7 @@ def checked_name(name: str) -> str:
         InputError: it could leave the folder.
     """
     if not name or Path(name).name != name or name.startswith("."):
-        raise InputError(f"name: expected an id such as tec-elic-small-s2l2a-v1, got {name!r}")
+        raise InputError(f"name: expected an id such as tec-elic-s2l2a-v1, got {name!r}")
     return name
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from eozip.codecs.budgets import budget_of
-from eozip.codecs.small.networks import training_precision
 from eozip.codecs.terracodec.temporal import TemporalModel
 from eozip.codecs.terracodec.transformer import (
     BLOCK,
@@ -165,13 +164,13 @@ class TemporalTraining(Standardised):
         return [tuple(part.expand(count, -1, -1, -1) for part in kept) for kept in self._attended(one, one)]
 
     def _past(self, y_hat: Tensor) -> Tensor:
-        with training_precision(y_hat, self.training):
+        with torch.autocast(y_hat.device.type, torch.bfloat16, enabled=self.training):
             return self.network.entropy_model.past(y_hat).float()
 
     def _attended(self, older: Tensor, newer: Tensor) -> list[KeyValue]:
         """Four fifths of all operations lie before this point, in bfloat16 while training; T_cur stays float32."""
         tokens_of = self.network.entropy_model
-        with training_precision(older, self.training):
+        with torch.autocast(older.device.type, torch.bfloat16, enabled=self.training):
             memories = tokens_of.memories(tokens_of.context(older, newer))
         return [(k.float(), v.float()) for k, v in memories]
 
