@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from stages import offers_stages, watched
 from torch.utils.flop_counter import FlopCounterMode
 
 from eozip import sensors
@@ -47,7 +48,6 @@ from eozip_lab.evaluate.provenance import as_json, provenance, write_text
 from eozip_lab.evaluate.rate import bpppb
 from eozip_lab.simulate import render, season
 from eozip_lab.train.recipe import data_root
-from stages import offers_stages, watched
 
 SIZE, DATES = 256, 4
 NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's settings are that fine

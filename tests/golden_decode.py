@@ -32,23 +32,18 @@ def golden_codecs() -> tuple[str, ...]:
 
 
 def golden(name: str) -> Path:
-    """The file of a golden chunk: its bytes, or all golden chunks of one pyramid codec with their pixels."""
-    own = GOLDEN / f"{name}.bin"
-    return own if own.exists() else GOLDEN / f"{name.partition('-v1')[0]}-v1.npz"
+    """The file with all golden chunks of one codec, and their pixels."""
+    return GOLDEN / f"{name.partition('-v1')[0]}-v1.npz"
 
 
 def golden_blob(name: str) -> bytes:
     """Bytes of a golden chunk."""
-    path = golden(name)
-    return path.read_bytes() if path.suffix == ".bin" else np.load(path)[f"{name} blob"].tobytes()
+    return np.load(golden(name))[f"{name} blob"].tobytes()
 
 
 def stored_pixels(name: str) -> dict[str, np.ndarray]:
     """Pixels of a golden chunk, `dn` before and `decoded` after coding."""
-    path = golden(name)
-    if path.suffix == ".bin":
-        return dict(np.load(path.with_suffix(".npz")))
-    held = np.load(path)
+    held = np.load(golden(name))
     return {part: held[f"{name} {part}"] for part in ("dn", "decoded")}
 
 

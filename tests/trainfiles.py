@@ -8,16 +8,8 @@ import numpy as np
 
 NETWORK = """
 [network]
-groups = [4, 12, 32]
-fine = 8
-coarse = 8
-pixel = 8
-blocks = 1
-hyper = 8
-hyper_latent = 4
-context = 8
-levels = 3
-lmbda_max = 60.0
+n = 16
+m = 32
 """
 
 
@@ -46,7 +38,7 @@ def write_data(folder: Path) -> None:
 
 def write_recipe(folder: Path, top: str = "", validation: str = "", network: str = NETWORK) -> Path:
     """A recipe of seconds on the data of `write_data`; `top` and `validation` add or replace keys."""
-    keys = {"kind": '"tec-elic-small"', "lr": "2e-3", "start_crops": "60", "log_steps": "5", "steps": "12"}
+    keys = {"kind": '"tec-fp"', "lr": "2e-3", "log_steps": "5", "steps": "12"}
     keys |= dict(line.split(" = ", 1) for line in top.splitlines() if line)
     path = folder / "tiny.toml"
     path.write_text(

@@ -301,17 +301,3 @@ def test_chunks_beyond_the_limit_of_the_process_are_refused_at_once(codec, monke
         monkeypatch.setenv("EOZIP_MAX_SAMPLES", text)
         with pytest.raises(InputError, match="EOZIP_MAX_SAMPLES: expected a number"):
             eozip.decode(small)
-
-
-@pytest.mark.parametrize("codec", ["tec-fp-small-s2l2a-v1", "tec-tt-small-s2l2a-v1"])
-def test_a_shape_that_needs_more_bytes_is_refused_before_it_is_walked(codec, monkeypatch):
-    from eozip.codecs.small.image_codec import SmallCodec
-
-    def walked(*args: object) -> None:
-        raise AssertionError("the traversal began")
-
-    blob = of_size(codec, 13000)
-    monkeypatch.setenv("EOZIP_MAX_SAMPLES", str(2**31))
-    monkeypatch.setattr(SmallCodec, "traverse", walked)
-    with pytest.raises(FormatError, match="fewer bytes than its symbols need"):
-        eozip.decode(blob)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +15,14 @@ import eozip
 from eozip import bitstream
 from eozip.cli import cli
 from eozip.codecs import registry, skip_mask
-from eozip.codecs.small.series_codec import SeriesCodec
+from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import open_scene
 from eozip.raster.masks import open_mask, parse_mask
 from eozip.sensors import get
 from eozip.store import append_store, describe, encode_store, make_request, read_dropped, verify_store
+from fields import series_scene
 from rasterfiles import write_tif
-from smallmodels import series_scene, tiny_series_codec
 from storefiles import change_record, opened
 from toy_codec import registered
 
@@ -32,13 +31,9 @@ SHAPE = (3, 42, 33)
 DATES = ("20210701", "20210715", "20210802")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def codec(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesCodec]:
-    """An untrained tec-tt-small, small enough for tests."""
-    tiny = replace(tiny_series_codec(tmp_path_factory.mktemp("tiny")), id="tec-tt-small-s2l2a-v0")
-    registry.REGISTRY.add(tiny.id, lambda: tiny)
-    yield tiny
-    registry.REGISTRY.remove(tiny.id)
+@pytest.fixture(scope="module")
+def codec() -> PyramidCodec:
+    return registry.get("tec-tt-small-any-v1")
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +218,7 @@ def mask_file(tmp_path, clouds) -> Path:
     return tmp_path / "mask.tif"
 
 
-def write_store(paths: list[Path], out: Path, mask: Path, codec: SeriesCodec, chunk: int = 24):
+def write_store(paths: list[Path], out: Path, mask: Path, codec: PyramidCodec, chunk: int = 24):
     scene = open_scene(paths)
     wanted = make_request(scene, codec.id, quality=60)
     with open_mask(parse_mask(str(mask)), (len(paths), *SHAPE[1:])) as drop:

@@ -112,7 +112,7 @@ def test_a_choice_of_bands_and_dates(tmp_path):
 def test_undescribed_bands(tmp_path):
     write_tif(tmp_path / "a.tif", scene_pixels(), names=())
     refused = run(
-        "encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--codec", "tec-tt-small-s2l2a-v1", code=1
+        "encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--codec", Coarse.id, code=1
     )
     assert "s2-l2a" in refused.stderr
     options = ("--codec", "lossless")

@@ -1,4 +1,4 @@
-"""Tables, stages and files of results, recomputed by hand."""
+"""Tables and files of results, recomputed by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eozip.entropy import range_coder
 from eozip.errors import InputError, OutputError
 from eozip.raster import create_geotiffs, open_scene
 from eozip_lab.evaluate import provenance, tables
@@ -17,8 +16,6 @@ from eozip_lab.evaluate.inputs import load_places, place_files
 from eozip_lab.evaluate.metrics import Quality, measure, outermost
 from eozip_lab.evaluate.sweep import Point
 from eozip_lab.simulate import simulate
-from smallmodels import scene, tiny_codec
-from stages import offers_stages, watched
 
 BANDS = ("B02", "B03", "B04", "B08")
 BLANK = Quality(40.0, (40.0,) * 4, 1.0, 0.9, None, 1.0, 9, 0.01, 0.02, 0.0, 0.0)
@@ -57,47 +54,6 @@ def test_outermost_pixels_of_chunks():
     assert found[:, 4].all()
     with pytest.raises(InputError, match="whole chunks"):
         outermost((8, 10), 4, 1)
-
-
-# --- stages ---
-
-
-def test_stages_add_up_and_are_taken_off_again(tmp_path):
-    codec = tiny_codec("tec-elic-tiny", tmp_path / "tec-elic-tiny-s2l2a-v1")
-    x = scene(1, 64, 64)
-    plain = codec.encode(x, 60.0)
-    before = range_coder.EncodePort.code
-    with watched(codec) as watch:
-        watch.restart()
-        watched_bytes = codec.encode(x, 60.0)
-        encode = watch.stop()
-        watch.restart()
-        codec.decode(watched_bytes, x.shape, 60.0)
-        decode = watch.stop()
-    assert watched_bytes == plain
-    assert {"rest", "g_a", "entropy model", "coder"} <= set(encode)
-    assert "I/O" not in encode
-    assert set(decode) == {"rest", "entropy model", "coder", "g_s"}
-    assert all(seconds > 0 for seconds in [*encode.values(), *decode.values()])
-    assert range_coder.EncodePort.code is before
-    assert "analyse" not in vars(codec.model)
-
-
-def test_time_in_an_inner_stage_is_not_counted_twice(monkeypatch):
-    import stages
-
-    clock = iter(range(100))
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: float(next(clock)))
-    watch = stages.Stopwatch()
-    inner = watch.timed("inner", lambda: None)
-    outer = watch.timed("outer", lambda: (inner(), inner()))
-    watch.restart()
-    outer()
-    assert watch.stop() == {"rest": 2.0, "outer": 3.0, "inner": 2.0}
-
-
-def test_other_codecs_offer_no_stages():
-    assert not offers_stages(object())
 
 
 # --- files ---

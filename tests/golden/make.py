@@ -8,9 +8,8 @@ After other weights of the pyramid codecs: python tests/golden/make.py {tec-{eli
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,11 +20,9 @@ import numpy as np  # noqa: E402
 import eozip  # noqa: E402
 import pyramidscenes  # noqa: E402
 from eozip import bitstream  # noqa: E402
-from eozip.codecs.registry import REGISTRY  # noqa: E402
 from test_bitstream import HEADER  # noqa: E402
 from test_lossless import golden_pixels  # noqa: E402
 from test_residual import KNOWN, Known, beside  # noqa: E402
-from test_shipped import GRIDDED, golden_scene  # noqa: E402
 from toy_codec import TOY, registered  # noqa: E402
 
 
@@ -44,14 +41,6 @@ def write_bounded(name: str, codec: str, bound: int) -> None:
         write(f"{name}.bin", eozip.encode(dn, codec, max_error=bound, nodata=0))
         dn_hat = eozip.decode((HERE / f"{name}.bin").read_bytes())
         np.savez_compressed(HERE / f"{name}.npz", dn=dn, dn_hat=dn_hat)
-
-
-def write_learned(name: str, dn: np.ndarray, blob: Callable[[], bytes]) -> None:
-    """A chunk of a learned codec; its pixels before and after beside it."""
-    if not (HERE / f"{name}.bin").exists():
-        write(f"{name}.bin", blob())
-        decoded = eozip.decode((HERE / f"{name}.bin").read_bytes())
-        np.savez_compressed(HERE / f"{name}.npz", dn=dn, decoded=decoded)
 
 
 def write_pyramid(codec: str, chunks: Mapping[str, pyramidscenes.Golden]) -> None:
@@ -84,9 +73,6 @@ def main(again: Sequence[str]) -> None:
         write(f"lossless-{dtype}-1x1-v1.bin", eozip.encode(pixels[0, :, 30:31, 30:31], "lossless"))
     scene = pyramidscenes.goldens()[f"{pyramidscenes.CODEC}-grids"].dn
     write("lossless-grids-v1.bin", eozip.encode(scene, "lossless"))
-    for name in GRIDDED:
-        sensor, dn = REGISTRY.get(name).sensor, golden_scene(name)
-        write_learned(name, dn, partial(eozip.encode, dn, codec=name, quality=62, sensor=sensor))
     learned = pyramidscenes.goldens() | pyramidscenes.flexible_goldens()
     for codec in dict.fromkeys(made.codec for made in learned.values()):
         write_pyramid(codec, {name: made for name, made in learned.items() if made.codec == codec})

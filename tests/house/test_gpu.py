@@ -14,15 +14,11 @@ import torch
 import eozip
 import vectors
 from eozip import hub
-from eozip.codecs.small.linear_entropy import Step
 from eozip.codecs.terracodec import temporal
 from eozip.codecs.terracodec.exact_tokens import exact_tokens
-from eozip.entropy.fixed_point import ExactArithmetic, FunctionTables, carrier_for
-from eozip.entropy.range_coder import DecodePort
 from eozip_lab.evaluate.provenance import as_json, provenance, write_text
-from golden_decode import GOLDEN
+from golden_decode import golden_blob, stored_pixels
 from pyramidscenes import goldens
-from test_golden_everywhere import LEARNED, golden_chunk, image_codec, latent_size
 from test_tec_tt import fitting_weights
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -61,48 +57,10 @@ def _driver() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
 
 
-class Coding:
-    """As `PortCode`, for networks on a device: rows and symbols pass through the CPU."""
-
-    def __init__(self, name: str, codec, arithmetic: ExactArithmetic):
-        self.port, self.codec, self.arithmetic = DecodePort(golden_chunk(name).sections[0]), codec, arithmetic
-        self.seen: list[np.ndarray] = []
-
-    def __call__(self, step: Step) -> torch.Tensor:
-        rows = self.arithmetic.rows(step.log_scale).cpu().numpy().ravel()
-        got = self.port.code(None, rows, self.codec.tables)
-        self.seen += [rows, got]
-        return self.arithmetic.place(torch.from_numpy(got.reshape(step.mean.shape)).to(step.mean) + step.mean)
-
-
-def walked(name: str, device: torch.device, carrier: torch.dtype) -> np.ndarray:
-    """Rows and symbols of a golden chunk, decoded by networks on a device, then y_hat."""
-    codec = image_codec(name)
-    tables = FunctionTables(**{n: v.to(device) for n, v in vars(codec.functions).items()})
-    arithmetic = ExactArithmetic(tables, carrier)
-    entropy = copy.deepcopy(codec.model.entropy).to(device, carrier)
-    code = Coding(name, codec, arithmetic)
-    header = golden_chunk(name).header
-    t = codec.level(header.quality, header.shape[0]).double().to(device)
-    with torch.inference_mode():
-        y_hat = entropy.traverse(code, t, latent_size(header), arithmetic)
-    code.port.finish()
-    return np.concatenate([*code.seen, y_hat.double().cpu().numpy().ravel()])
-
-
-@pytest.mark.parametrize("name", LEARNED)
-def test_golden_chunks(name, compared):
-    here, there = torch.device("cpu"), torch.device("cuda")
-    right, got = walked(name, here, torch.float32), walked(name, there, carrier_for(there))
-    compared.append(Compared(name, len(right), int((right != got).sum())))
-    assert np.array_equal(right, got)
-
-
 @pytest.mark.parametrize("name", list(goldens()))
 def test_golden_pixels(name, compared):
     """Pyramid codecs decode on the CPU whatever device is there; their pixels are those of the committed streams."""
-    here = np.load(GOLDEN / f"{name}.npz")["decoded"]
-    got = eozip.decode((GOLDEN / f"{name}.bin").read_bytes())
+    here, got = stored_pixels(name)["decoded"], eozip.decode(golden_blob(name))
     compared.append(Compared(f"{name}, pixels", here.size, int((here != got).sum())))
     assert np.array_equal(here, got)
 

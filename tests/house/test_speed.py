@@ -63,20 +63,17 @@ def test_stacks_are_mirrored_to_larger_chunks(speed):
 @pytest.mark.filterwarnings("ignore")
 def test_it_measures_series_and_flexible_codecs_too(speed, tmp_path, monkeypatch):
     arguments = ["--sizes", "32", "--threads", "1", "--repeats", "1", "--data", str(tmp_path)]
-    arguments += ["--codecs", "tec-tt-small-s2l2a-v1", "--out", str(tmp_path)]
+    arguments += ["--codecs", "tec-tt-small", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["speed.py", *arguments])
     speed["main"]()
     found = json.loads((tmp_path / "speed.json").read_text())
     (turn,) = found["turns"]
     assert set(turn["others"]) == {"OpenJPEG, one thread", "x265"}
-    ours = turn["ours"]["tec-tt-small-s2l2a-v1"]
-    assert turn["ratios"]["tec-tt-small-s2l2a-v1"]["x265"] == pytest.approx(
+    ours = turn["ours"]["tec-tt-small"]
+    assert turn["ratios"]["tec-tt-small"]["x265"] == pytest.approx(
         ours["total"] / turn["others"]["x265"]["total"], rel=1e-4
     )
     for cost in found["costs"]:
-        assert {"g_a", "entropy model", "coder", "rest"} <= set(cost["stages"]["encode"])
-        assert set(cost["stages"]["to store"]) == {"g_a", "g_s", "entropy model", "coder", "I/O", "rest"}
-        assert set(cost["stages"]["from store"]) == {"g_s", "entropy model", "coder", "I/O", "rest"}
         assert 1 < cost["kmac_per_pixel"]["encode"] < 1000
 
 

@@ -172,7 +172,7 @@ def test_unknown_predictor_is_named():
     with pytest.raises(InputError, match="nearest-clear"):
         get_predictor("nonsense")
     with pytest.raises(InputError, match="cannot forecast"):
-        get_predictor("tec-fp-small-s2l2a-v1")
+        get_predictor("tec-fp-small")
 
 
 def test_days_must_rise():

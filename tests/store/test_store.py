@@ -127,7 +127,7 @@ def test_bands_of_no_sensor_keep_their_order_and_names(tmp_path, names):
 def test_bands_of_no_sensor_are_refused_by_codecs_of_one(tmp_path):
     write_tif(tmp_path / "a.tif", scene_pixels(shape=(3, 40, 41)), ("red", "nir", "thermal"))
     with pytest.raises(InputError, match="supported are"):
-        make_store(tmp_path / "a.tif", tmp_path / "s.zarr", "tec-fp-small-s2l2a-v1")
+        make_store(tmp_path / "a.tif", tmp_path / "s.zarr", Coarse.id)
 
 
 def test_a_scene_without_any_pixel(tmp_path):

@@ -220,7 +220,7 @@ def test_zip_entries_are_stored_once_and_streams_as_they_are(tmp_path):
 def test_wrong_bands_list_what_is_supported(tmp_path):
     write_tif(tmp_path / "a.tif", scene_pixels()[:4], NAMES[:4])
     with pytest.raises(InputError, match="s2-l2a"):
-        make_store(tmp_path / "a.tif", tmp_path / "s.zarr", "tec-fp-small-s2l2a-v1")
+        make_store(tmp_path / "a.tif", tmp_path / "s.zarr", Coarse.id)
 
 
 def test_floats_are_refused(tmp_path):

@@ -264,7 +264,7 @@ def test_a_budget_in_a_file_is_refused(tmp_path):
 # --- copies ---
 
 
-def a_real_codec(folder: Path, side: int = 48, codec: str = "tec-fp-small-s2l2a-v1", **options) -> Path:
+def a_real_codec(folder: Path, side: int = 48, codec: str = "tec-fp-small", **options) -> Path:
     """A store of a network's codec, three dates."""
     store = folder / "r.zarr"
     paths = [folder / f"tile_{day}.tif" for day in DAYS[:3]]

@@ -130,8 +130,6 @@ kind = "{name}"
 name = "{name}-base-s2l2a-v0"
 steps = 2
 lr = 1e-4
-start_crops = 1
-calibration_crops = 0
 [network]
 n = {SMALL["n"]}
 m = {SMALL["m"]}

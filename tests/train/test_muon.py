@@ -13,13 +13,21 @@ from eozip.errors import InputError
 from eozip_lab.train import sitting
 from eozip_lab.train import state as states
 from eozip_lab.train.kinds import kind_of
+from eozip_lab.train.kinds_published import _published_loss
 from eozip_lab.train.muon import Together, _Muon, muon_and_adamw
 from eozip_lab.train.muon import _orthogonalised as orthogonalised
-from eozip_lab.train.objective import Rates, loss_of, matrix_names, parameter_groups, schedule
+from eozip_lab.train.objective import Rates, matrix_names, parameter_groups, schedule
 from eozip_lab.train.recipe import load
 from trainfiles import write_recipe
 
 MUON = 'optimiser = "muon"'
+TRANSFORMER = {"d": 16, "depths": (1, 1, 1)}
+SMALL = {
+    "tec-fp": {"n": 16, "m": 32},
+    "tec-elic": {"n": 16, "m": 144},
+    "tec-tt": {"widths": (16, 16, 16, 32), **TRANSFORMER},
+    "flextec": {"widths": (16, 16, 16, 64), **TRANSFORMER},
+}
 RATES = Rates(lr=0.02, slow=0.1, logarithms=0.005, matrices=1.5)
 
 
@@ -118,20 +126,18 @@ def test_matrices_are_weights_of_layers_and_nothing_else():
     )  # level and biases; linear.weight; log_scale
 
 
-@pytest.mark.parametrize("kind", ["tec-elic-small", "tec-fp-small", "tec-tt-small"])
+@pytest.mark.parametrize("kind", ["tec-fp", "tec-elic", "tec-tt", "flextec"])
 def test_matrices_of_a_network(kind):
-    model = kind_of(kind).build(kind_of(kind).configured({}))
+    model = kind_of(kind).build(kind_of(kind).configured(SMALL[kind]))
     shapes = {n: p.dim() for n, p in model.named_parameters()}
     matrices = matrix_names(model, kind_of(kind).logarithms(model))
-    assert matrices
     assert all(shapes[n] >= 2 for n in matrices)
-    assert {"g_a.enter.weight", "g_s.coarse.0.mix.weight"} <= matrices
-    tables = {n for n in shapes if n.endswith((".level", ".rank", "log_gain", "average.weight", "first"))}
-    closed = {n for n in shapes if ".linear." in n}
-    assert not matrices & (tables | closed | set(kind_of(kind).logarithms(model)))
-    assert len(tables) > 3
-    if kind == "tec-tt-small":
-        assert "entropy.time.3.middle.weight" in matrices
+    layers = {n for n in shapes if ("g_a" in n or "analysis" in n) and n.endswith("weight") and shapes[n] == 4}
+    assert layers
+    assert layers <= matrices
+    others = {n for n in shapes if "matri" in n or "quantiles" in n or "_pos" in n or n.endswith("mask_token")}
+    assert others
+    assert not matrices & others
 
 
 def test_without_muon_no_group_is_a_matrix():
@@ -199,7 +205,7 @@ def trained(state: states.State, steps: range) -> None:
     for n in steps:
         torch.manual_seed(n)  # of the quantisation noise
         dn = 2000 + 500 * torch.randn(2, 12, 32, 32)
-        loss, _, _ = loss_of(state.model, dn, torch.tensor([0.5, 1.5]))
+        loss, _, _ = published_loss(state.model, dn, torch.zeros(2))
         for group in state.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule((n + 1) / 10, 0.02)
         assert sitting._descend(state, loss, clip=1.0)
@@ -218,7 +224,7 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
         assert torch.equal(whole.average[name], second.average[name]), name
-    assert not torch.equal(whole.model.g_a.enter.weight, first.model.g_a.enter.weight)
+    assert not torch.equal(whole.model.network.g_a[0].weight, first.model.network.g_a[0].weight)
 
 
 def test_a_checkpoint_keeps_its_optimiser(tmp_path):
@@ -247,7 +253,7 @@ def test_a_checkpoint_from_before_muon_is_adamws(tmp_path):
     states.restore(again, content, recipe, other_recipe=False)
     trained(state, range(1, 2))
     trained(again, range(1, 2))
-    assert torch.equal(state.model.g_a.enter.weight, again.model.g_a.enter.weight)
+    assert torch.equal(state.model.network.g_a[0].weight, again.model.network.g_a[0].weight)
 
 
 def test_a_recipe_changed_on_purpose_brings_its_rates(tmp_path):
@@ -269,13 +275,13 @@ def made(recipe) -> states.State:
 
 
 def test_nothing_for_muon_to_move_is_said(tmp_path):
-    recipe = load(write_recipe(tmp_path, f'kind = "tec-fp-small"\ntrain_only = ["entropy."]\n{MUON}'))
+    recipe = load(write_recipe(tmp_path, f'train_only = ["network.entropy_bottleneck."]\n{MUON}'))
     with pytest.raises(InputError, match="muon moves weights of layers, but none is trained here"):
         made(recipe)
 
 
 def test_only_matrices_need_no_adamw(tmp_path):
-    recipe = load(write_recipe(tmp_path, f'train_only = ["g_a.enter.weight"]\n{MUON}\nmuon_lr = 2.0'))
+    recipe = load(write_recipe(tmp_path, f'train_only = ["network.g_a.0.weight"]\n{MUON}\nmuon_lr = 2.0'))
     optimiser = made(recipe).optimiser
     assert len(optimiser.parts) == 1
     assert [g["peak"] for g in optimiser.param_groups] == pytest.approx([4e-3])

@@ -76,7 +76,7 @@ def test_profile_by_the_command_line(folder):
 
 
 def test_the_card_of_an_export_is_complete_and_can_be_renewed(folder):
-    recipe = write_recipe(folder, "steps = 2\ncalibration_crops = 6")
+    recipe = write_recipe(folder, "steps = 2")
     outcome = run(recipe, out=folder / "out", **QUIET)
     first = (outcome.weights / "card.md").read_text()
     picture = outcome.weights / "worst.png"

@@ -83,7 +83,7 @@ def series_recipe(folder: Path, top: str = "") -> Path:
     """The tiny recipe with series in place of images."""
     path = write_recipe(
         folder,
-        f'kind = "tec-tt"\nstart_crops = 1\ncalibration_crops = 0\n{top}',
+        f'kind = "tec-tt"\n{top}',
         validation="real_bytes = false",
         network=NETWORK,
     )
@@ -217,7 +217,7 @@ def test_slim_checkpoints_of_two_optimisers_go_on(folder):
 
 def fresh_state(recipe):
     kind = kind_of(recipe.kind)
-    model = loop.new_model(recipe, kind, None)
+    model = loop.new_model(recipe, kind)
     return states.fresh(model, recipe, kind.logarithms(model))
 
 

@@ -1,4 +1,4 @@
-"""Series of dates that tec-tt-small is trained on: real ones, made-up seasons, augmentation."""
+"""Series of dates that tec-tt and flextec are trained on: real ones, made-up seasons, augmentation."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from eozip_lab.train.series import (
     seasons,
     twelve_bands,
 )
-from smallmodels import scene
 from test_train_data import NAMES, crops, write_shard
-from trainfiles import write_data
+from trainfiles import scene, write_data
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import zarr
 import eozip
 from eozip import sensors
 from eozip.errors import InputError, OutputError
-from eozip_lab.train import augment, data_sources, loop, npz_mmap, pack, packed, packing, run, validate
+from eozip_lab.train import augment, data_sources, npz_mmap, pack, packed, packing, run, validate
 from eozip_lab.train.data import Draw, Stacks
 from eozip_lab.train.data_sources import open_source, open_sources
 from eozip_lab.train.loader import feeding, turns
-from eozip_lab.train.recipe import DataSource, _checked, data_root, load
+from eozip_lab.train.recipe import DataSource, _checked, load
 from trainfiles import scene, write_data, write_recipe
 
 PACKAGE = Path(eozip.__file__).parent
@@ -417,21 +417,3 @@ def test_random_crops_of_scenes_are_packed_too(folder):
     assert isinstance(first, Stacks)
     assert {a.shape[2] for a in first.arrays} == {32}
     assert {a.shape[2] for a in second.arrays} == {64}
-
-
-# --- the shipped recipe ---
-
-
-def test_shipped_recipe_reads_its_data():
-    recipe = load("tec-elic-small")
-    if not (data_root() / "data" / "train").is_dir():
-        pytest.skip(
-            f"training data is not under {data_root()}: it does not come with a clone of eozip; where you have it, "
-            "EOZIP_DATA names its folder"
-        )
-    assert [len(p.paths) for p in recipe.validation.places] == [4, 4]
-    stacks_of_places = validate.load_places(recipe, NAMES)
-    assert [s.dn.shape for s in stacks_of_places] == [(4, 12, 256, 256)] * 2
-    index = packed._read_index(data_root() / "data" / "train")
-    assert len(index) > 100
-    assert loop.configured(recipe, Path("r"), None, 5, None, None).steps == 5

@@ -52,12 +52,10 @@ class Registry:
 
     Args:
         entries: full id > a callable that returns a `Codec`.
-        superseded: full ids that short names do not mean any more.
     """
 
-    def __init__(self, entries: Mapping[str, Loader], superseded: frozenset[str] = frozenset()) -> None:
+    def __init__(self, entries: Mapping[str, Loader]) -> None:
         self._entries = dict(entries)
-        self._superseded = superseded
         self._loaded: dict[str, Codec] = {}
         self._own: dict[str, Codec] = {}
         self._lock = threading.RLock()
@@ -107,8 +105,7 @@ class Registry:
         name = str(codec)
         if name in self._entries or name == LOSSLESS:
             return name
-        current = self._entries.keys() - self._superseded
-        fitting = [full for full in current if _version(full, name, sensor) >= 0]
+        fitting = [full for full in self._entries if _version(full, name, sensor) >= 0]
         if fitting:
             return max(fitting, key=lambda full: (not _is_of_any(full), _version(full, name, sensor)))
         with self._lock:
@@ -255,12 +252,6 @@ def shipped_codecs() -> dict[str, Loader]:
     return found
 
 
-def _superseded() -> frozenset[str]:
-    """Shipped codecs in whose place others have come, as their config.json says; streams of theirs are read as ever."""
-    configs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(WEIGHTS.glob("*/config.json"))]
-    return frozenset(name for config in configs if config.get("superseded") for name in config["codecs"])
-
-
 def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
     """Load a codec from shipped weights, a weights folder, a checkpoint, or a published repository.
 
@@ -298,7 +289,7 @@ def needs_torch(full_id: str) -> bool:
     return full_id not in WITHOUT_NETWORK and full_id not in _by_numpy()
 
 
-REGISTRY = Registry(shipped_codecs(), _superseded())
+REGISTRY = Registry(shipped_codecs())
 names = REGISTRY.names
 keep = REGISTRY.keep
 resolve = REGISTRY.resolve

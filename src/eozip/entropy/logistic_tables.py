@@ -1,28 +1,10 @@
-"""Integer tables of the logistic prior.
-
-One set of rows serves every symbol of a `small` codec: row r has the log scale `LOG_SCALE_MIN + r * STEP`, mean 0.
-"""
+"""The logistic law over integer bins."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from eozip.entropy.range_coder import Tables
-from eozip.entropy.tables import pack_tables
-
-ROWS = 128
-LOG_SCALE_MIN = math.log(0.045)  # below it every symbol but 0 is under the 2**-16 grain of the tables
-LOG_SCALE_MAX = math.log(6000.0)
-STEP = (LOG_SCALE_MAX - LOG_SCALE_MIN) / (ROWS - 1)
 REACH = 2000  # symbols farther out are escapes
-
-
-def logistic_tables() -> Tables:
-    """Tables of all rows, symmetric about 0."""
-    masses = [logistic_masses(float(np.exp(LOG_SCALE_MIN + r * STEP))) for r in range(ROWS)]
-    return pack_tables(masses, [-(len(m) // 2) for m in masses])
 
 
 def logistic_masses(scale: float) -> np.ndarray:

@@ -204,19 +204,6 @@ class DecodePort:
         """
         return _decode_each([self], [len(rows)], rows, tables)
 
-    def expect(self, bits: float) -> None:
-        """Refuses bytes too few for what a shape needs, before anything of that size is allocated.
-
-        Args:
-            bits: that all symbols to come cost at the least.
-
-        Raises:
-            FormatError: see above.
-        """
-        left = self._bits_left
-        self._spend(bits)
-        self._bits_left = left
-
     def begin(self, bits: float) -> None:
         """Makes sure that there are bytes for symbols that cost so many bits at the least."""
         self._spend(bits)

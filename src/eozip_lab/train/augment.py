@@ -28,7 +28,6 @@ class Augment:
     dark_share: float = 0.05
 
 
-AS_THEY_ARE = Augment(brightness=0, band=0, bright_share=0, cloud_share=0, dark_share=0)  # but for symmetries
 
 
 def augmented(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndarray:

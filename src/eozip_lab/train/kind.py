@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from eozip import sensors
 from eozip.errors import InputError
-from eozip_lab.train.objective import loss_of
 from eozip_lab.train.toml_schema import from_table
 
-_Begin = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], None]
+_Begin = Callable[[nn.Module, Mapping[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -23,17 +21,15 @@ class Kind:
     """One trainable network.
 
     Attributes:
-        config: a frozen dataclass of sizes with `bands`, `levels` and `lmbda(t)`.
+        config: a frozen dataclass of sizes with `bands` and `levels`.
         build: config -> module with `forward(x, t, hard)` -> (x_hat, bits), `standardise`, `restore` and
             `config`.
-        begin: sets a fresh module to its start, from crops float32 [N, C, H, W] and tensors of an
-            earlier run.
+        begin: sets a fresh module to its start, from tensors of an earlier run where they fit.
         logarithms: names of the parameters that are logarithms of scales.
         save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
         load: folder -> a `Codec`, for real bytes.
-        calibrate: (folder, batches of crops float32 [N, C, H, W]) fits exported tables to what is coded.
-        loss: (model, batch of DN, levels [B]) -> loss, bpppb [B], MSE [B].
         given: folder of exported weights -> its tensors as training holds them, to start from.
+        loss: (model, batch of DN, levels [B]) -> loss, bpppb [B], MSE [B].
         fixed: sizes that make it this kind.
         sensor: id of the sensor.
     """
@@ -44,9 +40,8 @@ class Kind:
     logarithms: Callable[[nn.Module], Collection[str]]
     save: Callable[[Path, nn.Module, str, str, str], None]
     load: Callable[[Path], Any]
-    calibrate: Callable[[Path, Sequence[np.ndarray]], None]
     given: Callable[[Path], Mapping[str, Tensor]]
-    loss: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = loss_of
+    loss: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     sensor: str = "s2-l2a"
 
@@ -64,18 +59,8 @@ class Kind:
         knows_sensor = "sensor" in {f.name for f in fields(self.config)}
         own = {**self.fixed, **({"sensor": self.sensor} if knows_sensor else {})}
         config = from_table(self.config, {"bands": len(self.band_names), **overrides, **own}, "network")
-        emphasis = getattr(config, "emphasis", ())
-        if emphasis and (len(emphasis) != len(self.band_names) or min(emphasis) <= 0):
-            raise InputError(
-                f"network: emphasis: expected {len(self.band_names)} numbers above 0, one per band, got {emphasis}"
-            )
         if config.bands != len(self.band_names):
             raise InputError(
                 f"network: bands: expected {len(self.band_names)} of {self.sensor}, got {config.bands}"
-            )
-        classes = getattr(config, "fit_classes", ())
-        if classes and (len(classes) != 2 or not set(classes) <= set(range(config.bands))):
-            raise InputError(
-                f"network: fit_classes: expected two of the bands 0..{config.bands - 1}, got {classes}"
             )
         return config

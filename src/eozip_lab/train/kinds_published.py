@@ -10,13 +10,12 @@ Published checkpoints: lambda 0.5, 2, 10, 40, 200 (arXiv 2510.12670); their trai
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -43,10 +42,6 @@ class _PublishedConfig:
     one_lmbda: float = 40.0
     levels: int = 2  # the loop asks for two or more; they are alike
     sensor: str = SENSOR
-
-    def lmbda(self, t: Tensor) -> Tensor:
-        """The same Lagrangian at every level."""
-        return torch.full_like(t, self.one_lmbda)
 
 
 class Standardised(nn.Module):
@@ -198,7 +193,7 @@ def _published_loss(model: _PublishedTraining, dn: Tensor, t: Tensor) -> tuple[T
     return (rate + model.config.one_lmbda * mse).mean() + model.median_loss(), rate, mse
 
 
-def begin(model: nn.Module, crops: Tensor, given: Mapping[str, Tensor]) -> None:
+def begin(model: nn.Module, given: Mapping[str, Tensor]) -> None:
     """Random weights, as published; tensors of an earlier run where name and shape fit."""
     own = model.state_dict()
     fitting = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
@@ -221,15 +216,11 @@ def _given_tensors(folder: Path) -> Mapping[str, Tensor]:
     return {f"network.{name}": t for name, t in load_file(folder / FILE).items()}
 
 
-def calibrate(folder: Path, crops: Sequence[np.ndarray]) -> None:
-    """Nothing to fit: the tables follow from the weights."""
-
-
 def no_logarithms(model: nn.Module) -> Collection[str]:
     return ()
 
 
-FILES = (save, load, calibrate, _given_tensors)
+FILES = (save, load, _given_tensors)
 
 
 def _image(network: type[FactorizedModel | ElicModel]) -> Kind:

@@ -88,10 +88,6 @@ class TemporalConfig:
         if faults:
             raise InputError("network: " + "; ".join(faults))
 
-    def lmbda(self, t: Tensor) -> Tensor:
-        """The same Lagrangian at every level."""
-        return torch.full_like(t, self.one_lmbda)
-
 
 class TemporalTraining(Standardised):
     """TEC-TT or FlexTEC with its differentiable pass; `network` holds the names of the checkpoints."""

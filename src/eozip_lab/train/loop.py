@@ -12,20 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eozip import hub
 from eozip.errors import InputError
 from eozip.threads import choose, settling
 from eozip_lab.train import export, pyramid, run_log, validate
 from eozip_lab.train import state as states
-from eozip_lab.train.augment import AS_THEY_ARE
 from eozip_lab.train.data import Draw
 from eozip_lab.train.data_sources import check_apart, open_sources
 from eozip_lab.train.kinds import Kind, kind_for
-from eozip_lab.train.loader import batch, feeding
+from eozip_lab.train.loader import feeding
 from eozip_lab.train.objective import sampled_levels
 from eozip_lab.train.pyramid.recipe import KIND as PYRAMID
 from eozip_lab.train.recipe import Recipe, find, kind_named, load, located
@@ -34,7 +31,6 @@ from eozip_lab.train.setup import configured, picked_device, prepared_folder
 from eozip_lab.train.sitting import Outcome, Run, Task, begun, sit
 from eozip_lab.train.state import CHECKPOINT, State
 
-_CALIBRATION_BATCH = 6  # crops coded together, at one quality
 _LEVELS = 1  # stream of random numbers, beside the crops'
 _RUNS = Path("runs")
 
@@ -112,7 +108,7 @@ class _NetworkTask:
         device: where it is trained.
         stacks: what it is validated on.
         facts: about each source of crops.
-        crops: float32 [N, C, H, W] for closed forms; None where a checkpoint follows.
+        is_new: no checkpoint follows, so the recipe's `init` counts.
     """
 
     recipe: Recipe
@@ -120,7 +116,7 @@ class _NetworkTask:
     device: torch.device
     stacks: Sequence[validate.Stack]
     facts: Sequence[dict[str, Any]]
-    crops: Tensor | None
+    is_new: bool
 
     @classmethod
     def opened(cls, recipe: Recipe, device: torch.device, display: Display, is_new: bool) -> Self:
@@ -128,20 +124,20 @@ class _NetworkTask:
         kind = kind_for(recipe)
         display.say("reading data")
         stacks = validate.load_places(recipe, kind.band_names)
-        crops, facts = _first_look(recipe, kind, is_new)
+        facts = _first_look(recipe, kind)
         for k, entry in enumerate(facts):
             if entry.get("left_out"):
                 counts = Counter(name.partition(":")[0] for name in entry["left_out"])
                 text = ", ".join(f"{count} of {name}" for name, count in counts.items())
                 display.say(f"data[{k}]: left out arrays of other bands or smaller than the crop: {text}")
-        return cls(recipe, kind, device, stacks, facts, crops)
+        return cls(recipe, kind, device, stacks, facts, is_new)
 
     @property
     def validation_minutes(self) -> float:
         return self.recipe.validation.every_minutes
 
     def fresh(self) -> State:
-        model = new_model(self.recipe, self.kind, self.crops).to(self.device)
+        model = new_model(self.recipe, self.kind, self.is_new).to(self.device)
         return states.fresh(model, self.recipe, self.kind.logarithms(model))
 
     @contextmanager
@@ -161,15 +157,10 @@ class _NetworkTask:
         draw_curve(r.log.lines(), r.out / run_log.CURVE)
 
     def export(self, r: Run) -> tuple[Path, Sequence[validate.Point]]:
-        """Weights, tables fitted to crops, their real bytes, a card, and the curve."""
+        """Weights, their real bytes, a card, and the curve."""
         how = (export.command_line(), export.commit(), export.hardware(self.device))
         facts = export.Facts(r.state.step, r.state.seconds, self.facts, *how)
         weights = export.export(r.out, self.recipe, r.averaged().cpu(), facts)
-        if self.recipe.calibration_crops:
-            r.display.say("fitting probability tables")
-            self.kind.calibrate(weights, _calibration_batches(self.recipe, self.kind))
-        if self.recipe.share:
-            hub.share(weights, located(self.recipe.share))
         points = self._measured(r, weights) if self.recipe.validation.real_bytes else []
         export.describe(weights, self.recipe, replace(facts, points=points))
         draw_curve(r.log.lines(), r.out / run_log.CURVE)
@@ -183,42 +174,23 @@ class _NetworkTask:
         return points
 
 
-def _first_look(recipe: Recipe, kind: Kind, wanted: bool) -> tuple[Tensor | None, list[dict[str, Any]]]:
-    """Crops for the closed forms (if wanted), and facts about the data; train and validation kept apart."""
+def _first_look(recipe: Recipe, kind: Kind) -> list[dict[str, Any]]:
+    """Facts about the data; train and validation kept apart."""
     sources = open_sources(recipe, kind.band_names)
     try:
-        files = [file for source in sources for file in source.files()]
-        check_apart(files, validate.place_files(recipe))
-        facts = [source.facts for source in sources]
-        if not wanted:
-            return None, facts
-        rng = np.random.default_rng(recipe.seed)
-        draw = Draw(recipe.seed, 0)
-        # made-up clouds would rule a PCA: 250 steps later 48 dB still cost a third more (docs/training-log.md)
-        dn = batch(sources[0], draw, rng, recipe.start_crops, AS_THEY_ARE)
-        return torch.from_numpy(dn), facts
+        check_apart([file for source in sources for file in source.files()], validate.place_files(recipe))
+        return [source.facts for source in sources]
     finally:
         for source in sources:
             source.close()
 
 
-def _calibration_batches(recipe: Recipe, kind: Kind) -> list[np.ndarray]:
-    """Crops of the last source in small batches, augmented as in training, from draws that no step uses."""
-    sources = open_sources(recipe, kind.band_names)
-    try:
-        draws = [Draw(recipe.seed, -1 - n) for n in range(recipe.calibration_crops // _CALIBRATION_BATCH)]
-        return [batch(sources[-1], d, d.rng(), _CALIBRATION_BATCH, recipe.augment) for d in draws]
-    finally:
-        for source in sources:
-            source.close()
-
-
-def new_model(recipe: Recipe, kind: Kind, crops: Tensor | None) -> nn.Module:
-    """A model at its start; without crops (a checkpoint follows) as built."""
+def new_model(recipe: Recipe, kind: Kind, is_new: bool = True) -> nn.Module:
+    """A model at its start: random weights and what fits of the recipe's `init`; not new: a checkpoint follows, as built."""
     torch.manual_seed(recipe.seed)
     model = kind.build(kind.configured(recipe.network))
-    if crops is not None:
-        kind.begin(model, crops, _given_tensors(recipe, kind))
+    if is_new:
+        kind.begin(model, _given_tensors(recipe, kind))
     return model
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,13 +19,12 @@ from eozip_lab.train import state as states
 from eozip_lab.train.data import Draw
 from eozip_lab.train.data_sources import open_sources
 from eozip_lab.train.kinds import Kind, kind_for
-from eozip_lab.train.loader import batch, feeding
+from eozip_lab.train.loader import feeding
 from eozip_lab.train.objective import sampled_levels
 from eozip_lab.train.recipe import Recipe, find, load
 from eozip_lab.train.setup import configured, picked_device
 
 STEPS, _WARM_UP = 20, 2
-_START_CROPS = 64  # enough for the closed forms of a run that nobody keeps
 _SIDE, _PRODUCTS = 2048, 4  # of the matrix products that stand for the machine's peak
 DATA, ENTROPY, BACKWARD, OPTIMISER = "data", "entropy model and loss", "backward", "optimiser"
 
@@ -111,7 +109,7 @@ def profile(
     chosen = configured(load(recipe), find(recipe), None, steps, None, data)
     choose(threads)
     kind, where = kind_for(chosen), picked_device(device)
-    model = loop.new_model(chosen, kind, _start_crops(chosen, kind)).to(where).train()
+    model = loop.new_model(chosen, kind).to(where).train()
     state = states.fresh(model, chosen, kind.logarithms(model))
     with (
         feeding(chosen, lambda: open_sources(chosen, kind.band_names)) as feed,
@@ -133,17 +131,6 @@ def profile(
     parts = {part: value / steps for part, value in sorted(clock.parts.items(), key=lambda item: -item[1])}
     rates = (crops / seconds, work / crops / 1e9, peak / 1e9, work / seconds / peak)
     return Profile(chosen.kind, str(where), steps, crops, seconds / steps, parts, *rates)
-
-
-def _start_crops(recipe: Recipe, kind: Kind) -> Tensor:
-    sources = open_sources(recipe, kind.band_names)
-    try:
-        draw, count = Draw(recipe.seed, 0), min(_START_CROPS, recipe.start_crops)
-        rng = np.random.default_rng(recipe.seed)
-        return torch.from_numpy(batch(sources[0], draw, rng, count, recipe.augment))
-    finally:
-        for source in sources:
-            source.close()
 
 
 def _step(recipe: Recipe, kind: Kind, state: states.State, dn: Tensor, clock: _Clock) -> None:

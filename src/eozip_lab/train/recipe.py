@@ -164,18 +164,14 @@ class Recipe(Settings):
             `eozip/sensors`. Empty: Sentinel-2 Level-2A.
         network: overrides of the network's sizes; lambda range included.
         augment: random changes to crops.
-        share: folder of weights that ship beside the exported ones, which leave out what is the same there. Empty:
-            they hold everything.
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
         optimiser: "adamw", or "muon" for weights of layers with AdamW for the rest.
         muon_lr: multiple of `lr` for what Muon moves.
         slow: multiple of `lr` for the closed-form linear parts.
         logarithms_lr: peak learning rate of parameters that are logarithms of scales.
-        start_crops: crops (of the first source) that the closed forms are computed from.
-        calibration_crops: crops (of the last source) that the exported probability tables are fitted to; 0: none.
         workers: threads that read and augment crops.
 
-    `name` empty: the kind, sensor and v0. Of `init` only tensors that fit are taken; the rest starts at closed forms.
+    `name` empty: the kind, sensor and v0. Of `init` only tensors that fit are taken; the rest starts anew.
     """
 
     data: tuple[DataSource, ...]
@@ -183,14 +179,11 @@ class Recipe(Settings):
     sensor: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
-    share: str = ""
     train_only: tuple[str, ...] = ()
     optimiser: str = "adamw"
     muon_lr: float = 1.5
     slow: float = 0.03
     logarithms_lr: float = 5e-3
-    start_crops: int = 1500
-    calibration_crops: int = 360
     workers: int = 1
 
     def anchored(self, folder: Path) -> Self:
@@ -200,15 +193,14 @@ class Recipe(Settings):
             replace(p, paths=tuple(anchored_path(path, folder) for path in p.paths))
             for p in self.validation.places
         )
-        others = {"share": anchored_path(self.share, folder)} if self.share else {}
+        moved = super().anchored(folder)
         if self.sensor.endswith(".toml"):
-            others["sensor"] = anchored_path(self.sensor, folder)
-        moved = replace(super().anchored(folder), **others)
+            moved = replace(moved, sensor=anchored_path(self.sensor, folder))
         return replace(moved, data=data, validation=replace(self.validation, places=places))
 
     def faults(self) -> list[str]:
         """See `Settings.faults`."""
-        keys = ("start_crops", "logarithms_lr", "muon_lr", "workers")
+        keys = ("logarithms_lr", "muon_lr", "workers")
         faults = [*super().faults(), *not_positive({key: getattr(self, key) for key in keys})]
         if self.optimiser not in _OPTIMISERS:
             faults.append(f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {self.optimiser!r}")
