@@ -5,9 +5,8 @@
 One stack of 4 x 12 bands from memory to bytes and back as one chunk, models loaded; 512 is the 256 x 256 stack mirrored.
 Every contender is set to the PSNR first. OpenJPEG codes each band alone: on 1 thread, and with bands spread over a pool
 of threads, its best; x265 (preset slow) each band as a video of its dates, spread alike. Contenders take turns; medians
-count. Writes speed.json: ratios below 1 mean that eozip is faster. Beside them, at the first size and PSNR: seconds by
-stage, also from GeoTIFF to store and back; multiply-adds per pixel; and their share of what a float32 matrix product
-reaches on this machine.
+count. Writes speed.json: ratios below 1 mean that eozip is faster. Beside them, at the first size and PSNR:
+multiply-adds per pixel as torch counts them, and their share of what a float32 matrix product reaches on this machine.
 """
 
 from __future__ import annotations
@@ -17,28 +16,18 @@ import math
 import os
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
 import torch
-from stages import offers_stages, watched
 from torch.utils.flop_counter import FlopCounterMode
 
-from eozip import sensors
 from eozip.chunk import api
 from eozip.chunk.pixels import psnr
-from eozip.codecs import registry
-from eozip.raster import GeoTiffWriter, SceneReader, open_scene
-from eozip.store import EozipChunkCodec, decode_store, encode_store
-from eozip.store.container import ZipContainer
-from eozip.store.files import StoreFiles
 from eozip_lab.evaluate.baselines import Contender, Learned
 from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000
 from eozip_lab.evaluate.baselines.videos import hevc
@@ -54,13 +43,6 @@ NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's 
 SEARCH_STEPS = 10
 MATRIX = 2048
 TIMED_PRODUCTS = 5
-FILES = (
-    (SceneReader, "read", "I/O"),
-    (GeoTiffWriter, "write", "I/O"),
-    (ZipContainer, "put", "I/O"),
-    (StoreFiles, "get", "I/O"),
-    (StoreFiles, "read", "I/O"),
-)
 BUSY_ABOVE = 0.5  # load average of one minute before the first measurement
 
 
@@ -107,8 +89,6 @@ class Cost:
     """Where the time of one codec goes.
 
     Attributes:
-        stages: "encode", "decode" (memory to bytes and back), "to store", "from store" (GeoTIFFs to a store and back) >
-            stage > median seconds; encoding to a store decodes every chunk once, to say what its PSNR is.
         kmac_per_pixel: "encode", "decode" > 10^3 multiply-adds in convolutions and matrix products, for all bands of a
             pixel.
         share_of_peak: of the float32 matrix product on as many threads: operations of both directions / total seconds.
@@ -117,7 +97,6 @@ class Cost:
     codec: str
     size: int
     threads: int
-    stages: dict[str, dict[str, float]]
     kmac_per_pixel: dict[str, float]
     share_of_peak: float
 
@@ -138,7 +117,7 @@ def main() -> None:
         first = next(turn for turn in turns if turn.threads == threads)
         stack = mirrored(dn, first.size)
         for codec in options.codecs:
-            costs.append(cost(stack, codec, first.ours[codec], threads, peaks[threads], options.repeats))
+            costs.append(cost(stack, codec, first.ours[codec], threads, peaks[threads]))
             print(_cost_text(costs[-1]), flush=True)
     results = {"provenance": provenance(), "pixels": pixels, "repeats": options.repeats, "load_before": load}
     results |= {"machine_busy": load > BUSY_ABOVE, "peak_gflops": peaks, "turns": turns, "costs": costs}
@@ -196,34 +175,13 @@ def interleaved(
     }
 
 
-def cost(dn: np.ndarray, codec: str, timing: Timing, threads: int, peak: float, repeats: int) -> Cost:
-    """Stages and operations of one codec at the setting it was timed at; `peak` in GFLOP/s."""
+def cost(dn: np.ndarray, codec: str, timing: Timing, threads: int, peak: float) -> Cost:
+    """Operations of one codec at the setting it was timed at; `peak` in GFLOP/s."""
     quality = timing.setting
     macs = operations(codec, dn, quality)
-    stages = (
-        {}
-        if not offers_stages(registry.get(registry.resolve(codec)))
-        else staged(codec, dn, quality, repeats)
-    )
     share = 2 * sum(macs.values()) / 1e9 / timing.total / max(peak, peak_gflops())
     per_pixel = {way: count / _megapixels(dn) / 1e9 for way, count in macs.items()}
-    return Cost(codec, dn.shape[-1], threads, stages, per_pixel, share)
-
-
-def staged(codec: str, dn: np.ndarray, quality: float, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds by stage, in memory and through files."""
-    found: dict[str, list[dict[str, float]]] = {}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        watched(registry.get(registry.resolve(codec)), FILES) as watch,
-    ):
-        ways = _ways(codec, dn, quality, Path(folder))
-        for _ in range(repeats):
-            for way, run in ways.items():
-                watch.restart()
-                run()
-                found.setdefault(way, []).append(watch.stop())
-    return {way: _medians(runs) for way, runs in found.items()}
+    return Cost(codec, dn.shape[-1], threads, per_pixel, share)
 
 
 def operations(codec: str, dn: np.ndarray, quality: float) -> dict[str, int]:
@@ -256,35 +214,6 @@ def mirrored(dn: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(padded[..., :size, :size])
 
 
-def _ways(codec: str, dn: np.ndarray, quality: float, folder: Path) -> dict[str, Callable[[], Any]]:
-    """Name > what to time: both directions in memory and through files, each for itself."""
-    dates, store, back = folder / "dates", folder / "s.zarr.zip", folder / "back"
-    _write_scene(dn, dates)
-    blob, size = api.encode(dn, codec, quality), dn.shape[-1]
-    asked = EozipChunkCodec(codec=registry.resolve(codec), quality=quality)
-    return {
-        "encode": lambda: api.encode(dn, codec, quality),
-        "decode": lambda: api.decode_array(blob),
-        "to store": lambda: encode_store(
-            open_scene(dates), store, asked, chunk=size, gop=len(dn), overwrite=True
-        ),
-        "from store": lambda: decode_store(store, back, overwrite=True),
-    }
-
-
-def _write_scene(dn: np.ndarray, folder: Path) -> None:
-    """A GeoTIFF a date, tiled and compressed as they come."""
-    folder.mkdir()
-    t, count, height, width = dn.shape
-    profile = {"driver": "GTiff", "dtype": dn.dtype, "count": count, "height": height, "width": width}
-    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2}
-    layout["transform"] = rasterio.transform.from_origin(399960.0, 5300040.0, 10.0, 10.0)
-    for k in range(t):
-        with rasterio.open(folder / f"date_{k}.tif", "w", **profile, **layout) as file:
-            file.write(dn[k])
-            file.descriptions = sensors.get("s2-l2a").band_names
-
-
 def _run(one: Contender, dn: np.ndarray, setting: float) -> tuple[float, float, bytes, np.ndarray]:
     """Encode seconds, decode seconds, stream, pixels."""
     started = time.perf_counter()
@@ -308,11 +237,6 @@ def _timing(setting: float, runs: list[tuple[float, float, bytes, np.ndarray]], 
     )
 
 
-def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    stages = dict.fromkeys(stage for run in runs for stage in run)
-    return {stage: statistics.median(run.get(stage, 0.0) for run in runs) for stage in stages}
-
-
 def _megapixels(dn: np.ndarray) -> float:
     """Of all dates; the bands of a pixel are one."""
     return dn.shape[0] * dn.shape[2] * dn.shape[3] / 1e6
@@ -332,13 +256,10 @@ def _turn_text(turn: Turn) -> str:
 
 def _cost_text(found: Cost) -> str:
     macs = ", ".join(f"{way} {count:.1f}" for way, count in found.kmac_per_pixel.items())
-    rows = [
+    return (
         f"{found.codec}, {found.size} x {found.size}, {found.threads} threads: kMAC per pixel: {macs}; "
         f"{found.share_of_peak:.0%} of the matrix product's peak"
-    ]
-    for way, stages in found.stages.items():
-        rows.append(f"  {way}: " + ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in stages.items()))
-    return "\n".join(rows)
+    )
 
 
 def _stack(data: Path) -> tuple[np.ndarray, str]:

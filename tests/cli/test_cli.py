@@ -111,9 +111,7 @@ def test_a_choice_of_bands_and_dates(tmp_path):
 
 def test_undescribed_bands(tmp_path):
     write_tif(tmp_path / "a.tif", scene_pixels(), names=())
-    refused = run(
-        "encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--codec", Coarse.id, code=1
-    )
+    refused = run("encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--codec", Coarse.id, code=1)
     assert "s2-l2a" in refused.stderr
     options = ("--codec", "lossless")
     run("encode", tmp_path / "a.tif", tmp_path / "s.zarr", "--sensor", "s2-l2a", *options)

@@ -209,40 +209,6 @@ def test_config_without_hash_is_refused(fp, tmp_path):
         hub.load(tmp_path)
 
 
-@pytest.fixture
-def relatives(fp, tmp_path):
-    """Weights a, and b that shares one tensor with them."""
-    first, second, *_ = sorted(fp)
-    for name in ("a", "b"):
-        tensors = {first: fp[first] + (name == "b"), second: fp[second]}
-        hub.write_folder(tmp_path / name, tensors, {"kind": name}, "card")
-    hub.share(tmp_path / "b", tmp_path / "a")
-    return tmp_path, first, second
-
-
-def test_shared_tensors_are_stored_once(fp, relatives):
-    folder, first, second = relatives
-    assert set(hub.read_tensors(folder / "b/model.safetensors")) == {first}
-    weights = hub.read_folder(folder / "b")
-    assert torch.equal(weights.tensors[first], fp[first] + 1)
-    assert torch.equal(weights.tensors[second], fp[second])
-    assert (weights.kind, (folder / "b/card.md").read_text()) == ("b", "card")
-
-
-def test_other_weights_than_those_it_shares_with_are_refused(fp, relatives):
-    folder, first, second = relatives
-    hub.write_folder(folder / "a", {first: fp[first], second: fp[second] + 1}, {"kind": "a"}, "card")
-    with pytest.raises(WeightsError, match=r"shares 1 tensors with a .* got hash"):
-        hub.read_folder(folder / "b")
-
-
-def test_without_the_weights_it_shares_with_they_do_not_load(relatives):
-    folder, *_ = relatives
-    (folder / "a").rename(folder / "c")
-    with pytest.raises(WeightsError, match="no shipped weights 'a'"):
-        hub.read_folder(folder / "b")
-
-
 def test_shipped_weights_are_what_they_declare():
     for name in hub.shipped():
         weights = hub.load(name)

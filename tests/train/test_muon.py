@@ -132,10 +132,14 @@ def test_matrices_of_a_network(kind):
     shapes = {n: p.dim() for n, p in model.named_parameters()}
     matrices = matrix_names(model, kind_of(kind).logarithms(model))
     assert all(shapes[n] >= 2 for n in matrices)
-    layers = {n for n in shapes if ("g_a" in n or "analysis" in n) and n.endswith("weight") and shapes[n] == 4}
+    layers = {
+        n for n in shapes if ("g_a" in n or "analysis" in n) and n.endswith("weight") and shapes[n] == 4
+    }
     assert layers
     assert layers <= matrices
-    others = {n for n in shapes if "matri" in n or "quantiles" in n or "_pos" in n or n.endswith("mask_token")}
+    others = {
+        n for n in shapes if "matri" in n or "quantiles" in n or "_pos" in n or n.endswith("mask_token")
+    }
     assert others
     assert not matrices & others
 

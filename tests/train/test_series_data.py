@@ -1,4 +1,4 @@
-"""Series of dates that tec-tt and flextec are trained on: real ones, made-up seasons, augmentation."""
+"""Series of dates that tec-tt and flextec are trained on: real ones, augmentation."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from eozip_lab.train.series import (
     _smoothed,
     augmented_series,
     open_series,
-    seasons,
     twelve_bands,
 )
+from fields import scene
 from test_train_data import NAMES, crops, write_shard
-from trainfiles import scene, write_data
+from trainfiles import scene as stack_of
+from trainfiles import write_data
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def test_series_are_crops_of_one_place_in_order_of_time(folder):
 
 
 def test_arrays_without_60_m_bands_are_taken_too(folder):
-    opened = open_source(source(folder, kind="seasons"), [f"B{k}" for k in range(12)])
+    np.savez(folder / "train" / "ten.npz", stack=stack_of(np.random.default_rng(4), 3, 96, bands=10))
+    opened = open_source(source(folder), [f"B{k}" for k in range(12)])
     assert {a.shape[1] for a in opened.stacks.arrays} == {10, 12}
     assert opened.stacks.chances.sum() == pytest.approx(1)
     for crop in first_crops(opened, 12):
@@ -72,7 +74,7 @@ def test_arrays_without_60_m_bands_are_taken_too(folder):
 def test_too_few_dates_are_refused(folder):
     with pytest.raises(InputError, match="10, H, W"):
         open_series(source(folder, dates=4), 12)
-    assert open_series(source(folder, dates=4, kind="seasons"), 12).dates == 4
+    assert open_series(source(folder, dates=2), 12).dates == 2
 
 
 def test_chosen_dates_rise_and_stay_within_reach():
@@ -102,19 +104,6 @@ def test_bands_of_60_m_are_made_of_their_neighbours():
 def test_smoothing_keeps_a_constant():
     band = np.full((1, 16, 16), 1000, np.uint16)
     assert np.array_equal(_smoothed(band, 0.5), band // 2)
-
-
-def test_seasons_are_other_dates_of_the_same_place():
-    crop = scene(1, 48, 48)[0]
-    made = seasons(crop, 5, np.random.default_rng(3))
-    assert made.shape == (5, 12, 48, 48)
-    assert made.min() >= DN_MIN
-    assert made.max() <= DN_MAX
-    assert len(np.unique(made[:, 3, 20, 20])) == 5
-    edges = crop[3] - crop[3].mean()
-    alike = [np.corrcoef(edges.ravel(), date[3].ravel())[0, 1] for date in made]
-    assert np.median(alike) > 0.5
-    assert np.array_equal(made, seasons(crop, 5, np.random.default_rng(3)))
 
 
 def test_augmentation_turns_all_dates_alike():

@@ -71,7 +71,7 @@ def test_wrong_keys_and_values(tmp_path, top, message):
         (
             'kind = "npz"',
             'kind = "jpeg"',
-            r"data\[0\].kind: expected one of npz, series, seasons, geotiff, ssl4eo",
+            r"data\[0\].kind: expected one of npz, series, geotiff, ssl4eo",
         ),
         ("size = 64", "size = 50", "validation.size: expected a multiple of 32"),
         ("qualities = [0, 100]", "qualities = [0, 101]", "validation.qualities"),

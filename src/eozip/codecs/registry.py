@@ -2,8 +2,7 @@
 
 Every folder in ``eozip/weights`` lists the ids of its codecs in its config.json, and names the kind of its network, for
 which `LOADERS` has the function that loads it. Full ids say sensor and version (``toy-s2l2a-v1``), or that any
-sensor will do (``tec-elic-small-any-v1``); the short name is the id without them and means the newest version. A folder
-that lists no codec holds tensors that others share.
+sensor will do (``tec-elic-small-any-v1``); the short name is the id without them and means the newest version.
 """
 
 from __future__ import annotations

@@ -1,20 +1,13 @@
-"""Weights in folders (model.safetensors, config.json with its hash, card.md); those this package ships.
-
-Weights may leave out tensors that other weights hold with the same values. Which, and the others' hash, stands in the
-metadata of their own file, so that its hash stands for all of them.
-"""
+"""Weights in folders (model.safetensors, config.json with its hash, card.md); those this package ships."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,7 +19,6 @@ from eozip.outputs import publish
 _SHIPPED = Path(__file__).parents[1] / "weights"
 TENSORS, CONFIG, _CARD = "model.safetensors", "config.json", "card.md"
 _HASH_DIGITS = 16  # hexadecimal digits of the declared SHA-256 prefix
-_OTHER, _OTHER_HASH, NAMES = "other", "other_sha256", "names"  # metadata of tensors that other weights hold
 
 
 def shipped() -> tuple[str, ...]:
@@ -48,25 +40,9 @@ def shipped_path(name: str) -> Path:
 def read_folder(folder: Path) -> Weights:
     """Weights of a folder with model.safetensors and config.json, whose declared hash must match.
 
-    Tensors that they share with others are read from there: from the folder beside, else from what is shipped.
-
     Raises:
-        WeightsError: A file is missing, or the tensors are not those that config.json declares; the same of the others.
+        WeightsError: A file is missing, or the tensors are not those that config.json declares.
     """
-    own = _own(folder)
-    return replace(own, tensors={**_of_others(folder), **own.tensors})
-
-
-def beside(folder: Path, name: str) -> Path:
-    """Other weights that a folder refers to: in the folder beside it, else what is shipped.
-
-    Raises:
-        WeightsError: Neither is there.
-    """
-    return other if (other := folder.parent / Path(name).name).is_dir() else shipped_path(name)
-
-
-def _own(folder: Path) -> Weights:
     config = read_config(folder)
     path = folder / TENSORS
     if not path.is_file():
@@ -82,44 +58,6 @@ def _own(folder: Path) -> Weights:
             f"{folder / CONFIG}: expected a key 'kind' that names the network, got {sorted(config)}"
         )
     return Weights(str(config["kind"]), config, read_tensors(path), str(folder))
-
-
-def _of_others(folder: Path) -> dict[str, Tensor]:
-    """Tensors that are left out of a folder; one level deep, so the others' own must be theirs."""
-    with safe_open(folder / TENSORS, "pt") as file:
-        metadata = file.metadata() or {}
-    if _OTHER not in metadata:
-        return {}
-    name, names = Path(metadata[_OTHER]).name, metadata.get(NAMES, "").split()
-    other = _own(beside(folder, name))
-    missing = [n for n in names if n not in other.tensors]
-    if missing or other.config["sha256"] != metadata.get(_OTHER_HASH):
-        raise WeightsError(
-            f"{folder}: shares {len(names)} tensors with {name} of hash {metadata.get(_OTHER_HASH)}, got hash "
-            f"{other.config['sha256']} in {other.source}, without {missing or 'none'} of them; install eozip again"
-        )
-    return {n: other.tensors[n] for n in names}
-
-
-def share(folder: Path, other: Path) -> None:
-    """Writes the weights of a folder again without the tensors that `other` holds with the same values.
-
-    Args:
-        folder: weights as `write_folder` leaves them; their hash changes.
-        other: folder of weights that ship beside.
-
-    Raises:
-        WeightsError: A file is missing or damaged.
-    """
-    weights, base = read_folder(folder), _own(other)
-    same = [n for n, v in weights.tensors.items() if n in base.tensors and _is_same(v, base.tensors[n])]
-    metadata = {_OTHER: other.name, _OTHER_HASH: str(base.config["sha256"]), NAMES: " ".join(same)}
-    own = {n: v for n, v in weights.tensors.items() if n not in same}
-    write_folder(folder, own, weights.config, (folder / _CARD).read_text(encoding="utf-8"), metadata)
-
-
-def _is_same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -142,12 +80,11 @@ def write_folder(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
     card: str,
-    metadata: dict[str, str] | None = None,
 ) -> None:
     """Writes weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{TENSORS}.part"
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)
     part.chmod(0o644)  # safetensors writes for the owner alone; weights are packaged for everyone
     publish(part, folder / TENSORS, overwrite=True)
     _write_text(folder / _CARD, card)

@@ -28,8 +28,6 @@ class Augment:
     dark_share: float = 0.05
 
 
-
-
 def augmented(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndarray:
     """One crop [C, s, s] of digital numbers -> float32 [C, s, s] in 1 .. 20000."""
     x = _turned(crop, rng).astype(np.float32)

@@ -45,7 +45,7 @@ def open_source(source: DataSource, band_names: Sequence[str]) -> Source:
     """
     if source.kind == "npz":
         return open_stacks(source, len(band_names))
-    if source.kind in ("series", "seasons"):
+    if source.kind == "series":
         return open_series(source, len(band_names))
     if source.kind == "geotiff":
         return Scenes(source, band_names)

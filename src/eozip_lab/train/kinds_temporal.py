@@ -260,8 +260,8 @@ def temporal_loss(model: TemporalTraining, dn: Tensor, t: Tensor) -> tuple[Tenso
     """
     if dn.ndim != 5:
         raise InputError(
-            f"expected series [B, T, C, H, W], got a batch of shape {list(dn.shape)}; take data of kind series, "
-            "seasons or ssl4eo-series"
+            f"expected series [B, T, C, H, W], got a batch of shape {list(dn.shape)}; take data of kind series "
+            "or ssl4eo-series"
         )
     x = model.standardise(dn)
     x_hat, bits = model.series(x, sampled_tokens() if model.config.flexible else TOKENS)

@@ -105,7 +105,7 @@ def _from_pack(source: DataSource, path: str, own: str | None, labels: tuple[str
 
 def _is_named_by_files(source: DataSource) -> bool:
     """Whether names of files tell what belongs to a source."""
-    return source.kind in ("npz", "seasons") and not any(":" in p for p in (*source.only, *source.skip))
+    return source.kind == "npz" and not any(":" in p for p in (*source.only, *source.skip))
 
 
 def label(kind: str, k: int) -> str:
@@ -136,7 +136,7 @@ def _tiles_of(data: DataSource, own: str, source: Source, seed: int) -> Iterator
     if not isinstance(stacks, Stacks):
         yield own, _drawn(own, source, data.crop, seed)
         return
-    dates = source.dates if isinstance(source, SeriesStacks) and not source.is_made_up else None
+    dates = source.dates if isinstance(source, SeriesStacks) else None
     for name, array in zip(stacks.names, stacks.arrays, strict=True):
         if _is_named_by_files(data):
             yield name, _cut(name.partition(":")[0], array, stacks, dates)

@@ -18,7 +18,7 @@ from eozip_lab.train.toml_schema import from_table
 _SHIPPED = Path(__file__).parent / "recipes"
 _DATA_VARIABLE = "$EOZIP_DATA"
 _MULTIPLE = 32  # pixels: crops must fit the hyper-latent's stride
-_DATA_KINDS = ("npz", "series", "seasons", "geotiff", "ssl4eo", "ssl4eo-series")
+_DATA_KINDS = ("npz", "series", "geotiff", "ssl4eo", "ssl4eo-series")
 _OPTIMISERS = ("adamw", "muon")
 _BUDGET = ("minutes", "steps")  # may differ between a run and its continuation
 
@@ -93,8 +93,8 @@ class DataSource:
     """One source of crops.
 
     Attributes:
-        kind: "npz", "series" (the same, whose first axis is time), "seasons" (the same, each image given made-up
-            dates), "geotiff", "ssl4eo" or "ssl4eo-series" (the same shards, the seasons of a sample as a series).
+        kind: "npz", "series" (the same, whose first axis is time), "geotiff", "ssl4eo" or "ssl4eo-series" (the same
+            shards, the seasons of a sample as a series).
         path: a file or folder; `$EOZIP_DATA/...`, absolute, or relative to the recipe.
         crop: side of a crop in pixels, a multiple of 32.
         batch: crops per step.
@@ -104,7 +104,7 @@ class DataSource:
         offset: DN contained in the data, taken off (1000 for baseline 04.00). None: what GeoTIFF tags say,
             else 0.
         steps_per_shard: ssl4eo and ssl4eo-series: steps that draw from one shard and its dates before the next is read.
-        dates: series, seasons and ssl4eo-series: dates of an example.
+        dates: series and ssl4eo-series: dates of an example.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Series of dates as training examples: real ones, and made-up seasons of single images."""
+"""Series of dates as training examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
-from eozip_lab.train.augment import DN_MAX, DN_MIN, Augment, clouded, fractal
+from eozip_lab.train.augment import DN_MAX, DN_MIN, Augment, clouded
 from eozip_lab.train.data import Draw, Stacks, open_stacks, without_nodata
 from eozip_lab.train.recipe import DataSource
 
@@ -21,21 +21,19 @@ REACH = 3  # dates of a series are at most this many times as far apart as they 
 
 @dataclass(frozen=True)
 class SeriesStacks:
-    """Crops [T, C, s, s] of arrays [N, C, H, W].
+    """Crops [T, C, s, s] of arrays [N, C, H, W] whose first axis is time.
 
     Attributes:
         stacks: the arrays.
         dates: T.
-        is_made_up: every image is a place of its own and gets made-up dates; else the first axis is time.
     """
 
     stacks: Stacks
     dates: int
-    is_made_up: bool
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {**self.stacks.facts, "kind": "seasons" if self.is_made_up else "series", "dates": self.dates}
+        return {**self.stacks.facts, "kind": "series", "dates": self.dates}
 
     def files(self) -> tuple[Path, ...]:
         return self.stacks.files()
@@ -49,9 +47,6 @@ class SeriesStacks:
         stack = s.arrays[rng.choice(len(s.arrays), p=s.chances)]
         n, _, h, w = stack.shape
         i, j = rng.integers(h - size + 1), rng.integers(w - size + 1)
-        if self.is_made_up:
-            crop = twelve_bands(stack[rng.integers(n), :, i : i + size, j : j + size][None])[0]
-            return seasons(crop, self.dates, rng) if crop.all() else crop[None]
         return twelve_bands(stack[_chosen_dates(n, self.dates, rng), :, i : i + size, j : j + size])
 
     def share(self, other: Any) -> None:
@@ -68,14 +63,13 @@ def open_series(source: DataSource, bands: int) -> SeriesStacks:
         InputError: none fits.
     """
     found = []
-    least = 1 if source.kind == "seasons" else source.dates
     for count in (bands, _WITHOUT_60M):
         try:
-            found.append(open_stacks(source, count, least))
+            found.append(open_stacks(source, count, source.dates))
         except InputError:
             if count == _WITHOUT_60M and not found:
                 raise
-    return SeriesStacks(merged(found), source.dates, source.kind == "seasons")
+    return SeriesStacks(merged(found), source.dates)
 
 
 def merged(found: Sequence[Stacks]) -> Stacks:
@@ -117,59 +111,6 @@ def _smoothed(band: np.ndarray, factor: float) -> np.ndarray:
     rows = np.apply_along_axis(np.convolve, 1, padded, kernel, "valid")
     mean = np.apply_along_axis(np.convolve, 2, rows, kernel, "valid")
     return np.where(band == 0, 0, np.maximum(np.rint(mean * factor), 1)).astype(band.dtype)
-
-
-def seasons(crop: np.ndarray, dates: int, rng: np.random.Generator) -> np.ndarray:
-    """Made-up dates of one image: classes of pixels change colour, contrast and content, each in its own way.
-
-    Args:
-        crop: [C, s, s] DN.
-        dates: T.
-        rng: decides everything.
-
-    Returns:
-        float32 [T, C, s, s] in 1 .. 20000.
-    """
-    x = crop.astype(np.float32)
-    classes = _soft_classes(x, int(rng.integers(2, 7)), rng)
-    other = np.rot90(x, 2, (1, 2))  # what a change of use may put there
-    drift = [season(x, other, classes, rng) for _ in range(dates)]
-    return np.clip(np.stack(drift), DN_MIN, DN_MAX)
-
-
-def _soft_classes(x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Memberships [K, s, s] by random directions in the spectrum and smooth regions."""
-    spectra = np.log(x)
-    spectra = (spectra - spectra.mean((1, 2), keepdims=True)) / (spectra.std((1, 2), keepdims=True) + 0.02)
-    direction = rng.standard_normal((count, len(x))) / np.sqrt(len(x))
-    score = np.einsum("kc,chw->khw", direction, spectra) * rng.uniform(1, 4)
-    score += rng.uniform(0, 2) * np.stack([fractal(x.shape[1], rng) for _ in range(count)])
-    power = np.exp(score - score.max(0))
-    return (power / power.sum(0)).astype(np.float32)
-
-
-def season(x: np.ndarray, other: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One date: per class a gain per band and a contrast; somewhere other content; a shift and noise."""
-    strength = rng.uniform(0.0, 0.4)
-    k, bands = len(classes), len(x)
-    gain = strength * (rng.standard_normal((k, 1)) + 0.5 * rng.standard_normal((k, bands)))
-    gain = np.einsum("kc,khw->chw", gain, classes)
-    mean = x.mean((1, 2), keepdims=True)
-    contrast = np.einsum("k,khw->hw", rng.uniform(1 - 2 * strength, 1 + strength / 2, k), classes)
-    seen = (mean + (x - mean) * contrast) * np.exp(gain)
-    changed = np.clip(3 * (fractal(x.shape[1], rng) - rng.uniform(0.8, 3.0)), 0, 1)
-    seen = seen * (1 - changed) + other * changed
-    noise = rng.standard_normal(x.shape) * (5 + 0.01 * rng.random() * seen)
-    return _shifted(seen, rng) + noise
-
-
-def _shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Moved by up to half a pixel each way: dates are not registered better."""
-    for axis in (1, 2):
-        part = rng.uniform(-0.5, 0.5)
-        moved = np.roll(x, int(np.sign(part)), axis)
-        x = x * (1 - abs(part)) + moved * abs(part)
-    return x
 
 
 def augmented_series(crop: np.ndarray, rng: np.random.Generator, a: Augment) -> np.ndarray:
