@@ -1,4 +1,4 @@
-"""What the token model of TEC-TT says about every token: section 5 of docs/exact.md in numpy integers, without torch.
+"""What the token model of TEC-TT says about every token: section 2 of docs/exact.md in numpy integers, without torch.
 
 Every number is an int64 that counts units of 2**-b of its grid. The only floats are the operations that the page names: two
 products and a root and a division in a LayerNorm, a division in attention, a product in LeakyReLU, and what leads

@@ -13,7 +13,7 @@ from eozip.errors import InputError
 from eozip_lab.train import sitting
 from eozip_lab.train import state as states
 from eozip_lab.train.kinds import kind_of
-from eozip_lab.train.kinds_published import _published_loss
+from eozip_lab.train.kinds_published import _published_loss as published_loss
 from eozip_lab.train.muon import Together, _Muon, muon_and_adamw
 from eozip_lab.train.muon import _orthogonalised as orthogonalised
 from eozip_lab.train.objective import Rates, matrix_names, parameter_groups, schedule

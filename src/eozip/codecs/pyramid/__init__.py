@@ -4,7 +4,7 @@
     under a table that a small network chooses from everything decoded so far (context.py, traverse.py) -> bytes
 
 Every number that a decoder computes is an integer or a dyadic fraction that float32 holds exactly, so symbols and pixels are
-functions of the bytes alone. docs/exact.md defines each step.
+functions of the bytes alone. docs/pyramid.md defines each step.
 """
 
 __all__: list[str] = []

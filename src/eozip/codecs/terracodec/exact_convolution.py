@@ -3,7 +3,7 @@
 The grid serves latents, activations, means and scales; ReLU between the layers keeps it. Most convolutions multiply 8-bit
 integers: 15 bits of each weight and each input, in two pieces (`products`), without the product of both second pieces.
 Transposed ones add in float64, with weights as fine as that holds for the largest inputs. Nothing depends on the order of
-summation. docs/exact.md, section 6.
+summation. docs/exact.md, section 3.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     DN > standardise, pad > g_a > y > traverse(port) > y_hat > g_s > crop, DN
 
 A frame is one section with one coder state. `traverse` is the only coding loop: estimating, encoding and
-decoding differ in the port alone. Everything that decides a symbol is exact (docs/exact.md, section 6): TEC-FP has one table
+decoding differ in the port alone. Everything that decides a symbol is exact (docs/exact.md, section 3): TEC-FP has one table
 per channel, and TEC-ELIC's networks add integers in float64.
 """
 
@@ -45,7 +45,7 @@ from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.entropy.tables import gaussian_tables
 from eozip.errors import DesyncError, FormatError, WeightsError
 
-_EXACT_VERSION = 2  # of docs/exact.md, section 6: another one is another codec
+_EXACT_VERSION = 2  # of docs/exact.md, section 3: another one is another codec
 _HYPER_STRIDE = 4  # latent cells per cell of z
 _SYMBOL_LIMIT = 1 << 30  # larger latents (pixels far out of range) saturate, so that they fit int32 with room
 

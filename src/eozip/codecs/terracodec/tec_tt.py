@@ -43,7 +43,7 @@ from eozip.entropy.range_coder import DecodePort, EncodePort, EstimatePort, Port
 from eozip.errors import DesyncError, FormatError
 
 _VALUE_LIMIT = 1 << 20  # latents beyond (pixels far out of range) saturate: the end of the grid of tokens
-_EXACT_VERSION = 2  # of docs/exact.md, section 5: another one is another codec
+_EXACT_VERSION = 2  # of docs/exact.md, section 2: another one is another codec
 
 Item = TypeVar("Item")
 Grid = tuple[int, int, int]  # B, h, w
