@@ -174,21 +174,6 @@ def test_hostile_flags(codec, dn, clouds):
     assert refused > len(hostile)
 
 
-def test_other_flags_are_found_out(codec, dn, clouds):
-    chunk = bitstream.unpack(eozip.encode(dn, codec.id, 60, drop=clouds))
-    flags = skip_mask.encode_cells(skip_mask.droppable(~clouds, np.zeros(dn.shape, bool)))
-    blob = bitstream.pack(
-        bitstream.Chunk(chunk.header, chunk.mask, chunk.exceptions, chunk.sections, skip=flags)
-    )
-    with pytest.raises(FormatError):
-        eozip.decode(blob)
-
-
-def test_a_budget_needs_no_more_than_the_flags_before_it(codec, dn, clouds):
-    blob = eozip.encode(dn, codec.id, 60, drop=clouds)
-    assert np.array_equal(eozip.decode(blob, budget=1), eozip.decode(blob))
-
-
 def test_flags_for_a_codec_that_leaves_no_cell_out_are_refused(codec, dn, clouds):
     with registered() as toy:
         chunk = bitstream.unpack(eozip.encode(dn, toy.id, 60))
