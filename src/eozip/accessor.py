@@ -39,7 +39,7 @@ class _ArrayAccessor:
 
 
 @xr.register_dataset_accessor("eozip")  # type: ignore[no-untyped-call]
-class _EozipAccessor:
+class EozipAccessor:
     """What eozip adds to a Dataset, as `ds.eozip`.
 
     Args:

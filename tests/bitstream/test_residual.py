@@ -276,7 +276,7 @@ def test_a_layer_over_no_network_is_refused(layered, codec):
 
 def test_a_layer_that_the_header_does_not_announce_is_refused(layered):
     chunk = bitstream.unpack(layered)
-    with pytest.raises(InputError, match=r"header\.residual"):
+    with pytest.raises(InputError, match=r"header: residual"):
         bitstream.pack(
             bitstream.Chunk(replace(chunk.header, residual=False), b"", b"", chunk.sections, chunk.residual)
         )

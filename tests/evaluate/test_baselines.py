@@ -286,7 +286,7 @@ def test_a_contender_that_gives_back_something_else_is_caught():
 
 def test_metrics_at_a_psnr_are_interpolated_between_neighbours():
     with registered():
-        points = sweep.swept([baselines.Learned(TOY)], [toy_place()], lambda _: (30.0, 45.0, 60.0))
+        points = sweep.swept([baselines.Learned(TOY)], [toy_place()], lambda _: (0.0, 5.0, 10.0))
     low, high = points[0], points[1]
     middle = (low.psnr + high.psnr) / 2
     expected = (low.quality.spectral_angle + high.quality.spectral_angle) / 2

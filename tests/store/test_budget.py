@@ -130,7 +130,7 @@ def test_a_long_header_is_read_to_its_end():
         calls.append((start, stop))
         return blob[start:stop]
 
-    (stream,) = eozip.store.shards.locate(read, 0, len(blob))
+    (stream,) = eozip.store.shards._locate(read, 0, len(blob))
     assert len(stream.head) == stream.exact
     assert calls[0] == (0, HEAD)
     assert len(calls) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eozip.codecs.pyramid import codec, references
+from eozip.codecs.pyramid import references, walk
 from eozip.store.description import describe
 from eozip.store.pixels import read_pixels
 from storefiles import make_store, write_dates
@@ -30,13 +30,13 @@ def test_one_date_is_what_the_whole_has_and_needs_few(
     rows, columns = slice(0, found.grid.shape[2]), slice(0, found.grid.shape[3])
     whole = read_pixels(found, slice(0, len(DATES)), rows, columns)
     walked: list[list[int]] = []
-    ladder = codec._Walk._ladder
+    ladder = walk.Walk._ladder
 
-    def noting(self: codec._Walk, k: int, dates: list[int], *others: object) -> object:
+    def noting(self: walk.Walk, k: int, dates: list[int], *others: object) -> object:
         walked.append(dates)
         return ladder(self, k, dates, *others)
 
-    monkeypatch.setattr(codec._Walk, "_ladder", noting)
+    monkeypatch.setattr(walk.Walk, "_ladder", noting)
     one = read_pixels(found, slice(date, date + 1), rows, columns)
     needed = references.both_sides(len(DATES)).needed([date])
     assert {t for dates in walked for t in dates} == set(needed) < set(range(len(DATES)))
