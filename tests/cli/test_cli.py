@@ -478,11 +478,11 @@ def test_training_options_reach_the_loop(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "run", record)
     options = ("--steps", 7, "--minutes", 1.5, "--out", tmp_path, "--resume", "--seed", 3, "--threads", 2)
-    assert "--resume goes on" in run("train", "tec-elic-small", *options, code=130).stdout
-    assert seen["recipe"] == "tec-elic-small"
+    assert "--resume goes on" in run("train", "tec-elic-ssl4eo", *options, code=130).stdout
+    assert seen["recipe"] == "tec-elic-ssl4eo"
     assert (seen["steps"], seen["minutes"], seen["seed"], seen["threads"]) == (7, 1.5, 3, 2)
     assert (seen["out"], seen["resume"], seen["progress"]) == (tmp_path, True, True)
-    assert run_json("train", "tec-elic-small", code=130)["finished"] is False
+    assert run_json("train", "tec-elic-ssl4eo", code=130)["finished"] is False
     assert seen["progress"] is False
 
 
