@@ -26,16 +26,17 @@ from typing import Any
 
 import dask
 import numpy as np
+import rasterio
 import xarray as xr
 import zarr
 
 import eozip
-from eozip import threads
+from eozip import sensors, threads
 from eozip.store import describe
 from eozip.store.documents import ARRAY
 from eozip_lab.evaluate.inputs import load_places
 from eozip_lab.train.recipe import data_root
-from speed import _write_scene, mirrored
+from speed import mirrored
 
 CODEC = "tec-elic-small"
 _FIRST = """
@@ -69,6 +70,19 @@ def main() -> None:
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "path.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_scene(dn: np.ndarray, folder: Path) -> None:
+    """A GeoTIFF a date, tiled and compressed as they come."""
+    folder.mkdir()
+    t, count, height, width = dn.shape
+    profile = {"driver": "GTiff", "dtype": dn.dtype, "count": count, "height": height, "width": width}
+    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2}
+    layout["transform"] = rasterio.transform.from_origin(399960.0, 5300040.0, 10.0, 10.0)
+    for k in range(t):
+        with rasterio.open(folder / f"date_{k}.tif", "w", **profile, **layout) as file:
+            file.write(dn[k])
+            file.descriptions = sensors.get("s2-l2a").band_names
 
 
 def measured(dn: np.ndarray, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
