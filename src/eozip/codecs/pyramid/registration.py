@@ -95,9 +95,10 @@ def _distance(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Where one picture [C, h, w] shows what another does, in pixels down and across, and how sure that is [2, 2]."""
     if min(own.shape[1:]) < 16:
         return np.zeros(2), np.zeros((2, 2))
-    distance = 2 * _refined(_halved(own), _halved(other), np.zeros(2))[0]
-    distance, sure, error = _refined(own, other, distance)
-    _, still, unmoved = _refined(own, other, np.zeros(2), steps=0)
+    start = 2 * _refined(_goal(_halved(own)), _halved(other), np.zeros(2))[0]
+    goal = _goal(own)
+    distance, sure, error = _refined(goal, other, start)
+    _, still, unmoved = _refined(goal, other, np.zeros(2), steps=0)
     least = _LEAST_GAIN * (1 + 4 * float(distance @ distance))
     return (distance, sure) if error < (1 - least) * unmoved else (np.zeros(2), still)
 
@@ -107,13 +108,16 @@ def _halved(x: np.ndarray) -> np.ndarray:
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
+def _goal(picture: np.ndarray) -> np.ndarray:
+    """Details of a picture along their strongest plane, [h, w]."""
+    details = _details(picture)
+    return np.asarray(np.einsum("c,chw->hw", _strongest(details), details))
+
+
 def _refined(
-    own: np.ndarray, other: np.ndarray, distance: np.ndarray, steps: int = _STEPS
+    goal: np.ndarray, other: np.ndarray, distance: np.ndarray, steps: int = _STEPS
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """A better distance, how sure it is, and the squared error of own details there as the other tells them."""
-    goal = _details(own)
-    plane = _strongest(goal)
-    goal = np.einsum("c,chw->hw", plane, goal)
+    """A better distance, how sure it is, and the squared error of a goal there as the other picture tells it."""
     for step in range(steps + 1):
         at = np.rint(distance * UNITS).astype(int)
         seen = _details(_along(_along(other, at[0], 1), at[1], 2).astype(np.float32, copy=False))
