@@ -24,10 +24,9 @@ from eozip.raster import open_product
 from eozip.raster.files import PathLike
 from eozip.store.convert import request_for
 from eozip.store.fitting import SampleSizes, largest_fitting, room
-from eozip.store.grid import GOP, Grid, plan
+from eozip.store.grid import GOP, Grid, alignment, plan, samples
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
-from eozip.store.native import alignment, samples
 from eozip.store.sampling import Estimate, Sample, learned_classes, pixels_in, sampled
 from eozip.store.writer import bytes_beside, pixels_of
 

@@ -14,7 +14,7 @@ from eozip.errors import InputError
 from eozip.inpaint.files import inpaint_files
 from eozip.inpaint.fill import inpaint
 from eozip.raster.masks import enlarged, parse_mask, read_mask
-from eozip.store.tally import Tally
+from eozip.store.coding import Tally
 from inpaintfiles import L2A, masks, season, write_allclear
 from rasterfiles import write_tif
 from storefiles import ENDINGS, coarse_codec, listed, make_store, opened

@@ -14,9 +14,8 @@ from archivefiles import one_cluster
 from eozip.errors import FormatError
 from eozip.raster import open_scene
 from eozip.store import describe, overviews, verify_store
-from eozip.store.grid import plan
+from eozip.store.grid import block_means, plan
 from eozip.store.levels import level_store
-from eozip.store.native import block_means
 from eozip.store.windows import open_source
 from rasterfiles import write_tif
 from storefiles import NAMES, change_record, coarse_codec, scene_pixels

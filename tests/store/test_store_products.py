@@ -11,7 +11,7 @@ import zarr
 
 from eozip.errors import FormatError, InputError
 from eozip.store import EozipChunkCodec, append_store, decode_store, describe, verify_store
-from eozip.store.native import cells_of
+from eozip.store.grid import cells_of
 from eozip.store.pixels import read_pixels
 from productstores import BANDS, DATES, SCL, SIZE, a_product, classes, pixels, store_product
 

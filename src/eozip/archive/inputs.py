@@ -21,7 +21,7 @@ from eozip import arguments
 from eozip.archive.asked import Asked
 from eozip.errors import InputError
 from eozip.raster import Scene, open_reader
-from eozip.raster.delivered.assemble import solar_day
+from eozip.raster.delivered.open import solar_day
 from eozip.raster.files import PathLike, is_elsewhere, printable
 from eozip.raster.header import band_file
 from eozip.raster.product import Product

@@ -19,17 +19,16 @@ from eozip.errors import EozipError, InputError
 from eozip.keys import PlaceLike
 from eozip.purpose import parse_purposes
 from eozip.raster import Scene
-from eozip.raster.delivered.assemble import solar_day
+from eozip.raster.delivered.open import solar_day
 from eozip.store.append import NewDates, check_append, new_dates, stored_order
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.convert import as_stored, request_for
 from eozip.store.description import Description, describe
 from eozip.store.documents import GROUP
-from eozip.store.grid import Grid, Shape, plan
+from eozip.store.grid import Grid, Shape, alignment, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, joined, scene_dates
 from eozip.store.metadata import file_names
-from eozip.store.native import alignment
 from eozip.store.overviews import Level, levels_for, levels_of
 from eozip.store.writer import pixels_of
 

@@ -13,10 +13,9 @@ from eozip.store.coding import Run, stream_offsets, tally_of
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY, GROUP
 from eozip.store.files import Plain
-from eozip.store.joined import scene_dates
-from eozip.store.layers import placed, put_values
+from eozip.store.grid import alignment, samples
+from eozip.store.joined import placed, put_values, scene_dates
 from eozip.store.metadata import band_labels, metadata_keys
-from eozip.store.native import alignment, samples
 from eozip.store.overviews import Overviews
 from eozip.store.pixels import open_pixels
 from eozip.store.records import extras_of, grown

@@ -24,8 +24,7 @@ from eozip.archive.work import do_job, look
 from eozip.errors import ClusterError, EozipError, InputError, OutputError, WeightsError
 from eozip.keys import PlaceLike, only_writer
 from eozip.raster.files import PathLike
-from eozip.store.coding import Run
-from eozip.store.tally import psnr_of
+from eozip.store.coding import Run, psnr_of
 
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
 

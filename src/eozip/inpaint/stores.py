@@ -29,11 +29,10 @@ from eozip.inpaint.record import (
 from eozip.raster.masks import MaskSpec
 from eozip.raster.scene import Scene, Source
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.coding import Progress
+from eozip.store.coding import Progress, Tally
 from eozip.store.container import check_target
 from eozip.store.convert import match_scene
 from eozip.store.grid import Grid, plan
-from eozip.store.tally import Tally
 from eozip.store.writer import write_arrays
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
 from eozip.store.cache import ArrayCache
-from eozip.store.native import NativeGrid, cells_of, check_repeated, decode_joint, joint, read_grids
+from eozip.store.grid import NativeGrid, cells_of, check_repeated, decode_joint, joint, read_grids
 from eozip.store.shards import split
 from eozip.threads import MOST_AT_ONCE, Desk
 
@@ -292,7 +292,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         max_error: largest absolute error of any pixel in DN, or None.
         budgets: sections that are sent of each date of a group, where a codec has sections of rising detail; a single one
             is for every date. None: as many as the quality asks for.
-        grids: bands on grids of their own (`eozip.store.native`), finest first; empty: all on that of the array.
+        grids: bands on grids of their own (`eozip.store.grid`), finest first; empty: all on that of the array.
         seen: what it decoded; see `eozip.store.codec`.
     """
 

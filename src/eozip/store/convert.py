@@ -34,10 +34,9 @@ from eozip.store.coding import Progress
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
 from eozip.store.fitting import SampleSizes, encode_fitting
-from eozip.store.grid import GOP, plan
+from eozip.store.grid import GOP, alignment, plan, samples
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, joined, open_joined
-from eozip.store.native import alignment, samples
 from eozip.store.options import StoreOptions, warn
 from eozip.store.priorities import Places
 from eozip.store.records import as_product

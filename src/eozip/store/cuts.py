@@ -22,7 +22,7 @@ from eozip.raster.cog import coarser_profile
 from eozip.raster.scene import Lattice
 from eozip.store.description import BandGrid, Description, choose_bands, choose_dates, select_bands
 from eozip.store.documents import LayerRecord
-from eozip.store.native import alignment, block_means
+from eozip.store.grid import alignment, block_means
 from eozip.store.records import lattice_of
 from eozip.store.windows import Source, chosen_reduction
 

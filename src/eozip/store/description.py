@@ -39,10 +39,18 @@ from eozip.store.documents import (
 )
 from eozip.store.files import SELF, StoreFiles
 from eozip.store.geozarr import coarser
-from eozip.store.grid import Grid, Shape, regular_groups
-from eozip.store.layers import grid_name
+from eozip.store.grid import (
+    Grid,
+    NativeGrid,
+    Shape,
+    alignment,
+    band_factors,
+    factors,
+    regular_groups,
+    samples,
+)
+from eozip.store.joined import grid_name
 from eozip.store.metadata import labels_of
-from eozip.store.native import NativeGrid, alignment, band_factors, factors, samples
 from eozip.store.remote import store_files
 
 _EOPF = ("s2-l2a", "s2-l1c")  # sensors whose bands EOPF has names for

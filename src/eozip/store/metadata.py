@@ -28,7 +28,7 @@ from eozip.store.codec import EozipChunkCodec
 from eozip.store.documents import ARRAY, RECORD, TIME
 from eozip.store.geozarr import coarser, declared, grid_attributes, multiscales
 from eozip.store.grid import Grid
-from eozip.store.layers import Placed, create, grid_name
+from eozip.store.joined import Placed, create, grid_name
 from eozip.store.overviews import Level, add_levels, layout_of, levels_of
 
 if TYPE_CHECKING:

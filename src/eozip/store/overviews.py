@@ -27,8 +27,7 @@ from eozip.raster import Profile
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.documents import ARRAY, NOT_OURS
 from eozip.store.geozarr import coarser, grid_attributes, pyramid
-from eozip.store.grid import Grid, Shape, Window
-from eozip.store.native import block_means
+from eozip.store.grid import Grid, Shape, Window, block_means
 
 LEVELS = "levels"
 FACT = "levels"

@@ -12,10 +12,9 @@ from eozip.raster.product import Acquisition, Product
 from eozip.raster.scene import Lattice
 from eozip.store.description import Description
 from eozip.store.documents import LatticeRecord, ProductRecord
-from eozip.store.joined import Joined
-from eozip.store.layers import Placed
+from eozip.store.grid import samples
+from eozip.store.joined import Joined, Placed
 from eozip.store.metadata import file_name
-from eozip.store.native import samples
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from eozip.errors import EozipError, FormatError, InputError
 from eozip.keys import PlaceLike
 from eozip.raster import Scene
 from eozip.raster.product import Product
-from eozip.store.coding import Progress
+from eozip.store.coding import Progress, Tally
 from eozip.store.description import Description, band_positions, check_same_grids, describe
 from eozip.store.grid import Shape, Window
 from eozip.store.holding import Holding, held_by
@@ -25,7 +25,6 @@ from eozip.store.records import as_product
 from eozip.store.remote import store_files
 from eozip.store.repair import lengths_along_time
 from eozip.store.shards import Shard
-from eozip.store.tally import Tally
 
 PSNR_TOLERANCE = 0.05
 """dB by which decoded pixels may differ from what the encoder saw: synthesis is float, symbols are exact."""

@@ -32,12 +32,10 @@ from eozip.store.coding import PixelReader, Progress, Run, encoded_shards, strea
 from eozip.store.container import check_target, writing
 from eozip.store.documents import ARRAY
 from eozip.store.files import Container
-from eozip.store.grid import GOP, Grid, Shape, plan
+from eozip.store.grid import GOP, Grid, Shape, alignment, band_factors, plan, samples
 from eozip.store.holding import Holding
-from eozip.store.joined import Joined, joined, open_joined
-from eozip.store.layers import grid_names, placed, put_values
+from eozip.store.joined import Joined, grid_names, joined, open_joined, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
-from eozip.store.native import alignment, band_factors, samples
 from eozip.store.overviews import FACT, overviews_of
 from eozip.store.priorities import PlaceReader, Places, open_places
 from eozip.store.records import Extras, as_product, extras_of

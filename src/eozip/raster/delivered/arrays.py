@@ -19,10 +19,19 @@ from rasterio.errors import CRSError
 
 from eozip.arguments import real
 from eozip.errors import InputError
-from eozip.raster.delivered.assemble import Joining, assemble
-from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
-from eozip.raster.delivered.layers import KNOWN, layer_of
-from eozip.raster.delivered.offsets import Told, agreed, by_baseline, by_tags
+from eozip.raster.delivered.delivery import (
+    Bad,
+    BesideFile,
+    Delivery,
+    Told,
+    agreed,
+    by_baseline,
+    by_grid,
+    by_tags,
+    coarse_factor,
+)
+from eozip.raster.delivered.names import KNOWN, layer_of
+from eozip.raster.delivered.open import Joining, assemble
 from eozip.raster.files import Dating, parsed_time
 from eozip.raster.header import Band, Header
 from eozip.raster.product import Acquisition, Product

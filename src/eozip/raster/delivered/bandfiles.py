@@ -11,10 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from eozip.errors import InputError
-from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
-from eozip.raster.delivered.layers import KNOWN, NATIVE
-from eozip.raster.delivered.names import FileName, named
-from eozip.raster.delivered.offsets import Told, agreed, baseline_in, by_baseline, by_tags, check_date
+from eozip.raster.delivered.delivery import (
+    Bad,
+    BesideFile,
+    Delivery,
+    Told,
+    agreed,
+    baseline_in,
+    by_baseline,
+    by_grid,
+    by_tags,
+    check_date,
+    coarse_factor,
+)
+from eozip.raster.delivered.names import KNOWN, NATIVE, FileName, named
 from eozip.raster.files import PathLike, files_of, printable
 from eozip.raster.header import Band, Header, header_of, with_masks, without_alpha
 from eozip.raster.product import Acquisition

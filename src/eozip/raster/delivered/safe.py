@@ -18,9 +18,8 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from eozip.errors import InputError
-from eozip.raster.delivered.delivery import BesideFile, Delivery, by_grid
-from eozip.raster.delivered.layers import KNOWN, NATIVE
-from eozip.raster.delivered.offsets import Told, agreed, by_baseline, version
+from eozip.raster.delivered.delivery import BesideFile, Delivery, Told, agreed, by_baseline, by_grid, version
+from eozip.raster.delivered.names import KNOWN, NATIVE
 from eozip.raster.files import Dating, parsed_time
 from eozip.raster.header import Band, Header, header_of
 from eozip.raster.product import Acquisition

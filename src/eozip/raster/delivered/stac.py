@@ -21,19 +21,22 @@ from rasterio.errors import CRSError
 from eozip.arguments import real
 from eozip.errors import InputError
 from eozip.raster.delivered.bandfiles import FIXED
-from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_grid, coarse_factor
-from eozip.raster.delivered.layers import KNOWN, NATIVE, layer_of, metres_of
-from eozip.raster.delivered.names import L30
-from eozip.raster.delivered.offsets import (
+from eozip.raster.delivered.delivery import (
     DECIDE,
+    Bad,
+    BesideFile,
+    Delivery,
     Told,
     agreed,
     baseline_in,
     by_baseline,
+    by_grid,
     by_tags,
     check_date,
+    coarse_factor,
     version,
 )
+from eozip.raster.delivered.names import KNOWN, L30, NATIVE, layer_of, metres_of
 from eozip.raster.files import Dating, parsed_time
 from eozip.raster.header import Header, header_of
 from eozip.raster.open import same_field
