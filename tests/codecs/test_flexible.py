@@ -107,6 +107,18 @@ def test_any_dates_budgets_cuts_and_scales_under_any_weights(wild_pair, seed):
         wild_pair.agree(replace(chunk, sections=chunk.sections[:there]), reduce, wanted)
 
 
+@pytest.mark.parametrize("budgets", [(7, 6, 5), (7, 0, 5), (4, 7, 0)])
+def test_dates_that_lie_elsewhere(wild_pair, monkeypatch, budgets):
+    places = np.array([[0, 0], [3, -5], [-9, 12]])
+    monkeypatch.setattr("eozip.codecs.pyramid.registration.positions", lambda *_: places.copy())
+    shape = (3, 3, 33, 29)
+    chunk = wild_pair.chunk_of(
+        wild_pair.codec.encode_budgets(season(shape, {}, 6).astype(np.float32), budgets), shape
+    )
+    for there in (2, 4, 7):
+        wild_pair.agree(replace(chunk, sections=chunk.sections[:there]))
+
+
 @pytest.mark.parametrize("kind", ["noise", "halves", "constant", "board"])
 def test_pixels_of_all_kinds(pair, kind):
     shape = (2, 2, 18, 23)

@@ -11,7 +11,7 @@ from eozip.codecs import registry
 from eozip.codecs.pyramid import registration
 from eozip.codecs.pyramid.references import both_sides
 from eozip.codecs.pyramid.registration import FARTHEST, UNITS, moved, positions
-from pyramidscenes import SERIES
+from pyramidscenes import FLEXIBLE, SERIES
 from reference import pyramid
 
 
@@ -72,8 +72,9 @@ def test_whole_pixels_are_taken_as_they_are():
     assert moved(picture, UNITS, -UNITS)[0, :3, 1:].tolist() == picture[0, 1:, :4].tolist()
 
 
-def test_a_date_that_lies_elsewhere_costs_less_where_it_is_moved(monkeypatch):
-    fine, codec = scene(96, 2), registry.get(SERIES)
+@pytest.mark.parametrize("name", [SERIES, FLEXIBLE])
+def test_a_date_that_lies_elsewhere_costs_less_where_it_is_moved(monkeypatch, name):
+    fine, codec = scene(96, 2), registry.get(name)
     x = np.stack([seen(fine, 0, 0, (1, 0.5, 2)), seen(fine, 0.5, 0.75, (0.8, 1, 1.5))])
     found = codec.encode(x, 60)
     monkeypatch.setattr(
@@ -85,8 +86,9 @@ def test_a_date_that_lies_elsewhere_costs_less_where_it_is_moved(monkeypatch):
         assert np.abs(codec.decode(coded, x.shape, 60) - x).mean() < 60
 
 
-def test_one_date_of_several_that_lie_elsewhere_is_read_alone():
-    fine, codec = scene(64, 3), registry.get(SERIES)
+@pytest.mark.parametrize("name", [SERIES, FLEXIBLE])
+def test_one_date_of_several_that_lie_elsewhere_is_read_alone(name):
+    fine, codec = scene(64, 3), registry.get(name)
     ways = [(0, 0), (0.5, 0), (-0.25, 0.75), (1, 1), (0.25, -0.5)]
     x = np.stack([seen(fine, *way, (1, 0.5)) for way in ways])
     coded = codec.encode(x, 70)

@@ -111,7 +111,10 @@ class Kept:
         self.scales = {i: np.where(s > DEAD, np.minimum(s + 2, 14), DEAD) for i, s in self.scales.items()}
         for cells in self.cells.values():
             cells |= {name: finer(cells[name]) for name in ("low", "high", "value")}
-        self.date = Date({i: finer(d) for i, d in self.date.details.items()})
+        details, pictures = (
+            {i: finer(d) for i, d in own.items()} for own in (self.date.details, self.date.pictures)
+        )
+        self.date = Date(details, pictures=pictures)
         self.prediction = None if self.prediction is None else finer(self.prediction)
         self.pictures = [finer(picture) for picture in self.pictures]
 
@@ -324,6 +327,7 @@ def decoded_groups(
     kept = {t: [Kept() for _ in ladders] for t in order}
     laws, checks = laws_of(weights), {}
     levels: list[int] = [0] * len(ladders)
+    at = {0: np.zeros(2, np.int64)}
     for p in range(-(-max(budgets[t] for t in order) // 3)):
         if p:
             if step % 2:
@@ -334,6 +338,8 @@ def decoded_groups(
         b = max(-64, brightness - (5545 * p + 500) // 1000)
         for t in order:
             there = min(3, max(0, budgets[t] - 3 * p))
+            if not p and known[t]:
+                at[t] = readers[0][t].within(2, 41, -32, 32) if there else at[known[t][0]]
             if not budgets[t]:
                 foretell(kept[t], [kept[r] for r in known[t][:2]])
             if not there:
@@ -341,7 +347,11 @@ def decoded_groups(
             lent = None
             own = [readers[3 * p + k][t] for k in range(there)]
             for k, ladder in enumerate(ladders):
-                state, others = kept[t][k], [kept[r][k].date for r in known[t]]
+                state, ways = kept[t][k], [tuple((at[r] - at[t]).tolist()) for r in known[t]]
+                others = [
+                    kept[r][k].date.moved(way, ladder[0].factor)
+                    for r, way in zip(known[t], ways, strict=True)
+                ]
                 if not p and lent is not None and len(ladder) == 1:
                     state.prediction = lent.prediction(own[0], ladder[0])
                 walk = FlexLadder(
@@ -384,4 +394,5 @@ def foretell(own: list[Kept], others: list[list[Kept]]) -> None:
         first, last = others[0][k], others[-1][k]
         state.pictures = [(a + b + 1) >> 1 for a, b in zip(first.pictures, last.pictures, strict=True)]
         details = {i: (d + last.date.details[i] + 1) >> 1 for i, d in first.date.details.items()}
-        state.date = Date(details)
+        shown = {i: (v + last.date.pictures[i] + 1) >> 1 for i, v in first.date.pictures.items()}
+        state.date = Date(details, pictures=shown)

@@ -259,9 +259,7 @@ class PyramidCodec:
         levels: list[np.ndarray] | None = None,
     ) -> Walk:
         """See `Walk`; dates: how many."""
-        order, positions = self.order(dates), np.zeros((dates, 2), np.int64)
-        if given is not None:
-            positions = registration.positions(given.finest, order.known, order.waves)
+        order, positions = self.places_of(dates, given)
         return Walk(
             self.model,
             order,
@@ -275,6 +273,13 @@ class PyramidCodec:
             None if given is None else given.hidden,
             levels,
         )
+
+    def places_of(self, dates: int, given: Given | None) -> tuple[Order, np.ndarray]:
+        """The order of so many dates, and where an encoder finds them; see `Walk`."""
+        order = self.order(dates)
+        if given is None:
+            return order, np.zeros((dates, 2), np.int64)
+        return order, registration.positions(given.finest, order.known, order.waves)
 
     def reader(
         self,

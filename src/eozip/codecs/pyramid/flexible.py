@@ -21,11 +21,20 @@ from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.codec import STEP_MAX, PyramidCodec, Reader, compare, step_of
 from eozip.codecs.pyramid.context import FEATURE
 from eozip.codecs.pyramid.intervals import Laws, laws
-from eozip.codecs.pyramid.layers import LayerLadder, State, averaged_states, finer
+from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.walk import LENT_LEVEL, STEP_UNITS, Given, Plan, Walk, levels_beyond, pictures_of
+from eozip.codecs.pyramid.walk import (
+    LENT_LEVEL,
+    STEP_UNITS,
+    Given,
+    Plan,
+    Walk,
+    levels_beyond,
+    levels_kept,
+    pictures_of,
+)
 from eozip.codecs.scales import SECTIONS, section_of
 from eozip.entropy.range_coder import Port
 from eozip.errors import FormatError, InputError
@@ -87,7 +96,7 @@ class FlexCodec(PyramidCodec):
             raise InputError(
                 f"level_map: expected none with {self.id}; choose tec-tt-small, or budgets by date"
             )
-        order = self.order(dates)
+        order, positions = self.places_of(dates, given)
         return _FlexWalk(
             self.model,
             order,
@@ -96,7 +105,7 @@ class FlexCodec(PyramidCodec):
             brightness,
             ports,
             sections,
-            np.zeros((dates, 2), np.int64),
+            positions,
             None if given is None else given.wanted,
             None if given is None else given.hidden,
             laws=self.laws,
@@ -167,6 +176,11 @@ class _FlexWalk(Walk):
     def _wave(self, number: int, wave: list[int]) -> None:
         """Dates that do not need each other; those with as many sections in this pass are walked together."""
         there = {t: min(SECTIONS, max(0, self.budgets[t] - SECTIONS * number)) for t in wave}
+        for t in (t for t in wave if not number and self.order.known[t]):
+            if there[t]:
+                self._code_positions([t])
+            else:
+                self.positions[t] = self.positions[self.order.known[t][0]]
         for count in sorted({*there.values()} - {0}):
             some, lent = [t for t in wave if there[t] == count], None
             for k in range(len(self.ladders)):
@@ -178,7 +192,7 @@ class _FlexWalk(Walk):
             for k, pictures in enumerate(self.pictures):
                 others = self.order.known[t][:2]
                 made = [pictures[r] for r in others]
-                pictures[t] = [_average(parts) for parts in zip(*made, strict=True)]
+                pictures[t] = [averaged(parts) for parts in zip(*made, strict=True)]
                 self.states[k][t] = averaged_states([self.states[k][r] for r in others])
 
     def _ladder_in(self, number: int, k: int, dates: list[int], count: int, lent: Lent | None) -> Lent | None:
@@ -195,7 +209,10 @@ class _FlexWalk(Walk):
         if dates[0] in self.predictions[k]:
             prediction = np.stack([self.predictions[k][t] for t in dates])
             wanted = self.without(wanted, prediction)
-        references = [[states[r].made for r in self.order.known[t]] for t in dates]
+        references = [
+            [states[r].made.moved(self._distance(t, r), group.factor) for r in self.order.known[t]]
+            for t in dates
+        ]
         walk = LayerLadder(
             self.model,
             [(len(g.bands), *p.shape) for g, p in ladder],
@@ -208,6 +225,7 @@ class _FlexWalk(Walk):
             wanted,
             references if references[0] else [],
             levels_beyond(self.sections, group.factor),
+            keeps=levels_kept(group.factor) if any(self.order.known) else 0,
             lends_at=LENT_LEVEL if group.factor == 1 and not number else None,
             laws=self.laws,
             states=[states[t] for t in dates] if number else [],
@@ -252,7 +270,3 @@ class _FlexReader(Reader):
             if count == SECTIONS and there >= self._coded.budgets[t]:
                 compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
         return pictures_of(walk, self.dates, self._gain_of)
-
-
-def _average(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else (parts[0] + parts[1] + 1) >> 1

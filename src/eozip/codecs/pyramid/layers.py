@@ -72,7 +72,10 @@ def finer(v: np.ndarray) -> np.ndarray:
 
 def _finer_decoded(made: Decoded) -> Decoded:
     """The same values in units of half the size."""
-    return Decoded({level: finer(details) for level, details in made.details.items()})
+    details, pictures = (
+        {level: finer(values) for level, values in own.items()} for own in (made.details, made.pictures)
+    )
+    return Decoded(details, pictures=pictures)
 
 
 @dataclass
@@ -289,5 +292,11 @@ def _finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
 def averaged_states(states: Sequence[State]) -> State:
     """What is expected of a date of which nothing is sent: what its references have between them."""
     first, last = states[0].made, states[-1].made
-    details = {level: (own + last.details[level] + 1) >> 1 for level, own in first.details.items()}
-    return State(made=Decoded(details))
+    details = {level: averaged([own, last.details[level]]) for level, own in first.details.items()}
+    pictures = {level: averaged([own, last.pictures[level]]) for level, own in first.pictures.items()}
+    return State(made=Decoded(details, pictures=pictures))
+
+
+def averaged(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Of one, or between two."""
+    return parts[0] if len(parts) == 1 else (parts[0] + parts[1] + 1) >> 1

@@ -148,7 +148,7 @@ class Walk:
             wanted,
             known,
             levels_beyond(self.sections, group.factor),
-            keeps=_levels_kept(group.factor) if any(self.order.known) else 0,
+            keeps=levels_kept(group.factor) if any(self.order.known) else 0,
             levels=None if self.levels is None else self.levels[k][dates],
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
@@ -201,7 +201,7 @@ def levels_beyond(sections: int, factor: int) -> int:
     return level
 
 
-def _levels_kept(factor: int) -> int:
+def levels_kept(factor: int) -> int:
     """Finest levels of a ladder whose pixels are so small that a distance between dates shows in them."""
     level = 0
     while factor << level < registration.UNITS:
