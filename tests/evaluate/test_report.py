@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -371,6 +372,21 @@ def test_the_page_stays_below_three_megabytes(tmp_path: Path) -> None:
     page = write_report(tmp_path)
     assert page.stat().st_size < 3_000_000
     assert b"data:image/webp" in page.read_bytes()
+
+
+def test_a_report_passed_on_without_its_crops_has_a_page(tmp_path: Path) -> None:
+    write_made_up_report(tmp_path)
+    shutil.rmtree(tmp_path / "crops")
+    done = CliRunner().invoke(cli, ["evaluate", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "No crops were stored." in (tmp_path / "report.html").read_text()
+
+
+def test_without_data_and_without_a_report_nothing_is_made(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["evaluate", "--out", str(tmp_path / "x")])
+    assert done.exit_code != 0
+    assert "run `eozip evaluate` first" in done.output
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("wrong", ["../outside.npz", "crops/absent.npz", "report.json"])

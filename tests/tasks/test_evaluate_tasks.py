@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,12 @@ from click.testing import CliRunner
 
 from eozip.errors import InputError
 from eozip_lab import tasks
+from eozip_lab.commands.evaluate import evaluate
 from eozip_lab.commands.evaluate_tasks import evaluate_tasks
 from eozip_lab.tasks import report
 from eozip_lab.tasks.gallery import strip
+from eozip_lab.tasks.pictures import LOST
+from reportfiles import write_made_up_report
 from tasksfiles import land_chip
 
 TITLE = "# What compression does to the work that follows"
@@ -72,9 +77,25 @@ def test_the_page_says_that_few_chips_say_nothing(found: Path) -> None:
 
 def test_pictures_of_the_worst_are_small(found: Path) -> None:
     pictures = list((found / "tasks").glob("*.webp"))
-    assert [p.name for p in pictures] == ["change.webp"]
+    assert "change-change-IoU-1.webp" in {p.name for p in pictures}
     assert sum(p.stat().st_size for p in pictures) < 300_000
-    assert "change.webp" in (found / "tasks.md").read_text()
+    assert "tasks/change-change-IoU-1.webp" in (found / "tasks.md").read_text()
+
+
+def test_the_gallery_has_ours_and_the_best_classical_at_equal_bytes(found: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    worst = document(found)["gallery"][0]
+    ours, theirs = worst["rows"]
+    assert (ours["method"], theirs["method"]) == ("tec-elic-small", "klt+jpeg2000")
+    assert theirs["bytes"] == pytest.approx(ours["bytes"], rel=0.3)
+    assert ours["value"] < worst["original"]
+    assert (found / "tasks" / worst["file"]).is_file()
+
+
+def test_the_gallery_is_ordered_by_subjects_with_a_name(found: Path) -> None:
+    some = {**document(found)["gallery"][0]}
+    subjects = report.by_subject([some, some | {"subject": "thin clouds", "task": "clouds"}])
+    assert list(subjects) == ["thin clouds", "change"]
 
 
 def test_the_readme_gets_the_short_table_between_its_markers(found: Path, tmp_path: Path) -> None:
@@ -143,10 +164,38 @@ def test_the_command_refuses_qualities_out_of_range(tmp_path: Path) -> None:
     assert "0 to 100" in done.output
 
 
-def test_a_strip_shows_where_things_differ() -> None:
+def test_a_strip_shows_where_most_is_lost_a_row_for_each_method() -> None:
     flat = np.zeros((256, 256, 3), np.uint8)
     marked = flat.copy()
-    marked[200:210, 200:210] = 255
-    shown = strip({"original": marked, "before": flat, "after": marked})
-    assert shown.shape == (128, 3 * 128 + 2 * 4, 3)
-    assert (shown[:, :128] == 255).all(2).sum() == 100
+    marked[200:210, 200:210] = LOST
+    shown = strip([{"original": flat, "lost": marked}, {"original": flat, "lost": flat}])
+    assert shown.shape == (2 * 192 + 4, 2 * 192 + 4, 3)
+    assert (shown == LOST).all(2).sum() == 4 * 100
+
+
+def test_the_page_of_evaluate_has_a_section_of_tasks(found: Path, tmp_path: Path) -> None:
+    write_made_up_report(tmp_path)
+    done = CliRunner().invoke(evaluate, ["--out", str(tmp_path), "--tasks-from", str(found)])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "report.html").read_text()
+    assert '<section id="tasks">' in text
+    assert "change: change IoU" in text
+    picture = (found / "tasks" / document(found)["gallery"][0]["file"]).read_bytes()
+    assert base64.b64encode(picture).decode() in text
+
+
+def test_a_section_of_tasks_that_nobody_ran_is_refused_before_the_page(tmp_path: Path) -> None:
+    write_made_up_report(tmp_path)
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(evaluate, ["--out", str(tmp_path), "--tasks-from", str(tmp_path / "empty")])
+    assert isinstance(done.exception, InputError)
+    assert "eozip evaluate-tasks" in str(done.exception)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_section_whose_picture_is_gone_is_a_named_error(found: Path, tmp_path: Path) -> None:
+    shutil.copytree(found, tmp_path / "results")
+    gone = tmp_path / "results" / "tasks" / document(found)["gallery"][0]["file"]
+    gone.unlink()
+    with pytest.raises(InputError, match=gone.name):
+        tasks.page_section(tmp_path / "results")

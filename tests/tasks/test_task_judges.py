@@ -9,6 +9,7 @@ from eozip_lab.tasks import events
 from eozip_lab.tasks.change import Change, changed
 from eozip_lab.tasks.indices import Indices, index
 from eozip_lab.tasks.phenology import Phenology, _double_logistic, _greenest, _season_starts
+from eozip_lab.tasks.pictures import LOST
 from eozip_lab.tasks.scores import score
 from eozip_lab.tasks.table import TASKS
 from eozip_lab.tasks.task import Chip, Tally, Task, TaskSkipped
@@ -50,6 +51,17 @@ def test_a_classifier_never_saw_the_place_that_it_is_tested_on() -> None:
         folds[chip.place].add(fold)
     assert all(len(found) == 1 for found in folds.values())
     assert len(judge._original) == 4
+
+
+def test_pictures_show_in_red_what_a_measure_lost() -> None:
+    pytest.importorskip("sklearn")
+    chips = water_chips()
+    drained = chips[0].dn.copy()
+    drained[:, :, 20:22, 24:26] = drained[:, :, 20:22, 28:30]
+    *_, lost = Water(chips).panels(0, drained, "small waters found").values()
+    red = (lost == LOST).all(2)
+    assert red.sum() == 4
+    assert red[20:22, 24:26].all()
 
 
 def test_small_waters_are_whole_ones() -> None:

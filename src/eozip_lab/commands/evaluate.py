@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,11 @@ import click
 
 from eozip.cli.common import CommaList, json_option, print_json, progress_bar, tell, threads_option
 from eozip_lab import evaluate as evaluating
+from eozip_lab import tasks as tasking
 
 if TYPE_CHECKING:
     from eozip_lab.evaluate.evaluation import Plan
+    from eozip_lab.evaluate.html_report.page import Section
     from eozip_lab.evaluate.methods import Method
 
 
@@ -32,7 +34,7 @@ class Numbers(CommaList):
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DATA...")
+@click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="[DATA...]")
 @click.option(
     "--out",
     required=True,
@@ -78,20 +80,32 @@ class Numbers(CommaList):
     show_default=True,
     help="Side of crops to keep for looking at, such as 128; 0 keeps none.",
 )
+@click.option(
+    "--tasks-from",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that `eozip evaluate-tasks` wrote: the page shows its results, too.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
 @threads_option
 @json_option
-def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+def evaluate(
+    data: tuple[Path, ...], out: Path, tasks_from: Path | None, as_json: bool, **options: Any
+) -> None:
     """Measure codecs and baselines on your own images.
 
     DATA is GeoTIFFs, folders of them (dates of one place, or one place a folder; <place>_<number>.tif are
     dates of a place), or .npz stacks [T, C, H, W]. Writes FOLDER/report.json and report.html; finished points are kept, and
-    the same command continues a run that was stopped. Or DATA is one .toml that lists sets by kind, natively on groups
-    (docs/evaluation.md): then FOLDER/kinds.json and kinds.md are written.
+    the same command continues a run that was stopped. Without DATA nothing is measured, and report.html is made of the
+    report in FOLDER. Or DATA is one .toml that lists sets by kind, natively on groups (docs/evaluation.md): then
+    FOLDER/kinds.json and kinds.md are written.
     """
 
     if len(data) == 1 and data[0].suffix == ".toml":
         _by_kind(data[0], out, as_json, options)
+        return
+    more = [] if tasks_from is None else [tasking.page_section(tasks_from)]
+    if not data:
+        _page(out, more, as_json)
         return
     plan = _plan(data, options)
     with _Phases(quiet=as_json) as phases:
@@ -99,7 +113,7 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
         report = evaluating.evaluate(
             plan, out, evaluating.Notices(sweep, crops, _say_unavailable, _say_left_out)
         )
-        page = evaluating.write_report(out, phases.begin("Report", "parts"))
+        page = evaluating.write_report(out, phases.begin("Report", "parts"), more)
     if as_json:
         print_json({"report": str(out / evaluating.REPORT), "page": str(page), **_facts(report)})
     else:
@@ -110,6 +124,15 @@ def evaluate(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -
             f"{len(report['failures'])} points failed; the report lists them. The first: {first.method} at "
             f"{first.setting:g} on {first.place}: {first.error}"
         )
+
+
+def _page(out: Path, more: Sequence[Section], as_json: bool) -> None:
+    with _Phases(quiet=as_json) as phases:
+        page = evaluating.write_report(out, phases.begin("Report", "parts"), more)
+    if as_json:
+        print_json({"page": str(page)})
+    else:
+        tell(f"to look at: {page}")
 
 
 def _by_kind(listing: Path, out: Path, as_json: bool, options: dict[str, Any]) -> None:

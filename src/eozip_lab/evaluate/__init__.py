@@ -13,6 +13,7 @@ _HOMES = {
     "Plan": "evaluation",
     "REPORT": "evaluation",
     "Reading": "inputs",
+    "Section": "html_report.page",
     "evaluate": "evaluation",
     "write_report": "html_report.page",
 }

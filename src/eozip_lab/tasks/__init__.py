@@ -15,6 +15,7 @@ _HOMES = {
     "TASKS": "table",
     "TaskSkipped": "task",
     "run_tasks": "run",
+    "page_section": "section",
     "update_readme": "report",
     "write": "report",
 }

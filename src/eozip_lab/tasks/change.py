@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eozip_lab.tasks.indices import index
-from eozip_lab.tasks.pictures import mask, rgb
-from eozip_lab.tasks.task import Chip, Tally, iou, share
+from eozip_lab.tasks.pictures import lost, mask, rgb
+from eozip_lab.tasks.task import Case, Chip, Tally, iou, shares
 from eozip_lab.tasks.water import smaller
 
 FALL, _SMALL = 0.1, 9
@@ -23,15 +23,15 @@ class Change:
 
     def __call__(self, decoded: Sequence[np.ndarray]) -> list[Tally]:
         return [
-            Tally(chip.place, _sums(original, changed(dn, chip.bands)), chip.held)
+            Tally(chip.place, shares(_cases(original, changed(dn, chip.bands))), chip.held)
             for chip, original, dn in zip(self._chips, self._original, decoded)
         ]
 
-    def panels(self, k: int, decoded: np.ndarray) -> dict[str, np.ndarray]:
-        """The second date, and both maps."""
-        chip = self._chips[k]
-        maps = {"change in original": self._original[k], "in decoded": changed(decoded, chip.bands)}
-        return {**rgb(chip, decoded, date=1), **{name: mask(m) for name, m in maps.items()}}
+    def panels(self, k: int, decoded: np.ndarray, measure: str) -> dict[str, np.ndarray]:
+        """The second date, both maps, and what is lost."""
+        chip, found = self._chips[k], changed(decoded, self._chips[k].bands)
+        maps = {"change in original": mask(self._original[k]), "in decoded": mask(found)}
+        return {**rgb(chip, decoded, date=1), **maps, "lost": lost(_cases(self._original[k], found)[measure])}
 
 
 def changed(dn: np.ndarray, bands: Sequence[str]) -> np.ndarray:
@@ -40,9 +40,9 @@ def changed(dn: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     return np.nan_to_num(before - after) >= FALL
 
 
-def _sums(original: np.ndarray, found: np.ndarray) -> dict[str, tuple[float, float]]:
+def _cases(original: np.ndarray, found: np.ndarray) -> dict[str, Case]:
     return {
         "change IoU": iou(original, found),
-        "small changes found": share(found, smaller(original, _SMALL)),
-        "unchanged kept": share(~found, ~original),
+        "small changes found": (found, smaller(original, _SMALL)),
+        "unchanged kept": (~found, ~original),
     }

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eozip_lab.tasks.pictures import mask, rgb
-from eozip_lab.tasks.task import Chip, Tally, iou, share
+from eozip_lab.tasks.pictures import lost, mask, rgb
+from eozip_lab.tasks.task import Case, Chip, Tally, iou, shares
 
 _BANDS = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")
 _CLEAR_SKY = 15.0  # DN of B10 where it is not there, for original and decoded pixels alike
@@ -28,15 +28,19 @@ class Clouds:
     def __call__(self, decoded: Sequence[np.ndarray]) -> list[Tally]:
         found = [self._seen(chip, dn)[1] for chip, dn in zip(self._chips, decoded)]
         return [
-            Tally(chip.place, _sums(original, mask), chip.held)
-            for chip, original, mask in zip(self._chips, self._original, found)
+            Tally(chip.place, shares(_cases(original, cloud)), chip.held)
+            for chip, original, cloud in zip(self._chips, self._original, found)
         ]
 
-    def panels(self, k: int, decoded: np.ndarray) -> dict[str, np.ndarray]:
-        """Colours, and both masks."""
-        chip = self._chips[k]
-        masks = {"mask of original": self._original[k][1], "mask of decoded": self._seen(chip, decoded)[1]}
-        large = {name: mask(m.repeat(_CELL, 0).repeat(_CELL, 1)) for name, m in masks.items()}
+    def panels(self, k: int, decoded: np.ndarray, measure: str) -> dict[str, np.ndarray]:
+        """Colours, both masks, and what is lost."""
+        chip, found = self._chips[k], self._seen(self._chips[k], decoded)[1]
+        maps = {
+            "mask of original": mask(self._original[k][1]),
+            "mask of decoded": mask(found),
+            "lost": lost(_cases(self._original[k], found)[measure]),
+        }
+        large = {name: m.repeat(_CELL, 0).repeat(_CELL, 1) for name, m in maps.items()}
         return {**rgb(chip, decoded), **large}
 
     def _seen(self, chip: Chip, dn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,12 +59,12 @@ def _cells(dn: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     return np.stack(picked, -1) / 1e4
 
 
-def _sums(original: tuple[np.ndarray, np.ndarray], found: np.ndarray) -> dict[str, tuple[float, float]]:
+def _cases(original: tuple[np.ndarray, np.ndarray], found: np.ndarray) -> dict[str, Case]:
     probability, cloud = original
     unsure = cloud & (probability >= _UNSURE[0]) & (probability < _UNSURE[1])
     return {
         "cloud IoU": iou(cloud, found),
-        "cells alike": share(cloud == found, np.ones_like(cloud)),
-        "thin cloud kept": share(found, unsure),
-        "clear kept clear": share(~found, ~cloud),
+        "cells alike": (cloud == found, np.ones_like(cloud)),
+        "thin cloud kept": (found, unsure),
+        "clear kept clear": (~found, ~cloud),
     }

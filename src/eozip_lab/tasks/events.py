@@ -17,8 +17,8 @@ from eozip_lab.evaluate.inputs import load_places
 from eozip_lab.inpainting.synthetic_clouds import cloud_mask
 from eozip_lab.tasks.data import L2A, Sources
 from eozip_lab.tasks.indices import index
-from eozip_lab.tasks.pictures import mask, rgb
-from eozip_lab.tasks.task import Chip, Tally, share
+from eozip_lab.tasks.pictures import lost, mask, rgb
+from eozip_lab.tasks.task import Case, Chip, Tally, share, shares
 
 _SIZES = (1, 2, 4, 8)
 _SLOT, _SIDE = 16, 128  # pixels
@@ -60,24 +60,24 @@ class Events:
 
     def __call__(self, decoded: Sequence[np.ndarray]) -> list[Tally]:
         return [
-            Tally(chip.place, self._sums(chip, original, shown(dn, chip)), chip.held)
+            Tally(chip.place, shares(self._cases(chip, original, shown(dn, chip))), chip.held)
             for chip, original, dn in zip(self._chips, self._original, decoded)
         ]
 
-    def panels(self, k: int, decoded: np.ndarray) -> dict[str, np.ndarray]:
-        """The date of the events, and what is found."""
-        chip = self._chips[k]
-        maps = {"events in original": self._original[k], "in decoded": shown(decoded, chip)}
-        return {**rgb(chip, decoded, date=_date(chip)), **{name: mask(m) for name, m in maps.items()}}
+    def panels(self, k: int, decoded: np.ndarray, measure: str) -> dict[str, np.ndarray]:
+        """The date of the events, what is found, and what is lost."""
+        chip, original = self._chips[k], self._original[k]
+        found = shown(decoded, chip)
+        maps = {"events in original": mask(original), "in decoded": mask(found)}
+        case = self._cases(chip, original, found)[measure]
+        return {**rgb(chip, decoded, date=_date(chip)), **maps, "lost": lost(case)}
 
     @staticmethod
-    def _sums(chip: Chip, original: np.ndarray, found: np.ndarray) -> dict[str, tuple[float, float]]:
+    def _cases(chip: Chip, original: np.ndarray, found: np.ndarray) -> dict[str, Case]:
         size = chip.facts["size"]
         names = ("1 pixel", *(f"{s} x {s}" for s in _SIZES[1:]))
-        sums = {
-            f"event found, {name}": share(found, original & (size == s)) for name, s in zip(names, _SIZES)
-        }
-        return {**sums, "nothing made up": share(~found, ~original & (size == 0))}
+        cases = {f"event found, {name}": (found, original & (size == s)) for name, s in zip(names, _SIZES)}
+        return {**cases, "nothing made up": (~found, ~original & (size == 0))}
 
 
 class Filling:

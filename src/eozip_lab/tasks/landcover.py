@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from eozip_lab.tasks.indices import dark
-from eozip_lab.tasks.pictures import classes, rgb
-from eozip_lab.tasks.task import Chip, Tally, share
+from eozip_lab.tasks.pictures import classes, lost, rgb
+from eozip_lab.tasks.task import Case, Chip, Tally, shares
 
 _CLASSES, _PIXELS = 6, 4096  # so many pixels of a chip are learnt from
 
@@ -29,27 +29,32 @@ class LandCover:
             Tally(c.place, self._sums(k, dn), c.held) for k, (c, dn) in enumerate(zip(self._chips, decoded))
         ]
 
-    def panels(self, k: int, decoded: np.ndarray) -> dict[str, np.ndarray]:
-        """Colours, and both maps."""
+    def panels(self, k: int, decoded: np.ndarray, measure: str) -> dict[str, np.ndarray]:
+        """Colours, both maps, and what is lost."""
         shape = decoded.shape[2:]
-        maps = {
-            "classes of original": self._classes[k],
-            "of decoded": self._sorted(k, decoded, self._models[k]),
+        found = self._sorted(k, decoded, self._models[k])
+        maps = {"classes of original": self._classes[k], "of decoded": found}
+        kept, among = self._cases(k, found)[measure]
+        return {
+            **rgb(self._chips[k], decoded),
+            **{name: classes(m.reshape(shape)) for name, m in maps.items()},
+            "lost": lost((kept.reshape(shape), among.reshape(shape))),
         }
-        return {**rgb(self._chips[k], decoded), **{n: classes(m.reshape(shape)) for n, m in maps.items()}}
+
+    def _cases(self, k: int, found: np.ndarray) -> dict[str, Case]:
+        chip, same = self._chips[k], found == self._classes[k]
+        return {
+            "class alike": (same, np.ones_like(same)),
+            "class alike, dark": (same, dark(chip.dn, chip.bands).ravel()),
+        }
 
     def _sums(self, k: int, dn: np.ndarray) -> dict[str, tuple[float, float]]:
         from sklearn.metrics import adjusted_rand_score  # optional
 
-        chip, before = self._chips[k], self._classes[k]
-        same = self._sorted(k, dn, self._models[k]) == before
+        cases = self._cases(k, self._sorted(k, dn, self._models[k]))
         anew = self._learnt(k, dn, self._models[k].cluster_centers_)
-        rand = adjusted_rand_score(before, self._sorted(k, dn, anew))
-        return {
-            "class alike": share(same, np.ones_like(same)),
-            "class alike, dark": share(same, dark(chip.dn, chip.bands).ravel()),
-            "adjusted Rand, learnt anew": (float(rand), 1.0),
-        }
+        rand = adjusted_rand_score(self._classes[k], self._sorted(k, dn, anew))
+        return {**shares(cases), "adjusted Rand, learnt anew": (float(rand), 1.0)}
 
     def _learnt(self, k: int, dn: np.ndarray, start: np.ndarray | None) -> Any:
         from sklearn.cluster import KMeans  # optional

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from eozip_lab.tasks.task import Chip
+from eozip_lab.tasks.task import Case, Chip
 
 _COLOURS = ("B04", "B03", "B02")
+LOST = (255, 40, 40)
 _PALETTE = np.array(
     [(68, 119, 170), (34, 136, 51), (204, 187, 68), (238, 102, 119), (170, 51, 119), (187, 187, 187)],
     np.uint8,
@@ -24,6 +25,14 @@ def rgb(chip: Chip, decoded: np.ndarray, date: int = 0) -> dict[str, np.ndarray]
 def mask(where: np.ndarray) -> np.ndarray:
     """White where, uint8 [H, W, 3]."""
     return np.repeat((where[..., None] * np.uint8(255)), 3, 2)
+
+
+def lost(case: Case) -> np.ndarray:
+    """What a measure counts, uint8 [H, W, 3]: white where it is kept, red where it is lost."""
+    kept, among = case
+    found = mask(among & kept)
+    found[among & ~kept] = LOST
+    return found
 
 
 def classes(which: np.ndarray) -> np.ndarray:

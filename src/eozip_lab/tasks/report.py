@@ -11,12 +11,16 @@ from eozip.errors import InputError
 from eozip_lab.evaluate.provenance import as_json, write_text
 from eozip_lab.evaluate.tables import markdown
 from eozip_lab.tasks.gallery import write_strips
-from eozip_lab.tasks.run import Found
+from eozip_lab.tasks.run import SCHEMA, Found
 from eozip_lab.tasks.table import TASKS
 
 BEGIN = "<!-- tasks: written by eozip evaluate-tasks, do not edit -->"
 END = "<!-- end of tasks -->"
-_FOLDER = "tasks"
+NAME, FOLDER = "tasks.json", "tasks"
+GALLERY = (
+    "The chips, each of another place, on which eozip's codec lost most against original pixels, and what the classical "
+    "coding that does best made of them with as many bytes. White was kept, red was lost, by the measure named."
+)
 _MUCH = 0.9  # of what original pixels give: less is told among what hurts
 
 
@@ -30,14 +34,30 @@ def write(found: Found, out: Path) -> Path:
         OutputError: cannot be written.
         InputError: an earlier tasks.json is none of ours.
     """
-    path = out / "tasks.json"
-    pictures = write_strips(found.gallery, out / _FOLDER)
-    captions = {one.task: _caption(one) for one in found.gallery if one.task in pictures}
-    document = json.loads(as_json(found.document | {"pictures": captions}))
+    path = out / NAME
+    write_strips(found.gallery, out / FOLDER)
+    document = json.loads(as_json(found.document | {"gallery": [one.facts() for one in found.gallery]}))
     document = _in_order(_merged(path, document))
     write_text(path, json.dumps(document, indent=None, separators=(",", ":")) + "\n")
     write_text(out / "tasks.md", text(document))
     return out / "tasks.md"
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote.
+
+    Raises:
+        InputError: no file of ours.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] != SCHEMA:
+            raise ValueError(document["schema"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected the results of `eozip evaluate-tasks` ({SCHEMA}), got {error!r}; run it first"
+        ) from error
+    return document
 
 
 def update_readme(readme: Path, document: Mapping[str, Any]) -> None:
@@ -72,7 +92,7 @@ def _merged(path: Path, document: dict[str, Any]) -> dict[str, Any]:
     return document | {
         "tasks": kept + document["tasks"],
         "skipped": skipped,
-        "pictures": {k: v for k, v in earlier["pictures"].items() if k in names} | document["pictures"],
+        "gallery": [one for one in earlier.get("gallery", ()) if one["task"] in names] + document["gallery"],
         "earlier": earlier["made"],
     }
 
@@ -85,9 +105,10 @@ def _in_order(document: dict[str, Any]) -> dict[str, Any]:
 
 def text(document: Mapping[str, Any]) -> str:
     """All of tasks.md."""
-    parts = ["# What compression does to the work that follows\n", _preface(document), short(document)]
+    parts = ["# What compression does to the work that follows\n", preface(document), short(document)]
     parts += ["## Where it hurts and where it helps\n", "".join(_verdicts(document, document["qualities"]))]
-    parts += [_section(task, document["pictures"]) for task in document["tasks"]]
+    parts += _worst(document.get("gallery", ()))
+    parts += [_section(task) for task in document["tasks"]]
     if document["skipped"]:
         parts += ["## Left out\n", *(f"- {s['task']}: {s['why']}\n" for s in document["skipped"])]
     parts += _missing(document)
@@ -109,7 +130,8 @@ def _missing(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _preface(document: Mapping[str, Any]) -> str:
+def preface(document: Mapping[str, Any]) -> str:
+    """What was done, and by which command."""
     made = document["made"]
     few = "**A trial run with few chips: these figures say nothing.** " if document["few"] else ""
     return (
@@ -123,7 +145,19 @@ def _preface(document: Mapping[str, Any]) -> str:
 
 
 def short(document: Mapping[str, Any]) -> str:
-    """The table that the README has: each task's headline at two rates, where eozip fares worst first."""
+    """The table that the README has, and the sentences that intervals allow."""
+    told = "".join(verdicts(document))
+    told += f"- Not run yet: {', '.join(_absent(document))}\n" if _absent(document) else ""
+    return markdown(*headlines(document)) + ("\n" + told if told else "")
+
+
+def verdicts(document: Mapping[str, Any]) -> list[str]:
+    """Sentences at the highest rate; see `_verdicts`."""
+    return list(_verdicts(document, document["qualities"][-1:]))
+
+
+def headlines(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: each task's headline at two rates, where eozip fares worst first."""
     head = [
         "task, measure",
         "unharmed",
@@ -133,9 +167,7 @@ def short(document: Mapping[str, Any]) -> str:
         "difference",
     ]
     lines = sorted(_headlines(document), key=lambda line: -line[0])
-    told = "".join(_verdicts(document, document["qualities"][-1:]))
-    told += f"- Not run yet: {', '.join(_absent(document))}\n" if _absent(document) else ""
-    return markdown(head, [cells for _, cells in lines]) + ("\n" + told if told else "")
+    return head, [cells for _, cells in lines]
 
 
 def _headlines(document: Mapping[str, Any]) -> Iterator[tuple[float, list[str]]]:
@@ -210,14 +242,41 @@ def _sure(difference: Mapping[str, Any], sign: int) -> bool:
     return None not in ends and all(end * sign > 0 for end in ends)
 
 
-def _section(task: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def _worst(gallery: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not gallery:
+        return []
+    parts = ["## The worst failures\n", f"{GALLERY}\n"]
+    for subject, shown in by_subject(gallery).items():
+        parts.append(f"### {subject}\n")
+        parts += [f"![{one['measure']}]({FOLDER}/{one['file']})\n\n{caption(one)}\n" for one in shown]
+    return parts
+
+
+def by_subject(gallery: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Pictures by what they are of: subjects that have a name of their own come before whole tasks."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for one in sorted(gallery, key=lambda one: one["subject"] == one["task"]):
+        found.setdefault(one["subject"], []).append(one)
+    return found
+
+
+def caption(one: Mapping[str, Any]) -> str:
+    """What a picture shows, row by row."""
+    made = [
+        f"`{row['method']}` {row['value'] * one['scale']:.3g} with {row['bytes']:,} bytes"
+        for row in one["rows"]
+    ]
+    titles = " | ".join(one["panels"])
+    return (
+        f"{one['measure']} on {one['chip']} at quality {one['quality']:g}, row by row: {'; '.join(made)}; original pixels "
+        f"{one['original'] * one['scale']:.3g}. Columns: {titles}."
+    )
+
+
+def _section(task: Mapping[str, Any]) -> str:
     parts = [f"## {task['name']}\n", f"{task['title']}. {_data(task)}\n"]
     parts.append("".join(f"- {m['name']}: {m['what']}\n" for m in task["measures"]))
     qualities = list(dict.fromkeys(row["quality"] for row in task["rows"]))
-    if task["name"] in pictures:
-        parts.append(
-            f"![worst failure]({_FOLDER}/{task['name'].replace(' ', '-')}.webp)\n\n{pictures[task['name']]}\n"
-        )
     for quality in qualities:
         rows = [row for row in task["rows"] if row["quality"] == quality]
         parts.append(_table(task, rows, quality))
@@ -271,8 +330,3 @@ def _value(value: float | None, measure: Mapping[str, Any], signed: bool = False
         2 if abs(shown) < 10 or (measure["scale"] == 100 and abs(shown) > 99 and abs(shown) != 100) else 1
     )
     return f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}"
-
-
-def _caption(one: Any) -> str:
-    titles = " | ".join(one.panels)
-    return f"Worst: {one.chip}, `{one.method}` at quality {one.quality:g}: {one.value:.3g}. {titles}"

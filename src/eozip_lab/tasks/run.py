@@ -17,10 +17,11 @@ from eozip_lab.evaluate.provenance import provenance
 from eozip_lab.evaluate.rate import bpppb
 from eozip_lab.tasks import events
 from eozip_lab.tasks.data import Sources
+from eozip_lab.tasks.gallery import Failures, Shown
 from eozip_lab.tasks.matching import Knob, matched
 from eozip_lab.tasks.scores import Score, difference, score
 from eozip_lab.tasks.table import TASKS
-from eozip_lab.tasks.task import Chip, Judge, Tally, Task, TaskSkipped, member
+from eozip_lab.tasks.task import Chip, Judge, Measure, Tally, Task, TaskSkipped, member
 
 SCHEMA = "eozip-tasks/1"
 REFERENCE = "tec-elic-small"
@@ -72,25 +73,6 @@ class Coded:
     quality: float | None
     bytes: tuple[int, ...]
     decoded: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A candidate for the gallery: the tally on which a task came out worst.
-
-    Attributes:
-        task, method, chip: names.
-        value: of the headline measure there.
-        quality: of the method.
-        panels: title > uint8 [H, W, 3].
-    """
-
-    task: str
-    method: str
-    chip: str
-    value: float
-    quality: float
-    panels: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -180,7 +162,8 @@ def _group(
     for coded in _filled(chips) if tasks[0].fills else _coded(chips, codecs, baselines, plan):
         for task in tasks:
             progress(f"{task.name}: {coded.method}, quality {coded.quality}")
-            boards[task.name].take(coded, gallery, _shown_at(plan))
+            boards[task.name].take(coded, _shown_at(plan))
+    gallery += [one for board in boards.values() for one in board.shown(_shown_at(plan))]
     seconds = (time.process_time() - started) / len(boards)
     return [board.row() | {"cpu_seconds": seconds} for board in boards.values()]
 
@@ -260,15 +243,25 @@ class _Board:
         self._original = [] if task.fills else judge([chip.dn for chip in chips])
         self._tallies: dict[tuple[str, float | None], list[Tally]] = {}
         self._sizes: dict[tuple[str, float | None], dict[str, Any]] = {}
+        self._failures = Failures(task, judge, chips, self._original)
 
-    def take(self, coded: Coded, gallery: list[Shown], shown_at: float) -> None:
-        """Judges what a method made of the chips."""
+    def take(self, coded: Coded, shown_at: float) -> None:
+        """Judges what a method made of the chips; of those at one quality the gallery keeps the worst."""
         key = coded.method, coded.quality
         tallies = self._tallies[key] = self._judge(coded.decoded)
         self._sizes[key] = _sizes(self._chips, coded)
         ours = self._codecs[1 if self._task.series and len(self._codecs) > 1 else 0]
-        if coded.method == ours and coded.quality == shown_at and hasattr(self._judge, "panels"):
-            gallery += self._worst(coded, tallies)
+        if coded.quality != shown_at or not hasattr(self._judge, "panels"):
+            return
+        if coded.method == ours:
+            self._failures.take_ours(coded, tallies)
+        elif coded.method in self._baselines:
+            self._failures.take_other(coded, tallies)
+
+    def shown(self, quality: float) -> Iterator[Shown]:
+        """Pictures of the worst failures at a quality."""
+        measures = {m.name: self._best(m, quality) for m in self._task.measures}
+        yield from self._failures.shown({name: best for name, best in measures.items() if best is not None})
 
     def row(self) -> dict[str, Any]:
         """The task's part of the document."""
@@ -308,37 +301,23 @@ class _Board:
         """Measure > the best baseline with as many bytes, and the difference to it."""
         found = {}
         for m in self._task.measures:
-            scores = {b: score(self._tallies[b, quality], m.name).value for b in self._baselines}
-            known = {b: value for b, value in scores.items() if value is not None}
-            if known:
-                best = (max if m.more else min)(known, key=known.__getitem__)
+            if (best := self._best(m, quality)) is not None:
                 found[m.name] = {
                     "baseline": best,
                     "difference": difference(tallies, self._tallies[best, quality], m.name),
                 }
         return found
 
+    def _best(self, measure: Measure, quality: float) -> str | None:
+        """The baseline that does best; None where none says anything."""
+        there = [b for b in self._baselines if (b, quality) in self._tallies]
+        scores = {b: score(self._tallies[b, quality], measure.name).value for b in there}
+        known = {b: value for b, value in scores.items() if value is not None}
+        return (max if measure.more else min)(known, key=known.__getitem__) if known else None
+
     def _scores(self, tallies: list[Tally], brief: bool = False) -> dict[str, Score | float | None]:
         found = {m.name: score(tallies, m.name) for m in self._task.measures}
         return {name: s.value for name, s in found.items()} if brief else dict(found)
-
-    def _worst(self, coded: Coded, tallies: list[Tally]) -> list[Shown]:
-        """The chip with the worst headline measure, if any has enough pixels to say."""
-        measure = self._task.measures[0]
-        values = {
-            k: tally.sums[measure.name][0] / tally.sums[measure.name][1]
-            for k, tally in enumerate(tallies)
-            if tally.sums.get(measure.name, (0, 0))[1] > _LEAST_COUNTED
-        }
-        if not values:
-            return []
-        k = (min if measure.more else max)(values, key=values.__getitem__)
-        panels = self._judge.panels(k, coded.decoded[k])  # type: ignore[attr-defined]
-        name, quality = self._chips[k].name, coded.quality or 0.0
-        return [Shown(self._task.name, coded.method, name, values[k], quality, panels)]
-
-
-_LEAST_COUNTED = 10  # pixels: a chip with fewer says little
 
 
 def _sizes(chips: Sequence[Chip], coded: Coded) -> dict[str, Any]:

@@ -14,7 +14,9 @@ TASKS = (
             Measure("cloud IoU", "intersection over union of cloud masks, decoded against original"),
             Measure("cells alike", "cells with the same verdict"),
             Measure(
-                "thin cloud kept", "of cells that s2cloudless was unsure of (0.4 to 0.7) and called cloud"
+                "thin cloud kept",
+                "of cells that s2cloudless was unsure of (0.4 to 0.7) and called cloud",
+                subject="thin clouds",
             ),
             Measure("clear kept clear", "of clear cells"),
         ),
@@ -30,9 +32,17 @@ TASKS = (
                 "water IoU", "against labels; trained on originals, applied to decoded pixels", truth=True
             ),
             Measure("water IoU, trained on decoded", "trained on and applied to decoded pixels", truth=True),
-            Measure("small waters found", "pixels of labelled waters up to 25 pixels (2.2 ha)", truth=True),
             Measure(
-                "dark land kept dry", "dark pixels (SWIR below 0.08) that are labelled as land", truth=True
+                "small waters found",
+                "pixels of labelled waters up to 25 pixels (2.2 ha)",
+                truth=True,
+                subject="small water bodies",
+            ),
+            Measure(
+                "dark land kept dry",
+                "dark pixels (SWIR below 0.08) that are labelled as land",
+                truth=True,
+                subject="dark targets",
             ),
         ),
         needs=("sklearn",),
@@ -70,7 +80,9 @@ TASKS = (
         judge="landcover:LandCover",
         measures=(
             Measure("class alike", "pixels that classes learnt from originals sort alike"),
-            Measure("class alike, dark", "the same in the darkest tenth of the pixels"),
+            Measure(
+                "class alike, dark", "the same in the darkest tenth of the pixels", subject="dark targets"
+            ),
             Measure(
                 "adjusted Rand, learnt anew", "classes learnt from decoded pixels against those of originals"
             ),
@@ -84,7 +96,7 @@ TASKS = (
         judge="change:Change",
         measures=(
             Measure("change IoU", "of change maps, decoded against original"),
-            Measure("small changes found", "pixels of changes up to 9 pixels"),
+            Measure("small changes found", "pixels of changes up to 9 pixels", subject="small changes"),
             Measure("unchanged kept", "of pixels that did not change"),
         ),
         series=True,

@@ -12,6 +12,9 @@ import numpy as np
 
 from eozip.errors import InputError
 
+Case = tuple[np.ndarray, np.ndarray]
+"""Of a measure that counts pixels: where something is kept, and among which pixels, both bool."""
+
 
 class TaskSkipped(InputError):
     """A task cannot run here: its data or a package is absent; the message says which."""
@@ -48,6 +51,7 @@ class Measure:
         scale: shown values are multiplied by this: 100 for percent.
         more: more is better.
         truth: measured against labels, so that decoded pixels may do better than the original ones.
+        subject: what its worst failures are called in the gallery; the headline of a task is there by the task's name.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Measure:
     scale: float = 100.0
     more: bool = True
     truth: bool = False
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Tally:
 class Judge(Protocol):
     """A task on some chips; made from the originals, which it may learn from.
 
-    A judge may have `panels(k, decoded)`: titles and uint8 [h, w, 3] pictures of its k-th tally, for the gallery.
+    A judge may have `panels(k, decoded, measure)`, for the gallery: titles and uint8 [h, w, 3] pictures of its k-th tally,
+    the last one made by `pictures.lost` of what that measure counts.
     """
 
     def __call__(self, decoded: Sequence[np.ndarray]) -> list[Tally]:
@@ -130,9 +136,14 @@ def share(kept: np.ndarray, among: np.ndarray) -> tuple[float, float]:
     return float((kept & among).sum()), float(among.sum())
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+def iou(a: np.ndarray, b: np.ndarray) -> Case:
     """Intersection and union of two masks."""
-    return float((a & b).sum()), float((a | b).sum())
+    return a & b, a | b
+
+
+def shares(cases: Mapping[str, Case]) -> dict[str, tuple[float, float]]:
+    """Of each measure, how many pixels are kept, and among how many."""
+    return {name: share(kept, among) for name, (kept, among) in cases.items()}
 
 
 def mean_error(error: np.ndarray, where: np.ndarray | None = None) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from eozip_lab.tasks.pictures import mask, rgb
-from eozip_lab.tasks.task import Chip, Tally, iou, share
+from eozip_lab.tasks.pictures import lost, mask, rgb
+from eozip_lab.tasks.task import Case, Chip, Tally, iou, shares
 
 _FOLDS, _SAMPLES = 4, 400  # pixels of each chip to learn from
 _SMALL, _DARK = 25, 800  # pixels; DN of B11
@@ -36,12 +36,14 @@ class Water:
             for k, (chip, dn) in enumerate(zip(self._chips, decoded))
         ]
 
-    def panels(self, k: int, decoded: np.ndarray) -> dict[str, np.ndarray]:
-        """Colours, label, and what is found in either."""
+    def panels(self, k: int, decoded: np.ndarray, measure: str) -> dict[str, np.ndarray]:
+        """Colours, label, what is found in either, and what is lost."""
         chip, model = self._chips[k], self._original[self._fold[k]]
         found = {"water in original": chip.dn, "water in decoded": decoded}
-        masks = {name: mask(_wet(model, dn, chip.bands)) for name, dn in found.items()}
-        return {**rgb(chip, decoded), "label": mask(chip.facts["water"]), **masks}
+        wet = {name: _wet(model, dn, chip.bands) for name, dn in found.items()}
+        maps = {"label": chip.facts["water"], **wet}
+        case = _cases(chip, wet["water in decoded"])[measure]
+        return {**rgb(chip, decoded), **{name: mask(m) for name, m in maps.items()}, "lost": lost(case)}
 
     def _trained(self, stacks: Sequence[np.ndarray]) -> list[Any]:
         """One classifier for each fold, of the chips of the others."""
@@ -64,15 +66,18 @@ class Water:
 
     def _sums(self, k: int, dn: np.ndarray, anew: Any) -> dict[str, tuple[float, float]]:
         chip = self._chips[k]
-        labels = chip.facts["water"]
         wet, wet_anew = (_wet(model, dn, chip.bands) for model in (self._original[self._fold[k]], anew))
-        dark = chip.dn[0, chip.bands.index("B11")] < _DARK
-        return {
-            "water IoU": iou(wet, labels),
-            "water IoU, trained on decoded": iou(wet_anew, labels),
-            "small waters found": share(wet, smaller(labels, _SMALL)),
-            "dark land kept dry": share(~wet, dark & ~labels),
-        }
+        cases = _cases(chip, wet)
+        return shares(cases | {"water IoU, trained on decoded": iou(wet_anew, chip.facts["water"])})
+
+
+def _cases(chip: Chip, wet: np.ndarray) -> dict[str, Case]:
+    labels, dark = chip.facts["water"], chip.dn[0, chip.bands.index("B11")] < _DARK
+    return {
+        "water IoU": iou(wet, labels),
+        "small waters found": (wet, smaller(labels, _SMALL)),
+        "dark land kept dry": (~wet, dark & ~labels),
+    }
 
 
 def smaller(labels: np.ndarray, limit: int) -> np.ndarray:

@@ -57,7 +57,8 @@ def viewer_data(report: Report, most_bytes: int = _MOST_BYTES) -> dict[str, Any]
         InputError: a crop is missing, unreadable, or of another shape than its original.
     """
     taken: list[dict[str, Any]] = []
-    stored = [name for name in report.places if _stored(report, name)]
+    kept = (report.folder / "crops").is_dir()  # a report is often passed on without them
+    stored = [name for name in report.places if kept and _stored(report, name)]
     left = most_bytes
     for number, name in enumerate(stored):
         place = _fitting(report, name, left // (len(stored) - number))

@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,22 @@ _MOST_ROWS = 1000  # of all points, and of every pair and place
 _Progress = Callable[[int, int], None]
 """Called with parts done and in all."""
 
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that the report's numbers do not make.
+
+    Attributes:
+        anchor: short, unique; its address within the page.
+        title: a heading.
+        body: markup, with its pictures in it.
+    """
+
+    anchor: str
+    title: str
+    body: Markup
+
+
 _LEGEND = "Codecs of eozip are solid lines, baselines broken ones."
 _BD = (
     "Percent of rate at equal PSNR (below 0: fewer bits), dB at equal rate. Averaged over the range that both curves "
@@ -48,7 +65,9 @@ _BD = (
 )
 
 
-def write_report(folder: str | Path, progress: _Progress = lambda done, total: None) -> Path:
+def write_report(
+    folder: str | Path, progress: _Progress = lambda done, total: None, more: Sequence[Section] = ()
+) -> Path:
     """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
 
     The page's plots are written beside it, FOLDER/figures/*.svg.
@@ -56,6 +75,7 @@ def write_report(folder: str | Path, progress: _Progress = lambda done, total: N
     Args:
         folder: where `eozip evaluate` wrote.
         progress: called with parts of the page done and in all.
+        more: what else it shall have, between the report's own words and its figures.
 
     Returns:
         the page's path.
@@ -66,7 +86,7 @@ def write_report(folder: str | Path, progress: _Progress = lambda done, total: N
     """
     path, report = Path(folder) / NAME, load_report(folder)
     drawn = plots.plots(report)
-    text = page(report, drawn, progress)
+    text = page(report, drawn, progress, more)
     for name, plot in drawn.items():
         write_bytes(path.parent / _FIGURES / f"{name}.svg", plot.svg)
     write_text(path, text)
@@ -74,10 +94,15 @@ def write_report(folder: str | Path, progress: _Progress = lambda done, total: N
 
 
 def page(
-    report: Report, drawn: Mapping[str, plots.Plot], progress: _Progress = lambda done, total: None
+    report: Report,
+    drawn: Mapping[str, plots.Plot],
+    progress: _Progress = lambda done, total: None,
+    more: Sequence[Section] = (),
 ) -> str:
     """The page as text, below `_MOST_BYTES`: pictures get what numbers leave; `drawn`: its plots."""
-    sections = _sections(report, drawn, progress)
+    first, *others = _sections(report, drawn, progress)
+    told = [{"anchor": one.anchor, "title": one.title, "body": one.body} for one in more]
+    sections = [first, *told, *others]
     left = _MOST_BYTES - _RESERVE - sum(len(section["body"].encode()) for section in sections)
     pictures = viewer_data(report, max(left, 0))
     for section in sections:
