@@ -236,10 +236,7 @@ def test_a_second_run_at_once_is_refused(archive, tmp_path):
 
 def test_by_grid_and_by_item(archive, tmp_path):
     paths = write_items(tmp_path / "in")
-    assert (
-        archive(paths, tmp_path / "grid", by="grid").stores == ["epsg32633_399960_5300040_10_20x24.zarr"]
-        or True
-    )
+    assert len(archive(paths, tmp_path / "grid", by="grid").stores) == 1
     assert archive(paths[:2], tmp_path / "item", by="item").stores == [f"{p.stem}.zarr" for p in paths[:2]]
 
 
@@ -293,7 +290,7 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
 
 def test_workers_with_another_eozip_are_named(cluster, monkeypatch):
     cluster_of.installed.cache_clear()
-    monkeypatch.setattr(cluster_of, "_found_on_worker", other_eozip)
+    monkeypatch.setattr(cluster_of, "found_on_worker", other_eozip)
     with pytest.raises(ClusterError, match=r"eozip: expected .*, got 0\.0\.1"):
         cluster_of.check_workers(cluster, "lossless")
 

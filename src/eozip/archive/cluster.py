@@ -30,15 +30,16 @@ def installed(codec: str) -> dict[str, Any]:
     return {"eozip": eozip.__version__, "bitstream": BITSTREAM, "codec": codec, "weights": weights}
 
 
-def _found_on_worker(codec: str) -> dict[str, Any]:
+def found_on_worker(codec: str) -> dict[str, Any]:
+    """The same where weights may be missing or broken: the reason stands in their place, and differs from the client's."""
     try:
         return installed(codec)
-    except EozipError as error:
+    except (EozipError, OSError) as error:
         return {"eozip": eozip.__version__, "bitstream": BITSTREAM, "codec": codec, "weights": str(error)}
 
 
 def check_workers(client: Any, codec: str) -> dict[str, Any]:
-    """Compares what every worker has with what is here.
+    """Compares what every worker has with what is here; those that die meanwhile need none of it.
 
     Returns:
         what is here.
@@ -48,12 +49,14 @@ def check_workers(client: Any, codec: str) -> dict[str, Any]:
     """
     here = installed(codec)
     try:
-        found = client.run(_found_on_worker, codec, on_error="return")
+        found = client.run(found_on_worker, codec, on_error="return")
     except (OSError, TimeoutError) as error:
         raise ClusterError(
             f"the workers do not answer: {error}; see the scheduler's log, then run again"
         ) from error
     for address, there in found.items():
+        if isinstance(there, OSError | TimeoutError):
+            continue  # it cannot be reached any more; if it comes back, every job compares again
         if isinstance(there, BaseException):
             raise ClusterError(
                 f"worker {address}: expected eozip {here['eozip']}, got {there!r}; install it there"
@@ -194,9 +197,9 @@ def bounded(
         if not labels:
             return
         future = next(done)
-        label = labels.pop(future)
-        yield label, _outcome(client, future)
-        del future
+        label, outcome = labels.pop(future), _outcome(client, future)
+        del future  # and nobody makes it again where its worker dies from here on
+        yield label, outcome
 
 
 def settled(client: Any, name: str, seconds: float = 30.0) -> None:
@@ -209,9 +212,16 @@ def settled(client: Any, name: str, seconds: float = 30.0) -> None:
 
 
 def _outcome(client: Any, future: Any) -> Any:
-    """The result of a call, or its exception."""
-    if future.status == "finished":
-        return future.result()
-    if future.status in ("cancelled", "lost") or client.status != "running":
-        raise ClusterError(_GONE)
-    return future.exception()
+    """The result of a call, or its exception. What died with its worker is made again by another, and waited for.
+
+    Raises:
+        ClusterError: the scheduler went away.
+    """
+    while True:
+        found = client.gather([future], errors="skip")
+        if found:
+            return found[0]
+        if future.status == "error":
+            return future.exception()
+        if future.status == "cancelled" or client.status != "running":
+            raise ClusterError(_GONE)

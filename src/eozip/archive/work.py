@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from eozip.archive.asked import Asked
-from eozip.archive.cluster import difference, installed
+from eozip.archive.cluster import difference, found_on_worker
 from eozip.archive.inputs import Item, Seen, look_at, read_all
 from eozip.archive.plan import Job, holding_of
 from eozip.archive.record import RUN, Record
@@ -36,7 +36,7 @@ def look(item: Item, asked: Asked) -> Seen | str:
 
 
 def do_job(job: Job) -> dict[str, Any]:
-    """Codes one shard, writes it, and says so in the record.
+    """Codes one shard, writes it, and says so in the record; one that is in it by now, as its worker died after it, is left.
 
     Returns:
         what the client needs to know of it; `bad` holds the dates, counted from the job's first, that cannot be read.
@@ -46,9 +46,14 @@ def do_job(job: Job) -> dict[str, Any]:
         OutputError: it cannot be written.
     """
     codec = EozipChunkCodec.from_dict(dict(job.codec))
-    here = installed(codec.codec)
+    here = found_on_worker(codec.codec)
     if here != job.installed:
         raise ClusterError(difference("this worker", job.installed, here))
+    where = place("out", job.out)
+    record = Record(where, keys_of(where))
+    left = record.job(job.store, job.shard)
+    if left is not None and left.get("id") == job.id:
+        return left
     try:
         run, made, more, streams = _coded(job, codec)
     except InputError as error:
@@ -56,7 +61,7 @@ def do_job(job: Job) -> dict[str, Any]:
         if not bad:
             bad = {str(k): str(error) for k in range(len(job.items))}
         return {"bad": bad}
-    return _written(job, _part(job, run, made, more, streams), made)
+    return _written(record, job, _part(job, run, made, more, streams), made, left is not None)
 
 
 def _coded(job: Job, codec: EozipChunkCodec) -> tuple[Run, dict[str, bytes], int, int]:
@@ -117,14 +122,13 @@ def _part(job: Job, run: Run, made: dict[str, bytes], more: int, streams: int) -
     }
 
 
-def _written(job: Job, part: dict[str, Any], made: dict[str, bytes]) -> dict[str, Any]:
-    """Writes the shard, then the record; a record of other content goes first, so that it never stands for these bytes."""
-    where = place("out", job.out)
-    record = Record(where, keys_of(where))
+def _written(
+    record: Record, job: Job, part: dict[str, Any], made: dict[str, bytes], left: bool
+) -> dict[str, Any]:
+    """Writes the shard, then the record; one of other content that was `left` goes first: it never stands for these bytes."""
     if token_of(record.keys.get(RUN)) != job.token:
-        raise ClusterError(f"{where}: the run that sent this job is over; nothing was written")
-    left = record.job(job.store, job.shard)
-    if left is not None and left.get("id") != job.id:
+        raise ClusterError(f"{record.where}: the run that sent this job is over; nothing was written")
+    if left:
         record.forget_job(job.store, job.shard)
     keys = [_shard_key(job), *(level.key(job.shard) for level in job.levels)]
     if not job.joins:
