@@ -13,7 +13,7 @@ import eozip
 from archivefiles import DATES, SETTINGS, beside, one_cluster, stored, write_items
 from eozip.archive import cluster as cluster_of
 from eozip.archive import inputs, plan, read_status, run, work
-from eozip.archive.record import open_record
+from eozip.archive.record import Record, open_record
 from eozip.cli import cli
 from eozip.errors import ClusterError, InputError, OutputError
 from eozip.raster import open_scene
@@ -315,6 +315,50 @@ def test_a_job_of_a_run_that_is_over_writes_nothing(archive, tmp_path, monkeypat
     with pytest.raises(ClusterError, match="is over"):
         work.do_job(JOBS[0])
     assert stored(tmp_path / "out") == {}
+
+
+def noted_job(job):
+    JOBS.append(job)
+    return work.do_job(job)
+
+
+def test_a_job_that_is_done_again_after_its_store_was_published_leaves_no_record(
+    archive, cluster, tmp_path, monkeypatch
+):
+    """As dask does with a job whose worker died when it was done."""
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",))
+    archive(paths, tmp_path / "whole")
+    forget = Record.forget_jobs
+    again = []
+
+    def forgetting(record, store):
+        forget(record, store)
+        if not again:
+            key = f"do_job-{JOBS[-1].token}-again"
+            again.append(cluster.submit(work.do_job, JOBS[-1], key=key).result())
+
+    monkeypatch.setattr(run, "do_job", noted_job)
+    monkeypatch.setattr(Record, "forget_jobs", forgetting)
+    archive(paths, tmp_path / "out")
+    assert [one["id"] for one in again] == [JOBS[-1].id]
+    assert stored(tmp_path / "out") == stored(tmp_path / "whole")
+    assert beside(tmp_path / "out") == beside(tmp_path / "whole")
+
+
+def job_done_twice(job):
+    first = work.do_job(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "_coded", None)
+        JOBS.append(work.do_job(job) == first)
+    return first
+
+
+def test_a_job_that_is_recorded_is_not_coded_again(archive, tmp_path, monkeypatch):
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",))
+    JOBS.clear()
+    monkeypatch.setattr(run, "do_job", job_done_twice)
+    archive(paths, tmp_path / "out")
+    assert JOBS == [True, True]
 
 
 def test_status_and_report_are_kept(archive, tmp_path):

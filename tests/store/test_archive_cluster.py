@@ -8,7 +8,7 @@ import time
 import pytest
 
 from eozip.archive import cluster as cluster_of
-from eozip.archive.cluster import bounded
+from eozip.archive.cluster import bounded, settled
 from eozip.errors import ClusterError
 
 GATE = threading.Event()
@@ -63,7 +63,10 @@ def test_results_that_die_with_their_worker_are_made_again(cluster):
 
 def test_workers_that_die_while_they_are_compared_end_nothing(cluster, monkeypatch):
     def asked(*args, **options):
-        return {"tcp://1": CommClosedError("in <TCP> Connection to tcp://1: Stream is closed"), "tcp://2": here}
+        return {
+            "tcp://1": CommClosedError("in <TCP> Connection to tcp://1: Stream is closed"),
+            "tcp://2": here,
+        }
 
     here = cluster_of.installed("lossless")
     CommClosedError = pytest.importorskip("distributed.comm.core").CommClosedError
@@ -82,3 +85,13 @@ def test_a_worker_without_weights_is_named(cluster, monkeypatch):
     monkeypatch.setattr(cluster, "run", lambda *args, **options: {"tcp://1": found})
     with pytest.raises(ClusterError, match="weights: expected None, got weights: Permission denied"):
         cluster_of.check_workers(cluster, "lossless")
+
+
+def test_the_end_of_a_run_waits_for_calls_that_are_made_again(cluster):
+    GATE.clear()
+    future = cluster.submit(through_the_gate, 0, key="call-again")
+    until(lambda: any(cluster.processing().values()))
+    threading.Timer(0.2, GATE.set).start()
+    settled(cluster, "call")
+    assert not any(cluster.processing().values())
+    assert future.result() == 0

@@ -125,7 +125,7 @@ def _part(job: Job, run: Run, made: dict[str, bytes], more: int, streams: int) -
 def _written(
     record: Record, job: Job, part: dict[str, Any], made: dict[str, bytes], left: bool
 ) -> dict[str, Any]:
-    """Writes the shard, then the record; one of other content that was `left` goes first: it never stands for these bytes."""
+    """Writes the shard, then the record; a `left` one of other content goes first, and never stands for these bytes."""
     if token_of(record.keys.get(RUN)) != job.token:
         raise ClusterError(f"{record.where}: the run that sent this job is over; nothing was written")
     if left:
