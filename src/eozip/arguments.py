@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from eozip.errors import InputError
 
 _CHAINED = re.compile(r"[a-z0-9]+::")  # of fsspec: zip::scene.zarr.zip
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<rest>.*)")
+READ_ONLY = ("http", "https")
 _REMOTE = re.compile(r"/vsi[a-z0-9_]+/|[a-z][a-z0-9+.-]+://")
 
 
@@ -43,6 +46,68 @@ def whole(name: str, value: object, low: int | None = None) -> int:
         least = "" if low is None else f" from {low} on"
         raise InputError(f"{name}: expected a whole number{least}, got {value!r}")
     return int(number)
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A folder or a file that a URL names.
+
+    Attributes:
+        url: without a slash at its end.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.url}/{name}")
+
+    @property
+    def name(self) -> str:
+        """What stands behind the last slash."""
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it says which keys there are: a web server gives what is named, and what it lists is for people."""
+        return self.url.partition("://")[0] not in READ_ONLY
+
+
+Place = Path | RemotePath
+PlaceLike = str | Path | RemotePath
+
+
+def place(name: str, value: object, *, reading: bool = False) -> Place:
+    """Where something lies, or is to lie: on this machine, or where a URL of fsspec says.
+
+    Args:
+        name: of the argument, for messages.
+        value: what a caller gave.
+        reading: nothing is to be written there: http:// and https:// will do.
+
+    Raises:
+        InputError: it is neither a path nor such a URL.
+    """
+    if isinstance(value, RemotePath):
+        value = value.url
+    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes) or not os.fspath(value):
+        raise InputError(f"{name}: expected a path or a URL, got {value!r}")
+    text = str(value)
+    check_plain(name, text)
+    if text.startswith("/vsi"):
+        raise InputError(
+            f"{name}: expected a path, or a URL such as s3://bucket/name, got {text}: GDAL's names are for inputs"
+        )
+    found = _URL.fullmatch(text)
+    if found is None or found["scheme"] == "file":
+        return Path(found["rest"] if found else text)
+    if (found["scheme"] in READ_ONLY and not reading) or not found["rest"].strip("/"):
+        raise InputError(
+            f"{name}: expected a URL of an object store with a bucket and a name, such as s3://bucket/name, got {text}"
+        )
+    return RemotePath(text.rstrip("/"))
 
 
 def store_path(name: str, value: object) -> Path:

@@ -24,17 +24,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from eozip.arguments import check_plain
+from eozip.arguments import READ_ONLY, Place
 from eozip.errors import InputError, OutputError
 from eozip.outputs import flush, flush_folder, locked
 
 Result = TypeVar("Result")
 
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<rest>.*)")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-_READ_ONLY = ("http", "https")
-_PACKAGES |= dict.fromkeys(_READ_ONLY, "aiohttp")
-_FROM_THE_END = ("s3", "s3a", "gs", "gcs", "memory", *_READ_ONLY)  # whose ranges may be counted from the end
+_PACKAGES |= dict.fromkeys(READ_ONLY, "aiohttp")
+_FROM_THE_END = ("s3", "s3a", "gs", "gcs", "memory", *READ_ONLY)  # whose ranges may be counted from the end
 TRIES = 7
 """How often a request is made: with pauses of up to 0.2, 0.4, ... 6.4 seconds between them."""
 _PAUSE = 0.2
@@ -55,68 +53,6 @@ _RIGHTS = re.compile(
 _NO_BUCKET = re.compile("NoSuchBucket|bucket does not exist", re.IGNORECASE)
 LEASE = 20.0
 """Seconds for which a lease is watched: if its holder did not renew it meanwhile, it is dead. No two clocks are compared."""
-
-
-@dataclass(frozen=True)
-class RemotePath:
-    """A folder or a file that a URL names.
-
-    Attributes:
-        url: without a slash at its end.
-    """
-
-    url: str
-
-    def __str__(self) -> str:
-        return self.url
-
-    def __truediv__(self, name: str) -> RemotePath:
-        return RemotePath(f"{self.url}/{name}")
-
-    @property
-    def name(self) -> str:
-        """What stands behind the last slash."""
-        return self.url.rsplit("/", 1)[-1]
-
-    @property
-    def is_listed(self) -> bool:
-        """Whether it says which keys there are: a web server gives what is named, and what it lists is for people."""
-        return self.url.partition("://")[0] not in _READ_ONLY
-
-
-Place = Path | RemotePath
-PlaceLike = str | Path | RemotePath
-
-
-def place(name: str, value: object, *, reading: bool = False) -> Place:
-    """Where something lies, or is to lie: on this machine, or where a URL of fsspec says.
-
-    Args:
-        name: of the argument, for messages.
-        value: what a caller gave.
-        reading: nothing is to be written there: http:// and https:// will do.
-
-    Raises:
-        InputError: it is neither a path nor such a URL.
-    """
-    if isinstance(value, RemotePath):
-        value = value.url
-    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes) or not os.fspath(value):
-        raise InputError(f"{name}: expected a path or a URL, got {value!r}")
-    text = str(value)
-    check_plain(name, text)
-    if text.startswith("/vsi"):
-        raise InputError(
-            f"{name}: expected a path, or a URL such as s3://bucket/name, got {text}: GDAL's names are for inputs"
-        )
-    found = _URL.fullmatch(text)
-    if found is None or found["scheme"] == "file":
-        return Path(found["rest"] if found else text)
-    if (found["scheme"] in _READ_ONLY and not reading) or not found["rest"].strip("/"):
-        raise InputError(
-            f"{name}: expected a URL of an object store with a bucket and a name, such as s3://bucket/name, got {text}"
-        )
-    return RemotePath(text.rstrip("/"))
 
 
 class Keys(Protocol):

@@ -17,9 +17,9 @@ import xarray as xr
 import zarr
 from click.testing import CliRunner
 
+from eozip.arguments import place
 from eozip.cli import cli
 from eozip.errors import InputError
-from eozip.keys import place
 from eozip.notebook.explorer import source_of
 from eozip.raster import open_scene
 from eozip.serve import create_app, open_layers

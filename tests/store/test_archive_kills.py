@@ -17,7 +17,8 @@ import pytest
 
 from archivefiles import DATES, write_items
 from eozip import keys
-from eozip.keys import RemoteKeys, RemotePath
+from eozip.arguments import RemotePath
+from eozip.keys import RemoteKeys
 from objectstore import BUCKET, s3_server
 
 pytestmark = pytest.mark.slow

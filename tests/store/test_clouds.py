@@ -19,8 +19,9 @@ import pytest
 
 import eozip
 from archivefiles import DATES, SETTINGS, one_cluster, stored, write_items
+from eozip.arguments import RemotePath
 from eozip.errors import InputError, OutputError
-from eozip.keys import RemoteKeys, RemotePath
+from eozip.keys import RemoteKeys
 from eozip.raster import open_scene
 from eozip.store import describe, verify_store
 from storefiles import make_store, write_dates

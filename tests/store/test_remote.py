@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 import eozip
 import eozip.keys
+from eozip.arguments import RemotePath, place
 from eozip.cli import cli
 from eozip.errors import FormatError, InputError, OutputError
-from eozip.keys import RemoteKeys, RemotePath, coalesced, leased, place
+from eozip.keys import RemoteKeys, coalesced, leased
 from eozip.raster import open_scene
 from eozip.store import describe, verify_store
 from eozip.store.pixels import read_pixels

@@ -13,10 +13,10 @@ from typing import Any
 from eozip.archive.asked import Asked
 from eozip.archive.inputs import Seen, days_of, opened, paths_of
 from eozip.archive.record import Record
+from eozip.arguments import PlaceLike
 from eozip.bitstream import samples_problem
 from eozip.chunk.encoding import check_droppable
 from eozip.errors import EozipError, InputError
-from eozip.keys import PlaceLike
 from eozip.purpose import parse_purposes
 from eozip.raster import Scene
 from eozip.raster.delivered.open import solar_day

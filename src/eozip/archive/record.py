@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from eozip.arguments import Place, PlaceLike, place
 from eozip.errors import FormatError, InputError, OutputError
-from eozip.keys import LEASE, Keys, LocalKeys, Place, PlaceLike, keys_of, place
+from eozip.keys import LEASE, Keys, LocalKeys, keys_of
 from eozip.outputs import locked
 
 FOLDER = ".eozip-archive"

@@ -21,8 +21,9 @@ from eozip.archive.plan import Job, StorePlan, finish_published, grouped, plan_s
 from eozip.archive.publish import gathered, publish, unreadable_layers
 from eozip.archive.record import RUN, Record, clear_parts, make_folder, open_record
 from eozip.archive.work import do_job, look
+from eozip.arguments import PlaceLike
 from eozip.errors import ClusterError, EozipError, InputError, OutputError, WeightsError
-from eozip.keys import PlaceLike, only_writer
+from eozip.keys import only_writer
 from eozip.raster.files import PathLike
 from eozip.store.coding import Run, psnr_of
 

@@ -11,8 +11,9 @@ from eozip.archive.cluster import difference, found_on_worker
 from eozip.archive.inputs import Item, Seen, look_at, read_all
 from eozip.archive.plan import Job, holding_of
 from eozip.archive.record import RUN, Record
+from eozip.arguments import place
 from eozip.errors import ClusterError, EozipError, InputError
-from eozip.keys import keys_of, place, token_of
+from eozip.keys import keys_of, token_of
 from eozip.raster.masks import MaskReader, open_mask, parse_mask
 from eozip.store.append import put_shard
 from eozip.store.codec import EozipChunkCodec

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eozip import store as stores
+from eozip.arguments import Place
 from eozip.cli.common import (
     RASTER,
     STORE,
@@ -30,7 +31,6 @@ from eozip.cli.common import (
     use_threads,
 )
 from eozip.codecs import registry
-from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.store import Appended, Description

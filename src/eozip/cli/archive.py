@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip.arguments import Place
 from eozip.cli.common import (
     RASTER,
     STORE,
@@ -24,7 +25,6 @@ from eozip.cli.common import (
     say,
     tell,
 )
-from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.archive import Archived, Status

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from eozip import threads
-from eozip.arguments import counted
+from eozip.arguments import Place, counted, place
 from eozip.errors import InputError
-from eozip.keys import Place, place
 
 _SHOW_AFTER = 2.0
 """Seconds before a progress bar appears: short runs stay quiet."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eozip import store as stores
+from eozip.arguments import Place
 from eozip.cli.common import (
     READ_STORE,
     CommaList,
@@ -24,7 +25,6 @@ from eozip.cli.common import (
     threads_option,
     use_threads,
 )
-from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.store.exports import Exported

@@ -10,6 +10,7 @@ import click
 
 from eozip import raster
 from eozip import store as stores
+from eozip.arguments import Place, place
 from eozip.cli.common import (
     RASTER,
     CommaList,
@@ -34,7 +35,6 @@ from eozip.cli.common import (
     use_threads,
     worst_text,
 )
-from eozip.keys import Place, place
 
 if TYPE_CHECKING:
     from eozip.store import Summary

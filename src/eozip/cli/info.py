@@ -11,6 +11,7 @@ import click
 
 import eozip
 from eozip import store as stores
+from eozip.arguments import Place, RemotePath
 from eozip.cli.common import (
     READ_STORE,
     bytes_text,
@@ -23,7 +24,6 @@ from eozip.cli.common import (
     tell,
 )
 from eozip.errors import InputError
-from eozip.keys import Place, RemotePath
 
 if TYPE_CHECKING:
     from eozip.store import Description

@@ -10,9 +10,9 @@ import numpy as np
 
 from eozip import raster
 from eozip import store as stores
+from eozip.arguments import Place
 from eozip.cli.common import RASTER, READ_STORE, decibels, overwrite_option, say, tell
 from eozip.errors import InputError, OutputError
-from eozip.keys import Place
 from eozip.picture import comparison
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import webbrowser
 import click
 
 from eozip import serve as served
+from eozip.arguments import Place
 from eozip.cli.common import RASTER, READ_STORE, say, tell, threads_option, use_threads
 from eozip.errors import InputError
-from eozip.keys import Place
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

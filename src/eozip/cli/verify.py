@@ -9,6 +9,7 @@ import click
 
 from eozip import raster
 from eozip import store as stores
+from eozip.arguments import Place
 from eozip.cli.common import (
     RASTER,
     READ_STORE,
@@ -24,7 +25,6 @@ from eozip.cli.common import (
     use_threads,
     worst_text,
 )
-from eozip.keys import Place
 
 if TYPE_CHECKING:
     from eozip.raster import Product, Scene

@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 
 from eozip import sensors
+from eozip.arguments import Place, PlaceLike, place
 from eozip.chunk import api
 from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, size_at
 from eozip.errors import FormatError, InputError
-from eozip.keys import Place, PlaceLike, place
 from eozip.raster import open_product
 from eozip.store import Description, describe
 from eozip.store.cache import ArrayCache

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from eozip.arguments import PlaceLike, place
 from eozip.chunk import api
 from eozip.chunk.encoding import check_levelled
 from eozip.chunk.pixels import unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import FormatError, InputError, WeightsError
-from eozip.keys import PlaceLike, place
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from eozip.arguments import Place, RemotePath
 from eozip.errors import FormatError, OutputError
-from eozip.keys import Place, RemotePath
 from eozip.outputs import flush, flush_folder, locked, publish, put_back, resolved, temporary
 from eozip.store.files import KEY, SELF, Container, StoreFiles, is_zip_name
 from eozip.store.remote import check_remote_target, remote_changing, remote_updating, remote_writing

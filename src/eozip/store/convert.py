@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import eozip
 from eozip import arguments
-from eozip.arguments import real
+from eozip.arguments import PlaceLike, place, real
 from eozip.chunk.encoding import check_budgeted, default_codec
 from eozip.chunk.options import DEFAULT_QUALITY, EncodeOptions
 from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.codecs.registry import ANY_SENSOR, LOSSLESS
 from eozip.errors import InputError
-from eozip.keys import PlaceLike, place
 from eozip.purpose import Classifier
 from eozip.raster import Product, Scene, open_product, open_scene, with_fill
 from eozip.raster.delivered.arrays import product_of

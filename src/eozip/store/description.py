@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from eozip import arguments
-from eozip.arguments import counted
+from eozip.arguments import Place, PlaceLike, counted, place
 from eozip.bitstream import fits, size_problem
 from eozip.codecs.registry import ANY_SENSOR
 from eozip.errors import FormatError, InputError, LimitError
-from eozip.keys import Place, PlaceLike, place
 from eozip.raster import Profile, Scene
 from eozip.raster.open import same_field
 from eozip.raster.scene import Tags

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from eozip import arguments
+from eozip.arguments import PlaceLike, place
 from eozip.errors import InputError, OutputError
-from eozip.keys import PlaceLike, place
 from eozip.outputs import publish, resolved, temporary
 from eozip.raster.cog import write_cog
 from eozip.raster.write import create_geotiff

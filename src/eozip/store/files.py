@@ -11,8 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Protocol
 
+from eozip.arguments import Place
 from eozip.errors import FormatError, LimitError
-from eozip.keys import Place
 
 _MAX_RATIO = 200
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from eozip.arguments import Place
 from eozip.chunk.encoding import EncodedChunk
 from eozip.chunk.options import DEFAULT_QUALITY
 from eozip.chunk.sizes import largest_of_size
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
-from eozip.keys import Place
 from eozip.outputs import publish, remove, resolved, temporary
 from eozip.purpose import Purpose
 from eozip.store.codec import EozipChunkCodec

@@ -22,8 +22,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore, WrapperStore
 
+from eozip.arguments import PlaceLike, place
 from eozip.errors import InputError
-from eozip.keys import PlaceLike, place
 from eozip.store.description import Description, described
 from eozip.store.documents import ARRAY, GROUP
 from eozip.store.geozarr import grid_attributes, pyramid

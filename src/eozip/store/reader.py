@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from eozip import arguments
+from eozip.arguments import PlaceLike
 from eozip.errors import InputError
-from eozip.keys import PlaceLike
 from eozip.raster import GeoTiffWriter, create_geotiff, create_geotiffs
 from eozip.store.coding import Progress
 from eozip.store.description import Description, choose_bands, choose_dates, describe, select_bands

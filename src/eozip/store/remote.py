@@ -21,8 +21,9 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
+from eozip.arguments import Place, RemotePath
 from eozip.errors import FormatError, InputError, OutputError
-from eozip.keys import Lease, Place, RemoteKeys, RemotePath, leased, token_of
+from eozip.keys import Lease, RemoteKeys, leased, token_of
 from eozip.store.files import KEY, LOCAL_HEADER, SELF, ZIP_FAULTS, Container, StoreFiles, is_zip_name
 
 GROUP, _WRITING = "zarr.json", ".eozip-writing"

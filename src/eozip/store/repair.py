@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from eozip.arguments import PlaceLike, place
 from eozip.errors import FormatError, InputError
-from eozip.keys import PlaceLike, place
 from eozip.raster import Profile, Scene
 from eozip.store.container import changing, updating
 from eozip.store.description import Description, describe

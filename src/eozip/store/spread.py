@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eozip.arguments import Place, RemotePath
 from eozip.errors import EozipError, InputError
-from eozip.keys import Place, RemotePath, keys_of
+from eozip.keys import keys_of
 from eozip.raster.masks import MaskReader
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.coding import Run, encoded_shards, stream_offsets, tally_of

@@ -11,8 +11,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
 import eozip
+from eozip.arguments import PlaceLike, place
 from eozip.errors import InputError
-from eozip.keys import PlaceLike, place
 from eozip.outputs import naming, publish, temporary
 from eozip.sensors import get, names
 from eozip.store.description import Description, describe

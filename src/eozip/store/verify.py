@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from eozip.arguments import PlaceLike
 from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
-from eozip.keys import PlaceLike
 from eozip.raster import Scene
 from eozip.raster.product import Product
 from eozip.store.coding import Progress, Tally

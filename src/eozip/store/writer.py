@@ -15,13 +15,13 @@ from typing import Any
 import zarr
 
 import eozip
+from eozip.arguments import Place, PlaceLike, place
 from eozip.bitstream import samples_problem
 from eozip.chunk.encoding import check_droppable, check_levelled
 from eozip.chunk.pixels import REFLECTANCE, unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError
-from eozip.keys import Place, PlaceLike, place
 from eozip.purpose import Classifier, Pixels, Purpose
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
