@@ -29,7 +29,7 @@ from eozip.raster import open_scene
 from eozip.serve import Limits, create_app, open_layers
 from eozip.serve.run import bind, start_app
 from eozip.store import append_store
-from eozip.store.cache import ArrayCache
+from eozip.threads import ArrayCache
 from rasterfiles import UTM, write_tif
 from storefiles import NAMES, make_store, opened, scene_pixels, write_dates
 

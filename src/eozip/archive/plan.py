@@ -24,7 +24,7 @@ from eozip.store.append import NewDates, check_append, new_dates, stored_order
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.convert import as_stored, request_for
 from eozip.store.description import Description, describe
-from eozip.store.documents import GROUP
+from eozip.store.files import GROUP
 from eozip.store.grid import Grid, Shape, alignment, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, joined, scene_dates

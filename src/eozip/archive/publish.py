@@ -11,8 +11,8 @@ from eozip.errors import EozipError, OutputError
 from eozip.store.append import append_run, check_layers, grown_facts, new_nodes
 from eozip.store.coding import Run, stream_offsets, tally_of
 from eozip.store.description import Description
-from eozip.store.documents import ARRAY, GROUP
-from eozip.store.files import Plain
+from eozip.store.documents import ARRAY
+from eozip.store.files import GROUP, Plain
 from eozip.store.grid import alignment, samples
 from eozip.store.joined import placed, put_values, scene_dates
 from eozip.store.metadata import band_labels, metadata_keys

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -86,13 +87,11 @@ def _logistic(mean: float, reach: int) -> list[int]:
     return side
 
 
-def _residual_tables() -> Tables:
+@cache
+def _tables() -> Tables:
     # Scale 0 is for blocks without any residual.
     rows = [[1, 1 << 40, 1]] + [_row(scale) for scale in range(1, _DIRECT + 1)]
     return normalised(rows, first=[-(len(row) // 2) for row in rows])
-
-
-_TABLES = _residual_tables()
 
 
 def _low_bits(scales: np.ndarray) -> np.ndarray:
@@ -101,13 +100,13 @@ def _low_bits(scales: np.ndarray) -> np.ndarray:
 
 def _write_residuals(port: EncodePort, residuals: np.ndarray, scales: np.ndarray) -> None:
     low = _low_bits(scales)
-    port.code(residuals >> low, scales - 2 * low, _TABLES)
+    port.code(residuals >> low, scales - 2 * low, _tables())
     write_low_bits(port, residuals & ((1 << low) - 1), low)
 
 
 def _read_residuals(port: Port, scales: np.ndarray) -> np.ndarray:
     low = _low_bits(scales)
-    high = port.code(None, scales - 2 * low, _TABLES).astype(np.int64)
+    high = port.code(None, scales - 2 * low, _tables()).astype(np.int64)
     return _wrapped(high << low | read_low_bits(port, low))
 
 

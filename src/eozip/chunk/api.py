@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from eozip import bitstream
-from eozip.arguments import real
 from eozip.bitstream import Header
 from eozip.chunk.candidates import Report
-from eozip.chunk.decoding import bytes_for, check_budget, check_samples, check_whole, decode_arrays, selected
+from eozip.chunk.decoding import (
+    bytes_for,
+    check_samples,
+    checked_blob,
+    decode_chunk,
+    resolutions_of,
+    selected,
+)
 from eozip.chunk.encoding import default_codec, encode_chunk, encode_group_chunk
 from eozip.chunk.options import EncodeOptions
 from eozip.codecs import level_map as levels_of_cells
@@ -258,7 +264,7 @@ def decode(
         UnknownCodecError: coded by a codec that this eozip does not have.
         WeightsError: coded with other weights.
     """
-    header, made = _decoded(blob, budget=budget, reduce=reduce, bands=bands, groups=groups, dates=dates)
+    header, made = decode_chunk(blob, budget=budget, reduce=reduce, bands=bands, groups=groups, dates=dates)
     return made if header.groups else next(iter(made.values()))
 
 
@@ -268,7 +274,7 @@ def decode_array(blob: bytes, *, budget: int | None = None, dates: Sequence[int]
     Raises:
         InputError: a chunk of groups, which `decode_groups` gives.
     """
-    header, made = _decoded(blob, budget=budget, dates=dates)
+    header, made = decode_chunk(blob, budget=budget, dates=dates)
     if header.groups:
         raise InputError(f"expected a chunk of one array, got groups {list(made)}; use eozip.decode_groups")
     return next(iter(made.values()))
@@ -290,7 +296,7 @@ def decode_groups(
     Raises:
         InputError: a chunk of one array, which `decode` gives; or something that this chunk does not have.
     """
-    header, made = _decoded(blob, reduce=reduce, bands=bands, groups=groups, dates=dates)
+    header, made = decode_chunk(blob, reduce=reduce, bands=bands, groups=groups, dates=dates)
     if not header.groups:
         raise InputError("expected a chunk of groups of bands, got one of one array; use eozip.decode")
     return made
@@ -302,7 +308,7 @@ def inspect(blob: bytes) -> Info:
     Raises:
         FormatError: not a chunk, or a damaged header.
     """
-    layout = bitstream.read_layout(_bytes(blob))
+    layout = bitstream.read_layout(checked_blob(blob))
     header, sections = layout.header, tuple(length for length, _ in layout.table)
     layer = sections[-1] if header.residual else 0
     return Info(
@@ -314,7 +320,7 @@ def inspect(blob: bytes) -> Info:
         header.names,
         {group.resolution: group.bands for group in header.groups},
         {times: bytes_for(selected(header, reduce=times), layout) for times in REDUCTIONS},
-        {r: bytes_for(selected(header, groups=[r]), layout) for r in _resolutions(header)},
+        {r: bytes_for(selected(header, groups=[r]), layout) for r in resolutions_of(header)},
     )
 
 
@@ -324,7 +330,7 @@ def check(blob: bytes) -> Info:
     Raises:
         FormatError: not a chunk, damaged or truncated.
     """
-    bitstream.unpack(_bytes(blob))
+    bitstream.unpack(checked_blob(blob))
     return inspect(blob)
 
 
@@ -340,7 +346,7 @@ def dropped(blob: bytes) -> np.ndarray:
     Raises:
         FormatError: not a chunk, damaged or cut.
     """
-    chunk = bitstream.unpack(_bytes(blob))
+    chunk = bitstream.unpack(checked_blob(blob))
     check_samples(chunk.header)
     if chunk.header.groups:
         raise InputError("dropped: nothing of groups of bands is ever dropped")
@@ -360,50 +366,6 @@ def level_map_of(blob: bytes) -> np.ndarray:
     Raises:
         FormatError: not a chunk, damaged or cut.
     """
-    chunk = bitstream.unpack(_bytes(blob))
+    chunk = bitstream.unpack(checked_blob(blob))
     check_samples(chunk.header)
     return levels_of_cells.levels_of(chunk)
-
-
-def _decoded(
-    blob: bytes,
-    *,
-    budget: int | None = None,
-    reduce: int = 1,
-    bands: Sequence[str | int] | None = None,
-    groups: Sequence[int] | None = None,
-    dates: Sequence[int] | None = None,
-) -> tuple[bitstream.Header, dict[int, np.ndarray]]:
-    """Header, and what was asked for: resolution (0 where there are no groups) > pixels."""
-    if budget is not None and not (real("budget", budget) >= 1 and budget == int(budget)):
-        raise InputError(f"budget: expected at least 1 section, got {budget}")
-    is_partial = budget is not None or reduce != 1 or bands is not None or groups is not None
-    data = _bytes(blob)
-    chunk = bitstream.unpack(data, allow_truncated=is_partial)
-    selection = selected(chunk.header, reduce=reduce, budget=budget, bands=bands, groups=groups, dates=dates)
-    if budget is None:
-        check_whole(selection, chunk)
-    else:
-        check_budget(chunk, budget)
-    made = decode_arrays(chunk, selection)
-    made = [dn[0] for dn in made] if chunk.header.squeezed else made
-    keys = _resolutions(chunk.header) or [0]
-    return chunk.header, {keys[k]: dn for k, dn in zip(selection.arrays, made, strict=True)}
-
-
-def _resolutions(header: bitstream.Header) -> list[int]:
-    return [group.resolution for group in header.groups]
-
-
-def _bytes(blob: object) -> bytes:
-    """A chunk as a caller gave it.
-
-    Raises:
-        InputError: it is no bytes; a path, say.
-    """
-    if not isinstance(blob, bytes | bytearray | memoryview):
-        raise InputError(
-            f"expected the bytes of a chunk, got {type(blob).__name__}; read the file first, or decode a store with "
-            "eozip.decode_store"
-        )
-    return bytes(blob)

@@ -1,4 +1,4 @@
-"""From one parsed chunk to the pixels that a reader wants: all of them, some bands, some groups, or a reduced picture."""
+"""From one chunk to the pixels that a reader wants: all of them, some bands, some groups, or a reduced picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eozip import sensors
-from eozip.bitstream import Chunk, Header, Layout, arrays, nodata_mask, residual, samples_problem
+from eozip.arguments import real
+from eozip.bitstream import Chunk, Header, Layout, arrays, nodata_mask, residual, samples_problem, unpack
 from eozip.chunk.pixels import fill_holes, to_dn
 from eozip.codecs import lossless, registry
 from eozip.codecs.base import Codec, Encoded, ScaledCodec
@@ -415,3 +416,56 @@ def _from_model(model: Codec, coded: Encoded, header: Header, selection: _Select
             model.decode_scaled(coded, header.shape, selection.reduce, selection.bands[0], selection.dates)
         ]
     return [_chosen(model.decode(coded, header.shape, header.quality), selection, 0)]
+
+
+def decode_chunk(
+    blob: bytes,
+    *,
+    budget: int | None = None,
+    reduce: int = 1,
+    bands: Sequence[str | int] | None = None,
+    groups: Sequence[int] | None = None,
+    dates: Sequence[int] | None = None,
+) -> tuple[Header, dict[int, np.ndarray]]:
+    """Decode a chunk, or as much of it as is wanted; see `eozip.decode`.
+
+    Returns:
+        Its header, and resolution (0 where there are no groups) > pixels.
+
+    Raises:
+        InputError: something that this chunk does not have.
+        FormatError: not a chunk, damaged or cut.
+    """
+    if budget is not None and not (real("budget", budget) >= 1 and budget == int(budget)):
+        raise InputError(f"budget: expected at least 1 section, got {budget}")
+    is_partial = budget is not None or reduce != 1 or bands is not None or groups is not None
+    data = checked_blob(blob)
+    chunk = unpack(data, allow_truncated=is_partial)
+    selection = selected(chunk.header, reduce=reduce, budget=budget, bands=bands, groups=groups, dates=dates)
+    if budget is None:
+        check_whole(selection, chunk)
+    else:
+        check_budget(chunk, budget)
+    made = decode_arrays(chunk, selection)
+    made = [dn[0] for dn in made] if chunk.header.squeezed else made
+    keys = resolutions_of(chunk.header) or [0]
+    return chunk.header, {keys[k]: dn for k, dn in zip(selection.arrays, made, strict=True)}
+
+
+def resolutions_of(header: Header) -> list[int]:
+    """Of a chunk's groups, in their order; none where all bands lie on one grid."""
+    return [group.resolution for group in header.groups]
+
+
+def checked_blob(blob: object) -> bytes:
+    """A chunk as a caller gave it.
+
+    Raises:
+        InputError: it is no bytes; a path, say.
+    """
+    if not isinstance(blob, bytes | bytearray | memoryview):
+        raise InputError(
+            f"expected the bytes of a chunk, got {type(blob).__name__}; read the file first, or decode a store with "
+            "eozip.decode_store"
+        )
+    return bytes(blob)

@@ -29,10 +29,11 @@ from eozip.inpaint.record import (
 from eozip.raster.masks import MaskSpec
 from eozip.raster.scene import Scene, Source
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.coding import Progress, Tally
+from eozip.store.coding import Tally
 from eozip.store.container import check_target
 from eozip.store.convert import match_scene
 from eozip.store.grid import Grid, plan
+from eozip.store.options import Progress
 from eozip.store.writer import write_arrays
 
 if TYPE_CHECKING:

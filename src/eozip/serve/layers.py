@@ -22,12 +22,12 @@ from eozip.codecs.scales import REDUCTIONS, all_over, averaged, ratio, size_at
 from eozip.errors import FormatError, InputError
 from eozip.raster import open_product
 from eozip.store import Description, describe
-from eozip.store.cache import ArrayCache
 from eozip.store.description import band_codes, band_positions, check_same_grids, check_same_pixels
 from eozip.store.grid import Shape, Window
 from eozip.store.joined import joined, open_joined
 from eozip.store.overviews import Level, Overviews, level_for, levels_of, read_level
 from eozip.store.pixels import open_pixels
+from eozip.threads import ArrayCache
 
 _BLOCK = 256  # side of an original's block
 _SCALE = 1e-4  # reflectance of a DN where the sensor is not known

@@ -19,7 +19,7 @@ _HOMES = {
     "Description": "description",
     "EozipChunkCodec": "codec",
     "Exported": "exports",
-    "Places": "priorities",
+    "Places": "options",
     "Repaired": "repair",
     "Report": "verify",
     "Request": "convert",

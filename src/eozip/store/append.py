@@ -25,7 +25,7 @@ from eozip.errors import FormatError, InputError, WeightsError
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
-from eozip.store.coding import Progress, Run, encoded_shards, psnr_of, squares_of, stream_offsets, tally_of
+from eozip.store.coding import Run, encoded_shards, psnr_of, squares_of, stream_offsets, tally_of
 from eozip.store.container import changing, updating
 from eozip.store.description import (
     Description,
@@ -35,17 +35,17 @@ from eozip.store.description import (
     describe,
     described,
 )
-from eozip.store.documents import ARRAY, GROUP, LayerDocument, read
-from eozip.store.files import Container, StoreFiles
+from eozip.store.documents import ARRAY, LayerDocument, read
+from eozip.store.files import GROUP, Container, StoreFiles, store_files
 from eozip.store.grid import Shape, Window, alignment, regular_groups, samples
 from eozip.store.holding import held_by
-from eozip.store.joined import Joined, Placed, joined, open_joined, placed, put_values
+from eozip.store.joined import Joined, Placed, as_product, joined, open_joined, placed, put_values
 from eozip.store.metadata import layer_keys
+from eozip.store.options import Places, Progress
 from eozip.store.overviews import Overviews, level_paths, levels_of
 from eozip.store.pixels import StorePixels, open_pixels
-from eozip.store.priorities import Places, open_places
-from eozip.store.records import as_product, grown, lattice_record
-from eozip.store.remote import store_files
+from eozip.store.priorities import open_places
+from eozip.store.records import grown, lattice_record
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
 from eozip.store.shards import Shard, pack_shard
 from eozip.store.writer import check_drop, quality_range

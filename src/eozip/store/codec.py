@@ -46,10 +46,9 @@ from eozip.chunk.encoding import EncodedChunk, encode_chunk, encode_group_chunk
 from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
-from eozip.store.cache import ArrayCache
 from eozip.store.grid import NativeGrid, cells_of, check_repeated, decode_joint, joint, read_grids
 from eozip.store.shards import split
-from eozip.threads import MOST_AT_ONCE, Desk
+from eozip.threads import MOST_AT_ONCE, ArrayCache, Desk
 
 _EVERY = (
     61  # of the pixels: chosen by the sum of their bands, which is the same in any order and at any place

@@ -25,6 +25,7 @@ from eozip.raster.masks import MaskReader
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid, Shape, Window, band_factors
 from eozip.store.holding import Holding
+from eozip.store.options import Progress
 from eozip.store.overviews import Overviews
 from eozip.store.priorities import Levels, PlaceReader
 from eozip.threads import each
@@ -134,12 +135,6 @@ def squares_of(psnr: Sequence[float | None], counts: np.ndarray, peak: float = P
     """
     means = [0.0 if value is None else peak**2 / 10 ** (value / 10) for value in psnr]
     return np.array(means) * counts
-
-
-Progress = Callable[[int, int], None]
-
-
-"""Called with chunks done and chunks in all; an exception from it stops the run and leaves nothing behind."""
 
 
 class PixelReader(Protocol):

@@ -2,23 +2,28 @@
 
 A Zarr store is a set of keys with bytes. A writer puts them key by key under a temporary name beside the target, which is
 renamed when complete, so that a full disk or an interrupt never leaves half a store under the final name. Zip entries of
-streams are stored without compression: they are compressed already, and readers can then fetch byte ranges."""
+streams are stored without compression: they are compressed already, and readers can then fetch byte ranges.
+
+On an object store nothing has a temporary name: a key appears whole, and without the group's document (`zarr.json`) there is
+no store. That one is created last, by a conditional write, and one writer at a time holds a lease.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from eozip.arguments import Place, RemotePath
-from eozip.errors import FormatError, OutputError
+from eozip.errors import FormatError, InputError, OutputError
+from eozip.keys import Lease, RemoteKeys, leased, token_of
 from eozip.outputs import flush, flush_folder, locked, publish, put_back, resolved, temporary
-from eozip.store.files import KEY, SELF, Container, StoreFiles, is_zip_name
-from eozip.store.remote import check_remote_target, remote_changing, remote_updating, remote_writing
+from eozip.store.files import GROUP, KEY, LEASED, SELF, Container, RemoteFiles, StoreFiles, is_zip_name
 
-_MARK, _DOCUMENT = b"eozip", "zarr.json"
+_MARK, _PIXELS = b"eozip", re.compile(r"reflectance/c/|levels/\d+/reflectance/c/")
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same input gives the same bytes
 
 
@@ -71,7 +76,7 @@ class ZipContainer:
     def put(self, key: str, data: bytes) -> None:
         entry = zipfile.ZipInfo(key, date_time=_ZIP_DATE)
         entry.external_attr = 0o644 << 16
-        entry.compress_type = zipfile.ZIP_DEFLATED if key.endswith(_DOCUMENT) else zipfile.ZIP_STORED
+        entry.compress_type = zipfile.ZIP_DEFLATED if key.endswith(GROUP) else zipfile.ZIP_STORED
         self._zip.writestr(entry, data)
         self.keys.append(key)
         self._size += entry.compress_size
@@ -110,7 +115,7 @@ def writing(target: Place, overwrite: bool = False) -> AbstractContextManager[Co
             program is writing there, or the disk refused a write.
     """
     if isinstance(target, RemotePath):
-        return remote_writing(target, overwrite)
+        return _remote_writing(target, overwrite)
     return _writing_here(target, overwrite)
 
 
@@ -156,7 +161,7 @@ def changing(store: Place) -> AbstractContextManager[Place]:
         OutputError: another program is changing it, or a link leads out of it.
     """
     if isinstance(store, RemotePath):
-        return remote_changing(store)
+        return _remote_changing(store)
     return _changing_here(store)
 
 
@@ -198,7 +203,7 @@ def updating(target: Place, state: bytes) -> AbstractContextManager[Container]:
         OutputError: the disk refused, or somebody changed the store without asking for the lock.
     """
     if isinstance(target, RemotePath):
-        return remote_updating(target, state)
+        return _remote_updating(target, state)
     return _updating_here(target, state)
 
 
@@ -259,7 +264,7 @@ def check_target(target: Place, overwrite: bool) -> None:
         OutputError: see above.
     """
     if isinstance(target, RemotePath):
-        check_remote_target(target, overwrite)
+        _check_remote_target(target, overwrite)
         return
     target = resolved(target)
     if not target.name.lower().endswith((".zarr", ".zarr.zip")):
@@ -296,3 +301,147 @@ def _output_error(target: Path, error: OSError, left: str = "nothing was left un
         f"cannot write {target}: {error.strerror or error}; {left}. "
         "Free disk space or check permissions, then run again"
     )
+
+
+# --- on an object store ---
+
+
+class _RemoteContainer:
+    """Puts shards where they belong; all else waits for `commit`, in the order in which it came, the group's document last.
+
+    Args:
+        keys: the store.
+        lease: held by this writer.
+        state: `StoreFiles.state` of the store that is changed; None of one that is new.
+    """
+
+    def __init__(self, keys: RemoteKeys, lease: Lease, state: bytes | None = None) -> None:
+        self.keys: list[str] = []
+        self._store, self._lease, self._state = keys, lease, state
+        self.where = keys.where
+        self._before = set() if state is None else set(keys.sizes())
+        self._waiting: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes a shard, or keeps another key for `commit`."""
+        if _PIXELS.match(key):
+            self._store.put(key, data)
+        else:
+            self._waiting[key] = data
+        self.keys.append(key)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def check(self) -> None:
+        """Looks whether nobody else took over.
+
+        Raises:
+            OutputError: somebody did.
+        """
+        self._lease.check()
+
+    def commit(self) -> None:
+        """Writes what waited.
+
+        Raises:
+            OutputError: somebody else wrote there meanwhile.
+        """
+        self.check()
+        where = RemotePath(str(self._store.where))
+        if self._state is not None and RemoteFiles(where).state() != self._state:
+            raise OutputError(f"{where} was changed by somebody else meanwhile; run again")
+        group = self._waiting.pop(GROUP, None)
+        for key, data in self._waiting.items():
+            self._store.put(key, data)
+        if group is None:
+            return
+        if self._state is not None:
+            self._store.put(GROUP, group)
+        elif not self._store.create(GROUP, group):
+            raise OutputError(
+                f"{where} exists already, and was not there before; its {GROUP} stays as it is: choose another name, or "
+                "pass --overwrite (overwrite=True)"
+            )
+
+    def undo(self) -> None:
+        """Removes the keys that were not there before."""
+        self._store.remove([key for key in self.keys if key not in self._before])
+
+
+@contextmanager
+def _remote_writing(target: RemotePath, overwrite: bool) -> Iterator[Container]:
+    """See `eozip.store.container.writing`. A store that is replaced is removed first."""
+    _check_remote_target(target, overwrite)
+    keys = RemoteKeys(target)
+    with leased(keys, LEASED) as lease:
+        _check_remote_target(target, overwrite)
+        old = [key for key in keys.sizes() if key != LEASED]
+        keys.remove([GROUP] if GROUP in old else [])  # first of all: half a store is none
+        keys.remove([key for key in old if key != GROUP])
+        with _undoing(_RemoteContainer(keys, lease)) as container:
+            yield container
+
+
+@contextmanager
+def _remote_changing(store: RemotePath) -> Iterator[Place]:
+    """See `eozip.store.container.changing`."""
+    _check_name(store)
+    if RemoteFiles(store).get(GROUP) is None:
+        raise FormatError(f"expected a store, got {store}, which has no {GROUP}; check the URL")
+    with leased(RemoteKeys(store), LEASED):
+        yield store
+
+
+@contextmanager
+def _remote_updating(target: RemotePath, state: bytes) -> Iterator[Container]:
+    """See `eozip.store.container.updating`: shards are replaced as they come, which suits readers of the dates before."""
+    keys = RemoteKeys(target)
+    lease = Lease(keys, LEASED, _held_by(keys))
+    with _undoing(_RemoteContainer(keys, lease, state)) as container:
+        yield container
+
+
+def _held_by(keys: RemoteKeys) -> str:
+    """The token of the lease that this process took in `_remote_changing`."""
+    return token_of(keys.get(LEASED)) or ""
+
+
+@contextmanager
+def _undoing(container: _RemoteContainer) -> Iterator[_RemoteContainer]:
+    with ExitStack() as undo:
+        undo.callback(container.undo)
+        yield container
+        container.commit()
+        undo.pop_all()
+
+
+def _check_remote_target(target: RemotePath, overwrite: bool) -> None:
+    """See `eozip.store.container.check_target`."""
+    _check_name(target)
+    keys = RemoteKeys(target)
+    if keys.get(GROUP) is None and not overwrite:
+        others = [key for key in keys.sizes() if not (KEY.fullmatch(key) or key == LEASED)]
+        if others:
+            raise OutputError(f"{target} holds {others[0]}, which is no part of a store; choose another name")
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{target} exists already; choose another name, or pass --overwrite (overwrite=True)"
+        )
+    found = list(keys.sizes())
+    others = [key for key in found if not (KEY.fullmatch(key) or key == LEASED)]
+    is_ours = any(_MARK in (keys.get(key) or b"") for key in SELF)
+    if found and (others or (GROUP in found and not is_ours)):
+        what = f"holds {others[0]}, which is no part of a store," if others else "is no store of eozip"
+        raise OutputError(f"{target} {what} and is not replaced; choose another name, or remove it yourself")
+
+
+def _check_name(path: RemotePath) -> None:
+    if is_zip_name(path):
+        raise InputError(
+            f"{path}: expected a store of keys (*.zarr), got a zip file on an object store; copy it to this "
+            'machine, or read it with xarray.open_zarr("zip::s3://...")'
+        )
+    if not path.name.lower().endswith(".zarr"):
+        raise InputError(f"expected a store named *.zarr, got {path}; check the URL")

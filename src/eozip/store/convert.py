@@ -29,16 +29,13 @@ from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store import fitting
 from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
-from eozip.store.coding import Progress
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
 from eozip.store.fitting import SampleSizes, encode_fitting
 from eozip.store.grid import GOP, alignment, plan, samples
 from eozip.store.holding import Holding
-from eozip.store.joined import Joined, joined, open_joined
-from eozip.store.options import StoreOptions, warn
-from eozip.store.priorities import Places
-from eozip.store.records import as_product
+from eozip.store.joined import Joined, as_product, joined, open_joined
+from eozip.store.options import Places, Progress, StoreOptions, warn
 from eozip.store.sampling import learned_classes, pixels_in, sampled
 from eozip.store.writer import Summary, bytes_beside, encode_store, pixels_of
 

@@ -25,7 +25,6 @@ from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import NAME, EozipChunkCodec
 from eozip.store.documents import (
     ARRAY,
-    GROUP,
     NOT_OURS,
     RECORD,
     ArrayDocument,
@@ -36,7 +35,7 @@ from eozip.store.documents import (
     checked,
     read,
 )
-from eozip.store.files import SELF, StoreFiles
+from eozip.store.files import GROUP, SELF, StoreFiles, store_files
 from eozip.store.geozarr import coarser
 from eozip.store.grid import (
     Grid,
@@ -50,7 +49,6 @@ from eozip.store.grid import (
 )
 from eozip.store.joined import grid_name
 from eozip.store.metadata import labels_of
-from eozip.store.remote import store_files
 
 _EOPF = ("s2-l2a", "s2-l1c")  # sensors whose bands EOPF has names for
 _MAX_STEM = 200  # of the 255 bytes that a file name may have

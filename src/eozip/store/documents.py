@@ -24,7 +24,7 @@ from eozip.errors import FormatError, LimitError
 from eozip.store.files import StoreFiles
 
 NOT_OURS = "the store was not written by eozip, or was changed after writing"
-GROUP, RECORD, ARRAY, TIME = "zarr.json", "eozip", "reflectance", "time"
+RECORD, ARRAY, TIME = "eozip", "reflectance", "time"
 _MAX_DOCUMENT = 1 << 25  # bytes; ten years of daily scenes with 2 kB of tags take 8 MB
 _MAX_INTEGER = (1 << 63) - 1  # of any JSON document here
 _MAX_COUNT = 1 << 53

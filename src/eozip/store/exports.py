@@ -19,13 +19,13 @@ from eozip.errors import InputError, OutputError
 from eozip.outputs import publish, resolved, temporary
 from eozip.raster.cog import write_cog
 from eozip.raster.write import create_geotiff
-from eozip.store.coding import Progress
 from eozip.store.cuts import Cut, cut_of, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description, described
 from eozip.store.documents import LayerRecord
 from eozip.store.eopf import write_eopf
+from eozip.store.files import plain_store, store_files
 from eozip.store.netcdf import write_netcdf
-from eozip.store.remote import plain_store, store_files
+from eozip.store.options import Progress
 from eozip.store.windows import Source
 
 _FORMATS = ("geotiff", "cog", "bands", "eopf-zarr", "netcdf")

@@ -1,25 +1,38 @@
-"""Keys and bytes of a store: what reads them from a folder or a zip file without zarr, and what a writer of them fulfils."""
+"""Keys and bytes of a store: what reads them without zarr, from a folder or a zip file, here or on an object store; and what
+a writer of them fulfils.
+
+On an object store a window costs three requests for the metadata, one for the index of each shard it touches, and one for
+each range of chunks that lie close together within a shard.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import lzma
 import re
 import struct
+import threading
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from eozip.arguments import Place
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore, ZipStore
+
+from eozip.arguments import Place, RemotePath
 from eozip.errors import FormatError, LimitError
+from eozip.keys import RemoteKeys
+
+GROUP = "zarr.json"
+LEASED = ".eozip-writing"
+"""Key that a writer holds on an object store."""
+_BLOCK = 1 << 16  # bytes that are fetched at once of a zip file's directory
 
 _MAX_RATIO = 200
-
-
 """How many times larger than its packed bytes an entry may be: streams do not shrink, and metadata by less than this."""
-
-
 _RATIO_ROOM = 1 << 20  # bytes that any entry may have
 
 
@@ -234,3 +247,194 @@ class Plain:
 def is_zip_name(path: Place) -> bool:
     """Whether the name asks for a zip file."""
     return path.name.lower().endswith(".zip")
+
+
+# --- on an object store ---
+
+
+def is_url(store: object) -> bool:
+    """Whether a name is one that fsspec resolves, and no path of this machine."""
+    return isinstance(store, RemotePath) or (isinstance(store, str) and ("://" in store or "::" in store))
+
+
+def store_files(path: Place | str, options: Mapping[str, Any] | None = None) -> StoreFiles:
+    """Opens a store, here or wherever fsspec reads: a folder of keys, or one zip file, by byte ranges.
+
+    Args:
+        path: a path, or a URL such as s3://bucket/scene.zarr or https://host/scene.zarr.zip.
+        options: for fsspec.
+
+    Raises:
+        FormatError: there is none.
+    """
+    if not is_url(path):
+        return StoreFiles(Path(str(path)))
+    where = path if isinstance(path, RemotePath) else RemotePath(str(path).rstrip("/"))
+    kind = _RemoteZip if is_zip_name(where) and not where.url.startswith("zip::") else RemoteFiles
+    return kind(where, options or {})
+
+
+class RemoteFiles(StoreFiles):
+    """Keys and bytes of a store on an object store: metadata is asked for once, and nothing is listed but by `names`.
+
+    Args:
+        path: the URL.
+        options: for fsspec.
+    """
+
+    def __init__(self, path: RemotePath, options: Mapping[str, Any] | None = None) -> None:
+        self.path: Place = path
+        self.bytes_read = 0
+        self.keys = RemoteKeys(path, options or {})
+        self._zip = None
+        self._documents: dict[str, bytes | None] = {}
+
+    def names(self) -> list[str]:
+        """Every key, sorted."""
+        return [key for key in self.keys.sizes() if key != LEASED]
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of one key, or None where the store has no such key."""
+        if not key.endswith(GROUP):
+            data = self.keys.get(key)
+            return None if data is None else self._counted(data)
+        if key not in self._documents:
+            data = self.keys.get(key)
+            self._documents[key] = None if data is None else self._counted(data)
+        return self._documents[key]
+
+    def size(self, key: str) -> int | None:
+        """Bytes of one key, or None where the store has no such key."""
+        if key.endswith(GROUP):
+            data = self.get(key)
+            return None if data is None else len(data)
+        return self.keys.size(key)
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes of a key there is."""
+        return self._counted(self.keys.read(key, start, stop))
+
+    def tail(self, key: str, count: int) -> tuple[bytes, int | None] | None:
+        """The last bytes of a key; how many it has would cost a request more."""
+        data = self.keys.tail(key, count)
+        return None if data is None else (self._counted(data), None)
+
+    def reader(self, key: str, spans: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
+        """Fetches ranges of a key, those that lie close together by one request; gives a reader of them."""
+        self.bytes_read += sum(stop - start for start, stop in spans)
+        return self.keys.ranges(key, spans)
+
+    def total_bytes(self) -> int:
+        """Bytes of every key."""
+        return sum(self.keys.sizes().values())
+
+
+class _RemoteZip(StoreFiles):
+    """A store that is one zip file elsewhere: its directory is read once, then the ranges that are asked for.
+
+    Args:
+        path: the URL.
+        options: for fsspec.
+
+    Raises:
+        FormatError: it is no zip file.
+    """
+
+    def __init__(self, path: RemotePath, options: Mapping[str, Any] | None = None) -> None:
+        self.path: Place = path
+        self.bytes_read = 0
+        self._unpacked = "", b""
+        self._lock = threading.Lock()
+        self._starts: dict[str, int] = {}
+        self._keys = RemoteKeys(path, options or {})
+        size = self._keys.size("")
+        if size is None:
+            raise FormatError(f"expected a store, got {path}, where nothing is; check the URL")
+        self._length = size
+        try:
+            self._zip = zipfile.ZipFile(io.BufferedReader(_Ranges(self._keys, size), _BLOCK))
+        except ZIP_FAULTS as error:
+            raise FormatError(
+                f"expected a zip file, got {path}: {error}; it is cut short, or no store"
+            ) from error
+
+    def state(self) -> bytes:
+        """A digest of what the store says about itself."""
+        digest = hashlib.sha256(str(self._length).encode())
+        for key in SELF:
+            digest.update(hashlib.sha256(self.get(key) or b"").digest())
+        return digest.digest()
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of one key, or None where the store has no such key."""
+        if self.size(key) is None:
+            return None
+        with self._lock:
+            return self._counted(self._entry(key))
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes of a key there is."""
+        return self.reader(key, [(start, stop)])(start, stop)
+
+    def reader(self, key: str, spans: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
+        """Fetches ranges of a key, those that lie close together by one request; gives a reader of them."""
+        if self._zip is None:
+            raise RuntimeError("the store is closed")
+        entry = self._zip.getinfo(key)
+        if entry.compress_type != zipfile.ZIP_STORED:
+            with self._lock:
+                data = self._entry(key)
+            return lambda start, stop: self._counted(data[start:stop])
+        base, size = self._start(entry), entry.file_size
+        inside = [(base + start, base + min(stop, size)) for start, stop in spans if start < min(stop, size)]
+        fetched = self._keys.ranges("", inside)
+        return lambda start, stop: self._counted(fetched(base + start, base + max(start, min(stop, size))))
+
+    def total_bytes(self) -> int:
+        """Bytes of the file."""
+        return self._length
+
+    def _start(self, entry: zipfile.ZipInfo) -> int:
+        """Where the data of an entry begin."""
+        if entry.filename not in self._starts:
+            at = entry.header_offset
+            head = self._keys.read("", at, at + LOCAL_HEADER)
+            if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
+                raise FormatError(
+                    f"{self.path}, entry {entry.filename}: expected a zip entry, got {head[:4]!r}"
+                )
+            name, extra = (int.from_bytes(head[i : i + 2], "little") for i in (26, 28))
+            self._starts[entry.filename] = at + LOCAL_HEADER + name + extra
+        return self._starts[entry.filename]
+
+
+class _Ranges(io.RawIOBase):
+    """A file elsewhere, for `zipfile`."""
+
+    def __init__(self, keys: RemoteKeys, size: int) -> None:
+        super().__init__()
+        self._keys, self._size, self._at = keys, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._keys.read("", self._at, min(self._at + len(buffer), self._size))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def plain_store(path: Place) -> Store:
+    """A store as zarr opens it, for reading."""
+    if isinstance(path, RemotePath):
+        url = f"zip::{path}" if is_zip_name(path) else str(path)
+        return FsspecStore.from_url(url, read_only=True)
+    return ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from eozip.bitstream import MAX_BANDS, MAX_FACTOR, MAX_GROUPS, Header
-from eozip.chunk import api
+from eozip.bitstream import MAX_BANDS, MAX_FACTOR, MAX_GROUPS, Header, read_layout
+from eozip.chunk.decoding import checked_blob, decode_chunk
 from eozip.errors import FormatError, InputError
 
 
@@ -154,11 +154,10 @@ def decode_joint(
     Raises:
         FormatError: damaged bytes, or groups that are not these grids.
     """
-    header = api.inspect(data).header
-    if not header.groups and not grids:
-        return api.decode_array(data, budget=budget, dates=dates)
+    header = read_layout(checked_blob(data)).header
     check_grids(header, grids)
-    return joint(api.decode_groups(data, dates=dates), grids, header.shape[2:])
+    found = decode_chunk(data, budget=None if grids else budget, dates=dates)[1]
+    return joint(found, grids, header.shape[2:]) if grids else found[0]
 
 
 def check_grids(header: Header, grids: Sequence[NativeGrid]) -> None:

@@ -21,7 +21,7 @@ from zarr.storage import MemoryStore
 from eozip.errors import InputError
 from eozip.raster import Profile, Scene, SceneReader, open_reader, with_fill
 from eozip.raster.open import same_field
-from eozip.raster.product import Layer, Product
+from eozip.raster.product import Acquisition, Layer, Product
 from eozip.store.documents import LayerRecord
 from eozip.store.files import Container
 from eozip.store.geozarr import coarser
@@ -52,6 +52,15 @@ class Joined:
         return len(self.factors) == 1
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is no more than the pixels of one scene, beside which a store has nothing to record."""
+        scene, dates = self.scene, self.product.acquisitions
+        has_facts = any(one.product or one.level or one.baseline or one.specials for one in dates)
+        is_uniform = scene.offsets is None or len(set(sum(scene.offsets, ()))) == 1
+        is_stacked = all(len({source.path for source in date}) == 1 for date in scene.sources)
+        return self.is_one_grid and scene.lattice is None and is_uniform and is_stacked and not has_facts
+
+    @property
     def band_factors(self) -> tuple[int, ...]:
         """[C] of each band of `scene`, pixels along one of its cells."""
         pairs = zip(self.factors, self.product.scenes, strict=True)
@@ -74,16 +83,17 @@ class Joined:
         )
 
 
-def joined(product: Product, nodata: int | None = None) -> Joined:
-    """A product as one scene; masks of its files are looked at.
+def joined(source: Product | Scene, nodata: int | None = None) -> Joined:
+    """A product, or a scene alone, as one scene; masks of its files are looked at.
 
     Args:
-        product: scenes that lie on each other.
+        source: scenes that lie on each other.
         nodata: DN that a caller wants for missing pixels.
 
     Raises:
         InputError: grids that do not fit each other, or that differ in what one array shares.
     """
+    product = as_product(source)
     scenes = [with_fill(product.scenes[0], nodata)]
     chosen, fill = nodata, scenes[0].fill
     if nodata is None and fill is not None and scenes[0].dtype.kind != "f":
@@ -96,6 +106,13 @@ def joined(product: Product, nodata: int | None = None) -> Joined:
         )
     product = replace(product, scenes=tuple(scenes))
     return Joined(product, scenes[0] if len(scenes) == 1 else _one_scene(scenes), factors)
+
+
+def as_product(source: Scene | Product) -> Product:
+    """A scene as a product of one grid."""
+    if isinstance(source, Product):
+        return source
+    return Product((source,), tuple(Acquisition(date) for date in source.dates))
 
 
 def scene_factors(scenes: Sequence[Scene]) -> tuple[int, ...]:

@@ -25,10 +25,10 @@ from zarr.storage import MemoryStore, WrapperStore
 from eozip.arguments import PlaceLike, place
 from eozip.errors import InputError
 from eozip.store.description import Description, described
-from eozip.store.documents import ARRAY, GROUP
+from eozip.store.documents import ARRAY
+from eozip.store.files import GROUP, plain_store, store_files
 from eozip.store.geozarr import grid_attributes, pyramid
 from eozip.store.overviews import FACT, LEVELS, add_axes
-from eozip.store.remote import plain_store, store_files
 from eozip.store.windows import Source
 
 FACTORS = (2, 4, 8, 16, 32)

@@ -29,7 +29,7 @@ from eozip.store.documents import ARRAY, RECORD, TIME
 from eozip.store.geozarr import coarser, declared, grid_attributes, multiscales
 from eozip.store.grid import Grid
 from eozip.store.joined import Placed, create, grid_name
-from eozip.store.overviews import Level, add_levels, layout_of, levels_of
+from eozip.store.overviews import FACT, Level, add_levels, layout_of, levels_of
 
 if TYPE_CHECKING:
     from eozip.store.records import Extras
@@ -78,7 +78,7 @@ def metadata_keys(
     """
     with zarr.config.set({"json_indent": None}):  # indentation would double the bytes of a small store
         memory = MemoryStore()
-        levels = levels_of(facts, grid)
+        levels = levels_of(facts, grid) if facts.get(FACT) else ()
         placed = _root_attributes(scene, extras, levels)
         group = zarr.create_group(memory, attributes={**group_attributes(facts), **placed})
         product = {} if extras is None else {"product": extras.record.model_dump(mode="json")}
@@ -92,7 +92,8 @@ def metadata_keys(
             _add_offsets(group, offsets)
         if extras is not None:
             _add_grids(group, scene.profile, extras.factors, extras.layers, len(scene.dates))
-        add_levels(group, levels, scene.profile, scene.dtype, codec.nodata or 0)
+        if levels:
+            add_levels(group, levels, scene.profile, scene.dtype, codec.nodata or 0)
         if dropped is not None:
             _add_dropped(group, dropped)
         beside(group)

@@ -12,10 +12,10 @@ import numpy as np
 import eozip
 from eozip.errors import InputError
 from eozip.raster import Profile
-from eozip.store.coding import Progress
 from eozip.store.cuts import Cut, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description
 from eozip.store.metadata import OFFSET, centres, crs_attributes, is_geographic, seconds_of
+from eozip.store.options import Progress
 
 _CHUNK = 512
 

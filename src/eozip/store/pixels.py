@@ -16,9 +16,8 @@ from eozip.codecs.registry import needs_torch
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
-from eozip.store.files import StoreFiles
+from eozip.store.files import RemoteFiles, StoreFiles, store_files
 from eozip.store.grid import Shape, Window, decode_joint
-from eozip.store.remote import RemoteFiles, store_files
 from eozip.store.shards import Piece, Shard, Stream, index_bytes, shard_of
 from eozip.threads import each
 

@@ -7,92 +7,21 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from eozip.arguments import real
 from eozip.codecs.level_map import CELL, NOTHING, lowest
-from eozip.errors import InputError
 from eozip.raster.masks import MaskReader
 from eozip.raster.regions import Region, open_region
 from eozip.raster.scene import Profile
+from eozip.store.options import Places
 
 _LEVELS_PER_QUALITY = 2 * math.log2(75) / 100  # steps rise by 75 from quality 100 to 0
 _TYPICAL = 2000.0  # DN without offset, of reflectance 1e-4: as bright as the quality says
-_MOST_POWER = 4
 _WORTH = 0.99  # of the mean, below which a map for purposes is tried
 _POWER = 0.75  # dark flat places err less than their steps
 _FINEST = 95  # percentile of cells that are coded as finely as the quality says
 _MOST_FINER = 8  # levels by which dark places may be finer than that
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """What a caller asks for by place; the quality of all else is the store's.
-
-    Attributes:
-        roi: raster or vector file of a region of interest (`eozip.raster.regions`); None: there is none.
-        outside_quality: of what lies outside of it, 0..100; "none": nothing but averages of 16 x 16 pixels and more.
-        masked_quality: likewise, of what a mask hides.
-        relative: errors in proportion to this power of brightness: dark places finer, bright ones coarser than the quality
-            says; 0: all alike.
-
-    Raises:
-        InputError: numbers out of range, or a region without a quality of what lies outside, or the other way round.
-    """
-
-    roi: str | Path | None = None
-    outside_quality: float | str | None = None
-    masked_quality: float | str | None = None
-    relative: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("outside_quality", "masked_quality"):
-            _check_quality(name, getattr(self, name))
-        if (self.roi is None) != (self.outside_quality is None):
-            raise InputError(
-                "roi and outside_quality go together: the region has the store's quality, the rest the other; give both"
-            )
-        if not 0 <= real("relative", self.relative) <= _MOST_POWER:
-            raise InputError(f"relative: expected a power of 0 to {_MOST_POWER}, got {self.relative}")
-
-    def __bool__(self) -> bool:
-        return self.roi is not None or self.masked_quality is not None or self.relative > 0
-
-    def check(self, quality: float | None, is_masked: bool) -> None:
-        """Refuses what cannot be asked for together, before anything is read.
-
-        Args:
-            quality: the store's; None where it follows from a target, a bound or purposes.
-            is_masked: whether there is a mask.
-
-        Raises:
-            InputError: see above.
-        """
-        if self.masked_quality is not None and not is_masked:
-            raise InputError(
-                "masked_quality: expected a mask beside it, got none; give mask='scl:3,8,9,10' or another"
-            )
-        for name in ("outside_quality", "masked_quality"):
-            own = getattr(self, name)
-            if own is None:
-                continue
-            if quality is None:
-                raise InputError(
-                    f"{name}: expected a quality of the store to set it against, got none; give quality"
-                )
-            if own != "none" and own > quality:
-                raise InputError(f"{name}: expected at most the store's quality {quality:g}, got {own:g}")
-
-    def facts(self) -> dict[str, Any]:
-        """What a store records."""
-        asked = {"outside_quality": self.outside_quality, "masked_quality": self.masked_quality}
-        known = {name: value for name, value in asked.items() if value is not None}
-        region = {} if self.roi is None else {"roi": Path(self.roi).name}
-        power = {"relative": self.relative} if self.relative else {}
-        return {"places": {**region, **known, **power}} if self else {}
 
 
 @dataclass(frozen=True)
@@ -245,14 +174,3 @@ def _by_brightness(dimness: np.ndarray, power: float, room: int) -> tuple[np.nda
     levels[dimness == 0] = NOTHING - 1
     finer = max(0, min(room, -int(levels.min())))
     return np.clip(levels + finer, 0, NOTHING - 1), finer
-
-
-def _check_quality(name: str, quality: float | str | None) -> None:
-    if quality is None or quality == "none":
-        return
-    if not 0 <= real(name, quality) <= 100:
-        raise InputError(f"{name}: expected 0..100 or 'none', got {quality}")
-
-
-NOWHERE = Places()
-"""The same quality everywhere."""

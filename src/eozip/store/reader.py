@@ -14,9 +14,9 @@ from eozip import arguments
 from eozip.arguments import PlaceLike
 from eozip.errors import InputError
 from eozip.raster import GeoTiffWriter, create_geotiff, create_geotiffs
-from eozip.store.coding import Progress
 from eozip.store.description import Description, choose_bands, choose_dates, describe, select_bands
 from eozip.store.exports import export_store
+from eozip.store.options import Progress
 from eozip.store.pixels import Strip, check_budget, open_pixels
 
 

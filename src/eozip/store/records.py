@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from eozip.raster import Scene
-from eozip.raster.product import Acquisition, Product
+from eozip.raster.product import Acquisition
 from eozip.raster.scene import Lattice
 from eozip.store.description import Description
 from eozip.store.documents import LatticeRecord, ProductRecord
@@ -34,7 +34,7 @@ class Extras:
 
 def extras_of(found: Joined, layers: Sequence[Placed], samples: int, labels: Sequence[str]) -> Extras | None:
     """See `Extras`; None for what is no more than a scene, of which a store records nothing else."""
-    if found.is_one_grid and not layers and _is_plain(found.product):
+    if found.is_plain and not layers:
         return None
     product = found.product
     record = ProductRecord(
@@ -51,13 +51,6 @@ def extras_of(found: Joined, layers: Sequence[Placed], samples: int, labels: Seq
         scale=product.scale,
     )
     return Extras(record, tuple(layers), found.factors)
-
-
-def as_product(source: Scene | Product) -> Product:
-    """A scene as a product of one grid."""
-    if isinstance(source, Product):
-        return source
-    return Product((source,), tuple(Acquisition(date) for date in source.dates))
 
 
 def _names_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
@@ -154,11 +147,3 @@ def with_unknown_dates(
             "samples": old.samples + samples((len(dates), *found.grid.shape[1:]), found.codec.grids),
         }
     )
-
-
-def _is_plain(product: Product) -> bool:
-    scene = product.scenes[0]
-    has_facts = any(one.product or one.level or one.baseline or one.specials for one in product.acquisitions)
-    is_uniform = scene.offsets is None or len(set(sum(scene.offsets, ()))) == 1
-    is_stacked = all(len({source.path for source in date}) == 1 for date in scene.sources)
-    return scene.lattice is None and is_uniform and is_stacked and not has_facts

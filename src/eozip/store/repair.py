@@ -23,8 +23,8 @@ from eozip.errors import FormatError, InputError
 from eozip.raster import Profile, Scene
 from eozip.store.container import changing, updating
 from eozip.store.description import Description, describe
-from eozip.store.documents import ARRAY, GROUP, RECORD, TIME, ProductRecord, TimeDocument, checked, read_raw
-from eozip.store.files import StoreFiles
+from eozip.store.documents import ARRAY, RECORD, TIME, ProductRecord, TimeDocument, checked, read_raw
+from eozip.store.files import GROUP, StoreFiles, plain_store, store_files
 from eozip.store.grid import Grid, Shape, regular_groups
 from eozip.store.metadata import (
     DIMENSIONS,
@@ -39,7 +39,6 @@ from eozip.store.metadata import (
 from eozip.store.overviews import level_paths
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.records import with_unknown_dates
-from eozip.store.remote import plain_store, store_files
 
 
 @dataclass(frozen=True)

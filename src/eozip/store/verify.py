@@ -14,15 +14,15 @@ from eozip.chunk import api
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.raster import Scene
 from eozip.raster.product import Product
-from eozip.store.coding import Progress, Tally
+from eozip.store.coding import Tally
 from eozip.store.description import Description, band_positions, check_same_grids, describe
+from eozip.store.files import store_files
 from eozip.store.grid import Shape, Window
 from eozip.store.holding import Holding, held_by
-from eozip.store.joined import JoinedReader, joined, open_joined
+from eozip.store.joined import JoinedReader, as_product, joined, open_joined
+from eozip.store.options import Progress
 from eozip.store.overviews import Overviews, levels_of, read_level
 from eozip.store.pixels import StorePixels, dropped_of, open_pixels
-from eozip.store.records import as_product
-from eozip.store.remote import store_files
 from eozip.store.repair import lengths_along_time
 from eozip.store.shards import Shard
 

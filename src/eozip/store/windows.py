@@ -30,11 +30,10 @@ from eozip.codecs.scales import REDUCTIONS
 from eozip.errors import FormatError, InputError
 from eozip.store.codec import DESK
 from eozip.store.description import BandGrid, Description, described
-from eozip.store.files import StoreFiles
+from eozip.store.files import StoreFiles, store_files
 from eozip.store.grid import Shape, Window, block_means, cells_of, check_grids, repeated
 from eozip.store.overviews import Level, Overviews, level_for, levels_of, read_level
 from eozip.store.pixels import StorePixels
-from eozip.store.remote import store_files
 from eozip.store.shards import Shard, Stream
 from eozip.threads import each
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,18 +29,18 @@ from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
 from eozip.sensors.sensor import canonical_name
 from eozip.store.codec import BITSTREAM, EozipChunkCodec, check_array
-from eozip.store.coding import PixelReader, Progress, Run, encoded_shards, stream_offsets, tally_of
+from eozip.store.coding import PixelReader, Run, encoded_shards, stream_offsets, tally_of
 from eozip.store.container import check_target, writing
 from eozip.store.documents import ARRAY
-from eozip.store.files import Container
+from eozip.store.files import Container, store_files
 from eozip.store.grid import GOP, Grid, Shape, alignment, band_factors, plan, samples
 from eozip.store.holding import Holding
-from eozip.store.joined import Joined, grid_names, joined, open_joined, placed, put_values
+from eozip.store.joined import Joined, Placed, grid_names, joined, open_joined, placed, put_values
 from eozip.store.metadata import band_labels, metadata_keys
+from eozip.store.options import Places, Progress
 from eozip.store.overviews import FACT, overviews_of
-from eozip.store.priorities import PlaceReader, Places, open_places
-from eozip.store.records import Extras, as_product, extras_of
-from eozip.store.remote import store_files
+from eozip.store.priorities import PlaceReader, open_places
+from eozip.store.records import Extras, extras_of
 from eozip.store.shards import pack_shard
 from eozip.store.spread import check_aligned, cluster_of, write_on_cluster
 
@@ -165,7 +166,7 @@ def encode_store(
         )
     target = place("out", out)
     check_target(target, overwrite)
-    found = joined(as_product(source), codec.nodata)
+    found = joined(source, codec.nodata)
     scene = found.scene
     check_array(scene.shape, scene.dtype)
     order = list(range(scene.shape[1])) if order is None else list(order)
@@ -178,24 +179,25 @@ def encode_store(
         )
     check_drop(codec, drop)
     layers = placed(found.product.beside, scene, grid, alignment(codec.grids))
-    labels = band_labels(scene.select(order), codec.sensor)
-    extras = extras_of(found, layers, samples(grid.shape, codec.grids), labels)
+    extras = _extras(found, order, layers, codec, grid)
     hold = _holding(purposes, classes, scene.select(order), codec) if purposes else None
     settings: dict[str, Any] = {"overwrite": overwrite, "drop": drop, "progress": progress, "extras": extras}
     settings |= {"hold": hold, "overviews": overviews}
     places = places or Places()
     if places:
         check_levelled(codec.codec)
-    client = None if drop is not None or hold is not None or places else cluster_of(found)
+    is_alike = drop is None and hold is None and not places
+    client = cluster_of(found) if is_alike and found.product.scenes[0].planes else None
     if client is not None:
         check_aligned(found, grid)
         settings["shards"] = partial(write_on_cluster, client, found, order)
-    unit, facts = unit_of(codec.sensor), {**(facts or {}), **places.facts()}
+    asked = (places, scene.profile, codec.quality, codec.nodata, unit_of(codec.sensor), hidden)
     with (
         open_joined(found, order) as reader,
-        open_places(places, scene.profile, codec.quality, codec.nodata, unit, hidden) as settings["places"],
+        open_places(*asked) if places else nullcontext() as settings["places"],
     ):
-        run = write_arrays(target, scene, order, reader, codec, grid, facts=facts, **settings)
+        known = {**(facts or {}), **places.facts()}
+        run = write_arrays(target, scene, order, reader, codec, grid, facts=known, **settings)
         rounding = None if scene.lattice is None else reader.rounding
     return _summary(run, found, order, target, time.perf_counter() - started, rounding)
 
@@ -262,6 +264,16 @@ def write_arrays(
     return run
 
 
+def _extras(
+    found: Joined, order: Sequence[int], layers: Sequence[Placed], codec: EozipChunkCodec, grid: Grid
+) -> Extras | None:
+    """What a store records beyond the pixels of one scene; None where there is nothing."""
+    if found.is_plain and not layers:
+        return None
+    labels = band_labels(found.scene.select(order), codec.sensor)
+    return extras_of(found, layers, samples(grid.shape, codec.grids), labels)
+
+
 def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
     """Refuses a mask for a codec that cannot leave cells out, or for bands on several grids, before anything is encoded.
 
@@ -325,8 +337,7 @@ def bytes_beside(found: Joined, order: Sequence[int], codec: EozipChunkCodec, gr
     """
     scene = found.scene
     run = Run(codec, grid, tally_of(codec, scene, order), lambda done, total: None)
-    labels = band_labels(scene.select(order), codec.sensor)
-    extras = extras_of(found, (), samples(grid.shape, codec.grids), labels)
+    extras = _extras(found, order, (), codec, grid)
     keys = metadata_keys(scene, order, grid, codec, run_facts(run, {}), extras=extras)
     tables = sum(len(pack_shard({}, grid.per_shard)) for _ in grid.shards())
     return sum(map(len, keys.values())) + tables

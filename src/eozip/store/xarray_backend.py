@@ -26,10 +26,10 @@ from eozip.errors import EozipError, InputError
 from eozip.raster.product import QUANTITY
 from eozip.sensors import get, names
 from eozip.store.description import BandGrid, Description, choose_bands, choose_dates, described
-from eozip.store.documents import GROUP, RECORD
+from eozip.store.documents import RECORD
+from eozip.store.files import GROUP, is_url, store_files
 from eozip.store.metadata import OFFSET, centres, crs_attributes, group_attributes
 from eozip.store.records import lattice_of
-from eozip.store.remote import is_url, store_files
 from eozip.store.windows import Source, chosen_reduction
 
 _ENDINGS = (".zarr", ".zarr.zip")

@@ -4,10 +4,12 @@ values of such layers mean, by CF.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from eozip.raster.header import band_file
 from eozip.raster.product import CLASSES, FLAGS, PROBABILITY, QUANTITY
@@ -139,6 +141,27 @@ L30 = {
 _OLI = {"1": "B01", "2": "B02", "3": "B03", "4": "B04", "5": "B8A", "6": "B11", "7": "B12"}
 _TM = {"1": "B02", "2": "B03", "3": "B04", "4": "B8A", "5": "B11", "7": "B12"}
 _THERMAL = {"B10", "B11"}  # of HLS L30
+
+
+SAFE_MAIN = re.compile(
+    r"MTD_MSI(L1C|L2A)\.xml|S2[A-D]_OPER_MTD_SAFL1C_.*\.xml|S2[A-D]_USER_MTD_SAFL2A_.*\.xml"
+)
+"""Names of the main XML of a .SAFE product."""
+_ITEMS_URL = re.compile(r"\.(geo)?json$|/items(/[^/]+)?/?$|/search/?$", re.IGNORECASE)
+
+
+def is_safe(path: str) -> bool:
+    """Whether a path is a .SAFE product that lies unpacked: its folder, or its main XML."""
+    if os.path.isdir(path):
+        return any(SAFE_MAIN.fullmatch(name) for name in os.listdir(path))
+    return bool(SAFE_MAIN.fullmatch(os.path.basename(path)))
+
+
+def is_stac(path: str) -> bool:
+    """Whether a path or URL is that of a STAC item or item collection, by its name."""
+    if re.match(r"https?://", path):
+        return bool(_ITEMS_URL.search(urlsplit(path).path))
+    return path.lower().endswith((".json", ".geojson")) and os.path.isfile(path)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from eozip.arguments import choice, listed, real
 from eozip.errors import InputError
 from eozip.raster.delivered.bandfiles import file_deliveries
 from eozip.raster.delivered.delivery import Bad, BesideFile, Delivery, by_tags
-from eozip.raster.delivered.safe import is_safe, safe_delivery
-from eozip.raster.delivered.stac import is_stac, stac_deliveries
+from eozip.raster.delivered.names import is_safe, is_stac
+from eozip.raster.delivered.safe import is_safe_zip, safe_delivery
+from eozip.raster.delivered.stac import stac_deliveries
 from eozip.raster.files import PathLike, is_elsewhere, notes_on, printable, settled
 from eozip.raster.header import Band, Header, profile_of, with_masks, without_alpha
 from eozip.raster.open import ChosenDate, chosen_date, same_field, scene_of, time_order
@@ -538,11 +539,15 @@ def _products(path: PathLike) -> list[str]:
     name = os.fspath(path)
     if not os.path.exists(name):
         return []
-    if is_safe(name):
+    if _is_safe(name):
         return [name]
     if not os.path.isdir(name):
         return []
-    return [str(p) for p in sorted(_below(Path(name), _DEPTH)) if is_safe(str(p))]
+    return [str(p) for p in sorted(_below(Path(name), _DEPTH)) if _is_safe(str(p))]
+
+
+def _is_safe(path: str) -> bool:
+    return is_safe(path) or (path.lower().endswith(".zip") and is_safe_zip(path))
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:

@@ -19,13 +19,12 @@ from rasterio.errors import CRSError
 
 from eozip.errors import InputError
 from eozip.raster.delivered.delivery import BesideFile, Delivery, Told, agreed, by_baseline, by_grid, version
-from eozip.raster.delivered.names import KNOWN, NATIVE
+from eozip.raster.delivered.names import KNOWN, NATIVE, SAFE_MAIN
 from eozip.raster.files import Dating, parsed_time
 from eozip.raster.header import Band, Header, header_of
 from eozip.raster.product import Acquisition
 from eozip.sensors.sensor import canonical_name
 
-_MAIN = re.compile(r"MTD_MSI(L1C|L2A)\.xml|S2[A-D]_OPER_MTD_SAFL1C_.*\.xml|S2[A-D]_USER_MTD_SAFL2A_.*\.xml")
 _LARGEST_XML = 64 * 2**20
 _MOST_FILES = 20_000
 # physicalBand by bandId where an XML has no spectral information; 13 of them, also in Level-2A, where B10 does not exist
@@ -61,24 +60,23 @@ def _opened(path: str | Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def is_safe(path: str) -> bool:
-    """Whether a path is a product of this format: its folder, its main XML, or a zip file of one."""
-    place = Path(path)
-    if place.is_dir():
-        return any(_MAIN.fullmatch(name) for name in os.listdir(place))
-    if _MAIN.fullmatch(place.name):
-        return True
-    if place.suffix.lower() != ".zip" or not zipfile.is_zipfile(place):
+def is_safe_zip(path: str) -> bool:
+    """Whether a zip file holds a product of this format.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not zipfile.is_zipfile(path):
         return False
-    with _opened(place) as archive:
-        return any(_MAIN.fullmatch(PurePosixPath(name).name) for name in archive.namelist())
+    with _opened(path) as archive:
+        return any(SAFE_MAIN.fullmatch(PurePosixPath(name).name) for name in archive.namelist())
 
 
 def safe_delivery(path: str, wanted: Sequence[str] | None = None, offset: float | None = None) -> Delivery:
     """Describes one product; reads no pixels.
 
     Args:
-        path: see `is_safe`.
+        path: a folder, its main XML, or a zip file of one.
         wanted: canonical names of bands; the files of others may be missing; None: all.
         offset: radiometric offset of all bands, whatever the XML says.
 
@@ -146,7 +144,7 @@ class _Files:
             return cls._zipped(path)
         folder = place if place.is_dir() else place.parent
         sizes = dict(_walked(folder))
-        main = next((name for name in sorted(sizes) if "/" not in name and _MAIN.fullmatch(name)), None)
+        main = next((name for name in sorted(sizes) if "/" not in name and SAFE_MAIN.fullmatch(name)), None)
         if main is None:
             raise InputError(
                 f"{path}: expected a .SAFE product with its MTD_MSIL2A.xml or MTD_MSIL1C.xml, found none"
@@ -161,7 +159,7 @@ class _Files:
                 for info in archive.infolist()[:_MOST_FILES]
                 if not info.is_dir()
             }
-        mains = [name for name in sizes if _MAIN.fullmatch(PurePosixPath(name).name)]
+        mains = [name for name in sizes if SAFE_MAIN.fullmatch(PurePosixPath(name).name)]
         if len(mains) != 1:
             raise InputError(
                 f"{path}: expected one .SAFE product in this zip file, got {len(mains)}; unpack it"

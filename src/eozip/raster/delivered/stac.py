@@ -46,18 +46,10 @@ from eozip.sensors.sensor import canonical_name
 
 _LARGEST_JSON = 64 * 2**20
 _TIMEOUT = 60  # seconds
-_ITEMS_URL = re.compile(r"\.(geo)?json$|/items(/[^/]+)?/?$|/search/?$", re.IGNORECASE)
 _NO_BANDS = re.compile(
     r"visual|thumbnail|preview|overview|tileinfo|metadata|tci|rendered|-jp2$|^info$|^pvi", re.IGNORECASE
 )
 _RASTERS = (".tif", ".tiff", ".jp2")
-
-
-def is_stac(path: str) -> bool:
-    """Whether a path or URL is that of a STAC item or item collection, by its name."""
-    if re.match(r"https?://", path):
-        return bool(_ITEMS_URL.search(urlsplit(path).path))
-    return path.lower().endswith((".json", ".geojson")) and os.path.isfile(path)
 
 
 def stac_deliveries(
