@@ -21,7 +21,7 @@ from zlib import crc32
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent / "src" / "eozip" / "codecs" / "pyramid"
-SOURCES = FOLDER / "kernel.c", FOLDER / "kernel.inc"
+SOURCES = FOLDER / "kernel.c", FOLDER / "kernel.inc", FOLDER / "intervals.inc"
 LIBRARY = FOLDER / "kernel.so"
 _OPTIONS = ("-O3", "-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-shared", "-fno-math-errno")
 

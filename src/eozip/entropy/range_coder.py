@@ -29,7 +29,7 @@ _MAX_ENTRIES = 1 << 15
 
 _Categorical = constriction.stream.model.Categorical
 # Slack of the plausibility check in DecodePort: what a few words of look-ahead may hold, in bits.
-_SLACK_BITS = 256.0
+SLACK_BITS = 256.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ _GAMMA_MODEL = _Categorical(_GAMMA.astype(np.float64), perfect=False)
 _BIT_MODEL = _Categorical(np.array([TOTAL / 2, TOTAL / 2]), perfect=False)
 # A section ends in one known byte, so that a decoder that lost its way notices.
 _SENTINEL_MODEL = _Categorical(np.full(256, 256.0), perfect=False)
-_SENTINEL = 0xA5
+SENTINEL = 0xA5
 
 
 class Port(Protocol):
@@ -125,6 +125,18 @@ class Port(Protocol):
 
         Returns:
             int32 [n] symbols.
+        """
+        ...
+
+
+class ReadPort(Port, Protocol):
+    """A port that reads a stream to its end."""
+
+    def finish(self) -> None:
+        """Checks that the section was used up exactly.
+
+        Raises:
+            FormatError: bytes are left, missing or damaged.
         """
         ...
 
@@ -182,7 +194,7 @@ class EncodePort:
         """The section: a big-endian fraction without trailing zero bytes; empty if nothing was coded."""
         if self._encoder.is_empty():
             return b""
-        self._encoder.encode(_SENTINEL, _SENTINEL_MODEL)
+        self._encoder.encode(SENTINEL, _SENTINEL_MODEL)
         return self._encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
 
 
@@ -190,7 +202,7 @@ class DecodePort:
     """Reads symbols from the bytes of `EncodePort`; any bytes give symbols or a FormatError."""
 
     def __init__(self, data: bytes) -> None:
-        self._bits_left = 8.0 * len(data) + _SLACK_BITS
+        self._bits_left = 8.0 * len(data) + SLACK_BITS
         self._started = False
         self._empty = not data
         padded = data + bytes(-len(data) % 4)
@@ -243,7 +255,7 @@ class DecodePort:
             if not self._empty:
                 raise FormatError("section: expected no bytes, as nothing was coded in it")
             return
-        if self._empty or int(self.read(_SENTINEL_MODEL, 1)[0]) != _SENTINEL:
+        if self._empty or int(self.read(_SENTINEL_MODEL, 1)[0]) != SENTINEL:
             raise FormatError("section: its end marker is missing; the data are damaged")
         if not self._decoder.maybe_exhausted():
             raise FormatError("section: bytes are left after its end marker")

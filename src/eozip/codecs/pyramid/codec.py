@@ -31,7 +31,7 @@ from eozip.codecs.pyramid.traverse import Model, brightness_of
 from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
-from eozip.entropy.range_coder import DecodePort, EncodePort, Port
+from eozip.entropy.range_coder import DecodePort, EncodePort, Port, ReadPort
 from eozip.errors import DesyncError, FormatError, InputError
 from eozip.threads import one_blas_thread
 
@@ -397,10 +397,14 @@ class Reader:
                 compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
         return pictures_of(walk, self.dates, self._gain_of)
 
-    def _section(self, number: int) -> list[DecodePort]:
+    def _section(self, number: int) -> list[ReadPort]:
         """The streams of all dates in a section."""
         streams = _parted(self._coded.sections[number], self._count, self._codec.id)
-        return [DecodePort(stream) for stream in streams]
+        return [self.open_port(stream) for stream in streams]
+
+    def open_port(self, stream: bytes) -> ReadPort:
+        """What reads a stream."""
+        return DecodePort(stream)
 
 
 def _on_one_grid(

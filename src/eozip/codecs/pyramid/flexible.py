@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from eozip.codecs.pyramid.context import FEATURE
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
 from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.narrowing import Narrower, reading_port
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.walk import (
@@ -36,7 +38,7 @@ from eozip.codecs.pyramid.walk import (
     pictures_of,
 )
 from eozip.codecs.scales import SECTIONS, section_of
-from eozip.entropy.range_coder import Port
+from eozip.entropy.range_coder import Port, ReadPort
 from eozip.errors import FormatError, InputError
 from eozip.threads import one_blas_thread
 
@@ -60,6 +62,11 @@ class FlexCodec(PyramidCodec):
     def laws(self) -> Laws:
         """Tables of intervals."""
         return laws(self.model.tables)
+
+    @cached_property
+    def narrower(self) -> Narrower:
+        """Reads planes by the kernel."""
+        return Narrower(self.laws, self.model.tables, self.model.functions.tanh)
 
     @one_blas_thread()
     def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
@@ -110,6 +117,7 @@ class FlexCodec(PyramidCodec):
             None if given is None else given.hidden,
             laws=self.laws,
             budgets=plan.budgets,
+            narrower=self.narrower,
         )
 
     def reader(self, coded: Encoded, shape: tuple[int, int, int, int], dates: Sequence[int] | None) -> Reader:
@@ -124,6 +132,7 @@ class _FlexWalk(Walk):
     Attributes:
         laws: tables of intervals.
         budgets: sections of each date that are there.
+        narrower: reads by the kernel.
         states: [ladder][date] what is known of it.
         predictions: [ladder][date] what another ladder predicts.
         checks: [date] of its pictures after its last pass.
@@ -131,6 +140,7 @@ class _FlexWalk(Walk):
 
     laws: Laws = field(kw_only=True)
     budgets: Sequence[int] = field(kw_only=True)
+    narrower: Narrower = field(kw_only=True)
     states: list[dict[int, State]] = field(default_factory=list)
     predictions: list[dict[int, np.ndarray]] = field(default_factory=list)
     checks: dict[int, int] = field(default_factory=dict)
@@ -230,6 +240,7 @@ class _FlexWalk(Walk):
             laws=self.laws,
             states=[states[t] for t in dates] if number else [],
             is_there=lambda level: section_of(group.factor << level) < count,
+            narrower=self.narrower,
         )
         pictures = walk.run()
         self.reached[k] = walk.reached
@@ -251,6 +262,10 @@ class _FlexReader(Reader):
         check_stream(coded, dates, _PASSES * SECTIONS, "sections")
         if coded.levels is not None:
             raise FormatError(f"{codec.id}: a level map, which it does not write; the bytes are damaged")
+
+    def open_port(self, stream: bytes) -> ReadPort:
+        """Read by the kernel, where there is one."""
+        return reading_port(stream)
 
     def read(self, scale: int) -> list[tuple[Group, Picture]]:
         """As `Reader.read`; a section that is missing is one that shows nothing."""

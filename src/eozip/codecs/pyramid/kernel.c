@@ -105,3 +105,5 @@ int eozip_start(int variant, const stage *s, const beginning *b) {
 int eozip_step(int variant, const stage *s, const second *b) {
     return variant == 2 ? step_vnni(s, b) : step_avx2(s, b);
 }
+
+#include "intervals.inc"

@@ -17,6 +17,7 @@ from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import Coarse
 from eozip.codecs.pyramid.context import VALUE, half, unpacked
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
+from eozip.codecs.pyramid.narrowing import Narrower, View
 from eozip.codecs.pyramid.side import Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
 from eozip.codecs.pyramid.strengths import (
@@ -86,11 +87,13 @@ class LayerLadder(Ladder):
         laws: tables of intervals.
         states: of each date, in this pass's units, changed; empty in pass 0, and then made.
         is_there: from a level, whether its details are sent in this pass.
+        narrower: reads by the kernel; None: numpy does all.
     """
 
     laws: Laws = field(kw_only=True)
     states: list[State] = field(default_factory=list)
     is_there: Callable[[int], bool] = lambda level: True
+    narrower: Narrower | None = None
     is_first: bool = field(default=False, init=False)
 
     def run(self) -> list[np.ndarray]:
@@ -204,6 +207,29 @@ class LayerLadder(Ladder):
         for state, own in zip(self.states, out, strict=True):
             state.strengths[level] = own
         return out
+
+    def _plane(
+        self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
+    ) -> np.ndarray:
+        found = None if wanted is not None else self._read_plane(plane, below, features)
+        return super()._plane(plane, below, wanted, features) if found is None else found
+
+    def _read_plane(self, plane: Plane, below: np.ndarray, features: np.ndarray) -> np.ndarray | None:
+        """As `_plane`, by the kernel; None where that cannot be."""
+        ports = [self.ports_at(plane.level)[t] for t in plane.dates]
+        if self.narrower is None or not self.narrower.takes(ports):
+            return None
+        stage = self.model.stages[min(plane.level, 2)]
+        shared, predicted = stage.start(below, features, self._constant(plane))
+        alive, scale = self._alive(plane), self._strengths_in(plane)
+        done: list[np.ndarray] = []
+        for color in range(2):
+            outputs, near = stage.step(shared, done[0] if done else None)
+            known = [self.states[t].cells[plane.level][color] for t in plane.dates]
+            view = View(color, outputs, predicted, near, plane.reference, alive, scale)
+            self.narrower.narrow(view, known, plane.number, ports)
+            done.append(np.stack([own.value[plane.number] for own in known]))
+        return unpacked(done[0], done[1], plane.coded.shape[2])
 
     def _symbols(
         self,

@@ -24,7 +24,7 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip.errors import WeightsError
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc"))
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc", "intervals.inc"))
 _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
 _GROUP = 8

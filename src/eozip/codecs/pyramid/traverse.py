@@ -441,7 +441,7 @@ class Ladder:
         stage, coarse = self.model.stages[min(plane.level, 2)], plane.coarse
         octaves = None if coarse is None else coarse.octaves
         shared, predicted = stage.start(below, features, self._constant(plane), octaves)
-        alive = plane.coded & (plane.strengths > DEAD)[:, :, None, None]
+        alive = self._alive(plane)
         done: list[np.ndarray] = []  # details in the octaves of their cells
         for color in range(_COLORS):
             cells = None if coarse is None else coarse.packed(color)
@@ -463,6 +463,10 @@ class Ladder:
             done.append(self._symbols(plane, color, mean, rows, packed(alive, color), own, units))
         found = unpacked(done[0], done[1], plane.coded.shape[2])
         return found if coarse is None else coarse.in_steps(found)
+
+    def _alive(self, plane: Plane) -> np.ndarray:
+        """Details that there are: bool [N, 3, h, w]."""
+        return plane.coded & (plane.strengths > DEAD)[:, :, None, None]
 
     def _stepped(
         self, stage: Stage, shared: Any, done: Sequence[np.ndarray], coarse: Coarse | None
