@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -123,9 +123,7 @@ class Cluster:
         file = self.folder / f"scheduler-{self.count}.json"
         options = ["--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
         self.scheduler = Child(_scheduler, options, self.folder)
-        while not file.exists():
-            time.sleep(0.05)
-        self.address = json.loads(file.read_text())["address"]
+        self.address = _address(file)
         self.workers = []
         for _ in range(2):
             self.add_worker()
@@ -145,6 +143,14 @@ def cluster(server, tmp_path_factory) -> Iterator[Cluster]:
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     yield made
     made.stop()
+
+
+def _address(file: Path) -> str:
+    """What a scheduler writes into a file of its own, once it has written all of it."""
+    while True:
+        with suppress(FileNotFoundError, json.JSONDecodeError):
+            return str(json.loads(file.read_text())["address"])
+        time.sleep(0.05)
 
 
 def stores(url: str) -> dict[str, bytes | None]:

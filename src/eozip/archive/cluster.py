@@ -146,7 +146,7 @@ def _connected(client: Any, scheduler: str) -> Iterator[Any]:
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(
             f"expected a Dask scheduler at {scheduler}, got no answer in {_SCHEDULER_SECONDS} s ({error}); check the "
-            "address (tcp://host:8786) and that it runs"
+            "address (tcp://host:8786) and that it runs, then run again"
         ) from error
     try:
         yield opened
