@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import xarray as xr
+from rasterio.warp import transform_geom
 
 import eozip
 from archivefiles import DATES, SETTINGS, one_cluster, stored, write_items
-from eozip.archive import run
+from eozip.archive import run, work
+from eozip.archive.record import open_record
 from eozip.errors import EozipError, OutputError
-from eozip.store import describe, verify_store
+from eozip.store import Places, describe, verify_store
+from products import Safe, made
 from rasterfiles import write_tif
 from storefiles import NAMES, coarse_codec, scene_pixels
 
@@ -184,6 +189,153 @@ def test_floats_are_coded_on_the_lattice_asked_for(archive, tmp_path):
     assert_same_store(tmp_path / "out" / "31TCJ.zarr", tmp_path / "one.zarr")
 
 
+# --- quality by place ---
+
+BY_PLACE = {"codec": "tec-elic-small", "quality": 70}
+
+
+def region(path: Path, rows: slice, columns: slice) -> Path:
+    """GeoJSON of a part of the items' grid."""
+    with rasterio.open(next(path.parent.glob("**/*.tif"))) as opened:
+        crs, a = opened.crs, opened.transform
+    (left, top), (right, bottom) = a * (columns.start, rows.start), a * (columns.stop, rows.stop)
+    ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    shape = transform_geom(crs, "OGC:CRS84", {"type": "Polygon", "coordinates": [ring]})
+    path.write_text(json.dumps(shape))
+    return path
+
+
+def test_a_region_of_interest_is_that_of_encode(archive, tmp_path):
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",), dates=DATES[:2], size=(40, 44))
+    roi = region(tmp_path / "roi.geojson", slice(0, 16), slice(0, 20))
+    options = {**BY_PLACE, "roi": roi, "outside_quality": 10}
+    archive(paths, tmp_path / "out", **options)
+    eozip.encode_store(paths, tmp_path / "one.zarr", chunk=16, gop=2, **options)
+    assert_same_store(tmp_path / "out" / "31TCJ.zarr", tmp_path / "one.zarr")
+    assert describe(tmp_path / "out" / "31TCJ.zarr").facts["places"]["roi"] == "roi.geojson"
+
+
+def test_later_dates_have_the_same_region(archive, tmp_path):
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",), dates=DATES[:3], size=(40, 44))
+    roi = region(tmp_path / "roi.geojson", slice(0, 16), slice(0, 20))
+    places = {"roi": roi, "outside_quality": 10, "relative": 0.5}
+    for count in (2, 3):
+        archive(paths[:count], tmp_path / "out", **BY_PLACE, **places)
+    eozip.encode_store(paths[:2], tmp_path / "one.zarr", chunk=16, gop=2, **BY_PLACE, **places)
+    eozip.append_store(tmp_path / "one.zarr", paths[2], places=Places(**places))
+    assert_same_store(tmp_path / "out" / "31TCJ.zarr", tmp_path / "one.zarr")
+
+
+def test_a_store_outside_of_the_region_is_told_and_has_the_other_quality(archive, tmp_path):
+    paths = one_tile(tmp_path / "in", 1)
+    roi = region(tmp_path / "roi.geojson", slice(500, 600), slice(500, 600))
+    notes = []
+    archive(paths, tmp_path / "out", **BY_PLACE, roi=roi, outside_quality=10, note=notes.append)
+    assert any("31TCJ.zarr: the region of interest covers none of its pixels" in note for note in notes)
+    archive(paths, tmp_path / "fine", **BY_PLACE)
+    coarse, fine = (describe(tmp_path / name / "31TCJ.zarr").facts["psnr"] for name in ("out", "fine"))
+    assert coarse < fine - 1
+
+
+def test_a_raster_region_sets_items_of_another_grid_aside(archive, tmp_path):
+    paths = one_tile(tmp_path / "in", 1)
+    other = write_items(tmp_path / "other", tiles=("33UUP",), dates=DATES[:1], size=(32, 40))
+    roi = tmp_path / "roi.tif"
+    inside = np.zeros((1, 20, 24), "uint8")
+    inside[:, :8] = 1
+    write_tif(roi, inside, ("inside",), nodata=None)
+    report = archive([*paths, *other], tmp_path / "out", **BY_PLACE, roi=roi, outside_quality="none")
+    assert list(report.failed) == [str(other[0])]
+    assert "roi" in report.failed[str(other[0])]
+    assert report.stores == ["31TCJ.zarr"]
+
+
+def test_another_region_is_another_setting(archive, tmp_path):
+    paths = one_tile(tmp_path / "in", 1)
+    roi = region(tmp_path / "roi.geojson", slice(0, 16), slice(0, 20))
+    archive(paths, tmp_path / "out", **BY_PLACE, roi=roi, outside_quality=10)
+    region(roi, slice(0, 8), slice(0, 20))
+    with pytest.raises(EozipError, match="other settings, which are never mixed: region"):
+        archive(paths, tmp_path / "out", **BY_PLACE, roi=roi, outside_quality=10)
+
+
+def test_a_region_that_workers_do_not_see_ends_the_run_and_sets_nothing_aside(archive, tmp_path, monkeypatch):
+    paths = one_tile(tmp_path / "in", 1)
+    roi = region(tmp_path / "roi.geojson", slice(0, 16), slice(0, 20))
+    monkeypatch.setattr(work, "region_print", lambda path: "another")
+    with pytest.raises(EozipError, match="put it where all workers see it"):
+        archive(paths, tmp_path / "out", **BY_PLACE, roi=roi, outside_quality=10)
+    assert open_record(tmp_path / "out").failed() == {}
+
+
+def test_what_a_mask_hides_has_a_quality_of_its_own(archive, tmp_path):
+    paths = masked_items(tmp_path / "in")
+    options = {**BY_PLACE, "mask": "scl:9", "masked_quality": 5, "chunk": 32, "gop": 2}
+    archive(paths, tmp_path / "out", **options)
+    eozip.encode_store(paths, tmp_path / "one.zarr", **options)
+    assert_same_store(tmp_path / "out" / "31TCJ.zarr", tmp_path / "one.zarr")
+    assert describe(tmp_path / "out" / "31TCJ.zarr").facts["places"] == {"masked_quality": 5}
+
+
+def with_a_dark_pixel(grids):
+    """Pixels of which one is darker than any offset."""
+    for planes in grids.values():
+        for plane in planes.values():
+            plane[3, 3] = 1
+    return grids
+
+
+def of_two_baselines(folder: Path, *offsets: int | None) -> list[Path]:
+    """Products of a tile, later and later, their DN with these offsets."""
+    dates = ("20220126T101311", "20220131T101311", "20220205T101311")
+    baselines = ("03.01" if offset is None else "05.11" for offset in offsets)
+    return [
+        Safe(with_a_dark_pixel(made(k)), date=date, baseline=baseline, offset=offset).write(folder)
+        for k, (date, baseline, offset) in enumerate(zip(dates, baselines, offsets))
+    ]
+
+
+HARMONISED = {"codec": "lossless", "harmonise": True, "chunk": 12}
+
+
+def test_harmonised_dates_are_those_of_encode(archive, tmp_path):
+    paths = of_two_baselines(tmp_path / "in", -1000, None)
+    archive(paths, tmp_path / "out", **HARMONISED)
+    eozip.encode_store(paths, tmp_path / "one.zarr", gop=2, **HARMONISED)
+    assert_same_store(tmp_path / "out" / "32TQM.zarr", tmp_path / "one.zarr")
+
+
+def test_later_dates_are_brought_to_the_offset_of_a_harmonised_store(archive, tmp_path):
+    paths = of_two_baselines(tmp_path / "in", -1000, None, -1000)
+    for out, counts in (("grown", (1, 3)), ("whole", (3,))):
+        for count in counts:
+            assert archive(paths[:count], tmp_path / out, **HARMONISED).ok
+    grown, whole = (decoded(tmp_path / name / "32TQM.zarr") for name in ("grown", "whole"))
+    for group, planes in whole.items():
+        np.testing.assert_array_equal(grown[group], planes)
+    assert describe(tmp_path / "grown" / "32TQM.zarr").codec.offset == 1000
+
+
+def test_later_dates_that_cannot_have_the_offset_of_the_store_are_set_aside(archive, tmp_path):
+    paths = of_two_baselines(tmp_path / "in", None, -1000, None)
+    archive(paths[:1], tmp_path / "out", **HARMONISED)
+    report = archive(paths, tmp_path / "out", **HARMONISED)
+    assert list(report.failed) == [str(paths[1])]
+    assert "cannot be harmonised by" in report.failed[str(paths[1])]
+    assert describe(tmp_path / "out" / "32TQM.zarr").grid.shape[0] == 2
+
+
+def decoded(store: Path) -> dict[str, np.ndarray]:
+    """Every variable of the groups of a store that has dates."""
+    with xr.open_datatree(store, mask_and_scale=False) as tree:
+        return {
+            f"{group.path}/{name}": values.to_numpy()
+            for group in tree.subtree
+            for name, values in group.data_vars.items()
+            if "time" in values.dims
+        }
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -212,6 +364,16 @@ def test_floats_are_coded_on_the_lattice_asked_for(archive, tmp_path):
         {"gop": 0},
         {"chunk": 4},
         {"by": "country"},
+        {"harmonise": "yes"},
+        {"roi": "region.geojson"},
+        {"roi": "no-such.geojson", "outside_quality": 10},
+        {"outside_quality": 10},
+        {"masked_quality": 10},
+        {"masked_quality": 80, "mask": "scl:9", "quality": 60},
+        {"masked_quality": 10, "mask": "scl:9", "target_psnr": 40},
+        {"masked_quality": 10, "mask": "scl:9", "codec": "lossless"},
+        {"relative": 9},
+        {"relative": 1, "codec": "lossless"},
     ],
 )
 def test_settings_that_suit_no_input_are_refused_before_anything_is_written(archive, tmp_path, options):
@@ -222,7 +384,14 @@ def test_settings_that_suit_no_input_are_refused_before_anything_is_written(arch
 
 
 @pytest.mark.parametrize(
-    "later", [{"mosaic": "solar-day"}, {"lattice": 0.1}, {"purposes": ["psnr>=42"]}, {"assets": ["red"]}]
+    "later",
+    [
+        {"mosaic": "solar-day"},
+        {"lattice": 0.1},
+        {"purposes": ["psnr>=42"]},
+        {"assets": ["red"]},
+        {"harmonise": True},
+    ],
 )
 def test_new_settings_are_compared_with_those_of_the_archive(archive, tmp_path, later):
     paths = one_tile(tmp_path / "in", 1)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from eozip import arguments
-from eozip.chunk.encoding import check_budgeted, check_droppable
+from eozip.chunk.encoding import check_budgeted, check_droppable, check_levelled
+from eozip.chunk.options import DEFAULT_QUALITY
 from eozip.codecs import registry
 from eozip.codecs.registry import ANY_SENSOR
 from eozip.errors import InputError
 from eozip.own import VARIABLE
 from eozip.raster.delivered.open import check_taking
+from eozip.raster.files import is_elsewhere
 from eozip.raster.masks import parse_mask
+from eozip.raster.regions import check_region
 from eozip.sensors import named
 from eozip.sensors import names as sensor_names
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
 from eozip.store.options import StoreOptions
+from eozip.store.priorities import NOWHERE, Places
 
 BY = ("tile", "grid", "item")
 
@@ -25,6 +32,10 @@ BY = ("tile", "grid", "item")
 @dataclass(frozen=True)
 class Asked:
     """What an archive is asked for; see `eozip.archive.archive`.
+
+    Attributes:
+        places: quality by place; the path of a region is absolute.
+        region: fingerprint of the region's file.
 
     Raises:
         InputError: what no input could be archived with.
@@ -44,9 +55,12 @@ class Asked:
     budgets: tuple[int, ...] | None = None
     assets: tuple[str, ...] | None = None
     mosaic: str | None = None
+    harmonise: bool = False
     lattice: tuple[float, ...] | None = None
     mask: str | None = None
     purposes: tuple[str, ...] | None = None
+    places: Places = NOWHERE
+    region: str | None = None
     overviews: bool = True
 
     def __post_init__(self) -> None:
@@ -57,16 +71,23 @@ class Asked:
         if not isinstance(self.overviews, bool):
             raise InputError(f"overviews: expected True or False, got {self.overviews!r:.80}")
         arguments.text("codec", self.codec)
-        check_taking(self.mosaic, False, self.lattice, self.assets, False)
+        check_taking(self.mosaic, self.harmonise, self.lattice, self.assets, False)
         _ = self.options.goal
         self._check_purposes()
         self._check_codec()
         self._check_mask()
+        self._check_places()
 
     @property
     def taking(self) -> dict[str, Any]:
         """How inputs are opened, as `eozip.raster.open_product` has it."""
-        return {"mosaic": self.mosaic, "lattice": self.lattice, "assets": self.assets}
+        names = ("mosaic", "harmonise", "lattice", "assets")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def drops(self) -> bool:
+        """Whether nothing is spent on what the mask hides; else it has a quality of its own."""
+        return self.mask is not None and self.places.masked_quality is None
 
     @property
     def options(self) -> StoreOptions:
@@ -79,7 +100,8 @@ class Asked:
     def settings(self) -> dict[str, Any]:
         """As the record has them: what was not asked for is left out, so that older records say the same."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}
-        given["overviews"] = None if self.overviews else False
+        given |= {"overviews": None if self.overviews else False, "harmonise": self.harmonise or None}
+        given |= {"places": None, **self.places.facts().get("places", {})}
         told = {name: value for name, value in given.items() if value is not None}
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
         return {**listed, "bitstream": BITSTREAM}
@@ -114,8 +136,19 @@ class Asked:
                 f"mask: expected one that lies in or beside each input, such as scl:3,8,9,10 or prob:0.4, got {self.mask}: "
                 "a raster of one place is none of the others; encode that place alone"
             )
-        if self.codec is not None:
+        if self.codec is not None and self.drops:
             check_droppable(self._full_id(named(self.sensor).id if self.sensor else ANY_SENSOR))
+
+    def _check_places(self) -> None:
+        """Refuses quality by place that the settings beside it do not go with, and regions that nobody can read."""
+        if not self.places:
+            return
+        if self.codec is not None:
+            check_levelled(self._full_id(named(self.sensor).id if self.sensor else ANY_SENSOR))
+        is_default = not self.options.said and not self.purposes
+        self.places.check(DEFAULT_QUALITY if is_default else self.quality, self.mask is not None)
+        if self.places.roi is not None:
+            check_region(self.places.roi)
 
     def _check_purposes(self) -> None:
         """Refuses purposes that shards cannot serve one by one."""
@@ -140,7 +173,29 @@ def asked_for(options: dict[str, Any]) -> Asked:
     given["budgets"] = _numbers("budgets", budgets, int)
     given["lattice"] = _numbers("lattice", lattice, float)
     given["purposes"] = _tuple([purposes] if isinstance(purposes, str) else list(purposes or ()))
-    return Asked(**given)
+    places = {one.name: given.pop(one.name) for one in fields(Places) if one.name in given}
+    if places.get("roi") is not None:
+        roi = str(arguments.text("roi", os.fspath(places["roi"])))
+        places["roi"] = roi if is_elsewhere(roi) else os.path.abspath(roi)
+        given["region"] = region_print(places["roi"])
+    return Asked(**given, places=Places(**places))
+
+
+def region_print(path: str | Path) -> str:
+    """Fingerprint of what a region's file says; of its name alone where that is of another machine.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if is_elsewhere(str(path)):
+        return hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise InputError(
+            f"roi: {path}: expected a raster or a vector file, got {error.strerror or error}; check the name"
+        ) from error
 
 
 def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,11 +15,12 @@ from eozip.archive.inputs import Seen, days_of, opened, paths_of
 from eozip.archive.record import Record
 from eozip.arguments import PlaceLike
 from eozip.bitstream import samples_problem
-from eozip.chunk.encoding import check_droppable
+from eozip.chunk.encoding import check_levelled
 from eozip.errors import EozipError, InputError
 from eozip.purpose import parse_purposes
 from eozip.raster import Scene
-from eozip.raster.delivered.open import solar_day
+from eozip.raster.delivered.open import harmonised_to, solar_day
+from eozip.raster.regions import covers, open_region
 from eozip.store.append import NewDates, check_append, new_dates, stored_order
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.convert import as_stored, request_for
@@ -30,7 +31,8 @@ from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, joined, scene_dates
 from eozip.store.metadata import file_names
 from eozip.store.overviews import Level, levels_for, levels_of
-from eozip.store.writer import pixels_of
+from eozip.store.priorities import NOWHERE, Places
+from eozip.store.writer import check_drop, pixels_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Job:
         mask: what hides pixels of these dates, as `mask_text` says; None: nothing does.
         purposes: that every chunk of a new store serves.
         levels: that are stored.
+        places: quality by place, and `region`, the fingerprint of its region's file.
     """
 
     out: str
@@ -73,6 +76,8 @@ class Job:
     mask_text: str = ""
     purposes: tuple[str, ...] = ()
     levels: tuple[Level, ...] = ()
+    places: Places = NOWHERE
+    region: str | None = None
 
     @property
     def raw(self) -> int:
@@ -99,6 +104,7 @@ class StorePlan:
         facts: provenance.
         asked: the settings.
         mask: what hides pixels of the new dates; None: nothing does.
+        note: what a person should read.
         parts: what jobs left, by shard.
         waiting: jobs that are being done; `planned`: whether all were given out.
         bad: reasons of inputs that turned out to be unreadable while they were coded.
@@ -115,6 +121,7 @@ class StorePlan:
     facts: dict[str, Any]
     asked: Asked
     mask: Scene | None = None
+    note: str = ""
     parts: dict[Shape, dict[str, Any]] = field(default_factory=dict)
     waiting: int = 0
     bad: dict[str, str] = field(default_factory=dict)
@@ -165,6 +172,8 @@ class StorePlan:
                 self.asked.mask or "",
                 self.asked.purposes or (),
                 tuple(replace(level, grid=grid) for level in self.levels),
+                self.asked.places,
+                self.asked.region,
             )
 
     def owners(self) -> list[tuple[int, ...]]:
@@ -204,6 +213,8 @@ class StorePlan:
             self.asked.mask,
             self.asked.purposes,
             [level.factor for level in self.levels],
+            *([asdict(self.asked.places) | {"roi": self.asked.region}] if self.asked.places else []),
+            *(["harmonised", self.joined.scene.offset] if self.asked.harmonise else []),
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
@@ -387,14 +398,16 @@ def _settled(name: str, seen: list[Seen], found: Description | None, asked: Aske
     """
     items = [one.item for one in seen]
     if found is not None:
-        offset = None if found.product else found.codec.offset
+        offset = None if found.product or asked.harmonise else found.codec.offset
         source, mask = opened(items, asked, offset, as_stored(found).get("lattice"))
+        if asked.harmonise:
+            source = harmonised_to(source, found.codec.offset)
         new = new_dates(found, source)
         check_append(found, new, {})
-        _check_mask(found.codec, mask)
+        note = _checked_settings(found.codec, new.scene, mask, asked)
         grid = replace(found.grid, shape=(found.grid.shape[0] + new.scene.shape[0], *found.grid.shape[1:]))
         order = tuple(new.positions[i] for i in stored_order(found))
-        return StorePlan(name, seen, found, new.joined, order, new, found.codec, grid, {}, asked, mask)
+        return StorePlan(name, seen, found, new.joined, order, new, found.codec, grid, {}, asked, mask, note)
     product, mask = opened(items, asked)
     given = joined(product, asked.nodata)
     is_of_values = product.scenes[0].lattice is not None
@@ -409,14 +422,30 @@ def _settled(name: str, seen: list[Seen], found: Description | None, asked: Aske
         raise InputError(
             f"chunks of {grid.chunk}: {problem}; choose smaller ones with --chunk or --gop (chunk=, gop=)"
         )
-    _check_mask(codec, mask)
-    settled = StorePlan(
-        name, seen, None, given, wanted.order, None, codec, grid, dict(wanted.facts), asked, mask
-    )
+    note = _checked_settings(codec, given.scene, mask, asked)
+    facts = {**wanted.facts, **asked.places.facts()}
+    settled = StorePlan(name, seen, None, given, wanted.order, None, codec, grid, facts, asked, mask, note)
     settled.holding()
     return settled
 
 
-def _check_mask(codec: EozipChunkCodec, mask: Scene | None) -> None:
-    if mask is not None:
-        check_droppable(codec.codec)
+def _checked_settings(codec: EozipChunkCodec, scene: Scene, mask: Scene | None, asked: Asked) -> str:
+    """Holds what a store's places and mask are asked for against its codec and its grid.
+
+    Returns:
+        what a person should read of it.
+
+    Raises:
+        InputError: the codec cannot do it, or the region is a raster on another grid.
+    """
+    check_drop(codec, mask if asked.drops else None)
+    if not asked.places:
+        return ""
+    check_levelled(codec.codec)
+    asked.places.check(codec.quality, mask is not None)
+    if asked.places.roi is None:
+        return ""
+    with open_region(asked.places.roi, scene.profile, is_checked=True) as region:
+        if covers(region, scene.profile):
+            return ""
+    return f"the region of interest covers none of its pixels: all of it has quality {asked.places.outside_quality}"

@@ -42,7 +42,7 @@ def _empty_run(plan: StorePlan) -> Run:
         offsets = stream_offsets(plan.joined.scene)
         run = Run(plan.codec, plan.grid, tally, _quiet, offsets=offsets, hold=plan.holding())
         run.levels = Overviews(plan.levels, plan.codec, plan.joined.scene.dtype) if plan.levels else None
-    run.is_masked = plan.mask is not None
+    run.is_masked = plan.mask is not None and plan.asked.drops
     return run
 
 

@@ -100,9 +100,14 @@ def archive(
     budgets: int | Sequence[int] | None = None,
     assets: Sequence[str] | None = None,
     mosaic: str | None = None,
+    harmonise: bool = False,
     lattice: float | Sequence[float] | None = None,
     mask: str | None = None,
     purposes: str | Sequence[str] = (),
+    roi: PathLike | None = None,
+    outside_quality: float | str | None = None,
+    masked_quality: float | str | None = None,
+    relative: float = 0.0,
     overviews: bool = True,
     workers: int | None = None,
     threads: int | None = None,
@@ -125,8 +130,14 @@ def archive(
         quality: see `codec`; likewise `target_psnr`, `max_error`, `bands`, `sensor`, `offset`, `nodata`, `chunk`, `gop`,
             `budgets`, `assets` and `lattice`.
         mosaic: "solar-day" merges inputs of one tile and one solar day into one date.
+        harmonise: bring all dates of a store to one radiometric offset; later dates to that of the store.
         mask: what clouds hide, on which nothing is spent: "scl:3,8,9,10" or "prob:0.4", from a layer or band of each input.
         purposes: what every chunk must be good for, instead of a quality: "ndvi<0.02", "psnr>=42".
+        roi: region of interest of the whole archive, a vector file or a raster on the grid of its stores, at `quality`; the
+            rest, and stores that it does not touch, at `outside_quality`. Every worker must see the file.
+        outside_quality: see `roi`; as for `eozip.encode_store`, and so are `masked_quality` and `relative`.
+        masked_quality: see `outside_quality`.
+        relative: see `outside_quality`.
         overviews: whether reduced pictures of large scenes are stored, from 1/16 on.
         workers: processes on this machine; None: as many as cores.
         threads: CPU threads of each of them; None: the cores shared out.
@@ -159,9 +170,14 @@ def archive(
             "budgets": budgets,
             "assets": assets,
             "mosaic": mosaic,
+            "harmonise": harmonise,
             "lattice": lattice,
             "mask": mask,
             "purposes": purposes,
+            "roi": roi,
+            "outside_quality": outside_quality,
+            "masked_quality": masked_quality,
+            "relative": relative,
             "overviews": overviews,
         }
     )
@@ -276,6 +292,8 @@ class _Archive:
                 plan, failed = plan_store(self._record, name, seen, self._asked)
                 self._set_aside(failed)
                 if plan is not None:
+                    if plan.note:
+                        self._note(f"{name}: {plan.note}")
                     yield from self._jobs(client, plan)
                     if plan.waiting == 0:
                         self._close(plan, again)

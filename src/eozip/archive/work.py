@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
-from eozip.archive.asked import Asked
+from eozip.archive.asked import Asked, region_print
 from eozip.archive.cluster import difference, found_on_worker
 from eozip.archive.inputs import Item, Seen, look_at, read_all
 from eozip.archive.plan import Job, holding_of
 from eozip.archive.record import RUN, Record
 from eozip.arguments import place
+from eozip.chunk.pixels import unit_of
 from eozip.errors import ClusterError, EozipError, InputError
 from eozip.keys import keys_of, token_of
 from eozip.raster.masks import MaskReader, open_mask, parse_mask
@@ -24,6 +25,7 @@ from eozip.store.files import Plain
 from eozip.store.holding import held_by
 from eozip.store.joined import dates_of, scene_dates
 from eozip.store.pixels import open_pixels
+from eozip.store.priorities import PlaceReader, open_places
 from eozip.store.shards import pack_shard
 from eozip.store.spread import coded_shard, part_of
 
@@ -73,9 +75,10 @@ def _coded(job: Job, codec: EozipChunkCodec) -> tuple[Run, dict[str, bytes], int
         hold = held_by(describe(place("out", job.out) / job.store))
     else:
         hold = holding_of(job.purposes, job.joined, job.order, codec)
-    with _opened_mask(job) as drop:
+    with _opened_mask(job) as mask, _opened_places(job, codec, mask) as places:
+        drop = mask if job.places.masked_quality is None else None
         run, streams = coded_shard(
-            job.joined, job.order, codec, job.grid, shard, job.first, hold, drop, job.levels
+            job.joined, job.order, codec, job.grid, shard, job.first, hold, drop, job.levels, places
         )
     kept = _Kept()
     if not job.joins:
@@ -96,6 +99,29 @@ def _opened_mask(job: Job) -> AbstractContextManager[MaskReader | None]:
         return nullcontext()
     times, _, height, width = job.joined.scene.shape
     return open_mask(parse_mask(job.mask_text), (times, height, width), job.mask)
+
+
+def _opened_places(
+    job: Job, codec: EozipChunkCodec, mask: MaskReader | None
+) -> AbstractContextManager[PlaceReader | None]:
+    """Quality by place of these dates.
+
+    Raises:
+        ClusterError: the region's file is not here, or another than the client's.
+    """
+    if job.places.roi is not None and _region_here(job) != job.region:
+        raise ClusterError(
+            f"{job.places.roi}: expected the region of interest that the client read, on every worker and unchanged, got "
+            f"{_region_here(job) or 'no file'}; put it where all workers see it, then run again"
+        )
+    profile, unit = job.joined.scene.profile, unit_of(codec.sensor)
+    return open_places(job.places, profile, codec.quality, codec.nodata, unit, mask, is_checked=True)
+
+
+def _region_here(job: Job) -> str | None:
+    with suppress(InputError):
+        return region_print(str(job.places.roi))
+    return None
 
 
 class _Kept(Plain):

@@ -20,6 +20,7 @@ from eozip.cli.common import (
     json_option,
     many,
     numbers_of,
+    place_options,
     print_json,
     progress_bar,
     say,
@@ -68,6 +69,7 @@ SET_ASIDE = 4
 @click.option("--budgets", type=CommaList())
 @click.option("--asset", "assets", type=CommaList(), metavar="KEY,...")
 @click.option("--mosaic", type=click.Choice(["solar-day"]))
+@click.option("--harmonise", is_flag=True)
 @click.option("--lattice", type=CommaList(), metavar="STEP[,BASE]")
 @click.option(
     "--overviews/--no-overviews",
@@ -77,6 +79,7 @@ SET_ASIDE = 4
 )
 @for_option
 @drop_options
+@place_options
 @json_option
 @click.pass_context
 def archive(
@@ -97,7 +100,7 @@ def archive(
         return
     if not items:
         raise click.UsageError("Missing argument 'ITEMS...'.")
-    check_drop_options(options["mask"], options.pop("drop"))
+    check_drop_options(options["mask"], options.pop("drop"), options["masked_quality"])
     options["lattice"] = numbers_of(options["lattice"], "--lattice")
     report = _run(items, out, as_json, options)
     if as_json:

@@ -37,38 +37,59 @@ class Region(Protocol):
         ...
 
 
+def check_region(path: str | Path) -> None:
+    """Refuses what is no region on any scene, before there is one.
+
+    Raises:
+        InputError: unreadable, no geometries, or a raster of several bands or dates.
+    """
+    if Path(path).suffix.lower() in _VECTORS:
+        _geometries(Path(path))
+        return
+    shape = open_scene(str(path)).shape
+    if shape[0] != 1 or shape[1] != 1:
+        raise InputError(f"roi: {path}: expected one raster of one band, got {shape[0]} of {shape[1]}")
+
+
 @contextmanager
-def open_region(path: str | Path, profile: Profile) -> Iterator[Region]:
+def open_region(path: str | Path, profile: Profile, *, is_checked: bool = False) -> Iterator[Region]:
     """Opens a region for reading by windows.
 
     Args:
         path: a raster on the scene's grid (or of whole multiples of its pixels) that is not 0, nor its nodata, inside; or
             a vector file, whose geometries and all pixels that they touch are inside.
         profile: of the scene.
+        is_checked: it was read all over before, and may lie beside the scene.
 
     Raises:
         InputError: unreadable, another grid, values that are no numbers, or a region without any pixel of the scene.
     """
     if Path(path).suffix.lower() in _VECTORS:
-        vector = _Vector(_geometries(Path(path), profile), _affine(profile))
-        _check(vector, path, profile)
+        vector = _Vector(_moved(path, *_geometries(Path(path)), profile), _affine(profile))
+        if not is_checked:
+            _check(vector, path, profile)
         yield vector
         return
     scene = open_scene(str(path))
     factor = _factor(str(path), scene.shape, scene.profile, profile)
     with open_reader(scene) as reader:
         raster = _Raster(str(path), reader, factor)
-        _check(raster, path, profile)
+        if not is_checked:
+            _check(raster, path, profile)
         yield raster
 
 
-def _check(region: Region, path: str | Path, profile: Profile) -> None:
-    """Reads all of a region: it must be readable, and hold something."""
+def covers(region: Region, profile: Profile) -> bool:
+    """Whether any pixel of a scene lies inside; all of the region is read, and so known to be readable."""
     inside = False
     for top in range(0, profile.height, _ROWS):
         rows = slice(top, min(profile.height, top + _ROWS))
         inside |= bool(region.read(rows, slice(0, profile.width)).any())
-    if not inside:
+    return inside
+
+
+def _check(region: Region, path: str | Path, profile: Profile) -> None:
+    if not covers(region, profile):
         raise InputError(f"roi: {path}: expected a region that covers pixels of the scene, got one beside it")
 
 
@@ -153,28 +174,38 @@ def _affine(profile: Profile) -> Affine:
     return Affine(*profile.transform[:6])
 
 
-def _geometries(path: Path, profile: Profile) -> list[dict[str, Any]]:
-    """Those of a file, in the scene's coordinates.
+def _geometries(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """Those of a file, and their coordinate system.
 
     Raises:
-        InputError: unreadable, no geometries, or coordinates that cannot be brought into the scene's.
+        InputError: unreadable, or no geometries.
     """
     found, own = _of_geojson(path) if path.suffix.lower() in _GEOJSON else _by_fiona(path)
     if not found or not all(map(_is_geometry, found)):
         raise InputError(f"roi: {path}: expected geometries, got {'some that are none' if found else 'none'}")
+    return found, own
+
+
+def _moved(
+    path: str | Path, found: Sequence[dict[str, Any]], own: str, profile: Profile
+) -> list[dict[str, Any]]:
+    """Geometries in the scene's coordinates.
+
+    Raises:
+        InputError: coordinates that cannot be brought into the scene's.
+    """
     if profile.crs is None:
         raise InputError(
             f"roi: {path}: expected a scene with coordinates for a vector, got one without; give a raster on its grid"
         )
     try:
-        moved = [
+        return [
             transform_geom(CRS.from_user_input(own), CRS.from_user_input(profile.crs), one) for one in found
         ]
     except (CRSError, rasterio.errors.RasterioError, ValueError) as error:
         raise InputError(
             f"roi: {path}: expected coordinates that fit the scene's, got {own}: {error}"
         ) from error
-    return moved
 
 
 def _is_geometry(given: object) -> bool:

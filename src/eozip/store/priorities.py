@@ -111,8 +111,10 @@ def open_places(
     nodata: int | None,
     unit: float,
     hidden: MaskReader | None,
+    *,
+    is_checked: bool = False,
 ) -> Iterator[PlaceReader | None]:
-    """What `asked` says of the chunks of a scene; None where it says nothing.
+    """What `asked` says of the chunks of a scene; None where it says nothing. For `is_checked` see `open_region`.
 
     Raises:
         InputError: a region that cannot be read, or does not fit the scene.
@@ -125,7 +127,7 @@ def open_places(
     if asked.roi is None:
         yield PlaceReader(asked, quality, nodata, unit, None, masked)
         return
-    with open_region(asked.roi, profile) as region:
+    with open_region(asked.roi, profile, is_checked=is_checked) as region:
         yield PlaceReader(asked, quality, nodata, unit, region, masked)
 
 

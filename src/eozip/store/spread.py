@@ -26,12 +26,13 @@ from eozip.store.grid import Grid, Shape
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, open_joined
 from eozip.store.overviews import Level, Overviews
+from eozip.store.priorities import PlaceReader
 from eozip.store.shards import pack_shard
 
 if TYPE_CHECKING:
     from eozip.store.coding import Run
 
-COUNTS = ("done", "empty", "missed", "layered", "without_network")
+COUNTS = ("done", "empty", "missed", "layered", "without_network", "levelled")
 _AHEAD = 2  # shards under way for each thread of the cluster
 
 
@@ -56,6 +57,7 @@ def coded_shard(
     hold: Holding | None = None,
     drop: MaskReader | None = None,
     levels: Sequence[Level] = (),
+    places: PlaceReader | None = None,
 ) -> tuple[Run, dict[Shape, bytes]]:
     """Codes the new dates of one shard.
 
@@ -69,6 +71,7 @@ def coded_shard(
         hold: purposes that every chunk is to serve; None: none.
         drop: mask of these dates, of which hidden cells are not coded; None: none.
         levels: that are stored.
+        places: quality by place of these dates; None: all alike.
 
     Returns:
         what the writer knows of them, and streams by position.
@@ -76,7 +79,7 @@ def coded_shard(
     own = {f.name: getattr(grid, f.name) for f in fields(Grid)}
     tally = tally_of(codec, found.scene, order)
     run = Run(codec, OneShard(**own, only=shard), tally, lambda done, total: None, first, drop)
-    run.offsets, run.hold = stream_offsets(found.scene), hold
+    run.offsets, run.hold, run.places = stream_offsets(found.scene), hold, places
     run.levels = Overviews(tuple(levels), codec, found.scene.dtype) if levels else None
     with open_joined(found, order) as reader:
         coded = dict(encoded_shards(run, reader))

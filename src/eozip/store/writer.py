@@ -274,7 +274,7 @@ def _extras(
     return extras_of(found, layers, samples(grid.shape, codec.grids), labels)
 
 
-def check_drop(codec: EozipChunkCodec, drop: MaskReader | None) -> None:
+def check_drop(codec: EozipChunkCodec, drop: MaskReader | Scene | None) -> None:
     """Refuses a mask for a codec that cannot leave cells out, or for bands on several grids, before anything is encoded.
 
     Raises:

@@ -282,12 +282,22 @@ def _offset(band: Band) -> float:
     return told[0].dn if told else 0.0
 
 
-def _harmonised(scene: Scene) -> Scene:
-    """All dates and bands brought to the largest offset: dark pixels stay above 0, and nothing is lost."""
-    if scene.offsets is None:
+def harmonised_to(product: Product, offset: float) -> Product:
+    """All dates and bands of a product brought to one radiometric offset: that of a store which they are to join."""
+    return replace(product, scenes=tuple(_harmonised(scene, offset) for scene in product.scenes))
+
+
+def _harmonised(scene: Scene, target: float | None = None) -> Scene:
+    """All dates and bands brought to one offset, the largest unless told: dark pixels stay above 0, and nothing is lost."""
+    known = scene.band_offsets
+    if scene.lattice is not None or (scene.offsets is None and target in (None, scene.offset)):
         return scene
-    target = max(value for of_date in scene.offsets for value in of_date)
-    shifts = tuple(tuple(round(target - value) for value in of_date) for of_date in scene.offsets)
+    target = max(value for of_date in known for value in of_date) if target is None else target
+    before = scene.shifts or ((0,) * scene.shape[1],) * scene.shape[0]
+    shifts = tuple(
+        tuple(shift + round(target - value) for shift, value in zip(*of_date, strict=True))
+        for of_date in zip(before, known, strict=True)
+    )
     return replace(scene, offset=target, offsets=None, shifts=shifts)
 
 
