@@ -23,8 +23,7 @@ from eozip.raster.regions import check_region
 from eozip.sensors import named
 from eozip.sensors import names as sensor_names
 from eozip.store.codec import BITSTREAM, EozipChunkCodec
-from eozip.store.options import StoreOptions
-from eozip.store.priorities import NOWHERE, Places
+from eozip.store.options import NOWHERE, Places, StoreOptions
 
 BY = ("tile", "grid", "item")
 

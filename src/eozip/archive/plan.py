@@ -30,8 +30,8 @@ from eozip.store.grid import Grid, Shape, alignment, plan
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, joined, scene_dates
 from eozip.store.metadata import file_names
+from eozip.store.options import NOWHERE, Places
 from eozip.store.overviews import Level, levels_for, levels_of
-from eozip.store.priorities import NOWHERE, Places
 from eozip.store.writer import check_drop, pixels_of
 
 
