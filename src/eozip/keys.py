@@ -202,7 +202,7 @@ class RemoteKeys:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        import fsspec
+        import fsspec  # slow to import; only for object stores
 
         scheme = str(self.where).partition("://")[0]
         try:

@@ -1,10 +1,13 @@
-"""Names of a package that are imported when they are first used: importing the package loads nothing that they need."""
+"""What is imported when it is first used: names of a package, so that importing it loads nothing that they need; and
+packages that eozip can do without."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from eozip.errors import EozipError, InputError
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -24,3 +27,20 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return module if is_other and not other else getattr(module, other or name)
 
     return get
+
+
+def optional(module: str, missing: str, error: type[EozipError] = InputError) -> Any:
+    """Import a module of a package that eozip can do without.
+
+    Args:
+        module: its dotted name.
+        missing: what needs it and how to install it, for the message where it is not there.
+        error: class of what is raised then.
+
+    Raises:
+        EozipError: of that class; the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as cause:
+        raise error(missing) from cause

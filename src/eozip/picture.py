@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eozip.errors import InputError
+from eozip.lazy import optional
 from eozip.outputs import naming, publish, resolved, temporary
 
 if TYPE_CHECKING:
@@ -98,8 +98,5 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import figure  # optional, and slow to import
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'eozip[evaluate]'") from error
+    figure = optional("matplotlib.figure", "pictures need matplotlib: pip install 'eozip[evaluate]'")
     return figure.Figure(figsize=(width, height), layout="constrained")

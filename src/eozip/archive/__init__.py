@@ -13,20 +13,18 @@ record    what lies beside the stores: settings, finished jobs, failed inputs, s
 
 from __future__ import annotations
 
-import importlib
 import sys
 import types
 from typing import Any
+
+from eozip.lazy import lazy
 
 _HOMES = {"Archived": "run", "Status": "record", "archive": "run", "read_status": "record"}
 
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)
 
 
 class _Callable(types.ModuleType):

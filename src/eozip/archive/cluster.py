@@ -86,7 +86,7 @@ def opened_cluster(
         ClusterError: the scheduler does not answer.
     """
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client, LocalCluster  # optional, and slow to import
     except ImportError as error:
         raise InputError(
             f'eozip archive needs dask.distributed: pip install "eozip[dask]" ({error})'
@@ -124,8 +124,8 @@ def losses_named(client: Any) -> Iterator[None]:
     Raises:
         ClusterError: the scheduler went away.
     """
-    from distributed import CancelledError
-    from distributed.comm.core import CommClosedError
+    from distributed import CancelledError  # optional, and slow to import
+    from distributed.comm.core import CommClosedError  # optional, and slow to import
 
     try:
         yield
@@ -177,7 +177,7 @@ def bounded(
     Raises:
         ClusterError: the scheduler went away.
     """
-    from distributed import as_completed
+    from distributed import as_completed  # optional, and slow to import
 
     labels: dict[Any, Any] = {}
     done = as_completed(raise_errors=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eozip import sensors
+from eozip import bitstream, sensors
 from eozip.arguments import real
-from eozip.bitstream import Chunk, Header, Layout, arrays, nodata_mask, residual, samples_problem, unpack
+from eozip.bitstream import Chunk, Header, Layout, arrays, nodata_mask, residual, samples_problem
 from eozip.chunk.pixels import fill_holes, to_dn
 from eozip.codecs import lossless, registry
 from eozip.codecs.base import Codec, Encoded, ScaledCodec
@@ -440,7 +440,7 @@ def decode_chunk(
         raise InputError(f"budget: expected at least 1 section, got {budget}")
     is_partial = budget is not None or reduce != 1 or bands is not None or groups is not None
     data = checked_blob(blob)
-    chunk = unpack(data, allow_truncated=is_partial)
+    chunk = bitstream.unpack(data, allow_truncated=is_partial)
     selection = selected(chunk.header, reduce=reduce, budget=budget, bands=bands, groups=groups, dates=dates)
     if budget is None:
         check_whole(selection, chunk)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import archive as archiving
 from eozip.arguments import Place
 from eozip.cli.common import (
     RASTER,
@@ -112,16 +113,12 @@ def archive(
 
 
 def _run(items: tuple[str, ...], out: Place, quiet: bool, options: dict[str, Any]) -> Archived:
-    from eozip.archive.run import archive as run
-
     with progress_bar("Archiving", "bytes of pixels", quiet=quiet) as progress:
-        return run(list(items), out, progress=progress, note=say, **options)
+        return archiving.archive(list(items), out, progress=progress, note=say, **options)
 
 
 def _show_status(out: Place, as_json: bool) -> None:
-    from eozip.archive import read_status
-
-    found: Status = read_status(out)
+    found: Status = archiving.read_status(out)
     if as_json:
         print_json(asdict(found))
         return

@@ -55,7 +55,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        from eozip.purpose import parse_size
+        from eozip.purpose import parse_size  # slow to import
 
         try:
             return parse_size(value)

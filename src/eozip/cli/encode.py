@@ -203,12 +203,10 @@ def _write_item(out: Place, overwrite: bool) -> Path:
 
 
 def _dry_run(inputs: tuple[str, ...], options: dict[str, Any]) -> None:
-    from eozip.store.understood import understood
-
     names = ("assets", "mosaic", "harmonise", "lattice", "skip_bad")
     taking = {name: options[name] for name in names}
     product = raster.open_product(list(inputs), options["bands"], options["offset"], **taking)
-    found = understood(product, options["chunk"], options["gop"])
+    found = stores.understand(product, options["chunk"], options["gop"])
     if options["as_json"]:
         print_json(asdict(found))
     else:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from eozip import codecs
 from eozip.cli.common import json_option, print_json, tell
 from eozip.codecs import registry
 from eozip.own import VARIABLE
@@ -22,9 +23,8 @@ def models(ctx: click.Context, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     from eozip import hub  # slow to import
-    from eozip.codecs.sources import own_codecs  # imports torch
 
-    infos, own = hub.list_models(), own_codecs()
+    infos, own = hub.list_models(), codecs.own_codecs()
     if as_json:
         listed = {name: str(path) for name, path in own}
         models = [asdict(info) for info in infos]

@@ -12,7 +12,7 @@ from eozip.lazy import lazy
 if TYPE_CHECKING:
     from eozip.codecs.base import Codec, Encoded
 
-_HOMES = {"Codec": "base", "Encoded": "base"}
+_HOMES = {"Codec": "base", "Encoded": "base", "own_codecs": "sources"}
 
 __all__ = ["Codec", "Encoded"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eozip.errors import WeightsError
+from eozip.lazy import optional
 
 _CONNECT_SECONDS = 3.0
 
@@ -72,13 +73,12 @@ def pull(name: str, lmbda: float | str | None = None) -> Path:
         WeightsError: Unknown repository or checkpoint, huggingface_hub not installed, or no network.
     """
     info, filename = _chosen(name, lmbda)
-    try:
-        import huggingface_hub  # optional
-    except ImportError as error:
-        raise WeightsError(
-            f"{info.id}: needs huggingface_hub: pip install 'eozip[hub]', or fetch {filename} from "
-            f"https://huggingface.co/{info.id} and give its path"
-        ) from error
+    huggingface_hub = optional(
+        "huggingface_hub",
+        f"{info.id}: needs huggingface_hub: pip install 'eozip[hub]', or fetch {filename} from "
+        f"https://huggingface.co/{info.id} and give its path",
+        WeightsError,
+    )
     cached = huggingface_hub.try_to_load_from_cache(info.id, filename)
     if isinstance(cached, str):
         return Path(cached)
@@ -92,7 +92,7 @@ def pull(name: str, lmbda: float | str | None = None) -> Path:
 def cached_checkpoints(kind: str, sensor: str) -> list[Path]:
     """Published checkpoints of a kind and sensor that lie in the local cache already; asks no network."""
     try:
-        import huggingface_hub
+        import huggingface_hub  # optional
     except ImportError:
         return []
     found = [

@@ -115,7 +115,7 @@ def _middle(length: int) -> slice:
 def _picture(dn: np.ndarray, names: list[str], nodata: int | None) -> bytes | None:
     """PNG of red, green and blue of [C, h, w]; None where there is no library to write it."""
     try:
-        from PIL import Image
+        from PIL import Image  # optional
     except ImportError:
         return None
     picks = [next((names.index(name) for name in same if name in names), None) for same in RGB]

@@ -10,6 +10,7 @@ import xarray as xr
 
 from eozip.arguments import numbers
 from eozip.errors import InputError
+from eozip.lazy import optional
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,10 +150,7 @@ def _position(names: Sequence[str], count: int, band: Any) -> int:
 def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'eozip[serve]'") from error
+    pyplot = optional("matplotlib.pyplot", "pictures need matplotlib: pip install 'eozip[serve]'")
     return pyplot.subplots(figsize=(6, 6))[1]
 
 

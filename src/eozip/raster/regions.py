@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
 from eozip.errors import InputError
+from eozip.lazy import optional
 from eozip.raster.open import open_scene
 from eozip.raster.read import SceneReader, open_reader
 from eozip.raster.scene import Profile
@@ -234,12 +235,10 @@ def _of_geojson(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def _by_fiona(path: Path) -> tuple[list[dict[str, Any]], str]:
-    try:
-        import fiona
-    except ImportError as error:
-        raise InputError(
-            f"roi: {path}: only GeoJSON is read without fiona: pip install fiona, or convert it: ogr2ogr roi.geojson {path}"
-        ) from error
+    fiona = optional(
+        "fiona",
+        f"roi: {path}: only GeoJSON is read without fiona: pip install fiona, or convert it: ogr2ogr roi.geojson {path}",
+    )
     try:
         with fiona.open(path) as opened:
             return [one.geometry.__geo_interface__ for one in opened if one.geometry], opened.crs_wkt

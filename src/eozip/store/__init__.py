@@ -48,6 +48,7 @@ _HOMES = {
     "repair_store": "repair",
     "section_sizes": "pixels",
     "to_zarr": "convert",
+    "understand": "understood:understood",
     "verify_store": "verify",
     "write_arrays": "writer",
     "write_item": "stac",

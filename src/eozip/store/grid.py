@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from eozip.bitstream import MAX_BANDS, MAX_FACTOR, MAX_GROUPS, Header, read_layout
+from eozip import bitstream
+from eozip.bitstream import MAX_BANDS, MAX_FACTOR, MAX_GROUPS, Header
 from eozip.chunk.decoding import checked_blob, decode_chunk
 from eozip.errors import FormatError, InputError
 
@@ -154,7 +155,7 @@ def decode_joint(
     Raises:
         FormatError: damaged bytes, or groups that are not these grids.
     """
-    header = read_layout(checked_blob(data)).header
+    header = bitstream.read_layout(checked_blob(data)).header
     check_grids(header, grids)
     found = decode_chunk(data, budget=None if grids else budget, dates=dates)[1]
     return joint(found, grids, header.shape[2:]) if grids else found[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import eozip
-from eozip.errors import InputError
+from eozip.lazy import optional
 from eozip.raster import Profile
 from eozip.store.cuts import Cut, layer_profile, layer_values, layers_of, open_layer
 from eozip.store.description import BandGrid, Description
@@ -32,12 +32,10 @@ def write_netcdf(cut: Cut, target: Path, layers: Any, progress: Progress) -> Non
     Raises:
         InputError: h5netcdf is not installed.
     """
-    try:
-        import h5netcdf
-    except ImportError as error:
-        raise InputError(
-            "netcdf: expected h5netcdf and h5py, got none; pip install 'eozip[formats]', or choose another format"
-        ) from error
+    h5netcdf = optional(
+        "h5netcdf",
+        "netcdf: expected h5netcdf and h5py, got none; pip install 'eozip[formats]', or choose another format",
+    )
     found = cut.description
     with h5netcdf.File(target, "w") as file:
         file.attrs.update(_global(found))
@@ -108,7 +106,7 @@ def grid_mapping(profile: Profile) -> dict[str, Any]:
     if profile.crs is None:
         return attributes
     try:
-        from pyproj import CRS
+        from pyproj import CRS  # optional
     except ImportError:
         return (
             {**attributes, "grid_mapping_name": "latitude_longitude"}

@@ -209,7 +209,7 @@ def write_on_cluster(
         run: gets all sums.
         container: of the store; workers write into it themselves where it is a folder that they see, or on an object store.
     """
-    from distributed import as_completed
+    from distributed import as_completed  # optional
 
     where = _place_of(container)
     shards = list(run.grid.shards())
@@ -246,7 +246,7 @@ def _place_of(container: Container) -> Place | None:
 
 
 def _lazy_task(found: Joined, order: Sequence[int], run: Run, shard: Shape, where: Place | None) -> Any:
-    from dask.delayed import delayed
+    from dask.delayed import delayed  # optional
 
     (t, _, h, w), (dates, _, height, width) = run.grid.shard, run.grid.shape
     times = slice(shard[0] * t, min((shard[0] + 1) * t, dates))

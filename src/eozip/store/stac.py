@@ -13,6 +13,7 @@ from rasterio.warp import transform_geom
 import eozip
 from eozip.arguments import PlaceLike, place
 from eozip.errors import InputError
+from eozip.lazy import optional
 from eozip.outputs import naming, publish, temporary
 from eozip.sensors import get, names
 from eozip.store.description import Description, describe
@@ -55,12 +56,7 @@ def _item_of(found: Description) -> dict[str, Any]:
     Raises:
         InputError: see `write_item`.
     """
-    try:
-        import pystac
-    except ImportError as error:
-        raise InputError(
-            "STAC: expected the package pystac, got none; pip install 'eozip[formats]'"
-        ) from error
+    pystac = optional("pystac", "STAC: expected the package pystac, got none; pip install 'eozip[formats]'")
     profile = found.profile
     if profile.transform is None or profile.crs is None:
         raise InputError(f"{found.path}: STAC: expected a store with a CRS and a transform, got one without")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eozip import threads
 from eozip.cli.common import CommaList, json_option, print_json, progress_bar, tell, threads_option
 from eozip_lab import evaluate as evaluating
 from eozip_lab import tasks as tasking
@@ -137,11 +138,10 @@ def _page(out: Path, more: Sequence[Section], as_json: bool) -> None:
 
 def _by_kind(listing: Path, out: Path, as_json: bool, options: dict[str, Any]) -> None:
     """Codecs, baselines and qualities as asked for; other options are for images."""
-    from eozip.threads import choose
-    from eozip_lab.evaluate.kinds import contenders, measure, sets, tables
-    from eozip_lab.evaluate.provenance import write_text
+    from eozip_lab.evaluate.kinds import contenders, measure, sets, tables  # slow to import
+    from eozip_lab.evaluate.provenance import write_text  # likewise
 
-    choose(options["threads"])
+    threads.choose(options["threads"])
     qualities = _qualities(options["qualities"]) or contenders.QUALITIES
     names = _names(options["codecs"])
     ways = [contenders.own(name, qualities) for name in (contenders.OWN if names is None else names)]

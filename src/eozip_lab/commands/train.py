@@ -118,12 +118,10 @@ def _pack(recipe: str, out: Path, limit_mib: float, seed: int, as_json: bool) ->
 
 
 def _profile(recipe: str, options: dict[str, Any], as_json: bool) -> None:
-    from eozip_lab.train import profile  # imports torch
-
     chosen = {key: options[key] for key in ("steps", "device", "threads", "data")}
-    found = profile.profile(recipe, **chosen)
+    found = training.profile.profile(recipe, **chosen)
     if as_json:
-        print_json(profile.facts(found))
+        print_json(training.profile.facts(found))
     else:
         tell(_profile_text(found))
 

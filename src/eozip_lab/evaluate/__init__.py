@@ -5,8 +5,7 @@ Names are imported when they are first used, so that commands that mention them 
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from eozip.lazy import lazy
 
 _HOMES = {
     "Notices": "evaluation",
@@ -21,7 +20,4 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

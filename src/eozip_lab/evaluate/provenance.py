@@ -147,12 +147,12 @@ def _encoders() -> dict[str, str]:
     """Versions of the encoders inside imagecodecs and PyAV, where those are there and tell."""
     found = {}
     if importlib.util.find_spec("imagecodecs"):
-        import imagecodecs
+        import imagecodecs  # optional
 
         told = {name: getattr(imagecodecs, f"{short}_version", None) for name, short in _ENCODERS.items()}
         found = {name: str(tell()) for name, tell in told.items() if tell is not None}
     if importlib.util.find_spec("av"):
-        import av
+        import av  # optional
 
         found["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
     return found

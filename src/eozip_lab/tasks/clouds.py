@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from s2cloudless import S2PixelCloudDetector
 
 from eozip_lab.tasks.pictures import lost, mask, rgb
 from eozip_lab.tasks.task import Case, Chip, Tally, iou, shares
@@ -19,8 +20,6 @@ class Clouds:
     """Judge of clouds; `average_over` and `dilation_size` as in the package's own example."""
 
     def __init__(self, chips: Sequence[Chip]) -> None:
-        from s2cloudless import S2PixelCloudDetector  # optional
-
         self._chips = chips
         self._detector = S2PixelCloudDetector(threshold=_UNSURE[0], average_over=4, dilation_size=2)
         self._original = [self._seen(chip, chip.dn) for chip in chips]

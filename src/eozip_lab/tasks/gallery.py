@@ -179,7 +179,7 @@ def _joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
 
 def _webp(picture: np.ndarray) -> bytes:
     """A small file."""
-    from PIL import Image
+    from PIL import Image  # optional
 
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=_QUALITY, method=6)

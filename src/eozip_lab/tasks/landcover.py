@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
 
 from eozip_lab.tasks.indices import dark
 from eozip_lab.tasks.pictures import classes, lost, rgb
@@ -49,17 +52,12 @@ class LandCover:
         }
 
     def _sums(self, k: int, dn: np.ndarray) -> dict[str, tuple[float, float]]:
-        from sklearn.metrics import adjusted_rand_score  # optional
-
         cases = self._cases(k, self._sorted(k, dn, self._models[k]))
         anew = self._learnt(k, dn, self._models[k].cluster_centers_)
         rand = adjusted_rand_score(self._classes[k], self._sorted(k, dn, anew))
         return {**shares(cases), "adjusted Rand, learnt anew": (float(rand), 1.0)}
 
     def _learnt(self, k: int, dn: np.ndarray, start: np.ndarray | None) -> Any:
-        from sklearn.cluster import KMeans  # optional
-        from sklearn.exceptions import ConvergenceWarning
-
         x = self._scaled(k, dn)
         picked = np.random.default_rng(0).choice(len(x), min(_PIXELS, len(x)), replace=False)
         init, runs = ("k-means++", 4) if start is None else (start, 1)

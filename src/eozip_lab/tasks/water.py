@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import GroupKFold
 
 from eozip_lab.tasks.pictures import lost, mask, rgb
 from eozip_lab.tasks.task import Case, Chip, Tally, iou, shares
@@ -19,8 +21,6 @@ class Water:
     """Judge of water."""
 
     def __init__(self, chips: Sequence[Chip]) -> None:
-        from sklearn.model_selection import GroupKFold  # optional
-
         self._chips = chips
         places = [chip.place for chip in chips]
         folds = GroupKFold(min(_FOLDS, len(set(places))))
@@ -47,8 +47,6 @@ class Water:
 
     def _trained(self, stacks: Sequence[np.ndarray]) -> list[Any]:
         """One classifier for each fold, of the chips of the others."""
-        from sklearn.ensemble import HistGradientBoostingClassifier
-
         found = []
         for fold in range(self._fold.max() + 1):
             pairs = [self._sample(k, stacks[k]) for k in np.flatnonzero(self._fold != fold)]

@@ -15,6 +15,7 @@ _HOMES = {
     "Outcome": "sitting:Outcome",
     "kind_named": "recipe:kind_named",
     "pack": "packing:pack",
+    "profile": "profile:",
     "renew": "export:renew",
     "run": "loop:run",
 }

@@ -67,7 +67,7 @@ def _coded(codec: Any, stack: Stack, date: int) -> Chunk:
 
 def draw_worst(chunk: Chunk, band_names: Sequence[str], path: Path) -> None:
     """Original, decoded and error of a chunk side by side: PNG of at most 200 kB."""
-    from PIL import Image
+    from PIL import Image  # optional
 
     buffer = io.BytesIO()
     _figure(chunk, band_names).savefig(buffer, format="png", dpi=100)

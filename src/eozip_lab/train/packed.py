@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from eozip.errors import InputError
+from eozip.lazy import optional
 from eozip.outputs import publish
 from eozip_lab.train.npz_mmap import stored_arrays
 
@@ -154,8 +155,7 @@ def jpegxl(direction: str) -> Callable[..., Any]:
     Raises:
         InputError: imagecodecs is not installed.
     """
-    try:
-        import imagecodecs  # optional
-    except ImportError as error:
-        raise InputError("packed training data needs imagecodecs: pip install 'eozip[train]'") from error
+    imagecodecs = optional(
+        "imagecodecs", "packed training data needs imagecodecs: pip install 'eozip[train]'"
+    )
     return getattr(imagecodecs, f"jpegxl_{direction}")

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from eozip.errors import InputError
+from eozip.lazy import optional
 from eozip.outputs import publish
 from eozip.picture import new_figure
 
@@ -143,10 +143,7 @@ def need_matplotlib() -> None:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError("the training curve needs matplotlib: pip install 'eozip[train]'") from error
+    optional("matplotlib", "the training curve needs matplotlib: pip install 'eozip[train]'")
 
 
 def draw_curve(lines: list[dict[str, Any]], path: Path) -> None:

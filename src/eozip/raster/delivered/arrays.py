@@ -117,7 +117,7 @@ class _Variable:
 
 
 def _variables(data: Any) -> Iterator[_Variable]:
-    import xarray as xr
+    import xarray as xr  # slow to import; there already where its arrays are given
 
     if isinstance(data, xr.DataArray):
         yield from _of_array(data, str(data.name or "band"))
@@ -565,7 +565,7 @@ class _Plane:
         return out
 
     def _computed(self, lazy: Any, keys: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], np.ndarray]:
-        from dask.base import compute
+        from dask.base import compute  # slow to import; there already where its arrays are given
 
         found = {key: block for key in keys if (block := self._cache.get((lazy.name, key))) is not None}
         lacking = [key for key in keys if key not in found]

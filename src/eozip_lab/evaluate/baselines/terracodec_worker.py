@@ -119,7 +119,7 @@ def _rebuilt(node: Any, reader: _Reader) -> Any:
 
 
 def _array(name: str, shape: list[int], reader: _Reader) -> Any:
-    import torch
+    import torch  # the parent's process may have none
 
     dtype = np.dtype(name)
     count = int(np.prod(shape, dtype=np.int64))
@@ -144,7 +144,7 @@ class _Worker:
 
     def _loaded(self, name: str, lmbda: float | None) -> Any:
         if self._asked != (name, lmbda):
-            import terracodec
+            import terracodec  # likewise, and heavy
 
             build = getattr(terracodec, name, None)
             if build is None:
@@ -157,8 +157,7 @@ class _Worker:
         return self._model
 
     def _encode(self, model: Any, request: dict[str, Any], data: bytes) -> bytes:
-        import numpy as np
-        import torch
+        import torch  # the parent's process may have none
 
         x = torch.from_numpy(np.frombuffer(data, np.float32).reshape(request["shape"]).copy())
         options = {} if request["quality"] is None else {"quality": request["quality"]}
@@ -170,8 +169,7 @@ class _Worker:
         return _flattened({**found, "bits": 0})
 
     def _decode(self, model: Any, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        import numpy as np
-        import torch
+        import torch  # the parent's process may have none
 
         coded = _restored_tree(data)
         with torch.no_grad():

@@ -258,6 +258,6 @@ def _plane(frame: Any) -> np.ndarray:
 
 def _av() -> Any:
     """PyAV, which is optional: KLT + JPEG 2000 imports this module without it."""
-    import av
+    import av  # optional
 
     return av

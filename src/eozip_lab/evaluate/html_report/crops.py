@@ -15,7 +15,7 @@ import numpy as np
 
 from eozip.errors import InputError
 from eozip_lab.evaluate.html_report.data import Report
-from eozip_lab.evaluate.html_report.markup import data_uri
+from eozip_lab.evaluate.html_report.markup import data_uri, drawing, lossless_webp
 
 _MOST_BYTES = 1_000_000  # of pictures in one page, unless the page leaves more: people mail it
 _LEAST = 16  # pixels a side of what is left of a crop
@@ -130,9 +130,7 @@ def _error_map(dn: np.ndarray, dn_hat: np.ndarray) -> np.ndarray:
 
 def _error_colours() -> list[list[int]]:
     """[256, 3] colours of small to large errors."""
-    import matplotlib  # optional
-
-    return matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist()
+    return drawing("pyplot").colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist()
 
 
 def _read_crop(report: Report, entry: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
@@ -255,7 +253,5 @@ def _stretch(dn: np.ndarray, bands: Sequence[str], band: str) -> tuple[float, fl
 
 
 def _webp(picture: np.ndarray) -> str:
-    import imagecodecs  # optional
-
-    pixels = np.stack([picture] * 3, 2) if picture.ndim == 2 else np.ascontiguousarray(picture)
-    return data_uri(bytes(imagecodecs.webp_encode(pixels, lossless=True, method=5)), "webp")
+    pixels = np.stack([picture] * 3, 2) if picture.ndim == 2 else picture
+    return data_uri(lossless_webp(pixels, 5), "webp")

@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from eozip.lazy import optional
 from eozip_lab.evaluate.html_report.data import Key, Report, pointer
 
 _MISSING = "-"
@@ -100,6 +102,25 @@ def viewer() -> Markup:
 def joined(parts: Iterable[Markup]) -> Markup:
     """Parts one after the other."""
     return Markup().join(parts)
+
+
+def lossless_webp(picture: np.ndarray, method: int) -> bytes:
+    """WebP of uint8 [h, w, 3] without loss; `method` is the effort, 0..6.
+
+    Raises:
+        InputError: imagecodecs is not installed.
+    """
+    imagecodecs = optional("imagecodecs", "the report needs imagecodecs: pip install 'eozip[evaluate]'")
+    return bytes(imagecodecs.webp_encode(np.ascontiguousarray(picture), lossless=True, method=method))
+
+
+def drawing(module: str) -> Any:
+    """A module of matplotlib.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    return optional(f"matplotlib.{module}", "the report needs matplotlib: pip install 'eozip[evaluate]'")
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eozip.errors import InputError
 from eozip_lab.evaluate.html_report.data import AT, Report, geometric_mean
+from eozip_lab.evaluate.html_report.markup import drawing, lossless_webp
 from eozip_lab.evaluate.rate import mean_rate_at
 
 if TYPE_CHECKING:
@@ -173,11 +173,10 @@ def _scale(panel: Axes, **scales: str) -> None:
 
 def _plain_numbers(axis: Axis) -> None:
     """0.02, 0.05, 0.1 on a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    ticker = drawing("ticker")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _literal(text: str) -> str:
@@ -191,15 +190,10 @@ def _columns(points: Sequence[tuple[float, ...]]) -> tuple[list[float], list[flo
 
 def _panels(count: int, size: tuple[float, float], columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, each `size` inches, in rows."""
-    try:
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("the report needs matplotlib: pip install 'eozip[evaluate]'") from error
     wide = min(count, columns)
     rows = -(-count // wide)
-    figure = Figure(figsize=(wide * size[0], rows * size[1]), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = drawing("figure").Figure(figsize=(wide * size[0], rows * size[1]), layout="constrained")
+    drawing("backends.backend_svg").FigureCanvasSVG(figure)
     panels = list(figure.subplots(rows, wide, squeeze=False).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -208,18 +202,13 @@ def _panels(count: int, size: tuple[float, float], columns: int = _COLUMNS) -> t
 
 def _drawn(figure: Figure, legend: Sequence[Axes] = ()) -> Plot:
     """The figure, the same for the same numbers."""
-    import imagecodecs
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     entries = {text: line for panel in legend for line, text in zip(*panel.get_legend_handles_labels())}
     if entries:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize="small")
     out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "eozip", "svg.fonttype": "path"}):
+    with drawing("pyplot").rc_context({"svg.hashsalt": "eozip", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     figure.set_dpi(_DOTS)
-    canvas = FigureCanvasAgg(figure)
+    canvas = drawing("backends.backend_agg").FigureCanvasAgg(figure)
     canvas.draw()
-    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    return Plot(out.getvalue(), bytes(imagecodecs.webp_encode(pixels, lossless=True, method=4)))
+    return Plot(out.getvalue(), lossless_webp(np.asarray(canvas.buffer_rgba())[..., :3], 4))
