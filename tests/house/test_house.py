@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -94,6 +95,19 @@ def test_no_source_has_a_bare_or_broad_except() -> None:
 def test_files_stay_short_enough_to_read() -> None:
     long = {str(p): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 600}
     assert long == {}
+
+
+def test_imports_inside_functions_say_why() -> None:
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for text in [path.read_text()]
+        for function in ast.walk(ast.parse(text))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom) and "#" not in text.splitlines()[node.lineno - 1]
+    ]
+    assert silent == []
 
 
 def test_no_modules_import_each_other() -> None:
