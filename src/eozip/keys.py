@@ -51,6 +51,7 @@ _RIGHTS = re.compile(
     re.IGNORECASE,
 )
 _NO_BUCKET = re.compile("NoSuchBucket|bucket does not exist", re.IGNORECASE)
+_PATIENCE = 1.0  # seconds for which a lock is asked for that somebody may only be looking at
 LEASE = 20.0
 """Seconds for which a lease is watched: if its holder did not renew it meanwhile, it is dead. No two clocks are compared."""
 
@@ -510,7 +511,7 @@ def only_writer(where: Place, key: str) -> Iterator[str]:
         path = where / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        with locked(path):
+        with locked(path, _PATIENCE):
             path.write_text(json.dumps({"token": token}))
             try:
                 yield token

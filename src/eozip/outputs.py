@@ -116,8 +116,12 @@ def publish(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
     """Holds the lock of a file or folder; no other program that asks for it gets it meanwhile.
+
+    Args:
+        path: the file or folder.
+        patience: seconds for which it is asked for: others may look for a moment whether it is held.
 
     Raises:
         OutputError: another program holds it, or the file was replaced by another just now.
@@ -125,10 +129,13 @@ def locked(path: Path) -> Iterator[None]:
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        if not _lock(handle):
-            raise OutputError(
-                f"{path} is being written by another eozip; wait until that has ended, then run again"
-            )
+        until = time.monotonic() + patience
+        while not _lock(handle):
+            if time.monotonic() >= until:
+                raise OutputError(
+                    f"{path} is being written by another eozip; wait until that has ended, then run again"
+                )
+            time.sleep(0.02)
         if not _same(os.fstat(handle), path):
             raise OutputError(f"{path} was replaced by another program meanwhile; run again")
         yield

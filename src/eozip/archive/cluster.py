@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -20,6 +22,17 @@ from eozip.store.codec import BITSTREAM
 _SCHEDULER_SECONDS = 20
 """How long a scheduler may take to answer."""
 _GONE = "the scheduler went away, and with it what was under way; what is finished is recorded: run again to continue"
+_NO_SCHEDULER = (
+    OSError,
+    ValueError,
+    TimeoutError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+)
+"""What a call raises where nobody answers, or not in Dask's language."""
 _RETRIES = 2  # of a job whose worker died, beyond those of dask
 
 
@@ -142,8 +155,11 @@ def losses_named(client: Any) -> Iterator[None]:
 @contextmanager
 def _connected(client: Any, scheduler: str) -> Iterator[Any]:
     try:
+        # a client waits for ever where somebody takes the call and says nothing
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, _greeted(scheduler)).result()
         opened = client(scheduler, timeout=_SCHEDULER_SECONDS)
-    except (OSError, ValueError, TimeoutError) as error:
+    except _NO_SCHEDULER as error:
         raise ClusterError(
             f"expected a Dask scheduler at {scheduler}, got no answer in {_SCHEDULER_SECONDS} s ({error}); check the "
             "address (tcp://host:8786) and that it runs, then run again"
@@ -153,6 +169,22 @@ def _connected(client: Any, scheduler: str) -> Iterator[Any]:
     finally:
         with suppress(OSError, TimeoutError):
             opened.close(timeout=2)
+
+
+async def _greeted(scheduler: str) -> None:
+    """Returns once a scheduler has answered.
+
+    Raises:
+        TimeoutError: it has not.
+        OSError, ValueError and others: nobody is there, or something else.
+    """
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    secured = Security().get_connection_args("client")
+    calling = connect(scheduler, timeout=_SCHEDULER_SECONDS, **secured)
+    comm = await asyncio.wait_for(calling, _SCHEDULER_SECONDS)
+    comm.abort()
 
 
 def bounded(

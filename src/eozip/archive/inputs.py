@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Seen:
         files: a name for each date, as a store has it; `paths` of all files that hold its bands.
         print: fingerprint of the files.
         size: bytes of the files, as far as they are on this machine; `raw` of the pixels.
+        marks: sizes and ends of these files, and of those beside the bands, by their names.
     """
 
     item: Item
@@ -77,7 +78,12 @@ class Seen:
     paths: tuple[str, ...]
     print: str
     size: int
+    marks: tuple[tuple[str, str], ...]
     raw: int
+
+    def has_changed(self) -> bool:
+        """Whether any of its files is another by now; one that is gone is none."""
+        return any(os.path.isfile(path) and _mark(path) != mark for path, mark in self.marks)
 
     def noted(self) -> dict[str, Any]:
         """What the record keeps of it."""
@@ -99,14 +105,26 @@ def items_of(inputs: PathLike | Sequence[PathLike]) -> list[Item]:
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     found: dict[str, Item] = {}
+    known: set[str] = set()
     for one in given:
         for item in _expanded(arguments.text("items", os.fspath(one)) or ""):
-            found.setdefault(item.name, item)
+            same = _identity(item)
+            if same not in known:
+                name = f"{item.name}~{same[:8]}" if item.name in found else item.name
+                found[name] = replace(item, name=name)
+            known.add(same)
     if not found:
         raise InputError(
             "no items: expected GeoTIFFs, folders of them, globs, or a text file with one of these in a line"
         )
     return list(found.values())
+
+
+def _identity(item: Item) -> str:
+    """The same for the same input, however it is spelt."""
+    files = [path if is_elsewhere(path) else os.path.realpath(path) for path in item.paths]
+    told = item.feature or "\n".join(files)
+    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _expanded(name: str) -> Iterator[Item]:
@@ -217,7 +235,7 @@ def look_at(item: Item, asked: Asked) -> Seen:
         tuple(days_of(scene)),
         tuple(file_names(scene)),
         paths_of(scene),
-        *_fingerprint(scene, mask),
+        *_fingerprint(scene, mask, beside),
         int(np.prod(scene.shape)) * scene.dtype.itemsize,
     )
 
@@ -279,27 +297,42 @@ def read_all(scene: Scene) -> None:
                 reader.read(slice(date, date + 1), slice(row, min(row + _ROWS, height)), slice(0, width))
 
 
-def _fingerprint(scene: Scene, mask: Scene | None) -> tuple[str, int]:
-    """Of sizes, beginnings and ends of the files, which a file that is written again changes; and bytes of the bands'."""
-    digest, total = hashlib.sha256(), 0
+def _fingerprint(
+    scene: Scene, mask: Scene | None, beside: Sequence[Scene]
+) -> tuple[str, int, tuple[tuple[str, str], ...]]:
+    """Of the files of bands and mask, which a file that is written again changes; bytes of the bands' files; all marks."""
+    digest = hashlib.sha256()
     for one in (scene,) if mask is None else (scene, mask):
         for path in paths_of(one):
             digest.update(os.path.basename(path).encode("utf-8", "surrogateescape"))
-            if os.path.isfile(path):
-                size = _add_file(digest, path)
-                total += size if one is scene else 0
+        for file in _files_of(one):
+            digest.update(_mark(file).encode())
         digest.update(repr((one.profile, one.dates)).encode())
-    return digest.hexdigest()[:32], total
+    total = sum(os.path.getsize(file) for file in _files_of(scene))
+    every = {file for one in (scene, *beside, *(() if mask is None else (mask,))) for file in _files_of(one)}
+    return digest.hexdigest()[:32], total, tuple((file, _mark(file)) for file in sorted(every))
 
 
-def _add_file(digest: Any, path: str) -> int:
-    """Adds a file's size and both of its ends to a fingerprint; gives its size."""
+def _files_of(scene: Scene) -> list[str]:
+    """Files on this machine that hold bands of a scene, archives that these lie in among them; sorted."""
+    found = set()
+    for path in paths_of(scene):
+        file = re.sub(r"^/vsi(?:zip|tar)/|[{}]", "", path) if path.startswith("/vsi") else path
+        while len(file) > 1 and not os.path.isfile(file) and path.startswith("/vsi"):
+            file = os.path.dirname(file)
+        if os.path.isfile(file):
+            found.add(file)
+    return sorted(found)
+
+
+def _mark(path: str) -> str:
+    """Size, beginning and end of a file, short."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        digest.update(f"{size}".encode() + file.read(_EDGE))
+        digest = hashlib.sha256(f"{size}".encode() + file.read(_EDGE))
         file.seek(max(0, size - _EDGE))
         digest.update(file.read(_EDGE))
-    return size
+    return digest.hexdigest()[:32]
 
 
 def grid_text(scene: Scene, factors: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from eozip.archive.record import Record
 from eozip.arguments import PlaceLike
 from eozip.bitstream import samples_problem
 from eozip.chunk.encoding import check_levelled
-from eozip.errors import EozipError, InputError
+from eozip.errors import EozipError, InputError, OutputError
 from eozip.purpose import parse_purposes
 from eozip.raster import Scene
 from eozip.raster.delivered.open import harmonised_to, solar_day
@@ -257,7 +258,9 @@ def grouped(seen: Sequence[Seen], held: Mapping[str, Mapping[str, Any]], by: str
 def finish_published(record: Record) -> None:
     """Notes what a run that was killed at the end of a store had published, and removes what its jobs left."""
     for name in record.announced():
-        if record.keys.get(f"{name}/{GROUP}") is not None:
+        if record.keys.get(f"{name}/{GROUP}") is None:
+            continue
+        with suppress(EozipError):  # of a damaged one, its plan says so
             items = record.published(name, describe(record.store(name)).grid.shape[0])
             if items:
                 record.hold(name, items)
@@ -278,8 +281,10 @@ def plan_store(
     Returns:
         the plan, None where nothing is left to do; and reasons by the name of the input.
     """
-    where = record.store(name)
-    found = describe(where) if record.keys.get(f"{name}/{GROUP}") is not None else None
+    try:
+        found = _stored(record, name)
+    except EozipError as error:
+        return None, {one.item.name: str(error) for one in seen}
     left = _not_held(record, name, seen, found)
     if not left:
         record.forget_jobs(name)
@@ -295,6 +300,23 @@ def plan_store(
         return (_settled(name, fit, found, asked) if fit else None), failed
     except EozipError as error:
         return None, failed | {one.item.name: str(error) for one in fit}
+
+
+def _stored(record: Record, name: str) -> Description | None:
+    """A store as it is; None where there is none.
+
+    Raises:
+        OutputError: others made it.
+        FormatError: it is damaged.
+    """
+    if record.keys.get(f"{name}/{GROUP}") is None:
+        return None
+    if not record.held(name):
+        raise OutputError(
+            f"{record.store(name)} is there, and is not of this archive, whose settings it need not have; move it away, or "
+            "archive into another folder"
+        )
+    return describe(record.store(name))
 
 
 def _without_culprits(seen: list[Seen], asked: Asked, error: EozipError) -> tuple[list[Seen], dict[str, str]]:

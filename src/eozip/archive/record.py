@@ -267,14 +267,13 @@ def read_status(out: PlaceLike, watch: float = LEASE) -> Status:
     Raises:
         InputError: there is no archive.
     """
-    record = open_record(out)
+    where = place("out", out)
+    record = Record(where, keys_of(where))
     document = record._document(f"{FOLDER}/status.json")
-    if document is None:
-        raise InputError(
-            f"{record.where}: expected an archive of eozip, got none that was ever run; check the name"
-        )
+    if document is None and record.keys.get(f"{FOLDER}/settings.json") is None:
+        raise InputError(f"{where}: expected an archive of eozip, got none that was ever run; check the name")
     known = {f.name for f in fields(Status)}
-    status = Status(**{name: value for name, value in document.items() if name in known})
+    status = Status(**{name: value for name, value in (document or {}).items() if name in known})
     if status.state == "running" and not _lives(record, watch):
         status.state = "stopped"
     return status

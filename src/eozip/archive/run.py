@@ -27,6 +27,7 @@ from eozip.keys import only_writer
 from eozip.raster.files import PathLike
 from eozip.store.coding import Run, psnr_of
 
+_CHANGED = "was changed while it was archived; --retry-failed archives it as it is now"
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
 
 Progress = Callable[[int, int], None]
@@ -188,10 +189,15 @@ def archive(
         record.settle(asked.settings())
         clear_parts(record)
         made = _Archive(record, asked, token, progress, note)
+        record.status.items = len(wanted)
         try:
+            record.tell(now=True)
             with opened_cluster(workers, scheduler, note, threads) as client, losses_named(client):
                 record.status.dashboard = client.dashboard_link
                 return made.run(client, wanted, retry_failed)
+        except EozipError as error:
+            record.status.message = str(error)
+            raise
         finally:
             if record.status.state != "finished":
                 record.status.state = "stopped"
@@ -263,6 +269,8 @@ class _Archive:
             self._threads(client),
             f"look-{self._token}",
         ):
+            if isinstance(result, OutputError | ClusterError | WeightsError):
+                raise result
             if isinstance(result, Exception):
                 self._set_aside({item.name: str(result) or type(result).__name__})
             elif isinstance(result, str):
@@ -349,6 +357,8 @@ class _Archive:
 
     def _close(self, plan: StorePlan, again: deque[tuple[str, list[Seen]]]) -> None:
         """Publishes a store, or plans it again without the inputs that turned out to be bad."""
+        if not plan.bad:
+            plan.bad = {one.item.name: _CHANGED for one in plan.seen if one.has_changed()}
         if plan.bad:
             self._set_aside(plan.bad)
             left = [one for one in plan.seen if one.item.name not in plan.bad]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
@@ -13,7 +14,7 @@ from eozip.archive.plan import Job, holding_of
 from eozip.archive.record import RUN, Record
 from eozip.arguments import place
 from eozip.chunk.pixels import unit_of
-from eozip.errors import ClusterError, EozipError, InputError
+from eozip.errors import ClusterError, EozipError, InputError, OutputError
 from eozip.keys import keys_of, token_of
 from eozip.raster.masks import MaskReader, open_mask, parse_mask
 from eozip.store.append import put_shard
@@ -29,12 +30,25 @@ from eozip.store.priorities import PlaceReader, open_places
 from eozip.store.shards import pack_shard
 from eozip.store.spread import coded_shard, part_of
 
+_LACKING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What an error of a machine says, and not one of an input."""
+
 
 def look(item: Item, asked: Asked) -> Seen | str:
-    """What a worker finds in an input, or why it cannot be read."""
+    """What a worker finds in an input, or why it cannot be read.
+
+    Raises:
+        OutputError: the worker lacks what every input needs.
+    """
     try:
         return look_at(item, asked)
-    except (EozipError, OSError) as error:
+    except OSError as error:
+        if error.errno in _LACKING:
+            raise OutputError(
+                f"a worker cannot go on: {error}; free what it lacks, then run again"
+            ) from error
+        return str(error)
+    except EozipError as error:
         return str(error)
 
 
