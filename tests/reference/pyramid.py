@@ -1,12 +1,13 @@
 """Pixels of chunks of the pyramid codecs after docs/pyramid.md, section by section, in int64, date by date, without torch.
 
-Floats occur in the fit of section 6 alone, where the page demands them: Python's, one operation at a time. Numbers in
+Floats occur in the fit of section 7 and the roots of section 6 alone, where the page demands them: Python's, one operation at a time. Numbers in
 comments are those of the page's sections. Arrays are [band or plane, row, column]; details have orientation before the row.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +22,7 @@ from eozip.entropy.range_coder import DecodePort, Tables
 from eozip.errors import FormatError
 
 L, V = 1 << 28, 1 << 11
+WEIGHT_ROWS = (17, 18, 24, 29, 35, 40, 46, 52, 57, 63, 68, 74, 79)
 BASIS_ROWS = (0, 32, 38, 43, 49, 55, 60, 66, 71, 77, 82, 88)
 SCALES = (-22, -17, -11, -6, 0, 6, 11, 17, 22, 28, 33, 39, 44, 50, 55, 61, 67, 72, 78)
 NATIVE, DEAD = 3, -5
@@ -183,7 +185,7 @@ def interpolation(kernel: int, f: int, phase: int, size: int) -> tuple[int, np.n
 def layout(reader: Reader, bands: int, size: tuple[int, int]) -> tuple[list[Group], int, int]:
     """2: groups with their own canvases, the step, and the brightness."""
     n = reader.one(35, 1, 8, 1)
-    owner = reader.within(bands, 32, 0, n - 1) if n > 1 else np.zeros(bands, int)
+    owner = reader.within(bands, 34, 0, n - 1, n // 2) if n > 1 else np.zeros(bands, int)
     groups = []
     for k in range(n):
         group = Group(np.flatnonzero(owner == k).tolist(), max(1, reader.one(41, 0, 64)))
@@ -194,7 +196,10 @@ def layout(reader: Reader, bands: int, size: tuple[int, int]) -> tuple[list[Grou
         group.own = group.canvas = own_canvas(group, size)
         groups.append(group)
     step = reader.one(103, 1, 1 << 20)
-    for group, gain in zip(groups, reader.within(n, 46, 1, 4096, 8), strict=True):
+    usual = np.array([8 if g.is_aligned else (5495 * g.factor + 512) // 1024 for g in groups])
+    for group, gain in zip(groups, usual + reader.ints(n, 28), strict=True):
+        if not 1 <= gain <= 4096:
+            raise FormatError("gains: expected 1..4096")
         group.gain = int(gain)
     return groups, step, reader.one(59, -64, 64)
 
@@ -267,6 +272,25 @@ def moved(picture: np.ndarray, way: int, axis: int) -> np.ndarray:
     return made if axis == 1 else clip(made, L)
 
 
+def carried(last: Basis, count: int) -> Basis:
+    """6: of the first bands of a basis."""
+    found: list[np.ndarray] = []
+    for column in last.matrix[:count, last.present].T:
+        left = column
+        if count == len(last.present):
+            found.append(left)
+            continue
+        for u in found:
+            left = left - (((left * u).sum() * u + (1 << 21)) >> 22)
+        square = int((left * left).sum())
+        if square >= 209715 and len(found) < count:
+            found.append(np.array([round(2048.0 * v / math.sqrt(square)) for v in left.tolist()]))
+    matrix = np.zeros((count, count), np.int64)
+    for plane, column in enumerate(found):
+        matrix[:, plane] = column
+    return Basis(matrix, np.arange(count) < len(found))
+
+
 def mixed(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
     """4: of a matrix [bands, planes], over the first axis of v."""
     return clip(rounded(matrix @ v.reshape(len(v), -1), V), L).reshape(v.shape)
@@ -287,6 +311,7 @@ class Date:
     details: dict[int, np.ndarray] = field(default_factory=dict)
     bases: dict[int | str, Basis] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    scales: dict[int, np.ndarray] = field(default_factory=dict)
 
     def moved(self, way: tuple[int, int], factor: int) -> Date:
         """3: with the details of its pictures where another date lies."""
@@ -296,7 +321,7 @@ class Date:
             ways = [(2 * part + size) // (2 * size) for part in way]
             if size < 8 and any(ways):
                 details[level] = analysis(moved(moved(picture, ways[0], 1), ways[1], 2))
-        return Date(details, self.bases)
+        return Date(details, self.bases, scales=self.scales)
 
 
 @dataclass
@@ -313,6 +338,7 @@ class Ladder:
         lent: the picture at level 3, once it is there.
         reached: the level of the finest picture.
         scales: 8: of the last level with so many planes.
+        last: the basis read before.
         map: 13: levels of the cells of group 0's canvas; None: no map.
     """
 
@@ -325,6 +351,7 @@ class Ladder:
     lent: np.ndarray | None = None
     reached: int = 0
     scales: dict[int, np.ndarray] = field(default_factory=dict)
+    last: Basis | None = None
     map: np.ndarray | None = None
 
     def reader(self, level: int) -> Reader:
@@ -395,20 +422,37 @@ class Ladder:
     # --- 5. A basis ---
 
     def basis(self, reader: Reader, name: int | str, count: int) -> Basis:
-        if self.references and reader.one(32, 0, 1):
-            self.own.bases[name] = self.references[0].bases[name]
-            return self.own.bases[name]
+        kind, known = 0, None if self.last is None else carried(self.last, count)
+        if self.references or known is not None:
+            kind = reader.one(37, 0, 3)
+            if (kind == 1 and not self.references) or (kind > 1 and known is None):
+                raise FormatError("a basis that is not known")
+        if kind == 1:
+            found = self.references[0].bases[name]
+        elif kind == 2 and known is not None:
+            there = int(known.present.sum())
+            is_left = np.arange(count) < there - reader.one(37, 0, there)
+            found = Basis(known.matrix * is_left, is_left)
+        else:
+            found = self.told_basis(reader, count, known if kind == 3 else None)
+        self.last = self.own.bases[name] = found
+        return found
+
+    def told_basis(self, reader: Reader, count: int, known: Basis | None) -> Basis:
         bits = 8 + np.cumsum(reader.ints(count, 37))
         if bits.min() < 0 or bits.max() > 11:
             raise FormatError("bits of a plane: expected 0..11")
+        less = 0 if known is None else 4 * reader.one(41, 0, 8)
         matrix = np.zeros((count, count), np.int64)
         there = np.flatnonzero(bits)
-        read = reader.rows(np.repeat([BASIS_ROWS[b] for b in bits[there]], count)).reshape(-1, count)
+        rows = [max(28, BASIS_ROWS[b] - less) for b in bits[there]]
+        read = reader.rows(np.repeat(rows, count)).reshape(-1, count)
         for plane, column in zip(there, read, strict=True):
             b = int(bits[plane])
-            matrix[:, plane] = clip(column, 1 << b) << (11 - b)
-        self.own.bases[name] = Basis(matrix, bits > 0)
-        return self.own.bases[name]
+            unit = 1 << (11 - b)
+            old = 0 if known is None else (known.matrix[:, plane] + unit // 2) // unit
+            matrix[:, plane] = clip(old + column, 1 << b) * unit
+        return Basis(matrix, bits > 0)
 
     # --- 8. Details of a level ---
 
@@ -468,6 +512,10 @@ class Ladder:
     def read_scales(self, level: int, present: np.ndarray, any_coded: np.ndarray) -> np.ndarray:
         planes = len(present)
         before = self.scales.get(planes, np.full((planes, 3), 2))
+        other = self.references[0].scales.get(level) if self.references else None
+        if other is not None and len(other) == planes:
+            both = np.where(before > DEAD, (before + 2 * other + 1) // 3, other)
+            before = np.where(other > DEAD, both, np.minimum(before, -4))
         out = np.full((planes, 3), DEAD)
         exists = present[:, None] & any_coded
         symbols = np.zeros((planes, 3), np.int64)
@@ -480,7 +528,7 @@ class Ladder:
                 alive = (out[:, k] > DEAD) & (before[:, k] > DEAD) & (before[:, k + 1] > DEAD)
                 change = np.where(alive, before[:, k + 1] - before[:, k], 0)
                 guess = np.clip(out[:, k] + change, DEAD, 14)
-        self.scales[planes] = out
+        self.scales[planes] = self.own.scales[level] = out
         return out
 
     def plane(
@@ -699,9 +747,17 @@ class Lent:
         for axis in (0, 1):
             v = self.interpolated(v, group, axis)
         planes, count = len(v), len(group.bands)
-        weights = clip(reader.ints(count * planes, 79), 1 << 15).reshape(count, planes)
+        weights = self.weights(reader, v.reshape(planes, -1), count)
         made = (weights @ v.reshape(planes, -1) + (1 << 19)) >> 20
         return clip(made, L).reshape(count, *v.shape[1:])
+
+    def weights(self, reader: Reader, v: np.ndarray, count: int) -> np.ndarray:
+        """[band, plane], in units of 2^-12."""
+        steps = np.clip((v + 8192) // 16384, -32768, 32768)
+        squares = [sum(one * one for one in row) for row in steps.tolist()]
+        bits = np.array([min(12, max(0, square.bit_length() // 2 - 1)) for square in squares])
+        read = reader.rows(np.tile([WEIGHT_ROWS[b] for b in bits], count)).reshape(count, -1)
+        return clip(read << (12 - bits), 1 << 15)
 
     def interpolated(self, v: np.ndarray, group: Group, axis: int) -> np.ndarray:
         n, (before, shape) = v.shape[1 + axis], group.canvas

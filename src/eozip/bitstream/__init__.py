@@ -10,22 +10,19 @@ arrays      arrays of several groups of bands, as one
 
 from __future__ import annotations
 
+from eozip.bitstream.arrays import MAX_FACTOR, MAX_GROUPS, Group, groups_problem, shapes_of
 from eozip.bitstream.format import (
     MAGIC,
     MAX_BANDS,
     MAX_DATES,
-    MAX_FACTOR,
-    MAX_GROUPS,
     MAX_SAMPLES,
     MAX_SECTIONS,
     MAX_SIDE,
     Chunk,
-    Group,
     Header,
     Layout,
     fits,
     frame_check,
-    groups_problem,
     header_size,
     is_band_name,
     pack,
@@ -33,7 +30,6 @@ from eozip.bitstream.format import (
     read_header,
     read_layout,
     samples_problem,
-    shapes_of,
     size_problem,
     unpack,
 )

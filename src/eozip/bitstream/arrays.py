@@ -1,4 +1,4 @@
-"""The arrays of a chunk whose bands lie on several grids: laid flat for sums over all samples, or in one section.
+"""The arrays of a chunk whose bands lie on several grids: their shapes, laid flat for sums over all samples, or in one section.
 
 Of a chunk with one array nothing changes: it is its own flat form, and its section is that array's alone.
 """
@@ -6,12 +6,62 @@ Of a chunk with one array nothing changes: it is its own flat form, and its sect
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from eozip.errors import FormatError
 
+MAX_GROUPS = 8
+MAX_FACTOR = 64  # cells of the finest grid along a cell of the coarsest
 _LENGTH = 4  # bytes of the length before each part
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bands on a grid of their own.
+
+    Attributes:
+        resolution: metres (or any whole unit) a cell.
+        bands: how many there are.
+    """
+
+    resolution: int
+    bands: int
+
+
+def shapes_of(
+    shape: tuple[int, int, int, int], groups: Sequence[Group]
+) -> tuple[tuple[int, int, int, int], ...]:
+    """T, C, H, W of each group's array, where `shape` is that of all bands on the finest grid."""
+    if not groups:
+        return (shape,)
+    dates, _, height, width = shape
+    factors = [group.resolution // groups[0].resolution for group in groups]
+    return tuple(
+        (dates, g.bands, -(-height // factor), -(-width // factor))
+        for g, factor in zip(groups, factors, strict=True)
+    )
+
+
+def groups_problem(groups: Sequence[Group], bands: int) -> str | None:
+    """What is wrong with the groups of a chunk of so many bands; None if nothing is."""
+    if len(groups) > MAX_GROUPS:
+        return f"{len(groups)} groups of bands, allowed are {MAX_GROUPS}"
+    resolutions = [group.resolution for group in groups]
+    if (
+        not groups
+        or not all(1 <= r < 1 << 16 for r in resolutions)
+        or sorted(set(resolutions)) != resolutions
+    ):
+        return f"resolutions {resolutions}, expected rising whole numbers from 1 to 65535"
+    if any(r % resolutions[0] or r > MAX_FACTOR * resolutions[0] for r in resolutions):
+        return (
+            f"resolutions {resolutions}, expected multiples of the finest, of at most {MAX_FACTOR} times it"
+        )
+    if sum(g.bands for g in groups) != bands or not all(g.bands for g in groups):
+        return f"groups of {[g.bands for g in groups]} bands, expected {bands} in all and none without"
+    return None
 
 
 def flat(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Layout of one chunk; ``docs/bitstream.md`` specifies every field.
 
-    fixed part (34 bytes) | codec id | sensor id | [checks] | [budgets] | [groups] | [band names] | section table | CRC-32C
-    | sections
+    fixed part (18 bytes) | [offset] | [weights hash] | [nodata] | codec id | sensor id | [checks] | [budgets]
+    | [groups] | [band names] | section table | CRC-32C | sections
 
 The sections are the nodata mask and the exceptions (see `eozip.bitstream.nodata_mask`), the skip mask and the level map (see
 `eozip.codecs`: skip_mask, level_map), then the codec's own, then the residual layer (see `eozip.bitstream.residual`); all
@@ -21,6 +21,8 @@ from itertools import accumulate
 import google_crc32c
 import numpy as np
 
+from eozip.bitstream.arrays import MAX_GROUPS, Group, groups_problem, shapes_of
+from eozip.bitstream.integers import packed_length, read_length
 from eozip.errors import ChecksumError, FormatError, InputError, LimitError
 
 MAGIC = b"\x89EOZ"
@@ -37,17 +39,31 @@ _LIMIT_VARIABLE = "EOZIP_MAX_SAMPLES"
 MAX_SECTIONS = 4096
 _MAX_SECTION_BYTES = (1 << 32) - 1
 _MAX_NAME = 64
-MAX_GROUPS = 8
-MAX_FACTOR = 64  # cells of the finest grid along a cell of the coarsest
 _QUALITY_STEPS = 100  # quality is stored in hundredths
 
-_FIXED = struct.Struct("<4sBHHHBHHHi8si")  # up to and including nodata
-_ENTRY = struct.Struct("<II")  # length and CRC-32C of a section
+_FIXED = struct.Struct("<4sBHHHBHHH")  # up to and including quality
+_WORD = struct.Struct("<i")  # offset and nodata
+_HASH_BYTES = 8
 _GROUP = struct.Struct("<HB")  # resolution and number of bands
 _CRC = struct.Struct("<I")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _BAND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DTYPES = ("uint16", "int16")
+# Names that take one byte, _KNOWN_NAME and their position here
+_KNOWN_NAME = 128
+_KNOWN_NAMES = (
+    "lossless",
+    "near-lossless",
+    "tec-elic-small-any-v1",
+    "tec-tt-small-any-v1",
+    "tec-fp-small-any-v1",
+    "flextec-small-any-v1",
+    "any",
+    "s2-l2a",
+    "s2-l1c",
+    "hls",
+    "landsat-c2-l2",
+)
 
 (
     _SQUEEZED,
@@ -63,22 +79,11 @@ _DTYPES = ("uint16", "int16")
     _GROUPS,
     _NAMES,
     _LEVELS,
-) = (1 << bit for bit in range(13))
-_KNOWN = (1 << 13) - 1
+    _OFFSET,
+    _WEIGHTS,
+) = (1 << bit for bit in range(15))
+_KNOWN = (1 << 15) - 1
 _BEFORE = (_MASK, _EXCEPTIONS, _SKIP, _LEVELS)  # flags of the sections before the codec's own, in their order
-
-
-@dataclass(frozen=True)
-class Group:
-    """Bands on a grid of their own.
-
-    Attributes:
-        resolution: metres (or any whole unit) a cell.
-        bands: how many there are.
-    """
-
-    resolution: int
-    bands: int
 
 
 @dataclass(frozen=True)
@@ -206,40 +211,6 @@ class Layout:
         return tuple(accumulate((length for length, _ in self.table), initial=self.size))
 
 
-def shapes_of(
-    shape: tuple[int, int, int, int], groups: Sequence[Group]
-) -> tuple[tuple[int, int, int, int], ...]:
-    """T, C, H, W of each group's array, where `shape` is that of all bands on the finest grid."""
-    if not groups:
-        return (shape,)
-    dates, _, height, width = shape
-    factors = [group.resolution // groups[0].resolution for group in groups]
-    return tuple(
-        (dates, g.bands, -(-height // factor), -(-width // factor))
-        for g, factor in zip(groups, factors, strict=True)
-    )
-
-
-def groups_problem(groups: Sequence[Group], bands: int) -> str | None:
-    """What is wrong with the groups of a chunk of so many bands; None if nothing is."""
-    if len(groups) > MAX_GROUPS:
-        return f"{len(groups)} groups of bands, allowed are {MAX_GROUPS}"
-    resolutions = [group.resolution for group in groups]
-    if (
-        not groups
-        or not all(1 <= r < 1 << 16 for r in resolutions)
-        or sorted(set(resolutions)) != resolutions
-    ):
-        return f"resolutions {resolutions}, expected rising whole numbers from 1 to 65535"
-    if any(r % resolutions[0] or r > MAX_FACTOR * resolutions[0] for r in resolutions):
-        return (
-            f"resolutions {resolutions}, expected multiples of the finest, of at most {MAX_FACTOR} times it"
-        )
-    if sum(g.bands for g in groups) != bands or not all(g.bands for g in groups):
-        return f"groups of {[g.bands for g in groups]} bands, expected {bands} in all and none without"
-    return None
-
-
 def frame_check(symbols: np.ndarray) -> int:
     """CRC-32C of one frame's decoded symbols.
 
@@ -296,14 +267,17 @@ def pack(chunk: Chunk) -> bytes:
     _check_packable(chunk)
     tail = b"".join(
         [
+            _WORD.pack(header.offset) if header.offset else b"",
+            header.weights_hash if any(header.weights_hash) else b"",
+            b"" if header.nodata is None else _WORD.pack(header.nodata),
             _pack_name(header.codec),
             _pack_name(header.sensor),
             struct.pack(f"<{len(header.checks)}I", *header.checks),
             bytes(header.budgets),
             _pack_groups(header.groups),
             *(_pack_band(name) for name in header.names),
-            struct.pack("<H", len(chunk.sections)),
-            *(_ENTRY.pack(len(part), google_crc32c.value(part)) for part in parts),
+            packed_length(len(chunk.sections)),
+            *(packed_length(len(part)) + _CRC.pack(google_crc32c.value(part)) for part in parts),
         ]
     )
     flags = _flags(header, chunk.mask, chunk.exceptions)
@@ -314,10 +288,14 @@ def pack(chunk: Chunk) -> bytes:
 def packed_size(chunk: Chunk) -> int:
     """Bytes that `pack` would make of a chunk."""
     header, parts = chunk.header, chunk.parts
-    names = 2 + len(header.codec) + len(header.sensor)
-    lists = 4 * len(header.checks) + len(header.budgets) + 2 + _ENTRY.size * len(parts)
-    lists += len(_pack_groups(header.groups)) + sum(1 + len(name) for name in header.names)
-    return _FIXED.size + names + lists + _CRC.size + sum(map(len, parts))
+    optional = _WORD.size * (bool(header.offset) + (header.nodata is not None))
+    optional += _HASH_BYTES * any(header.weights_hash)
+    names = len(_pack_name(header.codec)) + len(_pack_name(header.sensor))
+    names += sum(1 + len(name) for name in header.names)
+    lists = 4 * len(header.checks) + len(header.budgets) + len(_pack_groups(header.groups))
+    table = len(packed_length(len(chunk.sections)))
+    table += sum(len(packed_length(len(part))) + _CRC.size for part in parts)
+    return _FIXED.size + optional + names + lists + table + _CRC.size + sum(map(len, parts))
 
 
 def unpack(data: bytes, *, allow_truncated: bool = False) -> Chunk:
@@ -399,6 +377,8 @@ def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
         header.scales,
         *map(bool, (header.groups, header.names)),
         header.levels,
+        bool(header.offset),
+        any(header.weights_hash),
     )
     return sum(1 << bit for bit, is_set in enumerate(there) if is_set)
 
@@ -406,13 +386,14 @@ def _flags(header: Header, mask: bytes, exceptions: bytes) -> int:
 def _pack_fixed(header: Header, flags: int, size: int) -> bytes:
     t, c, h, w = header.shape
     quality = round(header.quality * _QUALITY_STEPS)
-    fields = (t, c, h, w, quality, header.offset, header.weights_hash, header.nodata or 0)
-    return _FIXED.pack(MAGIC, _VERSION, flags, size, *fields)
+    return _FIXED.pack(MAGIC, _VERSION, flags, size, t, c, h, w, quality)
 
 
 def _pack_name(name: str) -> bytes:
     if not _NAME.fullmatch(name):
         raise InputError(f"name: expected 1..{_MAX_NAME} of a-z 0-9 . _ -, got {name!r}")
+    if name in _KNOWN_NAMES:
+        return bytes([_KNOWN_NAME + _KNOWN_NAMES.index(name)])
     return bytes([len(name)]) + name.encode("ascii")
 
 
@@ -446,10 +427,24 @@ class _Reader:
         return self._data[self._at - size : self._at]
 
     def name(self) -> str:
-        text = self.take(self.take(1)[0]).decode("latin-1")
+        size = self.take(1)[0]
+        if size >= _KNOWN_NAME:
+            if size - _KNOWN_NAME >= len(_KNOWN_NAMES):
+                raise FormatError(
+                    f"chunk: name number {size - _KNOWN_NAME} is not known; install a newer eozip"
+                )
+            return _KNOWN_NAMES[size - _KNOWN_NAME]
+        text = self.take(size).decode("latin-1")
         if not _NAME.fullmatch(text):
             raise FormatError(f"chunk: expected a name of a-z 0-9 . _ -, got {text[:80]!r}")
         return text
+
+    def word(self) -> int:
+        return int(_WORD.unpack(self.take(_WORD.size))[0])
+
+    def length(self) -> int:
+        length, self._at = read_length(self._data[: self._stop], self._at, "chunk header")
+        return length
 
     def groups(self) -> tuple[Group, ...]:
         count = self.take(1)[0]
@@ -476,22 +471,25 @@ def read_layout(data: bytes) -> Layout:
     """
     data = bytes(data)
     size = _checked_header_size(data)
-    _, _, flags, _, t, c, h, w, quality, offset, weights_hash, nodata = _FIXED.unpack_from(data)
+    _, _, flags, _, t, c, h, w, quality = _FIXED.unpack_from(data)
     shape = (t, c, h, w)
     if flags & ~_KNOWN:
         raise FormatError(f"chunk: unknown flags {flags:#06x}; install a newer eozip")
     _check_declared(flags, shape, quality)
     reader = _Reader(data, _FIXED.size, size - _CRC.size)
+    offset = reader.word() if flags & _OFFSET else 0
+    weights_hash = reader.take(_HASH_BYTES) if flags & _WEIGHTS else bytes(_HASH_BYTES)
+    nodata = _read_nodata(reader, flags) if flags & _NODATA else None
     codec, sensor = reader.name(), reader.name()
     checks = struct.unpack(f"<{t}I", reader.take(4 * t)) if flags & _CHECKS else ()
     budgets = tuple(reader.take(t)) if flags & _BUDGETS else ()
     groups = _read_groups(reader, c, flags)
     bands = tuple(reader.band_name() for _ in range(c)) if flags & _NAMES else ()
-    (declared,) = struct.unpack("<H", reader.take(2))
+    declared = reader.length()
     if declared > MAX_SECTIONS:
         raise LimitError(f"chunk: {declared} sections, allowed are {MAX_SECTIONS}")
     count = declared + sum(bool(flags & flag) for flag in (*_BEFORE, _RESIDUAL))
-    table = tuple(_ENTRY.iter_unpack(reader.take(_ENTRY.size * count)))
+    table = tuple(_read_entry(reader) for _ in range(count))
     reader.finish()
     header = Header(
         codec=codec,
@@ -500,7 +498,7 @@ def read_layout(data: bytes) -> Layout:
         squeezed=bool(flags & _SQUEEZED),
         sensor=sensor,
         offset=offset,
-        nodata=_read_nodata(nodata, flags),
+        nodata=nodata,
         quality=quality / _QUALITY_STEPS,
         weights_hash=weights_hash,
         checks=checks,
@@ -564,14 +562,19 @@ def _read_groups(reader: _Reader, bands: int, flags: int) -> tuple[Group, ...]:
     return groups
 
 
-def _read_nodata(raw: int, flags: int) -> int | None:
-    if not flags & _NODATA:
-        if raw:
-            raise FormatError("chunk: a nodata value without its flag")
-        return None
-    if not fits(raw, _DTYPES[bool(flags & _INT16)]):
-        raise FormatError(f"chunk: nodata {raw} does not fit its dtype")
-    return raw
+def _read_nodata(reader: _Reader, flags: int) -> int:
+    value = reader.word()
+    if not fits(value, _DTYPES[bool(flags & _INT16)]):
+        raise FormatError(f"chunk: nodata {value} does not fit its dtype")
+    return value
+
+
+def _read_entry(reader: _Reader) -> tuple[int, int]:
+    """Length and CRC-32C of a section."""
+    length = reader.length()
+    if length > _MAX_SECTION_BYTES:
+        raise LimitError(f"chunk: a section of {length} bytes, allowed are {_MAX_SECTION_BYTES}")
+    return length, int(_CRC.unpack(reader.take(_CRC.size))[0])
 
 
 def _read_sections(data: bytes, layout: Layout) -> list[bytes]:

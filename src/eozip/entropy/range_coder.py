@@ -107,9 +107,10 @@ _GAMMA = np.array(_gamma_freqs(), np.uint32)
 _GAMMA_BITS = PRECISION - np.log2(_GAMMA)
 _GAMMA_MODEL = _Categorical(_GAMMA.astype(np.float64), perfect=False)
 _BIT_MODEL = _Categorical(np.array([TOTAL / 2, TOTAL / 2]), perfect=False)
-# A section ends in one known byte, so that a decoder that lost its way notices.
-_SENTINEL_MODEL = _Categorical(np.full(256, 256.0), perfect=False)
-SENTINEL = 0xA5
+_FIRST_BIT = 1 << 23  # where a bit's second half begins, of 2**24
+# How far behind `low` the point of a used-up string may lie: constriction's own bound
+_USED_UP = (1 << 33) - 1
+MOST_BITS = 32  # that bring any point so near
 
 
 class Port(Protocol):
@@ -191,11 +192,17 @@ class EncodePort:
         return int(self._encoder.num_bits())
 
     def finish(self) -> bytes:
-        """The section: a big-endian fraction without trailing zero bytes; empty if nothing was coded."""
+        """The section: a big-endian fraction, its last word as short as can be; empty if nothing was coded."""
         if self._encoder.is_empty():
             return b""
-        self._encoder.encode(SENTINEL, _SENTINEL_MODEL)
-        return self._encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+        words, (low, span) = self._encoder.pos()
+        size = 4 * (words + 2)
+        whole = self._encoder.get_compressed().astype(">u4").tobytes().ljust(size, b"\0")
+        sealed = int.from_bytes(whole[:size], "big")
+        low += sealed >> 64 << 64
+        low -= (low > sealed) << 64  # the point that constriction chose may have carried
+        string = _shortest(low, span).to_bytes(size, "big")
+        return string[: 4 * words] + string[4 * words :].rstrip(b"\0")
 
 
 class DecodePort:
@@ -255,10 +262,36 @@ class DecodePort:
             if not self._empty:
                 raise FormatError("section: expected no bytes, as nothing was coded in it")
             return
-        if self._empty or int(self.read(_SENTINEL_MODEL, 1)[0]) != SENTINEL:
-            raise FormatError("section: its end marker is missing; the data are damaged")
-        if not self._decoder.maybe_exhausted():
-            raise FormatError("section: bytes are left after its end marker")
+        # the shortest string is far from `low`: bits bring it near before another word would be read
+        for _ in range(MOST_BITS):
+            if self._decoder.maybe_exhausted():
+                return
+            self.read(_BIT_MODEL, 1)
+        raise FormatError("section: bytes are left after its symbols; the data are damaged")
+
+
+def _shortest(low: int, span: int) -> int:
+    """The number in low .. low + span - 1 of the most zero bytes at its end that a decoder takes for the end."""
+    for shift in range(64, -1, -8):
+        point = -(-low >> shift) << shift
+        if point < low + span and _is_end(low, span, point):
+            return point
+    return low
+
+
+def _is_end(low: int, span: int, point: int) -> bool:
+    """Whether `DecodePort.finish` finds a string used up, if zeros follow."""
+    for _ in range(MOST_BITS):
+        if point - low < _USED_UP:
+            return True
+        scale = span >> 24
+        if point - low >= scale << 24:
+            return False
+        is_second = point - low >= scale * _FIRST_BIT
+        low, span = low + is_second * scale * _FIRST_BIT, scale * _FIRST_BIT
+        if span < 1 << 32:
+            low, span, point = low << 32, span << 32, point << 32
+    return False
 
 
 def code_each(

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.codecs.pyramid.layout import Canvas, Group
-from eozip.codecs.pyramid.side import Side
+from eozip.codecs.pyramid.side import Side, row_of
 from eozip.codecs.pyramid.spectral import LARGEST
 
 _SCALE = 8  # of the picture that is lent, in pixels of the finest grid
 _PLANES = 6  # the strongest
-_PRECISION = 12  # bits of a weight
+_PRECISION = 12  # bits of a weight, at most
+_SLACK = 1  # bits
+_STEP_BITS = 14  # of a step: 1/64, and _UNITS squared
+_LARGEST = 1 << 15  # steps
 _UNITS = 16  # of positions between cells
 _SPREAD = 0.06  # of weights, about: the picture at 1/8 is 8 times as strong as pixels
 _RIDGE = 0.05  # steps squared
@@ -84,17 +87,29 @@ def code_prediction(
     out = np.empty((len(sides), bands, *lent.shape[2:]), np.int32)
     for t, side in enumerate(sides):
         flat = lent[t].reshape(planes, -1)
-        sent = None if wanted is None else _fitted(flat / (64 * _UNITS**2), wanted[t].reshape(bands, -1))
-        weights = side.integers(sent, bands * planes, _SPREAD * 2**_PRECISION).reshape(bands, planes)
-        weights = np.clip(weights, -(8 << _PRECISION), 8 << _PRECISION).astype(np.int64)
+        bits = _bits(flat)
+        sent = None
+        if wanted is not None:
+            exact = _fitted(flat / (64 * _UNITS**2), wanted[t].reshape(bands, -1))
+            sent = np.rint(exact * 2.0**bits).astype(np.int64)
+        rows = np.array([row_of(_SPREAD * (1 << bit)) for bit in bits.tolist()], np.uint8)
+        weights = side.rows(sent, np.tile(rows, bands)).reshape(bands, planes).astype(np.int64)
+        weights = np.clip(weights << _PRECISION - bits, -(8 << _PRECISION), 8 << _PRECISION)
         total = (weights @ flat + (1 << (_PRECISION + 7))) >> (_PRECISION + 8)
         out[t] = np.clip(total, -LARGEST, LARGEST).reshape(out.shape[1:])
     return out
 
 
+def _bits(flat: np.ndarray) -> np.ndarray:
+    """Bits of each plane's weights, int64 [K]: what rounding leaves grows with how strong it is and its cells."""
+    steps = np.clip((flat + (1 << _STEP_BITS - 1)) >> _STEP_BITS, -_LARGEST, _LARGEST)
+    lengths = [int(one).bit_length() // 2 for one in np.square(steps).sum(1)]
+    return np.clip(np.array(lengths, np.int64) - _SLACK, 0, _PRECISION)
+
+
 def _fitted(lent: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Least squares, rounded: [K, n], [C, n] in steps -> int64 [C, K]."""
+    """Least squares: [K, n], [C, n] in steps -> float [C, K]."""
     centred, goal = (v - v.mean(1, keepdims=True) for v in (lent, wanted))
     count = centred.shape[1]
     square = centred @ centred.T / count + _RIDGE * np.eye(len(centred))
-    return np.rint(np.linalg.solve(square, centred @ goal.T / count).T * 2**_PRECISION).astype(np.int64)
+    return np.asarray(np.linalg.solve(square, centred @ goal.T / count).T)

@@ -37,8 +37,8 @@ from eozip.threads import one_blas_thread
 
 STEP_MIN, STEP_MAX = 48.0, 3600.0  # DN at quality 100 and 0
 LARGEST_STEP = 1 << 20
-# What an error of a cell weighs in the interpolated picture, per pixel that the cell covers
-CELL_WEIGHT = 0.45
+# 1024 GAIN_UNITS times the root of what an error of a cell weighs in the interpolated picture, 0.45 a pixel covered
+_CELL_GAIN = 5495
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ class PyramidCodec:
         side = Side(ports[0][0], self.model.tables)
         layout.code_groups(side, groups, bands)
         gains = np.array([_gain(g) for g in groups])
-        _code_steps(side, np.array([plan.step]), gains)
+        _code_steps(side, np.array([plan.step]), gains, groups)
         brightness = brightness_of(side, plan.step)
         pixels = dict(zip((g.bands for g in groups), cells, strict=True))
         gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
@@ -359,7 +359,7 @@ class Reader:
         self._coarsest = self._section(0)
         side = Side(self._coarsest[0], codec.model.tables)
         self.groups = layout.code_groups(side, None, bands)
-        self._step, gains = _code_steps(side, None, np.zeros(len(self.groups), int))
+        self._step, gains = _code_steps(side, None, None, self.groups)
         self._brightness = brightness_of(side, None)
         self._gain_of = {g.bands: int(gain) for g, gain in zip(self.groups, gains, strict=True)}
 
@@ -446,13 +446,15 @@ def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
 
 def _gain(group: Group) -> int:
     """Cells of interpolated bands are coded more finely, as each shows in many pixels."""
-    return GAIN_UNITS if group.is_native else round(GAIN_UNITS * group.factor * CELL_WEIGHT**0.5)
+    return GAIN_UNITS if group.is_native else (group.factor * _CELL_GAIN + 512) >> 10
 
 
-def _code_steps(side: Side, step: np.ndarray | None, gains: np.ndarray) -> tuple[int, np.ndarray]:
+def _code_steps(
+    side: Side, step: np.ndarray | None, gains: np.ndarray | None, groups: Sequence[Group]
+) -> tuple[int, np.ndarray]:
     read = side.bounded(step, 1, spread=8000, first=1, last=LARGEST_STEP)
-    sent = None if step is None else gains - GAIN_UNITS
-    found = side.integers(sent, len(gains), 4).astype(np.int64) + GAIN_UNITS
+    usual = np.array([_gain(g) for g in groups])
+    found = side.integers(None if gains is None else gains - usual, len(usual), 0.4).astype(np.int64) + usual
     if found.min() < 1 or found.max() > 1 << 12:
         raise FormatError(f"gains: expected 1..4096, got {found.min()}..{found.max()}; the bytes are damaged")
     return int(read[0]), found

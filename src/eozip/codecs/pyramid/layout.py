@@ -126,7 +126,9 @@ def code_groups(side: Side, groups: Sequence[Group] | None, bands: int) -> list[
     if groups is not None:
         owner = np.array([next(i for i, g in enumerate(groups) if band in g.bands) for band in range(bands)])
     owner = (
-        side.bounded(owner, bands, spread=0.7, first=0, last=count - 1) if count > 1 else np.zeros(bands, int)
+        side.bounded(owner, bands, spread=0.9, first=0, last=count - 1, middle=count // 2)
+        if count > 1
+        else np.zeros(bands, int)
     )
     grids_sent = [None] * count if groups is None else [g.grid for g in groups]
     read = [_code_grid(side, grid, groups is not None) for grid in grids_sent]

@@ -15,7 +15,7 @@ import numpy as np
 from eozip.codecs.pyramid.context import GATE
 from eozip.codecs.pyramid.intervals import Known, Laws
 from eozip.codecs.pyramid.native import library
-from eozip.entropy.range_coder import SENTINEL, SLACK_BITS, DecodePort, Port, ReadPort, Tables
+from eozip.entropy.range_coder import MOST_BITS, SLACK_BITS, DecodePort, Port, ReadPort, Tables
 from eozip.errors import FormatError, InputError
 
 _Int, _Long, _Double, _Pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
@@ -128,10 +128,8 @@ class NativePort:
             if self.stream.size:
                 raise FormatError("section: expected no bytes, as nothing was coded in it")
             return
-        if not self.stream.size or self._kernel.eozip_last(ctypes.byref(self.stream)) != SENTINEL:
-            raise FormatError("section: its end marker is missing; the data are damaged")
-        if not self._kernel.eozip_is_over(ctypes.byref(self.stream)):
-            raise FormatError("section: bytes are left after its end marker")
+        if not self._kernel.eozip_is_over(ctypes.byref(self.stream), MOST_BITS):
+            raise FormatError("section: bytes are left after its symbols; the data are damaged")
 
 
 def check(fault: int) -> None:

@@ -29,6 +29,14 @@ def strengths_of(
     return found
 
 
+def between(last: np.ndarray, other: np.ndarray | None) -> np.ndarray:
+    """Of strengths of the level below and of a reference at this one, int32 [K, 3], which counts twice."""
+    if other is None or other.shape != last.shape:
+        return last
+    mixed = np.where(last > DEAD, (last + 2 * other + 1) // 3, other)
+    return np.where(other > DEAD, mixed, np.minimum(last, SIDE_MIN)).astype(np.int32)
+
+
 def guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
     """What orientation k is likely to have: as one level below; the second and third follow the one before them."""
     if k == 0:

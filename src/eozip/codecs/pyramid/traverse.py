@@ -25,13 +25,14 @@ from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functio
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.registration import moved, units_at
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
-from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_basis, fits_as_well, fitted
+from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
 from eozip.codecs.pyramid.strengths import (
     AFTER_ALIVE,
     AFTER_DEAD,
     DEAD,
     SIDE_MAX,
     SIDE_MIN,
+    between,
     guess,
     strengths_of,
 )
@@ -88,11 +89,13 @@ class Decoded:
         bases: by level; that of all coarse levels under a number of its own.
         pictures: by level, int32 [C, H, W] of the same bands with the details of the level, where a fraction of a pixel
             matters.
+        strengths: by level, int32 [K, 3].
     """
 
     details: dict[int, np.ndarray] = field(default_factory=dict)
     bases: dict[int, Basis] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    strengths: dict[int, np.ndarray] = field(default_factory=dict)
 
     def moved(self, distance: tuple[int, int], factor: int) -> Decoded:
         """What it tells of a date that lies elsewhere.
@@ -172,6 +175,7 @@ class Ladder:
     made: list[Decoded] = field(default_factory=list)
     reached: int = 0
     _sides: dict[int, np.ndarray] = field(default_factory=dict)
+    _last_bases: list[Basis] = field(default_factory=list)
 
     def run(self) -> list[np.ndarray]:
         """Pictures of all groups, int32 [T, C, h, w] in 1/64 step, finest first; see `reached` for their sizes."""
@@ -268,21 +272,18 @@ class Ladder:
         return np.clip(out, -LARGEST // VALUE, LARGEST // VALUE) * (VALUE // MEAN_UNITS)
 
     def _bases(self, level: int, samples: np.ndarray | None, count: int) -> list[Basis]:
-        """Each date's own, or that of its nearest reference where that costs less."""
+        """Each date's own, told with what it knows: that of its nearest reference and its own of the level below."""
         bases = []
         for t, side in enumerate(self._at(level)):
-            own = None if samples is None else fitted(samples[t], self._step_dn)
-            other = self.known[t][0].bases.get(level) if self.known else None
-            if other is not None:
-                takes = None
-                if samples is not None and own is not None:
-                    takes = np.array([fits_as_well(other, own, samples[t], self._step_dn)], np.int32)
-                if side.bounded(takes, 1, spread=0.7, first=0, last=1)[0]:
-                    bases.append(other)
-                    continue
-            bases.append(code_basis(side, own, count))
+            own = in_steps = None
+            if samples is not None:
+                own, in_steps = fitted(samples[t], self._step_dn), samples[t] / self._step_dn
+            reference = self.known[t][0].bases.get(level) if self.known else None
+            below = self._last_bases[t] if self._last_bases else None
+            bases.append(code_related(side, own, count, reference, below, in_steps))
         for basis, made in zip(bases, self.made, strict=True):
             made.bases[level] = basis
+        self._last_bases = bases
         return bases
 
     def _code_top(
@@ -417,8 +418,7 @@ class Ladder:
     ) -> np.ndarray:
         """2 log2 of the rms of each plane's details, int32 [T, K, 3]; DEAD where all of them are 0."""
         exists = present[:, :, None] & coded.any((1, 2))
-        before = self._sides.get(present.shape[1])
-        before = np.full(exists.shape, 2, np.int32) if before is None else before
+        before = self._strengths_before(level, exists)
         rows = np.where(before <= DEAD, AFTER_DEAD, AFTER_ALIVE).astype(np.uint8)
         sent = None
         if wanted is not None:  # each as the difference from its guess
@@ -432,7 +432,20 @@ class Ladder:
             own = np.clip(guess(out, before, k) + out[:, :, k], DEAD, SIDE_MAX)
             out[:, :, k] = np.where(exists[:, :, k], own, DEAD)
         self._sides[present.shape[1]] = out
+        for own, made in zip(out, self.made, strict=True):
+            made.strengths[level] = own
         return out
+
+    def _strengths_before(self, level: int, exists: np.ndarray) -> np.ndarray:
+        """What the level below and the nearest reference let expect, int32 [T, K, 3]."""
+        last = self._sides.get(exists.shape[1])
+        last = np.full(exists.shape, 2, np.int32) if last is None else last
+        others = [known[0].strengths.get(level) for known in self.known]
+        return (
+            np.stack([between(one, other) for one, other in zip(last, others, strict=True)])
+            if others
+            else last
+        )
 
     def _plane(
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
