@@ -183,7 +183,7 @@ def test_hostile_section_lengths_are_refused():
     with pytest.raises(FormatError, match="truncated"):
         unpack(forged(data, entry, b"\x7f"))
     data = pack(Chunk(HEADER, b"", b"", (bytes(300),)))
-    with pytest.raises(FormatError, match="no length|allowed are"):
+    with pytest.raises(FormatError, match="allowed are"):
         unpack(forged(data, int.from_bytes(data[7:9], "little") - 10, b"\xff\xff\xff\xff\x7f"))
 
 

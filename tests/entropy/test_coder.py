@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -157,10 +159,8 @@ def test_a_cut_section_never_passes_for_the_whole():
     symbols = tables.first[rows] + np.random.default_rng(6).integers(0, 40, 200)
     data = encoded(symbols.astype(np.int32), rows, tables)
     for length in range(len(data)):
-        try:
+        with contextlib.suppress(FormatError):  # another error fails the test
             assert (decoded(data[:length], rows, tables) != symbols).any()
-        except FormatError:  # another error fails the test
-            pass
 
 
 def test_a_string_is_as_short_as_its_symbols_allow():

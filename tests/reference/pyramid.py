@@ -1,7 +1,8 @@
 """Pixels of chunks of the pyramid codecs after docs/pyramid.md, section by section, in int64, date by date, without torch.
 
-Floats occur in the fit of section 7 and the roots of section 6 alone, where the page demands them: Python's, one operation at a time. Numbers in
-comments are those of the page's sections. Arrays are [band or plane, row, column]; details have orientation before the row.
+Floats occur in the fit of section 7 and the roots of section 6 alone, where the page demands them: Python's, one operation
+at a time. Numbers in comments are those of the page's sections. Arrays are [band or plane, row, column]; details have
+orientation before the row.
 """
 
 from __future__ import annotations

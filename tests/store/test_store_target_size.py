@@ -78,8 +78,8 @@ def test_arrays_of_xarray_have_them(inputs, tmp_path):
     eozip.encode_store(inputs, tmp_path / "a.zarr", quality=90, **SETTINGS)
     dataset: xr.Dataset = opened(tmp_path / "a.zarr")
     dataset.reflectance.encoding.clear()
-    summary = eozip.to_zarr(dataset.reflectance, tmp_path / "b.zarr.zip", target_size=25_000, **SETTINGS)
-    assert is_exact(summary.bytes, 25_000)
+    summary = eozip.to_zarr(dataset.reflectance, tmp_path / "b.zarr.zip", target_size=26_000, **SETTINGS)
+    assert is_exact(summary.bytes, 26_000)
 
 
 def test_the_command_says_how_near_it_came(inputs, tmp_path):

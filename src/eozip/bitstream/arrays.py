@@ -1,4 +1,4 @@
-"""The arrays of a chunk whose bands lie on several grids: their shapes, laid flat for sums over all samples, or in one section.
+"""The arrays of a chunk whose bands lie on several grids: their shapes; laid flat for sums over all samples; in one section.
 
 Of a chunk with one array nothing changes: it is its own flat form, and its section is that array's alone.
 """

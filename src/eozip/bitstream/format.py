@@ -49,8 +49,7 @@ _CRC = struct.Struct("<I")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _BAND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DTYPES = ("uint16", "int16")
-# Names that take one byte, _KNOWN_NAME and their position here
-_KNOWN_NAME = 128
+_KNOWN_NAME = 128  # and more: one byte for a name, its position here
 _KNOWN_NAMES = (
     "lossless",
     "near-lossless",

@@ -40,9 +40,7 @@ from eozip.codecs.scales import all_over
 from eozip.entropy.range_coder import Port, Tables, code_each
 
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
-MEAN_UNITS = (
-    16  # of a band's mean, a step: it lies below everything, so that errors of it are those of all pixels
-)
+MEAN_UNITS = 16  # of a band's mean, a step: its errors are those of all pixels
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 APEX = 30  # a level above all others, whose port takes what every level needs
