@@ -178,8 +178,8 @@ async def _greeted(scheduler: str) -> None:
         TimeoutError: it has not.
         OSError, ValueError and others: nobody is there, or something else.
     """
-    from distributed.comm.core import connect
-    from distributed.security import Security
+    from distributed.comm.core import connect  # optional, and slow to import
+    from distributed.security import Security  # optional, and slow to import
 
     secured = Security().get_connection_args("client")
     calling = connect(scheduler, timeout=_SCHEDULER_SECONDS, **secured)

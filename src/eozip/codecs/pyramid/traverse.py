@@ -279,8 +279,7 @@ class Ladder:
             reference = self.known[t][0].bases.get(level) if self.known else None
             below = self._last_bases[t] if self._last_bases else None
             bases.append(code_related(side, own, count, reference, below, in_steps))
-        for basis, made in zip(bases, self.made, strict=True):
-            made.bases[level] = basis
+            self.made[t].bases[level] = bases[-1]
         self._last_bases = bases
         return bases
 
