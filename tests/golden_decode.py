@@ -1,6 +1,6 @@
 """Decodes the golden chunks of all registered codecs in a process of its own, and says what the entropy coder saw.
 
-    python tests/golden_decode.py OUT.npz [--threads N] [--no-onednn] [--precision high] [--layout channels_last]
+    python tests/golden_decode.py OUT.npz
 
 For every codec that has a golden chunk: a digest of what decided its symbols, and the decoded pixels. A frame
 whose symbols differ from the encoder's ends it with a `DesyncError`. Needs eozip and torch and no test runner,
@@ -93,48 +93,17 @@ def seen_with_threads(codec: Codec, coded: Encoded, shape: tuple[int, int, int, 
     return digest.hexdigest()
 
 
-def networks(codec: object) -> Iterator[torch.nn.Module]:
-    """All networks that a codec holds, also inside the codecs it holds."""
-    for part in vars(codec).values():
-        if isinstance(part, torch.nn.Module):
-            yield part
-        elif type(part).__module__.startswith("eozip.codecs"):
-            yield from networks(part)
-
-
-def lay_out(layout: str) -> None:
-    for name in golden_codecs():
-        for network in networks(registry.get(name)):
-            for p in network.parameters():
-                if p.dim() == 4:
-                    p.data = p.data.to(memory_format=getattr(torch, layout))
-
-
 def main() -> None:
-    options = _options()
-    torch.set_num_threads(options.threads)
-    torch.backends.mkldnn.enabled = not options.no_onednn
-    torch.set_float32_matmul_precision(options.precision)
-    lay_out(options.layout)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
     found = {}
     for name in golden_codecs():
         found[f"{name} digest"], found[f"{name} pixels"] = decoded(name)
     np.savez(options.out, torch=torch.__version__, **found)
     print(f"torch {torch.__version__}: {len(golden_codecs())} golden chunks decode")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-onednn", action="store_true")
-    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
-    parser.add_argument(
-        "--layout", choices=("contiguous_format", "channels_last"), default="contiguous_format"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ SMALL = {
     "tec-tt": {"widths": (16, 16, 16, 32), **TRANSFORMER},
     "flextec": {"widths": (16, 16, 16, 64), **TRANSFORMER},
 }
-RATES = Rates(lr=0.02, slow=0.1, logarithms=0.005, matrices=1.5)
+RATES = Rates(lr=0.02, matrices=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -97,40 +97,35 @@ def test_a_vector_is_refused():
 
 
 class Toy(nn.Module):
-    """Kernel, matrix, biases, a table and a closed-form part."""
+    """Kernels, biases and tables."""
 
     def __init__(self) -> None:
         super().__init__()
         self.enter = nn.Conv2d(3, 16, 3, padding=1)
         self.linear = nn.Conv2d(3, 4, 1)
         self.level = nn.Parameter(torch.zeros(6, 16))
-        self.log_scale = nn.Linear(2, 2, bias=False)
+        self.log_scale = nn.Parameter(torch.randn(2, 2) / 2)
         self.leave = nn.Conv2d(16, 4, 1)
 
     def forward(self, x):
         inner = torch.tanh(self.enter(x) + self.level[0][:, None, None])
-        return self.linear(x) + self.leave(inner) * self.log_scale.weight.exp().mean()
-
-
-LOGARITHMS = ("log_scale.weight",)
+        return self.linear(x) + self.leave(inner) * self.log_scale.exp().mean()
 
 
 def test_matrices_are_weights_of_layers_and_nothing_else():
-    assert matrix_names(Toy(), LOGARITHMS) == {"enter.weight", "leave.weight"}
-    groups = parameter_groups(Toy(), RATES, LOGARITHMS)
+    assert matrix_names(Toy()) == {"enter.weight", "linear.weight", "leave.weight"}
+    groups = parameter_groups(Toy(), RATES)
     moved = {g["peak"]: len(g["params"]) for g in groups if g["is_matrix"]}
-    assert moved == {0.03: 2}
+    assert moved == {0.03: 3}
     others = {g["peak"]: len(g["params"]) for g in groups if not g["is_matrix"]}
-    assert others == pytest.approx(
-        {0.02: 4, 0.002: 1, 0.005: 1}
-    )  # level and biases; linear.weight; log_scale
+    assert others == {0.02: 5}  # biases and tables
 
 
 @pytest.mark.parametrize("kind", ["tec-fp", "tec-elic", "tec-tt", "flextec"])
 def test_matrices_of_a_network(kind):
     model = kind_of(kind).build(kind_of(kind).configured(SMALL[kind]))
     shapes = {n: p.dim() for n, p in model.named_parameters()}
-    matrices = matrix_names(model, kind_of(kind).logarithms(model))
+    matrices = matrix_names(model)
     assert all(shapes[n] >= 2 for n in matrices)
     layers = {
         n for n in shapes if ("g_a" in n or "analysis" in n) and n.endswith("weight") and shapes[n] == 4
@@ -145,8 +140,8 @@ def test_matrices_of_a_network(kind):
 
 
 def test_without_muon_no_group_is_a_matrix():
-    groups = parameter_groups(Toy(), Rates(0.02, 0.1, 0.005), LOGARITHMS)
-    assert [g["peak"] for g in groups] == pytest.approx([0.02, 0.002, 0.005])
+    groups = parameter_groups(Toy(), Rates(0.02))
+    assert [g["peak"] for g in groups] == [0.02]
     assert not any(g["is_matrix"] for g in groups)
 
 
@@ -168,7 +163,7 @@ def descended(model: nn.Module, optimiser: Together, steps: range) -> float:
 def toy_and_optimiser(rates: Rates = RATES) -> tuple[Toy, Together]:
     torch.manual_seed(1)
     model = Toy()
-    return model, muon_and_adamw(parameter_groups(model, rates, LOGARITHMS), (0.9, 0.98))
+    return model, muon_and_adamw(parameter_groups(model, rates), (0.9, 0.98))
 
 
 def test_muon_learns_a_toy_network():
@@ -178,11 +173,11 @@ def test_muon_learns_a_toy_network():
 
 
 def test_kernels_stay_where_their_rate_is_nothing():
-    model, optimiser = toy_and_optimiser(Rates(0.02, 0.1, 0.005, matrices=0.0))
+    model, optimiser = toy_and_optimiser(Rates(0.02, matrices=0.0))
     before = copy.deepcopy(model.state_dict())
     descended(model, optimiser, range(3))
     still = {n for n, value in model.state_dict().items() if torch.equal(value, before[n])}
-    assert still == {"enter.weight", "leave.weight"}
+    assert still == {"enter.weight", "linear.weight", "leave.weight"}
 
 
 def test_optimiser_goes_on_bit_for_bit():
@@ -275,7 +270,7 @@ def made(recipe) -> states.State:
     kind = kind_of(recipe.kind)
     torch.manual_seed(recipe.seed)
     model = kind.build(kind.configured(recipe.network))
-    return states.fresh(model, recipe, kind.logarithms(model))
+    return states.fresh(model, recipe)
 
 
 def test_nothing_for_muon_to_move_is_said(tmp_path):

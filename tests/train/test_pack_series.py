@@ -218,7 +218,7 @@ def test_slim_checkpoints_of_two_optimisers_go_on(folder):
 def fresh_state(recipe):
     kind = kind_of(recipe.kind)
     model = loop.new_model(recipe, kind)
-    return states.fresh(model, recipe, kind.logarithms(model))
+    return states.fresh(model, recipe)
 
 
 def step_of(state) -> None:

@@ -47,7 +47,6 @@ def test_shipped_recipes_are_valid(name):
         ("steps = 0", "steps: expected more than 0"),
         ("ema = 1.0", "ema: expected 0 <= ema < 1"),
         ("warm_up = 0", "warm_up: expected more than 0 and less than 1"),
-        ("slow = 2.0", "slow: expected 0 to 1"),
         ("seed = -1", "seed: expected 0 or more"),
         ("lr = -1.0", "lr: expected more than 0"),
         ("lr = nan", "lr: expected a finite number"),

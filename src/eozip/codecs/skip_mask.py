@@ -20,17 +20,6 @@ def cells_of(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], -(-shape[2] // _CELL), -(-shape[3] // _CELL)
 
 
-def check_cells(name: str, flags: np.ndarray, shape: Sequence[int]) -> None:
-    """One flag for every cell of pixels [T, C, H, W].
-
-    Raises:
-        InputError: another shape; `name` says which flags.
-    """
-    expected = cells_of(shape)
-    if flags.shape != expected:
-        raise InputError(f"{name}: expected a flag for every cell, {expected}, got {flags.shape}")
-
-
 def checked_drop(drop: np.ndarray, shape: tuple[int, int, int, int], squeezed: bool = False) -> np.ndarray:
     """A mask as a caller gives it, checked.
 

@@ -147,12 +147,6 @@ def rates(points: Sequence[Point], contender: str, db: float) -> dict[str, float
     return {place: rate_at(curve, db) for place, curve in curves(points, contender).items()}
 
 
-def _mean_rate(points: Sequence[Point], contender: str, db: float) -> float | None:
-    """Mean over places of `rates`; None if a place is missing, so that every mean has the same places."""
-    found = list(rates(points, contender, db).values())
-    return None if None in found or not found else float(np.mean(found))  # type: ignore[arg-type]
-
-
 def _clocks() -> np.ndarray:
     """Wall and CPU seconds of this process, float64 [2]; to be subtracted."""
     return np.array([time.perf_counter(), time.process_time()])

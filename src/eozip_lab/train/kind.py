@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ class Kind:
         build: config -> module with `forward(x, t, hard)` -> (x_hat, bits), `standardise`, `restore` and
             `config`.
         begin: sets a fresh module to its start, from tensors of an earlier run where they fit.
-        logarithms: names of the parameters that are logarithms of scales.
         save: (folder, module on the CPU, full id, sensor, card) writes a weights folder.
         load: folder -> a `Codec`, for real bytes.
         given: folder of exported weights -> its tensors as training holds them, to start from.
@@ -37,7 +36,6 @@ class Kind:
     config: type
     build: Callable[[Any], nn.Module]
     begin: _Begin
-    logarithms: Callable[[nn.Module], Collection[str]]
     save: Callable[[Path, nn.Module, str, str, str], None]
     load: Callable[[Path], Any]
     given: Callable[[Path], Mapping[str, Tensor]]

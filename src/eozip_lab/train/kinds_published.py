@@ -10,7 +10,7 @@ Published checkpoints: lambda 0.5, 2, 10, 40, 200 (arXiv 2510.12670); their trai
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,16 +216,12 @@ def _given_tensors(folder: Path) -> Mapping[str, Tensor]:
     return {f"network.{name}": t for name, t in load_file(folder / FILE).items()}
 
 
-def no_logarithms(model: nn.Module) -> Collection[str]:
-    return ()
-
-
 FILES = (save, load, _given_tensors)
 
 
 def _image(network: type[FactorizedModel | ElicModel]) -> Kind:
     build = partial(_PublishedTraining, network)
-    return Kind(_PublishedConfig, build, begin, no_logarithms, *FILES, loss=_published_loss, sensor=SENSOR)
+    return Kind(_PublishedConfig, build, begin, *FILES, loss=_published_loss, sensor=SENSOR)
 
 
 PUBLISHED: dict[str, Kind] = {"tec-fp": _image(FactorizedModel), "tec-elic": _image(ElicModel)}

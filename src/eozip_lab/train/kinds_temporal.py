@@ -37,7 +37,6 @@ from eozip_lab.train.kinds_published import (
     SENSOR,
     Standardised,
     begin,
-    no_logarithms,
     noisy,
     straight_through,
 )
@@ -270,7 +269,7 @@ def temporal_loss(model: TemporalTraining, dn: Tensor, t: Tensor) -> tuple[Tenso
 
 
 def _temporal(flexible: bool) -> Kind:
-    head = (TemporalConfig, TemporalTraining, begin, no_logarithms)
+    head = (TemporalConfig, TemporalTraining, begin)
     return Kind(*head, *FILES, temporal_loss, {"flexible": flexible}, SENSOR)
 
 

@@ -138,7 +138,7 @@ class _NetworkTask:
 
     def fresh(self) -> State:
         model = new_model(self.recipe, self.kind, self.is_new).to(self.device)
-        return states.fresh(model, self.recipe, self.kind.logarithms(model))
+        return states.fresh(model, self.recipe)
 
     @contextmanager
     def feeding(self) -> Iterator[Callable[[int], Iterator[Tensor]]]:

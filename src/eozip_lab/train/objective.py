@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,59 +26,42 @@ class Rates:
 
     Attributes:
         lr: of everything else.
-        slow: multiple of it for closed-form linear parts, which Adam would rewrite within a hundred steps.
-        logarithms: of parameters that are logarithms (of scales), for which a step is a relative change.
         matrices: multiple of lr for the matrices that Muon moves; None: it moves none.
     """
 
     lr: float
-    slow: float
-    logarithms: float
     matrices: float | None = None
 
 
-def matrix_names(model: nn.Module, logarithms: Collection[str]) -> frozenset[str]:
+def matrix_names(model: nn.Module) -> frozenset[str]:
     """Names of the parameters that Muon moves: weights of layers, which map channels to channels.
 
-    Closed-form linear parts are none of them: they learn slowly, and an orthogonalised step moves every direction
-    equally far. Neither are logarithms and tables (by level, rank or channel): their rows are no outputs of a map.
+    Tables (by level, rank or channel) are none of them: their rows are no outputs of a map.
     """
-    names = (f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _LAYERS))
-    return frozenset(n for n in names if n not in logarithms and not _is_closed_form(n))
+    return frozenset(
+        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _LAYERS)
+    )
 
 
-def parameter_groups(
-    model: nn.Module, rates: Rates, logarithms: Collection[str], only: Sequence[str] = ()
-) -> list[dict]:
+def parameter_groups(model: nn.Module, rates: Rates, only: Sequence[str] = ()) -> list[dict]:
     """Groups for an optimiser; `lr` of each is its peak, kept as `peak`; `is_matrix` says whether Muon moves it.
 
     Args:
         model: the network.
         rates: peak learning rates.
-        logarithms: names of parameters that are logarithms.
         only: prefixes of the parameters to train; empty trains all. Others are frozen.
     """
-    matrices = frozenset() if rates.matrices is None else matrix_names(model, logarithms)
+    matrices = frozenset() if rates.matrices is None else matrix_names(model)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         p.requires_grad_(not only or name.startswith(tuple(only)))
         if p.requires_grad:
-            peak = rates.lr * rates.matrices if name in matrices else _rate(name, rates, logarithms)
+            peak = rates.lr * rates.matrices if name in matrices else rates.lr
             groups.setdefault((peak, name in matrices), []).append(p)
     return [
         {"params": params, "lr": peak, "peak": peak, "is_matrix": is_matrix}
         for (peak, is_matrix), params in groups.items()
     ]
-
-
-def _rate(name: str, rates: Rates, logarithms: Collection[str]) -> float:
-    if name in logarithms:
-        return rates.logarithms
-    return rates.lr * rates.slow if _is_closed_form(name) else rates.lr
-
-
-def _is_closed_form(name: str) -> bool:
-    return ".linear." in name or name.endswith("linear.weight")
 
 
 def schedule(done: float, warm_up: float) -> float:

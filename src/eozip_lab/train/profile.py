@@ -110,7 +110,7 @@ def profile(
     choose(threads)
     kind, where = kind_for(chosen), picked_device(device)
     model = loop.new_model(chosen, kind).to(where).train()
-    state = states.fresh(model, chosen, kind.logarithms(model))
+    state = states.fresh(model, chosen)
     with (
         feeding(chosen, lambda: open_sources(chosen, kind.band_names)) as feed,
         loop.exact_convolutions(where),

@@ -167,8 +167,6 @@ class Recipe(Settings):
         train_only: prefixes of parameters to train, such as "entropy."; empty: all.
         optimiser: "adamw", or "muon" for weights of layers with AdamW for the rest.
         muon_lr: multiple of `lr` for what Muon moves.
-        slow: multiple of `lr` for the closed-form linear parts.
-        logarithms_lr: peak learning rate of parameters that are logarithms of scales.
         workers: threads that read and augment crops.
 
     `name` empty: the kind, sensor and v0. Of `init` only tensors that fit are taken; the rest starts anew.
@@ -182,8 +180,6 @@ class Recipe(Settings):
     train_only: tuple[str, ...] = ()
     optimiser: str = "adamw"
     muon_lr: float = 1.5
-    slow: float = 0.03
-    logarithms_lr: float = 5e-3
     workers: int = 1
 
     def anchored(self, folder: Path) -> Self:
@@ -200,12 +196,10 @@ class Recipe(Settings):
 
     def faults(self) -> list[str]:
         """See `Settings.faults`."""
-        keys = ("logarithms_lr", "muon_lr", "workers")
+        keys = ("muon_lr", "workers")
         faults = [*super().faults(), *not_positive({key: getattr(self, key) for key in keys})]
         if self.optimiser not in _OPTIMISERS:
             faults.append(f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {self.optimiser!r}")
-        if not 0 <= self.slow <= 1:
-            faults.append(f"slow: expected 0 to 1, got {self.slow}")
         if not self.data:
             faults.append("data: expected at least one [[data]] table, got none")
         for i, source in enumerate(self.data):

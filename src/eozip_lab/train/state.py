@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,15 +46,15 @@ class State:
     skipped: int = 0
 
 
-def fresh(model: nn.Module, recipe: Recipe, logarithms: Collection[str]) -> State:
-    """State of step 0. logarithms: names of parameters that are logarithms.
+def fresh(model: nn.Module, recipe: Recipe) -> State:
+    """State of step 0.
 
     Raises:
         InputError: `train_only` leaves nothing to train, or nothing that Muon could move.
     """
     factor = recipe.muon_lr if recipe.optimiser == "muon" else None
-    rates = Rates(recipe.lr, recipe.slow, recipe.logarithms_lr, factor)
-    groups = parameter_groups(model, rates, logarithms, recipe.train_only)
+    rates = Rates(recipe.lr, factor)
+    groups = parameter_groups(model, rates, recipe.train_only)
     if not groups:
         raise InputError(f"train_only: no parameter begins with any of {', '.join(recipe.train_only)}")
     return State(model, _optimiser(recipe, groups), {k: v.clone() for k, v in model.state_dict().items()})

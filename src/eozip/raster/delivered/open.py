@@ -28,7 +28,7 @@ from eozip.raster.delivered.stac import stac_deliveries
 from eozip.raster.files import PathLike, is_elsewhere, notes_on, printable, settled
 from eozip.raster.header import Band, Header, profile_of, with_masks, without_alpha
 from eozip.raster.open import ChosenDate, chosen_date, same_field, scene_of, time_order
-from eozip.raster.product import Acquisition, Layer, Product
+from eozip.raster.product import Layer, Product
 from eozip.raster.scene import Lattice, Scene
 from eozip.sensors.sensor import canonical_name
 
@@ -429,11 +429,6 @@ def _layers(dates: Sequence[_Picked]) -> tuple[list[Layer], list[str]]:
 
 def _layer_date(header: Header) -> ChosenDate:
     return ChosenDate(header, profile_of(header), [])
-
-
-def _facts_of(header: Header, told: str, **more: Any) -> Acquisition:
-    """What plain files say of a date."""
-    return Acquisition(header.dating.date, offset_source=told, **more)
 
 
 _DEPTH = 4  # folders that are looked into for products: place/year/month/product.SAFE
