@@ -15,7 +15,7 @@ from eozip.bitstream import Chunk, Header
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids
-from eozip.codecs.pyramid.flexible import _PASSES, FlexCodec
+from eozip.codecs.pyramid.flexible import MOST, FlexCodec
 from eozip.codecs.pyramid.intervals import laws
 from eozip.codecs.scales import SECTIONS
 from eozip.errors import DesyncError, EozipError, FormatError, InputError
@@ -157,12 +157,12 @@ def prefix(blob: bytes, sections: int) -> bytes:
 def test_the_short_name_means_it(blob):
     header = eozip.inspect(blob).header
     assert header.codec == FLEXIBLE
-    assert header.budgets == (12, 12)
+    assert header.budgets == (13, 13)
     assert registry.get(FLEXIBLE).weights_hash == registry.get(SERIES).weights_hash
 
 
 def test_every_pass_is_nearer(scene, blob):
-    errors = [error(eozip.decode(prefix(blob, k), budget=k), scene) for k in range(SECTIONS, 13, SECTIONS)]
+    errors = [error(eozip.decode(prefix(blob, k), budget=k), scene) for k in range(SECTIONS + 1, 14, SECTIONS)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 4
 
@@ -220,13 +220,13 @@ def test_a_level_map_is_refused(scene):
         eozip.encode(scene, FLEXIBLE, level_map=np.ones((2, 3, 3), np.uint8))
 
 
-@pytest.mark.parametrize("budgets", [[3 * _PASSES + 1, 1], [0, 1], [1]])
+@pytest.mark.parametrize("budgets", [[MOST + 1, 1], [0, 1], [1]])
 def test_budgets_that_cannot_be(pair, scene, budgets):
     with pytest.raises(InputError, match="budgets"):
         pair.codec.encode_budgets(scene.astype(np.float32), budgets)
 
 
-@pytest.mark.parametrize("budgets", [(), (12,), (0, 12), (11, 11), (25, 12)])
+@pytest.mark.parametrize("budgets", [(), (13,), (0, 13), (11, 11), (26, 13)])
 def test_budgets_of_a_stream_that_cannot_be(pair, scene, budgets):
     coded = replace(pair.codec.encode(scene.astype(np.float32), 60), budgets=budgets)
     with pytest.raises(FormatError):

@@ -39,6 +39,11 @@ from reference.pyramid import (
 FINER_ROWS = (26, 31, 37, 42, 48, 53, 59, 64, 70)  # of a column's entries by how many bits it gains
 
 
+def section_in(number: int, coarser: int) -> int:
+    """14: of the sections of a pass."""
+    return section_of(coarser) if number else 0 if coarser > 16 else 1 + section_of(coarser)
+
+
 def finer(v: np.ndarray) -> np.ndarray:
     return 2 * clip(v, L // 2)
 
@@ -126,17 +131,17 @@ class FlexLadder(Ladder):
     laws: Laws | None = None
     kept: Kept = field(default_factory=Kept)
     number: int = 0
-    there: int = 3
+    there: int = 4
     wanted: int = 3
 
     def is_there(self, level: int) -> bool:
         return section_of(self.groups[0].factor << level) < self.wanted
 
     def is_sent(self, level: int) -> bool:
-        return section_of(self.groups[0].factor << level) < self.there
+        return section_in(self.number, self.groups[0].factor << level) < self.there
 
     def reader(self, level: int) -> Reader:
-        section = section_of(self.groups[0].factor << level)
+        section = section_in(self.number, self.groups[0].factor << level)
         return self.sections[section if section < self.there else 0]
 
     def means(self, reader: Reader, count: int) -> np.ndarray:
@@ -328,7 +333,7 @@ def decoded_groups(
     laws, checks = laws_of(weights), {}
     levels: list[int] = [0] * len(ladders)
     at = {0: np.zeros(2, np.int64)}
-    for p in range(-(-max(budgets[t] for t in order) // 3)):
+    for p in range(max(1, -(-(max(budgets[t] for t in order) - 1) // 3))):
         if p:
             if step % 2:
                 raise FormatError("a step that cannot be halved")
@@ -337,7 +342,8 @@ def decoded_groups(
                 one.refine()
         b = max(-64, brightness - (5545 * p + 500) // 1000)
         for t in order:
-            there = min(3, max(0, budgets[t] - 3 * p))
+            first, end = (3 * p + 1 if p else 0), 3 * p + 4
+            there = min(end, max(first, budgets[t])) - first
             if not p and known[t]:
                 at[t] = readers[0][t].within(2, 41, -32, 32) if there else at[known[t][0]]
             if not budgets[t]:
@@ -345,7 +351,7 @@ def decoded_groups(
             if not there:
                 continue
             lent = None
-            own = [readers[3 * p + k][t] for k in range(there)]
+            own = [readers[first + k][t] for k in range(there)]
             for k, ladder in enumerate(ladders):
                 state, ways = kept[t][k], [tuple((at[r] - at[t]).tolist()) for r in known[t]]
                 others = [
@@ -372,11 +378,11 @@ def decoded_groups(
                     state.pictures[0] = state.pictures[0] + lowered(state.prediction, walk.reached)
                 if not p and lent is None and walk.lent is not None and ladder[0].factor == 1:
                     lent = Lent(walk.lent, ladder[0].canvas[0])
-            if budgets[t] <= 3 * p + 3:
+            if budgets[t] <= end:
                 checks[t] = frame_check(np.concatenate([v.ravel() for k in kept[t] for v in k.pictures]))
     for t in order:
         for k, section in enumerate(readers):
-            if k % 3 < wanted:
+            if k == 0 or (k - 1) % 3 < wanted:
                 section[t].port.finish()
         whole = wanted == 3 and len(streams) >= chunk.header.budgets[t]
         if whole and checks.get(t, 0) != chunk.header.checks[t]:

@@ -57,7 +57,8 @@ class _Selection:
         if not header.scales:
             return declared
         factors = [header.factors[k] for k in self.arrays]
-        coarser = max(0, declared - 1) // SECTIONS * SECTIONS  # of passes before the last one
+        first = 1 if header.budgets else 0  # that of the coarsest scales
+        coarser = first + max(0, declared - first - 1) // SECTIONS * SECTIONS  # of passes before the last one
         return min(declared, coarser + 1 + section_of(min(f * self.times(f) for f in factors)))
 
     def takes_residual(self, header: Header) -> bool:

@@ -24,6 +24,7 @@ from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import coarseness, grids, layout, overviews, registration
 from eozip.codecs.pyramid.holes import forecast, on_canvas
 from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.narrowing import reading_port
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.references import Order, alone
 from eozip.codecs.pyramid.side import Side
@@ -31,7 +32,7 @@ from eozip.codecs.pyramid.traverse import Model, brightness_of
 from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
-from eozip.entropy.range_coder import DecodePort, EncodePort, Port, ReadPort
+from eozip.entropy.range_coder import EncodePort, Port, ReadPort
 from eozip.errors import DesyncError, FormatError, InputError
 from eozip.threads import one_blas_thread
 
@@ -400,11 +401,7 @@ class Reader:
     def _section(self, number: int) -> list[ReadPort]:
         """The streams of all dates in a section."""
         streams = _parted(self._coded.sections[number], self._count, self._codec.id)
-        return [self.open_port(stream) for stream in streams]
-
-    def open_port(self, stream: bytes) -> ReadPort:
-        """What reads a stream."""
-        return DecodePort(stream)
+        return [reading_port(stream) for stream in streams]
 
 
 def _on_one_grid(

@@ -1,6 +1,6 @@
 """flextec-small: one stream for every rate, which may be cut behind any section; on the weights of tec-elic-small.
 
-    pass 0    three sections as tec-tt-small has them, at a coarse step
+    pass 0    the coarsest scales, then three sections as tec-tt-small has them, at a coarse step
     pass p    three sections more: the same walk at half the step, which narrows what the pass before left open
 
 A date has as many sections as its budget says; none: it is foretold from its references. What a cut leaves out is shown as
@@ -24,7 +24,7 @@ from eozip.codecs.pyramid.context import FEATURE
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
 from eozip.codecs.pyramid.layout import Canvas, Group
-from eozip.codecs.pyramid.narrowing import Narrower, reading_port
+from eozip.codecs.pyramid.narrowing import Narrower
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.walk import (
@@ -38,11 +38,13 @@ from eozip.codecs.pyramid.walk import (
     pictures_of,
 )
 from eozip.codecs.scales import SECTIONS, section_of
-from eozip.entropy.range_coder import Port, ReadPort
+from eozip.entropy.range_coder import Port
 from eozip.errors import FormatError, InputError
 from eozip.threads import one_blas_thread
 
 _PASSES = 8  # at most
+MOST = 1 + _PASSES * SECTIONS  # sections
+_COARSEST = 16  # scales beyond it have a section of their own in pass 0
 _FIRST_STEP = 2304 * STEP_UNITS  # where budgets are asked for
 _BRIGHTNESS = 5545  # 1000 ln(2) / 2 sixteenths, by which brightness falls from pass to pass
 
@@ -71,7 +73,7 @@ class FlexCodec(PyramidCodec):
     @one_blas_thread()
     def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
         """As `eozip.codecs.base.BudgetedCodec.encode_budgets`."""
-        check_asked(budgets, len(x), _PASSES * SECTIONS, "sections")
+        check_asked(budgets, len(x), MOST, "sections")
         return replace(self, asked=tuple(budgets)).encode(x, 0.0)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
@@ -85,7 +87,8 @@ class FlexCodec(PyramidCodec):
         step, passes = step_of(quality), 1
         while step << passes < STEP_MAX * STEP_UNITS:
             passes += 1
-        return Plan(step << (passes - 1), passes * SECTIONS, (passes * SECTIONS,) * dates)
+        sections = 1 + passes * SECTIONS
+        return Plan(step << (passes - 1), sections, (sections,) * dates)
 
     def walk(
         self,
@@ -153,7 +156,7 @@ class _FlexWalk(Walk):
         self.reached = [0 for _ in self.ladders]
         needed = self.order.needed(dates)
         first = self.brightness
-        for number in range(-(-max(self.budgets[t] for t in needed) // SECTIONS)):
+        for number in range(_passes_of(max(self.budgets[t] for t in needed))):
             if number:
                 self._refine()
             fall = (number * _BRIGHTNESS + 500) // 1000 / FEATURE
@@ -185,7 +188,7 @@ class _FlexWalk(Walk):
 
     def _wave(self, number: int, wave: list[int]) -> None:
         """Dates that do not need each other; those with as many sections in this pass are walked together."""
-        there = {t: min(SECTIONS, max(0, self.budgets[t] - SECTIONS * number)) for t in wave}
+        there = {t: _reach(self.budgets[t], number) for t in wave}
         for t in (t for t in wave if not number and self.order.known[t]):
             if there[t]:
                 self._code_positions([t])
@@ -196,7 +199,7 @@ class _FlexWalk(Walk):
             for k in range(len(self.ladders)):
                 lent = self._ladder_in(number, k, some, count, lent)
             for t in some:
-                if self.budgets[t] <= SECTIONS * (number + 1):
+                if self.budgets[t] <= _end(number):
                     self.checks[t] = super().check(t)
         for t in (t for t in wave if not self.budgets[t]):
             for k, pictures in enumerate(self.pictures):
@@ -228,9 +231,7 @@ class _FlexWalk(Walk):
             [(len(g.bands), *p.shape) for g, p in ladder],
             len(dates),
             self.step,
-            lambda level: [
-                self.ports[SECTIONS * number + section_of(group.factor << level)][t] for t in dates
-            ],
+            lambda level: [self.ports[_place(number, group.factor << level)][t] for t in dates],
             self.brightness,
             wanted,
             references if references[0] else [],
@@ -239,7 +240,7 @@ class _FlexWalk(Walk):
             lends_at=LENT_LEVEL if group.factor == 1 and not number else None,
             laws=self.laws,
             states=[states[t] for t in dates] if number else [],
-            is_there=lambda level: section_of(group.factor << level) < count,
+            is_there=lambda level: _place(number, group.factor << level) < count,
             narrower=self.narrower,
         )
         pictures = walk.run()
@@ -259,19 +260,15 @@ class _FlexReader(Reader):
 
     def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
         """As `eozip.codecs.budgets.check_stream`."""
-        check_stream(coded, dates, _PASSES * SECTIONS, "sections")
+        check_stream(coded, dates, MOST, "sections")
         if coded.levels is not None:
             raise FormatError(f"{codec.id}: a level map, which it does not write; the bytes are damaged")
-
-    def open_port(self, stream: bytes) -> ReadPort:
-        """Read by the kernel, where there is one."""
-        return reading_port(stream)
 
     def read(self, scale: int) -> list[tuple[Group, Picture]]:
         """As `Reader.read`; a section that is missing is one that shows nothing."""
         count, there = section_of(scale) + 1, len(self._coded.sections)
         ports = [
-            self._coarsest if k == 0 else self._section(k) if k % SECTIONS < count else []
+            self._coarsest if k == 0 else self._section(k) if (k - 1) % SECTIONS < count else []
             for k in range(there)
         ]
         plan = Plan(self._step, there, tuple(min(there, budget) for budget in self._coded.budgets))
@@ -285,3 +282,23 @@ class _FlexReader(Reader):
             if count == SECTIONS and there >= self._coded.budgets[t]:
                 compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
         return pictures_of(walk, self.dates, self._gain_of)
+
+
+def _place(number: int, scale: int) -> int:
+    """The section of a pass that completes pictures so many times coarser than the finest grid."""
+    return 0 if not number and scale > _COARSEST else 1 + SECTIONS * number + section_of(scale)
+
+
+def _end(number: int) -> int:
+    """Sections until a pass is over."""
+    return 1 + SECTIONS * (number + 1)
+
+
+def _passes_of(budget: int) -> int:
+    """Passes that so many sections reach into."""
+    return max(1, -(-(budget - 1) // SECTIONS))
+
+
+def _reach(budget: int, number: int) -> int:
+    """Sections up to the last one that a date has of a pass; 0: it has none of it."""
+    return min(budget, _end(number)) if not number or budget > _end(number - 1) else 0
