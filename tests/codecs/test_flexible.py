@@ -162,7 +162,9 @@ def test_the_short_name_means_it(blob):
 
 
 def test_every_pass_is_nearer(scene, blob):
-    errors = [error(eozip.decode(prefix(blob, k), budget=k), scene) for k in range(SECTIONS + 1, 14, SECTIONS)]
+    errors = [
+        error(eozip.decode(prefix(blob, k), budget=k), scene) for k in range(SECTIONS + 1, 14, SECTIONS)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 4
 
