@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 BUCKET = "eozip-test"
+DENIED = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 BUSY = (
     b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate."
     b"</Message></Error>"
@@ -28,6 +29,7 @@ class Server:
         url: of a bucket.
         requests: method and path of every request to it, in order.
         refused: share of the requests that it answers with 503.
+        denied: which requests it answers with 403, by method and path; None: none.
         at: what is done as that many requests have come, before the last of them is answered.
     """
 
@@ -36,6 +38,7 @@ class Server:
     requests: list[tuple[str, str]] = field(default_factory=list)
     refused: float = 0.0
     refusals: int = 0
+    denied: Callable[[str, str], bool] | None = None
     at: tuple[int, Callable[[], object]] | None = None
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -49,12 +52,9 @@ class Server:
                     self.at[1]()
                 if self._random.random() < self.refused:
                     self.refusals += 1
-                    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                    start(
-                        "503 Slow Down",
-                        [("Content-Type", "application/xml"), ("Content-Length", str(len(BUSY)))],
-                    )
-                    return [BUSY]
+                    return _refused(environ, start, "503 Slow Down", BUSY)
+                if self.denied is not None and self.denied(*self.requests[-1]):
+                    return _refused(environ, start, "403 Forbidden", DENIED)
             return app(environ, start)
 
         return counted
@@ -62,6 +62,12 @@ class Server:
     def forget(self) -> None:
         """Counts from here on."""
         self.requests.clear()
+
+
+def _refused(environ: dict[str, Any], start: Any, status: str, body: bytes) -> list[bytes]:
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+    return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
 
 @contextmanager
