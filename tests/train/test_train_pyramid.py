@@ -22,8 +22,8 @@ from eozip.cli import cli
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files, haar, references
 from eozip.codecs.pyramid.context import VALUE
-from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.traverse import CERTAIN, Decoded, Ladder, Model, Wanted, brightness_of
+from eozip.codecs.pyramid.side import Side, brightness_of
+from eozip.codecs.pyramid.traverse import CERTAIN, Decoded, Ladder, Model, Wanted
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.errors import InputError, OutputError

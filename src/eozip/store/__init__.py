@@ -38,7 +38,7 @@ _HOMES = {
     "encode_store": "writer",
     "export_store": "exports",
     "in_band_order": "description",
-    "is_plain_request": "exports",
+    "is_plain_request": "reader",
     "keep_chunks": "codec",
     "level_store": "levels",
     "make_request": "convert",

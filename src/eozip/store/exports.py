@@ -109,13 +109,6 @@ def export_store(
     return Exported(str(out), form, names, shape, read, time.perf_counter() - started)
 
 
-def is_plain_request(form: str, options: dict[str, Any]) -> bool:
-    """Whether whole GeoTIFFs are asked for, which `decode_store` writes."""
-    return form == "geotiff" and all(
-        options.get(name) is None for name in ("resolution", "window", "bbox", "crs")
-    )
-
-
 # --- names ---
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,13 @@ class Decoded:
     bytes_read: int
     seconds: float
     mpx_per_s: float
+
+
+def is_plain_request(form: str, options: dict[str, Any]) -> bool:
+    """Whether whole GeoTIFFs are asked for, which `decode_store` writes."""
+    return form == "geotiff" and all(
+        options.get(name) is None for name in ("resolution", "window", "bbox", "crs")
+    )
 
 
 def decode_store(

@@ -27,8 +27,8 @@ from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.narrowing import reading_port
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.references import Order, alone
-from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.traverse import Model, brightness_of
+from eozip.codecs.pyramid.side import Side, brightness_of
+from eozip.codecs.pyramid.traverse import Model
 from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
@@ -278,7 +278,7 @@ class PyramidCodec:
     def places_of(self, dates: int, given: Given | None) -> tuple[Order, np.ndarray]:
         """The order of so many dates, and where an encoder finds them; see `Walk`."""
         order = self.order(dates)
-        if given is None:
+        if given is None or dates == 1:
             return order, np.zeros((dates, 2), np.int64)
         return order, registration.positions(given.finest, order.known, order.waves)
 

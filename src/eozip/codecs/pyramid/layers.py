@@ -18,17 +18,18 @@ from eozip.codecs.pyramid.coarseness import Coarse
 from eozip.codecs.pyramid.context import VALUE, half, unpacked
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
 from eozip.codecs.pyramid.narrowing import Narrower, View
-from eozip.codecs.pyramid.side import Side, row_of
-from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
-from eozip.codecs.pyramid.strengths import (
+from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
     AFTER_DEAD,
     DEAD,
     SIDE_MAX,
     SIDE_MIN,
+    Side,
     guess,
+    row_of,
     strengths_of,
 )
+from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
 from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Decoded, Ladder, Plane
 from eozip.entropy.range_coder import Port
 

@@ -1,13 +1,18 @@
-"""Side information: small integers through the same port as everything else."""
+"""Side information: small integers through the same port as everything else; and how strong the details of a plane are."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eozip.codecs.pyramid.context import FEATURE
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import FormatError
+
+if TYPE_CHECKING:
+    from eozip.codecs.pyramid.coarseness import Coarse
 
 SCALE_MIN, ROWS_PER_NAT, ROWS = -5.0, 8, 104  # log scales of the rows of the tables: -5, -4.875, ... 7.875
 
@@ -57,3 +62,48 @@ class Side:
                 f"side information: expected {first}..{last}, got {values.min()}..{values.max()}; the bytes are damaged"
             )
         return values.astype(np.int32)
+
+
+SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
+AFTER_DEAD, AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
+
+
+def brightness_of(side: Side, step: int | None) -> float:
+    """Send or read what the networks are told of the step, in 1/16 DN: (ln step - 4) / 2, a whole sixteenth within 4."""
+    sent = None if step is None else np.array([round((math.log(step / 16) - 4) / 2 * FEATURE)]).clip(-64, 64)
+    return float(side.bounded(sent, 1, spread=20, first=-64, last=64)[0]) / FEATURE
+
+
+def strengths_of(
+    wanted: np.ndarray, coded: np.ndarray, exists: np.ndarray, coarse: Coarse | None = None
+) -> np.ndarray:
+    """Strengths of details [T, K, 3, h, w]: int32 [T, K, 3].
+
+    Those that are coded more coarsely cost less, and count as much less.
+    """
+    shares: np.ndarray = np.maximum(1, coded.sum((1, 2)))
+    if coarse is not None:
+        weights = coarse.inverse[:, None, None]
+        wanted = wanted * weights
+        shares = np.maximum((coded * np.square(weights[:, 0])).sum((2, 3)), 1e-9)[:, None]
+    rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / shares)
+    found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
+    found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < 0.6)] = DEAD
+    return found
+
+
+def between(last: np.ndarray, other: np.ndarray | None) -> np.ndarray:
+    """Of strengths of the level below and of a reference at this one, int32 [K, 3], which counts twice."""
+    if other is None or other.shape != last.shape:
+        return last
+    mixed = np.where(last > DEAD, (last + 2 * other + 1) // 3, other)
+    return np.where(other > DEAD, mixed, np.minimum(last, SIDE_MIN)).astype(np.int32)
+
+
+def guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
+    """What orientation k is likely to have: as one level below; the second and third follow the one before them."""
+    if k == 0:
+        return before[:, :, 0]
+    alive = (found[:, :, k - 1] > DEAD) & (before[:, :, k - 1] > DEAD) & (before[:, :, k] > DEAD)
+    steps = found[:, :, k - 1] + np.where(alive, before[:, :, k] - before[:, :, k - 1], 0)
+    return np.clip(steps, DEAD, SIDE_MAX)

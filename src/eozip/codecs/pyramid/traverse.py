@@ -24,18 +24,21 @@ from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.registration import moved, units_at
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
-from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
-from eozip.codecs.pyramid.strengths import (
+from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
     AFTER_DEAD,
     DEAD,
+    ROWS,
+    ROWS_PER_NAT,
+    SCALE_MIN,
     SIDE_MAX,
     SIDE_MIN,
+    Side,
     between,
     guess,
     strengths_of,
 )
+from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
 from eozip.codecs.scales import all_over
 from eozip.entropy.range_coder import Port, Tables, code_each
 
@@ -568,12 +571,6 @@ class Ladder:
         """Symbols through the ports of their dates, so many of each."""
         ports = self.ports_at(plane.level)
         return code_each([ports[t] for t in plane.dates], counts.tolist(), symbols, rows, self.model.tables)
-
-
-def brightness_of(side: Side, step: int | None) -> float:
-    """Send or read what the networks are told of the step, in 1/16 DN: (ln step - 4) / 2, a whole sixteenth within 4."""
-    sent = None if step is None else np.array([round((math.log(step / 16) - 4) / 2 * FEATURE)]).clip(-64, 64)
-    return float(side.bounded(sent, 1, spread=20, first=-64, last=64)[0]) / FEATURE
 
 
 def _shown(wanted: np.ndarray | None, hidden: np.ndarray | None) -> np.ndarray | None:

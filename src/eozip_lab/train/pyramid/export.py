@@ -12,8 +12,8 @@ from torch import Tensor
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.context import LEVELS, staircases
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side
-from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted, brightness_of
+from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, brightness_of
+from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
 from eozip.entropy.logistic_tables import logistic_masses
 from eozip.entropy.range_coder import EstimatePort, Tables

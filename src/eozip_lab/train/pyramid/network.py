@@ -34,8 +34,7 @@ from eozip.codecs.pyramid.context import (
     WINDOW,
     staircases,
 )
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN
-from eozip.codecs.pyramid.strengths import SIDE_MAX, SIDE_MIN
+from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, SIDE_MAX, SIDE_MIN
 from eozip_lab.train.pyramid.transforms import along, analyse, analysed, back, principal, synthesise
 
 BIAS = WEIGHT * FEATURE  # units of biases
