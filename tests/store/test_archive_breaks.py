@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ from eozip.raster import open_scene
 from eozip.store import describe, verify_store
 from rasterfiles import write_tif
 from storefiles import NAMES, scene_pixels
+
+STATES = []
+"""What jobs leave for their test: they run in this process, and are found by name."""
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +51,46 @@ def one_tile(folder: Path, count: int = 3) -> list[Path]:
 # --- inputs ---
 
 
-def test_an_item_that_changes_while_it_is_archived_is_set_aside(archive, tmp_path, monkeypatch):
+def changing(job, often: bool):
+    """A job before which the first of the items is written again."""
+    path = Path(job.out).parent / "in" / f"S2_T31TCJ_{DATES[0]}.tif"
+    STATES.append(path)
+    write_tif(path, scene_pixels(len(STATES) if often else 7, (12, 20, 24)), NAMES)
+    return work.do_job(job)
+
+
+def test_an_item_that_changes_while_it_is_archived_is_archived_as_it_is_then(archive, tmp_path, monkeypatch):
+    paths, notes = one_tile(tmp_path / "in"), []
+    monkeypatch.setattr(run, "do_job", partial(changing, often=False))
+    report = archive(paths, tmp_path / "out", note=notes.append)
+    assert report.ok, report.failed
+    assert [note for note in notes if str(paths[0]) in note and "was changed while it was archived" in note]
+    assert verify_store(tmp_path / "out" / "31TCJ.zarr", against=open_scene(paths)).ok
+    assert archive(paths, tmp_path / "out").skipped == 3
+
+
+def test_an_item_that_never_stays_the_same_is_set_aside(archive, tmp_path, monkeypatch):
     paths = one_tile(tmp_path / "in")
-    do_job = work.do_job
-
-    def changed_before(job):
-        write_tif(paths[0], scene_pixels(7, (12, 20, 24)), NAMES)
-        return do_job(job)
-
-    monkeypatch.setattr(run, "do_job", changed_before)
+    monkeypatch.setattr(run, "do_job", partial(changing, often=True))
     report = archive(paths, tmp_path / "out")
     assert list(report.failed) == [str(paths[0])]
     assert "was changed while it was archived" in report.failed[str(paths[0])]
     assert verify_store(tmp_path / "out" / "31TCJ.zarr", against=open_scene(paths[1:])).ok
-    assert archive(paths[1:], tmp_path / "out").skipped == 2
+
+
+def test_an_item_that_became_unreadable_after_it_was_coded_is_set_aside(archive, tmp_path, monkeypatch):
+    paths = one_tile(tmp_path / "in")
+    monkeypatch.setattr(run, "do_job", spoiling)
+    report = archive(paths, tmp_path / "out")
+    assert list(report.failed) == [str(paths[0])]
+    assert verify_store(tmp_path / "out" / "31TCJ.zarr", against=open_scene(paths[1:])).ok
+
+
+def spoiling(job):
+    """A job behind which the first of the items is no raster any more."""
+    found = work.do_job(job)
+    (Path(job.out).parent / "in" / f"S2_T31TCJ_{DATES[0]}.tif").write_bytes(b"spoilt")
+    return found
 
 
 def test_one_file_by_several_names_is_one_item(archive, tmp_path, monkeypatch):
@@ -203,9 +233,6 @@ def status(out: Path, code: int = 0) -> dict:
     told = CliRunner().invoke(cli, ["archive", str(out), "--status", "--json"])
     assert told.exit_code == code, told.output
     return json.loads(told.stdout) if code == 0 else {}
-
-
-STATES = []
 
 
 def job_with_status(job):

@@ -27,7 +27,7 @@ from eozip.keys import only_writer
 from eozip.raster.files import PathLike
 from eozip.store.coding import Run, psnr_of
 
-_CHANGED = "was changed while it was archived; --retry-failed archives it as it is now"
+_CHANGED = "was changed while it was archived"
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
 
 Progress = Callable[[int, int], None]
@@ -219,6 +219,7 @@ class _Archive:
         self._failed: dict[str, str] = {}
         self._totals = _Totals()
         self._checked: dict[str, dict[str, Any]] = {}
+        self._again: set[str] = set()  # inputs that were changed meanwhile, and looked at twice
 
     def run(self, client: Any, wanted: list[Item], retry_failed: bool) -> Archived:
         """Looks at the inputs, codes them, publishes, reports."""
@@ -357,8 +358,9 @@ class _Archive:
 
     def _close(self, plan: StorePlan, again: deque[tuple[str, list[Seen]]]) -> None:
         """Publishes a store, or plans it again without the inputs that turned out to be bad."""
-        if not plan.bad:
-            plan.bad = {one.item.name: _CHANGED for one in plan.seen if one.has_changed()}
+        if not plan.bad and any(one.has_changed() for one in plan.seen):
+            again.append((plan.name, self._looked_again(plan)))
+            return
         if plan.bad:
             self._set_aside(plan.bad)
             left = [one for one in plan.seen if one.item.name not in plan.bad]
@@ -375,6 +377,23 @@ class _Archive:
         self._record.hold(plan.name, {one.item.name: one.noted() for one in plan.seen})
         self._record.forget_jobs(plan.name)
         self._sum_up(plan, run)
+
+    def _looked_again(self, plan: StorePlan) -> list[Seen]:
+        """The inputs of a store, those that were changed as they are now; once, then they are set aside."""
+        left = []
+        for one in plan.seen:
+            name = one.item.name
+            if not one.has_changed():
+                left.append(one)
+                continue
+            self._note(f"{name}: {_CHANGED}")
+            found = _CHANGED if name in self._again else look(one.item, self._asked)
+            self._again.add(name)
+            if isinstance(found, str) or found.store != one.store:
+                self._set_aside({name: found if isinstance(found, str) else _CHANGED})
+            else:
+                left.append(found)
+        return left
 
     def _sum_up(self, plan: StorePlan, run: Run) -> None:
         totals, status = self._totals, self._record.status
