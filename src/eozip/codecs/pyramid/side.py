@@ -65,6 +65,7 @@ class Side:
 
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
+_WEAKEST = 0.3  # steps: a plane without symbols still gains by what is expected of it
 AFTER_DEAD, AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
 
 
@@ -88,7 +89,7 @@ def strengths_of(
         shares = np.maximum((coded * np.square(weights[:, 0])).sum((2, 3)), 1e-9)[:, None]
     rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / shares)
     found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
-    found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < 0.6)] = DEAD
+    found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < _WEAKEST)] = DEAD
     return found
 
 
