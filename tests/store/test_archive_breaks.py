@@ -18,7 +18,7 @@ from eozip.archive import cluster as cluster_of
 from eozip.archive import inputs, run, work
 from eozip.archive.record import RUN, open_record
 from eozip.cli import cli
-from eozip.errors import ClusterError, InputError, OutputError
+from eozip.errors import ClusterError, FormatError, InputError, OutputError
 from eozip.keys import LocalKeys, only_writer
 from eozip.outputs import locked
 from eozip.raster import open_scene
@@ -324,3 +324,40 @@ def test_settings_that_are_refused_leave_the_status_of_the_run_before(archive, t
         archive(paths, tmp_path / "out", gop=3)
     assert status(tmp_path / "out")["state"] == "finished"
     shutil.rmtree(tmp_path / "in")
+
+
+# --- what others removed ---
+
+
+def test_a_store_that_somebody_removed_is_made_again(archive, tmp_path):
+    paths, notes = write_items(tmp_path / "in"), []
+    archive(paths, tmp_path / "out")
+    before = stored(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "31TCJ.zarr")
+    report = archive(paths, tmp_path / "out", note=notes.append)
+    assert (report.ok, report.skipped, report.stores) == (True, 3, ["31TCJ.zarr"])
+    assert any("31TCJ.zarr is gone" in note for note in notes)
+    assert stored(tmp_path / "out") == before
+
+
+def test_shards_that_are_recorded_and_gone_are_made_again(archive, tmp_path, monkeypatch):
+    paths = one_tile(tmp_path / "in")
+    archive(paths, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "publish", lambda *args: (_ for _ in ()).throw(OutputError("killed")))
+        with pytest.raises(OutputError, match="killed"):
+            archive(paths, tmp_path / "out")
+    shards = (tmp_path / "out" / "31TCJ.zarr" / "reflectance" / "c").rglob("*")
+    next(path for path in shards if path.is_file()).unlink()
+    report = archive(paths, tmp_path / "out")
+    assert (report.ok, report.jobs) == (True, 1)
+    assert stored(tmp_path / "out") == stored(tmp_path / "whole")
+    assert beside(tmp_path / "out") == beside(tmp_path / "whole")
+
+
+def test_a_record_that_is_no_json_is_named(archive, tmp_path):
+    paths = one_tile(tmp_path / "in", 1)
+    archive(paths, tmp_path / "out")
+    (tmp_path / "out" / ".eozip-archive" / "failed.json").write_text("{")
+    with pytest.raises(FormatError, match=r"failed\.json: expected JSON"):
+        archive(paths, tmp_path / "out")

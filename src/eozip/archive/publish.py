@@ -13,7 +13,7 @@ from eozip.store.coding import Run, stream_offsets, tally_of
 from eozip.store.description import Description
 from eozip.store.documents import ARRAY
 from eozip.store.files import GROUP, Plain
-from eozip.store.grid import alignment, samples
+from eozip.store.grid import Shape, alignment, samples
 from eozip.store.joined import placed, put_values, scene_dates
 from eozip.store.metadata import band_labels, metadata_keys
 from eozip.store.overviews import Overviews
@@ -126,6 +126,17 @@ def unreadable_layers(plan: StorePlan) -> dict[str, str]:
             except (EozipError, OSError) as error:
                 bad |= {plan.seen[k].item.name: str(error) for k in owners[date]}
     return bad
+
+
+def lost_shards(record: Record, plan: StorePlan) -> list[Shape]:
+    """Shards of finished jobs of which something is not there any more: others removed it."""
+    have = record.keys.sizes(f"{plan.name}/").keys()
+    lost = []
+    for shard, part in plan.parts.items():
+        own = [f"{ARRAY}/{plan.grid.key(shard)}"] if part["streams"] else []
+        if any(f"{plan.name}/{key}" not in have for key in (*own, *part["levels"])):
+            lost.append(shard)
+    return lost
 
 
 def _clear(record: Record, plan: StorePlan, written: Sequence[str]) -> None:

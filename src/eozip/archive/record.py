@@ -143,6 +143,10 @@ class Record:
         if items:
             self.keys.put(f"{FOLDER}/stores/{store}", _as_bytes({"items": {**self.held(store), **items}}))
 
+    def forget_store(self, store: str) -> None:
+        """Says that a store holds nothing."""
+        self.keys.remove([f"{FOLDER}/stores/{store}"])
+
     def announce(self, store: str, dates: int, items: Mapping[str, Mapping[str, Any]]) -> None:
         """Says which inputs a store that is about to be published holds, and how many dates it has then."""
         self.keys.put(f"{FOLDER}/jobs/{store}/items", _as_bytes({"dates": dates, "items": items}))

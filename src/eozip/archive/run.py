@@ -18,7 +18,7 @@ from eozip.archive.asked import Asked, asked_for
 from eozip.archive.cluster import bounded, check_workers, losses_named, opened_cluster, settled
 from eozip.archive.inputs import Item, Seen, items_of
 from eozip.archive.plan import Job, StorePlan, finish_published, grouped, plan_store
-from eozip.archive.publish import gathered, publish, unreadable_layers
+from eozip.archive.publish import gathered, lost_shards, publish, unreadable_layers
 from eozip.archive.record import RUN, Record, clear_parts, make_folder, open_record
 from eozip.archive.work import do_job, look
 from eozip.arguments import PlaceLike
@@ -26,6 +26,7 @@ from eozip.errors import ClusterError, EozipError, InputError, OutputError, Weig
 from eozip.keys import only_writer
 from eozip.raster.files import PathLike
 from eozip.store.coding import Run, psnr_of
+from eozip.store.files import GROUP
 
 _CHANGED = "was changed while it was archived"
 _AHEAD = 2  # jobs sent beyond those that are being done, for each thread
@@ -219,7 +220,7 @@ class _Archive:
         self._failed: dict[str, str] = {}
         self._totals = _Totals()
         self._checked: dict[str, dict[str, Any]] = {}
-        self._again: set[str] = set()  # inputs that were changed meanwhile, and looked at twice
+        self._again: set[str] = set()  # inputs that were changed meanwhile, stores of which shards were lost
 
     def run(self, client: Any, wanted: list[Item], retry_failed: bool) -> Archived:
         """Looks at the inputs, codes them, publishes, reports."""
@@ -230,7 +231,7 @@ class _Archive:
         names = {item.name for item in wanted}
         if retry_failed:
             self._failed = {name: reason for name, reason in self._failed.items() if name not in names}
-        held = self._record.all_held()
+        held = self._held()
         fresh = [one for one in wanted if one.name not in held and one.name not in self._failed]
         self._changed([item for item in wanted if item.name in held], held)
         status.items, status.skipped = len(wanted), sum(item.name in held for item in wanted)
@@ -361,6 +362,9 @@ class _Archive:
         if not plan.bad and any(one.has_changed() for one in plan.seen):
             again.append((plan.name, self._looked_again(plan)))
             return
+        if not plan.bad and self._has_lost(plan):
+            again.append((plan.name, plan.seen))
+            return
         if plan.bad:
             self._set_aside(plan.bad)
             left = [one for one in plan.seen if one.item.name not in plan.bad]
@@ -377,6 +381,35 @@ class _Archive:
         self._record.hold(plan.name, {one.item.name: one.noted() for one in plan.seen})
         self._record.forget_jobs(plan.name)
         self._sum_up(plan, run)
+
+    def _has_lost(self, plan: StorePlan) -> bool:
+        """Whether shards that were finished are gone; their jobs are to be done again.
+
+        Raises:
+            OutputError: for the second time.
+        """
+        lost = lost_shards(self._record, plan)
+        if lost and plan.name in self._again:
+            raise OutputError(
+                f"{self._record.store(plan.name)}: {len(lost)} of its shards were removed while it was written, twice; find "
+                "out by whom, then run again"
+            )
+        for shard in lost:
+            self._record.forget_job(plan.name, shard)
+        if lost:
+            self._again.add(plan.name)
+            self._note(f"{plan.name}: {len(lost)} of its shards are gone, and made again")
+        return bool(lost)
+
+    def _held(self) -> dict[str, dict[str, Any]]:
+        """Inputs that are in stores; of stores that somebody removed nothing is."""
+        held = self._record.all_held()
+        for store in sorted({one["store"] for one in held.values()}):
+            if self._record.keys.get(f"{store}/{GROUP}") is None:
+                self._note(f"{store} is gone: what it held is archived again, as far as it is given")
+                self._record.forget_store(store)
+                held = {name: one for name, one in held.items() if one["store"] != store}
+        return held
 
     def _looked_again(self, plan: StorePlan) -> list[Seen]:
         """The inputs of a store, those that were changed as they are now; once, then they are set aside."""
