@@ -20,6 +20,7 @@ import numpy as np  # noqa: E402
 import eozip  # noqa: E402
 import pyramidscenes  # noqa: E402
 from eozip import bitstream  # noqa: E402
+from eozip.codecs import registry  # noqa: E402
 from test_bitstream import HEADER  # noqa: E402
 from test_lossless import golden_pixels  # noqa: E402
 from test_residual import KNOWN, Known, beside  # noqa: E402
@@ -43,8 +44,8 @@ def write_bounded(name: str, codec: str, bound: int) -> None:
         np.savez_compressed(HERE / f"{name}.npz", dn=dn, dn_hat=dn_hat)
 
 
-def write_pyramid(codec: str, chunks: Mapping[str, pyramidscenes.Golden]) -> None:
-    """All golden chunks of one pyramid codec, with their pixels before and after, in one file."""
+def write_learned(codec: str, chunks: Mapping[str, pyramidscenes.Golden]) -> None:
+    """All golden chunks of one codec, with their pixels before and after, in one file."""
     path = HERE / f"{codec}.npz"
     if path.exists():
         return
@@ -74,8 +75,13 @@ def main(again: Sequence[str]) -> None:
     scene = pyramidscenes.goldens()[f"{pyramidscenes.CODEC}-grids"].dn
     write("lossless-grids-v1.bin", eozip.encode(scene, "lossless"))
     learned = pyramidscenes.goldens() | pyramidscenes.flexible_goldens()
+    known = {made.codec for made in learned.values()}
+    for codec in registry.names():  # one chunk of any other codec, of its own number of bands
+        if codec not in known and codec != registry.LOSSLESS:
+            bands = registry.get(codec).bands or 12
+            learned[codec] = pyramidscenes.Golden(pyramidscenes.cube((2, bands, 24, 40), {}), codec=codec)
     for codec in dict.fromkeys(made.codec for made in learned.values()):
-        write_pyramid(codec, {name: made for name, made in learned.items() if made.codec == codec})
+        write_learned(codec, {name: made for name, made in learned.items() if made.codec == codec})
     with registered(), registered(Known()):
         write_bounded("near-lossless-v1", "lossless", 20)
         write_bounded("residual-v1", KNOWN, 100)
