@@ -34,7 +34,7 @@ class _ArrayAccessor:
         self._data = data
 
     def to_zarr(self, out: str | Path, **options: Any) -> Summary:
-        """Encodes it into a store: `array.eozip.to_zarr("out.zarr", quality=60)`; options as for `eozip.to_zarr`."""
+        """Encode it into a store: `array.eozip.to_zarr("out.zarr", quality=60)`; options as for `eozip.to_zarr`."""
         return stores.to_zarr(self._data, out, **options)
 
 
@@ -55,7 +55,7 @@ class EozipAccessor:
         return notebook.Plots(self._dataset)
 
     def to_zarr(self, out: str | Path, **options: Any) -> Summary:
-        """Encodes it into a store: `ds.eozip.to_zarr("out.zarr", quality=60)`; options as for `eozip.to_zarr`."""
+        """Encode it into a store: `ds.eozip.to_zarr("out.zarr", quality=60)`; options as for `eozip.to_zarr`."""
         return stores.to_zarr(self._dataset, out, **options)
 
     def explore(

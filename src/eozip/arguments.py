@@ -128,7 +128,7 @@ def store_path(name: str, value: object) -> Path:
 
 
 def check_plain(name: str, path: str) -> None:
-    """Refuses names that no file of eozip has: of fsspec's chains, and with zero bytes.
+    """Refuse names that no file of eozip has: of fsspec's chains, and with zero bytes.
 
     Raises:
         InputError: see above.

@@ -118,7 +118,7 @@ def choose(
     gop: int = GOP,
     progress: _Progress = lambda done, total: None,
 ) -> Choice:
-    """Codes a sample of chunks to say which codec and quality serve some purposes, and what that costs.
+    """Code a sample of chunks to say which codec and quality serve some purposes, and what that costs.
 
     Args:
         inputs: as for `eozip.encode_store`, and so are `bands`, `sensor`, `offset`, `nodata`, `chunk`, `gop`, `classes`.
@@ -273,7 +273,7 @@ def _unreached(choice: Choice) -> str:
 
 
 def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
-    """Draws the curves: each purpose over the bytes of the store, the median of the chunks and all of them.
+    """Draw the curves: each purpose over the bytes of the store, the median of the chunks and all of them.
 
     Args:
         choice: of `choose`.
@@ -299,7 +299,7 @@ def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
 
 
 def check_plot(out: str | Path, *, overwrite: bool) -> Path:
-    """Refuses a picture that cannot get its name, before anything is tried.
+    """Refuse a picture that cannot get its name, before anything is tried.
 
     Raises:
         OutputError: another ending, no such folder, or the file exists.

@@ -70,15 +70,15 @@ class Keys(Protocol):
         ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes a key, or replaces it; others see all of it or nothing."""
+        """Write a key, or replace it; others see all of it or nothing."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes a key that is not there; whether it was not, or had these very bytes."""
+        """Write a key that is not there; whether it was not, or had these very bytes."""
         ...
 
     def remove(self, keys: Sequence[str]) -> None:
-        """Removes keys, and folders that are empty without them; those that are not there are no error."""
+        """Remove keys, and folders that are empty without them; those that are not there are no error."""
         ...
 
 
@@ -167,7 +167,7 @@ class LocalKeys:
                 folder = folder.parent
 
     def clear_parts(self) -> None:
-        """Removes what writers left that were killed; of those that live the next write fails."""
+        """Remove what writers left that were killed; of those that live the next write fails."""
         shutil.rmtree(self._root / self.PART, ignore_errors=True)
 
 
@@ -419,7 +419,7 @@ class Lease:
         return json.dumps({"token": self.token, "beat": self._beats}).encode()
 
     def renew(self) -> None:
-        """Writes the key again.
+        """Write the key again.
 
         Raises:
             OutputError: somebody else holds it by now.
@@ -429,7 +429,7 @@ class Lease:
         self.keys.put(self.key, self.body())
 
     def check(self) -> None:
-        """Looks whether this writer still holds it.
+        """Look whether this writer still holds it.
 
         Raises:
             OutputError: it does not.
@@ -451,7 +451,7 @@ def token_of(data: bytes | None) -> str | None:
 
 @contextmanager
 def leased(keys: Keys, key: str, watch: float | None = None) -> Iterator[Lease]:
-    """Holds the lease of a folder while the block runs; it is renewed from another thread.
+    """Hold the lease of a folder while the block runs; it is renewed from another thread.
 
     Raises:
         OutputError: somebody else holds it and renews it.
@@ -500,7 +500,7 @@ def _take(lease: Lease, watch: float) -> None:
 
 @contextmanager
 def only_writer(where: Place, key: str) -> Iterator[str]:
-    """Makes sure that nobody else writes below a folder by this key: the kernel's lock here, a lease elsewhere.
+    """Make sure that nobody else writes below a folder by this key: the kernel's lock here, a lease elsewhere.
 
     Yields:
         a token that the key holds while the block runs.

@@ -52,7 +52,7 @@ def resolved(target: Path) -> Path:
 
 @contextmanager
 def naming(target: Path) -> Iterator[None]:
-    """Gives what the disk refuses the name of the output.
+    """Give what the disk refuses the name of the output.
 
     Raises:
         OutputError: instead of any other OSError.
@@ -69,7 +69,7 @@ def naming(target: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary(target: Path, *, folder: bool) -> Iterator[Path]:
-    """Makes an empty file or folder beside a target; it is gone at the end unless `publish` gave it its name.
+    """Make an empty file or folder beside a target; it is gone at the end unless `publish` gave it its name.
 
     Args:
         target: where the output belongs, not a link.
@@ -93,7 +93,7 @@ def temporary(target: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def publish(part: Path, target: Path, *, overwrite: bool) -> None:
-    """Gives a finished output its name, after all of it has reached the disk.
+    """Give a finished output its name, after all of it has reached the disk.
 
     Args:
         part: made by `temporary`.
@@ -117,7 +117,7 @@ def publish(part: Path, target: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
-    """Holds the lock of a file or folder; no other program that asks for it gets it meanwhile.
+    """Hold the lock of a file or folder; no other program that asks for it gets it meanwhile.
 
     Args:
         path: the file or folder.
@@ -144,7 +144,7 @@ def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or a folder with everything in it, is on the disk."""
+    """Wait until a file, or a folder with everything in it, is on the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
             _flush_one(Path(folder, name))
@@ -154,12 +154,12 @@ def flush(path: Path) -> None:
 
 
 def flush_folder(path: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
+    """Wait until the names in a folder are on the disk."""
     _flush_one(path)
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder with everything in it, if it is there."""
+    """Remove a file or a folder with everything in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -167,7 +167,7 @@ def remove(path: Path) -> None:
 
 
 def put_back(target: Path) -> None:
-    """Gives an output its name again that a killed `publish` left aside."""
+    """Give an output its name again that a killed `publish` left aside."""
     old = _aside(target)
     if old.exists() and not os.path.lexists(target):
         _onto_nothing(old, target)

@@ -27,7 +27,7 @@ def comparison(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Draws original, reconstruction and error; without an original the reconstruction alone.
+    """Draw original, reconstruction and error; without an original the reconstruction alone.
 
     Args:
         original: DN [3, h, w], red, green, blue; None where there is none.

@@ -154,7 +154,7 @@ class Desk:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Counts a chunk as one that is there."""
+        """Count a chunk as one that is there."""
         with self._lock:
             self._here += 1
             self._is_crowd |= self._here > 1
@@ -167,7 +167,7 @@ class Desk:
 
     @contextmanager
     def turn(self, network: bool) -> Iterator[None]:
-        """Waits for its turn and codes in the block: with one thread if it came among others, else with all."""
+        """Wait for its turn and code in the block: with one thread if it came among others, else with all."""
         with self._slots:
             if not network:
                 yield
@@ -299,7 +299,7 @@ class ArrayCache:
             self._trim()
 
     def hold(self, most: int) -> None:
-        """Keeps to another number of bytes from now on."""
+        """Keep to another number of bytes from now on."""
         with self._lock:
             self.most = most
             self._trim()
@@ -315,7 +315,7 @@ class ArrayCache:
                 del self._entries[key]
 
     def drop(self, chosen: Callable[[Hashable], bool]) -> None:
-        """Lets arrays go whose keys are chosen."""
+        """Let arrays go whose keys are chosen."""
         with self._lock:
             for key in [key for key in self._entries if chosen(key)]:
                 array = self._entries.pop(key).array

@@ -52,7 +52,7 @@ def found_on_worker(codec: str) -> dict[str, Any]:
 
 
 def check_workers(client: Any, codec: str) -> dict[str, Any]:
-    """Compares what every worker has with what is here; those that die meanwhile need none of it.
+    """Compare what every worker has with what is here; those that die meanwhile need none of it.
 
     Returns:
         what is here.
@@ -235,7 +235,7 @@ def bounded(
 
 
 def settled(client: Any, name: str, seconds: float = 30.0) -> None:
-    """Waits until no worker is at a call of this name any more: one whose worker died after it is done again by another."""
+    """Wait until no worker is at a call of this name any more: one whose worker died after it is done again by another."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not any(str(key).startswith(name) for keys in client.processing().values() for key in keys):

@@ -215,7 +215,7 @@ def _single(path: str) -> Item:
 
 
 def look_at(item: Item, asked: Asked) -> Seen:
-    """Reads the headers of an input and all of its pixels once, so that what is broken is known before anything is coded.
+    """Read the headers of an input and all of its pixels once, so that what is broken is known before anything is coded.
 
     Raises:
         EozipError: it cannot be read; the message says why.
@@ -285,7 +285,7 @@ def days_of(scene: Scene) -> list[str | None]:
 
 
 def read_all(scene: Scene) -> None:
-    """Reads every pixel, a few rows at a time, and keeps none.
+    """Read every pixel, a few rows at a time, and keep none.
 
     Raises:
         InputError: some cannot be read.

@@ -256,7 +256,7 @@ def grouped(seen: Sequence[Seen], held: Mapping[str, Mapping[str, Any]], by: str
 
 
 def finish_published(record: Record) -> None:
-    """Notes what a run that was killed at the end of a store had published, and removes what its jobs left."""
+    """Note what a run that was killed at the end of a store had published, and remove what its jobs left."""
     for name in record.announced():
         if record.keys.get(f"{name}/{GROUP}") is None:
             continue

@@ -53,7 +53,7 @@ def look(item: Item, asked: Asked) -> Seen | str:
 
 
 def do_job(job: Job) -> dict[str, Any]:
-    """Codes one shard, writes it, and says so in the record; one that is in it by now, as its worker died after it, is left.
+    """Code one shard, write it, and say so in the record; one that is in it by now, as its worker died after it, is left.
 
     Returns:
         what the client needs to know of it; `bad` holds the dates, counted from the job's first, that cannot be read.

@@ -298,7 +298,7 @@ def packed_size(chunk: Chunk) -> int:
 
 
 def unpack(data: bytes, *, allow_truncated: bool = False) -> Chunk:
-    """Parses one chunk and checks every checksum.
+    """Parse one chunk and check every checksum.
 
     Args:
         data: the bytes of `pack`.
@@ -463,7 +463,7 @@ class _Reader:
 
 
 def read_layout(data: bytes) -> Layout:
-    """Parses the header of a chunk; reads nothing behind it.
+    """Parse the header of a chunk; read nothing behind it.
 
     Raises:
         FormatError: as `unpack`, for the header.

@@ -260,7 +260,7 @@ _RAW, _PLAIN, _FITTED = range(3)
 
 
 def encode_array(x: np.ndarray) -> bytes:
-    """Codes pixels exactly.
+    """Code pixels exactly.
 
     Args:
         x: uint16 or int16 [T, C, H, W].
@@ -273,7 +273,7 @@ def encode_array(x: np.ndarray) -> bytes:
 
 
 def decode_array(data: bytes, shape: tuple[int, int, int, int], dtype: str) -> np.ndarray:
-    """Decodes `encode_array`.
+    """Decode `encode_array`.
 
     Args:
         data: its bytes.

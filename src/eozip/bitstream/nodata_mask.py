@@ -15,7 +15,7 @@ _ALL, _SHARED, _FLIP = 1, 2, 4  # flags of a mask; _FLIP << axis: XOR along that
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """Codes a mask exactly.
+    """Code a mask exactly.
 
     Args:
         mask: bool [T, C, H, W].
@@ -38,7 +38,7 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def decode_mask(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Decodes `encode_mask`.
+    """Decode `encode_mask`.
 
     Args:
         data: its bytes.
@@ -94,7 +94,7 @@ def _unflipped(planes: np.ndarray, axes: int) -> np.ndarray:
 
 
 def encode_exceptions(dn: np.ndarray, where: np.ndarray) -> bytes:
-    """Codes the values of some pixels exactly, with their positions.
+    """Code the values of some pixels exactly, with their positions.
 
     Args:
         dn: uint16 or int16 [T, C, H, W].
@@ -113,7 +113,7 @@ def encode_exceptions(dn: np.ndarray, where: np.ndarray) -> bytes:
 def decode_exceptions(
     data: bytes, shape: tuple[int, int, int, int], dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes `encode_exceptions`.
+    """Decode `encode_exceptions`.
 
     Returns:
         bool [T, C, H, W] and the values there, of ``dtype``, in C order.

@@ -56,7 +56,7 @@ def encode_layer(steps: np.ndarray, step: int) -> bytes:
 
 
 def decode_layer(data: bytes, shape: tuple[int, int, int, int]) -> tuple[np.ndarray, int]:
-    """Decodes `encode_layer`.
+    """Decode `encode_layer`.
 
     Returns:
         int16 [T, C, H, W] corrections, and the step.
@@ -81,7 +81,7 @@ def encode_near(dn: np.ndarray, most: int) -> bytes:
 def decode_near(
     data: bytes, shape: tuple[int, int, int, int], dtype: str, nodata: int | None = None
 ) -> np.ndarray:
-    """Decodes `encode_near`: the middle of each step.
+    """Decode `encode_near`: the middle of each step.
 
     Returns:
         ``dtype`` [T, C, H, W], none of them nodata.

@@ -91,7 +91,7 @@ def encode(
     target_size: int | None = None,
     level_map: np.ndarray | None = None,
 ) -> bytes:
-    """Codes one chunk.
+    """Code one chunk.
 
     Args:
         dn: uint16 or int16 [T, C, H, W] or [C, H, W], digital numbers.
@@ -194,7 +194,7 @@ def encode_groups(
     bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
     level_map: np.ndarray | None = None,
 ) -> bytes:
-    """Codes one chunk of bands on their own grids, as instruments measure them; every promise counts native samples.
+    """Code one chunk of bands on their own grids, as instruments measure them; every promise counts native samples.
 
     Args:
         groups: resolution (metres, or any whole unit) > uint16 or int16 [T, C, h, w] or [C, h, w]. Resolutions are
@@ -239,7 +239,7 @@ def decode(
     groups: Sequence[int] | None = None,
     dates: Sequence[int] | None = None,
 ) -> np.ndarray | dict[int, np.ndarray]:
-    """Decodes one chunk, or as much of it as is wanted.
+    """Decode one chunk, or as much of it as is wanted.
 
     Args:
         blob: the bytes of `encode`. For less than the whole picture its first bytes are enough; `inspect` says how many.
@@ -303,7 +303,7 @@ def decode_groups(
 
 
 def inspect(blob: bytes) -> Info:
-    """Reads the header of a chunk; needs no codec and no weights, and no more than its first few hundred bytes.
+    """Read the header of a chunk; needs no codec and no weights, and no more than its first few hundred bytes.
 
     Raises:
         FormatError: not a chunk, or a damaged header.
@@ -325,7 +325,7 @@ def inspect(blob: bytes) -> Info:
 
 
 def check(blob: bytes) -> Info:
-    """Checks every checksum of a chunk; needs no codec and no weights.
+    """Check every checksum of a chunk; needs no codec and no weights.
 
     Raises:
         FormatError: not a chunk, damaged or truncated.

@@ -255,7 +255,7 @@ def decode_arrays(chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
 
 
 def check_samples(header: Header) -> None:
-    """Refuses what is too large for this process before anything of that size is allocated.
+    """Refuse what is too large for this process before anything of that size is allocated.
 
     Raises:
         LimitError: see `eozip.bitstream.samples_problem`.

@@ -261,7 +261,7 @@ def checked_budgets(budgets: int | Sequence[int], dates: int) -> tuple[int, ...]
 
 
 def check_names(codec: object, sensor: object) -> None:
-    """Refuses what cannot name a codec or a sensor.
+    """Refuse what cannot name a codec or a sensor.
 
     Raises:
         InputError: see above.

@@ -86,7 +86,7 @@ class Source:
 
 
 def checked_source(dn: np.ndarray, nodata: int | None, offset: int, sensor: str) -> Source:
-    """Checks the pixels of one chunk, and finds those to be coded exactly.
+    """Check the pixels of one chunk, and find those to be coded exactly.
 
     Args:
         dn: uint16 or int16 [T, C, H, W] or [C, H, W].
@@ -209,7 +209,7 @@ def pixels_to_code(source: Source) -> np.ndarray:
 
 
 def fill_holes(x: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """Fills holes with the nearest value in their row, else the nearest filled row, else the band's mean.
+    """Fill holes with the nearest value in their row, else the nearest filled row, else the band's mean.
 
     Args:
         x: [T, C, H, W], any real dtype.

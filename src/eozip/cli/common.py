@@ -112,7 +112,7 @@ def say(note: str) -> None:
 
 
 def tell(text: str, err: bool = False) -> None:
-    """Prints text for people: names in it may come from strangers' files, and do nothing to a terminal."""
+    """Print text for people: names in it may come from strangers' files, and do nothing to a terminal."""
     click.echo(shown(text), err=err)
 
 
@@ -250,7 +250,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def drop_options(command: Command) -> Command:
-    """Adds both options."""
+    """Add both options."""
     drop = click.option(
         "--drop",
         type=click.Choice(["masked"]),
@@ -268,7 +268,7 @@ def drop_options(command: Command) -> Command:
 
 
 def check_drop_options(mask: str | None, drop: str | None, masked_quality: float | str | None = None) -> None:
-    """Refuses a mask that nothing is done with, or what is done with a mask without one.
+    """Refuse a mask that nothing is done with, or what is done with a mask without one.
 
     Raises:
         click.UsageError: see above.

@@ -41,7 +41,7 @@ class _Gridded:
 
 
 def encode_array(x: np.ndarray, holes: np.ndarray | None = None) -> bytes:
-    """Codes pixels exactly.
+    """Code pixels exactly.
 
     Args:
         x: uint16 or int16 [T, C, H, W].
@@ -57,7 +57,7 @@ def encode_array(x: np.ndarray, holes: np.ndarray | None = None) -> bytes:
 
 
 def decode_array(data: bytes, shape: Shape, dtype: str) -> np.ndarray:
-    """Decodes `encode_array`: pixels of ``dtype`` and ``shape`` [T, C, H, W].
+    """Decode `encode_array`: pixels of ``dtype`` and ``shape`` [T, C, H, W].
 
     Raises:
         FormatError: bytes that `encode_array` does not write.

@@ -60,20 +60,20 @@ class Registry:
         self._lock = threading.RLock()
 
     def add(self, full_id: str, loader: Loader) -> None:
-        """Adds or replaces one codec (plug-ins, tests)."""
+        """Add or replace one codec (plug-ins, tests)."""
         with self._lock:
             self._entries[full_id] = loader
             self._loaded.pop(full_id, None)
 
     def remove(self, full_id: str) -> None:
-        """Takes one codec out again."""
+        """Take one codec out again."""
         with self._lock:
             self._entries.pop(full_id, None)
             self._loaded.pop(full_id, None)
             self._own = {name: codec for name, codec in self._own.items() if full_id not in (name, codec.id)}
 
     def keep(self, codec: Codec) -> str:
-        """Makes a codec from elsewhere known, by its name here: its id where that is a listed one or holds its hash."""
+        """Make a codec from elsewhere known, by its name here: its id where that is a listed one or holds its hash."""
         digest = codec.weights_hash.hex()
         with self._lock:
             if codec.id in self._entries and self.get(codec.id).weights_hash == codec.weights_hash:

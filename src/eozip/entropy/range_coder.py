@@ -134,7 +134,7 @@ class ReadPort(Port, Protocol):
     """A port that reads a stream to its end."""
 
     def finish(self) -> None:
-        """Checks that the section was used up exactly.
+        """Check that the section was used up exactly.
 
         Raises:
             FormatError: bytes are left, missing or damaged.
@@ -149,7 +149,7 @@ class EstimatePort:
         self.bits = 0.0
 
     def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        """Adds the cost of ``symbols`` to ``bits`` and returns them."""
+        """Add the cost of ``symbols`` to ``bits`` and return them."""
         symbols, rows = _checked(symbols, rows, tables)
         entries, distances = _to_entries(symbols, tables.first[rows], tables.size[rows] - 1)
         lengths = _gamma_lengths(distances)
@@ -165,7 +165,7 @@ class EncodePort:
         self._encoder = constriction.stream.queue.RangeEncoder()
 
     def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        """Writes ``symbols`` and returns them.
+        """Write ``symbols`` and return them.
 
         Raises:
             InputError: no symbols, or rows that ``tables`` does not have.
@@ -216,7 +216,7 @@ class DecodePort:
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
     def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        """Reads one symbol per row.
+        """Read one symbol per row.
 
         Raises:
             FormatError: bytes that no encoder writes, or fewer bytes than so many symbols need.
@@ -224,7 +224,7 @@ class DecodePort:
         return _decode_each([self], [len(rows)], rows, tables)
 
     def begin(self, bits: float) -> None:
-        """Makes sure that there are bytes for symbols that cost so many bits at the least."""
+        """Make sure that there are bytes for symbols that cost so many bits at the least."""
         self._spend(bits)
         self._started = True
 
@@ -253,7 +253,7 @@ class DecodePort:
             raise FormatError("section: fewer bytes than its symbols need; the data are truncated or damaged")
 
     def finish(self) -> None:
-        """Checks that the section was used up exactly.
+        """Check that the section was used up exactly.
 
         Raises:
             FormatError: bytes are left, missing or damaged.

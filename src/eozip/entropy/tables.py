@@ -77,7 +77,7 @@ def packed(tables: Tables) -> dict[str, np.ndarray]:
 
 
 def unpacked(stored: Mapping[str, Tensor]) -> Tables:
-    """Raises WeightsError where the parts do not fit; `Tables` checks the sums."""
+    """Raise WeightsError where the parts do not fit; `Tables` checks the sums."""
     if set(stored) != {"freqs", "first", "size"} or int(stored["size"].sum()) != len(stored["freqs"]):
         raise WeightsError(f"tables: expected freqs, first, size that fit together, got {sorted(stored)}")
     first, size = stored["first"].numpy(), stored["size"].numpy()

@@ -53,7 +53,7 @@ def list_models() -> tuple[ModelInfo, ...]:
 
 
 def load(source: str | Path, lmbda: float | str | None = None) -> Weights:
-    """Reads weights from a file, a folder, a shipped id or a published repository.
+    """Read weights from a file, a folder, a shipped id or a published repository.
 
     Args:
         source: A path, a shipped id, or "owner/name" with the rate as "@lambda-40" or as `lmbda`.

@@ -59,7 +59,7 @@ _CHECKPOINT = re.compile(r"(?:lambda-)?(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:-([a-z]+)
 
 
 def pull(name: str, lmbda: float | str | None = None) -> Path:
-    """Downloads a published checkpoint, or finds it in the local cache of huggingface_hub.
+    """Download a published checkpoint, or find it in the local cache of huggingface_hub.
 
     Args:
         name: Such as "embed2scale/TerraCodec-1.0-ELIC-S2L2A", optionally with "@lambda-40".

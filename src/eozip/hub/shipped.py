@@ -81,7 +81,7 @@ def write_folder(
     config: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Writes weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
+    """Write weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{TENSORS}.part"
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)

@@ -30,7 +30,7 @@ class Weights:
 
 
 def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Holds names, shapes and dtypes against what a network expects.
+    """Hold names, shapes and dtypes against what a network expects.
 
     Raises:
         WeightsError: Anything missing, unexpected, of another shape or not finite; every one is listed.

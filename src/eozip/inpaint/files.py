@@ -75,7 +75,7 @@ def inpaint_files(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Fills what a mask hides in a series of files.
+    """Fill what a mask hides in a series of files.
 
     Args:
         inputs: GeoTIFFs (dates), a folder of them, or one eozip store.

@@ -59,7 +59,7 @@ def inpaint(
     window: int = _WINDOW,
     progress: Progress = lambda done, total: None,
 ) -> Filled:
-    """Replaces hidden pixels by what the other dates, past and future, say about them.
+    """Replace hidden pixels by what the other dates, past and future, say about them.
 
     Args:
         dn: uint16 or int16 [T, C, H, W], two dates or more.

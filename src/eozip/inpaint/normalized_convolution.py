@@ -19,7 +19,7 @@ def blurred(a: np.ndarray, radius: int) -> np.ndarray:
 
 
 def spread(residual: np.ndarray, known: np.ndarray, radii: Sequence[int] = _RADII) -> np.ndarray:
-    """Carries a residual from known pixels to the others, fine neighbourhoods first.
+    """Carry a residual from known pixels to the others, fine neighbourhoods first.
 
     Far from every known pixel the result goes to 0.
 

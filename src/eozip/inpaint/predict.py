@@ -66,7 +66,7 @@ class Predictor(Protocol):
         ...
 
     def predict(self, series: Series, date: int) -> Prediction:
-        """Predicts date number `date`.
+        """Predict date number `date`.
 
         Args:
             series: at least two dates, at least one other date with a clear pixel.
@@ -76,7 +76,7 @@ class Predictor(Protocol):
 
 
 def make_series(x: np.ndarray, hidden: np.ndarray, days: Sequence[float] | None = None) -> Series:
-    """Checks and copies.
+    """Check and copy.
 
     Args:
         x: [T, C, H, W], DN without offset.

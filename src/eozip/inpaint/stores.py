@@ -69,7 +69,7 @@ class _ArrayReader:
 
 
 def plan_store(stack: Stack, target: Path, nodata: int | None, overwrite: bool) -> Plan:
-    """Settles what a store of this series would be, before anything is predicted.
+    """Settle what a store of this series would be, before anything is predicted.
 
     Args:
         stack: the series.
@@ -100,7 +100,7 @@ def write_store(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Writes the store; every chunk is decoded again and compared.
+    """Write the store; every chunk is decoded again and compared.
 
     Args:
         stack: the series.

@@ -30,7 +30,7 @@ class Explorer:
     _running: Running
 
     def stop(self) -> None:
-        """Ends the server."""
+        """End the server."""
         self._running.stop()
 
     def _repr_html_(self) -> str:
@@ -40,7 +40,7 @@ class Explorer:
 
 
 def explore(stores: list[str], originals: list[str], height: int) -> Explorer:
-    """Serves stores to this machine, on any free port.
+    """Serve stores to this machine, on any free port.
 
     Raises:
         InputError: no such stores, or the extra `serve` is missing.

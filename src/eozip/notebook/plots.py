@@ -38,7 +38,7 @@ class Plots:
         percentiles: tuple[float, float] = (2, 98),
         ax: Axes | None = None,
     ) -> Axes:
-        """Draws three bands of one date in colour; pixels are read in steps where there are more than a screen has.
+        """Draw three bands of one date in colour; pixels are read in steps where there are more than a screen has.
 
         Args:
             bands: red, green and blue, by name or position from 0; None: B04, B03, B02, or the first three.

@@ -96,7 +96,7 @@ class Formula:
 
 
 def parse_formula(text: str, bands: Sequence[str]) -> Formula:
-    """Reads a formula of bands.
+    """Read a formula of bands.
 
     Args:
         text: an index (`ndvi`), or arithmetic: names, numbers, + - * / **, parentheses, abs sqrt log exp min max.
@@ -113,7 +113,7 @@ def parse_formula(text: str, bands: Sequence[str]) -> Formula:
 
 
 def check_syntax(text: str) -> None:
-    """Refuses what is no formula of any bands.
+    """Refuse what is no formula of any bands.
 
     Raises:
         InputError: see above.

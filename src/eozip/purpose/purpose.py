@@ -116,7 +116,7 @@ class Purpose:
         return ahead > 0 or (ahead == 0 and not self.strict)
 
     def check(self, pixels: Pixels, classes: Classifier | None) -> None:
-        """Refuses a purpose that these pixels cannot have.
+        """Refuse a purpose that these pixels cannot have.
 
         Raises:
             InputError: bands that are not there, a formula that says nothing of them, or no classes.
@@ -239,7 +239,7 @@ def _angles(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def parse_purpose(text: str) -> Purpose:
-    """Reads a purpose such as `ndvi<0.02`.
+    """Read a purpose such as `ndvi<0.02`.
 
     Args:
         text: a name or a formula, a sign, and a limit. What varies from pixel to pixel is held for 95 % of the pixels,
@@ -323,7 +323,7 @@ def _limit(text: str, what: str, whole: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Reads bytes such as `200kB`, `1.5MB`, `1GiB` or `60000`.
+    """Read bytes such as `200kB`, `1.5MB`, `1GiB` or `60000`.
 
     Raises:
         InputError: it is no size from 1 byte on.

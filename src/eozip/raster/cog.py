@@ -38,7 +38,7 @@ def write_cog(
     tags: Tags | None = None,
     band_tags: Sequence[Mapping[str, str]] = (),
 ) -> None:
-    """Writes one file into a folder of the caller's, beside temporary ones that are gone at the end.
+    """Write one file into a folder of the caller's, beside temporary ones that are gone at the end.
 
     Args:
         staged: its name.

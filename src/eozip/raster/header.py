@@ -229,7 +229,7 @@ class Header:
 
 
 def header_of(path: PathLike) -> Header:
-    """Reads the header of one file.
+    """Read the header of one file.
 
     Raises:
         InputError: nothing that GDAL can read, or no bands in it.

@@ -39,7 +39,7 @@ class Region(Protocol):
 
 
 def check_region(path: str | Path) -> None:
-    """Refuses what is no region on any scene, before there is one.
+    """Refuse what is no region on any scene, before there is one.
 
     Raises:
         InputError: unreadable, no geometries, or a raster of several bands or dates.
@@ -54,7 +54,7 @@ def check_region(path: str | Path) -> None:
 
 @contextmanager
 def open_region(path: str | Path, profile: Profile, *, is_checked: bool = False) -> Iterator[Region]:
-    """Opens a region for reading by windows.
+    """Open a region for reading by windows.
 
     Args:
         path: a raster on the scene's grid (or of whole multiples of its pixels) that is not 0, nor its nodata, inside; or

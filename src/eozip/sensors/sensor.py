@@ -129,7 +129,7 @@ def get(sensor_id: str) -> Sensor:
 
 
 def add(sensor: Sensor) -> None:
-    """Makes a sensor known in this process.
+    """Make a sensor known in this process.
 
     Raises:
         InputError: another one has its id.

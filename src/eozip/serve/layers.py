@@ -121,7 +121,7 @@ class StoreLayer:
         return self._facts
 
     def refresh(self) -> None:
-        """Reads the metadata again: dates may have been appended."""
+        """Read the metadata again: dates may have been appended."""
         found = describe(self._path)
         with self._lock:
             if found.state == self.description.state:
@@ -399,7 +399,7 @@ def open_layers(
     *,
     cache_bytes: int = 512 * 2**20,
 ) -> Layers:
-    """Opens stores, and the original of every store that it fits.
+    """Open stores, and the original of every store that it fits.
 
     Args:
         stores: `.zarr` directories or `.zarr.zip` files of eozip, or URLs of `.zarr` on object stores and web servers.

@@ -336,7 +336,7 @@ def histogram_of(values: np.ndarray, bins: int = 64) -> dict[str, list[float] | 
 
 
 def picture(values: np.ndarray, stretch: tuple[float, float], ending: str, table: str | None = None) -> bytes:
-    """Packs values as a picture; transparent where there are none.
+    """Pack values as a picture; transparent where there are none.
 
     Args:
         values: [3, h, w] in colour, or [1, h, w] for a colour table.

@@ -59,7 +59,7 @@ def _server(app: Starlette) -> uvicorn.Server:
 
 
 def run_app(app: Starlette, bound: socket.socket) -> None:
-    """Serves until it is interrupted."""
+    """Serve until it is interrupted."""
     with bound:
         _server(app).run(sockets=[bound])
 
@@ -78,14 +78,14 @@ class Running:
     _socket: socket.socket
 
     def stop(self) -> None:
-        """Ends the server and waits for it."""
+        """End the server and wait for it."""
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
 
 
 def start_app(app: Starlette, host: str = _LOOPBACK, port: int = 0) -> Running:
-    """Serves in a thread.
+    """Serve in a thread.
 
     Args:
         app: of `create_app`.

@@ -54,7 +54,7 @@ from eozip.store.writer import check_drop, quality_range
 def put_shard(
     run: Run, pixels: StorePixels, container: Container, shard: Shape, new: Mapping[Shape, bytes]
 ) -> int:
-    """Writes one shard: the streams it has, byte for byte, and the new ones behind them.
+    """Write one shard: the streams it has, byte for byte, and the new ones behind them.
 
     Args:
         run: the append.
@@ -194,7 +194,7 @@ def append_store(
     hidden: MaskReader | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Appended:
-    """Encodes the dates of a scene or a product into a store, behind those that are there.
+    """Encode the dates of a scene or a product into a store, behind those that are there.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file written by eozip.
@@ -321,7 +321,7 @@ def new_nodes(found: Description, new: NewDates, layers: Sequence[Placed], dates
 
 
 def check_layers(files: StoreFiles, layers: Sequence[Placed]) -> None:
-    """Refuses values of another kind or size than the store's array of that name has."""
+    """Refuse values of another kind or size than the store's array of that name has."""
     for one in layers:
         key = f"{one.record.path}/{GROUP}"
         if files.size(key) is None:

@@ -31,7 +31,7 @@ _METADATA = "zarr.json"
 
 
 def budget_store(store: str | Path | Store, budget: int) -> BudgetStore:
-    """Opens a store for reading its first `budget` sections.
+    """Open a store for reading its first `budget` sections.
 
     Args:
         store: a `.zarr` directory, a `.zarr.zip` file, or any store of zarr (`zarr.storage.FsspecStore`, ...).

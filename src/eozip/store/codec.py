@@ -121,7 +121,7 @@ class Seen:
         self.used |= used
 
     def check(self, dn: np.ndarray, fill: int) -> None:
-        """Looks at a chunk that is to be encoded, [T, C, h, w].
+        """Look at a chunk that is to be encoded, [T, C, h, w].
 
         Raises:
             InputError: some bands are missing or there twice, other axes are where the bands were, or bands have changed
@@ -249,7 +249,7 @@ _KEPT = ArrayCache(0)
 
 
 def keep_chunks(most: int) -> None:
-    """Keeps decoded chunks for readers of many windows: each is decoded once, however often zarr or xarray ask for it.
+    """Keep decoded chunks for readers of many windows: each is decoded once, however often zarr or xarray ask for it.
 
     Of this process, for all arrays; the chunks used last stay. Nothing is kept unless this is called. Stores opened by
     `engine="eozip"` or `open_source` keep 128 MiB of their own.
@@ -322,7 +322,7 @@ class EozipChunkCodec(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EozipChunkCodec:
-        """Reads the codec's entry in zarr.json.
+        """Read the codec's entry in zarr.json.
 
         Raises:
             FormatError: another name, or fields that are missing or unknown.
@@ -366,7 +366,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         return {"name": NAME, "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Refuses arrays that are not [T, C, H, W] of uint16 or int16.
+        """Refuse arrays that are not [T, C, H, W] of uint16 or int16.
 
         Raises:
             InputError: see above.
@@ -408,7 +408,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         offset: int | None = None,
         level_map: np.ndarray | None = None,
     ) -> EncodedChunk:
-        """Codes one chunk of an array as this configuration asks for.
+        """Code one chunk of an array as this configuration asks for.
 
         Args:
             dn: [T, C, h, w]; bands on coarser grids are repeated samples.
@@ -523,7 +523,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuses arrays that are not [T, C, H, W] of uint16 or int16.
+    """Refuse arrays that are not [T, C, H, W] of uint16 or int16.
 
     Raises:
         InputError: see above.

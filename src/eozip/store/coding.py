@@ -67,7 +67,7 @@ class Tally:
     def add(
         self, original: np.ndarray, decoded: np.ndarray, first: int = 0, dropped: np.ndarray | None = None
     ) -> None:
-        """Counts one pair of stacks.
+        """Count one pair of stacks.
 
         Args:
             original: DN [t, C, h, w].
@@ -226,7 +226,7 @@ class Run:
 
 
 def tally_of(codec: EozipChunkCodec, scene: Scene, order: Sequence[int]) -> Tally:
-    """Counts the dates of a scene, its bands in the order of the array."""
+    """Count the dates of a scene, its bands in the order of the array."""
     times, bands = scene.shape[:2]
     offset: float | np.ndarray = codec.offset
     if scene.offsets is not None:

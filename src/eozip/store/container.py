@@ -53,7 +53,7 @@ class _DirectoryContainer:
         """Nothing is held open."""
 
     def check(self) -> None:
-        """Looks whether every key is still there.
+        """Look whether every key is still there.
 
         Raises:
             OutputError: somebody else removed one.
@@ -85,7 +85,7 @@ class ZipContainer:
         self._zip.close()
 
     def check(self) -> None:
-        """Looks whether the file is still there.
+        """Look whether the file is still there.
 
         Raises:
             OutputError: somebody else removed it.
@@ -102,7 +102,7 @@ def _taken_away(path: Path) -> OutputError:
 
 
 def writing(target: Place, overwrite: bool = False) -> AbstractContextManager[Container]:
-    """Opens a container for `target` and gives it its name when the block ends without an error.
+    """Open a container for `target` and give it its name when the block ends without an error.
 
     Args:
         target: a name ending in `.zarr` (directory) or `.zarr.zip` (one file); a link stands for what it names. On an object
@@ -148,7 +148,7 @@ def _check_still(target: Path, before: os.stat_result | None) -> None:
 
 
 def changing(store: Place) -> AbstractContextManager[Place]:
-    """Holds the lock of a store, so that what is read in the block is what `updating` replaces.
+    """Hold the lock of a store, so that what is read in the block is what `updating` replaces.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file; a link stands for what it names.
@@ -190,7 +190,7 @@ def _check_links(store: Path) -> None:
 
 
 def updating(target: Place, state: bytes) -> AbstractContextManager[Container]:
-    """Adds keys to a store, or replaces them; they become part of it when the block ends without an error.
+    """Add keys to a store, or replace them; they become part of it when the block ends without an error.
 
     A zip file is copied with its changes and renamed. In a directory each new file replaces its key by a rename, in
     the order of `put`: what readers rely on must be put last, and earlier keys must suit old and new readers.
@@ -258,7 +258,7 @@ def _closing(container: Container) -> Iterator[Container]:
 
 
 def check_target(target: Place, overwrite: bool) -> None:
-    """Refuses a target that is misnamed, or that exists while `overwrite` is off, or is no store of eozip.
+    """Refuse a target that is misnamed, or that exists while `overwrite` is off, or is no store of eozip.
 
     Raises:
         OutputError: see above.
@@ -323,7 +323,7 @@ class _RemoteContainer:
         self._waiting: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes a shard, or keeps another key for `commit`."""
+        """Write a shard, or keep another key for `commit`."""
         if _PIXELS.match(key):
             self._store.put(key, data)
         else:
@@ -334,7 +334,7 @@ class _RemoteContainer:
         """Nothing is held open."""
 
     def check(self) -> None:
-        """Looks whether nobody else took over.
+        """Look whether nobody else took over.
 
         Raises:
             OutputError: somebody did.
@@ -342,7 +342,7 @@ class _RemoteContainer:
         self._lease.check()
 
     def commit(self) -> None:
-        """Writes what waited.
+        """Write what waited.
 
         Raises:
             OutputError: somebody else wrote there meanwhile.
@@ -365,7 +365,7 @@ class _RemoteContainer:
             )
 
     def undo(self) -> None:
-        """Removes the keys that were not there before."""
+        """Remove the keys that were not there before."""
         self._store.remove([key for key in self.keys if key not in self._before])
 
 

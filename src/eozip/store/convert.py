@@ -73,7 +73,7 @@ def make_request(
     budgets: int | Sequence[int] | None = None,
     likely: str | None = None,
 ) -> Request:
-    """Settles everything an encoding of `scene` depends on.
+    """Settle everything an encoding of `scene` depends on.
 
     Args:
         scene: the source.
@@ -280,7 +280,7 @@ def encode_files(
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = warn,
 ) -> Summary:
-    """Encodes what someone holds into a Zarr v3 store: `eozip.encode_store("in.tif", "out.zarr", quality=60)`.
+    """Encode what someone holds into a Zarr v3 store: `eozip.encode_store("in.tif", "out.zarr", quality=60)`.
 
     Args:
         inputs: GeoTIFFs (dates), files of one band each, folders of them, .SAFE products, STAC items; see
@@ -507,7 +507,7 @@ def append_files(
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = warn,
 ) -> Appended:
-    """Adds later dates to a store: `eozip.append_store("year.zarr", "20211229.tif")`.
+    """Add later dates to a store: `eozip.append_store("year.zarr", "20211229.tif")`.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file written by eozip.

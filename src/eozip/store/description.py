@@ -212,7 +212,7 @@ class Description:
 
 
 def describe(path: PlaceLike) -> Description:
-    """Reads a store's metadata.
+    """Read a store's metadata.
 
     Dates that another program added, or began to add, are not among those described: see `eozip.store.repair_store`.
 
@@ -459,7 +459,7 @@ def _sensor_names(found: Description) -> tuple[str, ...]:
 
 
 def check_same_pixels(found: Description, scene: Scene) -> None:
-    """Compares what pixels to be held against each other must share: size, data type, place.
+    """Compare what pixels to be held against each other must share: size, data type, place.
 
     Raises:
         InputError: they differ; the message names what.
@@ -474,7 +474,7 @@ def check_same_pixels(found: Description, scene: Scene) -> None:
 
 
 def check_same_grids(found: Description, factors: tuple[int, ...]) -> None:
-    """Compares the grids of bands with those of a store.
+    """Compare the grids of bands with those of a store.
 
     Args:
         found: the store.
@@ -492,7 +492,7 @@ def check_same_grids(found: Description, factors: tuple[int, ...]) -> None:
 
 
 def check_same_source(expected: Profile, got: Profile, store: Place) -> None:
-    """Compares what all dates of one store share.
+    """Compare what all dates of one store share.
 
     Args:
         expected: profile of the store's source.

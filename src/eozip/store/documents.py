@@ -360,7 +360,7 @@ def checked(model: type[Model], document: Mapping[str, Any], where: str) -> Mode
 
 
 def read(files: StoreFiles, key: str, model: type[Model]) -> Model:
-    """Reads and checks one document; see `read_raw` and `checked`."""
+    """Read and check one document; see `read_raw` and `checked`."""
     return checked(model, read_raw(files, key), f"{files.path}, {key}")
 
 

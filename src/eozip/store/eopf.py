@@ -32,7 +32,7 @@ _PLACES = {
 
 
 def write_eopf(cut: Cut, t: int, target: Path, layers: Any) -> None:
-    """Writes one date.
+    """Write one date.
 
     Args:
         cut: what is taken of a store.

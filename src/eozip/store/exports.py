@@ -67,7 +67,7 @@ def export_store(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Exported:
-    """Writes a store, or a part of it, as files of another format.
+    """Write a store, or a part of it, as files of another format.
 
     Args:
         store: path or URL of a store.

@@ -258,7 +258,7 @@ def is_url(store: object) -> bool:
 
 
 def store_files(path: Place | str, options: Mapping[str, Any] | None = None) -> StoreFiles:
-    """Opens a store, here or wherever fsspec reads: a folder of keys, or one zip file, by byte ranges.
+    """Open a store, here or wherever fsspec reads: a folder of keys, or one zip file, by byte ranges.
 
     Args:
         path: a path, or a URL such as s3://bucket/scene.zarr or https://host/scene.zarr.zip.
@@ -320,7 +320,7 @@ class RemoteFiles(StoreFiles):
         return None if data is None else (self._counted(data), None)
 
     def reader(self, key: str, spans: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
-        """Fetches ranges of a key, those that lie close together by one request; gives a reader of them."""
+        """Fetch ranges of a key, those that lie close together by one request; give a reader of them."""
         self.bytes_read += sum(stop - start for start, stop in spans)
         return self.keys.ranges(key, spans)
 
@@ -377,7 +377,7 @@ class _RemoteZip(StoreFiles):
         return self.reader(key, [(start, stop)])(start, stop)
 
     def reader(self, key: str, spans: Sequence[tuple[int, int]]) -> Callable[[int, int], bytes]:
-        """Fetches ranges of a key, those that lie close together by one request; gives a reader of them."""
+        """Fetch ranges of a key, those that lie close together by one request; give a reader of them."""
         if self._zip is None:
             raise RuntimeError("the store is closed")
         entry = self._zip.getinfo(key)

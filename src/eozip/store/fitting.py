@@ -97,7 +97,7 @@ def encode_fitting(
     *,
     overwrite: bool = False,
 ) -> Summary:
-    """Encodes at the highest quality at which the whole store is small enough.
+    """Encode at the highest quality at which the whole store is small enough.
 
     Args:
         encode: writes a store at a quality; None where purposes of each chunk settle it.
@@ -201,7 +201,7 @@ def check_here(target: Place, asked: str) -> Path:
 
 
 def check_sizable(codec: EozipChunkCodec) -> None:
-    """Refuses a codec without qualities.
+    """Refuse a codec without qualities.
 
     Raises:
         InputError: this is one.
@@ -248,7 +248,7 @@ def encode_sized(
     *,
     overwrite: bool = False,
 ) -> Summary:
-    """Encodes at the quality at which the whole store has so many bytes, or hardly fewer.
+    """Encode at the quality at which the whole store has so many bytes, or hardly fewer.
 
     Args:
         encode: writes a store at a quality.

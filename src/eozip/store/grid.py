@@ -127,7 +127,7 @@ def repeated(cells: np.ndarray, factor: int, size: tuple[int, int]) -> np.ndarra
 
 
 def check_repeated(dn: np.ndarray, grids: Sequence[NativeGrid], fill: int) -> None:
-    """Refuses a cube whose coarse bands are anything but repeated samples; fill values behind its end are none of it.
+    """Refuse a cube whose coarse bands are anything but repeated samples; fill values behind its end are none of it.
 
     Raises:
         InputError: see above.
@@ -162,7 +162,7 @@ def decode_joint(
 
 
 def check_grids(header: Header, grids: Sequence[NativeGrid]) -> None:
-    """Refuses a stream of other grids than its array's.
+    """Refuse a stream of other grids than its array's.
 
     Raises:
         FormatError: see above.
@@ -282,7 +282,7 @@ def plan(
     per_shard: int = _CHUNKS_PER_SHARD,
     alignment: int = 1,
 ) -> Grid:
-    """Chooses chunks and shards for a scene.
+    """Choose chunks and shards for a scene.
 
     Args:
         shape: (T, C, H, W).

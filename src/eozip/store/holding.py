@@ -78,7 +78,7 @@ class Holding:
         return tuple(purpose for purpose in self.purposes if not purpose.is_whole)
 
     def check(self) -> None:
-        """Refuses purposes that these pixels cannot have.
+        """Refuse purposes that these pixels cannot have.
 
         Raises:
             InputError: see above.
@@ -184,7 +184,7 @@ class Holding:
         self.worst[purpose.text] = value if before is None else worse(before, value)
 
     def add(self, values: Mapping[str, float | None]) -> None:
-        """Counts the worst values of chunks that somebody else coded, as `found` gives them, towards `worst`."""
+        """Count the worst values of chunks that somebody else coded, as `found` gives them, towards `worst`."""
         for purpose in self.by_chunk:
             if purpose.text in values:
                 value = values[purpose.text]

@@ -374,7 +374,7 @@ def create(root: zarr.Group, one: Placed, dates: int) -> zarr.Array[Any]:
 
 
 def put_values(container: Container, layers: Sequence[Placed], first: int = 0) -> int:
-    """Writes the values of layers, a row of chunks of one date at a time.
+    """Write the values of layers, a row of chunks of one date at a time.
 
     Args:
         container: takes their chunks.

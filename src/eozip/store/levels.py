@@ -38,7 +38,7 @@ _CHUNK = re.compile(rf"{LEVELS}/(\d+)/{ARRAY}/c/(\d+)/0/(\d+)/(\d+)")
 
 
 def level_store(store: PlaceLike) -> LevelStore:
-    """Opens a store with its virtual levels, for reading.
+    """Open a store with its virtual levels, for reading.
 
     Args:
         store: a `.zarr` directory, a `.zarr.zip` file, or a URL of fsspec.

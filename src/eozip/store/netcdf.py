@@ -21,7 +21,7 @@ _CHUNK = 512
 
 
 def write_netcdf(cut: Cut, target: Path, layers: Any, progress: Progress) -> None:
-    """Writes all dates of a cut.
+    """Write all dates of a cut.
 
     Args:
         cut: what is taken of a store.

@@ -68,7 +68,7 @@ class Places:
         return self.roi is not None or self.masked_quality is not None or self.relative > 0
 
     def check(self, quality: float | None, is_masked: bool) -> None:
-        """Refuses what cannot be asked for together, before anything is read.
+        """Refuse what cannot be asked for together, before anything is read.
 
         Args:
             quality: the store's; None where it follows from a target, a bound or purposes.

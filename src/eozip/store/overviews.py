@@ -134,7 +134,7 @@ class Overviews:
         return self.codec.nodata or 0
 
     def add(self, shard: Shape, window: Window, first: int, dn: np.ndarray) -> None:
-        """Takes the decoded pixels of a chunk.
+        """Take the decoded pixels of a chunk.
 
         Args:
             shard: of the chunk.

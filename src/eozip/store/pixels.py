@@ -307,7 +307,7 @@ def _check_dates(found: list[Piece], wanted: Sequence[int]) -> None:
 
 @contextmanager
 def open_pixels(description: Description, budget: int | None = None) -> Iterator[StorePixels]:
-    """Opens a described store for its pixels, at most `budget` sections of each stream.
+    """Open a described store for its pixels, at most `budget` sections of each stream.
 
     Raises:
         InputError: a budget below 1.
@@ -318,7 +318,7 @@ def open_pixels(description: Description, budget: int | None = None) -> Iterator
 
 
 def check_budget(budget: int | None) -> None:
-    """Refuses a budget of no section.
+    """Refuse a budget of no section.
 
     Raises:
         InputError: see above.
@@ -399,7 +399,7 @@ class SectionSizes:
 
 
 def section_sizes(description: Description) -> SectionSizes:
-    """Reads every header of a store, and nothing else of its streams.
+    """Read every header of a store, and nothing else of its streams.
 
     Raises:
         FormatError: a header is damaged.

@@ -60,7 +60,7 @@ def decode_store(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Decoded:
-    """Writes a store's pixels as tiled, compressed GeoTIFFs equal to the source in all but the coding error.
+    """Write a store's pixels as tiled, compressed GeoTIFFs equal to the source in all but the coding error.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file written by eozip.

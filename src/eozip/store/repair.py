@@ -112,7 +112,7 @@ def grown_record(
 
 
 def check_arrays(files: StoreFiles, own: Collection[str] = ()) -> None:
-    """Refuses arrays of other programs along time: they would be left too short, and the store could not be opened.
+    """Refuse arrays of other programs along time: they would be left too short, and the store could not be opened.
 
     Args:
         files: the store.
@@ -259,7 +259,7 @@ class Repaired:
 
 
 def repair_store(store: PlaceLike) -> Repaired:
-    """Makes the metadata of a store agree with its pixels and with each other; no pixel is touched.
+    """Make the metadata of a store agree with its pixels and with each other; no pixel is touched.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file.
@@ -284,7 +284,7 @@ def repair_store(store: PlaceLike) -> Repaired:
 
 
 def check_foreign(found: Description) -> None:
-    """Refuses a store with pixels of another program behind its last date: an append would write over them.
+    """Refuse a store with pixels of another program behind its last date: an append would write over them.
 
     Raises:
         InputError: see above.

@@ -158,7 +158,7 @@ Position = tuple[int, int, int, int]
 
 
 def pack_shard(streams: Mapping[Position, bytes], grid: tuple[int, ...]) -> bytes:
-    """Joins the chunk streams of one shard.
+    """Join the chunk streams of one shard.
 
     Args:
         streams: bytes of each stored chunk by its position within the shard.

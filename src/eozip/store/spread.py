@@ -59,7 +59,7 @@ def coded_shard(
     levels: Sequence[Level] = (),
     places: PlaceReader | None = None,
 ) -> tuple[Run, dict[Shape, bytes]]:
-    """Codes the new dates of one shard.
+    """Code the new dates of one shard.
 
     Args:
         found: these dates.
@@ -100,7 +100,7 @@ def part_of(run: Run) -> dict[str, Any]:
 
 
 def add_part(run: Run, part: Mapping[str, Any], start: int) -> None:
-    """Adds what the writer of a shard knows; `start` is its first date, counted from the run's."""
+    """Add what the writer of a shard knows; `start` is its first date, counted from the run's."""
     dates = slice(start, start + len(part["dropped"]))
     run.tally.squares[dates] += np.array(part["squares"])
     run.tally.counts[dates] += np.array(part["counts"], np.int64)
@@ -134,7 +134,7 @@ def _is_lazy(plane: Any) -> bool:
 
 
 def check_aligned(found: Joined, grid: Grid) -> None:
-    """Refuses arrays of which a block lies in two shards: it would be computed twice, or be held by two tasks.
+    """Refuse arrays of which a block lies in two shards: it would be computed twice, or be held by two tasks.
 
     Raises:
         InputError: there is one; the message says how to rechunk.
@@ -200,7 +200,7 @@ class _Task:
 def write_on_cluster(
     client: Any, found: Joined, order: Sequence[int], run: Run, container: Container
 ) -> None:
-    """Codes every shard by one task on the workers, which get its pixels as whole blocks and write it.
+    """Code every shard by one task on the workers, which get its pixels as whole blocks and write it.
 
     Args:
         client: of the cluster.

@@ -27,7 +27,7 @@ _EXTENSIONS = (
 
 
 def write_item(store: PlaceLike, overwrite: bool = False) -> Path:
-    """Writes the item of a store beside it: scene.zarr.zip gets scene.json.
+    """Write the item of a store beside it: scene.zarr.zip gets scene.json.
 
     Args:
         store: a store on this machine.

@@ -68,7 +68,7 @@ def verify_store(
     against: Scene | Product | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Checks every chunk of a store.
+    """Check every chunk of a store.
 
     Args:
         store: a `.zarr` directory or `.zarr.zip` file.

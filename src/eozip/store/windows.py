@@ -293,7 +293,7 @@ class Source:
 
 @contextmanager
 def open_source(store: str | Path, **storage_options: Any) -> Iterator[Source]:
-    """Opens a store for its windows.
+    """Open a store for its windows.
 
     Args:
         store: a `.zarr` directory, a `.zarr.zip` file, or a URL of either that fsspec knows.

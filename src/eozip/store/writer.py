@@ -133,7 +133,7 @@ def encode_store(
     facts: dict[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Summary:
-    """Encodes a scene or a product into a Zarr v3 store.
+    """Encode a scene or a product into a Zarr v3 store.
 
     Args:
         source: the source, its bands in any order; those of a product are its scenes' one after the other.
@@ -222,7 +222,7 @@ def write_arrays(
     overviews: bool = False,
     shards: Callable[[Run, Container], None] | None = None,
 ) -> Run:
-    """Writes a store: the pixels of a reader, their coordinates, and what is known of them.
+    """Write a store: the pixels of a reader, their coordinates, and what is known of them.
 
     Args:
         target: see `encode_store`; appears when it is complete.
@@ -275,7 +275,7 @@ def _extras(
 
 
 def check_drop(codec: EozipChunkCodec, drop: MaskReader | Scene | None) -> None:
-    """Refuses a mask for a codec that cannot leave cells out, or for bands on several grids, before anything is encoded.
+    """Refuse a mask for a codec that cannot leave cells out, or for bands on several grids, before anything is encoded.
 
     Raises:
         InputError: see above.

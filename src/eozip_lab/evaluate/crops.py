@@ -67,7 +67,7 @@ def write_crops(
     levels: Sequence[float],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Codes the chosen points once more and keeps the middle `side` x `side` pixels of each.
+    """Code the chosen points once more and keep the middle `side` x `side` pixels of each.
 
     Files that an earlier run wrote are kept: their names hold the point's key.
 

@@ -78,7 +78,7 @@ class Notices:
 
 
 def evaluate(plan: Plan, out: Path, notices: Notices = Notices()) -> dict[str, Any]:
-    """Measures what an earlier run in `out` did not finish, and writes report.json.
+    """Measure what an earlier run in `out` did not finish, and write report.json.
 
     Returns:
         The report (docs/evaluation.md), as written.

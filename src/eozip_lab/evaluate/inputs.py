@@ -77,7 +77,7 @@ def place_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def load_place(name: str, files: list[Path], size: int | None = None, sensor: str = "s2-l2a") -> Place:
-    """Reads a place; of larger frames the top left `size` x `size` pixels.
+    """Read a place; of larger frames the top left `size` x `size` pixels.
 
     Raises:
         InputError: unreadable, other bands, frames smaller than `size`, or an offset that is no whole DN.

@@ -75,7 +75,7 @@ def as_json(value: Any) -> str:
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
-    """Writes under a temporary name and renames.
+    """Write under a temporary name and rename.
 
     Args:
         path: the file; its folder is made where there is none.

@@ -96,7 +96,7 @@ def point_of(row: dict[str, Any]) -> Point:
 
 
 def save(folder: Path, row: dict[str, Any]) -> None:
-    """Writes points/<key>.json under `folder`, whole or not at all."""
+    """Write points/<key>.json under `folder`, whole or not at all."""
     write_text(folder / FOLDER / f"{row['key']}.json", json.dumps(row, allow_nan=False) + "\n")
 
 
@@ -138,7 +138,7 @@ def restore(folder: Path) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Makes the folder, or accepts one that holds an earlier run or its report.
+    """Make the folder, or accept one that holds an earlier run or its report.
 
     Raises:
         OutputError: it holds something else, or cannot be made.

@@ -105,7 +105,7 @@ def run(
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Outcome:
-    """Measures what is not finished.
+    """Measure what is not finished.
 
     Args:
         tasks: see `tasks_of`.

@@ -53,7 +53,7 @@ class Point:
 
 
 def measured(contender: Contender, place: Place, setting: float) -> Point:
-    """Encodes and decodes one place.
+    """Encode and decode one place.
 
     Raises:
         EozipError: the contender gives back another shape or dtype than it got, or cannot code the place.
@@ -74,7 +74,7 @@ class _Coded:
 
 
 def coded(contender: Contender, place: Place, setting: float) -> _Coded:
-    """Encodes and decodes one place, and nothing else: what time and memory are measured of.
+    """Encode and decode one place, and nothing else: what time and memory are measured of.
 
     Raises:
         EozipError: see `measured`.

@@ -218,7 +218,7 @@ def _evaluate_sample(sample: Sample, predictor: Predictor | PublishedBaseline) -
 
 
 def scored(sample: Sample, output: np.ndarray) -> AllClearScore:
-    """Scores a prediction, float32 [13, 256, 256] in 0..1, where the target is clear."""
+    """Score a prediction, float32 [13, 256, 256] in 0..1, where the target is clear."""
     return metrics(output, image(sample.target[1]) / np.float32(PEAK), ~mask(sample.target[1]))
 
 

@@ -80,7 +80,7 @@ class Gallery:
         self._found[predictor.name] = x_hat[self._colours()]
 
     def finish(self) -> None:
-        """Draws what was gathered, unless its place and cover have a picture."""
+        """Draw what was gathered, unless its place and cover have a picture."""
         case, found = self._case, self._found
         self._case, self._found = None, {}
         if case is None or (case.place, case.cover) in self._drawn:

@@ -51,7 +51,7 @@ class Journal:
         return (key, predictor) in self._done
 
     def add(self, row: Row) -> None:
-        """Keeps a row at once."""
+        """Keep a row at once."""
         self.rows.append(row)
         self._done.add((row["key"], row["predictor"]))
         if self._path is not None:
@@ -78,7 +78,7 @@ def run_cases(
     progress: Callable[[str], None] = lambda key: None,
     seen: Callable[[Case, Predictor, np.ndarray], None] = lambda case, predictor, x_hat: None,
 ) -> None:
-    """Scores every predictor on every case that the journal lacks.
+    """Score every predictor on every case that the journal lacks.
 
     Args:
         found: cases.

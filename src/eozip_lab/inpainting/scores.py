@@ -37,7 +37,7 @@ class _Score:
 
 
 def score(x: np.ndarray, x_hat: np.ndarray, scored: np.ndarray, sigma: np.ndarray | None = None) -> _Score:
-    """Scores one date.
+    """Score one date.
 
     Args:
         x: float32 [C, H, W], the truth, DN without offset; elsewhere than `scored` it may hold anything.

@@ -93,7 +93,7 @@ class Failures:
     _theirs: dict[str, dict[tuple[str, int], Row]] = field(default_factory=dict)
 
     def take_ours(self, row: Any, tallies: Sequence[Tally]) -> None:
-        """Finds the chips on which our codec loses most; `row`: see `eozip_lab.tasks.run.Coded`."""
+        """Find the chips on which our codec loses most; `row`: see `eozip_lab.tasks.run.Coded`."""
         self._quality = row.quality or 0.0
         at = [(m.name, k) for m in _shown_measures(self.task) for k in self._worst(m, tallies)]
         self._ours = self._rows(at, row, tallies)
@@ -157,7 +157,7 @@ def _value(tally: Tally, measure: str) -> float:
 
 
 def write_strips(shown: Sequence[Shown], folder: Path) -> None:
-    """Writes the pictures; needs Pillow, which matplotlib brings."""
+    """Write the pictures; needs Pillow, which matplotlib brings."""
     for one in shown:
         write_bytes(folder / one.file, _webp(strip([row.panels for row in one.rows])))
 

@@ -25,7 +25,7 @@ _MUCH = 0.9  # of what original pixels give: less is told among what hurts
 
 
 def write(found: Found, out: Path) -> Path:
-    """Writes tasks.json, tasks.md and tasks/*.webp; tasks that this run did not do stay as an earlier one left them.
+    """Write tasks.json, tasks.md and tasks/*.webp; tasks that this run did not do stay as an earlier one left them.
 
     Returns:
         the Markdown file.
@@ -61,7 +61,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def update_readme(readme: Path, document: Mapping[str, Any]) -> None:
-    """Replaces what stands between the markers.
+    """Replace what stands between the markers.
 
     Raises:
         InputError: not one pair of markers.

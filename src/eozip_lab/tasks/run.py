@@ -246,7 +246,7 @@ class _Board:
         self._failures = Failures(task, judge, chips, self._original)
 
     def take(self, coded: Coded, shown_at: float) -> None:
-        """Judges what a method made of the chips; of those at one quality the gallery keeps the worst."""
+        """Judge what a method made of the chips; of those at one quality the gallery keeps the worst."""
         key = coded.method, coded.quality
         tallies = self._tallies[key] = self._judge(coded.decoded)
         self._sizes[key] = _sizes(self._chips, coded)

@@ -14,7 +14,7 @@ from eozip_lab.train.series import open_series
 
 
 def check_apart(train: Iterable[Path], held_back: Iterable[Path]) -> None:
-    """Refuses files that are trained on and validated on, copies under other names included.
+    """Refuse files that are trained on and validated on, copies under other names included.
 
     Raises:
         InputError: names both files.

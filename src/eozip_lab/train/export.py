@@ -57,7 +57,7 @@ class Facts:
 
 
 def export(parent: Path, recipe: Recipe, model: nn.Module, facts: Facts, name: str = "") -> Path:
-    """Writes weights as their kind does, with a model card.
+    """Write weights as their kind does, with a model card.
 
     Args:
         parent: the weights go into a folder in it that is called like their id.
@@ -78,7 +78,7 @@ def export(parent: Path, recipe: Recipe, model: nn.Module, facts: Facts, name: s
 
 
 def describe(folder: Path, recipe: Recipe, facts: Facts) -> None:
-    """Writes the card of exported weights anew, now that more is known; with points, worst.png too."""
+    """Write the card of exported weights anew, now that more is known; with points, worst.png too."""
     worst = _worst(folder, recipe) if facts.points else ""
     facts = replace(facts, hashes=model_card.hash_lines(recipe), worst=worst)
     _write_card(folder, card(folder.name, recipe, facts))

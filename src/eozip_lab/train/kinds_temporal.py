@@ -202,7 +202,7 @@ def _spread(tokens_of: TokenModel) -> None:
 
 
 def check_sides(x: Tensor) -> None:
-    """Refuses pixels [..., H, W] that blocks of the latent would not cover.
+    """Refuse pixels [..., H, W] that blocks of the latent would not cover.
 
     Raises:
         InputError: a side that is no multiple of 64.

@@ -77,7 +77,7 @@ class _Feed:
         return self._local.sources
 
     def close(self) -> None:
-        """Stops the workers, then closes their files."""
+        """Stop the workers, then close their files."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         while self._opened:
             self._opened.pop().close()

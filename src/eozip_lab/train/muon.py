@@ -94,7 +94,7 @@ class Together:
         return [group for part in self.parts for group in part.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets gradients."""
+        """Forget gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=set_to_none)
 
@@ -108,7 +108,7 @@ class Together:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken.
+        """Go on where `state_dict` was taken.
 
         Raises:
             ValueError: other parts or parameters.

@@ -53,7 +53,7 @@ class _Packed:
 
 
 def pack(recipe: Path | str, out: Path, limit_mib: float = 60.0, seed: int = 0) -> _Packed:
-    """Packs a recipe's data for another machine; `run(recipe, data=out)` trains from it.
+    """Pack a recipe's data for another machine; `run(recipe, data=out)` trains from it.
 
     Args:
         recipe: a TOML file, or the name of a shipped recipe.
@@ -221,7 +221,7 @@ class _Archive:
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, source: str, site: str, stack: np.ndarray) -> bool:
-        """Adds a stack [N, C, H, W] if it fits."""
+        """Add a stack [N, C, H, W] if it fits."""
         grid = widest_grid(len(stack))
         planes = [self.encode(p, lossless=True, effort=_EFFORT) for p in mosaics(stack, grid)]
         names = [f"{source}/{site}/{k:02d}.jxl" for k in range(len(planes))]

@@ -95,7 +95,7 @@ def profile(
     threads: int | None = None,
     data: Path | None = None,
 ) -> Profile:
-    """Trains a few steps, keeps nothing, and says what they took.
+    """Train a few steps, keep nothing, and say what they took.
 
     Args:
         recipe: a TOML file, or the name of a shipped recipe.

@@ -60,7 +60,7 @@ class Journal:
     path: Path
 
     def write(self, event: str, **facts: Any) -> None:
-        """Adds one line."""
+        """Add one line."""
         line = json.dumps(
             {"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts}
         )
@@ -68,7 +68,7 @@ class Journal:
             file.write(line + "\n")
 
     def drop_after(self, step: int) -> None:
-        """Takes out what was logged after the checkpoint that a run goes on from."""
+        """Take out what was logged after the checkpoint that a run goes on from."""
         kept = [line for line in self.lines() if line.get("step", 0) <= step]
         part = self.path.with_name(self.path.name + ".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -138,7 +138,7 @@ def displayed(wanted: bool) -> Iterator[Display]:
 
 
 def need_matplotlib() -> None:
-    """Fails now and not after hours, if the curve could not be drawn.
+    """Fail now and not after hours, if the curve could not be drawn.
 
     Raises:
         InputError: matplotlib is not installed.

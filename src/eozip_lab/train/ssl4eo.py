@@ -75,7 +75,7 @@ class _Blocks:
                     self._kept.pop(there.pop(0))
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Forget all."""
         with self._lock:
             self._kept.clear()
 

@@ -80,7 +80,7 @@ def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
 
 
 def save(state: State, recipe: Settings, folder: Path) -> None:
-    """Writes the checkpoint under a temporary name, then renames it."""
+    """Write the checkpoint under a temporary name, then rename it."""
     content = {
         "format": _FORMAT,
         "recipe": recipe.to_json(),

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Builds dataclass `cls` from a table.
+    """Build dataclass `cls` from a table.
 
     Args:
         cls: a dataclass; its annotations are int, float, bool, str, Mapping, tuples of them, dataclasses, or

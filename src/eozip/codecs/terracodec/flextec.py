@@ -68,7 +68,7 @@ class _Sections:
     date: int = 0
 
     def code(self, token: int, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        """Codes a token of all blocks through its port, and the check byte.
+        """Code a token of all blocks through its port, and the check byte.
 
         Raises:
             DesyncError: The decoded symbols are not the encoded ones.
@@ -110,7 +110,7 @@ class _Progressive:
     grid: Grid
 
     def traverse(self, y: Tensor | None, sections: _Sections, budgets: Sequence[int]) -> Iterator[_Show]:
-        """Codes the latents of a chunk, date by date; the next date starts when the caller comes back.
+        """Code the latents of a chunk, date by date; the next date starts when the caller comes back.
 
         Args:
             y: Latents [B, T, M, h, w], or None when decoding.

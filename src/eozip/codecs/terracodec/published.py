@@ -54,7 +54,7 @@ class _Entropy(Protocol):
     """Entropy model of one network, and its traversal."""
 
     def traverse(self, y: Tensor | None, port: Port, grid: tuple[int, int]) -> Tensor:
-        """Codes the latent of one frame.
+        """Code the latent of one frame.
 
         Args:
             y: Latent [1, M, h, w], float32, or None when decoding.

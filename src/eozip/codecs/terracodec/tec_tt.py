@@ -102,7 +102,7 @@ class TokenPath:
     def advance(
         self, walked: Walked, stop: int, memories: list[KeyValue], known: Tensor | None, code_of: _CodeOf
     ) -> Walked:
-        """Codes the tokens from where `walked` ends up to `stop`.
+        """Code the tokens from where `walked` ends up to `stop`.
 
         Args:
             walked: The finished tokens.
@@ -142,7 +142,7 @@ class TokenPath:
         )
 
     def code(self, code: _Code, known: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
-        """Codes one token of all blocks, [n, M] (None when decoding) > its values, float64 integers."""
+        """Code one token of all blocks, [n, M] (None when decoding) > its values, float64 integers."""
         rows, centre, sign = self._grid.rows(mean, scale)
         symbols = None if known is None else ((known - centre) * sign).to(torch.int32).reshape(-1).numpy()
         coded = code(symbols, rows.reshape(-1).numpy(), self.tables)
@@ -164,7 +164,7 @@ def block_count(grid: Grid) -> int:
 
 
 def traverse(path: TokenPath, y: Tensor | None, port: Port, dates: int, grid: Grid) -> Iterator[Walked]:
-    """Codes the latents of a chunk, date by date; the next date starts when the caller comes back.
+    """Code the latents of a chunk, date by date; the next date starts when the caller comes back.
 
     Args:
         path: Probabilities.
@@ -298,7 +298,7 @@ def read_date(frames: Iterator[Item], t: int) -> Item:
 
 
 def compare(t: int, expected: int, got: int) -> None:
-    """Holds the check value of a date against the one in the stream.
+    """Hold the check value of a date against the one in the stream.
 
     Raises:
         DesyncError: They differ.

@@ -61,7 +61,7 @@ def product_of(
     lattice: tuple[float, float | None] | None = None,
     harmonise: bool = False,
 ) -> Product:
-    """Describes what xarray holds; computes nothing.
+    """Describe what xarray holds; compute nothing.
 
     Args:
         data: a Dataset with a variable for each band (odc-stac) or one array [time, band, y, x], a DataArray

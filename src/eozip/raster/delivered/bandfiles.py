@@ -57,7 +57,7 @@ class _File:
 def file_deliveries(
     inputs: PathLike | Sequence[PathLike], offset: float | None, bad: Bad
 ) -> tuple[list[Delivery], list[str]]:
-    """Describes plain files; reads no pixels.
+    """Describe plain files; read no pixels.
 
     Args:
         inputs: files or folders.

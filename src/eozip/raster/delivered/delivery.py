@@ -103,7 +103,7 @@ def by_tags(scale: float, offset: float, by: str) -> list[Told]:
 
 
 def check_date(date: datetime | None, name: str) -> None:
-    """Refuses Sentinel-2 files as delivered whose date says that an offset is in, and of which nothing else tells.
+    """Refuse Sentinel-2 files as delivered whose date says that an offset is in, and of which nothing else tells.
 
     Raises:
         InputError: acquired when every product had the offset.

@@ -58,7 +58,7 @@ class Joining:
 
 
 def assemble(deliveries: Sequence[Delivery], how: Joining, notes: Sequence[str], bad: Bad) -> Product:
-    """Joins deliveries as the dates of one product.
+    """Join deliveries as the dates of one product.
 
     Args:
         deliveries: at least one.
@@ -477,7 +477,7 @@ def open_product(
 def check_taking(
     mosaic: object, harmonise: object, lattice: object, assets: object, skip_bad: object
 ) -> list[str] | None:
-    """Refuses what says nothing about how inputs are taken; see `open_product`.
+    """Refuse what says nothing about how inputs are taken; see `open_product`.
 
     Returns:
         the keys of the assets, None for all.

@@ -73,7 +73,7 @@ def is_safe_zip(path: str) -> bool:
 
 
 def safe_delivery(path: str, wanted: Sequence[str] | None = None, offset: float | None = None) -> Delivery:
-    """Describes one product; reads no pixels.
+    """Describe one product; read no pixels.
 
     Args:
         path: a folder, its main XML, or a zip file of one.

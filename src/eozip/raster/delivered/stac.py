@@ -59,7 +59,7 @@ def stac_deliveries(
     assets: Sequence[str] | None = None,
     bad: Bad | None = None,
 ) -> tuple[list[Delivery], list[str]]:
-    """Describes every item; reads headers of its assets, and no pixels.
+    """Describe every item; read headers of its assets, and no pixels.
 
     Args:
         path: a file or a URL.

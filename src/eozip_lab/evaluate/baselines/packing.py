@@ -23,7 +23,7 @@ Shape = tuple[int, int, int, int]
 
 
 def pack(dn: np.ndarray, parts: Sequence[bytes]) -> bytes:
-    """Joins parts behind the shape and dtype of the stack they code."""
+    """Join parts behind the shape and dtype of the stack they code."""
     body = b"".join(packed_length(len(part)) + part for part in parts)
     return _HEAD.pack(_DTYPES.index(dn.dtype.name), *dn.shape) + body
 
@@ -80,7 +80,7 @@ def restored(values: np.ndarray, shape: Shape, dtype: str) -> np.ndarray:
 
 
 def expect_parts(parts: Sequence[bytes], count: int) -> None:
-    """Raises FormatError unless there are that many."""
+    """Raise FormatError unless there are that many."""
     if len(parts) != count:
         raise FormatError(f"baseline stream: expected {count} parts, got {len(parts)}")
 

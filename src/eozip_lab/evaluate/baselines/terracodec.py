@@ -89,7 +89,7 @@ class TerraCodec:
         return restored(pixels * std + mean, shape, dtype)
 
     def prepare(self, setting: float) -> None:
-        """Loads the checkpoint of a setting, so that no measured second is the loading's."""
+        """Load the checkpoint of a setting, so that no measured second is the loading's."""
         self._ask("prepare", setting)
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
@@ -150,7 +150,7 @@ class _Process:
         )
 
     def ask(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """Sends a request and waits for its answer.
+        """Send a request and wait for its answer.
 
         Raises:
             ValueError: the package raised; the message is its own.
@@ -167,7 +167,7 @@ class _Process:
         return head, body
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
 

@@ -134,7 +134,7 @@ class _Worker:
         self._model: Any = None
 
     def answer(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """Does what a request asks for."""
+        """Do what a request asks for."""
         model = self._loaded(request["model"], request["lmbda"])
         if request["op"] == "encode":
             return {}, self._encode(model, request, data)
@@ -183,7 +183,7 @@ class _Worker:
 
 
 def main() -> None:
-    """Answers until stdin ends; whatever the package prints goes to stderr."""
+    """Answer until stdin ends; whatever the package prints goes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     worker = _Worker()

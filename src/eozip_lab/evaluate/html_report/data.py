@@ -67,7 +67,7 @@ class Report:
 
 
 def load_report(folder: str | Path) -> Report:
-    """Reads FOLDER/report.json.
+    """Read FOLDER/report.json.
 
     Raises:
         InputError: there is none, it is no JSON, of another schema, or without one of the schema's parts.

@@ -68,7 +68,7 @@ _BD = (
 def write_report(
     folder: str | Path, progress: _Progress = lambda done, total: None, more: Sequence[Section] = ()
 ) -> Path:
-    """Makes FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
+    """Make FOLDER/report.html of FOLDER/report.json and its crops; an older one is replaced when it is complete.
 
     The page's plots are written beside it, FOLDER/figures/*.svg.
 
