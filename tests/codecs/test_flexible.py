@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import eozip
 from eozip import bitstream
 from eozip.bitstream import Chunk, Header
-from eozip.codecs import registry
+from eozip.codecs import level_map, registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import grids
 from eozip.codecs.pyramid.flexible import MOST, FlexCodec
@@ -48,11 +48,14 @@ class Pair:
         self.codec, self.weights = codec, pyramid.weights_of(tensors)
 
     def chunk_of(self, coded: Encoded, shape: tuple[int, ...]) -> Chunk:
-        header = Header(FLEXIBLE, "uint16", shape, 50.0, bytes(8), checks=coded.checks, budgets=coded.budgets)
-        return Chunk(header, b"", b"", coded.sections)
+        own = {"checks": coded.checks, "budgets": coded.budgets, "levels": coded.levels is not None}
+        header = Header(FLEXIBLE, "uint16", shape, 50.0, bytes(8), **own)
+        levels = b"" if coded.levels is None else level_map.encode_levels(coded.levels)
+        return Chunk(header, b"", b"", coded.sections, levels=levels)
 
     def agree(self, chunk: Chunk, reduce: int = 1, dates: list[int] | None = None) -> np.ndarray:
-        coded = Encoded(chunk.sections, chunk.header.checks, chunk.header.budgets)
+        levels = level_map.levels_of(chunk) if chunk.header.levels else None
+        coded = Encoded(chunk.sections, chunk.header.checks, chunk.header.budgets, levels=levels)
         expected = self.codec.decode_scaled(coded, chunk.header.shape, reduce, dates=dates)
         assert np.array_equal(flexible.decode(self.weights, chunk, reduce, dates), expected)
         return expected
@@ -105,6 +108,19 @@ def test_any_dates_budgets_cuts_and_scales_under_any_weights(wild_pair, seed):
         there = int(rng.integers(1, max(budgets) + 1))
         wild_pair.agree(chunk, reduce, wanted)
         wild_pair.agree(replace(chunk, sections=chunk.sections[:there]), reduce, wanted)
+
+
+def test_bands_of_60_m_are_predicted_from_the_section_that_lends(pair):
+    sixty = grids.Grid(CUBIC, 6, 4, 1)
+    shape = (2, 4, 70, 75)
+    x = season(shape, {2: sixty, 3: sixty}, 3).astype(np.float32)
+    rows, columns = np.indices(shape[2:]) // 8
+    noise = np.random.default_rng(2).normal(0, 30, (2, 2, 70, 75))
+    x[:, :2] = noise + 3000 + 2500 * (-1.0) ** (rows + columns)  # which pictures 16 times coarser do not show
+    for budgets in ((7, 5), (4, 1)):
+        chunk = pair.chunk_of(pair.codec.encode_budgets(x, budgets), shape)
+        for there in range(1, max(budgets) + 1):
+            pair.agree(replace(chunk, sections=chunk.sections[:there]))
 
 
 @pytest.mark.parametrize("budgets", [(7, 6, 5), (7, 0, 5), (4, 7, 0)])
@@ -196,6 +212,51 @@ def test_a_date_without_sections_is_shown_as_its_references_are():
     assert np.abs(decoded[1] - between).max() <= 576 / 64  # the last step, of which pictures count 1 / 64
 
 
+# --- budgets by cell ---
+
+
+def test_a_coarser_cell_is_what_a_coarser_quality_makes_of_it(scene):
+    scene = np.concatenate([scene, scene[..., ::-1]], -1)[..., :64]
+    levels = np.zeros((2, 3, 4), np.uint8)
+    levels[:, :, 2:] = 4  # two octaves: two passes fewer
+    fine, mixed = (eozip.encode(scene, FLEXIBLE, quality=60, level_map=m) for m in (None, levels))
+    coarse = eozip.encode(scene, FLEXIBLE, budgets=7)
+    assert len(mixed) < 0.8 * len(fine)
+    whole, other = eozip.decode(fine), eozip.decode(mixed)
+    assert error(other[..., :32], scene[..., :32]) < 1.3 * error(whole[..., :32], scene[..., :32])
+    far = error(other[..., 32:], scene[..., 32:])
+    assert 4 * error(whole[..., 32:], scene[..., 32:]) < far
+    assert far < 2 * error(eozip.decode(coarse)[..., 32:], scene[..., 32:])
+
+
+def test_nothing_of_the_highest_level_is_sent(scene):
+    levels = np.full((2, 3, 3), 15, np.uint8)
+    assert len(eozip.encode(scene, FLEXIBLE, level_map=levels)) < 0.4 * len(eozip.encode(scene, FLEXIBLE))
+
+
+def test_budgets_by_date_and_by_cell_go_together(scene):
+    levels = np.zeros((2, 3, 3), np.uint8)
+    levels[:, :2] = 6
+    blob = eozip.encode(scene, FLEXIBLE, budgets=[10, 7], level_map=levels)
+    assert eozip.inspect(blob).header.budgets == (10, 7)
+    assert np.array_equal(eozip.level_map_of(blob), levels)
+    assert len(blob) < len(eozip.encode(scene, FLEXIBLE, budgets=[10, 7]))
+    assert eozip.decode(blob).shape == scene.shape
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_level_maps_at_any_cut_and_scale_under_any_weights(wild_pair, seed):
+    rng = np.random.default_rng(seed)
+    found = {1: grids.Grid(BILINEAR, 2, 1, 0), 2: grids.Grid(CUBIC, 6, 4, 1)} if seed % 2 else {}
+    shape, budgets = (3, 3, 37, 51), [8, 10, 5]
+    levels = rng.integers(0, 16, (3, 3, 4)).astype(np.uint8)
+    x = season(shape, found, seed).astype(np.float32)
+    chunk = wild_pair.chunk_of(wild_pair.codec.encode_budgets(x, budgets, levels=levels), shape)
+    for there in (1, 4, 6, 10):
+        wild_pair.agree(replace(chunk, sections=chunk.sections[:there]))
+    wild_pair.agree(chunk, 4, [1])
+
+
 def test_holes_cost_next_to_nothing(scene):
     holes = scene.copy()
     holes[:, :, :24] = 0
@@ -215,11 +276,6 @@ def test_any_chunk_at_any_cut(pair, shape, data):
 
 
 # --- what is refused ---
-
-
-def test_a_level_map_is_refused(scene):
-    with pytest.raises(InputError, match="level_map"):
-        eozip.encode(scene, FLEXIBLE, level_map=np.ones((2, 3, 3), np.uint8))
 
 
 @pytest.mark.parametrize("budgets", [[MOST + 1, 1], [0, 1], [1]])

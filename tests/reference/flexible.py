@@ -29,7 +29,9 @@ from reference.pyramid import (
     ladders_of,
     layout,
     lowered,
+    map_of,
     needed_by,
+    on_canvas,
     ratio,
     references_of,
     section_of,
@@ -133,6 +135,8 @@ class FlexLadder(Ladder):
     number: int = 0
     there: int = 4
     wanted: int = 3
+    coarser: np.ndarray | None = None
+    passes: int = 1
 
     def is_there(self, level: int) -> bool:
         return section_of(self.groups[0].factor << level) < self.wanted
@@ -249,9 +253,24 @@ class FlexLadder(Ladder):
         cells = {name: v[k] for name, v in self.kept.cells[level].items()}
         was = here & (cells["seen"] == 1)
         cells["value"][here & ~was] = mean[here & ~was]
-        self.begin(level, mean, row, here & ~was & (row >= 16), cells)
-        self.narrow(level, mean, row, was, cells)
+        sent = here & self.may_be_sent(level)
+        self.begin(level, mean, row, sent & ~was & (row >= 16), cells)
+        self.narrow(level, mean, row, sent & was, cells)
         out[here] = cells["value"][here]
+
+    def may_be_sent(self, level: int) -> np.ndarray:
+        if self.coarser is None:
+            return np.ones((1, 1), bool)
+        size = 2 << level
+        h, w = (-(-n // size) for n in self.coarser.shape)
+        rows = [range(y * size, (y + 1) * size) for y in range(h)]
+        least = np.array(
+            [
+                [self.coarser[r.start : r.stop, x * size : (x + 1) * size].min() for x in range(w)]
+                for r in rows
+            ]
+        )
+        return (least < 15) & ((self.number == 0) | (self.number + least // 2 < self.passes))
 
     def begin(
         self, level: int, mean: np.ndarray, row: np.ndarray, here: np.ndarray, cells: dict[str, np.ndarray]
@@ -329,6 +348,7 @@ def decoded_groups(
     known = references_of(count, temporal=True)
     order = [t for t in known if t in needed_by(dates, known)]
     budgets = [min(len(streams), budget) for budget in chunk.header.budgets]
+    cells, passes = map_of(chunk), max(1, -(-(max(chunk.header.budgets) - 1) // 3))
     kept = {t: [Kept() for _ in ladders] for t in order}
     laws, checks = laws_of(weights), {}
     levels: list[int] = [0] * len(ladders)
@@ -358,8 +378,8 @@ def decoded_groups(
                     kept[r][k].date.moved(way, ladder[0].factor)
                     for r, way in zip(known[t], ways, strict=True)
                 ]
-                if not p and lent is not None and len(ladder) == 1:
-                    state.prediction = lent.prediction(own[0], ladder[0])
+                if not p and lent is not None and len(ladder) == 1 and there > 1:
+                    state.prediction = lent.prediction(own[1], ladder[0])
                 walk = FlexLadder(
                     own,
                     weights,
@@ -371,6 +391,8 @@ def decoded_groups(
                     number=p,
                     there=there,
                     wanted=wanted,
+                    coarser=None if cells is None else on_canvas(cells[t], ladder[0], size),
+                    passes=passes,
                 )
                 state.pictures = walk.decoded()
                 state.date, levels[k] = walk.own, walk.reached

@@ -19,7 +19,14 @@ from eozip.chunk.options import DEFAULT_QUALITY, SLACK, Constraint, Goal, is_goo
 from eozip.chunk.pixels import Source, finished, pixels_to_code, to_dn
 from eozip.chunk.sizes import largest_of_size
 from eozip.codecs import level_map, lossless, skip_mask
-from eozip.codecs.base import BudgetedCodec, Codec, Encoded, ScaledCodec, SkippingCodec
+from eozip.codecs.base import (
+    BudgetedCodec,
+    Codec,
+    Encoded,
+    ScaledBudgetedCodec,
+    ScaledCodec,
+    SkippingCodec,
+)
 from eozip.codecs.registry import LOSSLESS, NEAR_LOSSLESS
 from eozip.errors import InputError
 from eozip.threads import alone
@@ -108,13 +115,16 @@ class EncodeJob:
                 pairs = list(zip(self.source.factors, self.source.parts(self.x), strict=True))
                 needless = self.source.parts(self.source.masked) if self.source.masked.any() else None
                 return cast(ScaledCodec, self.model).encode_groups(pairs, quality, needless, self.levels)
-            if self.budgets:
-                return cast(BudgetedCodec, self.model).encode_budgets(self.x, self.budgets)
             if isinstance(self.model, ScaledCodec):
                 holes = self.source.masked if self.source.masked.any() else None
+                if self.budgets:
+                    model = cast(ScaledBudgetedCodec, self.model)
+                    return model.encode_budgets(self.x, self.budgets, holes, self.levels)
                 if self.cells is None:
                     return self.model.encode(self.x, quality, holes, self.levels)
                 return self.model.encode_without(self.x, quality, self.cells, holes, self.levels)
+            if self.budgets:
+                return cast(BudgetedCodec, self.model).encode_budgets(self.x, self.budgets)
             if self.cells is None:
                 return self.model.encode(self.x, quality)
             return cast(SkippingCodec, self.model).encode_without(self.x, quality, self.cells)

@@ -283,7 +283,7 @@ def takes_levels(name: str) -> bool:
     if name == LOSSLESS:
         return False
     model = registry.get(name)
-    return isinstance(model, ScaledCodec) and not model.has_budgets
+    return isinstance(model, ScaledCodec)
 
 
 def check_levelled(name: str) -> None:

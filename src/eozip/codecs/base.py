@@ -128,6 +128,20 @@ class BudgetedCodec(Codec, Protocol):
         ...
 
 
+class ScaledBudgetedCodec(Codec, Protocol):
+    """A `BudgetedCodec` that is a `ScaledCodec`, too."""
+
+    def encode_budgets(
+        self,
+        x: np.ndarray,
+        budgets: Sequence[int],
+        holes: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
+    ) -> Encoded:
+        """As `BudgetedCodec.encode_budgets`; holes and levels as of `ScaledCodec.encode`."""
+        ...
+
+
 @runtime_checkable
 class ScaledCodec(Protocol):
     """What codecs can do besides whose sections are scales, the coarsest first: reduced pictures, and groups of bands.

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from eozip.codecs.base import Encoded
 from eozip.codecs.budgets import check_asked, check_stream
+from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
-from eozip.codecs.pyramid.codec import STEP_MAX, PyramidCodec, Reader, compare, step_of
+from eozip.codecs.pyramid.codec import STEP_MAX, PyramidCodec, Reader, compare, levels_of, step_of
 from eozip.codecs.pyramid.context import FEATURE
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
@@ -39,7 +40,7 @@ from eozip.codecs.pyramid.walk import (
 )
 from eozip.codecs.scales import SECTIONS, section_of
 from eozip.entropy.range_coder import Port
-from eozip.errors import FormatError, InputError
+from eozip.errors import FormatError
 from eozip.threads import one_blas_thread
 
 _PASSES = 8  # at most
@@ -71,10 +72,16 @@ class FlexCodec(PyramidCodec):
         return Narrower(self.laws, self.model.tables, self.model.functions.tanh)
 
     @one_blas_thread()
-    def encode_budgets(self, x: np.ndarray, budgets: Sequence[int]) -> Encoded:
-        """As `eozip.codecs.base.BudgetedCodec.encode_budgets`."""
+    def encode_budgets(
+        self,
+        x: np.ndarray,
+        budgets: Sequence[int],
+        holes: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
+    ) -> Encoded:
+        """As `eozip.codecs.base.BudgetedCodec.encode_budgets`; holes and levels as of `encode`."""
         check_asked(budgets, len(x), MOST, "sections")
-        return replace(self, asked=tuple(budgets)).encode(x, 0.0)
+        return replace(self, asked=tuple(budgets)).encode(x, 0.0, holes, levels)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """All sections, or the first few; the budgets of the stream count."""
@@ -102,10 +109,6 @@ class FlexCodec(PyramidCodec):
         levels: list[np.ndarray] | None = None,
     ) -> Walk:
         """See `_FlexWalk`."""
-        if levels is not None:
-            raise InputError(
-                f"level_map: expected none with {self.id}; choose tec-tt-small, or budgets by date"
-            )
         order, positions = self.places_of(dates, given)
         return _FlexWalk(
             self.model,
@@ -118,8 +121,10 @@ class FlexCodec(PyramidCodec):
             positions,
             None if given is None else given.wanted,
             None if given is None else given.hidden,
+            levels,
             laws=self.laws,
             budgets=plan.budgets,
+            passes=_passes_of(plan.sections),
             narrower=self.narrower,
         )
 
@@ -135,6 +140,7 @@ class _FlexWalk(Walk):
     Attributes:
         laws: tables of intervals.
         budgets: sections of each date that are there.
+        passes: how many there are where nothing is cut.
         narrower: reads by the kernel.
         states: [ladder][date] what is known of it.
         predictions: [ladder][date] what another ladder predicts.
@@ -143,6 +149,7 @@ class _FlexWalk(Walk):
 
     laws: Laws = field(kw_only=True)
     budgets: Sequence[int] = field(kw_only=True)
+    passes: int = field(kw_only=True)
     narrower: Narrower = field(kw_only=True)
     states: list[dict[int, State]] = field(default_factory=list)
     predictions: list[dict[int, np.ndarray]] = field(default_factory=list)
@@ -208,14 +215,23 @@ class _FlexWalk(Walk):
                 pictures[t] = [averaged(parts) for parts in zip(*made, strict=True)]
                 self.states[k][t] = averaged_states([self.states[k][r] for r in others])
 
+    def _open(self, number: int, k: int, dates: list[int], level: int) -> np.ndarray | None:
+        """Details of a level of a ladder that may be sent in a pass: not where a map wants them coarser."""
+        if self.levels is None:
+            return None
+        found = lowest(self.levels[k][dates], 2 << level)[:, None]
+        least = max(0, self.passes - 1 - number)  # octaves by which this pass is coarser than the last
+        return (found < NOTHING) & ((found >> 1 <= least) | (number == 0))
+
     def _ladder_in(self, number: int, k: int, dates: list[int], count: int, lent: Lent | None) -> Lent | None:
         """One ladder of some dates in one pass; what it lends to those that follow, or what was lent before."""
         ladder, states = self.ladders[k], self.states[k]
         group, place = ladder[0]
         wanted = self.wanted_of(k, dates)
-        if not number and lent is not None and len(ladder) == 1:
+        lends = _place(0, 1 << LENT_LEVEL)
+        if not number and lent is not None and len(ladder) == 1 and count > lends:
             goal = None if wanted is None else wanted.groups[0] / (self.step / STEP_UNITS)
-            sides = [Side(self.ports[0][t], self.model.tables) for t in dates]
+            sides = [Side(self.ports[lends][t], self.model.tables) for t in dates]
             made = code_prediction(sides, lent.at(group, place), goal, len(group.bands))
             self.predictions[k] |= dict(zip(dates, made, strict=True))
         prediction = None
@@ -242,6 +258,7 @@ class _FlexWalk(Walk):
             states=[states[t] for t in dates] if number else [],
             is_there=lambda level: _place(number, group.factor << level) < count,
             narrower=self.narrower,
+            is_open=partial(self._open, number, k, dates),
         )
         pictures = walk.run()
         self.reached[k] = walk.reached
@@ -261,8 +278,6 @@ class _FlexReader(Reader):
     def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
         """As `eozip.codecs.budgets.check_stream`."""
         check_stream(coded, dates, MOST, "sections")
-        if coded.levels is not None:
-            raise FormatError(f"{codec.id}: a level map, which it does not write; the bytes are damaged")
 
     def read(self, scale: int) -> list[tuple[Group, Picture]]:
         """As `Reader.read`; a section that is missing is one that shows nothing."""
@@ -271,9 +286,11 @@ class _FlexReader(Reader):
             self._coarsest if k == 0 else self._section(k) if (k - 1) % SECTIONS < count else []
             for k in range(there)
         ]
-        plan = Plan(self._step, there, tuple(min(there, budget) for budget in self._coded.budgets))
+        whole = max(self._coded.budgets)
+        plan = Plan(self._step, whole, tuple(min(there, budget) for budget in self._coded.budgets))
         ladders = layout.ladders(self.groups, *self._size)
-        walk = self._codec.walk(plan, self._count, ladders, self._brightness, ports, count)
+        levels = levels_of(ladders, self._coded.levels, self._size)
+        walk = self._codec.walk(plan, self._count, ladders, self._brightness, ports, count, levels=levels)
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
             for section in ports:

@@ -15,7 +15,7 @@ import numpy as np
 
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import Coarse
-from eozip.codecs.pyramid.context import VALUE, half, unpacked
+from eozip.codecs.pyramid.context import VALUE, half, packed, unpacked
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
 from eozip.codecs.pyramid.narrowing import Narrower, View
 from eozip.codecs.pyramid.side import (
@@ -89,12 +89,14 @@ class LayerLadder(Ladder):
         states: of each date, in this pass's units, changed; empty in pass 0, and then made.
         is_there: from a level, whether its details are sent in this pass.
         narrower: reads by the kernel; None: numpy does all.
+        is_open: from a level, details that may be sent in this pass, bool [T, 1, h, w]; None: all.
     """
 
     laws: Laws = field(kw_only=True)
     states: list[State] = field(default_factory=list)
     is_there: Callable[[int], bool] = lambda level: True
     narrower: Narrower | None = None
+    is_open: Callable[[int], np.ndarray | None] = lambda level: None
     is_first: bool = field(default=False, init=False)
 
     def run(self) -> list[np.ndarray]:
@@ -209,6 +211,13 @@ class LayerLadder(Ladder):
             state.strengths[level] = own
         return out
 
+    def _hidden(self, level: int) -> np.ndarray | None:
+        """As `Ladder._hidden`; what may not be sent is not worth it either."""
+        hidden, may_be = super()._hidden(level), self.is_open(level)
+        if self.wanted is None or may_be is None:
+            return hidden
+        return ~may_be if hidden is None else hidden | ~may_be
+
     def _plane(
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
@@ -222,7 +231,9 @@ class LayerLadder(Ladder):
             return None
         stage = self.model.stages[min(plane.level, 2)]
         shared, predicted = stage.start(below, features, self._constant(plane))
-        alive, scale = self._alive(plane), self._strengths_in(plane)
+        alive, scale = self._alive(plane).astype(np.uint8), self._strengths_in(plane)
+        may_be = self.is_open(plane.level)
+        alive += 2 * (alive if may_be is None else alive * may_be[plane.dates])
         done: list[np.ndarray] = []
         for color in range(2):
             outputs, near = stage.step(shared, done[0] if done else None)
@@ -246,7 +257,9 @@ class LayerLadder(Ladder):
         own = Known(*(np.stack([getattr(one, name)[plane.number] for one in known]) for name in FIELDS))
         goal = None if wanted is None else wanted * VALUE
         ports = [self.ports_at(plane.level)[t] for t in plane.dates]
-        self._narrow(ports, own, mean.astype(np.int32), rows, here, goal)
+        may_be = self.is_open(plane.level)
+        sent = here if may_be is None else here & packed(may_be[plane.dates], color)
+        self._narrow(ports, own, mean.astype(np.int32), rows, here, sent, goal)
         for n, one in enumerate(known):
             for name in FIELDS:
                 getattr(one, name)[plane.number] = getattr(own, name)[n]
@@ -259,13 +272,17 @@ class LayerLadder(Ladder):
         mean: np.ndarray,
         rows: np.ndarray,
         here: np.ndarray,
+        sent: np.ndarray,
         wanted: np.ndarray | None,
     ) -> None:
-        """Narrow details [N, 3, h, half] in place, those of each date through its port; `here`: which of them exist."""
+        """Narrow details [N, 3, h, half] in place, those of each date through its port.
+
+        `here` says which of them exist, `sent` which of these may be sent.
+        """
         work = Narrowing(self.laws, self.model.tables, ports, mean[0].size)
         fresh = here & ~known.seen
         known.value[fresh] = mean[fresh]
-        masks = fresh & (rows >= CERTAIN), known.seen & here
+        masks = fresh & sent & (rows >= CERTAIN), known.seen & sent
         for is_seen, mask in enumerate(masks):
             at = np.flatnonzero(mask)
             place = Place(at, mean.ravel()[at].astype(np.int64), rows.ravel()[at])

@@ -194,7 +194,7 @@ class Narrower:
         )
         predicted = np.ascontiguousarray(view.predicted, np.float32)
         reference = None if view.reference is None else np.ascontiguousarray(view.reference, np.int32)
-        alive, scale = np.ascontiguousarray(view.alive, bool), np.ascontiguousarray(view.scale, np.int32)
+        alive, scale = np.ascontiguousarray(view.alive, np.uint8), np.ascontiguousarray(view.scale, np.int32)
         flakes = (_Flake * len(ports))()
         for n, (own, stream) in enumerate(zip(known, streams, strict=True)):
             shared = (outputs, predicted, near, reference, alive, scale)
@@ -218,7 +218,7 @@ class View:
         predicted: [N, 3, h, w], from the picture below.
         near: [N, 3, h, half], from neighbours, or None.
         reference: [N, 3, h, w], or None.
-        alive: bool [N, 3, h, w], details that may be sent.
+        alive: uint8 [N, 3, h, w]: 1 if there is a detail, 3 if it may be sent.
         scale: [N, 3], log scales that side information tells, in 1/16.
     """
 
