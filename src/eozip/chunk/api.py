@@ -121,11 +121,11 @@ def encode(
             set of its bands will do, in any order, with a codec that takes any bands. None: the chunk says no names.
         target_size: bytes of the chunk, instead of ``quality``: the best quality that takes no more, mostly within 1 % of
             it. All dates, bands and scales of a chunk have one quantisation step, which is what rate and distortion ask for.
-        level_map: quality by place, of codecs that can (tec-elic-small, tec-tt-small, tec-fp-small of any bands; flextec-small in
-            whole octaves): whole numbers 0..15, by how many half octaves (factors of 2 ** 0.5) a place is quantised more coarsely than the
-            quality says; of 15 no detail is sent. A level for each cell of 16 x 16 pixels [T, ceil(H / 16), ceil(W / 16)],
-            or for each pixel [T, H, W], of which a cell takes the lowest; without T for all dates alike. A largest error
-            and a target hold everywhere, whatever the map; quality 100 promises nothing beside one.
+        level_map: quality by place, of codecs that can (tec-elic-small, tec-tt-small, tec-fp-small of any bands;
+            flextec-small in whole octaves): whole numbers 0..15, by how many half octaves (factors of 2 ** 0.5) a place is
+            quantised more coarsely than the quality says; of 15 no detail is sent. A level for each cell of 16 x 16 pixels
+            [T, ceil(H / 16), ceil(W / 16)], or for each pixel [T, H, W], of which a cell takes the lowest; without T for all
+            dates alike. A largest error and a target hold everywhere, whatever the map; quality 100 promises nothing beside one.
 
     Returns:
         One chunk.
