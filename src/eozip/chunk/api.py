@@ -125,7 +125,8 @@ def encode(
             flextec-small in whole octaves): whole numbers 0..15, by how many half octaves (factors of 2 ** 0.5) a place is
             quantised more coarsely than the quality says; of 15 no detail is sent. A level for each cell of 16 x 16 pixels
             [T, ceil(H / 16), ceil(W / 16)], or for each pixel [T, H, W], of which a cell takes the lowest; without T for all
-            dates alike. A largest error and a target hold everywhere, whatever the map; quality 100 promises nothing beside one.
+            dates alike. A largest error and a target hold everywhere, whatever the map; quality 100 promises
+            nothing beside one.
 
     Returns:
         One chunk.
