@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs kernel unit test-slow test-gpu test-oldest package bench clean
+.PHONY: help setup demo test lint types docs kernel unit test-slow test-gpu test-oldest package bench figures clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ package: $(READY)  ## wheel and sdist in dist, checked in a clean environment
 
 bench: $(READY)  ## speed and memory against OpenJPEG, and the R-D table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+figures: $(READY)  ## time and memory measured anew (some minutes; an idle machine), and README's tables
+	for script in speed scaling path readme; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:  ## remove what make made (.venv too)
 	rm -rf $(VENV) .venv-oldest demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -1,9 +1,9 @@
-"""Writes README.md's figures: tables by kind from results/kinds, and from results/report sentences, table and picture.
+"""Writes README.md's figures: what it costs, tables by kind, and from results/report sentences, table and picture.
 
     python benchmarks/readme.py [--results results/report/report.json] [--kinds results/kinds/kinds.json]
-                                [--readme README.md] [--check]
+                                [--costs results] [--readme README.md] [--check]
 
-Replaces what stands between two pairs of markers, and draws readme.png beside the report's folder, which carries the
+Replaces what stands between three pairs of markers, and draws readme.png beside the report's folder, which carries the
 SHA-256 of the JSON it was drawn from. The report has every method; shown are all codecs, the baselines of `SHOWN`, and
 every baseline that is the best of them at some PSNR. `--check` writes nothing; exit code 1 if the README or the picture
 does not agree with the JSON.
@@ -32,6 +32,9 @@ BEGIN = "<!-- results: written by benchmarks/readme.py, do not edit -->"
 END = "<!-- end of results -->"
 KINDS_BEGIN = "<!-- by kind: written by benchmarks/readme.py, do not edit -->"
 KINDS_END = "<!-- end of by kind -->"
+COSTS_BEGIN = "<!-- costs: written by benchmarks/readme.py, do not edit -->"
+COSTS_END = "<!-- end of costs -->"
+IMAGE, SERIES, GROUP = "tec-elic-small", "tec-tt-small", 4
 KEY = "eozip-source-sha256"
 AT = "40"  # dB at which the last column compares
 DBS = ("36", "40", "44", "48")
@@ -55,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = options.readme.read_text()
     wanted = replaced(text, section(json.loads(data), _link(picture, options.readme)))
     wanted = replaced(wanted, by_kind(options.kinds), (KINDS_BEGIN, KINDS_END))
+    held = {
+        name: json.loads((options.costs / f"{name}.json").read_text())
+        for name in ("scaling", "speed", "path")
+    }
+    wanted = replaced(wanted, costs(**held), (COSTS_BEGIN, COSTS_END))
     if options.check:
         return _checked(options.readme, text == wanted, picture, source_of(picture) == digest(data))
     write_text(options.readme, wanted)
@@ -101,6 +109,60 @@ def by_kind(path: Path) -> str:
         f"Made by `{made['command']}`, commit {made['commit']}, {made['when'][:10]}.\n",
     ]
     return "\n".join(part for part in parts if part.strip())
+
+
+def costs(scaling: Mapping[str, Any], speed: Mapping[str, Any], path: Mapping[str, Any]) -> str:
+    """Markdown of what it costs, every number from the JSON of three scripts."""
+    turn, largest = speed["turns"][0], max(scaling["by_size"], key=lambda case: case["size"])
+    groups = [case for case in scaling["by_dates"] if case["dates"] == GROUP]
+    alike = [case for case in scaling["by_size"] if case["size"] in {group["size"] for group in groups}]
+    cases = [(f"1 date, {IMAGE}", case) for case in (*alike, largest)]
+    cases += [(f"{GROUP} dates, {SERIES}", case) for case in groups]
+    scenes = [
+        [
+            f"{case['size']} x {case['size']}, {what}",
+            f"{case['encode']['cpu_seconds']:.1f} s",
+            f"{case['decode']['cpu_seconds']:.1f} s",
+            f"{max(case[way]['peak_gib'] for way in ('encode', 'decode')):.2f} GiB",
+        ]
+        for what, case in cases
+    ]
+    return "\n".join(
+        [
+            markdown(["GeoTIFF to store, and back", "encode, CPU", "decode, CPU", "peak memory"], scenes),
+            markdown(
+                [
+                    f"a chunk in memory at {turn['psnr']:g} dB",
+                    "bytes",
+                    "encode, CPU",
+                    "decode, CPU",
+                    "both over OpenJPEG",
+                ],
+                [_costed(name, one, turn) for name, one in {**turn["ours"], **turn["others"]}.items()],
+            ),
+            f"A chunk is {GROUP} dates of 12 bands of {turn['size']} x {turn['size']} pixels, on one thread; CPU seconds of all "
+            f"threads. Without the kernel in C, which an installation from source builds where it finds a compiler, numpy gives "
+            f"the same pixels in {speed['without_kernel_over_with']:.1f} times the time. A fresh process has a first chunk of one "
+            f"date decoded after {speed['first_date_in_a_fresh_process']:.1f} CPU seconds, imports and all, and a first window of a "
+            f"store after {_first_window(path):.1f}. A picture at 1/8 takes {speed['shares_of_decode']['reduce=8']:.2f} of a "
+            f"chunk's decoding, its bands of 20 m {speed['shares_of_decode']['bands of 20 m']:.2f}. A GeoTIFF of "
+            f"{path['shape'][2]} x {path['shape'][3]} pixels is encoded in {path['ratios']['encode (1.3 asked)']['cpu']:.1f} "
+            f"and decoded in {path['ratios']['decode (1.3 asked)']['cpu']:.1f} times the CPU time of its chunks "
+            "([results/scaling.json](results/scaling.json), [results/speed.json](results/speed.json), "
+            "[results/path.json](results/path.json)).\n",
+        ]
+    )
+
+
+def _costed(name: str, one: Mapping[str, Any], turn: Mapping[str, Any]) -> list[str]:
+    over = one["total"] / turn["others"]["OpenJPEG"]["total"]
+    shown = f"**{name}**" if name in turn["ours"] else name
+    return [shown, f"{one['bytes']:,}", f"{one['encode']:.2f} s", f"{one['decode']:.2f} s", f"{over:.2f}"]
+
+
+def _first_window(path: Mapping[str, Any]) -> float:
+    """CPU seconds in a fresh process."""
+    return next(value for key, value in path.items() if key.startswith("first window"))
 
 
 def table(rates: Mapping[str, Any], own: list[str]) -> str:
@@ -238,6 +300,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--results", type=Path, default=root / "results" / "report" / "report.json")
     parser.add_argument("--kinds", type=Path, default=root / "results" / "kinds" / "kinds.json")
+    parser.add_argument("--costs", type=Path, default=root / "results", help="folder of scaling, speed, path")
     parser.add_argument(
         "--readme", type=Path, default=root / "README.md", help="in or above the results' folder"
     )

@@ -1,10 +1,10 @@
 """Time, memory and bytes against scene size and against number of dates, on simulated scenes.
 
-    python benchmarks/scaling.py [--sizes 512 1024 2048 4096 10980] [--dates 1 2 4 8 16 24] [--date-size 512]
+    python benchmarks/scaling.py [--sizes 512 1024 2048 4096] [--dates 1 2 4 8 16] [--date-size 512]
                                  [--codec tec-elic-small] [--series-codec tec-tt-small] [--out results]
 
 Writes scaling.json and scaling.png. Every encoding and decoding is a process of its own (GeoTIFF to Zarr store and
-back, torch imported before the clock starts); peak RSS is what the kernel says at its end. Exponents are the slopes of
+back, imports before the clock starts); peak RSS is what the kernel says at its end. Exponents are the slopes of
 log cost over log work: 1 is linear, 0 is flat; CPU seconds suffer less from other work than wall seconds. A machine with
 other work on it is named as busy in the JSON and in the plot. Exit code 1 if memory is not flat: a peak over `--flat`
 times that of the first case which fills a chunk with dates, or GDAL's cache with pixels (below, peaks rise to that
@@ -30,7 +30,7 @@ import numpy as np
 from eozip.raster.read import CACHE_BYTES
 from eozip_lab.evaluate.provenance import as_json, provenance, write_bytes, write_text
 
-SIZES, DATES = (512, 1024, 2048, 4096, 10980), (1, 2, 4, 8, 16, 24)
+SIZES, DATES = (512, 1024, 2048, 4096), (1, 2, 4, 8, 16)
 GOP = 4  # dates of one chunk, `eozip encode`'s default: fewer dates need less memory, more must not need more
 BUSY_ABOVE = 0.5  # load average of one minute before the first measurement
 COSTS = {
@@ -45,7 +45,6 @@ COSTS = {
 
 _CHILD = (
     "import json, resource, sys, time\n"
-    "import torch\n"
     "from eozip.cli import cli\n"
     "started, cpu = time.perf_counter(), time.process_time()\n"
     "cli(sys.argv[1:], standalone_mode=False)\n"
@@ -57,7 +56,7 @@ _CHILD = (
 
 @dataclass(frozen=True)
 class Run:
-    """One command in a process of its own: wall and CPU seconds, and peak RSS in GiB (torch and all)."""
+    """One command in a process of its own: wall and CPU seconds, and peak RSS in GiB (of everything)."""
 
     seconds: float
     cpu_seconds: float

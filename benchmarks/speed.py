@@ -1,34 +1,36 @@
-"""Encode and decode seconds of the shipped codecs against OpenJPEG and x265 at the same PSNR, in the same run, as ratios.
+"""CPU seconds of the shipped codecs against OpenJPEG, x265 and SVT-AV1 at the same PSNR, in the same run, as ratios.
 
-    python benchmarks/speed.py [--sizes 256 512] [--psnr 40] [--threads 1 2] [--repeats 3] [--out results]
+    python benchmarks/speed.py [--sizes 256] [--psnr 40] [--repeats 3] [--data ../shared/data] [--out results]
 
-One stack of 4 x 12 bands from memory to bytes and back as one chunk, models loaded; 512 is the 256 x 256 stack mirrored.
-Every contender is set to the PSNR first. OpenJPEG codes each band alone: on 1 thread, and with bands spread over a pool
-of threads, its best; x265 (preset slow) each band as a video of its dates, spread alike. Contenders take turns; medians
-count. Writes speed.json: ratios below 1 mean that eozip is faster. Beside them, at the first size and PSNR:
-multiply-adds per pixel as torch counts them, and their share of what a float32 matrix product reaches on this machine.
+One stack of 4 x 12 bands from memory to bytes and back as one chunk, on one thread; larger sizes mirror a stack of 256 x 256.
+Every contender is set to the PSNR first; then they take turns, and medians count. CPU seconds are those of all threads of
+the process: other work on the machine changes them little, wall seconds (beside them) much. At the first size: what parts of
+a chunk cost to decode, what the default codec takes without its kernel in C, and a fresh process' first chunk, imports and
+all. Writes speed.json; ratios below 1 mean that eozip is faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from eozip.chunk import api
-from eozip.chunk.pixels import psnr
+import eozip
+from eozip import threads
+from eozip.codecs.pyramid.native import library
 from eozip_lab.evaluate.baselines import Contender, Learned
+from eozip_lab.evaluate.baselines.klt import klt_av1
 from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000
 from eozip_lab.evaluate.baselines.videos import hevc
 from eozip_lab.evaluate.inputs import load_places
@@ -39,115 +41,104 @@ from eozip_lab.simulate import render, season
 from eozip_lab.train.recipe import data_root
 
 SIZE, DATES = 256, 4
+IMAGE = "tec-elic-small"
 NEAR = 0.05  # dB within which two PSNRs count as the same, where a contender's settings are that fine
 SEARCH_STEPS = 10
-MATRIX = 2048
-TIMED_PRODUCTS = 5
 BUSY_ABOVE = 0.5  # load average of one minute before the first measurement
+PARTS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "reduce=8": {"reduce": 8},
+    "three bands of 10 m": {"bands": [1, 2, 3]},
+    "bands of 20 m": {"bands": [4, 5, 6, 8, 10, 11]},
+    "bands of 60 m": {"bands": [0, 9]},
+}
+_FIRST = "import time, eozip; eozip.decode(open({blob!r}, 'rb').read()); print(time.process_time())"
+_NUMPY = """
+import json, sys
+from dataclasses import asdict
+import numpy as np
+sys.path.insert(0, {here!r})
+import eozip.codecs.pyramid.stages as stages
+stages.library = lambda: None
+import speed
+one, dn = speed.Learned({codec!r}), np.load({stack!r})
+print(json.dumps(asdict(speed.interleaved({{"": (one, {setting})}}, dn, {repeats})[""])))
+"""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds of one contender.
+    """Medians of one contender.
 
     Attributes:
         setting: quality, target dB, CRF.
-        encode, decode: medians over the repeats; `total`: median of their sums; `spread`: (max - min) / median of the sums.
-        bpppb, psnr: of what it wrote.
+        encode, decode: CPU seconds of all threads; `total`: of both.
+        encode_wall, decode_wall: seconds by the clock.
+        spread: (most - least) / median of the sums of CPU seconds.
+        bytes, bpppb, psnr: of what it wrote.
     """
 
     setting: float
     encode: float
     decode: float
     total: float
+    encode_wall: float
+    decode_wall: float
     spread: float
+    bytes: int
     bpppb: float
     psnr: float
 
 
 @dataclass(frozen=True)
 class Turn:
-    """All contenders at one PSNR, chunk size and number of threads, taking turns.
+    """All contenders at one PSNR and chunk size, taking turns.
 
     Attributes:
         ours, others: name > timing.
-        ratios: codec > baseline > total seconds of eozip / of the baseline.
-        mpx_per_s: codec > pixels of all bands at once, per second of encoding and decoding.
+        ratios: codec > baseline > "encode", "decode", "total" > CPU seconds of eozip / of the baseline.
     """
 
     psnr: float
     size: int
-    threads: int
     ours: dict[str, Timing]
     others: dict[str, Timing]
-    ratios: dict[str, dict[str, float]]
-    mpx_per_s: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Where the time of one codec goes.
-
-    Attributes:
-        kmac_per_pixel: "encode", "decode" > 10^3 multiply-adds in convolutions and matrix products, for all bands of a
-            pixel.
-        share_of_peak: of the float32 matrix product on as many threads: operations of both directions / total seconds.
-    """
-
-    codec: str
-    size: int
-    threads: int
-    kmac_per_pixel: dict[str, float]
-    share_of_peak: float
+    ratios: dict[str, dict[str, dict[str, float]]]
 
 
 def main() -> None:
     """Measures, prints, writes."""
     options, load = _options(), os.getloadavg()[0]
+    threads.choose(1)
     dn, pixels = _stack(options.data)
-    turns: list[Turn] = []
-    costs: list[Cost] = []
-    peaks: dict[int, float] = {}
-    for threads in options.threads:
-        torch.set_num_threads(threads)
-        peaks[threads] = peak_gflops()
-        for size, target in product(options.sizes, options.psnr):
-            turns.append(taken(mirrored(dn, size), options.codecs, target, threads, options.repeats))
-            print(_turn_text(turns[-1]), flush=True)
-        first = next(turn for turn in turns if turn.threads == threads)
-        stack = mirrored(dn, first.size)
-        for codec in options.codecs:
-            costs.append(cost(stack, codec, first.ours[codec], threads, peaks[threads]))
-            print(_cost_text(costs[-1]), flush=True)
+    turns = []
+    for size in options.sizes:
+        turns.append(taken(mirrored(dn, size), options.codecs, options.psnr, options.repeats))
+        print(_turn_text(turns[-1]), flush=True)
     results = {"provenance": provenance(), "pixels": pixels, "repeats": options.repeats, "load_before": load}
-    results |= {"machine_busy": load > BUSY_ABOVE, "peak_gflops": peaks, "turns": turns, "costs": costs}
+    results |= {"machine_busy": load > BUSY_ABOVE, "kernel": library() is not None, "turns": turns}
+    image = turns[0].ours.get(IMAGE)
+    if image is not None:
+        results |= beside(mirrored(dn, options.sizes[0]), image, options.repeats)
     write_text(options.out / "speed.json", as_json(results))
     if load > BUSY_ABOVE:
-        _note(f"load average {load:.1f} before the start: no figures for the record")
+        _note(f"load average {load:.1f} before the start: no wall seconds for the record")
 
 
-def taken(dn: np.ndarray, codecs: Sequence[str], target: float, threads: int, repeats: int) -> Turn:
+def taken(dn: np.ndarray, codecs: Sequence[str], target: float, repeats: int) -> Turn:
     """Finds every contender's setting and lets them take turns."""
-    names = {"OpenJPEG, one thread": Jpeg2000(), "x265": hevc(workers=threads)}
-    if threads > 1:
-        names["OpenJPEG, pool of bands"] = Jpeg2000(workers=threads)
-    others: dict[str, tuple[Contender, float]] = {
-        name: (one, same_psnr(one, dn, target, *((51.0, 0.0) if name == "x265" else (20.0, 80.0))))
-        for name, one in names.items()
+    names: dict[str, tuple[Contender, float, float]] = {
+        "OpenJPEG": (Jpeg2000(), 20.0, 80.0),
+        "x265": (hevc(workers=1), 51.0, 0.0),
+        "klt-t+av1": (klt_av1("time"), 62.0, 0.0),
     }
+    others = {name: (one, same_psnr(one, dn, target, *ends)) for name, (one, *ends) in names.items()}
     ours = {name: (one := Learned(name), same_psnr(one, dn, target, 0.0, 100.0)) for name in codecs}
-    _note(f"{dn.shape} at {target:g} dB on {threads} threads: settings found")
+    _note(f"{dn.shape} at {target:g} dB: settings found")
     timings = interleaved({**ours, **others}, dn, repeats)
     mine, theirs = ({name: timings[name] for name in part} for part in (ours, others))
-    return Turn(
-        target,
-        dn.shape[-1],
-        threads,
-        mine,
-        theirs,
-        {name: {other: t.total / o.total for other, o in theirs.items()} for name, t in mine.items()},
-        {name: _megapixels(dn) / t.total for name, t in mine.items()},
-    )
+    ratios = {name: {other: _ratios(t, o) for other, o in theirs.items()} for name, t in mine.items()}
+    return Turn(target, dn.shape[-1], mine, theirs, ratios)
 
 
 def same_psnr(one: Contender, dn: np.ndarray, target: float, coarse: float, fine: float) -> float:
@@ -155,7 +146,7 @@ def same_psnr(one: Contender, dn: np.ndarray, target: float, coarse: float, fine
     tries = []
     for _ in range(SEARCH_STEPS):
         setting = round((coarse + fine) / 2, 2)
-        got = psnr(dn, one.decode(one.encode(dn, setting)))
+        got = eozip.psnr(dn, one.decode(one.encode(dn, setting)))
         tries.append((abs(got - target), setting))
         if abs(got - target) <= NEAR:
             break
@@ -166,45 +157,43 @@ def same_psnr(one: Contender, dn: np.ndarray, target: float, coarse: float, fine
 def interleaved(
     contenders: dict[str, tuple[Contender, float]], dn: np.ndarray, repeats: int
 ) -> dict[str, Timing]:
-    """Timings of contenders that take turns; finding their settings has warmed them up."""
+    """Timings of contenders that take turns, after one that is not counted."""
     rounds = [
-        {name: _run(one, dn, setting) for name, (one, setting) in contenders.items()} for _ in range(repeats)
-    ]
+        {name: _run(one, dn, setting) for name, (one, setting) in contenders.items()}
+        for _ in range(repeats + 1)
+    ][1:]
     return {
         name: _timing(setting, [one[name] for one in rounds], dn) for name, (_, setting) in contenders.items()
     }
 
 
-def cost(dn: np.ndarray, codec: str, timing: Timing, threads: int, peak: float) -> Cost:
-    """Operations of one codec at the setting it was timed at; `peak` in GFLOP/s."""
-    quality = timing.setting
-    macs = operations(codec, dn, quality)
-    share = 2 * sum(macs.values()) / 1e9 / timing.total / max(peak, peak_gflops())
-    per_pixel = {way: count / _megapixels(dn) / 1e9 for way, count in macs.items()}
-    return Cost(codec, dn.shape[-1], threads, per_pixel, share)
+def beside(dn: np.ndarray, image: Timing, repeats: int) -> dict[str, Any]:
+    """What the default codec for images takes for parts, without its kernel, and in a fresh process."""
+    with TemporaryDirectory() as folder:
+        blob, stack = Path(folder) / "chunk", Path(folder) / "stack.npy"
+        blob.write_bytes(eozip.encode(dn[0], IMAGE, image.setting))
+        first = float(_fresh(_FIRST.format(blob=str(blob))))
+        np.save(stack, dn)
+        asked = {"here": str(Path(__file__).parent), "stack": str(stack), "codec": IMAGE}
+        plain = json.loads(_fresh(_NUMPY.format(**asked, setting=image.setting, repeats=repeats)))
+    return {
+        "shares_of_decode": shares(eozip.encode(dn, IMAGE, image.setting), repeats),
+        "without_kernel": plain,
+        "without_kernel_over_with": plain["total"] / image.total,
+        "first_date_in_a_fresh_process": first,
+    }
 
 
-def operations(codec: str, dn: np.ndarray, quality: float) -> dict[str, int]:
-    """Multiply-adds of encoding and decoding, as torch counts convolutions and matrix products."""
-    counted = {}
-    with FlopCounterMode(display=False) as counter:
-        blob = api.encode(dn, codec, quality)
-    counted["encode"] = counter.get_total_flops() // 2
-    with FlopCounterMode(display=False) as counter:
-        api.decode_array(blob)
-    counted["decode"] = counter.get_total_flops() // 2
-    return counted
-
-
-def peak_gflops() -> float:
-    """10^9 operations per second (2 per multiply-add) of the best of a few float32 matrix products."""
-    a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
-    best = math.inf
-    for _ in range(TIMED_PRODUCTS):
-        started = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - started)
-    return 2 * MATRIX**3 / best / 1e9
+def shares(blob: bytes, repeats: int) -> dict[str, float]:
+    """CPU time of decoding a part over that of all, medians of turns beside each other."""
+    turns: dict[str, list[float]] = {name: [] for name in PARTS}
+    for _ in range(max(3, repeats)):
+        for name, wanted in PARTS.items():
+            started = time.process_time()
+            eozip.decode(blob, **wanted)
+            turns[name].append(time.process_time() - started)
+    whole = statistics.median(turns["all"])
+    return {name: statistics.median(own) / whole for name, own in turns.items()}
 
 
 def mirrored(dn: np.ndarray, size: int) -> np.ndarray:
@@ -214,52 +203,52 @@ def mirrored(dn: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(padded[..., :size, :size])
 
 
-def _run(one: Contender, dn: np.ndarray, setting: float) -> tuple[float, float, bytes, np.ndarray]:
-    """Encode seconds, decode seconds, stream, pixels."""
-    started = time.perf_counter()
+def _ratios(mine: Timing, other: Timing) -> dict[str, float]:
+    return {way: getattr(mine, way) / getattr(other, way) for way in ("encode", "decode", "total")}
+
+
+def _run(one: Contender, dn: np.ndarray, setting: float) -> tuple[np.ndarray, bytes, np.ndarray]:
+    """[encode, decode] x [CPU, wall] seconds, stream, pixels."""
+    clocks = [_clocks()]
     blob = one.encode(dn, setting)
-    encoded = time.perf_counter()
+    clocks.append(_clocks())
     back = one.decode(blob)
-    return encoded - started, time.perf_counter() - encoded, blob, back
+    clocks.append(_clocks())
+    return np.diff(clocks, axis=0), blob, back
 
 
-def _timing(setting: float, runs: list[tuple[float, float, bytes, np.ndarray]], dn: np.ndarray) -> Timing:
-    totals = [encode + decode for encode, decode, _, _ in runs]
-    total = statistics.median(totals)
-    return Timing(
-        setting,
-        statistics.median(run[0] for run in runs),
-        statistics.median(run[1] for run in runs),
-        total,
-        (max(totals) - min(totals)) / total,
-        bpppb(len(runs[0][2]), dn.shape),
-        psnr(dn, runs[0][3]),
-    )
+def _clocks() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
 
 
-def _megapixels(dn: np.ndarray) -> float:
-    """Of all dates; the bands of a pixel are one."""
-    return dn.shape[0] * dn.shape[2] * dn.shape[3] / 1e6
+def _timing(setting: float, runs: list[tuple[np.ndarray, bytes, np.ndarray]], dn: np.ndarray) -> Timing:
+    seconds = np.array([run[0] for run in runs])
+    (encode, encode_wall), (decode, decode_wall) = np.median(seconds, axis=0).tolist()
+    totals = seconds[..., 0].sum(1)
+    total, (_, blob, back) = float(np.median(totals)), runs[0]
+    spread = float(np.ptp(totals)) / total
+    rate = bpppb(len(blob), dn.shape)
+    facts = (spread, len(blob), rate, eozip.psnr(dn, back))
+    return Timing(setting, encode, decode, total, encode_wall, decode_wall, *facts)
 
 
 def _turn_text(turn: Turn) -> str:
-    rows = [f"{turn.psnr:g} dB, {turn.size} x {turn.size}, {turn.threads} threads:"]
+    rows = [f"{turn.psnr:g} dB, {turn.size} x {turn.size}, CPU seconds:"]
     for name, one in {**turn.ours, **turn.others}.items():
-        ratios = turn.ratios.get(name, {})
-        shares = ", ".join(f"{ratio:.2f} of {other}" for other, ratio in ratios.items())
+        told = ", ".join(f"{r['total']:.2f} of {other}" for other, r in turn.ratios.get(name, {}).items())
         rows.append(
-            f"  {name:24} {one.psnr:6.2f} dB {one.bpppb:.4f} bpppb  encode {one.encode:7.3f} s  decode {one.decode:7.3f} s"
-            f"  {shares}"
+            f"  {name:16} {one.psnr:6.2f} dB {one.bpppb:.4f} bpppb  encode {one.encode:7.3f} s  decode {one.decode:7.3f} s"
+            f"  {told}"
         )
     return "\n".join(rows)
 
 
-def _cost_text(found: Cost) -> str:
-    macs = ", ".join(f"{way} {count:.1f}" for way, count in found.kmac_per_pixel.items())
-    return (
-        f"{found.codec}, {found.size} x {found.size}, {found.threads} threads: kMAC per pixel: {macs}; "
-        f"{found.share_of_peak:.0%} of the matrix product's peak"
-    )
+def _fresh(code: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"a process of its own failed:\n{done.stderr}")
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _stack(data: Path) -> tuple[np.ndarray, str]:
@@ -281,9 +270,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, default=data_root() / "data", help="folder with val/")
     parser.add_argument("--codecs", nargs="+", default=learned())
-    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="sides of a chunk, pixels")
-    parser.add_argument("--psnr", nargs="+", type=float, default=[40.0], help="dB that all are set to")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256], help="sides of a chunk, pixels")
+    parser.add_argument("--psnr", type=float, default=40.0, help="dB that all are set to")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=root / "results")
     return parser.parse_args()

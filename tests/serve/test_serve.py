@@ -380,6 +380,13 @@ def test_wmts_answers_by_keys_too(site: Site) -> None:
         "/layers/0/tiles/3/0/0.png?low=1&high=0",
         "/layers/0/tiles/3/0/0.png?low=nan&high=1",
         "/layers/2/image.png?error=1",
+        "/layers/1/image.png?error=2",
+        "/layers/0/image.png?formulla=ndvi",
+        "/layers/0/thumbnail.png?band=B04",
+        "/layers/0/tilejson.json?Bands=B04,B03,B02",
+        "/layers/0/point.json?row=1&col=1&column=1",
+        "/layers/0/chunk.json?row=1&column=1&x=1",
+        "/layers/0/point.xml?row=1&column=1",
         "/layers/0/image.png?side=99999",
         "/layers/0/image.png?side=-1",
         "/layers/0/point.json",
@@ -445,6 +452,13 @@ def test_a_port_in_use_is_named_by_the_command(site: Site) -> None:
     done = CliRunner().invoke(cli, ["serve", str(site.store), "--port", port])
     assert done.exit_code == 1
     assert "in use" in done.output
+
+
+@pytest.mark.parametrize("base", ["not a url", "example.org", "ftp://example.org", "http://"])
+def test_a_base_that_is_no_address_is_refused(site: Site, base: str) -> None:
+    done = CliRunner().invoke(cli, ["serve", str(site.store), "--port", "0", "--base", base])
+    assert done.exit_code == 1
+    assert "base: expected" in done.output
 
 
 def test_a_host_of_another_machine_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from urllib.parse import urlsplit
 
 import click
 
@@ -64,6 +65,8 @@ def serve(
         create_app, open_layers = served.create_app, served.open_layers
     except ImportError as error:
         raise InputError(f"eozip serve needs {error.name}: pip install 'eozip[serve]'") from error
+    if base is not None and not _is_address(base):
+        raise InputError(f"base: expected an address such as https://example.org/maps, got {base!r:.80}")
     use_threads(threads)
     layers = open_layers(stores, original, cache_bytes=cache << 20)
     bound = served.bind("127.0.0.1" if host == "localhost" else host, port)
@@ -79,3 +82,8 @@ def serve(
     if show:
         webbrowser.open(address)
     served.run_app(app, bound)
+
+
+def _is_address(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in text

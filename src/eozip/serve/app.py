@@ -55,6 +55,11 @@ _PAGE: Mapping[str, str] = {
 _PACKED = ("maplibre-gl.js", "maplibre-gl.css")  # lie there as .gz, and every browser unpacks them
 _POLICY = "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:; style-src 'self' 'unsafe-inline'"
 _THUMBNAIL = 96
+_SERIES = ("json", "csv")
+_ASKED = (
+    *("date", "bands", "formula", "low", "high", "error", "side"),
+    *("lon", "lat", "row", "column", "geometry"),
+)  # parameters of layers; others are slips
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,7 @@ class _Server:
     async def _picture(
         self, request: Request, ending: str, values: Callable[[_Asked], np.ndarray]
     ) -> Response:
-        if ending not in FORMATS:
-            raise InputError(f"picture: expected one of {' '.join(FORMATS)}, got {ending!r:.20}")
+        _one_of(ending, "picture", tuple(FORMATS))
         asked = self._asked(request)
         data = await self._desk.run(lambda: self._packed(asked, values(asked), ending))
         return Response(data, media_type=MEDIA[ending], headers={"Cache-Control": "no-cache"})
@@ -230,6 +234,7 @@ class _Server:
 
     async def point(self, request: Request) -> Response:
         layer, _ = self._layer(request)
+        _one_of(request.path_params["ending"], "series", _SERIES)
         formula = parse_optional(request.query_params.get("formula"), layer.facts.bands)
         row, column = _place(request, layer)
         found = await self._desk.run(lambda: point_series(layer, row, column, formula))
@@ -237,6 +242,7 @@ class _Server:
 
     async def polygon(self, request: Request) -> Response:
         layer, _ = self._layer(request)
+        _one_of(request.path_params["ending"], "series", _SERIES)
         formula = parse_optional(request.query_params.get("formula"), layer.facts.bands)
         text = request.query_params.get("geometry") or (await _body(request, self.limits.body)).decode(
             "utf-8", "replace"
@@ -301,6 +307,9 @@ class _Server:
     # --- what an address asks for ---
 
     def _layer(self, request: Request) -> tuple[Layer, int]:
+        strange = [name for name in request.query_params if name not in _ASKED]
+        if strange:
+            raise InputError(f"expected parameters of {' '.join(_ASKED)}, got {strange[0]!r:.40}")
         number = request.path_params["number"]
         if not 0 <= number < len(self.layers.all):
             raise HTTPException(404, f"no layer {number}; there are {len(self.layers.all)}, counted from 0")
@@ -312,7 +321,7 @@ class _Server:
         t = _date(layer, text.get("date"))
         view = parse_view(layer.facts, text.get("bands"), text.get("formula"))
         minus = None
-        if text.get("error"):
+        if _one_of(text.get("error") or "0", "error", ("0", "1")) == "1":
             minus = self._minus_by_date(number).get(t)
             if minus is None:
                 raise InputError(
@@ -336,6 +345,12 @@ def _drawn(asked: _Asked) -> tuple[Layer, int, View]:
 def _name(asked: _Asked) -> str:
     what = asked.view.formula.text if asked.view.formula else "bands"
     return what if asked.minus is None else f"error of {what}"
+
+
+def _one_of(text: str, name: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise InputError(f"{name}: expected {' or '.join(known)}, got {text!r:.40}")
+    return text
 
 
 def _whole(text: str, name: str, low: int, high: int) -> int:
