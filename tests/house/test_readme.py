@@ -160,3 +160,12 @@ def test_markers_must_be_there(copy: Path) -> None:
     (copy / "README.md").write_text("# eozip\n")
     with pytest.raises(InputError, match="put them into the README"):
         run(copy)
+
+
+def test_what_it_costs_is_what_was_measured() -> None:
+    part = README.partition("<!-- costs")[2].partition("<!-- end of costs")[0]
+    (turn, *_) = json.loads((ROOT / "results" / "speed.json").read_text())["turns"]
+    for name, one in turn["ours"].items():
+        over = one["total"] / turn["others"]["OpenJPEG"]["total"]
+        assert f"| **{name}** | {one['bytes']:,} | {one['encode']:.2f} s |" in part
+        assert f"| {over:.2f} |" in part
