@@ -140,17 +140,25 @@ def costs(scaling: Mapping[str, Any], speed: Mapping[str, Any], path: Mapping[st
                 ],
                 [_costed(name, one, turn) for name, one in {**turn["ours"], **turn["others"]}.items()],
             ),
-            f"A chunk is {GROUP} dates of 12 bands of {turn['size']} x {turn['size']} pixels, on one thread; CPU seconds of all "
-            f"threads. Without the kernel in C, which an installation from source builds where it finds a compiler, numpy gives "
-            f"the same pixels in {speed['without_kernel_over_with']:.1f} times the time. A fresh process has a first chunk of one "
-            f"date decoded after {speed['first_date_in_a_fresh_process']:.1f} CPU seconds, imports and all, and a first window of a "
-            f"store after {_first_window(path):.1f}. A picture at 1/8 takes {speed['shares_of_decode']['reduce=8']:.2f} of a "
-            f"chunk's decoding, its bands of 20 m {speed['shares_of_decode']['bands of 20 m']:.2f}. A GeoTIFF of "
-            f"{path['shape'][2]} x {path['shape'][3]} pixels is encoded in {path['ratios']['encode (1.3 asked)']['cpu']:.1f} "
-            f"and decoded in {path['ratios']['decode (1.3 asked)']['cpu']:.1f} times the CPU time of its chunks "
-            "([results/scaling.json](results/scaling.json), [results/speed.json](results/speed.json), "
-            "[results/path.json](results/path.json)).\n",
+            _told(turn, speed, path),
         ]
+    )
+
+
+def _told(turn: Mapping[str, Any], speed: Mapping[str, Any], path: Mapping[str, Any]) -> str:
+    """Sentences around the two tables."""
+    shares, ratios, size = speed["shares_of_decode"], path["ratios"], path["shape"][3]
+    fresh, plain = speed["first_date_in_a_fresh_process"], speed["without_kernel_over_with"]
+    encode, decode = (ratios[f"{way} (1.3 asked)"]["cpu"] for way in ("encode", "decode"))
+    files = ", ".join(f"[results/{name}.json](results/{name}.json)" for name in ("scaling", "speed", "path"))
+    return (
+        f"A chunk is {GROUP} dates of 12 bands of {turn['size']} x {turn['size']} pixels, on one thread. "
+        "Without the kernel in C, which an installation from source builds where it finds a compiler, numpy gives "
+        f"the same pixels in {plain:.1f} times the time. A fresh process has decoded a first chunk of one date after "
+        f"{fresh:.1f} CPU seconds, imports and all, and has a first window of a store after {_first_window(path):.1f}. A "
+        f"picture at 1/8 takes {shares['reduce=8']:.2f} of a chunk's decoding, its bands of 20 m "
+        f"{shares['bands of 20 m']:.2f}. A GeoTIFF of {size} x {size} pixels is encoded in {encode:.1f} and decoded in "
+        f"{decode:.1f} times the CPU time of its chunks ({files}).\n"
     )
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py [--sizes 256] [--psnr 40] [--repeats 3] [--data ../shared/data] [--out results]
 
-One stack of 4 x 12 bands from memory to bytes and back as one chunk, on one thread; larger sizes mirror a stack of 256 x 256.
+One stack of 4 x 12 bands from memory to bytes and back as one chunk, on one thread; larger sizes are mirrored.
 Every contender is set to the PSNR first; then they take turns, and medians count. CPU seconds are those of all threads of
 the process: other work on the machine changes them little, wall seconds (beside them) much. At the first size: what parts of
 a chunk cost to decode, what the default codec takes without its kernel in C, and a fresh process' first chunk, imports and
