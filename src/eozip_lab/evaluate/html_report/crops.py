@@ -130,7 +130,7 @@ def _error_map(dn: np.ndarray, dn_hat: np.ndarray) -> np.ndarray:
 
 def _error_colours() -> list[list[int]]:
     """[256, 3] colours of small to large errors."""
-    return drawing("pyplot").colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist()
+    return drawing().colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist()
 
 
 def _read_crop(report: Report, entry: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:

@@ -114,13 +114,13 @@ def lossless_webp(picture: np.ndarray, method: int) -> bytes:
     return bytes(imagecodecs.webp_encode(np.ascontiguousarray(picture), lossless=True, method=method))
 
 
-def drawing(module: str) -> Any:
-    """A module of matplotlib.
+def drawing(module: str = "matplotlib") -> Any:
+    """matplotlib, or a module of it.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    return optional(f"matplotlib.{module}", "the report needs matplotlib: pip install 'eozip[evaluate]'")
+    return optional(module, "the report needs matplotlib: pip install 'eozip[evaluate]'")
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -173,7 +173,7 @@ def _scale(panel: Axes, **scales: str) -> None:
 
 def _plain_numbers(axis: Axis) -> None:
     """0.02, 0.05, 0.1 on a logarithmic axis."""
-    ticker = drawing("ticker")
+    ticker = drawing("matplotlib.ticker")
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
@@ -192,8 +192,10 @@ def _panels(count: int, size: tuple[float, float], columns: int = _COLUMNS) -> t
     """A figure of `count` panels, each `size` inches, in rows."""
     wide = min(count, columns)
     rows = -(-count // wide)
-    figure = drawing("figure").Figure(figsize=(wide * size[0], rows * size[1]), layout="constrained")
-    drawing("backends.backend_svg").FigureCanvasSVG(figure)
+    figure = drawing("matplotlib.figure").Figure(
+        figsize=(wide * size[0], rows * size[1]), layout="constrained"
+    )
+    drawing("matplotlib.backends.backend_svg").FigureCanvasSVG(figure)
     panels = list(figure.subplots(rows, wide, squeeze=False).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -206,9 +208,9 @@ def _drawn(figure: Figure, legend: Sequence[Axes] = ()) -> Plot:
     if entries:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize="small")
     out = io.BytesIO()
-    with drawing("pyplot").rc_context({"svg.hashsalt": "eozip", "svg.fonttype": "path"}):
+    with drawing().rc_context({"svg.hashsalt": "eozip", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     figure.set_dpi(_DOTS)
-    canvas = drawing("backends.backend_agg").FigureCanvasAgg(figure)
+    canvas = drawing("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     canvas.draw()
     return Plot(out.getvalue(), lossless_webp(np.asarray(canvas.buffer_rgba())[..., :3], 4))
