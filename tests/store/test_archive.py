@@ -470,3 +470,11 @@ def test_a_layer_that_breaks_while_others_are_coded_sets_its_item_aside(archive,
     report = eozip.archive(str(tmp_path / "in"), tmp_path / "out", codec="lossless", gop=2)
     assert [dates[0] in name for name in report.failed] == [True]
     assert describe(tmp_path / "out" / "32TQM.zarr").grid.shape[0] == 1
+
+
+def test_dates_are_looked_at_once_for_all_shards_of_a_store(archive, tmp_path, monkeypatch):
+    paths = write_items(tmp_path / "in", tiles=("31TCJ",), dates=DATES)
+    asked = []
+    monkeypatch.setattr(plan, "days_of", lambda scene: asked.append(1) or inputs.days_of(scene))
+    assert archive(paths, tmp_path / "out", gop=1).jobs == len(DATES)
+    assert len(asked) == 1

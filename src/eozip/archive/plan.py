@@ -147,7 +147,7 @@ class StorePlan:
 
     def jobs(self, out: PlaceLike, token: str, installed: Mapping[str, Any]) -> Iterator[Job]:
         """One for each shard; the scenes of a group of dates are shared."""
-        owners = self.owners()
+        owners, files = self.owners(), file_names(self.joined.scene)
         step = self.grid.shard[0]
         for shard in self.shards():
             begin = max(shard[0] * step, self.first)
@@ -157,7 +157,7 @@ class StorePlan:
             yield Job(
                 str(out),
                 self.name,
-                self._id(shard, part, installed),
+                self._id(shard, owners[part], files[part], installed),
                 token,
                 installed,
                 self.codec.to_dict(),
@@ -199,8 +199,13 @@ class StorePlan:
         """The purposes of a new store; None where there are none."""
         return holding_of(self.asked.purposes, self.joined, self.order, self.codec)
 
-    def _id(self, shard: Shape, part: slice, installed: Mapping[str, Any]) -> str:
-        owners = self.owners()[part]
+    def _id(
+        self,
+        shard: Shape,
+        owners: Sequence[tuple[int, ...]],
+        files: Sequence[str],
+        installed: Mapping[str, Any],
+    ) -> str:
         told = [
             self.codec.to_dict(),
             self.grid.shape[1:],
@@ -209,7 +214,7 @@ class StorePlan:
             shard,
             self.first if shard[0] * self.grid.shard[0] < self.first else 0,
             [[self.seen[k].print for k in of_date] for of_date in owners],
-            file_names(self.joined.scene)[part],
+            list(files),
             dict(installed),
             self.asked.mask,
             self.asked.purposes,
