@@ -33,7 +33,15 @@ class Group:
 def shapes_of(
     shape: tuple[int, int, int, int], groups: Sequence[Group]
 ) -> tuple[tuple[int, int, int, int], ...]:
-    """T, C, H, W of each group's array, where `shape` is that of all bands on the finest grid."""
+    """Tell the shapes of the groups' arrays.
+
+    Args:
+        shape: T, C, H, W of all bands on the finest grid.
+        groups: finest first; none: all bands lie on one grid.
+
+    Returns:
+        T, C, h, w of each group's own array.
+    """
     if not groups:
         return (shape,)
     dates, _, height, width = shape

@@ -285,7 +285,7 @@ def pack(chunk: Chunk) -> bytes:
 
 
 def packed_size(chunk: Chunk) -> int:
-    """Bytes that `pack` would make of a chunk."""
+    """Count the bytes that `pack` would make of a chunk, without making them."""
     header, parts = chunk.header, chunk.parts
     optional = _WORD.size * (bool(header.offset) + (header.nodata is not None))
     optional += _HASH_BYTES * any(header.weights_hash)

@@ -166,7 +166,14 @@ def encode_report(
     target_size: int | None = None,
     level_map: np.ndarray | None = None,
 ) -> tuple[bytes, Report]:
-    """As `encode`, and says which quality was used, whether the target was reached, and what that took."""
+    """Code one chunk as `encode` does, and say what that took; all arguments are those of `encode`.
+
+    Returns:
+        One chunk; and the quality used, whether a target was reached, and the like (`Report`).
+
+    Raises:
+        InputError: as for `encode`, and so are the other errors.
+    """
     options = EncodeOptions(
         codec=codec,
         quality=quality,
@@ -270,7 +277,7 @@ def decode(
 
 
 def decode_array(blob: bytes, *, budget: int | None = None, dates: Sequence[int] | None = None) -> np.ndarray:
-    """As `decode`, of a chunk whose bands lie on one grid.
+    """Decode a chunk whose bands lie on one grid, as `decode` does.
 
     Raises:
         InputError: a chunk of groups, which `decode_groups` gives.
@@ -289,7 +296,14 @@ def decode_groups(
     groups: Sequence[int] | None = None,
     dates: Sequence[int] | None = None,
 ) -> dict[int, np.ndarray]:
-    """As `decode`, of a chunk of `encode_groups`.
+    """Decode one chunk of `encode_groups`, or as much of it as is wanted.
+
+    Args:
+        blob: the bytes of `encode_groups`.
+        reduce: as for `decode`, in pixels of the finest group.
+        bands: as for `decode`.
+        groups: as for `decode`.
+        dates: as for `decode`.
 
     Returns:
         Resolution (that of the group's own grid) > pixels.

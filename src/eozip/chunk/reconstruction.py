@@ -73,7 +73,7 @@ def reconstruct(
     offset: int = 0,
     nodata: int | None = None,
 ) -> Reconstruction:
-    """What a codec makes of independent images or series, and about how many bits that takes.
+    """Code and decode independent images or series, and estimate the bits.
 
     For harnesses that compare codecs: pixels are those of `eozip.decode` (but for the residual layer of quality 100),
     bits an estimate from the same tables that coding uses.

@@ -59,7 +59,7 @@ _PREFIXES = ("module.", "model.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of a .pt opened without running any code in it.
+    """Read the tensors of a .safetensors file, or of a .pt opened without running any code in it.
 
     Raises:
         WeightsError: Not readable, damaged, or holding anything but tensors.
@@ -125,7 +125,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def recognise(tensors: Mapping[str, Tensor], source: str) -> Weights:
-    """Names and shapes > kind of network and its sizes.
+    """Tell by names and shapes which kind of network tensors belong to, and its sizes.
+
+    Args:
+        tensors: by name, as a checkpoint has them.
+        source: where they are from, for messages.
 
     Raises:
         WeightsError: Not a network in the published layout.

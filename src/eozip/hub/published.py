@@ -90,7 +90,12 @@ def pull(name: str, lmbda: float | str | None = None) -> Path:
 
 
 def cached_checkpoints(kind: str, sensor: str) -> list[Path]:
-    """Published checkpoints of a kind and sensor that lie in the local cache already; asks no network."""
+    """Find published checkpoints that lie in the local cache already; asks no network.
+
+    Args:
+        kind: of network, such as "tec-elic".
+        sensor: id.
+    """
     try:
         import huggingface_hub  # optional
     except ImportError:

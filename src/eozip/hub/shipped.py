@@ -22,7 +22,7 @@ _HASH_DIGITS = 16  # hexadecimal digits of the declared SHA-256 prefix
 
 
 def shipped() -> tuple[str, ...]:
-    """Ids of the weights in this package, sorted."""
+    """List the ids of the weights in this package, sorted."""
     return tuple(sorted(folder.parent.name for folder in _SHIPPED.glob(f"*/{CONFIG}")))
 
 
@@ -38,7 +38,7 @@ def shipped_path(name: str) -> Path:
 
 
 def read_folder(folder: Path) -> Weights:
-    """Weights of a folder with model.safetensors and config.json, whose declared hash must match.
+    """Read the weights of a folder with model.safetensors and config.json, whose declared hash must match.
 
     Raises:
         WeightsError: A file is missing, or the tensors are not those that config.json declares.
@@ -81,7 +81,14 @@ def write_folder(
     config: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Write weights as `read_folder` reads them; config.json comes last, with the hash of the tensors."""
+    """Write weights as `read_folder` reads them; config.json comes last, with the hash of the tensors.
+
+    Args:
+        folder: made where it is not there; files in it are replaced.
+        tensors: by name.
+        config: what config.json says: `kind`, `id`, `codecs`, `sensor`, and what the kind needs.
+        card: text of card.md: what the weights are, and how they were made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{TENSORS}.part"
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)

@@ -30,7 +30,11 @@ class Weights:
 
 
 def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold names, shapes and dtypes against what a network expects.
+    """Hold names, shapes and dtypes of tensors against what a network expects.
+
+    Args:
+        weights: what was read.
+        expected: name > shape of each parameter.
 
     Raises:
         WeightsError: Anything missing, unexpected, of another shape or not finite; every one is listed.

@@ -40,7 +40,7 @@ def resolve_predictor(asked: str | Predictor | Codec | None) -> Predictor:
 
 
 def get_predictor(name: str) -> Predictor:
-    """A predictor by name.
+    """Find a predictor by its name.
 
     Args:
         name: one of `NAMES`; or a codec that forecasts: its id or short name, or a checkpoint as `eozip.load`

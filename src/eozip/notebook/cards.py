@@ -47,7 +47,7 @@ class Card:
 
 
 def show(source: str | Path | bytes) -> Card:
-    """A card of a store, or of the bytes of one chunk.
+    """Show what a store, or the bytes of one chunk, hold: a card with figures and a picture.
 
     Args:
         source: a `.zarr` directory or `.zarr.zip` file, or what `eozip.encode` gave.

@@ -54,7 +54,7 @@ def explore(stores: list[str], originals: list[str], height: int) -> Explorer:
 
 
 def source_of(dataset: xr.Dataset) -> str:
-    """The store that a Dataset was opened from.
+    """Tell the store that a Dataset was opened from.
 
     Raises:
         InputError: it was not opened from a store, here or elsewhere.

@@ -211,7 +211,16 @@ def _counted(original: np.ndarray, pixels: Pixels, dropped: np.ndarray | None) -
 
 
 def reflectances(dn: np.ndarray, valid: np.ndarray, pixels: Pixels) -> np.ndarray:
-    """float64 [C, n] of the valid pixels."""
+    """Turn the DN of valid pixels into reflectances.
+
+    Args:
+        dn: [T, C, H, W].
+        valid: bool [T, H, W], of n pixels.
+        pixels: their offset and scale.
+
+    Returns:
+        float64 [C, n].
+    """
     return (np.moveaxis(dn, 1, 0)[:, valid].astype(np.float64) - pixels.offset) * pixels.scale
 
 
@@ -374,7 +383,19 @@ def measured(
     dropped: np.ndarray | None = None,
     classes: Classifier | None = None,
 ) -> dict[str, float]:
-    """Values of the purposes that a chunk has, by their texts."""
+    """Measure how well a decoded chunk serves purposes; those of a whole store are left out.
+
+    Args:
+        purposes: what to measure.
+        original: [T, C, H, W] DN.
+        decoded: likewise.
+        pixels: what is known of them.
+        dropped: bool [T, H, W], pixels that count nowhere; None: none.
+        classes: for the purpose "agreement".
+
+    Returns:
+        Text of each purpose > its value.
+    """
     return {
         one.text: one.measure(original, decoded, pixels, dropped, classes)
         for one in purposes
@@ -383,5 +404,10 @@ def measured(
 
 
 def all_served(purposes: Sequence[Purpose], values: Mapping[str, float]) -> bool:
-    """Whether every measured purpose is served."""
+    """Say whether every measured purpose is served.
+
+    Args:
+        purposes: what is asked for.
+        values: as `measured` gives them.
+    """
     return all(one.is_served(values[one.text]) for one in purposes if one.text in values)

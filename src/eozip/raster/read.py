@@ -184,7 +184,7 @@ def _damage(path: str, window: Window, what: str = "") -> Iterator[None]:
 
 
 def with_fill(scene: Scene, nodata: int | None = None) -> Scene:
-    """The scene with a DN for the pixels that its masks hide; the same scene where it has no masks, or one already.
+    """Choose a DN for the pixels that a scene's masks hide; the scene stays as it is without masks, or if it has one.
 
     The value is `nodata`, else the files' nodata value, else one that no valid pixel has: for that, masked scenes are
     read once. Where bands have masks of their own, the profile gets the value as its nodata.
@@ -255,7 +255,7 @@ def _values_in_use(scene: Scene, is_masked_only: bool = False) -> np.ndarray:
 
 @contextmanager
 def open_reader(scene: Scene) -> Iterator[SceneReader]:
-    """A reader whose files are closed at the end; GDAL's block cache is bounded meanwhile.
+    """Open a scene for reading; its files are closed at the end, and GDAL's block cache is bounded meanwhile.
 
     What masks hide is read as `Scene.fill`; as `with_fill` chooses it where nobody did.
     """
@@ -275,7 +275,17 @@ def _opened(scene: Scene) -> Iterator[SceneReader]:
 
 
 def read_window(scene: Scene, t: slice, y: slice, x: slice) -> np.ndarray:
-    """One window [T, C, h, w]; opens and closes the files (`open_reader` keeps them open)."""
+    """Read one window; opens and closes the files (`open_reader` keeps them open).
+
+    Args:
+        scene: what is read.
+        t: dates.
+        y: rows.
+        x: columns.
+
+    Returns:
+        [t, C, h, w] in the scene's dtype.
+    """
     with open_reader(scene) as reader:
         return reader.read(t, y, x)
 

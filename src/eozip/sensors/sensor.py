@@ -107,7 +107,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(sensor_id: str) -> Sensor:
-    """The sensor called `sensor_id`: one of eozip's, one that was added, or one in a folder of own codecs.
+    """Find a sensor by its id: one of eozip's, one that was added, or one in a folder of own codecs.
 
     Raises:
         InputError: no such sensor; the message lists those known.
@@ -142,7 +142,7 @@ def add(sensor: Sensor) -> None:
 
 
 def read(path: Path) -> Sensor:
-    """A sensor of one's own, from a TOML file in the layout of those in `eozip/sensors`.
+    """Read a sensor of one's own from a TOML file in the layout of those in `eozip/sensors`.
 
     Raises:
         InputError: not readable, not TOML, or values that are missing or out of range.
@@ -159,7 +159,7 @@ def read(path: Path) -> Sensor:
 
 
 def named(text: str) -> Sensor:
-    """A sensor by id, or by the path of its TOML file, which is made known.
+    """Find a sensor by its id, or by the path of its TOML file, which is made known.
 
     Raises:
         InputError: see `get` and `read`.
@@ -199,7 +199,7 @@ def _shipped(sensor_id: str) -> Sensor:
 
 
 def by_count(count: int) -> Sensor:
-    """The one sensor with `count` bands.
+    """Find the one sensor with `count` bands.
 
     Raises:
         InputError: no sensor has that many bands.
@@ -245,7 +245,15 @@ def match_bands(
 
 
 def own_order(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[int, ...] | None:
-    """Positions of a sensor's bands by its own names and aliases; None where they do not name each once."""
+    """Find a sensor's bands among a file's by the sensor's own names and aliases.
+
+    Args:
+        descriptions: names of the file's bands.
+        sensor: whose bands these may be.
+
+    Returns:
+        For each band of the sensor its position in the file; None where the names do not tell each band once.
+    """
     spellings = [{_plain(text) for text in (band.name, *band.aliases)} for band in sensor.bands]
     given = [_plain(text or "") for text in descriptions]
     found = [[i for i, text in enumerate(given) if text in names] for names in spellings]
@@ -296,7 +304,16 @@ def _matched(descriptions: Sequence[str | None], sensor: Sensor) -> tuple[Sensor
 
 
 def overridden(descriptions: Sequence[str | None], sensor: Sensor, order: Sequence[int]) -> list[str]:
-    """Sentences about bands that are taken for others than their names say."""
+    """Say which bands are taken for others than their names say.
+
+    Args:
+        descriptions: names of the file's bands, None where it has none.
+        sensor: that was asked for.
+        order: for each band of the sensor its position in the file.
+
+    Returns:
+        Sentences for a person; none where names and sensor agree.
+    """
     if own_order(descriptions, sensor) is not None:
         return []
     pairs = [(descriptions[position], name) for position, name in zip(order, sensor.band_names)]

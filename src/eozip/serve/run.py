@@ -18,7 +18,11 @@ _STARTING = 30.0  # seconds
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that a port in use is said before anything starts.
+    """Bind a socket, so that a port in use is said before anything starts.
+
+    Args:
+        host: name or address of this machine.
+        port: 0: any that is free.
 
     Raises:
         InputError: the port is in use or not allowed, or the host is none of this machine's.
@@ -59,7 +63,12 @@ def _server(app: Starlette) -> uvicorn.Server:
 
 
 def run_app(app: Starlette, bound: socket.socket) -> None:
-    """Serve until it is interrupted."""
+    """Serve until it is interrupted.
+
+    Args:
+        app: as `create_app` gives it.
+        bound: as `bind` gives it; closed at the end.
+    """
     with bound:
         _server(app).run(sockets=[bound])
 

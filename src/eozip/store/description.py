@@ -385,7 +385,7 @@ def _optional(record: Record, dates: int, bands: int) -> list[tuple[str, Sequenc
 
 
 def choose_dates(description: Description, wanted: Sequence[str | int] | None) -> list[int]:
-    """Positions of the dates asked for.
+    """Find the positions of the dates asked for.
 
     Args:
         description: the store.
@@ -418,7 +418,18 @@ _MAY_DIFFER = ("colorinterp", "units", "band_names")  # say nothing about pixels
 
 
 def in_band_order(scene: Scene, found: Description) -> Scene:
-    """The bands of a scene that a store has, in the order of the store's source; see `band_positions`."""
+    """Select the bands of a scene that a store has.
+
+    Args:
+        scene: with these bands, in any order.
+        found: the store.
+
+    Returns:
+        The scene with the store's bands alone, in the order of the store's source; see `band_positions`.
+
+    Raises:
+        InputError: a band is missing.
+    """
     positions = band_positions(scene, found)
     return scene if positions == list(range(scene.shape[1])) else scene.select(positions)
 
@@ -460,6 +471,10 @@ def _sensor_names(found: Description) -> tuple[str, ...]:
 
 def check_same_pixels(found: Description, scene: Scene) -> None:
     """Compare what pixels to be held against each other must share: size, data type, place.
+
+    Args:
+        found: the store.
+        scene: pixels to compare with it.
 
     Raises:
         InputError: they differ; the message names what.

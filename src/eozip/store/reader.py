@@ -44,7 +44,12 @@ class Decoded:
 
 
 def is_plain_request(form: str, options: dict[str, Any]) -> bool:
-    """Whether whole GeoTIFFs are asked for, which `decode_store` writes."""
+    """Say whether whole GeoTIFFs are asked for, which `decode_store` writes; `export_store` writes all else.
+
+    Args:
+        form: name of a format.
+        options: of `export_store`, by name.
+    """
     return form == "geotiff" and all(
         options.get(name) is None for name in ("resolution", "window", "bbox", "crs")
     )

@@ -49,7 +49,7 @@ class Understood:
 
 
 def understood(product: Product, chunk: int | None = None, gop: int = GOP) -> Understood:
-    """What is known of a product, and the chunks that it would be cut into; reads no pixels.
+    """Describe a product, and the chunks that it would be cut into; reads no pixels.
 
     Args:
         product: what `eozip.raster.open_product` found.

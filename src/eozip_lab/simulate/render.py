@@ -23,7 +23,7 @@ _BYTES_TO_UNIT_VARIANCE = np.float32(1 / 104.51)  # of the sum of two bytes
 
 
 def render(seed: int, days: Sequence[Day], rows: range, columns: range) -> np.ndarray[Any, Any]:
-    """Pixels of a window of the endless world `seed`; the same whichever window they are asked in.
+    """Render a window of the endless world `seed`; a pixel is the same in every window.
 
     Args:
         seed: which world.

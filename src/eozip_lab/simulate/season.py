@@ -28,7 +28,7 @@ _CLOCK = "10:15:59"
 
 
 def season(dates: int, seed: int) -> tuple[Day, ...]:
-    """Acquisitions spread over a year from 15 April 2025, on the satellites' five-day rhythm.
+    """Plan acquisitions over a year from 15 April 2025, on the satellites' five-day rhythm.
 
     Cloud cover is spread from clear to about half covered, in an order that the seed decides.
 

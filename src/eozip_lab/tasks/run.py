@@ -84,9 +84,13 @@ class Found:
 
 
 def run_tasks(plan: Plan, progress: Progress = lambda what: None) -> Iterator[Found]:
-    """All tasks of a plan, again and again: with each group of tasks what was found so far, which can be written.
+    """Run all tasks of a plan; after each group of tasks comes what was found so far, which can be written.
 
     What cannot run here is named in `skipped`.
+
+    Args:
+        plan: what to run.
+        progress: told what is done next.
 
     Raises:
         InputError: a task or baseline that nobody knows, or nothing of what was asked for can run.

@@ -17,7 +17,7 @@ _ANCHOR, _TITLE = "tasks", "What it does to the work that follows"
 
 
 def page_section(folder: Path) -> Section:
-    """The section of what `eozip evaluate-tasks` wrote into a folder.
+    """Make the report's section of what `eozip evaluate-tasks` wrote into a folder.
 
     Raises:
         InputError: no tasks.json of ours there, or one of its pictures is missing.

@@ -85,7 +85,7 @@ def describe(folder: Path, recipe: Recipe, facts: Facts) -> None:
 
 
 def renew(folder: Path, recipe: Path | str, data: Path | None = None) -> Path:
-    """Measures exported weights, and writes what was found into their card; what it says of the run stays.
+    """Measure exported weights, and write what was found into their card; what it says of the run stays.
 
     Args:
         folder: exported weights with a card.

@@ -257,7 +257,7 @@ def _table_of(file: Path) -> dict[str, Any]:
 
 
 def kind_named(path: Path | str) -> str:
-    """The `kind` of a recipe that need not be valid otherwise; empty if it names none.
+    """Read the `kind` of a recipe that need not be valid otherwise; empty if it names none.
 
     Raises:
         InputError: no such recipe, or not TOML.
