@@ -212,6 +212,17 @@ def test_a_date_without_sections_is_shown_as_its_references_are():
     assert np.abs(decoded[1] - between).max() <= 576 / 64  # the last step, of which pictures count 1 / 64
 
 
+@pytest.mark.parametrize("quality", [16.05, 32.1, 48.15, 64.2])
+def test_there_is_a_quality_for_every_size(pair, quality):
+    """Where a pass more begins bytes jump: the last qualities before it reach beyond what it begins with."""
+    x = 3000 + 60 * np.random.default_rng(3).normal(size=(1, 2, 96, 96)).cumsum(2).cumsum(3).astype(
+        np.float32
+    )
+    before, after = (pair.codec.encode(x, at) for at in (quality - 0.03, quality + 0.03))
+    assert len(after.sections) == len(before.sections) + SECTIONS
+    assert sum(map(len, before.sections)) >= sum(map(len, after.sections))
+
+
 # --- budgets by cell ---
 
 

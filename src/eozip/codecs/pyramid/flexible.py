@@ -9,6 +9,7 @@ the passes before have it. No section needs a later one, of its own date or of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -20,7 +21,7 @@ from eozip.codecs.budgets import check_asked, check_stream
 from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
-from eozip.codecs.pyramid.codec import STEP_MAX, PyramidCodec, Reader, compare, levels_of, step_of
+from eozip.codecs.pyramid.codec import STEP_MAX, STEP_MIN, PyramidCodec, Reader, compare, levels_of, step_of
 from eozip.codecs.pyramid.context import FEATURE
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
@@ -47,6 +48,7 @@ _PASSES = 8  # at most
 MOST = 1 + _PASSES * SECTIONS  # sections
 _COARSEST = 16  # scales beyond it have a section of their own in pass 0
 _FIRST_STEP = 2304 * STEP_UNITS  # where budgets are asked for
+_HURRY = 0.14  # share of a step
 _BRIGHTNESS = 5545  # 1000 ln(2) / 2 sixteenths, by which brightness falls from pass to pass
 
 
@@ -94,6 +96,7 @@ class FlexCodec(PyramidCodec):
         step, passes = step_of(quality), 1
         while step << passes < STEP_MAX * STEP_UNITS:
             passes += 1
+        step = round(step * _hurried((step << passes) / (STEP_MAX * STEP_UNITS)))
         sections = 1 + passes * SECTIONS
         return Plan(step << (passes - 1), sections, (sections,) * dates)
 
@@ -299,6 +302,15 @@ class _FlexReader(Reader):
             if count == SECTIONS and there >= self._coded.budgets[t]:
                 compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
         return pictures_of(walk, self.dates, self._gain_of)
+
+
+def _hurried(ratio: float) -> float:
+    """By what a step is finer in the last point of quality before a pass more, which costs 4 to 9 % of the bytes at once.
+
+    So there is a quality for every size. `ratio`: how much coarser a step is than where that pass begins.
+    """
+    points = 100 * math.log(ratio) / math.log(STEP_MAX / STEP_MIN)
+    return 1 - _HURRY * max(0.0, 1 - points)
 
 
 def _place(number: int, scale: int) -> int:
