@@ -31,7 +31,7 @@ _RUN = 16  # samples that are about as strong
 _STRONG = 0.7  # steps: weaker pixels need no plane
 
 _FRESH, _BORROWED, _CARRIED, _TURNED = range(4)  # how a basis is told
-_NARROWER = 8  # times half an octave, at most, by which a turned basis differs less than a fresh one
+_NARROWER = 8  # times half a nat, at most, by which a turned basis differs less than a fresh one
 _NARROWEST = 28  # row of its entries
 _LEFT = 209_715  # squared units, a twentieth: columns of which less is left tell nothing new
 
@@ -157,7 +157,7 @@ def _told(side: Side, kind: int, basis: Basis | None, bands: int, known: Mapping
         sent = None if basis is None else np.array([most - basis.present.sum()])
         return _first(carried, most - int(side.bounded(sent, 1, spread=1.2, first=0, last=most)[0]))
     bits = _code_bits(side, basis, bands)
-    narrower = None if basis is None else np.array([_narrower(side.tables, basis, bits, carried)])
+    narrower = None if basis is None else np.array([_narrower(basis, carried)])
     narrower = side.bounded(narrower, 1, spread=2, first=0, last=_NARROWER)
     return _code_columns(side, basis, bits, carried.vectors, int(narrower[0]))
 
@@ -188,15 +188,12 @@ def _turned_like(own: Basis, other: Basis) -> Basis:
     return replace(own, vectors=own.vectors * signs, exact=None)
 
 
-def _narrower(tables: Tables, basis: Basis, bits: np.ndarray, carried: Basis) -> int:
+def _narrower(basis: Basis, carried: Basis) -> int:
     """By how much less a basis differs from a carried one than from none; an encoder's choice."""
-
-    def cost(narrower: int) -> float:
-        port = EstimatePort()
-        _code_columns(Side(port, tables), basis, bits, carried.vectors, narrower)
-        return port.bits
-
-    return min(range(_NARROWER + 1), key=cost)
+    there = basis.present
+    apart = (basis.vectors - carried.vectors)[:, there] / _FINEST
+    rms = math.sqrt(float(np.square(apart).mean())) if there.any() else 0.0
+    return min(_NARROWER, max(0, round(2 * math.log(_SPREAD / max(rms, 1e-3)))))
 
 
 def _first(basis: Basis, count: int) -> Basis:
