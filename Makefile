@@ -74,7 +74,10 @@ bench: $(READY)  ## speed and memory against OpenJPEG, and the R-D table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 figures: $(READY)  ## time and memory measured anew (some minutes; an idle machine), and README's tables
-	for script in speed scaling path readme; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/path.py --repeats 1
+	$(BIN)/python benchmarks/readme.py
 
 clean:  ## remove what make made (.venv too)
 	rm -rf $(VENV) .venv-oldest demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
