@@ -125,6 +125,7 @@ def coded_by_codec(
     wanted = Wanted([], lambda r, _: np.rint(r).astype(np.int32))
     brightness = brightness_of(Side(EstimatePort(), model.tables), STEP)
     ladder = Ladder(model, [], 2, STEP, lambda _: ports, brightness, wanted, known)
+    ladder.made = [Decoded(), Decoded()]
     bases: Any = [SimpleNamespace(present=np.ones(3, bool))] * 2
     out = ladder._details(level, given["below"], given["parents"], given["wanted"], bases, shape)
     calls = [
