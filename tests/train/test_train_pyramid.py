@@ -118,13 +118,18 @@ def known_of(level: int, given: dict) -> list[list[Decoded]]:
 
 
 def coded_by_codec(
-    model: Model, level: int, shape: tuple[int, int], given: dict, known: list[list[Decoded]]
+    model: Model,
+    level: int,
+    shape: tuple[int, int],
+    given: dict,
+    known: list[list[Decoded]],
+    levels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list]:
     """Details, and rows and symbols of each plane and colour, of both dates together."""
     ports = [Recorder(), Recorder()]
     wanted = Wanted([], lambda r, _: np.rint(r).astype(np.int32))
     brightness = brightness_of(Side(EstimatePort(), model.tables), STEP)
-    ladder = Ladder(model, [], 2, STEP, lambda _: ports, brightness, wanted, known)
+    ladder = Ladder(model, [], 2, STEP, lambda _: ports, brightness, wanted, known, levels=levels)
     ladder.made = [Decoded(), Decoded()]
     bases: Any = [SimpleNamespace(present=np.ones(3, bool))] * 2
     out = ladder._details(level, given["below"], given["parents"], given["wanted"], bases, shape)
@@ -136,22 +141,24 @@ def coded_by_codec(
 
 
 def coded_by_twin(
-    net: Net, level: int, shape: tuple[int, int], given: dict, reference: Reference | None
+    net: Net,
+    level: int,
+    shape: tuple[int, int],
+    given: dict,
+    reference: Reference | None,
+    levels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list]:
     """The same; references are given as what they say, whoever has fitted it."""
     calls = []
-    coded = torch.from_numpy(haar.coded(shape))
 
     def quantise(residual: Tensor, scale: Tensor) -> Tensor:
-        rows = rows_of(scale)
-        h, w = residual.shape[-2:]
-        here = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == len(calls) % 2
+        rows = rows_of(scale)  # [3, dates, cells of a colour]
         symbols = torch.round(residual) * (rows >= CERTAIN)
-        sent = (rows >= CERTAIN) & here & coded
-        calls.append((rows[sent].numpy(), symbols[sent].numpy()))
+        sent = (rows >= CERTAIN).transpose(0, 1)
+        calls.append(tuple(v.transpose(0, 1)[sent].numpy() for v in (rows, symbols)))
         return symbols
 
-    traversal = Traversal(net, torch.full((2,), STEP / 16), quantise, in_turn=True)
+    traversal = Traversal(net, torch.full((2,), STEP / 16), quantise, in_turn=True, levels=levels)
     traversal._reference = lambda *_: reference  # type: ignore[method-assign]
     values = [torch.from_numpy(given[k]).float() / VALUE for k in ("below", "parents")]
     with torch.no_grad():
@@ -169,17 +176,20 @@ def said_by_codec(level: int, given: dict) -> Reference:
     return Reference(torch.from_numpy(predicted).float() / VALUE, torch.from_numpy(missed).float() / VALUE)
 
 
+@pytest.mark.parametrize("has_map", [False, True], ids=["plain", "map"])
 @pytest.mark.parametrize("is_told", [False, True], ids=["alone", "with references"])
 @pytest.mark.parametrize("make", [dict, wild], ids=["shipped", "largest weights"])
 @pytest.mark.parametrize(("level", "shape"), LEVEL_SHAPES)
 def test_twin_has_the_means_rows_and_symbols_of_the_codec(
-    shipped: dict, make: Callable, level: int, shape: tuple[int, int], is_told: bool
+    shipped: dict, make: Callable, level: int, shape: tuple[int, int], is_told: bool, has_map: bool
 ) -> None:
     """With references the twin is given the codec's fit: what is compared is all that follows from it, to the bit."""
     stored, given = make(shipped), level_inputs(shape, level)
+    size = (shape[0] << level, shape[1] << level)
+    levels = data.level_maps(2, size, np.random.default_rng(level)) % 6 if has_map else None
     known, says = (known_of(level, given), said_by_codec(level, given)) if is_told else ([], None)
-    out, calls = coded_by_codec(files.model_of(stored), level, shape, given, known)
-    twin, twins = coded_by_twin(twin_of(stored), level, shape, given, says)
+    out, calls = coded_by_codec(files.model_of(stored), level, shape, given, known, levels)
+    twin, twins = coded_by_twin(twin_of(stored), level, shape, given, says, levels)
     for (rows, symbols), (own_rows, own_symbols) in zip(calls, twins, strict=True):
         np.testing.assert_array_equal(own_rows, rows)
         np.testing.assert_array_equal(own_symbols, symbols)
@@ -496,3 +506,12 @@ def test_options_that_are_not_for_this_kind_are_refused(folder: Path, option: li
     result = CliRunner().invoke(cli, ["train", str(write_recipe(folder)), *option])
     assert result.exit_code == 2
     assert "tec-elic-small-any" in result.stderr
+
+
+def test_level_maps_have_two_levels_of_whole_cells() -> None:
+    maps = data.level_maps(20, (60, 44), np.random.default_rng(3))
+    assert maps.shape == (20, 60, 44)
+    assert all(len(np.unique(one)) <= 2 for one in maps)
+    np.testing.assert_array_equal(maps[:, :16, :16], maps[:, :1, :1].repeat(16, 1).repeat(16, 2))
+    assert maps.max() == 15
+    assert maps.min() == 0

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eozip.codecs.level_map import CELL, NOTHING
 from eozip.codecs.pyramid import grids, registration
 from eozip.codecs.pyramid.grids import Grid
 from eozip.errors import InputError
@@ -63,11 +64,13 @@ class Batch:
         groups: float32 [B, C, h, w] DN, finest first.
         step: quantisation steps in DN, float32 [B].
         references: what is known of the same places already, or None.
+        levels: uint8 [B, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
     """
 
     groups: tuple[Tensor, ...]
     step: Tensor
     references: References | None = None
+    levels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,18 @@ class Pool:
     series: tuple[tuple[Example, ...], ...]
     facts: dict[str, Any]
     distances: dict[tuple[Example, Example], tuple[int, int]] = field(default_factory=dict)
+    _fitting: dict[tuple[Crops, int], list[list[tuple[Example, ...]]]] = field(default_factory=dict)
 
     def fitting(self, crops: Crops, known: int = 0) -> list[list[tuple[Example, ...]]]:
         """Series that a kind of crops can be cut from, each of more than `known` dates; those of the same bands together.
 
         Without `known` every example is a series.
         """
+        if (crops, known) not in self._fitting:
+            self._fitting[crops, known] = self._found(crops, known)
+        return self._fitting[crops, known]
+
+    def _found(self, crops: Crops, known: int) -> list[list[tuple[Example, ...]]]:
         by_bands: dict[tuple[int, ...], list[tuple[Example, ...]]] = {}
         for dates in self.series if known else [(e,) for e in self.examples]:
             e = dates[0]
@@ -228,13 +237,26 @@ def batch(found: Pool, recipe: Recipe, rng: np.random.Generator) -> Batch:
     low, high = math.log(recipe.step_min), math.log(recipe.step_max)
     step = torch.from_numpy(np.exp(rng.uniform(low, high, crops.batch))).float()
     own = tuple(g[:, 0] for g in groups)
+    levels = None
+    if rng.random() < recipe.maps:
+        levels = level_maps(crops.batch, (own[0].shape[-2], own[0].shape[-1]), rng)
     if recipe.dated <= u < recipe.dated + recipe.coarser:
         coarser = torch.from_numpy(np.exp(rng.uniform(0.5, math.log(COARSEST), crops.batch))).float()
-        return Batch(own, step, References(groups, (step * coarser)[:, None]))
+        return Batch(own, step, References(groups, (step * coarser)[:, None]), levels)
     if not known:
-        return Batch(own, step)
+        return Batch(own, step, levels=levels)
     steps = step[:, None].expand(-1, known)
-    return Batch(own, step, References([g[:, 1:] for g in groups], steps))
+    return Batch(own, step, References([g[:, 1:] for g in groups], steps), levels)
+
+
+def level_maps(count: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Random level maps, uint8 [count, h, w]: two levels each, of cells that are now few, now many."""
+    cells = [-(-size // CELL) for size in shape]
+    out = np.empty((count, *cells), np.uint8)
+    for one in out:
+        low, high = np.sort(rng.integers(0, NOTHING + 1, 2))
+        one[:] = np.where(rng.random(one.shape) < rng.random(), high, low)
+    return out.repeat(CELL, 1).repeat(CELL, 2)[:, : shape[0], : shape[1]]
 
 
 def _kind(

@@ -20,7 +20,7 @@ from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.entropy.tables import pack_tables
 from eozip_lab.train.calibrate import NEAR, fitted
 from eozip_lab.train.pyramid.data import Pool, cropped
-from eozip_lab.train.pyramid.network import BIAS, INPUTS, WEIGHT, shapes
+from eozip_lab.train.pyramid.planes import BIAS, INPUTS, WEIGHT, shapes
 from eozip_lab.train.pyramid.recipe import Recipe
 
 _BIAS_MAX = 8 * BIAS

@@ -10,205 +10,35 @@ What is sent beside the details (bases, means, strengths) is counted by a rough 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eozip.codecs.level_map import lowest
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.context import (
-    BANK,
-    FEATURE,
-    GATE,
-    LEVELS,
-    OUTPUTS,
-    PASSES,
-    SQUASH_REACH,
-    VALUE,
-    WEIGHT,
-    WINDOW,
-    staircases,
+from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
+from eozip.codecs.pyramid.context import FEATURE, LEVELS, VALUE
+from eozip.codecs.pyramid.side import DEAD, ROWS, ROWS_PER_NAT, SCALE_MIN, SIDE_MIN, strengths_of
+from eozip_lab.train.pyramid.operations import PREDICTION, bits_and_slopes, rounded, value
+from eozip_lab.train.pyramid.planes import (
+    DETAILS,
+    SIBLINGS,
+    Octaves,
+    Planes,
+    Quantise,
+    Stage,
+    Staircases,
+    Weights,
 )
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, SIDE_MAX, SIDE_MIN
 from eozip_lab.train.pyramid.transforms import along, analyse, analysed, back, principal, synthesise
 
-BIAS = WEIGHT * FEATURE  # units of biases
-DETAILS = 3  # orientations
-SIBLINGS = 2 * DETAILS
-REFERENCES = 3 * DETAILS  # predicted details, magnitudes, how far the prediction was off below
-INPUTS = BANK + DETAILS + SIBLINGS + REFERENCES
-CONSTANTS = 8
-DIFFERENCE, PREDICTION = 63.0, 256.0  # steps, at most
-ACTIVATION, SMALL = 255 / FEATURE, 127 / FEATURE  # largest activation, largest feature or output
 DEAD_ZONE = 0.38  # a residual of so much less than a step more than a whole one becomes that whole one
-DEAD = 0.6  # steps: a plane none of whose details reaches it is not coded
-LARGEST_BITS = 40.0
 RIDGE, RIDGE_FIXED = 0.1, 60.0  # squared steps, a sample and in all, of the fit to references
 DOUBT = 6.0  # squared steps around a cell that speak for what they predict as it is
-
-Quantise = Callable[[Tensor, Tensor], Tensor]
-
-
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, units: float, low: float, high: float) -> Tensor:
-        ctx.save_for_backward((x >= low) & (x <= high))
-        return torch.round(x * units).div_(units).clamp_(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None
-
-
-class _Replaced(torch.autograd.Function):
-    """The values of one tensor with the gradient of another."""
-
-    @staticmethod
-    def forward(ctx: Any, smooth: Tensor, exact: Tensor) -> Tensor:
-        return exact.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-def rounded(x: Tensor, units: float, low: float, high: float) -> Tensor:
-    """To the nearest multiple of 1 / units, halves to even, within low .. high."""
-    return _Rounded.apply(x, units, low, high)
-
-
-def _value(x: Tensor) -> Tensor:
-    return rounded(x, VALUE, -PREDICTION, PREDICTION)
-
-
-class Staircases(nn.Module):
-    """The codec's functions of one integer argument, with the gradients of what they are rounded from."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        stored = {name: torch.from_numpy(v.astype(np.float32)) for name, v in staircases().items()}
-        side = stored["squash"] / FEATURE
-        self.register_buffer("squash", torch.cat([-side.flip(0)[:-1], side]), persistent=False)
-        self.register_buffer("tanh", stored["tanh"] / GATE, persistent=False)
-
-    def features(self, steps: Tensor) -> Tensor:
-        """Values in steps, squashed to 8 bits."""
-        reach = SQUASH_REACH / VALUE
-        clipped = steps.float().clamp(-reach, reach)
-        units = torch.round(clipped.detach() * VALUE).long() + SQUASH_REACH
-        smooth = torch.sign(clipped) * (1.5 * torch.log1p(clipped.abs()))
-        return _Replaced.apply(smooth.clamp(-SMALL, SMALL), self.squash[units])
-
-    def gates(self, outputs: Tensor) -> Tensor:
-        """Outputs of the network, squashed to -1 .. 1."""
-        units = torch.round(outputs.detach() * FEATURE).long() + round(SMALL * FEATURE)
-        return _Replaced.apply(torch.tanh(outputs + 0.5), self.tanh[units])
-
-
-def shapes(width: int) -> dict[str, tuple[int, ...]]:
-    """Tensors of one stage, by the names under which they are stored."""
-    found: dict[str, tuple[int, ...]] = {
-        "window": (BANK + DETAILS, WINDOW**2 - 1),
-        "trunk": (width, INPUTS, 3, 3),
-        "trunk_bias": (width,),
-        "constant": (width, CONSTANTS),
-        "known": (width, 2 * DETAILS, 3, 3),
-        "known_bias": (width,),
-        "neighbours": (DETAILS, DETAILS, 3, 3),
-    }
-    for k in range(PASSES):
-        for name, rows in (("first", width), ("second", width), ("out", OUTPUTS)):
-            found |= {f"{name}{k}": (rows, width), f"{name}{k}_bias": (rows,)}
-    return found
-
-
-def _begun(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Random layers, and predictions of zero at the scale that the side information says."""
-    if name == "window":
-        return torch.cat([0.1 * torch.randn(BANK, shape[1]), torch.zeros(DETAILS, shape[1])])
-    if name == "neighbours" or name.startswith("out") or name.endswith("_bias"):
-        return torch.zeros(shape)
-    bound = 1 / math.sqrt(math.prod(shape[1:]))
-    return torch.empty(shape).uniform_(-bound, bound) * (0.5 if name in ("trunk", "known") else 1.0)
-
-
-class Stage(nn.Module):
-    """One level's network over a batch of planes; values in steps, [N, channels, h, w]."""
-
-    def __init__(self, width: int, functions: Staircases) -> None:
-        super().__init__()
-        self.functions = functions
-        self.w = nn.ParameterDict(
-            {name: nn.Parameter(_begun(name, shape)) for name, shape in shapes(width).items()}
-        )
-
-    def grid(self, name: str) -> Tensor:
-        """A tensor as the codec will have it."""
-        if name.endswith("_bias"):
-            return rounded(self.w[name], BIAS, -8.0, 8.0)
-        return rounded(self.w[name], WEIGHT, -127 / WEIGHT, 127 / WEIGHT)
-
-    def start(self, below: Tensor, features: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums that both passes share, and the predictions [N, 3, h, w] from the picture below [N, 1, h, w]."""
-        with torch.autocast(below.device.type, enabled=False):
-            filtered = F.conv2d(_window(below), self.grid("window")[:, :, None, None])
-            fixed = F.linear(constant, self.grid("constant"))[:, :, None, None]
-        seen = torch.cat([self.functions.features(filtered[:, :BANK]), features], 1)
-        trunk = self.grid("trunk")[:, : seen.shape[1]]
-        shared = F.conv2d(seen, trunk, self.grid("trunk_bias"), padding=1).float() + fixed
-        return shared, _value(filtered[:, BANK:])
-
-    def step(
-        self, shared: Tensor, predicted: Tensor, known: Tensor | None, reference: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Means [N, 3, h, w] and corrections of log scales of one pass.
-
-        Args:
-            shared, predicted: what `start` gave.
-            known: details of the first colour, 0 elsewhere; None in the first pass.
-            reference: what references predict [N, 3, h, w], or None.
-        """
-        number, v, near = 0, shared, None
-        if known is not None:
-            number, f = 1, self.functions.features(known)
-            both = torch.cat([f, f.abs()], 1)
-            v = v + F.conv2d(both, self.grid("known"), self.grid("known_bias"), padding=1).float()
-            near = self._near(known)
-        activation = partial(rounded, units=FEATURE, low=0.0, high=ACTIVATION)
-        v = activation(v)
-        for name in ("first", "second"):
-            v = activation(v + activation(self._dense(f"{name}{number}", v)))
-        out = rounded(self._dense(f"out{number}", v), FEATURE, -SMALL, SMALL)
-        mean = self.functions.gates(out[:, 3:6]) * predicted
-        if near is not None:
-            mean = mean + self.functions.gates(out[:, 6:9]) * near
-        if reference is not None:
-            mean = mean + self.functions.gates(out[:, :3]) * reference
-        return _value(mean), out[:, 9:]
-
-    def _near(self, known: Tensor) -> Tensor:
-        with torch.autocast(known.device.type, enabled=False):
-            clipped = known.clamp(-DIFFERENCE, DIFFERENCE)
-            return _value(F.conv2d(clipped, self.grid("neighbours"), padding=1))
-
-    def _dense(self, name: str, v: Tensor) -> Tensor:
-        return F.conv2d(v, self.grid(name)[:, :, None, None], self.grid(f"{name}_bias")).float()
-
-
-def _window(below: Tensor) -> Tensor:
-    """Differences of the 24 cells around each from it: [N, 1, h, w] -> [N, 24, h, w]."""
-    h, w = below.shape[-2:]
-    reach = WINDOW // 2
-    padded = F.pad(below, (reach, reach, reach, reach), mode="replicate")
-    places = [(y, x) for y in range(WINDOW) for x in range(WINDOW) if (y, x) != (reach, reach)]
-    around = torch.cat([padded[:, :, y : y + h, x : x + w] for y, x in places], 1)
-    return (around - below).clamp(-DIFFERENCE, DIFFERENCE)
 
 
 class Net(nn.Module):
@@ -216,54 +46,12 @@ class Net(nn.Module):
 
     def __init__(self, width: int = 32, bfloat16: bool = False) -> None:
         super().__init__()
-        self.bfloat16 = bfloat16
-        self.functions = Staircases()
-        self.stages = nn.ModuleList([Stage(width, self.functions) for _ in range(LEVELS)])
-
-    def planes(
-        self,
-        level: int,
-        below: Tensor,
-        features: Tensor,
-        constant: Tensor,
-        wanted: Tensor,
-        alive: Tensor,
-        reference: Tensor | None,
-        quantise: Quantise,
-    ) -> tuple[Tensor, Tensor]:
-        """Details of some planes of one level, in two passes.
-
-        Args:
-            level: 0 for the finest grid.
-            below: decoded picture [N, 1, h, w].
-            features: of parents and siblings [N, 9, h, w]; with references 9 more.
-            constant: [N, 8]; the first three are the log scales that the side information says.
-            wanted: details [N, 3, h, w].
-            alive: bool, which of them are coded.
-            reference: what references predict [N, 3, h, w], or None.
-            quantise: residuals and log scales to symbols.
-
-        Returns:
-            Decoded details, 0 where none is coded, and bits [N].
-        """
-        stage, known, decoded = self.stages[min(level, LEVELS - 1)], None, torch.zeros_like(wanted)
-        bits = wanted.new_zeros(len(wanted))
-        with torch.autocast(below.device.type, torch.bfloat16, enabled=self.bfloat16):
-            shared, predicted = stage.start(below, features, constant)
-            for color in range(PASSES):
-                mean, correction = stage.step(shared, predicted, known, reference)
-                scale = (correction + constant[:, :DETAILS, None, None]).clamp(SCALE_MIN, 7.9)
-                here = alive & _color(*wanted.shape[-2:], color)
-                with torch.no_grad():
-                    symbols = quantise(wanted - mean, scale)
-                bits = bits + (bits_of(symbols, scale) * here).sum((1, 2, 3))
-                decoded = decoded + (mean + symbols) * here
-                known = decoded.detach()
-        return decoded, bits
+        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self.functions = Staircases(dtype)
+        self.stages = nn.ModuleList([Stage(width, self.functions, dtype) for _ in range(LEVELS)])
 
 
-def _color(h: int, w: int, color: int) -> Tensor:
-    return (torch.arange(h)[:, None] + torch.arange(w)) % 2 == color
+_LN2_HALF = math.log(2) / 2
 
 
 def in_dead_zone(residual: Tensor, scale: Tensor) -> Tensor:
@@ -278,10 +66,7 @@ def rows_of(scale: Tensor) -> Tensor:
 
 def bits_of(symbols: Tensor, scale: Tensor) -> Tensor:
     """Bits of symbols under logistic laws of mean 0."""
-    a, s = symbols.abs(), torch.exp(scale)
-    upper, lower = F.logsigmoid(-(a + 0.5) / s), F.logsigmoid(-(a - 0.5) / s)
-    share = lower + torch.log(-torch.expm1((upper - lower).clamp(max=-1e-7)))
-    return (-share / math.log(2)).clamp(max=LARGEST_BITS)
+    return bits_and_slopes(symbols, scale)[0]
 
 
 @dataclass(frozen=True)
@@ -339,7 +124,7 @@ def predicted(parents: Tensor, below: Tensor, here: Tensor) -> Reference:
     seen = (fit @ x).float().view_as(parents)
     there = (fit.float() @ here.flatten(1, 2).flatten(2)).view(*parents.shape[:3], *here.shape[-2:])
     share = _share(parents, seen)
-    return Reference(_value(there * _above(share, there.shape[-2:])), parents - seen * share)
+    return Reference(value(there * _above(share, there.shape[-2:])), parents - seen * share)
 
 
 def _above(cells: Tensor, shape: Sequence[int]) -> Tensor:
@@ -365,7 +150,8 @@ class Traversal:
         in_turn: planes one after the other, each seeing the decoded ones before it, as the codec does; else all at
             once, seeing roundings of the true ones.
         references: what is known already; None: each example by itself.
-        bits, squares: bits and squared errors in steps, [B], as the levels go by.
+        levels: uint8 [B, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
+        bits, squares: bits and squared errors in steps, with a map in its cells' steps, [B], as the levels go by.
     """
 
     net: Net
@@ -373,8 +159,10 @@ class Traversal:
     quantise: Quantise = in_dead_zone
     in_turn: bool = False
     references: References | None = None
+    levels: np.ndarray | None = None
     bits: Tensor | float = 0.0
     squares: Tensor | float = 0.0
+    _weights: dict[int, Weights] = field(default_factory=dict)
 
     def run(self, groups: Sequence[Tensor]) -> list[Tensor]:
         """Decoded groups [B, C, h, w] in DN of groups in DN, finest first, each on half the grid of the one before."""
@@ -458,16 +246,41 @@ class Traversal:
             wanted: [B, K, 3, h, w].
             size: H, W.
         """
-        coded = torch.from_numpy(haar.coded(size))
-        reference = self._reference(level, parents)
-        constant = self._constant(_strengths(wanted, coded), level, reference is not None)
-        alive = coded & (wanted * coded).abs().amax((-1, -2), keepdim=True).ge(DEAD)
-        lifted = torch.zeros_like(wanted) if parents is None else self._lifted(parents, wanted.shape[-2:])
-        parts = (below, lifted, constant, wanted, alive, reference)
-        decoded, bits = self._planes_in_turn(level, *parts) if self.in_turn else self._planes(level, *parts)
-        self._count(bits + 1.5 * DETAILS * wanted.shape[1])
-        self.squares = self.squares + ((wanted - decoded) * coded).square().sum((1, 2, 3, 4))
+        one = self._level(level, below, parents, wanted, haar.coded(size))
+        self._count((1.5 if self.references is None else 0.8) * DETAILS * wanted.shape[1])
+        decoded = self._planes_in_turn(one) if self.in_turn else self._planes(one)
         return decoded.detach()
+
+    def _level(
+        self, level: int, below: Tensor, parents: Tensor | None, wanted: Tensor, coded: np.ndarray
+    ) -> _Level:
+        coarse = self._coarse(level)
+        octaves = None if coarse is None else Octaves.of(coarse)
+        exists = np.broadcast_to(coded.any((1, 2)), wanted.shape[:3])
+        strengths = torch.from_numpy(strengths_of(wanted.numpy(), coded, exists, coarse))
+        alive = (strengths > DEAD)[..., None, None] & torch.from_numpy(coded)
+        reference = self._reference(level, parents)
+        constant = self._constant(strengths, level, reference is not None, coarse is not None)
+        return _Level(
+            self.net.stages[min(level, LEVELS - 1)],
+            self._weights_at(min(level, LEVELS - 1)),
+            below,
+            self._given(level, parents, reference, octaves, wanted.shape),
+            constant,
+            wanted,
+            alive,
+            None if reference is None else reference.predicted,
+            octaves,
+        )
+
+    def _weights_at(self, stage: int) -> Weights:
+        """Rounded once a step, whatever number of levels shares them."""
+        if stage not in self._weights:
+            self._weights[stage] = self.net.stages[stage].weights()
+        return self._weights[stage]
+
+    def _coarse(self, level: int) -> Coarse | None:
+        return None if self.levels is None else Coarse(lowest(self.levels, 2 << level))
 
     @torch.no_grad()
     def _reference(self, level: int, parents: Tensor | None) -> Reference | None:
@@ -476,88 +289,126 @@ class Traversal:
         here, below = self._known[level : level + 2]
         return predicted(parents, below[:, :, : here.shape[2]], here)
 
-    def _lifted(self, parents: Tensor, shape: Sequence[int]) -> Tensor:
-        return self.net.functions.features(_above(parents, shape))
-
-    def _told(self, lifted: Tensor, reference: Reference | None) -> Tensor:
-        """Features of references [B, K, 9, h, w], as wide as those of the parents; none without."""
-        if reference is None:
-            return lifted[:, :, :0]
-        own = self.net.functions.features(reference.predicted)
-        return torch.cat([own, own.abs(), self._lifted(reference.missed, own.shape[-2:]).abs()], 2)
-
-    def _planes(
+    def _given(
         self,
         level: int,
-        below: Tensor,
-        lifted: Tensor,
-        constant: Tensor,
-        wanted: Tensor,
-        alive: Tensor,
+        parents: Tensor | None,
         reference: Reference | None,
-    ) -> tuple[Tensor, Tensor]:
+        octaves: Octaves | None,
+        shape: Sequence[int],
+    ) -> Tensor:
+        """Features [B, K, 9 or 18, h, w] of parents, with room for siblings, and of references."""
+        functions, size = self.net.functions, shape[-2:]
+        above = None if octaves is None else Octaves.of(Coarse(lowest(self.levels, 4 << level)))
+        out = torch.zeros(*shape[:2], 9 if reference is None else 18, *size, dtype=functions.squash.dtype)
+        if parents is not None:
+            out[:, :, :DETAILS] = _above(functions.features(_seen(parents, above)), size)
+        if reference is not None:
+            told = out[:, :, DETAILS + SIBLINGS :]
+            told[:, :, :DETAILS] = functions.features(_seen(reference.predicted, octaves))
+            torch.abs(told[:, :, :DETAILS], out=told[:, :, DETAILS : 2 * DETAILS])
+            missed = functions.features(_seen(reference.missed, above)).abs_()
+            told[:, :, 2 * DETAILS :] = _above(missed, size)
+        return out
+
+    def _planes(self, one: _Level) -> Tensor:
         """All planes at once; siblings are known by what they would be rounded to by themselves."""
-        now = self.net.functions.features(in_dead_zone(wanted, wanted) * alive)
+        now = self.net.functions.features(one.alone()).float()
         strongest = last = torch.zeros_like(now[:, 0])
-        siblings = []
-        for k in range(wanted.shape[1]):
-            siblings.append(torch.cat([strongest, last], 1))
+        for k in range(now.shape[1]):
+            one.tell(k, strongest, last)
             strongest, last = _strongest(strongest, now[:, k]), now[:, k]
-        features = torch.cat([lifted, torch.stack(siblings, 1), self._told(lifted, reference)], 2)
-        flat = [v.flatten(0, 1) for v in (below[:, :, None], features, constant, wanted, alive)]
-        told = None if reference is None else reference.predicted.flatten(0, 1)
-        decoded, bits = self.net.planes(level, *flat, told, self.quantise)
-        return decoded.view_as(wanted), bits.view(wanted.shape[:2]).sum(1)
+        return self._coded(one, one.all_planes()).view_as(one.wanted)
 
-    def _planes_in_turn(
-        self,
-        level: int,
-        below: Tensor,
-        lifted: Tensor,
-        constant: Tensor,
-        wanted: Tensor,
-        alive: Tensor,
-        reference: Reference | None,
-    ) -> tuple[Tensor, Tensor]:
+    def _planes_in_turn(self, one: _Level) -> Tensor:
         """Plane after plane, as the codec goes."""
-        strongest = last = torch.zeros_like(wanted[:, 0])
-        planes, total = [], wanted.new_zeros(len(wanted))
-        told = self._told(lifted, reference)
-        for k in range(wanted.shape[1]):
-            features = torch.cat([lifted[:, k], strongest, last, told[:, k]], 1)
-            own = (below[:, k, None], features, constant[:, k], wanted[:, k], alive[:, k])
-            says = None if reference is None else reference.predicted[:, k]
-            decoded, bits = self.net.planes(level, *own, says, self.quantise)
-            planes.append(decoded)
-            total = total + bits
-            last = self.net.functions.features(decoded.detach())
+        strongest = last = torch.zeros_like(one.wanted[:, 0])
+        found = []
+        for k in range(one.wanted.shape[1]):
+            one.tell(k, strongest, last)
+            found.append(self._coded(one, one.plane(k)))
+            last = self.net.functions.features(_seen(found[-1], one.octaves)).float()
             strongest = _strongest(strongest, last)
-        return torch.stack(planes, 1), total
+        return torch.stack(found, 1)
 
-    def _constant(self, strengths: Tensor, level: int, is_told: bool) -> Tensor:
-        """What is the same for all cells of a plane: [B, K, 3] -> [B, K, 8]."""
+    def _coded(self, one: _Level, planes: Planes) -> Tensor:
+        """Decoded details of planes, [N, 3, h, w]; those that are not coded cost nothing, and their squares count."""
+        is_alive = planes.alive.flatten(1).any(1)
+        kept = torch.nonzero(is_alive)[:, 0]
+        kept = kept if len(kept) else torch.zeros(1, dtype=torch.int64)
+        found, bits, squares = one.stage.code(one.weights, planes.some(kept), self.quantise)
+        left = planes.in_units().square().flatten(1).sum(1)
+        self._count(torch.zeros_like(left).index_copy(0, kept, bits).view(len(self.step), -1).sum(1))
+        self.squares = self.squares + left.index_copy(0, kept, squares).view(len(self.step), -1).sum(1)
+        return torch.zeros_like(planes.wanted).index_copy_(0, kept, found)
+
+    def _constant(self, strengths: Tensor, level: int, is_told: bool, has_map: bool) -> Tensor:
+        """What is the same for all cells of a plane: [B, K, 3] -> [B, K, 8]; with a map by octave, [B, K, 8, 8]."""
         b, k = strengths.shape[:2]
-        brightness = rounded((torch.log(self.step) - 4) / 2, FEATURE, -4.0, 4.0)
-        flags = [
-            torch.full((b, k), float(is_told)),
-            (torch.arange(k) / 4).expand(b, k),
-            brightness[:, None].expand(b, k),
-            torch.ones(b, k),
-            torch.full((b, k), min(level, 6) / 2),
-        ]
-        scales = rounded(strengths * (math.log(2) / 2), FEATURE, -8.0, 8.0)
-        return torch.cat([scales, torch.stack(flags, -1)], -1)
+        brightness = rounded((torch.log(self.step) - 4) / 2, FEATURE, -4.0, 4.0).view(b, 1, 1)
+        known = strengths.float()
+        if has_map:
+            octaves = torch.from_numpy(OCTAVES).float()
+            known = known[:, :, None] - 2 * octaves[:, None]
+            darker = torch.round(octaves * (_LN2_HALF * FEATURE)) / FEATURE
+            brightness = (brightness + darker).clamp(max=4.0)
+        known = torch.round(known.clamp(min=SIDE_MIN) * (_LN2_HALF * FEATURE)) / FEATURE
+        number = (torch.arange(k) / 4).view(1, k, 1)
+        flags = (float(is_told), number, brightness, 1.0, min(level, 6) / 2)
+        shape = known.shape[:-1] if has_map else (b, k, 1)
+        parts = [torch.as_tensor(v).expand(shape) for v in flags]
+        told = torch.stack(parts, -1)
+        return torch.cat([known, told if has_map else told[:, :, 0]], -1)
 
 
-def _strengths(wanted: Tensor, coded: Tensor) -> Tensor:
-    """2 log2 of the rms of each plane's details, rounded: [B, K, 3, h, w] -> [B, K, 3]."""
-    squares = (wanted * coded).double().square().sum((-1, -2))
-    rms = (squares / coded.sum((1, 2)).clamp(min=1)).sqrt()
-    return torch.round(2 * torch.log2(rms.clamp(min=0.2))).clamp(SIDE_MIN, SIDE_MAX).float()
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """What is given of all planes of a level, [B, K, ...]; see `Planes`. `octaves`: of the pictures, [B, h, w]."""
+
+    stage: Stage
+    weights: Weights
+    below: Tensor
+    features: Tensor
+    constant: Tensor
+    wanted: Tensor
+    alive: Tensor
+    reference: Tensor | None
+    octaves: Octaves | None
+
+    def alone(self) -> Tensor:
+        """What each detail would be rounded to by itself, in its octave."""
+        o = self.octaves
+        if o is None:
+            return in_dead_zone(self.wanted, self.wanted) * self.alive
+        own = self.wanted * (o.factor / o.unit)[:, None, None]
+        return in_dead_zone(own, own) * (o.unit[:, None, None] * self.alive)
+
+    def tell(self, k: int, strongest: Tensor, last: Tensor) -> None:
+        """Plane k what is known of those before it."""
+        room = self.features[:, k, DETAILS : DETAILS + SIBLINGS]
+        room[:, :DETAILS], room[:, DETAILS:] = strongest, last
+
+    def all_planes(self) -> Planes:
+        """[B * K, ...]."""
+        b, k = self.wanted.shape[:2]
+        octaves = None if self.octaves is None else self.octaves.some(torch.arange(b).repeat_interleave(k))
+        return Planes(**{name: v.flatten(0, 1) for name, v in self._parts().items()}, octaves=octaves)
+
+    def plane(self, k: int) -> Planes:
+        """[B, ...]."""
+        return Planes(**{name: v[:, k] for name, v in self._parts().items()}, octaves=self.octaves)
+
+    def _parts(self) -> dict[str, Tensor]:
+        own = {f.name: getattr(self, f.name) for f in fields(Planes)}
+        return {name: v for name, v in own.items() if isinstance(v, Tensor)}
+
+
+def _seen(values: Tensor, octaves: Octaves | None) -> Tensor:
+    return values if octaves is None else octaves.seen(values)
 
 
 def _strongest(before: Tensor, now: Tensor) -> Tensor:
-    return torch.maximum(torch.round(before * (0.75 * FEATURE)) / FEATURE, now.abs())
+    return torch.maximum(torch.round(before * 0.75), now.abs())
 
 
 def _on_grid(x: Tensor) -> Tensor:

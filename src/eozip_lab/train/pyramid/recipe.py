@@ -76,6 +76,7 @@ class Recipe(Settings):
         dated: share of the batches in which other dates of the place are known, 1 to `dates_known` of them.
         dates_known: at most.
         coarser: share of the batches in which the images themselves are known at a coarser quality.
+        maps: share of the batches that are coded under random level maps.
         fit_crops: crops that the exported probability tables are fitted to; 0: the logistic law stays.
     """
 
@@ -99,6 +100,7 @@ class Recipe(Settings):
     dated: float = 0.0
     dates_known: int = 4
     coarser: float = 0.0
+    maps: float = 0.0
     fit_crops: int = 150
 
     def anchored(self, folder: Path) -> Self:
@@ -136,7 +138,7 @@ def _numbers(r: Recipe) -> list[str]:
 
 def _shares(r: Recipe) -> list[str]:
     faults = []
-    for key in ("brightness", "finest_only", "coarsest_only", "few", "dated", "coarser"):
+    for key in ("brightness", "finest_only", "coarsest_only", "few", "dated", "coarser", "maps"):
         if not 0 <= getattr(r, key) <= 1:
             faults.append(f"{key}: expected 0 to 1, got {getattr(r, key)}")
     if r.finest_only + r.coarsest_only + r.few > 1:

@@ -118,7 +118,7 @@ def _take(net: Net, path: Path) -> None:
 
 def _loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
     """Loss, bits per sample and PSNR (peak 10,000 DN) of a batch."""
-    one = Traversal(net, drawn.step, references=drawn.references)
+    one = Traversal(net, drawn.step, references=drawn.references, levels=drawn.levels)
     one.run(drawn.groups)
     count = sum(group[0].numel() for group in drawn.groups)
     rate, mse = one.bits / count, one.squares / count
