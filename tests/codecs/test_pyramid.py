@@ -147,6 +147,20 @@ def test_interpolated_bands_are_found_and_come_back(codec, grid):
     assert np.sqrt(np.square(decoded - x).mean((2, 3))).max() < step(80) / 2
 
 
+@pytest.mark.parametrize("factor", [2, 6])
+def test_bands_are_found_beside_holes_over_a_third_of_the_scene(factor: int) -> None:
+    grid = grids.Grid(0, factor, 1, 1)
+    x = cube((2, 1, 150, 156), {0: grid}).astype(np.float32)
+    holes = np.zeros(x.shape, bool)
+    for corner in range(0, 96, 24):  # steps, as clouds have edges
+        holes[0, :, corner : corner + 40, corner // 2 : corner // 2 + 60] = True
+    filled = np.where(holes, x.mean(), x)
+    ((got, cells),) = grids.solved(filled, holes)  # type: ignore[misc]
+    assert got == grid
+    numerator, denominator = grid.interpolated(np.rint(cells), 150, 156)
+    assert np.abs(numerator / denominator - x[:, 0])[~holes[:, 0]].max() < 2
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(24, 60), st.integers(24, 60), st.sampled_from(GRIDS))
 def test_cells_of_a_grid_are_found_again(height, width, grid):

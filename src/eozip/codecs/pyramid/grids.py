@@ -19,7 +19,8 @@ TILE, TILES, LIVELY = 36, 512, 16  # every grid begins alike in tiles of 36 pixe
 _TOLERANCE = 0.6  # DN rms over a whole band of a date: rounding once leaves 0.29, twice 0.41
 _TIE = 0.01  # DN**2: bilinear and cubic grids of factor 2 make the same pictures
 _TAPS = 4
-_ROUNDS = 16  # of the search for cells beside holes
+_ROUNDS = 96  # of the search for cells beside holes, at most: those of 60 m are many pixels' and need more than those of 20 m
+_SETTLED = 0.0001  # DN**2 a pixel that the search may leave
 _RIDGE_HOLES = 1e-4  # of the same, where float32 has to do
 _RIDGE = 1e-9  # of cells that the border nearly cuts off
 
@@ -207,6 +208,8 @@ def _solved_beside(x: np.ndarray, grid: Grid, holes: np.ndarray) -> np.ndarray:
         way = near = inverses[0] @ left @ inverses[1]
         size = float((left * near).sum())
         for _ in range(_ROUNDS):
+            if size < _SETTLED * np.count_nonzero(shown):
+                break
             pushed = down.T @ (shown * (down @ way @ across.T)) @ across
             step = size / max(float((way * pushed).sum()), 1e-9)
             cells[t] += step * way
