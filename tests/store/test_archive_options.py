@@ -14,6 +14,7 @@ from rasterio.warp import transform_geom
 import eozip
 from archivefiles import DATES, SETTINGS, one_cluster, stored, write_items
 from eozip.archive import run, work
+from eozip.archive.asked import Asked
 from eozip.archive.record import open_record
 from eozip.errors import EozipError, OutputError
 from eozip.store import Places, describe, verify_store
@@ -398,6 +399,11 @@ def test_new_settings_are_compared_with_those_of_the_archive(archive, tmp_path, 
     archive(paths, tmp_path / "out", codec="lossless")
     with pytest.raises(EozipError, match=f"other settings, which are never mixed: {next(iter(later))}"):
         archive(paths, tmp_path / "out", codec="lossless", **later)
+
+
+def test_a_number_is_the_same_setting_however_it_is_written():
+    whole, real = (json.dumps(Asked(quality=one).settings()) for one in (60, 60.0))
+    assert whole == real
 
 
 def test_an_archive_of_a_version_that_had_fewer_settings_is_continued(archive, tmp_path):

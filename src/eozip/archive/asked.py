@@ -102,6 +102,7 @@ class Asked:
         given |= {"overviews": None if self.overviews else False, "harmonise": self.harmonise or None}
         given |= {"places": None, **self.places.facts().get("places", {})}
         told = {name: value for name, value in given.items() if value is not None}
+        told |= {name: float(told[name]) for name in ("quality", "target_psnr") if name in told}  # 60 is 60.0
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
         return {**listed, "bitstream": BITSTREAM}
 
