@@ -29,7 +29,7 @@ from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.errors import InputError, OutputError
 from eozip_lab.train import run, sitting
 from eozip_lab.train import state as states
-from eozip_lab.train.pyramid import data, export, task
+from eozip_lab.train.pyramid import data, export, maps, task
 from eozip_lab.train.pyramid.network import (
     Net,
     Quantise,
@@ -186,7 +186,7 @@ def test_twin_has_the_means_rows_and_symbols_of_the_codec(
     """With references the twin is given the codec's fit: what is compared is all that follows from it, to the bit."""
     stored, given = make(shipped), level_inputs(shape, level)
     size = (shape[0] << level, shape[1] << level)
-    levels = data.level_maps(2, size, np.random.default_rng(level)) % 6 if has_map else None
+    levels = maps.level_maps(2, size, np.random.default_rng(level)) % 6 if has_map else None
     known, says = (known_of(level, given), said_by_codec(level, given)) if is_told else ([], None)
     out, calls = coded_by_codec(files.model_of(stored), level, shape, given, known, levels)
     twin, twins = coded_by_twin(twin_of(stored), level, shape, given, says, levels)
@@ -508,10 +508,35 @@ def test_options_that_are_not_for_this_kind_are_refused(folder: Path, option: li
     assert "tec-elic-small-any" in result.stderr
 
 
+def drawn_maps() -> np.ndarray:
+    """Levels of 400 maps of 5 x 7 cells."""
+    drawn = maps.level_maps(400, (76, 104), np.random.default_rng(3))
+    assert drawn.shape == (400, 76, 104)
+    levels = drawn[:, ::16, ::16]
+    np.testing.assert_array_equal(drawn, levels.repeat(16, 1).repeat(16, 2)[:, :76, :104])
+    return levels
+
+
 def test_level_maps_have_two_levels_of_whole_cells() -> None:
-    maps = data.level_maps(20, (60, 44), np.random.default_rng(3))
-    assert maps.shape == (20, 60, 44)
-    assert all(len(np.unique(one)) <= 2 for one in maps)
-    np.testing.assert_array_equal(maps[:, :16, :16], maps[:, :1, :1].repeat(16, 1).repeat(16, 2))
-    assert maps.max() == 15
-    assert maps.min() == 0
+    levels = drawn_maps()
+    assert all(len(np.unique(one)) <= 2 for one in levels)
+    assert (levels.min(), levels.max()) == (0, 15)
+
+
+def is_solid(inside: np.ndarray) -> bool:
+    """Has 2 x 2 cells next to each other."""
+    return bool((inside[1:, 1:] & inside[:-1, 1:] & inside[1:, :-1] & inside[:-1, :-1]).any())
+
+
+def test_level_maps_hold_regions_as_good_as_wanted_and_narrow_ones() -> None:
+    found = [one for one in drawn_maps() if one.min() == 0 and 4 <= one.max() <= 12]
+    assert {int(one.max()) for one in found} == set(range(4, 13))
+    inside = [one == 0 for one in found]
+    assert min(one.sum() for one in inside) == 1
+    assert 0.3 < np.mean([is_solid(one) for one in inside]) < 0.8
+
+
+def test_level_maps_hold_clouds_of_which_nothing_is_sent() -> None:
+    clouds = [one == 15 for one in drawn_maps() if set(np.unique(one)) == {0, 15}]
+    assert len(clouds) > 40
+    assert np.mean([is_solid(one) for one in clouds]) > 0.5

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eozip.codecs.level_map import CELL, NOTHING
 from eozip.codecs.pyramid import grids, registration
 from eozip.codecs.pyramid.grids import Grid
 from eozip.errors import InputError
 from eozip_lab.train.data import SPREAD, named_arrays
+from eozip_lab.train.pyramid.maps import level_maps
 from eozip_lab.train.pyramid.network import References
 from eozip_lab.train.pyramid.recipe import Crops, Held, Recipe, Series
 from eozip_lab.train.recipe import located
@@ -247,16 +247,6 @@ def batch(found: Pool, recipe: Recipe, rng: np.random.Generator) -> Batch:
         return Batch(own, step, levels=levels)
     steps = step[:, None].expand(-1, known)
     return Batch(own, step, References([g[:, 1:] for g in groups], steps), levels)
-
-
-def level_maps(count: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Random level maps, uint8 [count, h, w]: two levels each, of cells that are now few, now many."""
-    cells = [-(-size // CELL) for size in shape]
-    out = np.empty((count, *cells), np.uint8)
-    for one in out:
-        low, high = np.sort(rng.integers(0, NOTHING + 1, 2))
-        one[:] = np.where(rng.random(one.shape) < rng.random(), high, low)
-    return out.repeat(CELL, 1).repeat(CELL, 2)[:, : shape[0], : shape[1]]
 
 
 def _kind(
