@@ -408,6 +408,13 @@ def test_a_few_steps_lower_the_loss(folder: Path) -> None:
     assert np.mean(losses[-2:]) < 0.97 * np.mean(losses[:2])
 
 
+def test_an_example_without_error_has_a_finite_psnr() -> None:
+    drawn = data.Batch((torch.full((2, 3, 24, 24), 900.0),), torch.tensor([100.0, 40.0]))
+    loss, rate, decibels = task._loss_of(Net(8), drawn)
+    assert np.isfinite([loss.item(), rate, decibels]).all()
+    assert decibels == pytest.approx(10 * np.log10(12e8))
+
+
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     real = sitting._look_after
 

@@ -57,10 +57,8 @@ def _solid(cells: _Cells, rng: np.random.Generator) -> np.ndarray:
         np.abs(np.arange(size) + 0.5 - at) / max(reach, 0.5)
         for size, at, reach in zip(cells, centre, half, strict=True)
     )
-    if rng.random() < 0.5:
-        inside = np.maximum.outer(i, j) <= 1
-    else:
-        inside = np.add.outer(i**2, j**2) <= 1
+    far = np.maximum.outer(i, j) if rng.random() < 0.5 else np.hypot.outer(i, j)
+    inside = far <= 1
     inside[tuple(centre.astype(int))] = True
     return inside
 

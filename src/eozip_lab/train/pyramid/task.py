@@ -32,6 +32,7 @@ from eozip_lab.train.sitting import Run
 from eozip_lab.train.state import BETAS, State
 
 _PEAK = 10_000.0  # DN, of PSNR
+_LEAST_ERROR = 1 / 12  # DN squared, what rounding to whole DN leaves: no example counts as better than that
 _LEAST_BITS, _EXPONENT = 0.03, -0.6
 """An example weighs (its bits + the least)**exponent: a per cent counts about the same."""
 
@@ -123,7 +124,8 @@ def _loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
     count = sum(group[0].numel() for group in drawn.groups)
     rate, mse = one.bits / count, one.squares / count
     weight = (rate.detach() + _LEAST_BITS) ** _EXPONENT
-    decibels = 10 * torch.log10(_PEAK**2 / (mse.detach() * drawn.step**2))
+    error = (mse.detach() * drawn.step**2).clamp(min=_LEAST_ERROR)
+    decibels = 10 * torch.log10(_PEAK**2 / error)
     return ((rate + BITS_PER_SQUARED_STEP * mse) * weight).mean(), rate.mean().item(), decibels.mean().item()
 
 
