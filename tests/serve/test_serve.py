@@ -275,12 +275,23 @@ def test_a_polygon_as_csv_is_a_line_a_date_and_name(site: Site) -> None:
         '{"type": "MultiPolygon", "coordinates": [7]}',
         "[" * 5000,
         "NaN",
+        '{"type": "FeatureCollection", "features": 7}',
+        '{"type": "FeatureCollection", "features": []}',
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": {"type": "Point"}}]}',
+        '{"type": "FeatureCollection", "features": [{"type": "MultiPolygon", "coordinates": 7}]}',
     ],
 )
 def test_what_is_no_polygon_on_the_layer_is_refused(site: Site, geometry: str) -> None:
     status, body, _ = site.get("/layers/0/polygon.json", data=geometry.encode() or b" ")
     assert status == 400, body
     assert "geometry: expected" in json.loads(body)["error"]
+
+
+def test_features_are_their_polygons(site: Site) -> None:
+    plain = site.json("/layers/0/polygon.json", geometry=json.dumps(square()))
+    feature = {"type": "Feature", "properties": {}, "geometry": square()}
+    for same in (feature, {"type": "FeatureCollection", "features": [feature, feature]}):
+        assert site.json("/layers/0/polygon.json", geometry=json.dumps(same)) == plain
 
 
 @pytest.mark.parametrize("number", ["\u00b2", "\u0661", "9" * 5000])
@@ -330,6 +341,12 @@ def test_a_thumbnail_is_small(site: Site) -> None:
     assert max(site.picture("/layers/0/thumbnail.png", date=2).shape[:2]) <= 96
 
 
+def test_a_thumbnail_of_the_error_is_the_picture_of_it(site: Site) -> None:
+    asked = {"error": 1, "low": 0, "high": 0.01}
+    small = site.picture("/layers/0/thumbnail.png", **asked)
+    assert np.array_equal(small, site.picture("/layers/0/image.png", side=96, **asked))
+
+
 def test_tilejson_says_where_tiles_are(site: Site) -> None:
     found = site.json("/layers/0/tilejson.json", formula="ndvi")
     z, x, y = middle_tile(site).removesuffix(".png").split("/")[-3:]
@@ -375,6 +392,7 @@ def test_wmts_answers_by_keys_too(site: Site) -> None:
         "/layers/0/tiles/3/0/0.png?formula=__import__('os')",
         "/layers/0/tiles/3/0/0.png?formula=B99",
         "/layers/0/tiles/3/0/0.png?bands=B04,B03",
+        "/layers/0/tiles/3/0/0.png?bands=B04,B03,B02&formula=ndvi",
         "/layers/0/tiles/3/0/0.png?date=1999",
         "/layers/0/tiles/3/0/0.png?date=0",
         "/layers/0/tiles/3/0/0.png?low=1&high=0",

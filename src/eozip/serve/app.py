@@ -181,7 +181,9 @@ class _Server:
         )
 
     async def thumbnail(self, request: Request) -> Response:
-        return await self._picture(request, "png", lambda asked: whole_values(*_drawn(asked), _THUMBNAIL)[0])
+        return await self._picture(
+            request, "png", lambda asked: whole_values(*_drawn(asked), _THUMBNAIL, asked.minus)[0]
+        )
 
     async def _picture(
         self, request: Request, ending: str, values: Callable[[_Asked], np.ndarray]

@@ -74,8 +74,10 @@ def parse_view(facts: Facts, bands: str | None, formula: str | None) -> View:
     """A view from what an address says: three bands by name, or a formula; the layer's own colours where it says nothing.
 
     Raises:
-        InputError: bands that the layer has not, or no formula.
+        InputError: bands that the layer has not, no formula, or both.
     """
+    if formula and bands:
+        raise InputError(f"expected bands or formula, got both: {bands!r:.80} and {formula!r:.80}")
     if formula:
         return View(formula=parse_formula(formula, facts.bands))
     if not bands:

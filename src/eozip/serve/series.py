@@ -129,7 +129,7 @@ def _listed(values: np.ndarray, digits: int) -> list[float | None]:
 
 
 def parse_geometry(text: str) -> dict[str, Any]:
-    """A polygon from GeoJSON, in degrees.
+    """A polygon from GeoJSON, in degrees; of a Feature its geometry, of a FeatureCollection all its polygons as one.
 
     Raises:
         InputError: no polygon, or too many points.
@@ -138,11 +138,10 @@ def parse_geometry(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"geometry: expected GeoJSON, got something else: {error}") from error
-    if isinstance(found, dict) and found.get("type") == "Feature":
-        found = found.get("geometry")
+    found = _bare(found)
     if not isinstance(found, dict) or found.get("type") not in ("Polygon", "MultiPolygon"):
         raise InputError(
-            "geometry: expected a Polygon or MultiPolygon of GeoJSON in degrees, got something else"
+            "geometry: expected a Polygon or MultiPolygon of GeoJSON in degrees, or features of them, got something else"
         )
     parts = found.get("coordinates")
     rings = (parts if isinstance(parts, list) else []) if found["type"] == "Polygon" else _flat(parts)
@@ -156,6 +155,24 @@ def parse_geometry(text: str) -> dict[str, Any]:
             "geometry: expected rings of at least 4 points, the first again at the end, got others"
         )
     return {"type": found["type"], "coordinates": parts}
+
+
+def _bare(found: object) -> object:
+    """The geometry of features, of several the polygons as one; None where one of them is no polygon."""
+    if not isinstance(found, dict):
+        return found
+    if found.get("type") == "Feature":
+        return found.get("geometry")
+    if found.get("type") != "FeatureCollection":
+        return found
+    features = found.get("features")
+    polygons: list[Any] = []
+    for one in map(_bare, features if isinstance(features, list) else []):
+        if not isinstance(one, dict) or one.get("type") not in ("Polygon", "MultiPolygon"):
+            return None
+        parts = one.get("coordinates")
+        polygons += [parts] if one["type"] == "Polygon" else parts if isinstance(parts, list) else [parts]
+    return {"type": "MultiPolygon", "coordinates": polygons}
 
 
 def _flat(nested: object) -> list[Any]:
