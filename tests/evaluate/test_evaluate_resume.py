@@ -265,3 +265,18 @@ def test_other_bytes_of_the_same_weights_are_another_fingerprint(monkeypatch):
     assert fingerprint(method, "s2-l2a") == before
     monkeypatch.setattr("eozip_lab.evaluate.methods.probe", lambda full: "other bytes")
     assert fingerprint(method, "s2-l2a") != before
+
+
+def test_new_weights_leave_the_points_of_lossless(monkeypatch):
+    exact, promised = methods(["lossless", "target-psnr"], [], "s2-l2a")
+    before = [fingerprint(one, "s2-l2a") for one in (exact, promised)]
+    monkeypatch.setattr("eozip_lab.evaluate.methods.probe", lambda full: "other bytes")
+    assert fingerprint(exact, "s2-l2a") == before[0]
+    assert fingerprint(promised, "s2-l2a") != before[1]
+
+
+def test_other_bytes_without_a_network_are_another_fingerprint(monkeypatch):
+    found = methods(["lossless", "max-error"], [], "s2-l2a")
+    before = [fingerprint(one, "s2-l2a") for one in found]
+    monkeypatch.setattr("eozip_lab.evaluate.methods._exact_probe", lambda: "other bytes")
+    assert all(fingerprint(one, "s2-l2a") != was for one, was in zip(found, before, strict=True))

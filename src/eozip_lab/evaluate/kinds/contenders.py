@@ -96,8 +96,7 @@ def classical(names: Sequence[str] | None = None) -> list[Way]:
     """Those that can run here, or some of them by name.
 
     Args:
-        names: such as "klt+av1", which is that of groups apart and of 10 m given 20 m; None takes all but what is only
-            there by name: "klt+av1 preset 0" and "klt-t+av1 preset 0", around 40 dB.
+        names: such as "klt+av1", which is that of groups apart and of 10 m given 20 m; None takes all.
 
     Raises:
         InputError: a name that none has, or of one that cannot run here.
@@ -110,7 +109,7 @@ def classical(names: Sequence[str] | None = None) -> list[Way]:
         if reasons[next((needed[key] for key in needed if key in way.name), way.name)] is None
     ]
     if names is None:
-        return [way for way in found if SLOWEST not in way.name]
+        return found
     there = {way.name.removesuffix(_GIVEN) for way in found}
     if strange := sorted(set(names) - there):
         raise InputError(f"expected some of {', '.join(sorted(there))}, got {', '.join(strange)}")
@@ -118,7 +117,6 @@ def classical(names: Sequence[str] | None = None) -> list[Way]:
 
 
 def _every() -> list[Way]:
-    # preset 0 of SVT-AV1 needs about 5 % fewer bits and twelve times the time
     av1, hevc = SvtAv1(preset=2), X265("veryslow", "qp")
     found = []
     for planes, mark in (("date", ""), ("time", "-t")):
@@ -134,12 +132,12 @@ def _every() -> list[Way]:
 
 
 def _slowest(planes: str, mark: str) -> list[Way]:
-    """AV1 by its slowest preset, at what is best with the quicker one, for one PSNR."""
+    """AV1 by its slowest preset, of what is best with the quicker one: 10 m given 20 m where there are both."""
     coder = replace(klt_av1(planes), recorder=SvtAv1(preset=0))
     suits = _several if planes == "time" else _single
     apart, given = _both(f"klt{mark}+av1{SLOWEST}", coder, _CRFS, suits)
     lone = replace(apart, suits=lambda scene: suits(scene) and not _grouped(scene))
-    return [replace(way, span=(40.0, 40.0)) for way in (lone, given)]
+    return [lone, given]
 
 
 def _simple() -> list[Way]:

@@ -299,7 +299,8 @@ def _cells(scene: Scene) -> Scene:
     grid = grids.found(cube[:, at[20]])
     if grid[0] is None or len(set(grid)) != 1:
         raise InputError("expected 20 m bands interpolated from one grid, found none")
-    solved = np.stack([np.rint(grid[0].solved(date[at[20]])) for date in cube])
+    # float64, and halves made exact first: in float32 cells differ by 1 DN from machine to machine, and points with them
+    solved = np.stack([np.rint(np.round(grid[0].solved(date[at[20]].astype(float)), 4)) for date in cube])
     sides = cube.shape[2:]
     skip = [(-grid[0].cells(sides[axis], axis)[0], (grid[0].rows, grid[0].columns)[axis]) for axis in (0, 1)]
     size = [(side - 6) // 12 * 12 for side in sides]

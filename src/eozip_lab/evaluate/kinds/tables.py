@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from eozip_lab.evaluate.kinds.contenders import OWN, SLOWEST, default_of
-from eozip_lab.evaluate.kinds.measure import Found
+from eozip_lab.evaluate.kinds.measure import Found, Point
 from eozip_lab.evaluate.tables import markdown
 
 DECIBELS = (36.0, 40.0, 44.0, 48.0)
@@ -132,24 +132,36 @@ def means(found: Sequence[Found]) -> str:
 
 
 def _slowest(found: Sequence[Found]) -> str:
-    """A sentence of AV1 by its slowest preset, which is in no table."""
+    """A sentence of what AV1 gains by its slowest preset, and how much longer it takes for that."""
     pairs = [
-        (slow / usual, mine / slow, one.listed.name)
+        (one.points[name], usual, slow / quick)
         for one in ordered(found)
         for name in one.points
         if SLOWEST in name
+        and (usual := one.points.get(name.replace(SLOWEST, "")))
         and (slow := one.bits_at(name, AT))
-        and (usual := one.bits_at(name.replace(SLOWEST, ""), AT))
-        and (mine := one.bits_at(ours(one), AT))
+        and (quick := one.bits_at(name.replace(SLOWEST, ""), AT))
     ]
     if not pairs:
         return ""
-    worst = max(pairs, key=lambda pair: pair[1])
-    less, over = _mean([pair[0] for pair in pairs]), _mean([pair[1] for pair in pairs])
-    return (
-        f"By its slowest preset, in about twelve times the time, AV1 needs {less:.2f} of the bits that it has in these "
-        f"tables on {len(pairs)} sets; over that, eozip needs {over:.2f} on them, at worst {worst[1]:.2f} ({worst[2]})."
+    less, times = _mean([share for _, _, share in pairs]), _times([(slow, usual) for slow, usual, _ in pairs])
+    told = (
+        f"By its slowest preset AV1 needs {less:.2f} of the bits that it has by preset 2 on {len(pairs)} sets"
     )
+    return f"{told}, in {times:.0f} times the CPU time." if times else f"{told}."
+
+
+def _times(pairs: Sequence[tuple[Sequence[Point], Sequence[Point]]]) -> float | None:
+    """CPU seconds of the first over those of the second at the settings both have; None where there are none."""
+    alike = [
+        (slow.cpu_seconds, quick.cpu_seconds)
+        for first, second in pairs
+        for slow in first
+        for quick in second
+        if slow.setting == quick.setting
+    ]
+    quickly = sum(quick for _, quick in alike)
+    return sum(slow for slow, _ in alike) / quickly if quickly else None
 
 
 def _mean(shares: Sequence[float]) -> float:
@@ -206,7 +218,7 @@ def against(one: Found, other: Found, name: str, db: float) -> float | None:
 
 
 def _others(one: Found) -> list[str]:
-    return [name for name in one.points if name not in OWN and SLOWEST not in name]
+    return [name for name in one.points if name not in OWN]
 
 
 def _groups(found: Sequence[Found]) -> list[int]:
