@@ -8,7 +8,6 @@ Set EOZIP_PURE=1 to leave the kernel out of a wheel that is for any machine.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,16 +20,25 @@ from zlib import crc32
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent / "src" / "eozip" / "codecs" / "pyramid"
-SOURCES = FOLDER / "kernel.c", FOLDER / "kernel.inc", FOLDER / "intervals.inc"
+SOURCES = tuple(FOLDER / name for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc"))
 LIBRARY = FOLDER / "kernel.so"
-_OPTIONS = ("-O3", "-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-shared", "-fno-math-errno")
+_OPTIONS = (
+    "-O3",
+    "-std=gnu11",
+    "-Wall",
+    "-Wextra",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-ffp-contract=off",
+)
 
 
 def compiled(target: Path = LIBRARY) -> bool:
     """Compiles the kernel; False, and a line on stderr, where that is not possible."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or platform.machine() != "x86_64" or sys.platform == "win32":
-        print("eozip: no C compiler, or not x86-64: numpy will do the work of the kernel", file=sys.stderr)
+    if compiler is None or sys.platform == "win32":
+        print("eozip: no C compiler: numpy will do the work of the kernel", file=sys.stderr)
         return False
     stamp = crc32(b"".join(path.read_bytes() for path in SOURCES)) & 0x7FFFFFFF
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kernel-") as folder:

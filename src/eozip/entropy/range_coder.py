@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import constriction
 import numpy as np
 
+from eozip.entropy.trellis import next_state, points, turns_of, width_of
 from eozip.errors import FormatError, InputError
 
 PRECISION = 16
@@ -28,6 +30,8 @@ TOTAL = 1 << PRECISION
 _MAX_ENTRIES = 1 << 15
 
 _Categorical = constriction.stream.model.Categorical
+_EACH_ITS_OWN = _Categorical(perfect=False)  # a row of frequencies for each symbol
+_MOST_AT_ONCE = 1 << 20  # frequencies handed to it
 # Slack of the plausibility check in DecodePort: what a few words of look-ahead may hold, in bits.
 SLACK_BITS = 256.0
 
@@ -111,6 +115,7 @@ _FIRST_BIT = 1 << 23  # where a bit's second half begins, of 2**24
 # How far behind `low` the point of a used-up string may lie: constriction's own bound
 _USED_UP = (1 << 33) - 1
 MOST_BITS = 32  # that bring any point so near
+FARTHEST = 1 << 22  # symbols of a trellis count no more than this
 
 
 class Port(Protocol):
@@ -129,6 +134,19 @@ class Port(Protocol):
         """
         ...
 
+    def code_trellis(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Codes symbols of trellis-coded quantisation (trellis.py).
+
+        Args:
+            symbols: int32 [n], or None when decoding.
+            rows: integer [n], below R.
+            tables: 2 R rows: row r of quantiser 0, r + R of quantiser 1, which begin at the same symbol and are as long.
+
+        Returns:
+            int32 [n] values in spacings.
+        """
+        ...
+
 
 class ReadPort(Port, Protocol):
     """A port that reads a stream to its end."""
@@ -142,6 +160,14 @@ class ReadPort(Port, Protocol):
         ...
 
 
+class WritePort(Port, Protocol):
+    """A port that writes a stream."""
+
+    def finish(self) -> bytes:
+        """The section's bytes."""
+        ...
+
+
 class EstimatePort:
     """Counts what `EncodePort` would write, without writing: ``bits`` is the ideal code length."""
 
@@ -150,12 +176,18 @@ class EstimatePort:
 
     def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
         """Add the cost of ``symbols`` to ``bits`` and return them."""
-        symbols, rows = _checked(symbols, rows, tables)
+        symbols, rows = _checked(symbols, rows, len(tables.size))
         entries, distances = _to_entries(symbols, tables.first[rows], tables.size[rows] - 1)
         lengths = _gamma_lengths(distances)
         self.bits += float(tables.bits[rows, entries].sum())
         self.bits += float(_GAMMA_BITS[lengths].sum() + lengths.sum())
         return symbols
+
+    def code_trellis(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Add the cost of ``symbols`` to ``bits`` and return their values."""
+        dealt = _Dealt(symbols, rows, tables)
+        self.code(dealt.symbols, dealt.rows + dealt.turns * (len(tables.size) // 2), tables)
+        return dealt.values()
 
 
 class EncodePort:
@@ -170,7 +202,7 @@ class EncodePort:
         Raises:
             InputError: no symbols, or rows that ``tables`` does not have.
         """
-        symbols, rows = _checked(symbols, rows, tables)
+        symbols, rows = _checked(symbols, rows, len(tables.size))
         runs = _Runs(rows, [len(rows)], tables)
         entries, distances = _to_entries(symbols[runs.order], runs.first, runs.escape)
         for _, row, start, stop in runs:
@@ -178,6 +210,21 @@ class EncodePort:
         if len(distances):
             self._write_escapes(distances)
         return symbols
+
+    def code_trellis(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Write ``symbols`` and return their values.
+
+        Raises:
+            InputError: no symbols, or rows that ``tables`` does not have.
+        """
+        dealt = _Dealt(symbols, rows, tables)
+        of_turns = dealt.rows + dealt.turns * (len(tables.size) // 2)
+        for start, stop in _runs_of(dealt.rows, dealt.at_once):
+            freqs = tables.freqs[of_turns[start:stop], : tables.size[dealt.rows[start]]]
+            self._encoder.encode(dealt.entries[start:stop], _EACH_ITS_OWN, freqs.astype(np.float64))
+        if len(dealt.distances):
+            self._write_escapes(dealt.distances)
+        return dealt.values()
 
     def _write_escapes(self, distances: np.ndarray) -> None:
         lengths = _gamma_lengths(distances)
@@ -201,8 +248,7 @@ class EncodePort:
         sealed = int.from_bytes(whole[:size], "big")
         low += sealed >> 64 << 64
         low -= (low > sealed) << 64  # the point that constriction chose may have carried
-        string = _shortest(low, span).to_bytes(size, "big")
-        return string[: 4 * words] + string[4 * words :].rstrip(b"\0")
+        return sealed_string(words, low, span)
 
 
 class DecodePort:
@@ -223,6 +269,37 @@ class DecodePort:
         """
         return _decode_each([self], [len(rows)], rows, tables)
 
+    def code_trellis(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """Read values, see `Port.code_trellis`.
+
+        Raises:
+            FormatError: see `code`.
+        """
+        rows = _checked_rows(rows, len(tables.size) // 2)
+        if not len(rows):
+            return np.zeros(0, np.int32)
+        half, width = len(tables.size) // 2, width_of(len(rows))
+        order = np.argsort(rows, kind="stable")
+        own = rows[order].astype(np.int64)
+        self.begin(float(np.minimum(tables.least_bits[own], tables.least_bits[own + half]).sum()))
+        entries, turns = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        escape, state = tables.size[own] - 1, np.zeros(width, np.int64)
+        for start, stop in _runs_of(own, width):
+            lanes = slice(start % width, start % width + stop - start)
+            turns[start:stop] = state[lanes] & 1
+            freqs = tables.freqs[own[start] + half * turns[start:stop], : tables.size[own[start]]]
+            found = self.read_each(freqs.astype(np.float64))
+            entries[start:stop] = found
+            parity = np.where(found == escape[start], 0, (found + tables.first[own[start]]) & 1)
+            state[lanes] = next_state(state[lanes], parity)
+        values, escaped = entries + tables.first[own], np.flatnonzero(entries == escape)
+        if len(escaped):
+            distances = self.read_escapes(len(escaped))
+            values[escaped] = _from_distances(distances, own[escaped], tables)
+        out = np.empty(len(rows), np.int32)
+        out[order] = points(np.clip(values, -FARTHEST, FARTHEST), turns)
+        return out
+
     def begin(self, bits: float) -> None:
         """Make sure that there are bytes for symbols that cost so many bits at the least."""
         self._spend(bits)
@@ -233,6 +310,13 @@ class DecodePort:
         try:
             return self._decoder.decode(model, count)
         except AssertionError as error:  # how constriction reports impossible bytes
+            raise FormatError("section: bytes that no encoder writes; the data are damaged") from error
+
+    def read_each(self, freqs: np.ndarray) -> np.ndarray:
+        """int32 [n] entries, each under a row of frequencies [n, L] of its own."""
+        try:
+            return self._decoder.decode(_EACH_ITS_OWN, freqs)
+        except AssertionError as error:
             raise FormatError("section: bytes that no encoder writes; the data are damaged") from error
 
     def read_escapes(self, count: int) -> np.ndarray:
@@ -270,6 +354,18 @@ class DecodePort:
         raise FormatError("section: bytes are left after its symbols; the data are damaged")
 
 
+def sealed_string(words: int, low: int, span: int) -> bytes:
+    """The shortest string that ends in an interval.
+
+    Args:
+        words: whole words of 32 bits written.
+        low: where the interval begins, all written words above its 64 bits.
+        span: how long it is.
+    """
+    string = _shortest(low, span).to_bytes(4 * (words + 2), "big")
+    return string[: 4 * words] + string[4 * words :].rstrip(b"\0")
+
+
 def _shortest(low: int, span: int) -> int:
     """The number in low .. low + span - 1 of the most zero bytes at its end that a decoder takes for the end."""
     for shift in range(64, -1, -8):
@@ -292,6 +388,24 @@ def _is_end(low: int, span: int, point: int) -> bool:
         if span < 1 << 32:
             low, span, point = low << 32, span << 32, point << 32
     return False
+
+
+def trellis_each(
+    ports: Sequence[Port],
+    counts: Sequence[int],
+    symbols: np.ndarray | None,
+    rows: np.ndarray,
+    tables: Tables,
+) -> np.ndarray:
+    """Codes symbols of trellis-coded quantisation through several ports; arguments as of `code_each`.
+
+    Returns:
+        int32 [n] values in spacings.
+    """
+    ends = np.cumsum(counts)[:-1]
+    own = [None] * len(ports) if symbols is None else np.split(symbols, ends)
+    parts = zip(ports, own, np.split(rows, ends), strict=True)
+    return np.concatenate([port.code_trellis(some, r, tables) for port, some, r in parts])
 
 
 def code_each(
@@ -336,7 +450,7 @@ def _decode_each(
     Raises:
         FormatError: see `DecodePort.code`.
     """
-    rows = _checked_rows(rows, tables)
+    rows = _checked_rows(rows, len(tables.size))
     if not len(rows):
         return np.zeros(0, np.int32)
     runs = _Runs(rows, counts, tables)
@@ -356,25 +470,57 @@ def _decode_each(
     return out
 
 
-def _checked(symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+def _checked(symbols: np.ndarray | None, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     if symbols is None:
         raise InputError("coder: this port needs symbols, got None")
     symbols = np.ascontiguousarray(symbols, dtype=np.int32)
-    rows = _checked_rows(rows, tables)
+    rows = _checked_rows(rows, count)
     if symbols.shape != rows.shape:
         raise InputError(f"coder: expected one row per symbol, got {symbols.shape} and {rows.shape}")
     return symbols, rows
 
 
-def _checked_rows(rows: np.ndarray, tables: Tables) -> np.ndarray:
+def _checked_rows(rows: np.ndarray, count: int) -> np.ndarray:
     rows = np.asarray(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise InputError(f"coder: expected integer rows [n], got {rows.dtype} {rows.shape}")
-    count = len(tables.size)
     if len(rows) and (rows.min() < 0 or rows.max() >= count):
         raise InputError(f"coder: expected rows in 0..{count - 1}, got {rows.min()}..{rows.max()}")
     # numpy sorts narrow integers by radix, which is what makes grouping cheap
     return rows.astype(np.uint8 if count <= 256 else np.uint16 if count <= 65536 else np.int64)
+
+
+class _Dealt:
+    """Symbols of a call with a trellis, by rising row.
+
+    Attributes:
+        order: where each comes from.
+        symbols, rows, entries, turns: of each.
+        distances: of escapes.
+        at_once: how many fit the tables that the coder is handed.
+    """
+
+    def __init__(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> None:
+        own, rows = _checked(symbols, rows, len(tables.size) // 2)
+        self.order = np.argsort(rows, kind="stable")
+        self.symbols, self.rows = own[self.order], rows[self.order].astype(np.int64)
+        escape = tables.size[self.rows] - 1
+        self.entries, self.distances = _to_entries(self.symbols, tables.first[self.rows], escape)
+        self.turns = turns_of(np.where(self.entries == escape, 0, self.symbols & 1))
+        self.at_once = max(1, _MOST_AT_ONCE // tables.freqs.shape[1])
+
+    def values(self) -> np.ndarray:
+        """int32 [n] in spacings, in the order that the symbols came in."""
+        out = np.empty(len(self.order), np.int32)
+        out[self.order] = points(np.clip(self.symbols, -FARTHEST, FARTHEST), self.turns)
+        return out
+
+
+def _runs_of(rows: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of runs of equal rows; runs end at multiples of `most`, too."""
+    changes = np.flatnonzero(np.diff(rows)) + 1
+    edges = np.unique([*range(0, len(rows), most), *changes.tolist(), len(rows)]).astype(np.int64).tolist()
+    return pairwise(edges)
 
 
 class _Runs:

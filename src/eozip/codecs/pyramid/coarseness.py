@@ -21,6 +21,10 @@ from eozip.codecs.pyramid.spectral import LARGEST
 
 OCTAVES = np.arange(NOTHING // 2 + 1)
 _HALF_OCTAVE = 91  # in 1 / VALUE
+SPACING, _WIDER = (
+    41,
+    58,
+)  # of the two quantisers (eozip.entropy.trellis), of a step and half an octave more, in 1 / VALUE
 _HALF_ROWS = 6  # a half octave in the units of log scales
 
 
@@ -48,14 +52,15 @@ class Coarse:
         return self.levels >> 1
 
     @cached_property
-    def units(self) -> np.ndarray:
-        """What a symbol counts, in 1 / VALUE of the octave: int32 [N, 1, h, w]."""
-        return np.where(self.levels & 1, _HALF_OCTAVE, VALUE).astype(np.int32)[:, None]
+    def spacings(self) -> np.ndarray:
+        """Between values of the two quantisers, in 1 / VALUE of the octave: int32 [N, 1, h, w]."""
+        return np.where(self.levels & 1, _WIDER, SPACING).astype(np.int32)[:, None]
 
     @cached_property
     def inverse(self) -> np.ndarray:
         """Steps in one of a cell's own, to the power of -1: float32 [N, h, w]; 0 where nothing is sent."""
-        own = np.ldexp(VALUE / self.units[:, 0], -self.octaves.astype(np.int32))
+        units = np.where(self.levels & 1, _HALF_OCTAVE, VALUE)
+        own = np.ldexp(VALUE / units, -self.octaves.astype(np.int32))
         return np.where(self.levels == NOTHING, 0, own).astype(np.float32)
 
     def seen(self, values: np.ndarray) -> np.ndarray:

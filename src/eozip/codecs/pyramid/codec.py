@@ -24,15 +24,15 @@ from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import coarseness, grids, layout, overviews, registration
 from eozip.codecs.pyramid.holes import forecast, on_canvas
 from eozip.codecs.pyramid.layout import Canvas, Group
-from eozip.codecs.pyramid.narrowing import reading_port
 from eozip.codecs.pyramid.overviews import Picture
+from eozip.codecs.pyramid.ports import reading_port, writing_port
 from eozip.codecs.pyramid.references import Order, alone
 from eozip.codecs.pyramid.side import Side, brightness_of
 from eozip.codecs.pyramid.traverse import Model
 from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
-from eozip.entropy.range_coder import EncodePort, Port, ReadPort
+from eozip.entropy.range_coder import Port, ReadPort
 from eozip.errors import DesyncError, FormatError, InputError
 from eozip.threads import one_blas_thread
 
@@ -208,7 +208,7 @@ class PyramidCodec:
     ) -> Encoded:
         dates = len(cells[0])
         plan = self.plan(quality, dates)
-        ports = [[EncodePort() for _ in range(dates)] for _ in range(plan.sections)]
+        ports = [[writing_port() for _ in range(dates)] for _ in range(plan.sections)]
         side = Side(ports[0][0], self.model.tables)
         layout.code_groups(side, groups, bands)
         gains = np.array([_gain(g) for g in groups])

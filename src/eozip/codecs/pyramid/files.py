@@ -59,8 +59,10 @@ def model_of(tensors: dict[str, np.ndarray]) -> Model:
         WeightsError: tensors that are missing or do not fit each other.
     """
     try:
-        tables = _unpacked_tables(tensors)
-        return Model(stages.stages(tensors), context.functions(tensors), tables)
+        tables = _unpacked_tables(tensors, "tables", ROWS)
+        trellis = _unpacked_tables(tensors, "trellis", 2 * ROWS)
+        _check_alike(trellis)
+        return Model(stages.stages(tensors), context.functions(tensors), tables, trellis)
     except (KeyError, ValueError) as fault:
         raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
 
@@ -88,24 +90,31 @@ def _digest_of(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def packed_tables(tables: Tables) -> dict[str, np.ndarray]:
-    """Tables without padding."""
+def packed_tables(tables: Tables, name: str = "tables") -> dict[str, np.ndarray]:
+    """Tables without padding, as tensors of a name."""
     used = np.arange(tables.freqs.shape[1]) < tables.size[:, None]
     return {
-        "tables.freqs": tables.freqs[used].astype(np.uint16),
-        "tables.first": tables.first.astype(np.int16),
-        "tables.size": tables.size.astype(np.int16),
+        f"{name}.freqs": tables.freqs[used].astype(np.uint16),
+        f"{name}.first": tables.first.astype(np.int16),
+        f"{name}.size": tables.size.astype(np.int16),
     }
 
 
-def _unpacked_tables(tensors: dict[str, np.ndarray]) -> Tables:
+def _unpacked_tables(tensors: dict[str, np.ndarray], name: str, rows: int) -> Tables:
     """The inverse of `packed_tables`."""
-    first, size = tensors["tables.first"].astype(np.int32), tensors["tables.size"].astype(np.int32)
-    if len(size) != ROWS or int(size.sum()) != len(tensors["tables.freqs"]):
-        raise WeightsError(f"pyramid weights: expected {ROWS} table rows, got {len(size)}")
-    freqs = np.zeros((ROWS, int(size.max())), np.uint32)
-    freqs[np.arange(freqs.shape[1]) < size[:, None]] = tensors["tables.freqs"]
+    first, size = (tensors[f"{name}.{part}"].astype(np.int32) for part in ("first", "size"))
+    if len(size) != rows or int(size.sum()) != len(tensors[f"{name}.freqs"]):
+        raise WeightsError(f"pyramid weights: expected {rows} table rows of {name}, got {len(size)}")
+    freqs = np.zeros((rows, int(size.max())), np.uint32)
+    freqs[np.arange(freqs.shape[1]) < size[:, None]] = tensors[f"{name}.freqs"]
     return Tables(freqs=freqs, first=first, size=size)
+
+
+def _check_alike(trellis: Tables) -> None:
+    """Rows of both quantisers begin at the same symbol, are as long, and reach as far up as down."""
+    is_alike = (trellis.first[:ROWS] == trellis.first[ROWS:]) & (trellis.size[:ROWS] == trellis.size[ROWS:])
+    if not is_alike.all() or (trellis.size != 2 - 2 * trellis.first).any():
+        raise WeightsError("pyramid weights: rows of both quantisers do not fit each other")
 
 
 def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, card: str) -> None:

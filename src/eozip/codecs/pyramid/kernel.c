@@ -6,7 +6,6 @@
    A line is a row of columns of one pair of channels, 16 bits each in 32. Even and odd columns ("halves") are lines of
    their own, as the checkerboard has them. Products go from lines to [unit][column].                                  */
 
-#include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +47,9 @@ typedef struct {
     const int32_t *sums;
     float *outputs, *near; /* [n][h][OUTPUTS or DETAILS][half] */
 } second;
+
+#ifdef __x86_64__
+#include <immintrin.h>
 
 static int padded(int half) { return (half + COLUMNS - 1) / COLUMNS * COLUMNS; }
 static int stride_of(int half) { return padded(half) + 2 * MARGIN; } /* columns of a line */
@@ -91,9 +93,6 @@ int eozip_best(void) {
     return __builtin_cpu_supports("avx2") ? 1 : 0;
 }
 
-/* Says of which sources this is; see native.py. */
-int eozip_stamp(void) { return STAMP; }
-
 /* Numbers of a padded row of sums. */
 int eozip_padded(int half) { return padded(half); }
 
@@ -106,4 +105,14 @@ int eozip_step(int variant, const stage *s, const second *b) {
     return variant == 2 ? step_vnni(s, b) : step_avx2(s, b);
 }
 
+#else /* the coder below is for any machine */
+
+int eozip_best(void) { return 0; }
+
+#endif
+
+/* Says of which sources this is; see native.py. */
+int eozip_stamp(void) { return STAMP; }
+
+#include "coder.inc"
 #include "intervals.inc"

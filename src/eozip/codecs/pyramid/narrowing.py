@@ -1,6 +1,6 @@
-"""Reading by `intervals.inc`, where the kernel was compiled: range-coded symbols, and planes of details that passes narrow.
+"""Planes of details that passes narrow, read by `intervals.inc`, where the kernel was compiled.
 
-The same numbers as `range_coder.DecodePort` and `intervals.Narrowing`, a plane of all dates at once.
+The same numbers as `intervals.Narrowing`, a plane of all dates at once.
 """
 
 from __future__ import annotations
@@ -8,48 +8,24 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from eozip.codecs.pyramid.context import GATE
 from eozip.codecs.pyramid.intervals import Known, Laws
 from eozip.codecs.pyramid.native import library
-from eozip.entropy.range_coder import MOST_BITS, SLACK_BITS, DecodePort, Port, ReadPort, Tables
-from eozip.errors import FormatError, InputError
+from eozip.codecs.pyramid.ports import Coding, Held, NativePort, check, coding
+from eozip.entropy.range_coder import Port, Tables
+from eozip.errors import InputError
 
-_Int, _Long, _Double, _Pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-_FAULTS = {
-    2: "section: bytes that no encoder writes; the data are damaged",
-    3: "section: fewer bytes than its symbols need; the data are truncated or damaged",
-    4: "section: a symbol beyond int32; the data are damaged",
-}
-
-
-class _Stream(ctypes.Structure):
-    _fields_ = (
-        ("data", _Pointer),
-        ("size", _Long),
-        ("at", _Long),
-        *((name, ctypes.c_uint64) for name in ("low", "span", "point")),
-        ("bits_left", _Double),
-        ("started", _Int),
-    )
-
-
-class _Coding(ctypes.Structure):
-    _fields_ = (
-        ("rows", _Int),
-        ("width", _Int),
-        *((name, _Pointer) for name in ("bounds", "first", "size", "likely", "least")),
-    )
+_Pointer = ctypes.c_void_p
 
 
 class _Laws(ctypes.Structure):
     _fields_ = (
         *((name, _Pointer) for name in ("tails", "areas", "zones", "shares", "gates")),
-        ("symbols", _Coding),
-        ("bits", _Coding),
+        ("symbols", Coding),
+        ("bits", Coding),
     )
 
 
@@ -63,88 +39,6 @@ class _Flake(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """A structure, and the arrays that it points to."""
-
-    made: ctypes.Structure
-    arrays: tuple[object, ...]
-
-
-@lru_cache(8)
-def _coding(tables: Tables) -> _Held:
-    used = np.arange(tables.freqs.shape[1]) < tables.size[:, None]
-    sums = np.where(used, tables.freqs, 0).astype(np.int64).cumsum(1)
-    before = np.concatenate([np.zeros((len(sums), 1), np.int64), sums], 1)
-    counts = np.minimum(np.arange(before.shape[1]), tables.size[:, None])
-    bounds = ((before * ((1 << 24) - tables.size[:, None].astype(np.int64))) >> 16) + counts
-    likely = np.where(used, tables.freqs, 0).argmax(1)
-    arrays = (
-        np.ascontiguousarray(bounds, np.int32),
-        tables.first,
-        tables.size,
-        likely.astype(np.int32),
-        tables.least_bits,
-    )
-    return _Held(_Coding(len(sums), sums.shape[1], *(a.ctypes.data for a in arrays)), arrays)
-
-
-def reading_port(data: bytes) -> ReadPort:
-    """What reads a stream: by the kernel where there is one."""
-    return DecodePort(data) if library() is None else NativePort(data)
-
-
-class NativePort:
-    """As `DecodePort`."""
-
-    def __init__(self, data: bytes) -> None:
-        kernel = library()
-        if kernel is None:
-            raise InputError("NativePort: no kernel; use `reading_port`")
-        self._kernel, self._data = kernel, ctypes.create_string_buffer(data, max(1, len(data)))
-        bits = 8.0 * len(data) + SLACK_BITS
-        self.stream = _Stream(ctypes.addressof(self._data), len(data), bits_left=bits)
-        kernel.eozip_open(ctypes.byref(self.stream))
-
-    def code(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        """As `DecodePort.code`."""
-        count = len(tables.size)
-        if count > 256 or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count):
-            raise InputError(f"coder: expected rows in 0..{count - 1} of at most 256, got {rows!r:.80}")
-        rows = np.ascontiguousarray(rows, np.uint8)
-        out = np.empty(len(rows), np.int32)
-        held = _coding(tables)
-        check(
-            self._kernel.eozip_read(
-                *(ctypes.byref(self.stream), ctypes.byref(held.made), len(rows)),
-                *(_Pointer(a.ctypes.data) for a in (rows, out)),
-            )
-        )
-        return out
-
-    def finish(self) -> None:
-        """As `DecodePort.finish`."""
-        if not self.stream.started:
-            if self.stream.size:
-                raise FormatError("section: expected no bytes, as nothing was coded in it")
-            return
-        if not self._kernel.eozip_is_over(ctypes.byref(self.stream), MOST_BITS):
-            raise FormatError("section: bytes are left after its symbols; the data are damaged")
-
-
-def check(fault: int) -> None:
-    """Refuse what the kernel could not read.
-
-    Raises:
-        FormatError: damaged bytes.
-        MemoryError: no room.
-    """
-    if fault == 1:
-        raise MemoryError("section: no memory for the details of a plane")
-    if fault:
-        raise FormatError(_FAULTS[fault])
-
-
 class Narrower:
     """Reads planes of details as `intervals.Narrowing` narrows them.
 
@@ -155,7 +49,7 @@ class Narrower:
     """
 
     def __init__(self, laws: Laws, symbols: Tables, tanh: np.ndarray) -> None:
-        coded, bits = _coding(symbols), _coding(laws.binary)
+        coded, bits = coding(symbols), coding(laws.binary)
         arrays = tuple(
             np.ascontiguousarray(values, kind)
             for values, kind in (
@@ -167,7 +61,7 @@ class Narrower:
             )
         )
         self._kernel = library()
-        self._held = _Held(_Laws(*map(_address, arrays), coded.made, bits.made), (*arrays, coded, bits))
+        self._held = Held(_Laws(*map(_address, arrays), coded.made, bits.made), (*arrays, coded, bits))
 
     def takes(self, ports: Sequence[Port]) -> bool:
         """Whether there is a kernel, and these ports are its own."""

@@ -24,7 +24,9 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip.errors import WeightsError
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc", "intervals.inc"))
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc")
+)
 _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
 _GROUP = 8
@@ -73,10 +75,10 @@ def _stamp() -> int:
 
 @cache
 def library(path: Path = _LIBRARY) -> ctypes.CDLL | None:
-    """The compiled kernel; None where there is none, one of other sources, or a machine that is older than it."""
+    """The compiled kernel; None where there is none, or one of other sources."""
     try:
         found = ctypes.CDLL(str(path))
-        return found if found.eozip_stamp() == _stamp() and found.eozip_best() else None
+        return found if found.eozip_stamp() == _stamp() else None
     except (OSError, AttributeError):  # no such file, of another machine, or no kernel of ours
         return None
 

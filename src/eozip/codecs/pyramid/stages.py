@@ -186,7 +186,7 @@ def stages(stored: Mapping[str, np.ndarray]) -> list[Stage]:
     f, kernel = functions(stored), library()
     parts = [_part(stored, f"{level}.") for level in range(LEVELS)]
     by_numpy = [_NumpyStage(part, f) for part in parts]
-    if kernel is None:
+    if kernel is None or not kernel.eozip_best():
         return [*by_numpy]
     return [NativeStage(part, f, kernel, one) for part, one in zip(parts, by_numpy, strict=True)]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
+from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.references import Told, told
 from eozip.codecs.pyramid.registration import moved, units_at
@@ -40,7 +40,7 @@ from eozip.codecs.pyramid.side import (
 )
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
 from eozip.codecs.scales import all_over
-from eozip.entropy.range_coder import Port, Tables, code_each
+from eozip.entropy.range_coder import Port, Tables, code_each, trellis_each
 
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
 MEAN_UNITS = 16  # of a band's mean, a step: its errors are those of all pixels
@@ -48,7 +48,7 @@ _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 APEX = 30  # a level above all others, whose port takes what every level needs
 
-Quantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Quantise = Callable[[np.ndarray, np.ndarray, list[int]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ class Model:
         stages: networks of the finest level, the next, all others.
         functions: staircases.
         tables: of the coder, `ROWS` rows.
+        trellis: of details, `ROWS` rows of either quantiser.
     """
 
     stages: Sequence[Stage]
     functions: Functions
     tables: Tables
+    trellis: Tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class Wanted:
 
     Attributes:
         groups: float [T, C, h, w] each, DN, finest first.
-        quantise: residual in steps float [n] and rows [n] -> int32 [n] symbols.
+        quantise: residual in spacings float [n], rows [n] and how many are of each date -> int32 [n] symbols.
         hidden: bool [T, h, w] of the finest grid, where what the decoder expects is good enough; None: nowhere.
     """
 
@@ -472,7 +474,7 @@ class Ladder:
                 rows[np.broadcast_to(cells.levels[:, None] == NOTHING, rows.shape)] = 0
             if own is not None and plane.hidden is not None:  # what the decoder expects
                 own = np.where(packed(plane.hidden, color), mean / VALUE, own)
-            units = None if cells is None else cells.units
+            units = None if cells is None else cells.spacings
             done.append(self._symbols(plane, color, mean, rows, packed(alive, color), own, units))
         found = unpacked(done[0], done[1], plane.coded.shape[2])
         return found if coarse is None else coarse.in_steps(found)
@@ -550,27 +552,22 @@ class Ladder:
         wanted: np.ndarray | None,
         units: np.ndarray | None,
     ) -> np.ndarray:
-        """Details of one colour: int32 [N, 3, h, half], 0 where there are none; a symbol counts `units`, or a step."""
+        """Details of one colour: int32 [N, 3, h, half], 0 where there are none; a spacing is `units`, or `SPACING`."""
         is_sent = here & (rows >= CERTAIN)
         sent = np.flatnonzero(is_sent)
         own = rows.ravel()[sent]
-        unit = np.int32(VALUE) if units is None else np.broadcast_to(units, rows.shape).ravel()[sent]
+        unit = np.int32(SPACING) if units is None else np.broadcast_to(units, rows.shape).ravel()[sent]
+        counts = np.count_nonzero(is_sent.reshape(len(is_sent), -1), 1).tolist()
         symbols = None
         if wanted is not None and self.wanted is not None:
-            residual = wanted.ravel()[sent] - mean.ravel()[sent] / VALUE
-            symbols = self.wanted.quantise(residual if units is None else residual * (VALUE / unit), own)
-        counts = np.count_nonzero(is_sent.reshape(len(is_sent), -1), 1)
-        read = self._coded(plane, counts, symbols, own)
-        out = (mean * here).astype(np.int32)
-        out.ravel()[sent] += np.clip(read, -LARGEST // VALUE, LARGEST // VALUE) * unit
-        return np.clip(out, -LARGEST, LARGEST, out=out)
-
-    def _coded(
-        self, plane: Plane, counts: np.ndarray, symbols: np.ndarray | None, rows: np.ndarray
-    ) -> np.ndarray:
-        """Symbols through the ports of their dates, so many of each."""
+            residual = (wanted.ravel()[sent] - mean.ravel()[sent] / VALUE) * (VALUE / unit)
+            symbols = self.wanted.quantise(residual, own, counts)
         ports = self.ports_at(plane.level)
-        return code_each([ports[t] for t in plane.dates], counts.tolist(), symbols, rows, self.model.tables)
+        out = (mean * here).astype(np.int32)
+        out.ravel()[sent] += unit * trellis_each(
+            [ports[t] for t in plane.dates], counts, symbols, own, self.model.trellis
+        )
+        return np.clip(out, -LARGEST, LARGEST, out=out)
 
 
 def _shown(wanted: np.ndarray | None, hidden: np.ndarray | None) -> np.ndarray | None:

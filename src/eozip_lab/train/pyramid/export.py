@@ -11,13 +11,16 @@ from torch import Tensor
 
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files
-from eozip.codecs.pyramid.context import LEVELS, staircases
+from eozip.codecs.pyramid.coarseness import SPACING
+from eozip.codecs.pyramid.context import LEVELS, VALUE, staircases
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, brightness_of
 from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
+from eozip.codecs.pyramid.walk import quantised
 from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
-from eozip.entropy.logistic_tables import logistic_masses
+from eozip.entropy.logistic_tables import logistic_masses, trellis_masses
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.entropy.tables import pack_tables
+from eozip.entropy.trellis import turns_of
 from eozip_lab.train.calibrate import NEAR, fitted
 from eozip_lab.train.pyramid.data import Pool, cropped
 from eozip_lab.train.pyramid.planes import BIAS, INPUTS, WEIGHT, shapes
@@ -66,20 +69,35 @@ def _logistic_tables() -> Tables:
     return pack_tables(masses, [-(len(m) // 2) for m in masses])
 
 
-def _fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
-    """Tables of what a network codes: symbols of training crops at all qualities, counted under each row."""
-    counts = np.zeros((ROWS, 2 * NEAR + 1))
+def _logistic_trellis() -> Tables:
+    """The same of both quantisers of details."""
+    scales = np.exp(SCALE_MIN + (np.arange(ROWS) + _WITHIN_ROW) / ROWS_PER_NAT) * (VALUE / SPACING)
+    masses = [trellis_masses(float(scale), turn) for turn in range(2) for scale in scales]
+    return pack_tables(masses, [-(len(m) // 2) for m in masses])
 
-    def quantise(residual: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        nearest = np.rint(residual).astype(np.int32)
-        symbols = thrifty(nearest, residual, rows, model.tables, BITS_PER_SQUARED_STEP)
-        near = np.abs(symbols) <= NEAR
-        np.add.at(counts, (rows[near], symbols[near] + NEAR), 1)
+
+def _fitted_tables(model: Model, found: Pool, recipe: Recipe, crops: int) -> tuple[Tables, Tables]:
+    """Tables of what a network codes: symbols of training crops at all qualities, counted under each row.
+
+    Those of whole steps, which flextec's first pass has, and those of both quantisers.
+    """
+    whole, either = np.zeros((ROWS, 2 * NEAR + 1)), np.zeros((2 * ROWS, 2 * NEAR + 1))
+
+    def quantise(residual: np.ndarray, rows: np.ndarray, counts: list[int]) -> np.ndarray:
+        in_steps = residual * (SPACING / VALUE)
+        nearest = np.rint(in_steps).astype(np.int32)
+        _count(whole, rows, thrifty(nearest, in_steps, rows, model.tables, BITS_PER_SQUARED_STEP))
+        symbols = quantised(residual, rows, counts, model.trellis)
+        order = np.argsort(rows, kind="stable")  # of one date
+        sizes = np.where(np.abs(symbols) > -model.trellis.first[rows], 0, symbols & 1)
+        turns = np.empty(len(rows), np.int64)
+        turns[order] = turns_of(sizes[order])
+        _count(either, rows + ROWS * turns, symbols)
         return symbols
 
     rng = np.random.default_rng((recipe.seed, 1))
     kinds = [kind for crops in recipe.crops for kind in found.fitting(crops)]
-    for quality in np.linspace(0, 95, recipe.fit_crops):
+    for quality in np.linspace(0, 95, crops):
         kind = kinds[rng.integers(len(kinds))]
         (one,) = kind[rng.integers(len(kind))]
         groups = [g[None] for g in cropped(one.groups, one.even, min(*one.even, _FIT_SIDE), rng)]
@@ -89,8 +107,17 @@ def _fitted_tables(model: Model, found: Pool, recipe: Recipe) -> Tables:
         step = _step(float(quality))
         side = Side(EstimatePort(), model.tables)
         Ladder(model, sizes, 1, step, lambda _, p=port: [p], brightness_of(side, step), wanted).run()
+    return _refitted(model.tables, whole), _refitted(model.trellis, either)
+
+
+def _count(counts: np.ndarray, rows: np.ndarray, symbols: np.ndarray) -> None:
+    near = np.abs(symbols) <= NEAR
+    np.add.at(counts, (rows[near], symbols[near] + NEAR), 1)
+
+
+def _refitted(tables: Tables, counts: np.ndarray) -> Tables:
     both = (counts + counts[:, ::-1]) / 2
-    return pack_tables([fitted(model.tables, r, both[r]) for r in range(ROWS)], model.tables.first.tolist())
+    return pack_tables([fitted(tables, r, both[r]) for r in range(len(both))], tables.first.tolist())
 
 
 def _step(quality: float) -> int:
@@ -101,8 +128,18 @@ def _step(quality: float) -> int:
 def write(folder: Path, average: Mapping[str, Tensor], found: Pool, recipe: Recipe, card: str) -> None:
     """Weights, tables and a card, as `eozip.load` takes them."""
     tensors = integers(average)
-    tables = _logistic_tables()
-    if recipe.fit_crops:
-        model = files.model_of(tensors | files.packed_tables(tables))
-        tables = _fitted_tables(model, found, recipe)
-    files.write_folder(folder, tensors | files.packed_tables(tables), folder.name, card)
+    files.write_folder(folder, with_tables(tensors, found, recipe), folder.name, card)
+
+
+def with_tables(tensors: Mapping[str, np.ndarray], found: Pool, recipe: Recipe) -> dict[str, np.ndarray]:
+    """Tensors with tables that fit the networks.
+
+    A path through the trellis follows from what symbols cost, so its tables are fitted to those before, a few times over.
+    """
+    logistic = files.packed_tables(_logistic_tables())
+    whole, either = logistic, files.packed_tables(_logistic_trellis(), "trellis")
+    for part in (8, 4, 1) if recipe.fit_crops else ():
+        model = files.model_of({**tensors, **logistic, **either})
+        counted = _fitted_tables(model, found, recipe, -(-recipe.fit_crops // part))
+        whole, either = files.packed_tables(counted[0]), files.packed_tables(counted[1], "trellis")
+    return {**tensors, **whole, **either}
