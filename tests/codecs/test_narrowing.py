@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eozip.codecs import registry
-from eozip.codecs.pyramid import narrowing
-from eozip.codecs.pyramid.narrowing import NativePort, reading_port
+from eozip.codecs.pyramid import narrowing, ports
+from eozip.codecs.pyramid.ports import NativePort, NativeWriter, reading_port
 from eozip.entropy.range_coder import DecodePort, EncodePort, Tables
 from eozip.errors import FormatError, InputError
 from pyramidscenes import FLEXIBLE, season
@@ -24,15 +24,18 @@ BINARY = registry.get(FLEXIBLE).laws.binary
 
 def streams(rng: np.random.Generator) -> tuple[bytes, list[tuple[np.ndarray, np.ndarray, Tables]]]:
     """Some calls with symbols likely and unlikely, and the bytes that hold them."""
-    port, calls = EncodePort(), []
+    port, other, calls = EncodePort(), NativeWriter(), []
     for _ in range(rng.integers(1, 5)):
         count, reach = int(rng.integers(0, 60)), int(rng.choice([1, 6, 300, 1 << 30]))
         tables = TABLES if rng.integers(2) else BINARY
         rows = rng.integers(0, len(tables.size), count).astype(np.uint8)
         symbols = rng.integers(-reach, reach + 1, count).astype(np.int32)
         port.code(symbols, rows, tables)
+        other.code(symbols, rows, tables)
         calls.append((symbols, rows, tables))
-    return port.finish(), calls
+    data = port.finish()
+    assert other.finish() == data
+    return data, calls
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -88,6 +91,7 @@ def test_without_a_kernel_numpy_reads_the_same_pixels(seed, monkeypatch):
         cut = replace(coded, sections=coded.sections[:there])
         by_kernel = codec.decode(cut, shape, 0)
         with monkeypatch.context() as patch:
-            patch.setattr(narrowing, "library", lambda: None)
+            for module in (narrowing, ports):
+                patch.setattr(module, "library", lambda: None)
             assert isinstance(reading_port(b""), DecodePort)
             assert np.array_equal(codec.decode(cut, shape, 0), by_kernel)

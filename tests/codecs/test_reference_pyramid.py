@@ -171,7 +171,7 @@ def test_damaged_bytes_give_the_same_pixels_or_both_refuse(shipped, monkeypatch,
             assert np.array_equal(np.float32(both.page(bad, dates=some)), expected)
 
 
-def wild_symbols(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.ndarray:
+def wild_symbols(residual: np.ndarray, rows: np.ndarray, counts: list[int], tables: object) -> np.ndarray:
     """Up to the largest that a stream can hold."""
     rng = np.random.default_rng(len(residual))
     magnitude = np.exp2(rng.uniform(0, 30, residual.shape))
@@ -180,6 +180,6 @@ def wild_symbols(residual: np.ndarray, rows: np.ndarray, tables: object) -> np.n
 
 def test_symbols_beyond_all_that_pictures_hold(wild_pair, monkeypatch):
     """Sums of the fit stay exact and every clip is where the page has it: nothing else comes back so for all dates."""
-    monkeypatch.setattr("eozip.codecs.pyramid.walk._quantised", wild_symbols)
+    monkeypatch.setattr("eozip.codecs.pyramid.walk.quantised", wild_symbols)
     chunk = wild_pair.chunk_of(drawn("noise", (5, 3, 18, 23), 1), 60)
     assert np.array_equal(wild_pair.page(chunk), wild_pair.package(chunk))

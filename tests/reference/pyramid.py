@@ -48,10 +48,11 @@ def half(n: int) -> int:
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors as int64, and the rows of the coder."""
+    """Tensors as int64, and the rows of the coder; those of details are of either quantiser."""
 
     tensors: Mapping[str, np.ndarray]
     tables: Tables
+    trellis: Tables
 
     def f(self, v: np.ndarray) -> np.ndarray:
         """7: features."""
@@ -63,11 +64,16 @@ def read_weights(folder: Path) -> Weights:
 
 
 def weights_of(tensors: Mapping[str, np.ndarray]) -> Weights:
-    first, size = tensors["tables.first"], tensors["tables.size"].astype(int)
-    freqs = np.zeros((104, size.max()), np.uint32)
-    for row, part in enumerate(np.split(tensors["tables.freqs"], np.cumsum(size)[:-1])):
+    tables = (tables_of(tensors, name) for name in ("tables", "trellis"))
+    return Weights({n: v.astype(np.int64) for n, v in tensors.items()}, *tables)
+
+
+def tables_of(tensors: Mapping[str, np.ndarray], name: str) -> Tables:
+    first, size = tensors[f"{name}.first"], tensors[f"{name}.size"].astype(int)
+    freqs = np.zeros((len(size), size.max()), np.uint32)
+    for row, part in enumerate(np.split(tensors[f"{name}.freqs"], np.cumsum(size)[:-1])):
         freqs[row, : len(part)] = part
-    return Weights({n: v.astype(np.int64) for n, v in tensors.items()}, Tables(freqs, first, size))
+    return Tables(freqs, first, size)
 
 
 @dataclass
@@ -79,6 +85,31 @@ class Reader:
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         return self.port.code(None, np.asarray(rows, np.int64), self.tables).astype(np.int64)
+
+    def details(self, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """9: values of one call in spacings, symbol by symbol."""
+        order = sorted(range(len(rows)), key=lambda k: rows[k])
+        if order:
+            least = tables.least_bits
+            self.port.begin(sum(min(least[row], least[row + 104]) for row in rows))
+        states, symbols, turns = [0] * max(1, -(-len(rows) // 256)), [0] * len(rows), [0] * len(rows)
+        escapes = []
+        for k, at in enumerate(order):
+            lane = k % len(states)
+            state, last = states[lane], int(tables.size[rows[at]]) - 1
+            turns[at] = state & 1
+            entry = int(self.port.read(tables.model(rows[at] + 104 * turns[at]), 1)[0])
+            symbols[at] = int(tables.first[rows[at]]) + entry
+            if entry == last:
+                escapes.append(at)
+            parity = 0 if entry == last else symbols[at] % 2
+            states[lane] = (state >> 1) ^ (9 if state & 1 else 0) ^ 2 * parity
+        for at, d in zip(escapes, self.port.read_escapes(len(escapes)).tolist() if escapes else [], strict=True):
+            first, size = int(tables.first[rows[at]]), int(tables.size[rows[at]])
+            symbols[at] = first + size - 1 + d // 2 if d % 2 else first - d // 2
+        held = [max(-L // 64, min(L // 64, n)) for n in symbols]
+        pairs = zip(held, turns, strict=True)
+        return np.array([2 * n - turn * ((n > 0) - (n < 0)) for n, turn in pairs], np.int64)
 
     def ints(self, n: int, row: int) -> np.ndarray:
         return self.rows(np.full(n, row))
@@ -581,8 +612,8 @@ class Ladder:
         octaves = levels // 2
         out[here] = (mean << octaves)[here]
         sent = here & (row >= 16) & (levels < 15)
-        unit = np.broadcast_to(np.where(levels % 2, 91, 64) << octaves, sent.shape)
-        out[sent] += unit[sent] * clip(self.reader(level).rows(row[sent]), L // 64)
+        unit = np.broadcast_to(np.where(levels % 2, 58, 41) << octaves, sent.shape)
+        out[sent] += unit[sent] * self.reader(level).details(row[sent].tolist(), self.weights.trellis)
         out[:] = clip(out, L)
 
 
