@@ -104,7 +104,9 @@ class Reader:
                 escapes.append(at)
             parity = 0 if entry == last else symbols[at] % 2
             states[lane] = (state >> 1) ^ (9 if state & 1 else 0) ^ 2 * parity
-        for at, d in zip(escapes, self.port.read_escapes(len(escapes)).tolist() if escapes else [], strict=True):
+        for at, d in zip(
+            escapes, self.port.read_escapes(len(escapes)).tolist() if escapes else [], strict=True
+        ):
             first, size = int(tables.first[rows[at]]), int(tables.size[rows[at]])
             symbols[at] = first + size - 1 + d // 2 if d % 2 else first - d // 2
         held = [max(-L // 64, min(L // 64, n)) for n in symbols]

@@ -52,6 +52,11 @@ class Coarse:
         return self.levels >> 1
 
     @cached_property
+    def units(self) -> np.ndarray:
+        """A cell's own step, in 1 / VALUE of the octave: int32 [N, 1, h, w]."""
+        return np.where(self.levels & 1, _HALF_OCTAVE, VALUE).astype(np.int32)[:, None]
+
+    @cached_property
     def spacings(self) -> np.ndarray:
         """Between values of the two quantisers, in 1 / VALUE of the octave: int32 [N, 1, h, w]."""
         return np.where(self.levels & 1, _WIDER, SPACING).astype(np.int32)[:, None]
@@ -59,8 +64,7 @@ class Coarse:
     @cached_property
     def inverse(self) -> np.ndarray:
         """Steps in one of a cell's own, to the power of -1: float32 [N, h, w]; 0 where nothing is sent."""
-        units = np.where(self.levels & 1, _HALF_OCTAVE, VALUE)
-        own = np.ldexp(VALUE / units, -self.octaves.astype(np.int32))
+        own = np.ldexp(VALUE / self.units[:, 0], -self.octaves.astype(np.int32))
         return np.where(self.levels == NOTHING, 0, own).astype(np.float32)
 
     def seen(self, values: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ PREDICTION_MAX = 256 * VALUE
 ACTIVATION_MAX, OUTPUT_MAX = 255, 127
 BANK = 12  # filters of the picture below that become features
 WINDOW = 5
+BITS_PER_SQUARED_STEP = 9.2  # what an error is worth to an encoder: least bytes at equal PSNR, as tried
 PASSES = 2
 OUTPUTS = 12  # per detail orientation: gates of the reference, the picture below, the neighbours; a log scale
 LEVELS = 3  # stages: the finest level of a group, the next, all others

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP
 from eozip.codecs.pyramid.side import Side, row_of
-from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.errors import FormatError
 

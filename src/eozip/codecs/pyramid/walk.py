@@ -12,7 +12,7 @@ from eozip.bitstream import frame_check
 from eozip.codecs.pyramid import overviews, registration
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.coarseness import SPACING
-from eozip.codecs.pyramid.context import VALUE
+from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, VALUE
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import chosen
@@ -25,7 +25,6 @@ from eozip.entropy.range_coder import Port, Tables
 STEP_UNITS = 16  # of a step, per DN
 GAIN_UNITS = 8
 _LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
-BITS_PER_SQUARED_STEP = 9.2  # what an error is worth: least bytes at equal PSNR, as tried
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 

@@ -12,12 +12,11 @@ from torch import Tensor
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.coarseness import SPACING
-from eozip.codecs.pyramid.context import LEVELS, VALUE, staircases
+from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, LEVELS, VALUE, staircases
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, brightness_of
 from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
 from eozip.codecs.pyramid.walk import quantised
-from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP, thrifty
-from eozip.entropy.logistic_tables import logistic_masses, trellis_masses
+from eozip.entropy.logistic_tables import REACH, logistic_masses, trellis_masses
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.entropy.tables import pack_tables
 from eozip.entropy.trellis import turns_of
@@ -86,7 +85,7 @@ def _fitted_tables(model: Model, found: Pool, recipe: Recipe, crops: int) -> tup
     def quantise(residual: np.ndarray, rows: np.ndarray, counts: list[int]) -> np.ndarray:
         in_steps = residual * (SPACING / VALUE)
         nearest = np.rint(in_steps).astype(np.int32)
-        _count(whole, rows, thrifty(nearest, in_steps, rows, model.tables, BITS_PER_SQUARED_STEP))
+        _count(whole, rows, thrifty(nearest, in_steps, rows, model.tables))
         symbols = quantised(residual, rows, counts, model.trellis)
         order = np.argsort(rows, kind="stable")  # of one date
         sizes = np.where(np.abs(symbols) > -model.trellis.first[rows], 0, symbols & 1)
@@ -118,6 +117,30 @@ def _count(counts: np.ndarray, rows: np.ndarray, symbols: np.ndarray) -> None:
 def _refitted(tables: Tables, counts: np.ndarray) -> Tables:
     both = (counts + counts[:, ::-1]) / 2
     return pack_tables([fitted(tables, r, both[r]) for r in range(len(both))], tables.first.tolist())
+
+
+def thrifty(symbols: np.ndarray, residual: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
+    """Move a symbol one step towards 0 where the bits saved are worth more than the error added.
+
+    Rate-distortion optimised quantisation; effects on later predictions are not looked at.
+
+    Args:
+        symbols: int32 [n], nearest to residual.
+        residual: float [n], in steps.
+        rows: [n] table rows.
+        tables: for what symbols cost.
+    """
+    some = np.flatnonzero((symbols != 0) & (np.abs(symbols) < REACH))
+    here, row, r = symbols[some], rows[some], residual[some]
+    closer = here - np.sign(here)
+    bits = tables.bits
+    last = tables.size[row] - 1
+    entry, other = (np.clip(s - tables.first[row], 0, last) for s in (here, closer))
+    saved = bits[row, entry] - bits[row, other]
+    added = (r - closer) ** 2 - (r - here) ** 2
+    symbols = symbols.copy()
+    symbols[some] = np.where(saved > BITS_PER_SQUARED_STEP * added, closer, here)
+    return symbols
 
 
 def _step(quality: float) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from eozip.codecs.pyramid import files
-from eozip.codecs.rdoq import BITS_PER_SQUARED_STEP
+from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP
 from eozip.errors import WeightsError
 from eozip_lab.train import state as states
 from eozip_lab.train.data import Draw
