@@ -31,15 +31,14 @@ from eozip_lab.train import state as states
 from eozip_lab.train.pyramid import data, export, maps, task
 from eozip_lab.train.pyramid.network import (
     Net,
-    Quantise,
     Reference,
     References,
     Traversal,
     analyse,
     predicted,
-    rows_of,
     synthesise,
 )
+from eozip_lab.train.pyramid.quantisers import Quantise, Quantised, in_steps, rows_of
 from eozip_lab.train.pyramid.recipe import Held, load
 from pyramidscenes import CODEC, SERIES, codec_of, cube, texture, wild
 from pyramidtraining import TENS, write_data, write_recipe
@@ -171,12 +170,12 @@ def coded_by_twin(
     """The same; references are given as what they say, whoever has fitted it."""
     calls = []
 
-    def quantise(residual: Tensor, scale: Tensor) -> Tensor:
+    def quantise(residual: Tensor, scale: Tensor, _: Tensor) -> Quantised:
         rows = rows_of(scale)  # [3, dates, cells of a colour]
         symbols = torch.round(residual) * (rows >= CERTAIN)
         sent = (rows >= CERTAIN).transpose(0, 1)
         calls.append(tuple(v.transpose(0, 1)[sent].numpy() for v in (rows, symbols)))
-        return symbols
+        return in_steps(symbols)
 
     traversal = Traversal(net, torch.full((2,), STEP / 16), quantise, in_turn=True, levels=levels)
     traversal._reference = lambda *_: reference  # type: ignore[method-assign]
@@ -249,11 +248,11 @@ def test_transform_is_the_codecs(shape: tuple[int, int]) -> None:
 def thrift_of(tables: Tables) -> Quantise:
     """The symbols that an encoder sends, for the twin."""
 
-    def quantise(residual: Tensor, scale: Tensor) -> Tensor:
+    def quantise(residual: Tensor, scale: Tensor, _: Tensor) -> Quantised:
         rows, flat = rows_of(scale).numpy().ravel(), residual.numpy().ravel()
         nearest = np.rint(flat).astype(np.int32)
         symbols = export.thrifty(nearest, flat, rows, tables)
-        return torch.from_numpy(np.where(rows < CERTAIN, 0, symbols)).view_as(residual).float()
+        return in_steps(torch.from_numpy(np.where(rows < CERTAIN, 0, symbols)).view_as(residual).float())
 
     return quantise
 
@@ -415,19 +414,21 @@ def averages(out: Path) -> dict[str, Tensor]:
     return states.read(out / states.CHECKPOINT)["average"]
 
 
-def test_a_few_steps_lower_the_loss(folder: Path) -> None:
+def test_a_few_steps_lower_the_rate(folder: Path) -> None:
     recipe = load(write_recipe(folder, "lr = 5e-3"))
-    found, state = data.pool(recipe, lambda _: None), task._fresh(recipe)
-    drawn = [data.batch(found, recipe, np.random.default_rng(seed)) for seed in range(2)]
-    losses = []
+    pool, state = data.pool(recipe, lambda _: None), task._fresh(recipe)
+    drawn = [data.batch(pool, recipe, np.random.default_rng(seed)) for seed in range(2)]
+    found = []  # the loss weighs examples by their rates, which change
     for _ in range(12):
         for one in drawn:
-            loss, _, _ = task._loss_of(state.model, one)
+            loss, rate, decibels = task._loss_of(state.model, one)
             for group in state.optimiser.param_groups:
                 group["lr"] = recipe.lr
             assert sitting._descend(state, loss, 1.0)
-            losses.append(loss.item())
-    assert np.mean(losses[-2:]) < 0.97 * np.mean(losses[:2])
+            found.append((rate, decibels))
+    rates, decibels = np.array(found).reshape(12, 2, 2).transpose(2, 0, 1)
+    assert (rates[-1] < 0.95 * rates[0]).all()
+    assert (decibels[-1] > decibels[0] - 0.6).all()
 
 
 def test_an_example_without_error_has_a_finite_psnr() -> None:

@@ -25,6 +25,7 @@ from eozip.entropy.range_coder import Port, Tables
 STEP_UNITS = 16  # of a step, per DN
 GAIN_UNITS = 8
 _LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
+THRIFT = BITS_PER_SQUARED_STEP * (SPACING / VALUE) ** 2  # bits that a squared spacing of error is worth
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -212,9 +213,9 @@ def levels_kept(factor: int) -> int:
 
 def quantised(residual: np.ndarray, rows: np.ndarray, counts: list[int], tables: Tables) -> np.ndarray:
     """The symbols that cost least in error and bits, each date's by themselves."""
-    thrift, ends = BITS_PER_SQUARED_STEP * (SPACING / VALUE) ** 2, np.cumsum(counts)[:-1]
+    ends = np.cumsum(counts)[:-1]
     parts = zip(np.split(residual, ends), np.split(rows, ends), strict=True)
-    return np.concatenate([chosen(some, own, tables, thrift) for some, own in parts])
+    return np.concatenate([chosen(some, own, tables, THRIFT) for some, own in parts])
 
 
 def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:

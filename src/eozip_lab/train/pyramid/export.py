@@ -13,21 +13,21 @@ from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.coarseness import SPACING
 from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, LEVELS, VALUE, staircases
-from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN, Side, brightness_of
+from eozip.codecs.pyramid.side import ROWS, Side, brightness_of
 from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
 from eozip.codecs.pyramid.walk import quantised
-from eozip.entropy.logistic_tables import REACH, logistic_masses, trellis_masses
+from eozip.entropy.logistic_tables import REACH, logistic_masses
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.entropy.tables import pack_tables
 from eozip.entropy.trellis import turns_of
 from eozip_lab.train.calibrate import NEAR, fitted
 from eozip_lab.train.pyramid.data import Pool, cropped
 from eozip_lab.train.pyramid.planes import BIAS, INPUTS, WEIGHT, shapes
+from eozip_lab.train.pyramid.quantisers import logistic_trellis, scales_of_rows
 from eozip_lab.train.pyramid.recipe import Recipe
 
 _BIAS_MAX = 8 * BIAS
 _FIT_SIDE = 192  # pixels of a crop that tables are fitted to, at most
-_WITHIN_ROW = 0.25  # of a row's width: where its law lies, for scales that are rounded down to a row
 
 
 def integers(average: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -63,15 +63,7 @@ def trained(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 def _logistic_tables() -> Tables:
     """Tables of all rows, each the logistic law a little above the row's lowest scale."""
-    scales = np.exp(SCALE_MIN + (np.arange(ROWS) + _WITHIN_ROW) / ROWS_PER_NAT)
-    masses = [logistic_masses(float(scale)) for scale in scales]
-    return pack_tables(masses, [-(len(m) // 2) for m in masses])
-
-
-def _logistic_trellis() -> Tables:
-    """The same of both quantisers of details."""
-    scales = np.exp(SCALE_MIN + (np.arange(ROWS) + _WITHIN_ROW) / ROWS_PER_NAT) * (VALUE / SPACING)
-    masses = [trellis_masses(float(scale), turn) for turn in range(2) for scale in scales]
+    masses = [logistic_masses(float(scale)) for scale in scales_of_rows()]
     return pack_tables(masses, [-(len(m) // 2) for m in masses])
 
 
@@ -160,7 +152,7 @@ def with_tables(tensors: Mapping[str, np.ndarray], found: Pool, recipe: Recipe) 
     A path through the trellis follows from what symbols cost, so its tables are fitted to those before, a few times over.
     """
     logistic = files.packed_tables(_logistic_tables())
-    whole, either = logistic, files.packed_tables(_logistic_trellis(), "trellis")
+    whole, either = logistic, files.packed_tables(logistic_trellis(), "trellis")
     for part in (8, 4, 1) if recipe.fit_crops else ():
         model = files.model_of({**tensors, **logistic, **either})
         counted = _fitted_tables(model, found, recipe, -(-recipe.fit_crops // part))

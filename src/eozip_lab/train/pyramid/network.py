@@ -22,21 +22,20 @@ from eozip.codecs.level_map import lowest
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, Coarse
 from eozip.codecs.pyramid.context import FEATURE, LEVELS, VALUE
-from eozip.codecs.pyramid.side import DEAD, ROWS, ROWS_PER_NAT, SCALE_MIN, SIDE_MIN, strengths_of
+from eozip.codecs.pyramid.side import DEAD, SIDE_MIN, strengths_of
 from eozip_lab.train.pyramid.operations import PREDICTION, bits_and_slopes, rounded, value
 from eozip_lab.train.pyramid.planes import (
     DETAILS,
     SIBLINGS,
     Octaves,
     Planes,
-    Quantise,
     Stage,
     Staircases,
     Weights,
 )
+from eozip_lab.train.pyramid.quantisers import Quantise, in_dead_zone, in_steps
 from eozip_lab.train.pyramid.transforms import along, analyse, analysed, back, principal, synthesise
 
-DEAD_ZONE = 0.38  # a residual of so much less than a step more than a whole one becomes that whole one
 RIDGE, RIDGE_FIXED = 0.1, 60.0  # squared steps, a sample and in all, of the fit to references
 DOUBT = 6.0  # squared steps around a cell that speak for what they predict as it is
 
@@ -54,19 +53,9 @@ class Net(nn.Module):
 _LN2_HALF = math.log(2) / 2
 
 
-def in_dead_zone(residual: Tensor, scale: Tensor) -> Tensor:
-    """The symbols of training: towards zero where it is about as near."""
-    return torch.sign(residual) * torch.floor(residual.abs() + DEAD_ZONE)
-
-
-def rows_of(scale: Tensor) -> Tensor:
-    """The table rows of log scales, int64."""
-    return torch.floor((scale - SCALE_MIN) * ROWS_PER_NAT).long().clamp(0, ROWS - 1)
-
-
 def bits_of(symbols: Tensor, scale: Tensor) -> Tensor:
     """Bits of symbols under logistic laws of mean 0."""
-    return bits_and_slopes(symbols, scale)[0]
+    return bits_and_slopes(in_steps(symbols), scale)[0]
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ class References:
         unit = self.steps.flatten()[:, None, None, None, None]
         bases = [principal(d) for d in found]  # each level is quantised under a basis of its own
         planes = [along(basis, d) / unit for basis, d in zip(bases, found, strict=True)]
-        made = [back(basis, in_dead_zone(p, p) * unit) for basis, p in zip(bases, planes, strict=True)]
+        made = [back(basis, in_dead_zone(p) * unit) for basis, p in zip(bases, planes, strict=True)]
         return [d.unflatten(0, (b, r)) for d in made]
 
 
@@ -146,7 +135,7 @@ class Traversal:
     Attributes:
         net: the network.
         step: quantisation steps in DN, [B].
-        quantise: residuals in steps and log scales to symbols.
+        quantise: residuals to what is decoded.
         in_turn: planes one after the other, each seeing the decoded ones before it, as the codec does; else all at
             once, seeing roundings of the true ones.
         references: what is known already; None: each example by itself.
@@ -156,7 +145,7 @@ class Traversal:
 
     net: Net
     step: Tensor
-    quantise: Quantise = in_dead_zone
+    quantise: Quantise
     in_turn: bool = False
     references: References | None = None
     levels: np.ndarray | None = None
@@ -379,9 +368,9 @@ class _Level:
         """What each detail would be rounded to by itself, in its octave."""
         o = self.octaves
         if o is None:
-            return in_dead_zone(self.wanted, self.wanted) * self.alive
+            return in_dead_zone(self.wanted) * self.alive
         own = self.wanted * (o.factor / o.unit)[:, None, None]
-        return in_dead_zone(own, own) * (o.unit[:, None, None] * self.alive)
+        return in_dead_zone(own) * (o.unit[:, None, None] * self.alive)
 
     def tell(self, k: int, strongest: Tensor, last: Tensor) -> None:
         """Plane k what is known of those before it."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from eozip.codecs.pyramid.context import ACTIVATION_MAX, FEATURE, OUTPUT_MAX, PASSES, SQUASH_REACH, VALUE
 from eozip.codecs.pyramid.side import SCALE_MIN
+from eozip_lab.train.pyramid.quantisers import Quantise, Quantised
 
 PREDICTION = 256.0  # steps, at most
 LARGEST_BITS = 40.0
@@ -234,10 +235,10 @@ def outputs(v: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
     return _Outputs.apply(v, weights, biases)
 
 
-def bits_and_slopes(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Bits of symbols under logistic laws of mean 0, and how they change with the log scale."""
-    a, s = symbols.abs(), torch.exp(-scale)
-    low, high = (a + 0.5).mul_(s).neg_(), (0.5 - a).mul_(s)
+def bits_and_slopes(found: Quantised, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits of what residuals became under logistic laws of mean 0, and how they change with the log scale."""
+    s = torch.exp(-scale)
+    low, high = (found.far * s).neg_(), (found.near * s).neg_()
     upper, lower = F.logsigmoid(low), F.logsigmoid(high)
     ratio = (upper - lower).clamp_(max=-1e-7).exp_()
     rest = 1 - ratio
@@ -278,7 +279,7 @@ class _Coded(torch.autograd.Function):
         told: Told,
         gates: Tensor,
         slopes: Tensor,
-        quantise: Any,
+        quantise: Quantise,
     ) -> tuple[Tensor, Tensor, Tensor]:
         own = torch.round(out.float())
         inside = own.abs() <= OUTPUT_MAX
@@ -292,9 +293,9 @@ class _Coded(torch.autograd.Function):
         scale = own[9:].view(below.shape).div(FEATURE).add_(told.scale)
         log_scale = scale.clamp(SCALE_MIN, _SCALE_MAX)
         residual = told.wanted - settled
-        symbols = quantise(residual if told.unit is None else residual / told.unit, log_scale)
-        bits, by_scale = bits_and_slopes(symbols, log_scale)
-        decoded = settled + (symbols if told.unit is None else symbols * told.unit)
+        found = quantise(residual if told.unit is None else residual / told.unit, log_scale, told.sent)
+        bits, by_scale = bits_and_slopes(found, log_scale)
+        decoded = settled + (found.values if told.unit is None else found.values * told.unit)
         decoded *= told.here
         error = decoded - told.wanted
         if told.unit is not None:
@@ -332,7 +333,7 @@ def coded(
     near: Tensor | None,
     told: Told,
     staircase: Sequence[Tensor],
-    quantise: Any,
+    quantise: Quantise,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One colour's details as they are decoded [3, N, P], their bits [N], and squared errors in units of symbols [N].
 
@@ -342,6 +343,6 @@ def coded(
         near: the same from neighbours, or None.
         told: what is given.
         staircase: gates of outputs -127..127, and their slopes.
-        quantise: residuals and log scales to symbols.
+        quantise: see there.
     """
     return _Coded.apply(out, below, near, told, *staircase, quantise)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -28,6 +28,7 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip_lab.train.pyramid import operations
 from eozip_lab.train.pyramid.operations import Told, rounded, value
+from eozip_lab.train.pyramid.quantisers import Quantise
 
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
@@ -38,8 +39,6 @@ CONSTANTS = 8
 DIFFERENCE = 63.0  # steps, at most
 _HALF_OCTAVE = 6 / FEATURE  # in log scales
 _NEVER = float(1 << 20)  # what a symbol counts where none is sent
-
-Quantise = Callable[[Tensor, Tensor], Tensor]
 
 
 class Staircases(nn.Module):
@@ -254,7 +253,7 @@ class Stage(nn.Module):
         Args:
             w: what `weights` gave.
             planes: what is given.
-            quantise: residuals and log scales to symbols.
+            quantise: see there.
         """
         board = planes.board
         sums, below = self._start(w, planes)

@@ -25,6 +25,7 @@ from eozip_lab.train.export import checked_name, command_line, commit, hardware
 from eozip_lab.train.pyramid import export
 from eozip_lab.train.pyramid.data import Batch, Pool, batch, pool
 from eozip_lab.train.pyramid.network import Net, Traversal
+from eozip_lab.train.pyramid.quantisers import by_trellis, logistic_trellis
 from eozip_lab.train.pyramid.recipe import Recipe, load
 from eozip_lab.train.recipe import located, with_budget
 from eozip_lab.train.run_log import Display
@@ -119,7 +120,8 @@ def _take(net: Net, path: Path) -> None:
 
 def _loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
     """Loss, bits per sample and PSNR (peak 10,000 DN) of a batch."""
-    one = Traversal(net, drawn.step, references=drawn.references, levels=drawn.levels)
+    quantise = by_trellis(logistic_trellis())
+    one = Traversal(net, drawn.step, quantise, references=drawn.references, levels=drawn.levels)
     one.run(drawn.groups)
     count = sum(group[0].numel() for group in drawn.groups)
     rate, mse = one.bits / count, one.squares / count
