@@ -14,6 +14,7 @@ import xarray as xr
 
 from eozip import notebook
 from eozip import store as stores
+from eozip.errors import EozipError
 
 if TYPE_CHECKING:
     from eozip.notebook.explorer import Explorer
@@ -75,5 +76,13 @@ class EozipAccessor:
         shown = [notebook.source_of(self._dataset), *map(str, beside)]
         return notebook.explore(shown, [str(file) for file in files], height)
 
-    def _repr_html_(self) -> str:
-        return notebook.show(notebook.source_of(self._dataset))._repr_html_()
+    def __repr__(self) -> str:
+        source = self._dataset.encoding.get("source")
+        return f"ds.eozip of {source or 'a Dataset that no store holds yet'}: plot, explore(), to_zarr()"
+
+    def _repr_html_(self) -> str | None:
+        """A card of the store; None, so that the text is shown, where the Dataset is of none."""
+        try:
+            return notebook.show(notebook.source_of(self._dataset))._repr_html_()
+        except EozipError:
+            return None

@@ -90,6 +90,22 @@ def test_a_chunk_is_a_card() -> None:
     assert "<table>" in card._repr_html_()
 
 
+def test_a_card_is_text_where_there_is_no_page() -> None:
+    card = show(eozip.encode(scene_pixels(0), "lossless"))
+    assert repr(card).startswith("chunk\n")
+    assert all(text in repr(card) for text in card.facts.values())
+    assert "times smaller" in repr(card)
+    assert "PNG" not in repr(card)
+
+
+def test_a_dataset_of_no_store_has_no_card_but_a_text(tmp_path: Path) -> None:
+    plain = xr.Dataset({"a": ("x", [1])})
+    assert plain.eozip._repr_html_() is None
+    assert "no store" in repr(plain.eozip)
+    plain.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    assert xr.open_dataset(tmp_path / "a.nc", engine="scipy").eozip._repr_html_() is None
+
+
 def test_names_in_a_card_do_nothing_to_the_page() -> None:
     assert "<script>" not in Card("<script>", {"<script>": "<script>"})._repr_html_()
 

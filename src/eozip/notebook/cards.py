@@ -20,7 +20,7 @@ from eozip.store import describe, read_pixels
 _SIDE = 256  # pixels of a card's picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # pixels are no text
 class Card:
     """What a notebook shows of a store or a chunk.
 
@@ -33,6 +33,10 @@ class Card:
     title: str
     facts: Mapping[str, str]
     picture: bytes | None = None
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.facts), default=0)
+        return "\n".join([self.title, *(f"  {name:{width}}  {text}" for name, text in self.facts.items())])
 
     def _repr_html_(self) -> str:
         pairs = [(html.escape(name), html.escape(text)) for name, text in self.facts.items()]
@@ -93,7 +97,8 @@ def _chunk_card(blob: bytes) -> Card:
         "bands": " ".join(info.bands) or "without names",
         "codec": header.codec,
         "quality": f"{header.quality:g}",
-        "bytes": f"{info.bytes:,}, {info.bpppb:.4f} bits per pixel and band",
+        "bytes": f"{info.bytes:,}, {8 * np.dtype(header.dtype).itemsize / info.bpppb:.1f} times smaller, "
+        f"{info.bpppb:.4f} bits per pixel and band",
     }
     if header.groups:
         facts["grids"] = ", ".join(f"{bands} bands at {size} m" for size, bands in info.groups.items())

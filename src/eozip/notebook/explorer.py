@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ class Explorer:
 
     address: str
     height: int
-    _running: Running
+    _running: Running = field(repr=False)
 
     def stop(self) -> None:
         """End the server."""
