@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import eozip
+import products
 from eozip.choose import Choice, choose, draw
 from eozip.cli import cli
 from eozip.errors import InputError, OutputError
@@ -125,10 +128,45 @@ def test_the_command_names_codec_quality_and_price(inputs: list[str], tmp_path: 
     assert parsed["offers"][0]["codec"] == Coarse.id
 
 
+def test_the_command_to_go_on_with_says_again_what_was_said(inputs: list[str]) -> None:
+    said = ["--bands", "B08,4,B02", "--nodata", "7", "--chunk", "32", "--gop", "2", "--offset", "0"]
+    asked = ["--for", "(nir-red)/(nir+red)<0.5", "--codec", "tec-elic-small", "--samples", "1"]
+    done = CliRunner().invoke(cli, ["choose", *inputs, *asked, *said])
+    assert done.exit_code == 0, done.output
+    words = shlex.split(done.output.splitlines()[-1])
+    assert words[: 2 + len(inputs)] == ["eozip", "encode", *inputs]
+    pairs = list(pairwise(words))
+    assert all(pair in pairs for pair in zip(said[::2], said[1::2]))
+    assert ("--for", "(nir-red)/(nir+red)<0.5") in pairs
+
+
+def test_a_product_of_several_dates_is_offered_what_encode_takes(tmp_path: Path) -> None:
+    grids = {metres: bands for metres, bands in products.made(side=96).items() if metres < 60}
+    for date in ("20210105", "20210310"):
+        products.write_bands(tmp_path / date, grids, f"T32TPS_{date}T100000_{{band}}_{{metres}}m.tif")
+    paths = [str(tmp_path / date) for date in ("20210105", "20210310")]
+    found = choose(paths, "psnr>=40", count=1)
+    made = eozip.encode_store(paths, tmp_path / "a.zarr", purposes=["psnr>=40"])
+    offers = {offer.codec: offer for offer in found.offers}
+    assert made.codec in offers
+    assert offers[made.codec].bytes.value == pytest.approx(made.bytes, rel=0.05)
+
+
 def test_a_purpose_is_needed(inputs: list[str]) -> None:
     done = CliRunner().invoke(cli, ["choose", *inputs])
     assert done.exit_code == 1
     assert "expected a purpose" in done.output
+
+
+def test_a_plot_of_sizes_alone_is_refused_before_chunks_are_tried(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eozip.choose.choose", lambda *_, **__: pytest.fail("chunks were tried"))
+    done = CliRunner().invoke(
+        cli, ["choose", *inputs, "--for", "size<1MB", "--plot", str(tmp_path / "a.png")]
+    )
+    assert done.exit_code == 1
+    assert "got sizes alone" in done.output
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def choose(
     found = joined(open_product(inputs, bands, offset), nodata)
     options = EncodeOptions(sensor=sensor, nodata=nodata, offset=offset)
     requests = {}
-    for name in codecs or _DEFAULT_CODECS if found.is_one_grid else codecs or _DEFAULT_CODECS[1:]:
+    for name in codecs or _DEFAULT_CODECS:
         request = request_for(found.scene, replace(options, codec=name), gop=gop, likely=found.product.sensor)
         requests[request.codec.codec] = request
     offers = []
@@ -284,12 +284,8 @@ def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
         InputError: matplotlib is missing, or there is no purpose to draw.
         OutputError: see `check_plot`; or it cannot be written.
     """
-    target = check_plot(out, overwrite=overwrite)
+    target = check_plot(out, choice.purposes, overwrite=overwrite)
     texts = [purpose for purpose in choice.purposes if not purpose.is_whole]
-    if not texts:
-        raise InputError(
-            "plot: expected a purpose of each chunk to draw, got sizes alone; add one, such as psnr>=0"
-        )
     figure = new_figure(6.4, 3.6 * len(texts))
     for axes, purpose in zip(np.atleast_1d(figure.subplots(len(texts), 1)), texts):
         _draw_one(axes, choice, purpose)
@@ -298,12 +294,17 @@ def draw(choice: Choice, out: str | Path, *, overwrite: bool = False) -> None:
         publish(part, target, overwrite=overwrite)
 
 
-def check_plot(out: str | Path, *, overwrite: bool) -> Path:
-    """Refuse a picture that cannot get its name, before anything is tried.
+def check_plot(out: str | Path, purposes: Sequence[Purpose], *, overwrite: bool) -> Path:
+    """Refuse a picture that cannot get its name, or would be empty, before anything is tried.
 
     Raises:
+        InputError: there is no purpose to draw.
         OutputError: another ending, no such folder, or the file exists.
     """
+    if all(purpose.is_whole for purpose in purposes):
+        raise InputError(
+            "plot: expected a purpose of each chunk to draw, got sizes alone; add one, such as psnr>=0"
+        )
     target = resolved(Path(out))
     if target.suffix.lower() not in (".png", ".svg"):
         raise OutputError(f"{out}: expected a name ending in .png or .svg; rename the output")

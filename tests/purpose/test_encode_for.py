@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from eozip.purpose import Pixels, parse_purpose, parse_purposes, sensitivity
 from eozip.raster import open_scene
 from eozip.store import append_store, describe, verify_store
 from eozip.store.codec import EozipChunkCodec
-from eozip.store.holding import Holding, _Trial
+from eozip.store.holding import Holding, _Trial, recorded
 from eozip.store.holding import _lowest_quality as lowest_quality
 from pyramidscenes import texture
 from rasterfiles import write_tif
@@ -239,6 +240,21 @@ def test_the_command_says_the_worst_of_its_chunks(inputs: list[Path], tmp_path: 
     )
     assert checked.exit_code == 0, checked.output
     assert "ndvi<0.01: worst 0.00" in checked.output
+
+
+def test_info_names_the_purposes_that_are_held(inputs: list[Path], tmp_path: Path) -> None:
+    eozip.encode_store(inputs, tmp_path / "a.zarr", Coarse.id, purposes=["psnr>=45", "max-error<=200"])
+    (line,) = [
+        line
+        for line in CliRunner().invoke(cli, ["info", str(tmp_path / "a.zarr")]).output.splitlines()
+        if line.startswith("purposes:")
+    ]
+    assert re.fullmatch(r"purposes: +psnr>=45 \(worst 4\d\.\d+\), max-error<=200 \(worst \d+\)", line)
+
+
+@pytest.mark.parametrize("record", [None, 7, {}, {"held": 7}, {"held": [7, {"for": "a", "worst": "b"}]}])
+def test_a_record_of_nonsense_holds_nothing(record: object) -> None:
+    assert recorded({"purposes": record}) == {}
 
 
 def test_the_command_prints_json(inputs: list[Path], tmp_path: Path) -> None:

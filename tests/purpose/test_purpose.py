@@ -91,6 +91,10 @@ def test_any_text_is_a_purpose_or_refused(text: str) -> None:
 def test_a_strict_limit_is_not_reached_by_the_limit_itself() -> None:
     assert parse_purpose("angle<=2").is_served(2)
     assert not parse_purpose("angle<2").is_served(2)
+    of_40_dn = 81 * 1e-4 - 41 * 1e-4  # 0.003999999999999999, by rounding
+    assert not parse_purpose("B04<0.004").is_served(of_40_dn)
+    assert parse_purpose("B04<=0.004").is_served(0.5 - 0.496)  # 0.0040000000000000036
+    assert parse_purpose("size<1TB").is_served(10**12 - 1)
     assert parse_purpose("psnr>=42").is_served(float("inf"))
     assert not parse_purpose("psnr>=42").is_served(float("nan"))
 
@@ -209,7 +213,7 @@ def test_no_purpose_at_all_is_refused() -> None:
     ],
 )
 def test_what_no_pixels_can_serve_is_refused_as_it_is_read(text: str) -> None:
-    with pytest.raises(InputError, match="nothing is"):
+    with pytest.raises(InputError, match="limit that can be kept"):
         parse_purpose(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from eozip.store.sampling import Estimate
 
 _BAR = 24  # characters
+_MOST_INPUTS = 4  # that are named in the command to go on with
+_GOP = 4
+_REPEATED = ("classes", "bands", "sensor", "offset", "nodata", "chunk", "gop")
 
 
 @click.command()
@@ -58,7 +62,7 @@ _BAR = 24  # characters
 @click.option("--nodata", type=int, help="As for encode.")
 @click.option("--chunk", type=click.IntRange(min=8, max=4096), help="As for encode.")
 @click.option(
-    "--gop", type=click.IntRange(min=1, max=64), default=4, show_default=True, help="As for encode."
+    "--gop", type=click.IntRange(min=1, max=64), default=_GOP, show_default=True, help="As for encode."
 )
 @overwrite_option
 @json_option
@@ -78,10 +82,11 @@ def choose(
     Nothing is encoded into a store: `eozip encode IN OUT --for PURPOSE` does that, chunk by chunk.
     """
     from eozip import choose as choices  # rasterio and zarr are slow to import
+    from eozip.purpose import parse_purposes  # likewise
 
     use_threads(threads)
     if plot is not None:
-        choices.check_plot(plot, overwrite=overwrite)
+        choices.check_plot(plot, parse_purposes(purposes), overwrite=overwrite)
     with progress_bar("Trying", "chunks", quiet=as_json) as progress:
         found = choices.choose(list(inputs), purposes, codecs, **options, progress=progress)
     if plot is not None:
@@ -89,7 +94,7 @@ def choose(
     if as_json:
         print_json(_finite(asdict(found)))
     else:
-        tell(_text(found, inputs))
+        tell(_text(found, _command(found, inputs, options)))
 
 
 def _finite(value: Any) -> Any:
@@ -101,7 +106,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _text(found: Choice, inputs: tuple[str, ...]) -> str:
+def _command(found: Choice, inputs: tuple[str, ...], options: dict[str, Any]) -> str:
+    """What encodes the scene so: all that was said of it is said again."""
+    files = inputs if len(inputs) <= _MOST_INPUTS else (inputs[0], "...")
+    words = ["eozip", "encode", *files, "OUT.zarr", "--codec", found.best.codec]
+    words += [word for purpose in found.purposes for word in ("--for", purpose.text)]
+    for name in _REPEATED:
+        value = options[name]
+        if value is not None and (name, value) != ("gop", _GOP):
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return shlex.join(words)
+
+
+def _text(found: Choice, command: str) -> str:
     times, bands, height, width = found.shape
     head = (
         f"{many(times, 'date')} x {bands} bands x {height} x {width} pixels, {bytes_text(found.raw_bytes)}; "
@@ -110,15 +127,13 @@ def _text(found: Choice, inputs: tuple[str, ...]) -> str:
     meanings = [f"  {purpose.text}: {purpose.meaning}" for purpose in found.purposes]
     parts = [line for offer in found.offers for line in _offer_lines(offer, found)]
     best = found.best
-    asked = " ".join(f"--for '{purpose.text}'" for purpose in found.purposes)
-    files = inputs[0] if len(inputs) == 1 else f"{inputs[0]} ..."
     return "\n".join(
         [
             head,
             *meanings,
             *parts,
             f"Choose {best.codec}: {_price(best.bytes, best.ratio)}.",
-            f"  eozip encode {files} OUT.zarr --codec {best.codec} {asked}",
+            f"  {command}",
         ]
     )
 

@@ -22,6 +22,7 @@ from eozip.cli.common import (
     shares,
     shown,
     tell,
+    worst_text,
 )
 from eozip.errors import InputError
 
@@ -122,6 +123,8 @@ def _plain(value: Any) -> Any:
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     """For people: dates and sections as tables."""
+    from eozip.store.holding import recorded  # rasterio and zarr are slow to import
+
     facts = dict(facts)
     tables: list[str] = []
     if "date_psnr" in facts:
@@ -133,6 +136,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     for name, grid in facts.pop("grids", {}).items():
         bands_of = " ".join(band or "-" for band in grid["bands"])
         tables.append(f"  {name}: {bands_of}, {grid['cells'][0]} x {grid['cells'][1]} cells")
+    if held := recorded(facts):
+        facts["purposes"] = ", ".join(f"{text} ({worst_text(value)})" for text, value in held.items())
     if "product" in facts:
         tables += _product_lines(facts.pop("product"), facts["dates"])
     if isinstance(facts.get("sections"), dict):

@@ -39,6 +39,7 @@ _RISING = ("psnr", "ratio", "agreement")  # better where larger
 _WHOLE = ("size", "ratio")  # of a store, not of a chunk
 _NAMES = ("psnr", "angle", "max-error", "agreement", "size", "ratio")
 _DEFAULT_STATISTIC = "p95"
+_ROUNDING_OF_LIMITS = 1e-9
 _PROBES, _ROUNDING = 512, 1e-12  # reflectances that formulas are tried on; what rounding alone makes differ
 _KNOWN = "psnr>=42, angle<2, max-error<=20, agreement>=99%, size<100MB, ratio>=50, ndvi<0.02, p99(ndvi)<0.02"
 
@@ -113,7 +114,9 @@ class Purpose:
         if math.isnan(value):
             return False
         ahead = value - self.limit if self.is_rising else self.limit - value
-        return ahead > 0 or (ahead == 0 and not self.strict)
+        # 40 DN are 0.00399.. of reflectance: what rounding alone makes of the limit itself counts as the limit
+        near = 0.0 if self.is_whole else _ROUNDING_OF_LIMITS * abs(self.limit)
+        return ahead > near or (ahead >= -near and not self.strict)
 
     def check(self, pixels: Pixels, classes: Classifier | None) -> None:
         """Refuse a purpose that these pixels cannot have.
@@ -270,8 +273,10 @@ def parse_purpose(text: str) -> Purpose:
         check_syntax(what)
     strict = len(found["sign"]) == 1
     if _is_beyond(what, strict, limit):
+        why = "no store; give more room" if what == "size" else "nothing, exact pixels neither; ask for less"
+        said = f"{found['sign']} {found['limit'].strip()}"
         raise InputError(
-            f"for: {text!r:.80}: nothing is {found['sign']} {found['limit'].strip()}, exact pixels neither; ask for less"
+            f"for: {text!r:.80}: expected a limit that can be kept, got {said}, which keeps {why}"
         )
     return Purpose("".join(text.split()), what, statistic, strict, limit)
 

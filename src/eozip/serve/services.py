@@ -14,6 +14,7 @@ from eozip.errors import InputError
 from eozip.purpose import parse_formula
 from eozip.serve.layers import Layer, StoreLayer, overview
 from eozip.serve.pictures import TILE, Place, known_indices, natural_colour, reflectance, web_mercator
+from eozip.store.holding import recorded
 
 _CLOUD_TAGS = (
     "cloud_coverage_assessment",
@@ -75,7 +76,7 @@ def _store_document(layer: StoreLayer) -> dict[str, Any]:
         "quality": found.facts["quality_used"],
         "max_error": found.codec.max_error,
         "date_psnr": found.facts["date_psnr"],
-        "purpose": found.facts.get("purpose"),
+        "purposes": list(recorded(found.facts)),
     }
 
 

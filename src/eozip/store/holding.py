@@ -234,6 +234,22 @@ class Holding:
         }
 
 
+def recorded(facts: Mapping[str, Any]) -> dict[str, float | None]:
+    """Tell what a store's record says it holds, for people.
+
+    Args:
+        facts: of the record.
+
+    Returns:
+        Text of each purpose > the worst value of its chunks, None for exact; empty without a sound record.
+    """
+    known = facts.get(FACT)
+    held = known.get("held") if isinstance(known, Mapping) else None
+    rows = [one for one in held if isinstance(one, Mapping)] if isinstance(held, list) else []
+    values = {str(one.get("for")): one.get("worst") for one in rows}
+    return {text: value for text, value in values.items() if value is None or isinstance(value, int | float)}
+
+
 _EXACT: Mapping[str, Any] = {
     "codec": LOSSLESS,
     "quality": None,
