@@ -28,6 +28,7 @@ from reference.pyramid import (
     half,
     ladders_of,
     layout,
+    left_out,
     lowered,
     map_of,
     needed_by,
@@ -35,6 +36,7 @@ from reference.pyramid import (
     ratio,
     references_of,
     section_of,
+    skip_of,
     streams_of,
 )
 
@@ -259,8 +261,9 @@ class FlexLadder(Ladder):
         out[here] = cells["value"][here]
 
     def may_be_sent(self, level: int) -> np.ndarray:
+        wanted = ~self.is_skipped(level)
         if self.coarser is None:
-            return np.ones((1, 1), bool)
+            return wanted
         size = 2 << level
         h, w = (-(-n // size) for n in self.coarser.shape)
         rows = [range(y * size, (y + 1) * size) for y in range(h)]
@@ -270,7 +273,7 @@ class FlexLadder(Ladder):
                 for r in rows
             ]
         )
-        return (least < 15) & ((self.number == 0) | (self.number + least // 2 < self.passes))
+        return wanted & (least < 15) & ((self.number == 0) | (self.number + least // 2 < self.passes))
 
     def begin(
         self, level: int, mean: np.ndarray, row: np.ndarray, here: np.ndarray, cells: dict[str, np.ndarray]
@@ -348,7 +351,7 @@ def decoded_groups(
     known = references_of(count, temporal=True)
     order = [t for t in known if t in needed_by(dates, known)]
     budgets = [min(len(streams), budget) for budget in chunk.header.budgets]
-    cells, passes = map_of(chunk), max(1, -(-(max(chunk.header.budgets) - 1) // 3))
+    cells, skip, passes = map_of(chunk), skip_of(chunk), max(1, -(-(max(chunk.header.budgets) - 1) // 3))
     kept = {t: [Kept() for _ in ladders] for t in order}
     laws, checks = laws_of(weights), {}
     levels: list[int] = [0] * len(ladders)
@@ -393,6 +396,7 @@ def decoded_groups(
                     wanted=wanted,
                     coarser=None if cells is None else on_canvas(cells[t], ladder[0], size),
                     passes=passes,
+                    skipped=[left_out(skip[t], g, size) for g in ladder if skip is not None],
                 )
                 state.pictures = walk.decoded()
                 state.date, levels[k] = walk.own, walk.reached

@@ -374,6 +374,7 @@ class Ladder:
         scales: 8: of the last level with so many planes.
         last: the basis read before.
         map: 13: levels of the cells of group 0's canvas; None: no map.
+        skipped: 13: cells of each group's canvas; none: no skip mask.
     """
 
     sections: Sequence[Reader]
@@ -387,6 +388,7 @@ class Ladder:
     scales: dict[int, np.ndarray] = field(default_factory=dict)
     last: Basis | None = None
     map: np.ndarray | None = None
+    skipped: Sequence[np.ndarray] = ()
 
     def reader(self, level: int) -> Reader:
         return self.sections[section_of(self.groups[0].factor << level)]
@@ -543,6 +545,16 @@ class Ladder:
                  for y in range(0, h * times, times)]  # fmt: skip
         return np.array(cells)
 
+    def is_skipped(self, level: int) -> np.ndarray:
+        """13: details of a level."""
+        out = np.ones((1, 1), bool) if self.skipped else np.zeros((1, 1), bool)
+        for k, cells in enumerate(self.skipped[: level + 1]):
+            times = 2 << (level - k)
+            h, w = (-(-n // times) for n in cells.shape)
+            out = out & [[cells[y : y + times, x : x + times].all() for x in range(0, w * times, times)]
+                         for y in range(0, h * times, times)]  # fmt: skip
+        return out
+
     def read_scales(self, level: int, present: np.ndarray, any_coded: np.ndarray) -> np.ndarray:
         planes = len(present)
         before = self.scales.get(planes, np.full((planes, 3), 2))
@@ -613,7 +625,7 @@ class Ladder:
         """Symbols of one color, into `out`."""
         octaves = levels // 2
         out[here] = (mean << octaves)[here]
-        sent = here & (row >= 16) & (levels < 15)
+        sent = here & (row >= 16) & (levels < 15) & ~self.is_skipped(level)
         unit = np.broadcast_to(np.where(levels % 2, 58, 41) << octaves, sent.shape)
         out[sent] += unit[sent] * self.reader(level).details(row[sent].tolist(), self.weights.trellis)
         out[:] = clip(out, L)
@@ -917,7 +929,7 @@ def decoded_groups(
     sections = [streams_of(section, count) for section in chunk.sections[: section_of(finest) + 1]]
     known = references_of(count, temporal=chunk.header.codec.startswith("tec-tt"))
     ladders = ladders_of(groups)
-    cells = map_of(chunk)
+    cells, skip = map_of(chunk), skip_of(chunk)
     told_by: dict[int, list[Date]] = {}
     at: dict[int, np.ndarray] = {0: np.zeros(2, np.int64)}
     out = [Made(group, [], 0, step) for ladder in ladders for group in ladder]
@@ -937,7 +949,8 @@ def decoded_groups(
         ]
         told_by[date], pictures, levels = [], [], []
         maps = [None if cells is None else on_canvas(cells[date], ladder[0], size) for ladder in ladders]
-        for one, picture in walked(readers, weights, ladders, brightness, references, maps):
+        skips = [[left_out(skip[date], g, size) for g in ladder if skip is not None] for ladder in ladders]
+        for one, picture in walked(readers, weights, ladders, brightness, references, maps, skips):
             told_by[date].append(one.own)
             pictures += picture
             levels += [max(0, one.reached - number) for number in range(len(picture))]
@@ -967,6 +980,29 @@ def on_canvas(levels: np.ndarray, group: Group, size: Sequence[int]) -> np.ndarr
     return levels[found[0][:, None, :, None], found[1][None, :, None, :]].min((2, 3))
 
 
+def skip_of(chunk: Chunk) -> np.ndarray | None:
+    """13: which cells of 8 x 8 pixels were left out, [T, h, w]."""
+    if not chunk.header.skip:
+        return None
+    t, _, height, width = chunk.header.shape
+    return decode_mask(chunk.skip, (t, 1, -(-height // 8), -(-width // 8)))[:, 0]
+
+
+def left_out(skip: np.ndarray, group: Group, size: Sequence[int]) -> np.ndarray:
+    """13: cells of a group's canvas that no pixel shows but of cells that were left out."""
+    shown = []
+    for axis in (0, 1):
+        if group.is_aligned:
+            shown.append(np.eye(size[axis], group.canvas[1][axis], dtype=int))
+            continue
+        first, weights, _ = interpolation(group.kernel, group.factor, group.phases[axis], size[axis])
+        begin = first + group.canvas[0][axis]
+        around = [(0, 0), (begin, group.canvas[1][axis] - begin - weights.shape[1])]
+        shown.append(np.pad((weights != 0).astype(int), around))
+    coded = np.kron(~skip, np.ones((8, 8), int))[: size[0], : size[1]]
+    return shown[0].T @ coded @ shown[1] == 0
+
+
 def walked(
     readers: Sequence[Reader],
     weights: Weights,
@@ -974,6 +1010,7 @@ def walked(
     brightness: int,
     references: Sequence[Sequence[Date]],
     maps: Sequence[np.ndarray | None],
+    skips: Sequence[Sequence[np.ndarray]],
 ) -> Iterator[tuple[Ladder, list[np.ndarray]]]:
     """All ladders of one date, and the pictures of their groups."""
     lent = None
@@ -981,7 +1018,8 @@ def walked(
         prediction = None
         if lent is not None and len(groups) == 1:
             prediction = lent.prediction(readers[0], groups[0])
-        ladder = Ladder(readers, weights, groups, brightness, [date[k] for date in references], map=maps[k])
+        told_by = [date[k] for date in references]
+        ladder = Ladder(readers, weights, groups, brightness, told_by, map=maps[k], skipped=skips[k])
         made = ladder.decoded()
         if prediction is not None:
             made[0] = made[0] + lowered(prediction, ladder.reached)

@@ -15,14 +15,14 @@ Reduced pictures come from the levels of the ladders themselves (overviews.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import coarseness, grids, layout, overviews, registration
-from eozip.codecs.pyramid.holes import forecast, on_canvas
+from eozip.codecs.pyramid.holes import Hidden, filled, hidden_of
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import reading_port, writing_port
@@ -86,13 +86,16 @@ class PyramidCodec:
         """As `eozip.codecs.base.SkippingCodec.encode_without`: there the decoder has what it expects from all else."""
         hidden = pixels_of(dropped, x.shape[2:])
         all_holes = np.broadcast_to(hidden[:, None], x.shape)
-        coded = self._encoded_pixels(
-            forecast(x, hidden), quality, all_holes if holes is None else holes | all_holes, levels
-        )
-        return replace(coded, skip=dropped)
+        all_holes = all_holes if holes is None else holes | all_holes
+        return self._encoded_pixels(filled(x, hidden), quality, all_holes, levels, dropped)
 
     def _encoded_pixels(
-        self, x: np.ndarray, quality: float, holes: np.ndarray | None, levels: np.ndarray | None
+        self,
+        x: np.ndarray,
+        quality: float,
+        holes: np.ndarray | None,
+        levels: np.ndarray | None,
+        skip: np.ndarray | None = None,
     ) -> Encoded:
         c, h, w = x.shape[1:]
         coarse = grids.solved(x, holes) if c <= 64 else [None] * c
@@ -104,7 +107,7 @@ class PyramidCodec:
             for g in groups
         ]
         needless = None if holes is None else [np.all(holes[:, list(g.bands)], 1) for g in groups]
-        return self._encoded(groups, cells, (h, w), c, quality, needless, levels)
+        return self._encoded(groups, cells, (h, w), c, quality, needless, levels, skip)
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """As `eozip.codecs.base.Codec.decode`."""
@@ -205,6 +208,7 @@ class PyramidCodec:
         quality: float,
         holes: list[np.ndarray] | None,
         levels: np.ndarray | None,
+        skip: np.ndarray | None = None,
     ) -> Encoded:
         dates = len(cells[0])
         plan = self.plan(quality, dates)
@@ -221,15 +225,14 @@ class PyramidCodec:
             [_on_canvas(pixels[g.bands], place) * np.float32(gain_of[g.bands]) for g, place in one]
             for one in ladders
         ]
-        hidden: list[np.ndarray] | None = None
+        hidden: list[Hidden] | None = None
         if holes is not None:
             of_group = dict(zip((g.bands for g in groups), holes, strict=True))
-            hidden = [_hidden(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
+            hidden = [hidden_of(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
         finest = pixels[min(groups, key=lambda g: g.factor).bands]
         given = Given(finest, wanted, hidden)
-        walk = self.walk(
-            plan, dates, ladders, brightness, ports, SECTIONS, given, levels_of(ladders, levels, size)
-        )
+        coarser, skipped = levels_of(ladders, levels, size), skipped_of(ladders, skip, size)
+        walk = self.walk(plan, dates, ladders, brightness, ports, SECTIONS, given, coarser, skipped)
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
         checks = tuple(walk.check(t) for t in range(dates))
@@ -242,7 +245,7 @@ class PyramidCodec:
                 return [by_bands[g.bands] for g in groups]
             return [_on_one_grid(made, (dates, bands, *size), 1)]
 
-        return Encoded(tuple(sections), checks, plan.budgets, levels=levels, decoded=decoded)
+        return Encoded(tuple(sections), checks, plan.budgets, skip=skip, levels=levels, decoded=decoded)
 
     def plan(self, quality: float, dates: int) -> Plan:
         """What a quality of 0..100 means."""
@@ -258,6 +261,7 @@ class PyramidCodec:
         sections: int,
         given: Given | None = None,
         levels: list[np.ndarray] | None = None,
+        skipped: list[Hidden] | None = None,
     ) -> Walk:
         """See `Walk`; dates: how many."""
         order, positions = self.places_of(dates, given)
@@ -273,6 +277,7 @@ class PyramidCodec:
             None if given is None else given.wanted,
             None if given is None else given.hidden,
             levels,
+            skipped,
         )
 
     def places_of(self, dates: int, given: Given | None) -> tuple[Order, np.ndarray]:
@@ -297,21 +302,22 @@ def step_of(quality: float) -> int:
     return round(STEP_UNITS * STEP_MIN * (STEP_MAX / STEP_MIN) ** ((100 - quality) / 100))
 
 
-def _hidden(ladder: list[tuple[Group, Canvas]], holes: list[np.ndarray]) -> np.ndarray:
-    """Cells of a ladder's finest canvas that no group needs, bool [T, h, w]."""
-    height, width = ladder[0][1].shape
-    out = np.ones((len(holes[0]), height, width), bool)
-    for k, ((group, place), own) in enumerate(zip(ladder, holes, strict=True)):
-        out &= on_canvas(group, place, own).repeat(1 << k, 1).repeat(1 << k, 2)[:, :height, :width]
-    return out
-
-
 def levels_of(
     ladders: Sequence[Sequence[tuple[Group, Canvas]]], levels: np.ndarray | None, size: tuple[int, int]
 ) -> list[np.ndarray] | None:
     if levels is None:
         return None
     return [coarseness.on_canvas(*ladder[0], levels, size) for ladder in ladders]
+
+
+def skipped_of(
+    ladders: Sequence[Sequence[tuple[Group, Canvas]]], skip: np.ndarray | None, size: tuple[int, int]
+) -> list[Hidden] | None:
+    """Cells of ladders of which no detail is sent; skip: as `Encoded.skip`."""
+    if skip is None:
+        return None
+    pixels = pixels_of(skip, size)
+    return [hidden_of(ladder, [pixels] * len(ladder)) for ladder in ladders]
 
 
 def _joined(streams: Sequence[bytes]) -> bytes:
@@ -389,7 +395,10 @@ class Reader:
         ladders = layout.ladders(self.groups, *self._size)
         levels = levels_of(ladders, self._coded.levels, self._size)
         plan = Plan(self._step)
-        walk = self._codec.walk(plan, self._count, ladders, self._brightness, ports, count, levels=levels)
+        skipped = skipped_of(ladders, self._coded.skip, self._size)
+        walk = self._codec.walk(
+            plan, self._count, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
+        )
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
             for section in ports:

@@ -21,8 +21,18 @@ from eozip.codecs.budgets import check_asked, check_stream
 from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import layout, overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
-from eozip.codecs.pyramid.codec import STEP_MAX, STEP_MIN, PyramidCodec, Reader, compare, levels_of, step_of
+from eozip.codecs.pyramid.codec import (
+    STEP_MAX,
+    STEP_MIN,
+    PyramidCodec,
+    Reader,
+    compare,
+    levels_of,
+    skipped_of,
+    step_of,
+)
 from eozip.codecs.pyramid.context import FEATURE
+from eozip.codecs.pyramid.holes import Hidden
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
 from eozip.codecs.pyramid.layout import Canvas, Group
@@ -110,6 +120,7 @@ class FlexCodec(PyramidCodec):
         sections: int,
         given: Given | None = None,
         levels: list[np.ndarray] | None = None,
+        skipped: list[Hidden] | None = None,
     ) -> Walk:
         """See `_FlexWalk`."""
         order, positions = self.places_of(dates, given)
@@ -125,6 +136,7 @@ class FlexCodec(PyramidCodec):
             None if given is None else given.wanted,
             None if given is None else given.hidden,
             levels,
+            skipped,
             laws=self.laws,
             budgets=plan.budgets,
             passes=_passes_of(plan.sections),
@@ -219,12 +231,14 @@ class _FlexWalk(Walk):
                 self.states[k][t] = averaged_states([self.states[k][r] for r in others])
 
     def _open(self, number: int, k: int, dates: list[int], level: int) -> np.ndarray | None:
-        """Details of a level of a ladder that may be sent in a pass: not where a map wants them coarser."""
+        """Details of a level of a ladder that may be sent in a pass: neither skipped nor wanted coarser by a map."""
+        wanted = None if self.skipped is None else ~self.skipped[k].of(dates).at(level)
         if self.levels is None:
-            return None
+            return wanted
         found = lowest(self.levels[k][dates], 2 << level)[:, None]
         least = max(0, self.passes - 1 - number)  # octaves by which this pass is coarser than the last
-        return (found < NOTHING) & ((found >> 1 <= least) | (number == 0))
+        may_be = (found < NOTHING) & ((found >> 1 <= least) | (number == 0))
+        return may_be if wanted is None else may_be & wanted
 
     def _ladder_in(self, number: int, k: int, dates: list[int], count: int, lent: Lent | None) -> Lent | None:
         """One ladder of some dates in one pass; what it lends to those that follow, or what was lent before."""
@@ -293,7 +307,10 @@ class _FlexReader(Reader):
         plan = Plan(self._step, whole, tuple(min(there, budget) for budget in self._coded.budgets))
         ladders = layout.ladders(self.groups, *self._size)
         levels = levels_of(ladders, self._coded.levels, self._size)
-        walk = self._codec.walk(plan, self._count, ladders, self._brightness, ports, count, levels=levels)
+        skipped = skipped_of(ladders, self._coded.skip, self._size)
+        walk = self._codec.walk(
+            plan, self._count, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
+        )
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
             for section in ports:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.coarseness import Coarse
 from eozip.codecs.pyramid.context import VALUE, half, packed, unpacked
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
 from eozip.codecs.pyramid.narrowing import Narrower, View
+from eozip.codecs.pyramid.references import Decoded
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
     AFTER_DEAD,
@@ -30,7 +30,7 @@ from eozip.codecs.pyramid.side import (
     strengths_of,
 )
 from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
-from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Decoded, Ladder, Plane
+from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Ladder, Plane
 from eozip.entropy.range_coder import Port
 
 AFTER_KNOWN, AFTER_LEAST = row_of(0.3), row_of(0.9)  # strengths that were known, at least or barely
@@ -179,10 +179,10 @@ class LayerLadder(Ladder):
         wanted: np.ndarray | None,
         present: np.ndarray,
         coded: np.ndarray,
-        coarse: Coarse | None,
+        counts: np.ndarray | None,
     ) -> np.ndarray:
         if self.is_first:
-            out = super()._code_strengths(level, wanted, present, coded, coarse)
+            out = super()._code_strengths(level, wanted, present, coded, counts)
             for state, own in zip(self.states, out, strict=True):
                 state.strengths[level] = own
             return out
@@ -195,7 +195,7 @@ class LayerLadder(Ladder):
         rows[was] = np.where(known == SIDE_MIN + 2, AFTER_LEAST, AFTER_KNOWN)[was]
         sent = None
         if wanted is not None:
-            found = strengths_of(wanted, coded, exists)
+            found = strengths_of(wanted, coded, exists, counts)
             found[was] = np.maximum(found, SIDE_MIN)[was]
             sent = found - np.stack([_expected(known, found, before, k) for k in range(3)], 2)
         out = np.full(exists.shape, DEAD, np.int32)

@@ -14,11 +14,14 @@ spectra, as seasons change colours and not places.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import PREDICTION_MAX, VALUE
+from eozip.codecs.pyramid.registration import moved, units_at
+from eozip.codecs.pyramid.spectral import Basis
 
 MOST = 4  # references of a date
 LARGEST_SAMPLE = 1 << 15  # units of a sample in the fit, at most
@@ -51,6 +54,38 @@ class Order:
             found |= set(more)
             waiting += more
         return sorted(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What a date tells of others.
+
+    Attributes:
+        details: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has.
+        bases: by level; that of all coarse levels under a number of its own.
+        pictures: by level, int32 [C, H, W] of the same bands with the details of the level, where a fraction of a pixel
+            matters.
+        strengths: by level, int32 [K, 3].
+    """
+
+    details: dict[int, np.ndarray] = field(default_factory=dict)
+    bases: dict[int, Basis] = field(default_factory=dict)
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    strengths: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def moved(self, distance: tuple[int, int], factor: int) -> Decoded:
+        """What it tells of a date that lies elsewhere.
+
+        Args:
+            distance: from that date to this one, down and across, in 1 / UNITS pixels of the finest grid.
+            factor: pixels of the finest grid in one of level 0.
+        """
+        details = dict(self.details)
+        for level, picture in self.pictures.items():
+            down, across = (units_at(d, factor << level) for d in distance)
+            if down or across:
+                details[level] = haar.details_of(moved(picture, down, across))
+        return replace(self, details=details)
 
 
 def alone(dates: int) -> Order:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eozip.codecs.pyramid.context import FEATURE
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import FormatError
-
-if TYPE_CHECKING:
-    from eozip.codecs.pyramid.coarseness import Coarse
 
 SCALE_MIN, ROWS_PER_NAT, ROWS = -5.0, 8, 104  # log scales of the rows of the tables: -5, -4.875, ... 7.875
 
@@ -76,17 +72,22 @@ def brightness_of(side: Side, step: int | None) -> float:
 
 
 def strengths_of(
-    wanted: np.ndarray, coded: np.ndarray, exists: np.ndarray, coarse: Coarse | None = None
+    wanted: np.ndarray, coded: np.ndarray, exists: np.ndarray, counts: np.ndarray | None = None
 ) -> np.ndarray:
     """Strengths of details [T, K, 3, h, w]: int32 [T, K, 3].
 
-    Those that are coded more coarsely cost less, and count as much less.
+    Those that are coded more coarsely cost less, and count as much less, those of which nothing is sent not at all.
+
+    Args:
+        wanted: the details in steps.
+        coded: which there are, bool [3, h, w].
+        exists: of which planes and orientations, bool [T, K, 3].
+        counts: how much, float32 [T, h, w]; None: all alike.
     """
     shares: np.ndarray = np.maximum(1, coded.sum((1, 2)))
-    if coarse is not None:
-        weights = coarse.inverse[:, None, None]
-        wanted = wanted * weights
-        shares = np.maximum((coded * np.square(weights[:, 0])).sum((2, 3)), 1e-9)[:, None]
+    if counts is not None:
+        wanted = wanted * counts[:, None, None]
+        shares = np.maximum((coded * np.square(counts[:, None])).sum((2, 3)), 1e-9)[:, None]
     rms = np.sqrt(np.einsum("tkohw,tkohw->tko", wanted, wanted) / shares)
     found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
     found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < _WEAKEST)] = DEAD

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
-from eozip.codecs.pyramid.references import Told, told
-from eozip.codecs.pyramid.registration import moved, units_at
+from eozip.codecs.pyramid.holes import Hidden, counting
+from eozip.codecs.pyramid.references import Decoded, Told, told
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
     AFTER_DEAD,
@@ -39,7 +39,6 @@ from eozip.codecs.pyramid.side import (
     strengths_of,
 )
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
-from eozip.codecs.scales import all_over
 from eozip.entropy.range_coder import Port, Tables, code_each, trellis_each
 
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
@@ -75,44 +74,12 @@ class Wanted:
     Attributes:
         groups: float [T, C, h, w] each, DN, finest first.
         quantise: residual in spacings float [n], rows [n] and how many are of each date -> int32 [n] symbols.
-        hidden: bool [T, h, w] of the finest grid, where what the decoder expects is good enough; None: nowhere.
+        hidden: where what the decoder expects is good enough; None: nowhere.
     """
 
     groups: Sequence[np.ndarray]
     quantise: Quantise
-    hidden: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """What a date tells of others.
-
-    Attributes:
-        details: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has.
-        bases: by level; that of all coarse levels under a number of its own.
-        pictures: by level, int32 [C, H, W] of the same bands with the details of the level, where a fraction of a pixel
-            matters.
-        strengths: by level, int32 [K, 3].
-    """
-
-    details: dict[int, np.ndarray] = field(default_factory=dict)
-    bases: dict[int, Basis] = field(default_factory=dict)
-    pictures: dict[int, np.ndarray] = field(default_factory=dict)
-    strengths: dict[int, np.ndarray] = field(default_factory=dict)
-
-    def moved(self, distance: tuple[int, int], factor: int) -> Decoded:
-        """What it tells of a date that lies elsewhere.
-
-        Args:
-            distance: from that date to this one, down and across, in 1 / UNITS pixels of the finest grid.
-            factor: pixels of the finest grid in one of level 0.
-        """
-        details = dict(self.details)
-        for level, picture in self.pictures.items():
-            down, across = (units_at(d, factor << level) for d in distance)
-            if down or across:
-                details[level] = haar.details_of(moved(picture, down, across))
-        return replace(self, details=details)
+    hidden: Hidden | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +94,7 @@ class Plane:
         strengths: int32 [N, 3], see `Ladder._code_strengths`.
         reference: what references predict, int32 [N, 3, h, w], or None.
         hidden: bool [N, 1, h, w], details that are not worth a symbol, or None.
+        skipped: alike, details that have none, as the decoder knows too, or None.
         coarse: of the dates, or None.
     """
 
@@ -137,6 +105,7 @@ class Plane:
     strengths: np.ndarray
     reference: np.ndarray | None
     hidden: np.ndarray | None
+    skipped: np.ndarray | None
     coarse: Coarse | None
 
 
@@ -155,6 +124,7 @@ class Ladder:
         known: for each date its references, the nearest first.
         stop: finest levels to leave out; then no port is asked for them.
         levels: uint8 [T, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
+        skipped: cells of which no detail is sent; None: there are none.
         keeps: finest levels whose pictures other dates may want, moved.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
         made: once run, what each date tells of those that follow.
@@ -172,6 +142,7 @@ class Ladder:
     known: Sequence[Sequence[Decoded]] = ()
     stop: int = 0
     levels: np.ndarray | None = None
+    skipped: Hidden | None = None
     keeps: int = 0
     lends_at: int | None = None
     lent: np.ndarray | None = None
@@ -336,7 +307,8 @@ class Ladder:
         coded = haar.coded(shape)
         present = np.stack([basis.present for basis in bases])
         hidden, coarse, above = self._hidden(level), self._coarse(level), self._coarse(level + 1)
-        strengths = self._code_strengths(level, _shown(wanted, hidden), present, coded, coarse)
+        skipped = None if self.skipped is None else self.skipped.at(level)
+        strengths = self._code_strengths(level, wanted, present, coded, counting(hidden, coarse))
         lifted = None if parents is None else self._features(parents, above)
         says = None
         if parents is not None and self.known:
@@ -360,6 +332,7 @@ class Ladder:
                     strengths[some, k],
                     None if says is None else says.predicted[some, k],
                     None if hidden is None else hidden[some],
+                    None if skipped is None else skipped[some],
                     None if coarse is None else coarse.of(some),
                 )
                 out[some, k] = self._plane(
@@ -373,9 +346,7 @@ class Ladder:
 
     def _hidden(self, level: int) -> np.ndarray | None:
         """Details of a level all of whose cells are hidden, bool [T, 1, h, w]."""
-        if self.wanted is None or self.wanted.hidden is None:
-            return None
-        return all_over(self.wanted.hidden, 2 << level)[:, None]
+        return None if self.wanted is None or self.wanted.hidden is None else self.wanted.hidden.at(level)
 
     def _coarse(self, level: int) -> Coarse | None:
         return None if self.levels is None else Coarse(lowest(self.levels, 2 << level))
@@ -416,7 +387,7 @@ class Ladder:
         wanted: np.ndarray | None,
         present: np.ndarray,
         coded: np.ndarray,
-        coarse: Coarse | None,
+        counts: np.ndarray | None,
     ) -> np.ndarray:
         """2 log2 of the rms of each plane's details, int32 [T, K, 3]; DEAD where all of them are 0."""
         exists = present[:, :, None] & coded.any((1, 2))
@@ -424,12 +395,12 @@ class Ladder:
         rows = np.where(before <= DEAD, AFTER_DEAD, AFTER_ALIVE).astype(np.uint8)
         sent = None
         if wanted is not None:  # each as the difference from its guess
-            found = strengths_of(wanted, coded, exists, coarse)
+            found = strengths_of(wanted, coded, exists, counts)
             sent = found - np.stack([guess(found, before, k) for k in range(3)], 2)
         out = np.full(exists.shape, DEAD, np.int32)
         symbols = None if sent is None else sent[exists]
-        ports, counts = [side.port for side in self._at(level)], exists.sum((1, 2)).tolist()
-        out[exists] = code_each(ports, counts, symbols, rows[exists], self.model.tables)
+        ports, numbers = [side.port for side in self._at(level)], exists.sum((1, 2)).tolist()
+        out[exists] = code_each(ports, numbers, symbols, rows[exists], self.model.tables)
         for k in range(3):
             own = np.clip(guess(out, before, k) + out[:, :, k], DEAD, SIDE_MAX)
             out[:, :, k] = np.where(exists[:, :, k], own, DEAD)
@@ -472,6 +443,8 @@ class Ladder:
             )
             if cells is not None:
                 rows[np.broadcast_to(cells.levels[:, None] == NOTHING, rows.shape)] = 0
+            if plane.skipped is not None:
+                rows[np.broadcast_to(packed(plane.skipped, color), rows.shape)] = 0
             if own is not None and plane.hidden is not None:  # what the decoder expects
                 own = np.where(packed(plane.hidden, color), mean / VALUE, own)
             units = None if cells is None else cells.spacings
@@ -568,14 +541,6 @@ class Ladder:
             [ports[t] for t in plane.dates], counts, symbols, own, self.model.trellis
         )
         return np.clip(out, -LARGEST, LARGEST, out=out)
-
-
-def _shown(wanted: np.ndarray | None, hidden: np.ndarray | None) -> np.ndarray | None:
-    """Details [T, K, 3, h, w] without those that are hidden; all of them of a date that shows nothing."""
-    if wanted is None or hidden is None:
-        return wanted
-    some = hidden & ~hidden.all((1, 2, 3), keepdims=True)
-    return np.where(some[:, None], 0, wanted)
 
 
 def _lift(parents: np.ndarray, features: np.ndarray, some: np.ndarray) -> None:

@@ -13,12 +13,13 @@ from eozip.codecs.pyramid import overviews, registration
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.coarseness import SPACING
 from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, VALUE
+from eozip.codecs.pyramid.holes import Hidden
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import chosen
-from eozip.codecs.pyramid.references import Order
+from eozip.codecs.pyramid.references import Decoded, Order
 from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.traverse import Decoded, Ladder, Model, Wanted
+from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
 from eozip.codecs.scales import SECTIONS, section_of
 from eozip.entropy.range_coder import Port, Tables
 
@@ -51,12 +52,12 @@ class Given:
     Attributes:
         finest: pixels of the finest group, [T, C, h, w].
         wanted: [ladder][group] pixels of all dates in gained DN.
-        hidden: [ladder] bool of all dates on the finest canvas, where nobody needs them; None: nowhere.
+        hidden: [ladder] where nobody needs them, of all dates; None: nowhere.
     """
 
     finest: np.ndarray
     wanted: list[list[np.ndarray]]
-    hidden: list[np.ndarray] | None
+    hidden: list[Hidden] | None
 
 
 @dataclass
@@ -73,8 +74,9 @@ class Walk:
         sections: how many are there; levels whose details lie beyond are left out.
         positions: int64 [T, 2] of dates beside the first, as `registration` has them; read on the way.
         wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
-        hidden: [ladder] bool of all dates on the finest canvas, where nobody needs them; None: nowhere.
+        hidden: [ladder] where nobody needs them, of all dates; None: nowhere.
         levels: [ladder] uint8 of all dates on the finest canvas, how much more coarsely it is coded; None: nowhere.
+        skipped: [ladder] cells of all dates of which no detail is sent; None: there are none.
         pictures: [ladder][date] its groups' pictures, once run.
         reached: [ladder] the level that the finest picture reached.
     """
@@ -88,8 +90,9 @@ class Walk:
     sections: int
     positions: np.ndarray
     wanted: list[list[np.ndarray]] | None = None
-    hidden: list[np.ndarray] | None = None
+    hidden: list[Hidden] | None = None
     levels: list[np.ndarray] | None = None
+    skipped: list[Hidden] | None = None
     pictures: list[dict[int, list[np.ndarray]]] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
 
@@ -152,6 +155,7 @@ class Walk:
             levels_beyond(self.sections, group.factor),
             keeps=levels_kept(group.factor) if any(self.order.known) else 0,
             levels=None if self.levels is None else self.levels[k][dates],
+            skipped=None if self.skipped is None else self.skipped[k].of(dates),
             lends_at=LENT_LEVEL if group.factor == 1 else None,
         )
         made = walk.run()
@@ -171,7 +175,7 @@ class Walk:
         return Wanted(
             [one[dates] for one in self.wanted[k]],
             partial(quantised, tables=self.model.trellis),
-            None if self.hidden is None else self.hidden[k][dates],
+            None if self.hidden is None else self.hidden[k].of(dates),
         )
 
     def without(self, wanted: Wanted | None, prediction: np.ndarray) -> Wanted | None:

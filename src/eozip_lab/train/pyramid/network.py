@@ -246,7 +246,8 @@ class Traversal:
         coarse = self._coarse(level)
         octaves = None if coarse is None else Octaves.of(coarse)
         exists = np.broadcast_to(coded.any((1, 2)), wanted.shape[:3])
-        strengths = torch.from_numpy(strengths_of(wanted.numpy(), coded, exists, coarse))
+        counts = None if coarse is None else coarse.inverse
+        strengths = torch.from_numpy(strengths_of(wanted.numpy(), coded, exists, counts))
         alive = (strengths > DEAD)[..., None, None] & torch.from_numpy(coded)
         reference = self._reference(level, parents)
         constant = self._constant(strengths, level, reference is not None, coarse is not None)
