@@ -21,6 +21,7 @@ from eozip_lab.evaluate.kinds import contenders, measure, sets, tables
 from eozip_lab.evaluate.kinds.contenders import Way
 from eozip_lab.evaluate.kinds.measure import Found, Point
 from pyramidscenes import BILINEAR, cube, texture
+from reportfiles import write_made_up_report
 
 BANDS = {10: ["B02", "B03", "B04", "B08"], 20: ["B05", "B06", "B07", "B8A", "B11", "B12"], 60: ["B01", "B09"]}
 
@@ -385,6 +386,41 @@ def test_the_command_writes_points_and_tables(tmp_path: Path) -> None:
     assert "absent: no " in done.output
     assert "klt+jpeg2000" in (tmp_path / "out" / "kinds.md").read_text()
     assert [one.listed.name for one in measure.load(tmp_path / "out" / "kinds.json")] == ["scene"]
+
+
+# --- the page ---
+
+
+def write_exact(folder: Path) -> None:
+    sizes = {"lossless": 500, "max-error": 250, "lerc": 1000, "sz3": 2000}
+    rows = [{"data": "there", "samples": 1000, "eozip": 900, "jpeg2000": 1000, "jpegxl": 950}]
+    bounded = [{"data": "there", "samples": 1000, "error": 16, "bytes": sizes}]
+    (folder / "lossless.json").write_text(json.dumps({"rows": rows, "bounded": bounded}))
+
+
+def test_the_page_of_evaluate_has_a_section_of_kinds(tmp_path: Path) -> None:
+    write_made_up_report(tmp_path)
+    (tmp_path / "results" / "kinds").mkdir(parents=True)
+    measure.measured([read(tmp_path)], [OURS, OTHER], tmp_path / "results" / "kinds" / "kinds.json")
+    write_exact(tmp_path / "results")
+    done = CliRunner().invoke(
+        cli, ["evaluate", "--out", str(tmp_path), "--kinds-from", str(tmp_path / "results")]
+    )
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "report.html").read_text()
+    assert '<section id="kinds">' in text
+    assert all(f"<td>{cell}</td>" in text for cell in ("scene", "0.67", "0.900", "4.000", "16.000"))
+
+
+def test_a_page_of_kinds_that_nobody_measured_is_refused(tmp_path: Path) -> None:
+    write_made_up_report(tmp_path)
+    asked = ["evaluate", "--out", str(tmp_path), "--kinds-from", str(tmp_path)]
+    assert "kinds.json: no such file" in CliRunner().invoke(cli, asked).output
+    (tmp_path / "kinds").mkdir()
+    measure.measured([read(tmp_path)], [OURS, OTHER], tmp_path / "kinds" / "kinds.json")
+    (tmp_path / "lossless.json").write_text('{"rows": [7]}')
+    assert "benchmarks/lossless.py" in CliRunner().invoke(cli, asked).output
+    assert not (tmp_path / "report.html").exists()
 
 
 # --- reports ---

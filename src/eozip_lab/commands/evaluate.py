@@ -86,11 +86,21 @@ class Numbers(CommaList):
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder that `eozip evaluate-tasks` wrote: the page shows its results, too.",
 )
+@click.option(
+    "--kinds-from",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with kinds/kinds.json, and lossless.json if there is one: the page shows them, too.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
 @threads_option
 @json_option
 def evaluate(
-    data: tuple[Path, ...], out: Path, tasks_from: Path | None, as_json: bool, **options: Any
+    data: tuple[Path, ...],
+    out: Path,
+    tasks_from: Path | None,
+    kinds_from: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure codecs and baselines on your own images.
 
@@ -104,7 +114,8 @@ def evaluate(
     if len(data) == 1 and data[0].suffix == ".toml":
         _by_kind(data[0], out, as_json, options)
         return
-    more = [] if tasks_from is None else [tasking.page_section(tasks_from)]
+    more = [] if kinds_from is None else [evaluating.page_section(kinds_from)]
+    more += [] if tasks_from is None else [tasking.page_section(tasks_from)]
     if not data:
         _page(out, more, as_json)
         return

@@ -14,6 +14,7 @@ _HOMES = {
     "Reading": "inputs",
     "Section": "html_report.page",
     "evaluate": "evaluation",
+    "page_section": "kinds.section",
     "write_report": "html_report.page",
 }
 

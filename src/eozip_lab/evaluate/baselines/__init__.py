@@ -162,6 +162,9 @@ ENTRIES: dict[str, Entry] = {
     "klt+av1": Entry(f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS),
     "klt-t+hevc": Entry(f"{_COMPONENTS}:klt_hevc", _X265, "QP", _KLT_QPS, {"planes": "time"}),
     "klt-t+av1": Entry(f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS, {"planes": "time"}),
+    "klt-t+av1 preset 0": Entry(
+        f"{_COMPONENTS}:klt_av1", _SVT, "CRF", _AV1_CRFS, {"planes": "time", "preset": 0}
+    ),
     "jpegxl-exact": Entry(f"{_EXACT}:ExactJpegXl", _JXL, ERROR, (0.0,)),
     "jpeg2000-exact": Entry(f"{_EXACT}:ExactJpeg2000", _J2K, ERROR, (0.0,)),
     "lerc": Entry(f"{_BOUNDED}:Lerc", ("imagecodecs:LERC", "imagecodecs:ZSTD"), ERROR, (*_ERRORS, 0.0)),

@@ -123,9 +123,9 @@ def klt_hevc(planes: str = "video") -> Components:
     return Components(X265(control="qp"), planes)
 
 
-def klt_av1(planes: str = "video") -> Components:
-    """`klt+av1` and `klt-t+av1`."""
-    return Components(SvtAv1(), planes)
+def klt_av1(planes: str = "video", preset: int = 2) -> Components:
+    """`klt+av1` and `klt-t+av1`; `preset`: SVT-AV1's, 0 slowest."""
+    return Components(SvtAv1(preset), planes)
 
 
 def klt_jpegxl(planes: str = "date") -> Components:

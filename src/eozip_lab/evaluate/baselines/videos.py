@@ -22,6 +22,8 @@ from eozip_lab.evaluate.baselines.packing import checked_stack, expect_parts, pa
 
 _UINT16_MAX = 65535
 _RATE = Fraction(1, 25)
+SLOWEST = " preset 0"
+"""Behind the names of baselines by SVT-AV1's slowest preset."""
 _LEAST = 64  # pixels a side: SVT-AV1 takes no less, and x265 writes beyond its memory at 40 and 48
 _NOBODY = 65534  # a user without rights, on Linux and macOS
 
@@ -110,7 +112,7 @@ class SvtAv1:
 
     @property
     def name(self) -> str:
-        return "av1"
+        return "av1" if self.preset else f"av1{SLOWEST}"
 
     @property
     def settings(self) -> str:

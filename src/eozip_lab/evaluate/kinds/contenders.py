@@ -21,13 +21,12 @@ from eozip_lab.evaluate.baselines import Contender
 from eozip_lab.evaluate.baselines.images import JpegXl
 from eozip_lab.evaluate.baselines.klt import Components, klt_av1, klt_hevc, klt_jpegxl
 from eozip_lab.evaluate.baselines.openjpeg import Jpeg2000, KltJpeg2000
-from eozip_lab.evaluate.baselines.videos import X265, SvtAv1
+from eozip_lab.evaluate.baselines.videos import SLOWEST, X265, SvtAv1
 from eozip_lab.evaluate.kinds.sets import Groups, Scene
 from eozip_lab.evaluate.methods import library_versions, probe
 
 OWN = ("tec-tt-small", "tec-elic-small", "tec-fp-small")
 QUALITIES = (0.0, 12.0, 24.0, 34.0, 44.0, 54.0, 64.0, 76.0, 88.0)
-SLOWEST = " preset 0"
 _EDITION = "1"  # of what this module does around the coders
 _GIVEN = ", 10 m given 20 m"
 _MIDDLE = 12_000  # added to what is left after a prediction, so that it is unsigned
@@ -133,7 +132,7 @@ def _every() -> list[Way]:
 
 def _slowest(planes: str, mark: str) -> list[Way]:
     """AV1 by its slowest preset, of what is best with the quicker one: 10 m given 20 m where there are both."""
-    coder = replace(klt_av1(planes), recorder=SvtAv1(preset=0))
+    coder = klt_av1(planes, preset=0)
     suits = _several if planes == "time" else _single
     apart, given = _both(f"klt{mark}+av1{SLOWEST}", coder, _CRFS, suits)
     lone = replace(apart, suits=lambda scene: suits(scene) and not _grouped(scene))
@@ -205,9 +204,10 @@ def _levelled(coder: Contender, groups: Groups) -> Contender:
 
 def _eased(coder: Contender, setting: float) -> tuple[Contender, float]:
     """Settings beyond an encoder's coarsest: components on a scale of a half, or a quarter, and the setting less."""
-    if not isinstance(coder, Components) or coder.most is None or coder.recorder.name not in _COARSEST:
+    name = coder.recorder.name.removesuffix(SLOWEST) if isinstance(coder, Components) else ""
+    if not isinstance(coder, Components) or coder.most is None or name not in _COARSEST:
         return coder, setting
-    largest, doubling = _COARSEST[coder.recorder.name]
+    largest, doubling = _COARSEST[name]
     halvings = max(0, math.ceil((setting - largest) / doubling))
     return replace(coder, most=coder.most / 2**halvings), setting - halvings * doubling
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from eozip.errors import EozipError, OutputError
 from eozip_lab.evaluate.inputs import pixel_hash
-from eozip_lab.evaluate.kinds.contenders import SLOWEST, Way, default_of
+from eozip_lab.evaluate.kinds.contenders import Way, default_of
 from eozip_lab.evaluate.kinds.sets import KindSet, Listed, Scene, counted, metres_of
 from eozip_lab.evaluate.provenance import provenance, write_text
 from eozip_lab.evaluate.rate import smooth_psnr_at, smooth_rate_at
@@ -228,8 +228,7 @@ def _read_found(row: Mapping[str, Any]) -> Found:
 
 def _meet(one: KindSet, way: Way) -> bool:
     wanted = way.name == default_of(one.scenes[0].dates) or one.listed.against is None
-    is_open = one.listed.baselines and one.listed.against is None
-    is_open = is_open and (one.listed.report is None or SLOWEST in way.name)  # a report has the quicker ones
+    is_open = one.listed.baselines and one.listed.against is None and one.listed.report is None
     return (wanted if way.own else is_open) and all(way.suits(scene) for scene in one.scenes)
 
 

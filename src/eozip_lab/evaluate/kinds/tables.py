@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from eozip_lab.evaluate.kinds.contenders import OWN, SLOWEST, default_of
+from eozip_lab.evaluate.baselines.videos import SLOWEST
+from eozip_lab.evaluate.kinds.contenders import OWN, default_of
 from eozip_lab.evaluate.kinds.measure import Found, Point
 from eozip_lab.evaluate.tables import markdown
 
 DECIBELS = (36.0, 40.0, 44.0, 48.0)
 AT = 40.0  # dB at which sets are ordered
+Cells = tuple[list[str], list[list[str]]]  # heading and rows of a table
 
 
 def page(found: Sequence[Found]) -> str:
@@ -35,6 +37,11 @@ def page(found: Sequence[Found]) -> str:
 
 def equal_psnr(found: Sequence[Found]) -> str:
     """Ratios at each PSNR, and where one group alone has 40 dB."""
+    return markdown(*psnr_cells(found))
+
+
+def psnr_cells(found: Sequence[Found]) -> Cells:
+    """Heading and rows of `equal_psnr`."""
     groups = _groups(found)
     head = ["data", "kind", "codec", f"best other at {AT:g} dB", *(f"{db:g} dB" for db in DECIBELS)]
     head += [f"{m} m at {AT:g} dB" for m in groups]
@@ -49,11 +56,16 @@ def equal_psnr(found: Sequence[Found]) -> str:
         ]
         for one in ordered(found)
     ]
-    return markdown(head, rows)
+    return head, rows
 
 
 def equal_bytes(found: Sequence[Found]) -> str:
     """dB of ours and of the best other codec, over everything and by group."""
+    return markdown(*bytes_cells(found))
+
+
+def bytes_cells(found: Sequence[Found]) -> Cells:
+    """Heading and rows of `equal_bytes`."""
     groups = _groups(found)
     head = ["data", "bits per sample", "best other", "all: eozip", "other"]
     head += [text for m in groups for text in (f"{m} m: eozip", "other")]
@@ -69,7 +81,7 @@ def equal_bytes(found: Sequence[Found]) -> str:
                 _db_cell(one, name, rate, [m]) if m in one.samples else "" for name in (ours(one), other)
             ]
         rows.append([one.listed.name, f"{rate:.4f}", other or "-", *cells])
-    return markdown(head, rows)
+    return head, rows
 
 
 def compared(found: Sequence[Found]) -> str:
@@ -91,13 +103,18 @@ def compared(found: Sequence[Found]) -> str:
 
 def everyone(found: Sequence[Found]) -> str:
     """A row a set, a column a contender."""
+    return markdown(*everyone_cells(found))
+
+
+def everyone_cells(found: Sequence[Found]) -> Cells:
+    """Heading and rows of `everyone`."""
     sets = ordered(found)
     names = list(dict.fromkeys(name for one in sets for name in one.points))
     rows = [
         [one.listed.name, *("-" if (bits := one.bits_at(n, AT)) is None else f"{bits:.4f}" for n in names)]
         for one in sets
     ]
-    return markdown(["data", *names], rows)
+    return ["data", *names], rows
 
 
 def losses(found: Sequence[Found]) -> list[str]:
