@@ -13,7 +13,6 @@ from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.flexible import FlexCodec
 from eozip.codecs.pyramid.grids import Grid
-from eozip.codecs.pyramid.references import alone, both_sides
 
 CODEC = "tec-elic-small-any-v1"
 SERIES = "tec-tt-small-any-v1"
@@ -78,9 +77,8 @@ def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.nda
 
 def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:
     """One of the codecs with any weights."""
-    order = alone if name in (CODEC, FAST) else both_sides
     kind = FlexCodec if name == FLEXIBLE else PyramidCodec
-    return kind(name, bytes(8), files.model_of(dict(tensors)), order)
+    return kind(name, bytes(8), files.model_of(dict(tensors)), name not in (CODEC, FAST))
 
 
 def with_holes(dn: np.ndarray, nodata: int) -> np.ndarray:

@@ -23,8 +23,11 @@ from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import references
+from eozip.codecs.pyramid.anchors import anchors_of
 from eozip.codecs.pyramid.codec import PyramidCodec
-from eozip.codecs.pyramid.references import MOST, both_sides
+from eozip.codecs.pyramid.references import MOST, Order, anchored, both_sides, code_order
+from eozip.codecs.pyramid.side import Side
+from eozip.entropy.range_coder import DecodePort, EncodePort
 from eozip.errors import DesyncError, EozipError, FormatError, InputError
 from golden_decode import golden_blob, stored_pixels
 from pyramidscenes import (
@@ -82,6 +85,29 @@ def test_waves_hold_every_date_once_and_after_its_references(count):
             assert list(known) == sorted(known, key=lambda r: (abs(r - date), r))
         before |= set(wave)
     assert sorted(t for wave in order.waves for t in wave) == list(range(count))
+
+
+@pytest.mark.parametrize("anchors", [(4,), (3, 8), (8, 3, 10)])
+def test_anchors_are_all_that_a_date_needs(anchors):
+    order = anchored(12, anchors)
+    assert sorted(t for wave in order.waves for t in wave) == list(range(12))
+    for date in range(12):
+        assert set(order.needed([date])) == {date, *(anchors if date not in anchors else order.known[date])}
+        assert list(order.known[date]) == sorted(order.known[date], key=lambda r: (abs(r - date), r))
+    for k, date in enumerate(anchors):
+        assert set(order.known[date]) == set(anchors[:k])
+
+
+def test_a_clear_date_tells_of_others_and_a_cloud_does_not():
+    x = season((5, 4, 96, 96), {}, 3).astype(np.float32)
+    x[0] = texture((1, 4, 96, 96), 9)[0] + 3000  # nothing that another date shows
+    found = anchors_of(x, 300.0)
+    assert 0 < len(found) <= 3
+    assert 0 not in found
+    assert anchors_of(x[:1], 300.0) == ()
+    assert anchors_of(np.repeat(x, 4, 0), 300.0) == ()  # too many to look at
+    assert anchors_of(np.zeros_like(x), 300.0) != ()
+    assert anchors_of(x[..., :5, :5], 300.0) == ()
 
 
 def test_what_several_dates_need_is_what_each_of_them_needs():
@@ -414,35 +440,70 @@ def with_stream(coded: Encoded, section: int, date: int, stream: bytes) -> Encod
     return Encoded(tuple(sections), coded.checks)
 
 
+@pytest.fixture(scope="module")
+def order(codec, whole) -> Order:
+    """In which the season is coded: by anchors, as it has few dates."""
+    coded, _, shape = whole
+    found = codec.reader(coded, shape, None)._order
+    assert found != both_sides(7)
+    return found
+
+
 @pytest.mark.parametrize("section", [0, 1, 2])
-def test_a_damaged_leaf_leaves_other_dates_readable(codec, whole, section):
-    """Dates 0, 6, 3, then 1 and 4, then 2 and 5: nobody needs 5."""
+def test_a_damaged_leaf_leaves_other_dates_readable(codec, whole, order, section):
     coded, pixels, shape = whole
-    bad = with_stream(coded, section, 5, b"\x5a" * 50)
-    others = [t for t in range(7) if t != 5]
+    leaf = order.waves[-1][-1]
+    bad = with_stream(coded, section, leaf, b"\x5a" * 50)
+    others = [t for t in range(7) if t != leaf]
     assert np.array_equal(codec.decode_scaled(bad, shape, dates=others), pixels[others])
     with pytest.raises((FormatError, DesyncError)):
         codec.decode(bad, shape, 70)
 
 
 @pytest.mark.parametrize("section", [0, 1, 2])
-def test_a_damaged_reference_is_never_taken_for_a_picture(codec, whole, section):
+def test_a_damaged_reference_is_never_taken_for_a_picture(codec, whole, order, section):
     coded, pixels, shape = whole
-    bad = with_stream(coded, section, 3, b"\x5a" * 50)
-    assert np.array_equal(codec.decode_scaled(bad, shape, dates=[0, 6]), pixels[[0, 6]])
-    for date in (1, 2, 3, 4, 5):
+    (root,) = order.waves[0]
+    anchor = max(
+        order.known[order.waves[-1][0]], key=lambda t: (t > 0, t != root)
+    )  # the layout is in date 0's
+    bad = with_stream(coded, section, anchor, b"\x5a" * 50)
+    needing = [t for t in range(7) if anchor in order.needed([t])]
+    assert len(needing) > 3
+    for date in {*range(7)} - {*needing}:
+        assert np.array_equal(codec.decode_scaled(bad, shape, dates=[date]), pixels[[date]])
+    for date in needing:
         with pytest.raises((FormatError, DesyncError)):
             codec.decode_scaled(bad, shape, dates=[date])
 
 
-def test_a_check_that_differs_names_the_date(codec, whole):
+def test_a_check_that_differs_names_the_date(codec, whole, order):
     coded, _, shape = whole
+    (root,), (second,) = order.waves[:2]
     checks = list(coded.checks)
-    checks[3] ^= 1
+    checks[second] ^= 1
     bad = Encoded(coded.sections, tuple(checks))
-    with pytest.raises(DesyncError, match="date 3"):
-        codec.decode_scaled(bad, shape, dates=[2])
-    codec.decode_scaled(bad, shape, dates=[0])
+    with pytest.raises(DesyncError, match=f"date {second}"):
+        codec.decode_scaled(bad, shape, dates=[order.waves[-1][0]])
+    codec.decode_scaled(bad, shape, dates=[root])
+
+
+@pytest.mark.parametrize("anchors", [(0, 0), (1, 2, 1)])
+def test_an_anchor_twice_is_refused(codec, anchors):
+    """Or more anchors than there may be, or a date that there is not."""
+    tables = codec.model.tables
+
+    def read(count: int, *sent: int) -> Order:
+        port = EncodePort()
+        Side(port, tables).integers(np.array([len(sent)]), 1, 1.2)
+        Side(port, tables).integers(np.array(sent), len(sent), 4)
+        return code_order(Side(DecodePort(port.finish()), tables), count, None)
+
+    assert read(5, 3, 1) == anchored(5, (3, 1))
+    assert read(5) == both_sides(5)
+    for count, sent in ((5, anchors), (5, (0, 1, 2, 3)), (2, (0, 1)), (5, (5,)), (5, (-1,))):
+        with pytest.raises(FormatError):
+            read(count, *sent)
 
 
 def test_reduced_pictures_ignore_damage_of_finer_sections(codec, whole):

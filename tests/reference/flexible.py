@@ -342,20 +342,22 @@ def decoded_groups(
     streams = [streams_of(section, count) for section in chunk.sections]
     readers = [[Reader(DecodePort(own), weights.tables) for own in section] for section in streams]
     groups, step, brightness = layout(readers[0][0], bands, (size[0], size[1]))
+    known = references_of(readers[0][0], count, temporal=True)
+    if any(not (chunk.header.budgets[t] or known[t]) for t in known):
+        raise FormatError("a date that others need has no sections")
     finest = (
         1
         if reduce == 1 and not any(g.kernel == NATIVE for g in groups)
         else min(g.factor * ratio(reduce, g.factor) for g in groups)
     )
     wanted, ladders = section_of(finest) + 1, ladders_of(groups)
-    known = references_of(count, temporal=True)
     order = [t for t in known if t in needed_by(dates, known)]
     budgets = [min(len(streams), budget) for budget in chunk.header.budgets]
     cells, skip, passes = map_of(chunk), skip_of(chunk), max(1, -(-(max(chunk.header.budgets) - 1) // 3))
     kept = {t: [Kept() for _ in ladders] for t in order}
     laws, checks = laws_of(weights), {}
     levels: list[int] = [0] * len(ladders)
-    at = {0: np.zeros(2, np.int64)}
+    at = {t: np.zeros(2, np.int64) for t in known}
     for p in range(max(1, -(-(max(budgets[t] for t in order) - 1) // 3))):
         if p:
             if step % 2:

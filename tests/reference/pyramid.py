@@ -146,10 +146,17 @@ def streams_of(section: bytes, dates: int) -> list[bytes]:
     return [section[a:b] for a, b in itertools.pairwise([*ends, len(section)])]
 
 
-def references_of(dates: int, *, temporal: bool) -> dict[int, list[int]]:
-    """Of each date, the nearest first, in an order in which dates can be decoded."""
-    if not temporal:
+def references_of(reader: Reader, dates: int, *, temporal: bool) -> dict[int, list[int]]:
+    """3: of each date, the nearest first, in an order in which dates can be decoded."""
+    if not temporal or dates == 1:
         return {date: [] for date in range(dates)}
+    anchors = reader.within(reader.one(37, 0, min(3, dates - 1)), 46, 0, dates - 1).tolist()
+    if len({*anchors}) < len(anchors):
+        raise FormatError("an anchor twice")
+    if anchors:
+        others = [date for date in range(dates) if date not in anchors]
+        before = {date: anchors[:k] for k, date in enumerate(anchors)} | dict.fromkeys(others, anchors)
+        return {date: sorted(own, key=lambda r: (abs(r - date), r)) for date, own in before.items()}
     known: dict[int, list[int]] = {0: []}
     if dates > 1:
         known[dates - 1] = [0]
@@ -921,23 +928,24 @@ def decoded_groups(
     dates = range(count) if dates is None else dates
     first = Reader(DecodePort(streams_of(chunk.sections[0], count)[0]), weights.tables)
     groups, step, brightness = layout(first, bands, (size[0], size[1]))
+    known = references_of(first, count, temporal=chunk.header.codec.startswith("tec-tt"))
     finest = (
         1
         if reduce == 1 and not any(g.kernel == NATIVE for g in groups)
         else min(g.factor * ratio(reduce, g.factor) for g in groups)
     )
     sections = [streams_of(section, count) for section in chunk.sections[: section_of(finest) + 1]]
-    known = references_of(count, temporal=chunk.header.codec.startswith("tec-tt"))
     ladders = ladders_of(groups)
     cells, skip = map_of(chunk), skip_of(chunk)
     told_by: dict[int, list[Date]] = {}
-    at: dict[int, np.ndarray] = {0: np.zeros(2, np.int64)}
+    at = {date: np.zeros(2, np.int64) for date in known}
     out = [Made(group, [], 0, step) for ladder in ladders for group in ladder]
     wanted: dict[int, list[np.ndarray]] = {}
     for date in (t for t in known if t in needed_by(dates, known)):
         readers = [Reader(DecodePort(section[date]), weights.tables) for section in sections]
         if date == 0:
             layout(readers[0], bands, (size[0], size[1]))
+            references_of(readers[0], count, temporal=chunk.header.codec.startswith("tec-tt"))
         if known[date]:
             at[date] = readers[0].within(2, 41, -32, 32)
         references = [

@@ -14,22 +14,23 @@ Reduced pictures come from the levels of the ladders themselves (overviews.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
-from eozip.codecs.pyramid import coarseness, grids, layout, overviews, registration
+from eozip.codecs.pyramid import coarseness, grids, layout, overviews
+from eozip.codecs.pyramid.anchors import anchors_of
 from eozip.codecs.pyramid.holes import Hidden, filled, hidden_of
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import reading_port, writing_port
-from eozip.codecs.pyramid.references import Order, alone
+from eozip.codecs.pyramid.references import Order, alone, code_order
 from eozip.codecs.pyramid.side import Side, brightness_of
 from eozip.codecs.pyramid.traverse import Model
-from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of
+from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of, positions_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
 from eozip.entropy.range_coder import Port, ReadPort
@@ -50,14 +51,14 @@ class PyramidCodec:
         id: full id.
         weights_hash: 8 bytes.
         model: networks and tables.
-        order: from the number of dates, in which order they are coded and which others tell of each.
+        temporal: whether dates tell of others.
         sensor: "any".
     """
 
     id: str
     weights_hash: bytes
     model: Model
-    order: Callable[[int], Order] = alone
+    temporal: bool = False
     sensor: str = "any"
     bands: int | None = None
     can_skip: bool = True
@@ -219,6 +220,8 @@ class PyramidCodec:
         _code_steps(side, np.array([plan.step]), gains, groups)
         brightness = brightness_of(side, plan.step)
         pixels = dict(zip((g.bands for g in groups), cells, strict=True))
+        finest = pixels[min(groups, key=lambda g: g.factor).bands]
+        order = self.order_of(side, dates, finest, plan.step)
         gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
         ladders = layout.ladders(groups, *size)
         wanted = [
@@ -229,10 +232,9 @@ class PyramidCodec:
         if holes is not None:
             of_group = dict(zip((g.bands for g in groups), holes, strict=True))
             hidden = [hidden_of(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
-        finest = pixels[min(groups, key=lambda g: g.factor).bands]
         given = Given(finest, wanted, hidden)
         coarser, skipped = levels_of(ladders, levels, size), skipped_of(ladders, skip, size)
-        walk = self.walk(plan, dates, ladders, brightness, ports, SECTIONS, given, coarser, skipped)
+        walk = self.walk(plan, order, ladders, brightness, ports, SECTIONS, given, coarser, skipped)
         walk.run(range(dates))
         sections = (_joined([port.finish() for port in section]) for section in ports)
         checks = tuple(walk.check(t) for t in range(dates))
@@ -254,7 +256,7 @@ class PyramidCodec:
     def walk(
         self,
         plan: Plan,
-        dates: int,
+        order: Order,
         ladders: list[list[tuple[Group, Canvas]]],
         brightness: float,
         ports: Sequence[Sequence[Port]],
@@ -263,8 +265,7 @@ class PyramidCodec:
         levels: list[np.ndarray] | None = None,
         skipped: list[Hidden] | None = None,
     ) -> Walk:
-        """See `Walk`; dates: how many."""
-        order, positions = self.places_of(dates, given)
+        """See `Walk`."""
         return Walk(
             self.model,
             order,
@@ -273,19 +274,29 @@ class PyramidCodec:
             brightness,
             ports,
             sections,
-            positions,
+            positions_of(order, given),
             None if given is None else given.wanted,
             None if given is None else given.hidden,
             levels,
             skipped,
         )
 
-    def places_of(self, dates: int, given: Given | None) -> tuple[Order, np.ndarray]:
-        """The order of so many dates, and where an encoder finds them; see `Walk`."""
-        order = self.order(dates)
-        if given is None or dates == 1:
-            return order, np.zeros((dates, 2), np.int64)
-        return order, registration.positions(given.finest, order.known, order.waves)
+    def order_of(self, side: Side, dates: int, finest: np.ndarray | None, step: int) -> Order:
+        """Send or read in which order dates are coded, and which others tell of each.
+
+        Args:
+            side: of the layout.
+            dates: how many.
+            finest: an encoder's pixels of the finest group, [T, C, H, W]; None: read it.
+            step: in 1/16 DN.
+        """
+        if not self.temporal or dates == 1:
+            return alone(dates)
+        return code_order(side, dates, None if finest is None else self.anchors(finest, step / STEP_UNITS))
+
+    def anchors(self, finest: np.ndarray, step: float) -> tuple[int, ...]:
+        """Dates that tell of all others; none: the order of time. See `anchors_of`."""
+        return anchors_of(finest, step)
 
     def reader(
         self,
@@ -362,12 +373,12 @@ class Reader:
         if not self.dates or not 0 <= min(self.dates) <= max(self.dates) < count:
             raise InputError(f"dates: expected one or more of 0..{count - 1}, got {self.dates}")
         self._codec, self._coded, self._size, self._count = codec, coded, (size[0], size[1]), count
-        self._order = codec.order(count)
         self._coarsest = self._section(0)
         side = Side(self._coarsest[0], codec.model.tables)
         self.groups = layout.code_groups(side, None, bands)
         self._step, gains = _code_steps(side, None, None, self.groups)
         self._brightness = brightness_of(side, None)
+        self._order = codec.order_of(side, count, None, self._step)
         self._gain_of = {g.bands: int(gain) for g, gain in zip(self.groups, gains, strict=True)}
 
     def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
@@ -397,7 +408,7 @@ class Reader:
         plan = Plan(self._step)
         skipped = skipped_of(ladders, self._coded.skip, self._size)
         walk = self._codec.walk(
-            plan, self._count, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
+            plan, self._order, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
         )
         walk.run(self.dates)
         for t in self._order.needed(self.dates):

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 from eozip.codecs.pyramid import context, stages
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.flexible import FlexCodec
-from eozip.codecs.pyramid.references import alone, both_sides
 from eozip.codecs.pyramid.side import ROWS
 from eozip.codecs.pyramid.traverse import Model
 from eozip.entropy.range_coder import Tables
@@ -39,7 +38,7 @@ def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
         id=name,
         weights_hash=bytes.fromhex(str(config["sha256"])),
         model=model_of(tensors),
-        order=both_sides if isinstance(temporal, list) and name in temporal else alone,
+        temporal=isinstance(temporal, list) and name in temporal,
     )
 
 

@@ -38,6 +38,7 @@ from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_s
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.narrowing import Narrower
 from eozip.codecs.pyramid.overviews import Picture
+from eozip.codecs.pyramid.references import Order
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.walk import (
     LENT_LEVEL,
@@ -48,6 +49,7 @@ from eozip.codecs.pyramid.walk import (
     levels_beyond,
     levels_kept,
     pictures_of,
+    positions_of,
 )
 from eozip.codecs.scales import SECTIONS, section_of
 from eozip.entropy.range_coder import Port
@@ -113,7 +115,7 @@ class FlexCodec(PyramidCodec):
     def walk(
         self,
         plan: Plan,
-        dates: int,
+        order: Order,
         ladders: list[list[tuple[Group, Canvas]]],
         brightness: float,
         ports: Sequence[Sequence[Port]],
@@ -123,7 +125,6 @@ class FlexCodec(PyramidCodec):
         skipped: list[Hidden] | None = None,
     ) -> Walk:
         """See `_FlexWalk`."""
-        order, positions = self.places_of(dates, given)
         return _FlexWalk(
             self.model,
             order,
@@ -132,7 +133,7 @@ class FlexCodec(PyramidCodec):
             brightness,
             ports,
             sections,
-            positions,
+            positions_of(order, given),
             None if given is None else given.wanted,
             None if given is None else given.hidden,
             levels,
@@ -142,6 +143,10 @@ class FlexCodec(PyramidCodec):
             passes=_passes_of(plan.sections),
             narrower=self.narrower,
         )
+
+    def anchors(self, finest: np.ndarray, step: float) -> tuple[int, ...]:
+        """As `PyramidCodec.anchors`; budgets leave the order to time, as a date of none tells nothing."""
+        return () if self.asked else super().anchors(finest, step)
 
     def reader(self, coded: Encoded, shape: tuple[int, int, int, int], dates: Sequence[int] | None) -> Reader:
         """See `_FlexReader`."""
@@ -303,13 +308,18 @@ class _FlexReader(Reader):
             self._coarsest if k == 0 else self._section(k) if (k - 1) % SECTIONS < count else []
             for k in range(there)
         ]
+        if any(
+            not (budget or known)
+            for budget, known in zip(self._coded.budgets, self._order.known, strict=True)
+        ):
+            raise FormatError("budgets: a date that others need has no sections; the bytes are damaged")
         whole = max(self._coded.budgets)
         plan = Plan(self._step, whole, tuple(min(there, budget) for budget in self._coded.budgets))
         ladders = layout.ladders(self.groups, *self._size)
         levels = levels_of(ladders, self._coded.levels, self._size)
         skipped = skipped_of(ladders, self._coded.skip, self._size)
         walk = self._codec.walk(
-            plan, self._count, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
+            plan, self._order, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
         )
         walk.run(self.dates)
         for t in self._order.needed(self.dates):

@@ -1,6 +1,7 @@
 """What decoded dates tell of another one: which dates those are, and a linear map that encoder and decoder fit alike.
 
-    order       first, last, then the middle of each gap: a date lies between two that are decoded, and is read with few
+    order       up to three dates that tell of all others (anchors.py finds them), or of many dates the first, the last,
+                then the middle of each gap: a date is read with few
     fit         details of the references > details of the date, by least squares over the level below, which both know
     prediction  the same map applied to the references' details of the level to code
 
@@ -13,7 +14,7 @@ spectra, as seasons change colours and not places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,9 +22,12 @@ import numpy as np
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import PREDICTION_MAX, VALUE
 from eozip.codecs.pyramid.registration import moved, units_at
+from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.spectral import Basis
+from eozip.errors import FormatError
 
 MOST = 4  # references of a date
+MOST_ANCHORS = 3
 LARGEST_SAMPLE = 1 << 15  # units of a sample in the fit, at most
 SAMPLES = 1 << 14  # of a fit, about, at most
 PRECISION = 8  # bits of a weight
@@ -93,6 +97,41 @@ def alone(dates: int) -> Order:
     return Order((tuple(range(dates)),), ((),) * dates)
 
 
+def anchored(dates: int, anchors: Sequence[int]) -> Order:
+    """Some dates in turn, each known to those after it; then all others, which know these alone."""
+    others = tuple(t for t in range(dates) if t not in anchors)
+    known = {t: _nearest(t, anchors[:k]) for k, t in enumerate(anchors)}
+    known |= {t: _nearest(t, anchors) for t in others}
+    waves = [(t,) for t in anchors] + ([others] if others else [])
+    return Order(tuple(waves), tuple(known[t] for t in range(dates)))
+
+
+def _nearest(date: int, others: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(others, key=lambda t: (abs(t - date), t)))
+
+
+def code_order(side: Side, dates: int, anchors: Sequence[int] | None) -> Order:
+    """Send or read which dates tell of others.
+
+    Args:
+        side: where to.
+        dates: 2 or more.
+        anchors: at most `MOST_ANCHORS`, none for the order of time; None: read them.
+
+    Raises:
+        FormatError: anchors that no encoder writes.
+    """
+    most = min(MOST_ANCHORS, dates - 1)
+    count = side.bounded(
+        None if anchors is None else np.array([len(anchors)]), 1, spread=1.2, first=0, last=most
+    )
+    wanted = None if anchors is None else np.array(anchors, np.int64)
+    read = side.bounded(wanted, int(count[0]), spread=4, first=0, last=dates - 1).tolist()
+    if len(set(read)) < len(read):
+        raise FormatError(f"order of dates: expected each once, got {read}; the bytes are damaged")
+    return anchored(dates, read) if read else both_sides(dates)
+
+
 def both_sides(dates: int) -> Order:
     """The first, the last, then the middle of each gap, again and again."""
     known: dict[int, tuple[int, ...]] = {0: ()}
@@ -104,7 +143,7 @@ def both_sides(dates: int) -> Order:
     while gaps:
         middles = [(a + b) // 2 for a, b in gaps]
         for middle, (a, b) in zip(middles, gaps, strict=True):
-            others = sorted({*known[a], *known[b]} - {a, b}, key=lambda t: (abs(t - middle), t))
+            others = _nearest(middle, {*known[a], *known[b]} - {a, b})
             known[middle] = (a, b, *others[: MOST - 2])
         waves.append(tuple(middles))
         halves = [gap for m, (a, b) in zip(middles, gaps, strict=True) for gap in ((a, m), (m, b))]

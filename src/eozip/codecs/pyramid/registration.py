@@ -68,7 +68,7 @@ def _taps(part: int) -> list[float]:
 def positions(
     pictures: np.ndarray, known: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]
 ) -> np.ndarray:
-    """Where dates lie beside the first one, int64 [T, 2] in 1 / UNITS of a pixel; an encoder's guess.
+    """Where dates lie beside the one that has no references, int64 [T, 2] in 1 / UNITS of a pixel; an encoder's guess.
 
     Args:
         pictures: float32 [T, C, H, W], the bands of the finest grid.

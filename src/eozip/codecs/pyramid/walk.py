@@ -72,7 +72,7 @@ class Walk:
         brightness: what the networks are told of it.
         ports: [section][date].
         sections: how many are there; levels whose details lie beyond are left out.
-        positions: int64 [T, 2] of dates beside the first, as `registration` has them; read on the way.
+        positions: int64 [T, 2] of dates beside the one that has no references, as `registration` has them; read on the way.
         wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
         hidden: [ladder] where nobody needs them, of all dates; None: nowhere.
         levels: [ladder] uint8 of all dates on the finest canvas, how much more coarsely it is coded; None: nowhere.
@@ -184,6 +184,13 @@ class Walk:
             return None
         left = wanted.groups[0] - prediction * (self.step / (STEP_UNITS * VALUE))
         return replace(wanted, groups=[left])
+
+
+def positions_of(order: Order, given: Given | None) -> np.ndarray:
+    """Where an encoder finds dates; zeros, to be read, for a decoder."""
+    if given is None or not any(order.known):
+        return np.zeros((len(order.known), 2), np.int64)
+    return registration.positions(given.finest, order.known, order.waves)
 
 
 def pictures_of(

@@ -1,0 +1,112 @@
+"""Which dates tell of the others: an encoder's choice, from what each pair of dates would save.
+
+At one level of the finest pictures, details are regressed on the picture below them and on those of other dates; what is
+left says about how many bits a date takes, alone or with others known. A clear date is a better reference than a cloudy
+one, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+
+from eozip.codecs.pyramid import haar
+from eozip.codecs.pyramid.references import MOST_ANCHORS
+
+_MOST_DATES = 16  # more are in the order of time: their pairs are too many to look at
+_LEVEL = 1  # details of 2 x 2 pixels: places of dates, half a pixel apart, hardly matter yet
+_PLANES = 4
+_SIDE = 512  # pixels that are looked at, at most
+_STEPS = (150.0, 600.0)  # DN: finer and coarser ones are taken for these
+_PRICE = 0.001  # of the bits, of an anchor more, which has to be read for every other date
+
+
+def anchors_of(pictures: np.ndarray, step: float) -> tuple[int, ...]:
+    """Dates that tell of all others, in the order in which they are coded; none where time should say.
+
+    Args:
+        pictures: float32 [T, C, H, W], the bands of the finest grid, DN.
+        step: quantisation step in DN.
+    """
+    dates = len(pictures)
+    if not 1 < dates <= _MOST_DATES or min(pictures.shape[2:]) < 4 << _LEVEL:
+        return ()
+    left = _Left(pictures, float(np.clip(step, *_STEPS)))
+    found: tuple[int, ...] = ()
+    best = np.inf
+    for count in range(1, min(MOST_ANCHORS, dates - 1) + 1):
+        tried: Iterable[tuple[int, ...]] = itertools.permutations(range(dates), count)
+        if count == MOST_ANCHORS and dates > 4:  # the best ones so far, and one more
+            tried = ((*found, t) for t in range(dates) if t not in found)
+        own = min(tried, key=left.total)
+        price = left.total(own) * (1 + _PRICE * count)
+        if price < best:
+            found, best = own, price
+    return found
+
+
+class _Left:
+    """Bits of dates where others are known, about."""
+
+    def __init__(self, pictures: np.ndarray, step: float) -> None:
+        below, details = _planes_of(pictures)
+        self._dates, self._planes = details.shape[:2]
+        self._square = step * step
+        around = _differences(below, details.shape[-2:])
+        self._sums = [_sums(details[:, :, o], around) for o in range(3)]
+        self.bits = cache(self._bits)
+
+    def total(self, anchors: Sequence[int]) -> float:
+        """Of all dates, the anchors in turn, each known to those after it."""
+        others = [t for t in range(self._dates) if t not in anchors]
+        own = [self.bits(t, frozenset(anchors[:k])) for k, t in enumerate(anchors)]
+        return sum(own) + sum(self.bits(t, frozenset(anchors)) for t in others)
+
+    def _bits(self, date: int, known: frozenset[int]) -> float:
+        here = slice(date * self._planes, (date + 1) * self._planes)
+        width = len(_BESIDE) * self._planes
+        first = self._dates * self._planes + date * width
+        told = [np.arange(first, first + width)]
+        told += [np.arange(t * self._planes, (t + 1) * self._planes) for t in sorted(known)]
+        at, bits = np.concatenate(told), 0.0
+        for sums in self._sums:
+            square = sums[np.ix_(at, at)] + 0.1 * self._square * np.eye(len(at))
+            cross = sums[at, here]
+            rest = sums[here, here] - cross.T @ np.linalg.solve(square, cross)
+            powers = np.maximum(np.linalg.eigvalsh(rest), 0) / self._square
+            bits += 0.5 * float(np.log2(1 + 12 * powers).sum())
+        return bits
+
+
+_BESIDE = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+def _planes_of(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The strongest planes of all dates at one level: pictures [T, K, h, w] below it, and details [T, K, 3, h, w]."""
+    rows, columns = (
+        slice(max(0, (n - _SIDE) // 2), max(0, (n - _SIDE) // 2) + _SIDE) for n in pictures.shape[2:]
+    )
+    below = np.asarray(pictures[:, :, rows, columns], np.float64)
+    for _ in range(_LEVEL + 1):
+        below, details = haar.analyse(below)
+    bands = details.swapaxes(0, 1).reshape(details.shape[1], -1)
+    strongest = np.linalg.eigh(bands @ bands.T)[1][:, : -_PLANES - 1 : -1]
+    return np.einsum("ck,tchw->tkhw", strongest, below), np.einsum("ck,tcohw->tkohw", strongest, details)
+
+
+def _differences(below: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Of each cell's neighbours from it, [T, K, 4, h, w]."""
+    h, w = size
+    around = np.pad(below, [(0, 0), (0, 0), (1, 1), (1, 1)], "edge")
+    parts = [around[:, :, 1 + y : 1 + y + h, 1 + x : 1 + x + w] - below[:, :, :h, :w] for y, x in _BESIDE]
+    return np.stack(parts, 2)
+
+
+def _sums(details: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Mean products of everything: of all dates' details, then of their differences."""
+    cells = details[0, 0].size
+    flat = np.concatenate([details.reshape(-1, cells), around.reshape(-1, cells)]).astype(np.float32)
+    return np.asarray(flat @ flat.T / cells, np.float64)
