@@ -88,14 +88,14 @@ class LayerLadder(Ladder):
         laws: tables of intervals.
         states: of each date, in this pass's units, changed; empty in pass 0, and then made.
         is_there: from a level, whether its details are sent in this pass.
-        narrower: reads by the kernel; None: numpy does all.
+        narrower: reads by the kernel.
         is_open: from a level, details that may be sent in this pass, bool [T, 1, h, w]; None: all.
     """
 
     laws: Laws = field(kw_only=True)
+    narrower: Narrower = field(kw_only=True)
     states: list[State] = field(default_factory=list)
     is_there: Callable[[int], bool] = lambda level: True
-    narrower: Narrower | None = None
     is_open: Callable[[int], np.ndarray | None] = lambda level: None
     is_first: bool = field(default=False, init=False)
 
@@ -218,30 +218,14 @@ class LayerLadder(Ladder):
             return hidden
         return ~may_be if hidden is None else hidden | ~may_be
 
-    def _plane(
-        self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
-    ) -> np.ndarray:
-        found = None if wanted is not None else self._read_plane(plane, below, features)
-        return super()._plane(plane, below, wanted, features) if found is None else found
-
-    def _read_plane(self, plane: Plane, below: np.ndarray, features: np.ndarray) -> np.ndarray | None:
-        """As `_plane`, by the kernel; None where that cannot be."""
-        ports = [self.ports_at(plane.level)[t] for t in plane.dates]
-        if self.narrower is None or not self.narrower.takes(ports):
-            return None
-        stage = self.model.stages[min(plane.level, 2)]
-        shared, predicted = stage.start(below, features, self._constant(plane))
-        alive, scale = self._alive(plane).astype(np.uint8), self._strengths_in(plane)
+    def _may_be_sent(self, plane: Plane) -> np.ndarray | None:
         may_be = self.is_open(plane.level)
-        alive += 2 * (alive if may_be is None else alive * may_be[plane.dates])
-        done: list[np.ndarray] = []
-        for color in range(2):
-            outputs, near = stage.step(shared, done[0] if done else None)
-            known = [self.states[t].cells[plane.level][color] for t in plane.dates]
-            view = View(color, outputs, predicted, near, plane.reference, alive, scale)
-            self.narrower.narrow(view, known, plane.number, ports)
-            done.append(np.stack([own.value[plane.number] for own in known]))
-        return unpacked(done[0], done[1], plane.coded.shape[2])
+        return None if may_be is None else may_be[plane.dates]
+
+    def _read_color(self, plane: Plane, view: View, ports: Sequence[Port]) -> np.ndarray:
+        known = [self.states[t].cells[plane.level][view.color] for t in plane.dates]
+        self.narrower.narrow(view, known, plane.number, ports)
+        return np.stack([own.value[plane.number] for own in known])
 
     def _symbols(
         self,
@@ -257,8 +241,8 @@ class LayerLadder(Ladder):
         own = Known(*(np.stack([getattr(one, name)[plane.number] for one in known]) for name in FIELDS))
         goal = None if wanted is None else wanted * VALUE
         ports = [self.ports_at(plane.level)[t] for t in plane.dates]
-        may_be = self.is_open(plane.level)
-        sent = here if may_be is None else here & packed(may_be[plane.dates], color)
+        may_be = self._may_be_sent(plane)
+        sent = here if may_be is None else here & packed(may_be, color)
         self._narrow(ports, own, mean.astype(np.int32), rows, here, sent, goal)
         for n, one in enumerate(known):
             for name in FIELDS:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.holes import Hidden, counting
+from eozip.codecs.pyramid.narrowing import PlaneReader, View
 from eozip.codecs.pyramid.references import Decoded, Told, told
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
@@ -65,6 +67,11 @@ class Model:
     functions: Functions
     tables: Tables
     trellis: Tables
+
+    @cached_property
+    def reader(self) -> PlaneReader:
+        """Reads planes by the kernel, where there is one."""
+        return PlaneReader(self.tables, self.trellis, self.functions.tanh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -424,6 +431,9 @@ class Ladder:
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
         """One plane of some dates, int32 [N, 3, h, w], in two passes."""
+        ports = [self.ports_at(plane.level)[t] for t in plane.dates]
+        if plane.coarse is None and self.model.reader.takes(ports):
+            return self._read_plane(plane, below, features, ports)
         stage, coarse = self.model.stages[min(plane.level, 2)], plane.coarse
         octaves = None if coarse is None else coarse.octaves
         shared, predicted = stage.start(below, features, self._constant(plane), octaves)
@@ -451,6 +461,30 @@ class Ladder:
             done.append(self._symbols(plane, color, mean, rows, packed(alive, color), own, units))
         found = unpacked(done[0], done[1], plane.coded.shape[2])
         return found if coarse is None else coarse.in_steps(found)
+
+    def _read_plane(
+        self, plane: Plane, below: np.ndarray, features: np.ndarray, ports: Sequence[Port]
+    ) -> np.ndarray:
+        """The same by the kernel, without a map."""
+        stage = self.model.stages[min(plane.level, 2)]
+        shared, predicted = stage.start(below, features, self._constant(plane))
+        alive, scale = self._alive(plane).astype(np.uint8), self._strengths_in(plane)
+        may_be = self._may_be_sent(plane)
+        alive += 2 * (alive if may_be is None else alive * may_be)
+        done: list[np.ndarray] = []
+        for color in range(_COLORS):
+            outputs, near = stage.step(shared, done[0] if done else None)
+            view = View(color, outputs, predicted, near, plane.reference, alive, scale)
+            done.append(self._read_color(plane, view, ports))
+        return unpacked(done[0], done[1], plane.coded.shape[2])
+
+    def _may_be_sent(self, plane: Plane) -> np.ndarray | None:
+        """Which details may be sent, bool [N, 1, h, w]; None: all."""
+        return None if plane.skipped is None else ~plane.skipped
+
+    def _read_color(self, plane: Plane, view: View, ports: Sequence[Port]) -> np.ndarray:
+        """Details of one colour by the kernel: int32 [N, 3, h, half]."""
+        return self.model.reader.read(view, ports, SPACING)
 
     def _alive(self, plane: Plane) -> np.ndarray:
         """Details that there are: bool [N, 3, h, w]."""
