@@ -512,7 +512,10 @@ def test_a_damaged_chunk_is_an_error_and_the_server_goes_on(tmp_path: Path) -> N
     running = start_app(create_app(layers))
     status, body, _ = fetch(f"{running.address}/layers/0/image.png", date=1)
     healthy = fetch(f"{running.address}/healthz")[0]
+    told, document, _ = fetch(f"{running.address}/api/layers")
     running.stop()
+    assert told == 200
+    assert json.loads(document)["layers"][0]["cloud"][0] == {"percent": None, "source": "unreadable"}
     assert status == 500
     assert "d, shard c/0/0/0/0" in json.loads(body)["error"]
     assert healthy == 200

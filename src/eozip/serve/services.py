@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from eozip.errors import InputError
+from eozip.errors import EozipError, InputError
 from eozip.purpose import parse_formula
 from eozip.serve.layers import Layer, StoreLayer, overview
 from eozip.serve.pictures import TILE, Place, known_indices, natural_colour, reflectance, web_mercator
@@ -96,7 +96,8 @@ def cloud_cover(layer: Layer) -> list[dict[str, Any]]:
     """Of each date, in percent: what the source's tags say, else what was dropped as hidden, else how much is bright.
 
     Returns:
-        [T] of {"percent", "source"}; "source" is "tags", "mask" or "bright".
+        [T] of {"percent", "source"}; "source" is "tags", "mask", "bright", or "unreadable" where a date cannot be decoded:
+        other dates and layers are shown all the same.
     """
     facts = layer.facts
     dropped = layer.description.facts.get("date_dropped") if isinstance(layer, StoreLayer) else None
@@ -109,7 +110,7 @@ def cloud_cover(layer: Layer) -> list[dict[str, Any]]:
         elif dropped:
             found.append({"percent": round(100 * dropped[t] / pixels, 1), "source": "mask"})
         else:
-            found.append({"percent": _bright(layer, t), "source": "bright"})
+            found.append(_bright(layer, t))
     return found
 
 
@@ -125,13 +126,17 @@ def _tagged(tags: Mapping[str, str]) -> float | None:
     return None
 
 
-def _bright(layer: Layer, t: int) -> float | None:
+def _bright(layer: Layer, t: int) -> dict[str, Any]:
     """Percent of the valid pixels of one date that are bright in blue; None without valid pixels."""
-    dn, _ = overview(layer, t, 64)
+    try:
+        dn, _ = overview(layer, t, 64)
+    except EozipError:  # damaged, or of weights that are not here: its pictures will say so
+        return {"percent": None, "source": "unreadable"}
     band = natural_colour(layer.facts.bands)[2]
     blue = reflectance(dn[band], layer.facts, layer.facts.offsets[t][band])
     valid = blue[np.isfinite(blue)]
-    return round(100 * float((valid > _BRIGHT).mean()), 1) if valid.size else None
+    percent = round(100 * float((valid > _BRIGHT).mean()), 1) if valid.size else None
+    return {"percent": percent, "source": "bright"}
 
 
 def _tile_template(base: str, number: int, asked: Mapping[str, str], ending: str = "png") -> str:

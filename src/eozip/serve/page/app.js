@@ -116,6 +116,7 @@ function line(text) {
 const dateName = (i) => (left().dates[i] || `date ${i + 1}`).slice(0, 10);
 
 function cloudText(cloud) {
+  if (cloud?.source === "unreadable") return "cannot be read";
   if (!cloud || cloud.percent === null) return "no data";
   const what = { tags: "cloud", mask: "hidden", bright: "bright" }[cloud.source];
   return `${what} ${cloud.percent} %`;
