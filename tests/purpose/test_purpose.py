@@ -80,6 +80,19 @@ def test_what_is_no_purpose_is_refused_with_examples(text: str) -> None:
         parse_purpose(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("p100(ndvi)<0.1", "expected p1 to p99.9, got p100"),
+        ("mean(mean(ndvi))<0.1", r"got mean\(\)"),
+        ("median(ndvi)<0.1", r"got median\(\)"),
+    ],
+)
+def test_a_statistic_that_nobody_knows_is_named(text: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        parse_purpose(text)
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_a_purpose_or_refused(text: str) -> None:
     try:

@@ -166,6 +166,8 @@ def _check(node: ast.AST, text: str) -> None:
             problem = f"{name} of {len(node.args)} values where it takes {count}"
         case ast.Name() | ast.expr_context() | ast.operator() | ast.unaryop():
             return
+        case ast.Call(func=ast.Name(id=name)):
+            problem = f"{name}()"
         case _:
             problem = type(node).__name__
     raise InputError(

@@ -24,7 +24,7 @@ _LIMIT = re.compile(
     r"(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>%|dB|DN|deg|[kMGT]?B|[KMGT]iB)?"
 )
 _STATISTIC = re.compile(
-    r"(?P<name>mean|rms|max|p(?P<share>[0-9]{1,2}(?:\.[0-9]+)?))\s*\((?P<inner>.*)\)", re.DOTALL
+    r"(?P<name>mean|rms|max|p(?P<share>[0-9]+(?:\.[0-9]+)?))\s*\((?P<inner>.*)\)", re.DOTALL
 )
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
