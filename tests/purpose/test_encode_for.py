@@ -138,7 +138,7 @@ def test_a_store_fits_the_room_it_is_given(inputs: list[Path], tmp_path: Path) -
     small = encode(inputs, tmp_path / "a.zarr.zip", "size<20kB")
     large = encode(inputs, tmp_path / "b.zarr", "size<30kB")
     assert (tmp_path / "a.zarr.zip").stat().st_size < 20_000
-    assert small.bytes < 20_000 < large.bytes < 30_000
+    assert 18_000 < small.bytes < 20_000 < 27_000 < large.bytes < 30_000
     assert large.psnr > small.psnr
     assert verify_store(tmp_path / "b.zarr").purposes["size<30kB"] == large.bytes
     assert listed(tmp_path) == ["a.zarr.zip", "b.zarr"]

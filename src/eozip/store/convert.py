@@ -31,6 +31,7 @@ from eozip.store.append import Appended, append_store
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
+from eozip.store.files import is_zip_name
 from eozip.store.fitting import SampleSizes, encode_fitting
 from eozip.store.grid import GOP, alignment, plan, samples
 from eozip.store.holding import Holding
@@ -463,7 +464,7 @@ def _encode_for(
         Holding(purposes, pixels, learned).check()  # before anything is encoded
         if len(whole) == len(purposes):
             taken = list(sampled(reader, grid, _SAMPLED, codec.nodata))
-            beside = bytes_beside(found, wanted.order, codec, grid)
+            beside = bytes_beside(found, wanted.order, codec, grid, zipped=is_zip_name(target))
             sizes = SampleSizes(taken, codec, pixels_in(grid), beside)
     held = {**_settings(wanted, options, drop), "purposes": purposes, "classes": learned}
     if not isinstance(target, Path) or not whole:

@@ -7,6 +7,7 @@ the PSNR of what a reader will see.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ from eozip.store.priorities import PlaceReader, open_places
 from eozip.store.records import Extras, extras_of
 from eozip.store.shards import pack_shard
 from eozip.store.spread import check_aligned, cluster_of, write_on_cluster
+
+_ZIP_ENTRY = 200  # bytes that a zip file has for a name, about
 
 
 @dataclass(frozen=True)
@@ -326,7 +329,9 @@ def pixels_of(stored: Scene, codec: EozipChunkCodec) -> Pixels:
     return Pixels(names, codec.offset, REFLECTANCE / unit_of(codec.sensor), codec.nodata, factors)
 
 
-def bytes_beside(found: Joined, order: Sequence[int], codec: EozipChunkCodec, grid: Grid) -> int:
+def bytes_beside(
+    found: Joined, order: Sequence[int], codec: EozipChunkCodec, grid: Grid, *, zipped: bool = False
+) -> int:
     """Bytes, to some hundreds, that a store has beside its chunks: what it says of itself, and tables of shards.
 
     Args:
@@ -334,12 +339,15 @@ def bytes_beside(found: Joined, order: Sequence[int], codec: EozipChunkCodec, gr
         order: positions in it of the bands in the array.
         codec: of the array.
         grid: of the store.
+        zipped: whether it will be a .zarr.zip file, in which what it says of itself is deflated.
     """
     scene = found.scene
     run = Run(codec, grid, tally_of(codec, scene, order), lambda done, total: None)
     extras = _extras(found, order, (), codec, grid)
     keys = metadata_keys(scene, order, grid, codec, run_facts(run, {}), extras=extras)
     tables = sum(len(pack_shard({}, grid.per_shard)) for _ in grid.shards())
+    if zipped:
+        return sum(_ZIP_ENTRY + len(zlib.compress(body)) for body in keys.values()) + tables
     return sum(map(len, keys.values())) + tables
 
 
