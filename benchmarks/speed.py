@@ -58,8 +58,9 @@ import json, sys
 from dataclasses import asdict
 import numpy as np
 sys.path.insert(0, {here!r})
-import eozip.codecs.pyramid.stages as stages
-stages.library = lambda: None
+from eozip.codecs.pyramid import narrowing, ports, stages
+for module in (narrowing, ports, stages):
+    module.library = lambda: None
 import speed
 one, dn = speed.Learned({codec!r}), np.load({stack!r})
 print(json.dumps(asdict(speed.interleaved({{"": (one, {setting})}}, dn, {repeats})[""])))
