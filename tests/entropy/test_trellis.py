@@ -105,6 +105,19 @@ def test_kernel_chooses_and_writes_what_numpy_does(count: int, seed: int, spread
     assert mine.finish() == theirs.finish()
 
 
+@needs_kernel
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("far", [3e6, 1e7, 2.2e9, 5e9, 1e12, 1e25, np.inf, np.nan])
+def test_values_beyond_all_symbols_get_the_farthest(far: float) -> None:
+    residual = np.array([far, -far, 1.0, far / 2, 0.2] * 60, np.float32)
+    rows = (np.arange(300) % len(SCALES)).astype(np.uint8)
+    symbols = ports.chosen(residual, rows, TABLES, 3.5)
+    np.testing.assert_array_equal(trellis.chosen(residual, rows, TABLES, 3.5), symbols)
+    values = EstimatePort().code_trellis(symbols, rows, TABLES)
+    goal = np.clip(np.nan_to_num(residual, nan=np.inf), -2 * trellis.FARTHEST, 2 * trellis.FARTHEST)
+    assert np.abs(values - goal).max() <= 4
+
+
 def test_far_symbols_are_escapes_and_come_back() -> None:
     symbols = np.array([0, 10**6, -(10**6), 3, -40_000, 1, 2], np.int32)
     rows = np.array([0, 1, 2, 3, 4, 0, 0], np.uint8)

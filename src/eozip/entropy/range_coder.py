@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import constriction
 import numpy as np
 
-from eozip.entropy.trellis import next_state, points, turns_of, width_of
+from eozip.entropy.trellis import FARTHEST, next_state, points, turns_of, width_of
 from eozip.errors import FormatError, InputError
 
 PRECISION = 16
@@ -115,7 +115,6 @@ _FIRST_BIT = 1 << 23  # where a bit's second half begins, of 2**24
 # How far behind `low` the point of a used-up string may lie: constriction's own bound
 _USED_UP = (1 << 33) - 1
 MOST_BITS = 32  # that bring any point so near
-FARTHEST = 1 << 22  # symbols of a trellis count no more than this
 
 
 class Port(Protocol):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STATES = 16
 LANE = 256
+FARTHEST = 1 << 22  # symbols count no more than this
 _FEEDBACK, _TURN = 9, 2  # Ungerboeck's polynomials 23 and 04, octal, less what a shift has
 
 
@@ -121,7 +122,7 @@ def _candidates(
     bits, reach = costs_of(tables)
     best = np.full((len(rows), 4), np.inf, np.float32)
     symbols = np.zeros((len(rows), 4), np.int32)
-    far = np.abs(residual)
+    far = np.fmin(np.abs(residual), np.float32(2 * FARTHEST))  # what is farther, or no number, would overflow
     for turn in range(2):
         row = rows + turn * (len(reach) // 2)
         base = np.floor((far + np.float32(turn)) * np.float32(0.5)).astype(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def model_of(tensors: dict[str, np.ndarray]) -> Model:
         tables = _unpacked_tables(tensors, "tables", ROWS)
         trellis = _unpacked_tables(tensors, "trellis", 2 * ROWS)
         _check_alike(trellis)
-        return Model(stages.stages(tensors), context.functions(tensors), tables, trellis)
+        source = partial(model_of, tensors)
+        return Model(stages.stages(tensors), context.functions(tensors), tables, trellis, source)
     except (KeyError, ValueError) as fault:
         raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -74,6 +74,10 @@ class FlexCodec(PyramidCodec):
 
     has_budgets: bool = True
     asked: tuple[int, ...] = ()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what points to memory of this process; see `traverse.Model`."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def laws(self) -> Laws:

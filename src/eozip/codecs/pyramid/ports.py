@@ -14,7 +14,6 @@ import numpy as np
 from eozip.codecs.pyramid.native import library
 from eozip.entropy import trellis
 from eozip.entropy.range_coder import (
-    FARTHEST,
     MOST_BITS,
     SLACK_BITS,
     DecodePort,
@@ -228,7 +227,7 @@ def check(fault: int) -> None:
 
 
 def _values(symbols: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    return trellis.points(np.clip(symbols, -FARTHEST, FARTHEST), turns.astype(np.int32))
+    return trellis.points(np.clip(symbols, -trellis.FARTHEST, trellis.FARTHEST), turns.astype(np.int32))
 
 
 def _rows(rows: np.ndarray, count: int) -> np.ndarray:

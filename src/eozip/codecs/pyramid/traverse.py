@@ -61,12 +61,18 @@ class Model:
         functions: staircases.
         tables: of the coder, `ROWS` rows.
         trellis: of details, `ROWS` rows of either quantiser.
+        source: makes the model again, as another process does that gets it pickled.
     """
 
     stages: Sequence[Stage]
     functions: Functions
     tables: Tables
     trellis: Tables
+    source: Callable[[], Model]
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        """Networks and readers of the kernel point to memory of this process: they are made anew."""
+        return self.source, ()
 
     @cached_property
     def reader(self) -> PlaneReader:
