@@ -21,26 +21,44 @@ _LEVEL = 1  # details of 2 x 2 pixels: places of dates, half a pixel apart, hard
 _PLANES = 4
 _SIDE = 512  # pixels that are looked at, at most
 _STEPS = (150.0, 600.0)  # DN: finer and coarser ones are taken for these
+_USELESS = 10  # half octaves: a date coded that much more coarsely tells of no other
 _PRICE = 0.001  # of the bits, of an anchor more, which has to be read for every other date
 
 
-def anchors_of(pictures: np.ndarray, step: float) -> tuple[int, ...]:
+def coarser_of(levels: np.ndarray | None, hidden: Sequence[np.ndarray] | None, dates: int) -> np.ndarray:
+    """How many times more coarsely each date is coded than by the chunk's step, on the whole: float [T].
+
+    Args:
+        levels: of cells, uint8 [T, h, w], see `coarseness`; None: all alike.
+        hidden: bool [T, h, w] each, pixels that nobody needs; what shows nothing is filled to look like another date.
+        dates: T.
+    """
+    found = np.zeros(dates) if levels is None else np.minimum(levels, _USELESS).mean((1, 2), dtype=float)
+    if hidden is not None:
+        found[np.logical_and.reduce([own.all((1, 2)) for own in hidden])] = _USELESS
+    return np.asarray(2 ** (found / 2))
+
+
+def anchors_of(pictures: np.ndarray, step: float, coarser: np.ndarray | None = None) -> tuple[int, ...]:
     """Dates that tell of all others, in the order in which they are coded; none where time should say.
 
     Args:
         pictures: float32 [T, C, H, W], the bands of the finest grid, DN.
         step: quantisation step in DN.
+        coarser: see `coarser_of`; None: all dates are coded alike.
     """
     dates = len(pictures)
     if not 1 < dates <= _MOST_DATES or min(pictures.shape[2:]) < 4 << _LEVEL:
         return ()
-    left = _Left(pictures, float(np.clip(step, *_STEPS)))
+    coarser = np.ones(dates) if coarser is None else coarser
+    left = _Left(pictures, np.clip(step, *_STEPS) * coarser)
+    telling = np.flatnonzero(coarser < 2 ** (_USELESS / 2)).tolist() or range(dates)
     found: tuple[int, ...] = ()
     best = np.inf
-    for count in range(1, min(MOST_ANCHORS, dates - 1) + 1):
-        tried: Iterable[tuple[int, ...]] = itertools.permutations(range(dates), count)
+    for count in range(1, min(MOST_ANCHORS, dates - 1, len(telling)) + 1):
+        tried: Iterable[tuple[int, ...]] = itertools.permutations(telling, count)
         if count == MOST_ANCHORS and dates > 4:  # the best ones so far, and one more
-            tried = ((*found, t) for t in range(dates) if t not in found)
+            tried = ((*found, t) for t in telling if t not in found)
         own = min(tried, key=left.total)
         price = left.total(own) * (1 + _PRICE * count)
         if price < best:
@@ -51,10 +69,10 @@ def anchors_of(pictures: np.ndarray, step: float) -> tuple[int, ...]:
 class _Left:
     """Bits of dates where others are known, about."""
 
-    def __init__(self, pictures: np.ndarray, step: float) -> None:
+    def __init__(self, pictures: np.ndarray, steps: np.ndarray) -> None:
         below, details = _planes_of(pictures)
         self._dates, self._planes = details.shape[:2]
-        self._square = step * step
+        self._squares = np.square(steps)
         around = _differences(below, details.shape[-2:])
         self._sums = [_sums(details[:, :, o], around) for o in range(3)]
         self.bits = cache(self._bits)
@@ -71,12 +89,15 @@ class _Left:
         first = self._dates * self._planes + date * width
         told = [np.arange(first, first + width)]
         told += [np.arange(t * self._planes, (t + 1) * self._planes) for t in sorted(known)]
-        at, bits = np.concatenate(told), 0.0
+        at, bits, own = np.concatenate(told), 0.0, self._squares[date]
+        noise = np.concatenate(
+            [np.full(width, own), *(np.full(self._planes, self._squares[t]) for t in sorted(known))]
+        )
         for sums in self._sums:
-            square = sums[np.ix_(at, at)] + 0.1 * self._square * np.eye(len(at))
+            square = sums[np.ix_(at, at)] + 0.1 * np.diag(noise)
             cross = sums[at, here]
             rest = sums[here, here] - cross.T @ np.linalg.solve(square, cross)
-            powers = np.maximum(np.linalg.eigvalsh(rest), 0) / self._square
+            powers = np.maximum(np.linalg.eigvalsh(rest), 0) / own
             bits += 0.5 * float(np.log2(1 + 12 * powers).sum())
         return bits
 

@@ -22,7 +22,7 @@ import numpy as np
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import coarseness, grids, layout, overviews
-from eozip.codecs.pyramid.anchors import anchors_of
+from eozip.codecs.pyramid.anchors import anchors_of, coarser_of
 from eozip.codecs.pyramid.holes import Hidden, filled, hidden_of
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
@@ -221,7 +221,7 @@ class PyramidCodec:
         brightness = brightness_of(side, plan.step)
         pixels = dict(zip((g.bands for g in groups), cells, strict=True))
         finest = pixels[min(groups, key=lambda g: g.factor).bands]
-        order = self.order_of(side, dates, finest, plan.step)
+        order = self.order_of(side, dates, finest, plan.step, coarser_of(levels, holes, dates))
         gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
         ladders = layout.ladders(groups, *size)
         wanted = [
@@ -281,7 +281,14 @@ class PyramidCodec:
             skipped,
         )
 
-    def order_of(self, side: Side, dates: int, finest: np.ndarray | None, step: int) -> Order:
+    def order_of(
+        self,
+        side: Side,
+        dates: int,
+        finest: np.ndarray | None,
+        step: int,
+        coarser: np.ndarray | None = None,
+    ) -> Order:
         """Send or read in which order dates are coded, and which others tell of each.
 
         Args:
@@ -289,14 +296,16 @@ class PyramidCodec:
             dates: how many.
             finest: an encoder's pixels of the finest group, [T, C, H, W]; None: read it.
             step: in 1/16 DN.
+            coarser: of an encoder, see `coarser_of`.
         """
         if not self.temporal or dates == 1:
             return alone(dates)
-        return code_order(side, dates, None if finest is None else self.anchors(finest, step / STEP_UNITS))
+        wanted = None if finest is None else self.anchors(finest, step / STEP_UNITS, coarser)
+        return code_order(side, dates, wanted)
 
-    def anchors(self, finest: np.ndarray, step: float) -> tuple[int, ...]:
+    def anchors(self, finest: np.ndarray, step: float, coarser: np.ndarray | None) -> tuple[int, ...]:
         """Dates that tell of all others; none: the order of time. See `anchors_of`."""
-        return anchors_of(finest, step)
+        return anchors_of(finest, step, coarser)
 
     def reader(
         self,

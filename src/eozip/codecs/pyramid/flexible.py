@@ -148,9 +148,9 @@ class FlexCodec(PyramidCodec):
             narrower=self.narrower,
         )
 
-    def anchors(self, finest: np.ndarray, step: float) -> tuple[int, ...]:
+    def anchors(self, finest: np.ndarray, step: float, coarser: np.ndarray | None) -> tuple[int, ...]:
         """As `PyramidCodec.anchors`; budgets leave the order to time, as a date of none tells nothing."""
-        return () if self.asked else super().anchors(finest, step)
+        return () if self.asked else super().anchors(finest, step, coarser)
 
     def reader(self, coded: Encoded, shape: tuple[int, int, int, int], dates: Sequence[int] | None) -> Reader:
         """See `_FlexReader`."""
