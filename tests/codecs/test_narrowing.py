@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eozip.codecs import registry
@@ -60,6 +60,7 @@ def told(port: DecodePort | NativePort, calls: list[tuple[np.ndarray, np.ndarray
 
 
 @settings(max_examples=300, deadline=None)
+@example(114952, "noise")  # impossible bytes after the last symbol
 @given(st.integers(0, 1 << 30), st.sampled_from(["flip", "cut", "more", "zeros", "noise"]))
 def test_damaged_bytes_are_read_or_refused_alike(seed, kind):
     rng = np.random.default_rng(seed)

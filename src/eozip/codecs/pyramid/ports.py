@@ -32,6 +32,7 @@ _FAULTS = {
     2: "section: bytes that no encoder writes; the data are damaged",
     3: "section: fewer bytes than its symbols need; the data are truncated or damaged",
     4: "section: a symbol beyond int32; the data are damaged",
+    5: "section: bytes are left after its symbols; the data are damaged",
 }
 
 
@@ -161,8 +162,7 @@ class NativePort:
             if self.stream.size:
                 raise FormatError("section: expected no bytes, as nothing was coded in it")
             return
-        if not self._kernel.eozip_is_over(ctypes.byref(self.stream), MOST_BITS):
-            raise FormatError("section: bytes are left after its symbols; the data are damaged")
+        check(self._kernel.eozip_finish(ctypes.byref(self.stream), MOST_BITS))
 
 
 class NativeWriter:
