@@ -271,6 +271,22 @@ def test_wrong_masks_are_named(tmp_path):
         enlarged(np.zeros((1, 24, 40), bool), SIZE, "mask")
 
 
+def test_nan_in_a_mask_hides_nothing_unsaid(tmp_path):
+    values = masks(3).astype(np.float32)
+    values[:, 3] = np.nan
+    of_numbers = np.nan_to_num(values) != 0
+    for nodata in (None, np.nan, -1):
+        write_tif(tmp_path / "m.tif", values, (None,) * 3, nodata=nodata)
+        if nodata is np.nan:
+            assert np.array_equal(read_mask(parse_mask(str(tmp_path / "m.tif")), (3, *SIZE)), of_numbers)
+            continue
+        with pytest.raises(InputError, match="got NaN; write 0"):
+            read_mask(parse_mask(str(tmp_path / "m.tif")), (3, *SIZE))
+    write_tif(tmp_path / "p.tif", 60 * values, (None,) * 3, nodata=None)
+    with pytest.raises(InputError, match="own units"):
+        read_mask(parse_mask(f"prob:0.4@{tmp_path / 'p.tif'}"), (3, *SIZE))
+
+
 def test_measured_data_are_never_overwritten(tmp_path):
     write_season(tmp_path / "in")
     where = write_masks(tmp_path / "masks", masks(3).astype(np.uint8))

@@ -200,8 +200,17 @@ def _hidden(spec: MaskSpec, planes: np.ndarray, scene: Scene) -> np.ndarray:
         return _nonzero(planes[:, _CLOUD]) | _nonzero(planes[:, _SHADOW])
     flat = planes[:, 0] if planes.shape[1] == 1 else planes.reshape(-1, *planes.shape[2:])
     hidden = _RULES[spec.kind](spec, flat)
-    nodata = scene.profile.nodata
-    return hidden if nodata is None or spec.kind != "any" else hidden & (flat != nodata)
+    if spec.kind != "any":
+        return hidden
+    nodata, unknown = scene.profile.nodata, np.isnan(flat)
+    if nodata is not None:
+        hidden &= ~unknown if np.isnan(nodata) else flat != nodata
+    if (hidden & unknown).any():
+        raise InputError(
+            f"{spec.path}: expected a mask of numbers, got NaN; write 0 where pixels show, 1 where they are hidden, or "
+            "declare NaN as its nodata"
+        )
+    return hidden
 
 
 def _nonzero(plane: np.ndarray) -> np.ndarray:
@@ -210,9 +219,10 @@ def _nonzero(plane: np.ndarray) -> np.ndarray:
 
 
 def _likely(spec: MaskSpec, plane: np.ndarray) -> np.ndarray:
-    if spec.threshold < 1 < plane.max(initial=0):
+    most = np.fmax.reduce(plane, axis=None, initial=0)  # NaN aside
+    if spec.threshold < 1 < most:
         raise InputError(
-            f"mask: a probability of {spec.threshold:g} was asked for, but the raster goes up to {plane.max():g}; "
+            f"mask: a probability of {spec.threshold:g} was asked for, but the raster goes up to {most:g}; "
             "give the threshold in the raster's own units, such as prob:40 or prob:102"
         )
     return plane >= spec.threshold
