@@ -336,8 +336,8 @@ class _Server:
         original = self.layers.originals.get(number)
         if original is None:
             return {}
-        dates, known = self.layers.get(number).facts.dates, original.facts.dates
-        return {t: (original, known.index(date)) for t, date in enumerate(dates) if date in known}
+        pairs = original.pairs(self.layers.get(number).facts.dates)
+        return {t: (original, at) for t, at in pairs.items()}
 
 
 def _drawn(asked: _Asked) -> tuple[Layer, int, View]:
@@ -393,8 +393,9 @@ def _date(layer: Layer, text: str | None) -> int:
         return position - 1
     begun = [t for t, date in enumerate(dates) if date is not None and date.startswith(text)]
     if not begun:
-        known = ", ".join(date or "unknown" for date in dates[:12])
-        raise InputError(f"date: expected a position from 1 to {count} or one of {known}, got {text!r:.40}")
+        known = ", ".join([date for date in dates if date is not None][:12])
+        named = f" or one of {known}" if known else ""
+        raise InputError(f"date: expected a position from 1 to {count}{named}, got {text!r:.40}")
     return begun[0]
 
 

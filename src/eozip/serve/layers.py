@@ -233,9 +233,35 @@ def _fill(out: np.ndarray, dn: np.ndarray, first: int) -> None:
     out[first : first + count] = dn[:count, :, : out.shape[2], : out.shape[3]]
 
 
-def _position(date: str | None, t: int, kept: Facts) -> int:
-    """Which date of a store one of its original is."""
-    return kept.dates.index(date) if date in kept.dates else min(t, len(kept.dates) - 1)
+def _paired(dates: Sequence[str | None], own: tuple[str | None, ...], is_whole: bool) -> dict[int, int]:
+    """Positions in an original by position in its store: by time, and by place where one of the two dates is unknown.
+
+    Args:
+        dates: of the store.
+        own: of the original.
+        is_whole: whether the original has as many dates as the store had at first; else places tell nothing.
+    """
+    found = {
+        t: t if own[t : t + 1] == (date,) else own.index(date)  # a date may be there twice
+        for t, date in enumerate(dates)
+        if date is not None and date in own
+    }
+    taken = set(found.values())
+    for t, (date, other) in enumerate(zip(dates, own)):
+        if is_whole and None in (date, other) and t not in found and t not in taken:
+            found[t] = t
+    return found
+
+
+def _check_count(paths: Sequence[str], own: Sequence[str | None], kept: Facts) -> None:
+    """Refuse originals that neither times nor places put to the dates of a store."""
+    if len(own) == kept.shape[0] or (None not in own and any(kept.dates)):
+        return
+    whose = "theirs" if None in own else "the store's"
+    raise InputError(
+        f"{paths[0]}: expected as many dates as {kept.name} has, {kept.shape[0]}, as {whose} are not known, got {len(own)}; "
+        "give all files that were encoded, in the same order, or files whose names tell dates that the store knows"
+    )
 
 
 def _by_place(description: Description) -> dict[tuple[int, int, int], tuple[Shape, Window]]:
@@ -295,7 +321,7 @@ class OriginalLayer:
         cache: shared by all layers.
 
     Raises:
-        InputError: other pixels than the store's.
+        InputError: other pixels than the store's, or dates that cannot be told apart.
     """
 
     def __init__(self, paths: Sequence[str], store: StoreLayer, cache: ArrayCache) -> None:
@@ -308,20 +334,25 @@ class OriginalLayer:
         self._order = [positions[found.band_order.index(i)] for i in range(len(found.band_order))]
         self._cache = cache
         kept = store.facts
-        dates = tuple(None if date is None else date.isoformat() for date in scene.dates)
-        if scene.shape[0] == kept.shape[0] and None in dates:
-            dates = kept.dates
+        self._own = tuple(None if date is None else date.isoformat() for date in scene.dates)
+        _check_count(scene.paths, self._own, kept)
+        self._is_whole = len(self._own) == kept.shape[0]
+        places = {at: t for t, at in self.pairs(kept.dates).items()}
+        last = kept.shape[0] - 1
         self._facts = Facts(
             name=f"{kept.name}, original",
             kind="original",
             shape=(scene.shape[0], *kept.shape[1:]),
             bands=kept.bands,
-            dates=dates,
+            dates=tuple(
+                kept.dates[places[at]] if date is None and at in places else date
+                for at, date in enumerate(self._own)
+            ),
             tags=({},) * scene.shape[0],
             crs=kept.crs,
             transform=kept.transform,
             nodata=kept.nodata,
-            offsets=tuple(kept.offsets[_position(date, t, kept)] for t, date in enumerate(dates)),
+            offsets=tuple(kept.offsets[places.get(at, min(at, last))] for at in range(len(self._own))),
             scale=kept.scale,
         )
 
@@ -329,6 +360,10 @@ class OriginalLayer:
     def facts(self) -> Facts:
         """What it is."""
         return self._facts
+
+    def pairs(self, dates: Sequence[str | None]) -> dict[int, int]:
+        """Positions of its dates by position in the store, whose dates (with those appended since) are given."""
+        return _paired(dates, self._own, self._is_whole)
 
     def reductions(self) -> tuple[int, ...]:
         """All there are."""

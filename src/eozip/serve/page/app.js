@@ -145,7 +145,8 @@ function markDate() {
 /** The date of another layer that is the one shown, by its name where both know it. */
 function dateOf(layer) {
   const t = Number($("date").value) - 1;
-  const found = layer.dates.indexOf(left().dates[t]);
+  const date = left().dates[t];
+  const found = !date ? -1 : layer.dates[t] === date ? t : layer.dates.indexOf(date);
   return found >= 0 ? found + 1 : Math.min(t + 1, layer.shape[0]);
 }
 
