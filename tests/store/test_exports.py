@@ -19,7 +19,8 @@ from eozip.store import decode_store, encode_files
 from eozip.store.exports import export_store
 from eozip.store.xarray_backend import EozipBackendEntrypoint
 from productstores import CORNER, DATES, SIZE, a_product, classes, pixels, store_product
-from rasterfiles import write_tif
+from rasterfiles import NAMES, write_tif
+from rasterfiles import pixels as raster_pixels
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,25 @@ def test_what_a_store_has_not_is_refused(store, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         export_store(store, tmp_path / "x", "bands", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("dtype", "has_place"), [("uint16", True), ("int16", False)])
+@pytest.mark.parametrize("names", [NAMES, ("B02",), (None, None, None)])
+def test_netcdf_of_a_store_of_one_grid_has_its_bands_at_the_root(tmp_path, names, dtype, has_place):
+    pytest.importorskip("h5netcdf")
+    dn = [(raster_pixels(t, "uint8", (len(names), 37, 53)) // 2).astype(dtype) for t in range(2)]
+    for t, letter in enumerate("ab"):  # of no date
+        options = {} if has_place else {"crs": None, "transform": None}
+        write_tif(tmp_path / f"{letter}.tif", dn[t], [name or "" for name in names], **options)
+    encode_files([tmp_path / "a.tif", tmp_path / "b.tif"], tmp_path / "s.zarr", "lossless")
+    arguments = ["decode", tmp_path / "s.zarr", tmp_path / "x.nc", "--format", "netcdf"]
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    with xr.open_dataset(tmp_path / "x.nc", engine="h5netcdf", mask_and_scale=False) as ds:
+        bands = [name for name in ds.data_vars if ds[name].dims == ("time", "y", "x")]
+        assert len(bands) == len(names)
+        np.testing.assert_array_equal(np.stack([ds[name] for name in bands], 1), dn)
+        assert dict(ds.sizes) == {"time": 2, "y": 37, "x": 53}
 
 
 @pytest.mark.parametrize(("name", "form"), [("x.tif", "netcdf"), ("x", "eopf-zarr")])

@@ -39,7 +39,7 @@ def write_netcdf(cut: Cut, target: Path, layers: Any, progress: Progress) -> Non
     found = cut.description
     with h5netcdf.File(target, "w") as file:
         file.attrs.update(_global(found))
-        file.dimensions = {"time": len(cut.times)}
+        file.dimensions["time"] = len(cut.times)
         _add_time(file, cut)
         is_one = len(found.grids) == 1 and not layers_of(cut)
         done = 0
@@ -85,7 +85,7 @@ def _add_time(file: Any, cut: Cut) -> None:
 
 
 def _add_grid(group: Any, profile: Profile) -> None:
-    group.dimensions = {"y": profile.height, "x": profile.width}
+    group.dimensions["y"], group.dimensions["x"] = profile.height, profile.width
     mapping = group.create_variable("spatial_ref", (), np.int64, data=np.int64(0))
     mapping.attrs.update(grid_mapping(profile))
     if profile.transform is None or profile.transform[1] or profile.transform[3]:
