@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _PANEL = 5.12  # inches: 512 pixels
+_LETTERS = 54  # of a title's font (12 points) that fit over a panel, digits too
+_LINE = 0.25  # inches of one line of a title
 _ERROR_GAIN = 10
 
 
@@ -82,8 +85,9 @@ def _as_picture(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _draw(panels: dict[str, np.ndarray], caption: str) -> Figure:
     """Panels side by side under their titles."""
     height, width = next(iter(panels.values())).shape[:2]
-    figure = new_figure(len(panels) * _PANEL, _PANEL * height / width + 0.8)
-    figure.suptitle(caption)
+    lines = textwrap.wrap(caption, len(panels) * _LETTERS)
+    figure = new_figure(len(panels) * _PANEL, _PANEL * height / width + 0.55 + _LINE * len(lines))
+    figure.suptitle("\n".join(lines))
     rows = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, panel) in zip(rows[0], panels.items()):
         axes.imshow(panel, interpolation="nearest")

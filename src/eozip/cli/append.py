@@ -108,6 +108,7 @@ def _report(summary: Appended) -> str:
             summary.date_bits,
             bands * height * width,
             shares(summary.date_dropped, height * width),
+            times - len(summary.dates),
         ),
         f"  {summary.seconds:.1f} s; nothing that was there was encoded again",
     ]

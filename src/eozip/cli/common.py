@@ -167,6 +167,7 @@ def date_table(
     bits: Sequence[float | None] = (),
     pixels: int = 1,
     dropped: Sequence[float] = (),
+    first: int = 0,
 ) -> list[str]:
     """One line a date: what it costs and how good it is.
 
@@ -176,6 +177,7 @@ def date_table(
         bits: [T] estimated bits; None where the codec cannot tell; empty: no such column.
         pixels: pixels of a date, all bands.
         dropped: [T] share of pixels that are forecast; empty: no such column.
+        first: dates of the store before these.
     """
     title = "  date                 PSNR" + ("   dropped" if dropped else "")
     title += "      estimated bits per pixel and band" if bits else ""
@@ -184,7 +186,7 @@ def date_table(
         cost = f"   {_cost(bits[t], pixels)}" if bits else ""
         quality = "-" if dropped and dropped[t] and value is None else decibels(value)
         left_out = f"  {100 * dropped[t]:6.1f} %" if dropped else ""
-        lines.append(f"  {date or f'number {t + 1}':19}  {quality:>8}{left_out}{cost}")
+        lines.append(f"  {date or f'number {first + t + 1}':19}  {quality:>8}{left_out}{cost}")
     return lines
 
 

@@ -98,6 +98,12 @@ def _same_date(scene: Scene, found: Description, t: int) -> int:
         return t
     if times == [None]:
         return 0
+    if None in times:
+        raise InputError(
+            f"expected {len(found.dates)} originals, as {found.path} has dates, or the one of {wanted or f'date {t + 1}'}, "
+            f"got {len(times)}, of which {times.count(None)} without a date in name, folder or tags; give the file of that "
+            "date, or all that were encoded"
+        )
     raise InputError(
         f"expected an original of {wanted or f'date {t + 1}'}, got {', '.join(str(time) for time in times)}; give the "
         "file of that date, or all that were encoded"

@@ -40,7 +40,7 @@ _FAILED = 3
     multiple=True,
     type=RASTER,
     metavar="IN",
-    help="The source, to compare pixels; may be repeated.",
+    help="The source, to compare pixels: all dates that were encoded. A file or a folder; may be repeated.",
 )
 @click.option("--bands", type=CommaList(), help="Bands of the source, as given to encode.")
 @click.option(

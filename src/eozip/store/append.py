@@ -380,6 +380,16 @@ def _check_dates(found: Description, dates: Sequence[datetime | None]) -> None:
             )
 
 
+def unchecked(found: Description) -> list[str]:
+    """A note where new dates cannot be compared with those of the store, as some of these are not known."""
+    if None not in found.dates:
+        return []
+    return [
+        f"{found.path}: not all of its dates are known, so whether the new ones are later, or there already, cannot be "
+        "checked; they follow in the order given"
+    ]
+
+
 def _check_weights(found: Description) -> None:
     expected = found.facts.get("weights_hash")
     got = (

@@ -27,7 +27,7 @@ from eozip.raster.files import PathLike
 from eozip.raster.masks import MaskReader, MaskSpec, open_mask, parse_mask, split_mask
 from eozip.sensors import get, match_bands, named, overridden, own_order
 from eozip.store import fitting
-from eozip.store.append import Appended, append_store
+from eozip.store.append import Appended, append_store, unchecked
 from eozip.store.codec import MAX_BUDGET, EozipChunkCodec, check_array
 from eozip.store.container import check_target
 from eozip.store.description import Description, describe
@@ -530,7 +530,7 @@ def append_files(
     found = describe(path)
     offset = None if found.product else found.codec.offset
     product, band = product_and_mask(mask, inputs, bands, offset, as_stored(found))
-    _tell(product.notes, note)
+    _tell([*product.notes, *unchecked(found)], note)
     with opened_mask(mask, product.scenes[0], band) as drop:
         own = {"hidden": drop} if places and places.masked_quality is not None else {"drop": drop}
         return append_store(path, product, asked=asked, places=places, progress=progress, **own)

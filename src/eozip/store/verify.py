@@ -136,6 +136,11 @@ def _source(
         product = replace(product, scenes=tuple(replace(scene, fill=nodata) for scene in product.scenes))
     found = joined(product)
     scene = found.scene
+    if scene.shape[0] != description.grid.shape[0]:
+        raise InputError(
+            f"expected a source of as many dates as {description.path} has, {description.grid.shape[0]}, got "
+            f"{scene.shape[0]}; give all files that were encoded: --against may be repeated, and takes a folder of them"
+        )
     if scene.shape != description.grid.shape or scene.dtype != np.dtype(description.dtype):
         raise InputError(
             f"expected a source of {description.grid.shape} {description.dtype}, got {scene.shape} "
