@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# An index to take torch from, and nothing else, such as https://download.pytorch.org/whl/cpu; empty: the one of all packages.
+TORCH_INDEX ?=
 READY  := $(VENV)/.eozip-ready
 # Tests are many small ones: processes beat threads, and two fit any machine.
 WORKERS ?= 2
@@ -21,7 +23,11 @@ $(READY): pyproject.toml constraints.txt
 		"eozip needs Python >= 3.11, got %d.%d from \"$(PYTHON)\". Try: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@echo "Installing into $(VENV): 1.9 GB on disk, some minutes (with CUDA's torch 5.8 GB and more: README says how to avoid it)"
+	@echo "Installing into $(VENV): 2.6 GB on disk, some minutes (with CUDA's torch 5.8 GB and more: README says how to avoid it)"
+	@# Its own index is asked for torch alone, once: pip would try an index that cannot be reached for each of 200 packages.
+	@test -z '$(TORCH_INDEX)' || $(BIN)/python -m pip install --disable-pip-version-check --no-deps --retries 1 \
+		--index-url '$(TORCH_INDEX)' "$$(grep '^torch==' constraints.txt)" || { \
+		echo "torch does not come from TORCH_INDEX=$(TORCH_INDEX); unset it to take torch from where all packages come" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@# They say that they need an older pandas and a newer Python, and run with these; tests that need them are skipped without.
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --ignore-requires-python \

@@ -102,5 +102,5 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         InputError: matplotlib is not installed.
     """
-    figure = optional("matplotlib.figure", "pictures need matplotlib: pip install 'eozip[evaluate]'")
+    figure = optional("matplotlib.figure", "pictures need matplotlib: pip install 'eozip[picture]'")
     return figure.Figure(figsize=(width, height), layout="constrained")

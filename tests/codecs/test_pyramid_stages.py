@@ -324,6 +324,38 @@ def test_a_checkpoint_that_needs_torch_says_so_by_name(tmp_path):
     assert CODEC in done.stderr
 
 
+_WITHOUT = "import sys; sys.modules[{module!r}] = None\nfrom eozip.cli import main\nsys.argv = ['eozip', *{words!r}]\nmain()"
+
+
+def _command(*words: str, module: str = "torch") -> subprocess.CompletedProcess[str]:
+    """A command where a package is not installed."""
+    return _fresh(_WITHOUT.format(module=module, words=words))
+
+
+def test_codecs_are_listed_without_torch():
+    done = _command("models")
+    assert done.returncode == 0, done.stderr
+    assert CODEC in done.stdout
+    assert "embed2scale/TerraCodec-1.0-ELIC-S2L2A" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["tec-elic-smal", "tec-fp-small@0123456789abcdef"])
+def test_a_mistyped_name_is_no_want_of_torch(tmp_path, name):
+    codes = [f"eozip.load({name!r})", f"eozip.encode(np.zeros((1, 8, 8), np.uint16), {name!r})"]
+    for code in codes:
+        done = _fresh(f"import sys; sys.modules['torch'] = None\nimport eozip, numpy as np\n{code}")
+        assert f"there is no codec '{name}' among those that are shipped" in done.stderr
+        assert CODEC in done.stderr
+        assert "Published ones" in done.stderr
+
+
+def test_a_picture_asks_for_the_little_that_it_needs():
+    done = _fresh(
+        "import sys; sys.modules['matplotlib'] = None\nfrom eozip import picture\npicture.new_figure(1, 1)"
+    )
+    assert "pip install 'eozip[picture]'" in done.stderr
+
+
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory by their own rules"
 )

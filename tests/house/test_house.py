@@ -39,7 +39,9 @@ def test_import_is_light(statement: str) -> None:
     assert not loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["eozip.cli", "eozip.raster", "eozip_lab.simulate", "eozip.bitstream"])
+@pytest.mark.parametrize(
+    "module", ["eozip.cli", "eozip.hub", "eozip.raster", "eozip_lab.simulate", "eozip.bitstream"]
+)
 def test_torch_stays_out_of_what_needs_none(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert "eozip" in loaded
@@ -167,6 +169,20 @@ def test_ci_runs_the_command_that_people_run() -> None:
 def test_make_knows_its_targets(target: str) -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"make {target} ", listed)
+
+
+def test_the_index_of_torch_is_asked_for_torch_alone() -> None:
+    """pip tries an index that cannot be reached for every package again, if it is one of several."""
+    dry = ["make", "-n", "setup", "TORCH_INDEX=https://torch.invalid/cpu", "READY=never/made", "BIN=bin"]
+    told = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    commands = told.replace("\\\n", " ").splitlines()
+    asking = [line for line in commands if "--index-url 'https://torch.invalid/cpu'" in line]
+    assert len(asking) == 1
+    assert "--no-deps" in asking[0]
+    assert "-e '.[dev]'" not in asking[0]
+    first = (ROOT / "README.md").read_text().partition("## Five minutes")[2].partition("## In Python")[0]
+    assert "export TORCH_INDEX=https://" in first
+    assert "EXTRA_INDEX" not in first
 
 
 def test_every_point_of_the_faults_names_tests_that_exist():

@@ -9,7 +9,7 @@ import click
 from eozip import codecs
 from eozip.cli.common import json_option, print_json, tell
 from eozip.codecs import registry
-from eozip.own import VARIABLE
+from eozip.own import VARIABLE, places
 
 
 @click.group(invoke_without_command=True)
@@ -24,7 +24,13 @@ def models(ctx: click.Context, as_json: bool) -> None:
 def _list(as_json: bool) -> None:
     from eozip import hub  # slow to import
 
-    infos, own = hub.list_models(), codecs.own_codecs()
+    infos = hub.list_models()
+    try:
+        own, is_searched = codecs.own_codecs(), True
+    except ModuleNotFoundError as fault:
+        if fault.name != "torch":
+            raise
+        own, is_searched = [], not places()  # who has named no folder misses nothing
     if as_json:
         listed = {name: str(path) for name, path in own}
         models = [asdict(info) for info in infos]
@@ -35,6 +41,8 @@ def _list(as_json: bool) -> None:
     if own:
         tell(f"Your own ({VARIABLE}; any path of weights will do for --codec as well):")
         tell("\n".join(f"  {name:45} {path}" for name, path in own))
+    if not is_searched:
+        tell(f"Your own (in {VARIABLE}) need torch to be read: pip install 'eozip[torch]'")
     tell("Weights (shipped, or published: `eozip models pull ID@lambda-N`):")
     for info in infos:
         rates = " ".join(name.removeprefix("lambda-") for name in info.checkpoints)

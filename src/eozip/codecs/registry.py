@@ -108,7 +108,13 @@ class Registry:
         if fitting:
             return max(fitting, key=lambda full: (not _is_of_any(full), _version(full, name, sensor)))
         with self._lock:
-            if (kept := self._kept(name)) is not None or (kept := _called(FIND, *_parted(name))) is not None:
+            try:
+                kept = self._kept(name) or _called(FIND, *_parted(name))
+            except WeightsError as fault:
+                if _is_source(codec) or not _lacks_torch(fault):
+                    raise
+                raise _not_shipped(name) from fault
+            if kept is not None:
                 return self.keep(kept)
             if _is_source(codec):
                 return self.keep(_called(OPEN, codec))
@@ -146,7 +152,7 @@ class Registry:
             try:
                 kept = self._kept(name, digest) or _called(FIND, name, digest)
             except WeightsError as fault:
-                if listed is None or not isinstance(fault.__cause__, ModuleNotFoundError):
+                if listed is None or not _lacks_torch(fault):
                     raise
                 kept = None  # other weights than the listed ones; without torch no own ones are searched
             if kept is not None:
@@ -214,6 +220,18 @@ def _called(function: str, *arguments: Any) -> Any:
         ) from fault
 
 
+def _lacks_torch(fault: WeightsError) -> bool:
+    return isinstance(fault.__cause__, ModuleNotFoundError)
+
+
+def _not_shipped(name: str) -> UnknownCodecError:
+    """Of a name that is neither listed nor a path, where there is no torch to look for it elsewhere."""
+    return UnknownCodecError(
+        f"there is no codec {name!r} among those that are shipped: {', '.join(REGISTRY.names())}. Published ones and your "
+        "own need torch, which is not installed: pip install 'eozip[torch]'"
+    )
+
+
 def _version(full_id: str, short: str, sensor: str) -> int:
     match = _FULL_ID.fullmatch(full_id)
     fits = match and match["short"] == short and match["sensor"] in (sensor.replace("-", ""), ANY_SENSOR)
@@ -266,13 +284,19 @@ def load(source: str | Path, lmbda: float | str | None = None) -> Codec:
 
     Raises:
         InputError: neither a name nor a path.
+        UnknownCodecError: no such codec is shipped, and there is no torch for others.
         WeightsError: nothing there, not reachable, or tensors that do not fit; the message lists them.
     """
     if not isinstance(source, str | Path):
         raise InputError(f"expected the name or path of a codec, got {source!r}")
     if knows(str(source)):
         return get(resolve(str(source)))
-    codec: Codec = _called("eozip.codecs.sources:load", source, lmbda)
+    try:
+        codec: Codec = _called("eozip.codecs.sources:load", source, lmbda)
+    except WeightsError as fault:
+        if _is_source(source) or not _lacks_torch(fault):
+            raise
+        raise _not_shipped(str(source)) from fault
     return codec
 
 

@@ -7,15 +7,15 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from eozip.errors import WeightsError
 from eozip.hub.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LIKELIHOOD = r"(_offset|_quantized_cdf|_cdf_length|likelihood_lower_bound\.bound"  # of every entropy model
 _GAUSSIAN = rf"{_LIKELIHOOD}|scale_table|scale_bound|lower_bound_scale\.bound"
@@ -64,6 +64,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: Not readable, damaged, or holding anything but tensors.
     """
+    from safetensors.torch import load_file  # torch: lists of models do without
+
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pt(path)
     except pickle.UnpicklingError as error:
@@ -84,6 +86,8 @@ _UNREADABLE = (
 
 
 def _read_pt(path: Path) -> Any:
+    import torch  # lists of models do without
+
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             _check_packed(sum(entry.file_size for entry in file.infolist()), path)
@@ -119,7 +123,9 @@ def _plain(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _is_plain(value: Any) -> bool:
     """A dense CPU tensor whose elements are all there; an expanded one (stride 0) holds fewer than it claims."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+    import torch  # lists of models do without
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
         return False
     return not value.is_quantized and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 

@@ -6,15 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eozip.errors import WeightsError
 from eozip.hub.checkpoints import read_tensors
 from eozip.hub.weights import Weights
 from eozip.outputs import publish
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SHIPPED = Path(__file__).parents[1] / "weights"
 TENSORS, CONFIG, _CARD = "model.safetensors", "config.json", "card.md"
@@ -89,6 +89,8 @@ def write_folder(
         config: what config.json says: `kind`, `id`, `codecs`, `sensor`, and what the kind needs.
         card: text of card.md: what the weights are, and how they were made.
     """
+    from safetensors.torch import save_file  # torch: lists of models do without
+
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{TENSORS}.part"
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part)

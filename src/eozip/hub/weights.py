@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eozip.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,8 @@ def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> 
     Raises:
         WeightsError: Anything missing, unexpected, of another shape or not finite; every one is listed.
     """
+    import torch  # lists of models do without
+
     tensors = weights.tensors
     missing = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
     extra = [f"unexpected {name} {list(t.shape)}" for name, t in tensors.items() if name not in expected]
