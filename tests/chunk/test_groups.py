@@ -278,6 +278,14 @@ def test_unknown_names_are_refused_with_the_sensors_list(bands, message: str):
         eozip.encode(scene()[10], bands=bands, sensor="s2-l2a")
 
 
+@pytest.mark.parametrize("codec", [None, "lossless"])
+def test_an_unknown_sensor_is_refused_with_those_there_are(codec):
+    with pytest.raises(InputError, match=r"unknown sensor 'foo': expected one of .*s2-l2a"):
+        eozip.encode(scene()[10], codec, sensor="foo")
+    with pytest.raises(InputError, match="unknown sensor 'foo'"):
+        eozip.encode_groups(scene(), codec, sensor="foo")
+
+
 def test_names_of_an_unknown_sensor_are_refused():
     with pytest.raises(InputError, match="unknown sensor 'modis'"):
         eozip.encode(scene()[10], bands=["B02", "B03", "B04", "B08"], sensor="modis")

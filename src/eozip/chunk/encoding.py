@@ -166,9 +166,11 @@ def _coded(
 ) -> EncodedChunk:
     if name == LOSSLESS and goal.target_size is not None:
         raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
-    if name == LOSSLESS:
+    model = None if name == LOSSLESS else registry.get(name)
+    if sensor not in (None, ANY_SENSOR, None if model is None else model.sensor):
+        sensors.get(str(sensor))  # refuses one that nobody knows; weights of one's own bring their sensor
+    if model is None:
         return _packed(without_network(source, goal.without_network, goal), source)
-    model = registry.get(name)
     said = sensor or (source.sensor if source.names else None)
     source = replace(source, sensor=said or model.sensor)
     check_bands(model, source)
