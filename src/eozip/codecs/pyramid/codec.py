@@ -236,7 +236,8 @@ class PyramidCodec:
         coarser, skipped = levels_of(ladders, levels, size), skipped_of(ladders, skip, size)
         walk = self.walk(plan, order, ladders, brightness, ports, SECTIONS, given, coarser, skipped)
         walk.run(range(dates))
-        sections = (_joined([port.finish() for port in section]) for section in ports)
+        streams = [[port.finish() for port in section] for section in ports]
+        bits = tuple(8.0 * sum(map(len, of_date)) for of_date in zip(*streams, strict=True))
         checks = tuple(walk.check(t) for t in range(dates))
         units = dict(zip((g.bands for g in groups), gains.tolist(), strict=True))
 
@@ -247,7 +248,8 @@ class PyramidCodec:
                 return [by_bands[g.bands] for g in groups]
             return [_on_one_grid(made, (dates, bands, *size), 1)]
 
-        return Encoded(tuple(sections), checks, plan.budgets, skip=skip, levels=levels, decoded=decoded)
+        sections = tuple(map(_joined, streams))
+        return Encoded(sections, checks, plan.budgets, bits, skip=skip, levels=levels, decoded=decoded)
 
     def plan(self, quality: float, dates: int) -> Plan:
         """What a quality of 0..100 means."""
