@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner, Result
+from zarr.errors import ZarrUserWarning
 
 import eozip
 import stacitems
@@ -67,14 +69,24 @@ def test_a_dry_run_says_what_was_understood_and_writes_nothing(tmp_path: Path) -
     said = run("encode", tmp_path, tmp_path / "s.zarr", "--dry-run").stdout
     for words in (
         "safe, s2-l2a: 2 dates",
-        "L2A, baseline 03.01; offset 0 DN, by PROCESSING_BASELINE 03.01",
-        "L2A, baseline 05.11; offset 1000 DN, by BOA_ADD_OFFSET of MTD_MSIL2A.xml",
-        "48 x 48 pixels, 20 per pixel: B05 B06 B07 B8A B11 B12",
+        "L2A, baseline 03.01; offset 0 DN (PROCESSING_BASELINE 03.01)",
+        "L2A, baseline 05.11; offset 1000 DN (BOA_ADD_OFFSET of MTD_MSIL2A.xml)",
+        "48 x 48 pixels of 20 m: B05 B06 B07 B8A B11 B12",
         "beside: scl (classes), 48 x 48, 2 dates",
         "1 chunk expected",
     ):
         assert words in said
     assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_dry_run_names_the_file_of_each_date(tmp_path: Path) -> None:
+    dn = made()[10]["B02"][None]
+    names = ("one.tif", "two.tif")
+    for name in names:
+        write_tif(tmp_path / name, dn, ["B02"])
+    said = run("encode", *(tmp_path / name for name in names), "--dry-run").stdout
+    for name in names:
+        assert f"unknown date: {name}; offset 0 DN (no tag of the file says another)\n" in said
 
 
 def test_trees_call_bands_of_sentinel_2_as_eopf_does(tmp_path: Path) -> None:
@@ -83,7 +95,9 @@ def test_trees_call_bands_of_sentinel_2_as_eopf_does(tmp_path: Path) -> None:
     with xr.open_datatree(tmp_path / "s.zarr") as tree:
         np.testing.assert_array_equal(tree["r20m/b8a"][0], GRIDS[20]["B8A"])
         assert tree["r20m/b8a"].attrs["long_name"] == "nir08"
-    run("decode", tmp_path / "s.zarr", tmp_path / "e.zarr", "--format", "eopf-zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ZarrUserWarning)  # consolidated metadata, which is meant
+        run("decode", tmp_path / "s.zarr", tmp_path / "e.zarr", "--format", "eopf-zarr")
     with xr.open_datatree(tmp_path / "e.zarr", engine="zarr") as tree:
         assert "b8a" in tree["measurements/reflectance/r20m"]
 

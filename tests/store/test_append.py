@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import warnings
 import zipfile
@@ -479,11 +480,31 @@ def test_the_command(tmp_path):
     assert len(info["date_psnr"]) == len(info["date_bits"]) == 4
     assert "2021-07-04" in run("info", store).stdout
     report = run("verify", store, *(f"--against={path}" for path in files)).stdout
-    assert "2021-07-03T00:00:00" in report
+    assert "  2021-07-03  " in report
     assert "quality" in run("append", store, date_file(tmp_path, 4), "--quality", 60, code=1).stderr
     assert "after the store's last" in run("append", store, files[3], code=1).stderr
     run("append", tmp_path / "none.zarr", files[3], code=1)
     run("append", store, code=2)
+
+
+def test_dates_of_a_group_that_the_codec_tells_apart_cost_what_their_streams_take(tmp_path):
+    store = tmp_path / "s.zarr"
+    make_store(dates(tmp_path, 0, 3), store, "tec-tt-small", quality=50, gop=3)
+    bits = describe(store).facts["date_bits"]
+    assert min(bits) > 0
+    assert sum(bits) == pytest.approx(
+        sum(8 * len(data) for data in group_streams(describe(store), (0, 3))), abs=1
+    )  # each is rounded
+    said = run("info", store).stdout
+    assert re.search(r"^groups: +1 group of 3 dates$", said, re.MULTILINE)
+    assert "T00:00:00" not in said
+    assert "unknown" not in said
+
+
+def test_a_codec_that_tells_no_dates_apart_says_so_once(tmp_path):
+    make_store(dates(tmp_path, 0, 3), tmp_path / "s.zarr", Coarse.id, quality=50, gop=2)
+    said = run("info", tmp_path / "s.zarr").stdout
+    assert said.count("does not tell dates of a group apart") == 1
 
 
 def test_bits_by_date(tmp_path):

@@ -117,6 +117,8 @@ def test_a_store_tells_what_was_asked_for(scene, tmp_path):
     store = encoded(scene, tmp_path, roi=region_tif(tmp_path), outside_quality=10, relative=0.5)
     told = CliRunner().invoke(cli, ["info", "--json", str(store)])
     assert json.loads(told.stdout)["places"] == {"roi": "roi.tif", "outside_quality": 10, "relative": 0.5}
+    told = CliRunner().invoke(cli, ["info", str(store)])
+    assert "roi roi.tif, outside_quality 10, relative 0.5\n" in told.stdout
 
 
 def test_a_store_by_places_is_verified(scene, tmp_path):

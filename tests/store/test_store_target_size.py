@@ -94,6 +94,9 @@ def test_the_command_says_how_near_it_came(inputs, tmp_path):
 def test_more_room_than_the_best_quality_needs_is_the_best_quality(inputs, tmp_path):
     summary = eozip.encode_store(inputs, tmp_path / "a.zarr.zip", target_size=10**9, **SETTINGS)
     assert summary.quality == [100.0, 100.0]
+    room = ["--target-size", "3MB", "--codec", Coarse.id, "--chunk", "32", "--overwrite"]
+    told = CliRunner().invoke(cli, ["encode", *map(str, inputs), str(tmp_path / "a.zarr"), *room])
+    assert "at quality 100, the best there is: only --codec lossless keeps more" in told.stdout
 
 
 def test_a_size_that_no_quality_reaches_says_the_smallest(inputs, tmp_path):

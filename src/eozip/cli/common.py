@@ -161,6 +161,11 @@ def decibels(value: float | None) -> str:
     return "exact" if value is None else f"{value:.2f} dB"
 
 
+def day(date: str | None) -> str | None:
+    """An ISO date for people, without a time of midnight: most such are known to the day only."""
+    return None if date is None else date.removesuffix("T00:00:00")
+
+
 def date_table(
     dates: Sequence[str | None],
     psnr: Sequence[float | None],
@@ -174,25 +179,29 @@ def date_table(
     Args:
         dates: [T] ISO, None where unknown.
         psnr: [T] dB; None: exact.
-        bits: [T] estimated bits; None where the codec cannot tell; empty: no such column.
+        bits: [T] estimated bits; None where the codec cannot tell; empty or all None: no such column.
         pixels: pixels of a date, all bands.
         dropped: [T] share of pixels that are forecast; empty: no such column.
         first: dates of the store before these.
     """
+    is_told = any(one is not None for one in bits)
     title = "  date                 PSNR" + ("   dropped" if dropped else "")
-    title += "      estimated bits per pixel and band" if bits else ""
+    title += "      estimated bits per pixel and band" if is_told else ""
     lines = [title] if dates else []
     for t, (date, value) in enumerate(zip(dates, psnr)):
-        cost = f"   {_cost(bits[t], pixels)}" if bits else ""
+        cost = f"   {_cost(bits[t], pixels)}" if is_told else ""
         quality = "-" if dropped and dropped[t] and value is None else decibels(value)
         left_out = f"  {100 * dropped[t]:6.1f} %" if dropped else ""
-        lines.append(f"  {date or f'number {first + t + 1}':19}  {quality:>8}{left_out}{cost}")
+        lines.append(f"  {day(date) or f'number {first + t + 1}':19}  {quality:>8}{left_out}{cost}")
+    if any(one is None for one in bits):
+        which = "where that is not told, " if is_told else ""
+        lines.append(f"  what a date cost: {which}unknown, as its codec does not tell dates of a group apart")
     return lines
 
 
 def _cost(bits: float | None, pixels: int) -> str:
     if bits is None:
-        return "unknown: the codec cannot tell dates of a group apart"
+        return "-"
     return f"{bits / pixels:.4f} ({bytes_text(round(bits / 8))})"
 
 
@@ -257,7 +266,7 @@ def drop_options(command: Command) -> Command:
         "--drop",
         type=click.Choice(["masked"]),
         help="Spend nothing on what --mask hides: cells of 8 x 8 pixels without a clear one are forecast, and marked. "
-        "Needs a codec that can (tec-tt-small).",
+        "Needs a codec that takes any bands (tec-elic-small, tec-tt-small, tec-fp-small, flextec-small).",
     )
     mask = click.option(
         "--mask",

@@ -18,6 +18,7 @@ from eozip.cli.common import (
     bytes_text,
     check_drop_options,
     coded_psnr,
+    day,
     drop_options,
     dropped_lines,
     json_option,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from eozip.store.understood import Understood
 
 LEFT_OUT = 4
+_BEST, _NEAR = 100, 0.99  # quality; share of the bytes asked for that is as near as a quality comes
 
 
 @click.command()
@@ -219,11 +221,10 @@ def _understood_lines(found: Understood) -> list[str]:
     sensor = f", {found.sensor}" if found.sensor else ""
     lines = [f"{found.kind}{sensor}: {many(len(found.dates), 'date')}, nothing written"]
     for date in found.dates:
-        lines.append(f"  {date['sensing'] or 'unknown date'}: {_date_words(date)}")
+        lines.append(f"  {day(date['sensing']) or 'unknown date'}: {_date_words(date)}")
     for grid in found.grids:
-        pixel = f"{grid['pixel']:g} per pixel" if grid["pixel"] is not None else "no georeference"
         bands = " ".join(name or "-" for name in grid["bands"])
-        lines.append(f"  {grid['size'][0]} x {grid['size'][1]} pixels, {pixel}: {bands}")
+        lines.append(f"  {grid['size'][0]} x {grid['size'][1]} pixels{_pixel_words(grid)}: {bands}")
     nodata = "no nodata value" if found.nodata is None else f"nodata {found.nodata:g}"
     held = f" of values {found.lattice['base']:g} + {found.lattice['step']:g} * DN" if found.lattice else ""
     lines.append(f"  {found.dtype}{held}, {nodata}; {bytes_text(found.raw_bytes)} of pixels")
@@ -238,15 +239,21 @@ def _understood_lines(found: Understood) -> list[str]:
     return [*lines, *(f"  note: {note}" for note in found.notes)]
 
 
+def _pixel_words(grid: dict[str, Any]) -> str:
+    if grid["pixel"] is None:
+        return ", no georeference"
+    return f" of {grid['pixel']:g} {grid['unit'] or 'units of no known CRS'}"
+
+
 def _date_words(date: dict[str, Any]) -> str:
+    more = f" and {date['files'] - 1} more" if date["files"] > 1 else ""
     known = [str(date[name]) for name in ("product", "level") if date[name]]
     baseline = f", baseline {date['baseline']}" if date["baseline"] else ""
-    others = ", ".join(f"{band} {value:g}" for band, value in date["other_offsets"].items())
+    others = "".join(f", {band} {value:g}" for band, value in date["other_offsets"].items())
     shifted = f", {date['harmonised_by']:+d} DN on reading" if date["harmonised_by"] else ""
-    offset = (
-        f"offset {date['offset']:g} DN{f' ({others})' if others else ''}{shifted}, by {date['offset_source']}"
-    )
-    return f"{' '.join(known) or 'files'}{baseline}; {offset}"
+    source = f" ({date['offset_source']})" if date["offset_source"] else ""
+    named = " ".join(known if date["product"] else [date["file"] + more, *known])
+    return f"{named}{baseline}; offset {date['offset']:g} DN{others}{shifted}{source}"
 
 
 def _run(
@@ -317,8 +324,10 @@ def _sized_lines(summary: Summary, target_size: int | None) -> list[str]:
         return []
     low, high = summary.quality or (0, 0)
     at = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    is_end = low >= _BEST and summary.bytes < _NEAR * target_size
+    end = ", the best there is: only --codec lossless keeps more" if is_end else ""
     return [
-        f"  {summary.bytes:,} of {target_size:,} bytes ({summary.bytes / target_size:.1%}), at quality {at}"
+        f"  {summary.bytes:,} of {target_size:,} bytes ({summary.bytes / target_size:.1%}), at quality {at}{end}"
     ]
 
 

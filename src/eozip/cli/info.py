@@ -16,8 +16,10 @@ from eozip.cli.common import (
     READ_STORE,
     bytes_text,
     date_table,
+    day,
     decibels,
     json_option,
+    many,
     print_json,
     shares,
     shown,
@@ -153,7 +155,7 @@ def _product_lines(product: dict[str, Any], dates: list[str | None]) -> list[str
         told = f" ({one['offset_source']})" if one.get("offset_source") else ""
         names = " ".join(str(one[name]) for name in ("product", "level", "baseline") if one.get(name))
         lines.append(
-            f"  {date or 'unknown date'}: {names or product['kind']}, offset {' '.join(f'{v:g}' for v in values)}{told}"
+            f"  {day(date) or 'unknown date'}: {names or product['kind']}, offset {' '.join(f'{v:g}' for v in values)}{told}"
         )
     beside = [layer["path"] for layer in product["layers"]]
     return [*lines, *([f"  beside the bands: {' '.join(beside)}"] if beside else [])]
@@ -165,7 +167,7 @@ def _sections(sizes: dict[str, Any]) -> list[str]:
         for k, (size, needed) in enumerate(zip(sizes["sections"], sizes["budgets"]), start=1)
     ]
     behind = [f"  behind   {bytes_text(sizes['behind']):>8}"] if sizes["behind"] else []
-    title = f"  section      size  read by --budget ({sizes['streams']} streams)"
+    title = f"  section      size  read by --budget ({many(sizes['streams'], 'stream')})"
     return [title, f"  headers  {bytes_text(sizes['exact']):>8}  (with masks and exceptions)", *rows, *behind]
 
 
@@ -176,6 +178,10 @@ def _line(key: str, value: Any) -> str:
 def _text(key: str, value: Any) -> str:
     if key == "bytes":
         return f"{value} ({bytes_text(value)})"
+    if key == "groups" and isinstance(value, list):  # of dates, of a store
+        return f"{many(len(value), 'group')} of {' '.join(map(str, value))} dates"
+    if key == "dates":
+        return " ".join(day(date) or "-" for date in value)
     if key == "psnr":
         return decibels(value)
     if key == "crs" and value:
@@ -184,6 +190,8 @@ def _text(key: str, value: Any) -> str:
         return " ".join(f"{number:.12g}" for number in value)
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text('', item)}" for name, item in value.items())
     if isinstance(value, list):
         return " ".join(_text("", item) for item in value)
     return "-" if value is None else str(value)

@@ -185,7 +185,8 @@ def _check_folder_name(folder: Path) -> None:
     if ending in {*raster_driver_extensions(), *_OTHER_FILES}:
         raise OutputError(
             f"{folder}: expected the name of a folder, got one that means a file of another format, .{ending}; GeoTIFFs "
-            "are written: convert them afterwards (gdal_translate, say)"
+            "are written unless --format (`form` in Python) says netcdf, eopf-zarr, cog or bands: choose one of these, or "
+            "convert GeoTIFFs afterwards (gdal_translate, say)"
         )
 
 

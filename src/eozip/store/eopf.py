@@ -17,7 +17,7 @@ from eozip.store.cuts import Cut, layer_profile, layer_values, layers_of, open_l
 from eozip.store.description import BandGrid, Description
 from eozip.store.documents import LayerRecord
 from eozip.store.geozarr import grid_attributes
-from eozip.store.metadata import add_centres, add_crs
+from eozip.store.metadata import add_centres, add_crs, consolidate
 
 _HOME = "measurements/reflectance"
 _CHUNK = 1024
@@ -48,7 +48,7 @@ def write_eopf(cut: Cut, t: int, target: Path, layers: Any) -> None:
             _write_grid(cut, t, root, grid, picks)
     for layer in layers_of(cut):
         _write_layer(cut, t, root, layer, layers, layer_profile(cut, layer, "uint8"))
-    zarr.consolidate_metadata(target)
+    consolidate(target)
 
 
 def _write_grid(cut: Cut, t: int, root: zarr.Group, grid: BandGrid, picks: list[int]) -> None:

@@ -13,6 +13,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,11 +101,16 @@ def metadata_keys(
         return _consolidated(memory)
 
 
-def _consolidated(memory: MemoryStore) -> dict[str, bytes]:
+def consolidate(store: MemoryStore | Path) -> None:
+    """Put the metadata of all arrays into that of the root, an extension of zarr-python, without its warning."""
     with warnings.catch_warnings():
-        # consolidated metadata is an extension of zarr-python; xarray opens faster with it and quietly
+        # xarray opens faster with it and quietly
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(memory)
+        zarr.consolidate_metadata(store)
+
+
+def _consolidated(memory: MemoryStore) -> dict[str, bytes]:
+    consolidate(memory)
     return {key: value.to_bytes() for key, value in memory._store_dict.items()}
 
 

@@ -7,7 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from rasterio.crs import CRS
+
 from eozip.raster import Product, Scene
+from eozip.raster.files import printable
 from eozip.store.grid import GOP, plan
 from eozip.store.joined import scene_factors
 
@@ -19,8 +22,8 @@ class Understood:
     Attributes:
         kind: layout that was read.
         sensor: whose bands these are, where the product says so.
-        dates: [T] date, product, level, baseline, offsets with their source.
-        grids: by grid its pixels, size, CRS and bands.
+        dates: [T] date, product, level, baseline, offsets with their source, the first file and how many there are.
+        grids: by grid its pixels with their unit (None: unknown), size, CRS and bands.
         dtype: of the pixels that are coded.
         nodata: DN of missing pixels.
         lattice: step and base of float values; None of whole numbers.
@@ -97,11 +100,14 @@ def _date(product: Product, t: int) -> dict[str, Any]:
         for i, (meaning, offset) in enumerate(zip(scene.meanings, scene.band_offsets[t]), start=1)
     }
     commonest = Counter(values.values()).most_common(1)[0][0]
+    paths = list(dict.fromkeys(source.path for scene in product.scenes for source in scene.sources[t]))
     return {
         **product.acquisitions[t].to_dict(),
         "offset": commonest,
         "other_offsets": {band: value for band, value in values.items() if value != commonest},
         "harmonised_by": product.scenes[0].shifts[t][0] if product.scenes[0].shifts else 0,
+        "file": printable(paths[0]).rpartition("/")[2],
+        "files": len(paths),
     }
 
 
@@ -109,8 +115,20 @@ def _grid(scene: Scene) -> dict[str, Any]:
     transform = scene.profile.transform
     return {
         "pixel": None if transform is None else abs(transform[0]),
+        "unit": _unit(scene.profile.crs),
         "size": list(scene.shape[2:]),
         "crs": scene.profile.crs,
         "bands": list(scene.band_names),
         "codes": list(scene.band_codes),
     }
+
+
+_UNITS = {"metre": "m", "meter": "m", "degree": "degrees"}
+
+
+def _unit(crs: str | None) -> str | None:
+    """Of the coordinates of a CRS."""
+    if crs is None:
+        return None
+    name = CRS.from_wkt(crs).units_factor[0]
+    return _UNITS.get(name, name)
