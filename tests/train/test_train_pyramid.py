@@ -19,7 +19,7 @@ from torch import Tensor
 import eozip
 from eozip import hub
 from eozip.cli import cli
-from eozip.codecs.pyramid import coarseness, files, haar, references, traverse, walk
+from eozip.codecs.pyramid import coarseness, files, haar, narrowing, references, traverse, walk
 from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.side import Side, brightness_of
@@ -65,6 +65,7 @@ def whole_steps(shipped: dict, monkeypatch: pytest.MonkeyPatch) -> None:
         (coarseness, "SPACING", coarseness.VALUE),
         (coarseness, "_WIDER", coarseness._HALF_OCTAVE),
         (walk, "quantised", quantised),
+        (narrowing.PlaneReader, "takes", lambda *_: False),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -259,8 +260,11 @@ def thrift_of(tables: Tables) -> Quantise:
 
 @pytest.mark.usefixtures("whole_steps")
 @pytest.mark.parametrize("is_told", [False, True], ids=["alone", "with references"])
-def test_estimated_bits_are_near_real_bytes(shipped: dict, is_told: bool) -> None:
+def test_estimated_bits_are_near_real_bytes(
+    shipped: dict, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the second of two dates whose bands differ in strength; with references it knows the first as it was decoded."""
+    monkeypatch.setattr(codecs, "anchors_of", lambda *_: (0,))
     codec, step = codec_of(shipped, SERIES if is_told else CODEC), 48 * 75**0.4
     gains = np.random.default_rng(1).uniform(0.7, 1.3, (2, 10, 1, 1))
     shared = (gains[:, :4] * texture((1, 4, 96, 96), 1), gains[:, 4:] * texture((1, 6, 48, 48), 2))
@@ -280,7 +284,7 @@ def test_estimated_bits_are_near_real_bytes(shipped: dict, is_told: bool) -> Non
     with torch.no_grad():
         twin.run([torch.from_numpy(x[1:]) for _, x in groups])
     # the twin does not know that a basis may be that of a reference
-    assert abs(float(twin.bits) - real) < (0.22 if is_told else 0.07) * real
+    assert abs(float(twin.bits) - real) < (0.16 if is_told else 0.07) * real
 
 
 # --- data ---
