@@ -401,10 +401,17 @@ def trellis_each(
     Returns:
         int32 [n] values in spacings.
     """
+    parts = _parted(ports, counts, symbols, rows)
+    return np.concatenate([port.code_trellis(some, r, tables) for port, some, r in parts])
+
+
+def _parted(
+    ports: Sequence[Port], counts: Sequence[int], symbols: np.ndarray | None, rows: np.ndarray
+) -> Iterator[tuple[Port, np.ndarray | None, np.ndarray]]:
+    """Each port with its symbols and rows."""
     ends = np.cumsum(counts)[:-1]
     own = [None] * len(ports) if symbols is None else np.split(symbols, ends)
-    parts = zip(ports, own, np.split(rows, ends), strict=True)
-    return np.concatenate([port.code_trellis(some, r, tables) for port, some, r in parts])
+    return zip(ports, own, np.split(rows, ends), strict=True)
 
 
 def code_each(
@@ -429,9 +436,7 @@ def code_each(
     readers = [port for port in ports if isinstance(port, DecodePort)]
     if len(readers) == len(ports):
         return _decode_each(readers, counts, rows, tables)
-    ends = np.cumsum(counts)[:-1]
-    own = [None] * len(ports) if symbols is None else np.split(symbols, ends)
-    parts = zip(ports, own, np.split(rows, ends), strict=True)
+    parts = _parted(ports, counts, symbols, rows)
     return np.concatenate([port.code(some, r, tables) for port, some, r in parts])
 
 

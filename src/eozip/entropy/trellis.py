@@ -64,6 +64,15 @@ def turns_of(parities: np.ndarray) -> np.ndarray:
     return out
 
 
+def turns_under(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
+    """The same of symbols [n] of one call in any order, as `chosen` gives them."""
+    order = np.argsort(rows, kind="stable")
+    parities = np.where(np.abs(symbols) > -tables.first[rows], 0, symbols & 1)
+    out = np.empty(len(rows), np.int64)
+    out[order] = turns_of(parities[order])
+    return out
+
+
 @lru_cache(8)
 def costs_of(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     """What symbols cost, for `chosen`.

@@ -21,10 +21,8 @@ from eozip.codecs.pyramid.spectral import LARGEST
 
 OCTAVES = np.arange(NOTHING // 2 + 1)
 _HALF_OCTAVE = 91  # in 1 / VALUE
-SPACING, _WIDER = (
-    41,
-    58,
-)  # of the two quantisers (eozip.entropy.trellis), of a step and half an octave more, in 1 / VALUE
+SPACING = 41  # of the two quantisers (eozip.entropy.trellis) together, in 1 / VALUE
+_WIDER = 58  # the same, half an octave more
 _HALF_ROWS = 6  # a half octave in the units of log scales
 
 

@@ -19,7 +19,7 @@ from eozip.codecs.pyramid.walk import quantised
 from eozip.entropy.logistic_tables import REACH, logistic_masses
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.entropy.tables import pack_tables
-from eozip.entropy.trellis import turns_of
+from eozip.entropy.trellis import turns_under
 from eozip_lab.train.calibrate import NEAR, fitted
 from eozip_lab.train.pyramid.data import Pool, cropped
 from eozip_lab.train.pyramid.planes import BIAS, INPUTS, WEIGHT, shapes
@@ -79,11 +79,7 @@ def _fitted_tables(model: Model, found: Pool, recipe: Recipe, crops: int) -> tup
         nearest = np.rint(in_steps).astype(np.int32)
         _count(whole, rows, thrifty(nearest, in_steps, rows, model.tables))
         symbols = quantised(residual, rows, counts, model.trellis)
-        order = np.argsort(rows, kind="stable")  # of one date
-        sizes = np.where(np.abs(symbols) > -model.trellis.first[rows], 0, symbols & 1)
-        turns = np.empty(len(rows), np.int64)
-        turns[order] = turns_of(sizes[order])
-        _count(either, rows + ROWS * turns, symbols)
+        _count(either, rows + ROWS * turns_under(symbols, rows, model.trellis), symbols)  # of one date
         return symbols
 
     rng = np.random.default_rng((recipe.seed, 1))

@@ -24,7 +24,7 @@ from eozip.codecs.pyramid.walk import THRIFT
 from eozip.entropy.logistic_tables import trellis_masses
 from eozip.entropy.range_coder import Tables
 from eozip.entropy.tables import pack_tables
-from eozip.entropy.trellis import points, turns_of
+from eozip.entropy.trellis import points, turns_under
 
 _STEP = SPACING / VALUE  # of a spacing
 _DEAD_ZONE = 0.38  # a residual of so much less than a step more than a whole one becomes that whole one
@@ -86,10 +86,7 @@ def by_trellis(tables: Tables) -> Quantise:
         some = np.flatnonzero((rows >= CERTAIN) & (sent.expand_as(residual).numpy().ravel() > 0))
         own = rows[some]
         symbols = chosen(residual.numpy().ravel()[some] / np.float32(_STEP), own, tables, THRIFT)
-        order = np.argsort(own, kind="stable")
-        turns = np.empty(len(own), np.int64)
-        turns[order] = turns_of(np.where(np.abs(symbols) > -tables.first[own], 0, symbols & 1)[order])
-        size = np.abs(symbols)
+        turns, size = turns_under(symbols, own, tables), np.abs(symbols)
         values, near, far = (np.full(rows.shape, fill, np.float32) for fill in (0, -1, 1))
         values[some] = points(symbols, turns)
         near[some] = np.where(turns == 0, 2 * size - 1, np.maximum(2 * size - 2, 0.5))
