@@ -34,7 +34,7 @@ from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk,
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
 from eozip.entropy.range_coder import Port, ReadPort
-from eozip.errors import DesyncError, FormatError, InputError
+from eozip.errors import DesyncError, EozipError, FormatError, InputError
 from eozip.threads import one_blas_thread
 
 STEP_MIN, STEP_MAX = 48.0, 3600.0  # DN at quality 100 and 0
@@ -384,12 +384,19 @@ class Reader:
         if not self.dates or not 0 <= min(self.dates) <= max(self.dates) < count:
             raise InputError(f"dates: expected one or more of 0..{count - 1}, got {self.dates}")
         self._codec, self._coded, self._size, self._count = codec, coded, (size[0], size[1]), count
+        self._shape = shape
         self._coarsest = self._section(0)
-        side = Side(self._coarsest[0], codec.model.tables)
+        try:
+            self._read_layout(bands)
+        except FormatError as error:
+            raise FormatError(f"{codec.id}: layout, in the bytes of date 0: {error}") from error
+
+    def _read_layout(self, bands: int) -> None:
+        side = Side(self._coarsest[0], self._codec.model.tables)
         self.groups = layout.code_groups(side, None, bands)
         self._step, gains = _code_steps(side, None, None, self.groups)
         self._brightness = brightness_of(side, None)
-        self._order = codec.order_of(side, count, None, self._step)
+        self._order = self._codec.order_of(side, self._count, None, self._step)
         self._gain_of = {g.bands: int(gain) for g, gain in zip(self.groups, gains, strict=True)}
 
     def check_sections(self, codec: PyramidCodec, coded: Encoded, dates: int) -> None:
@@ -406,7 +413,21 @@ class Reader:
 
         Raises:
             FormatError: one of these sections is missing, or its bytes are not what an encoder writes.
-            DesyncError: pixels that differ from the encoded ones; only where nothing was left out.
+            DesyncError: pixels that differ from the encoded ones; only where nothing was left out. Both name the date
+                whose bytes they are, which may be one that tells of those wanted.
+        """
+        walk, ports = self.opened(scale)
+        try:
+            self._run(walk, ports, scale)
+        except (FormatError, DesyncError) as error:
+            raise self._named(error, scale) from error
+        return pictures_of(walk, self.dates, self._gain_of)
+
+    def opened(self, scale: int) -> tuple[Walk, list[list[ReadPort]]]:
+        """What reads as far as that, and from which streams, [section][date].
+
+        Raises:
+            FormatError: a section is missing, or cannot be parted into streams.
         """
         count, there = section_of(scale) + 1, len(self._coded.sections)
         if count > there:
@@ -414,20 +435,56 @@ class Reader:
                 f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {there}"
             )
         ports = [self._coarsest, *map(self._section, range(1, count))]
+        return self.walk(Plan(self._step), ports, count), ports
+
+    def walk(self, plan: Plan, ports: list[list[ReadPort]], count: int) -> Walk:
+        """A walk over streams; count: sections (of a pass) that are wanted."""
         ladders = layout.ladders(self.groups, *self._size)
         levels = levels_of(ladders, self._coded.levels, self._size)
-        plan = Plan(self._step)
         skipped = skipped_of(ladders, self._coded.skip, self._size)
-        walk = self._codec.walk(
+        return self._codec.walk(
             plan, self._order, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
         )
+
+    def is_whole(self, date: int, scale: int) -> bool:
+        """Whether all that was coded of a date is read."""
+        return section_of(scale) + 1 == SECTIONS
+
+    def _run(self, walk: Walk, ports: list[list[ReadPort]], scale: int) -> None:
         walk.run(self.dates)
         for t in self._order.needed(self.dates):
-            for section in ports:
+            for section in filter(None, ports):
                 section[t].finish()
-            if count == SECTIONS:
+            if self.is_whole(t, scale):
                 compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
-        return pictures_of(walk, self.dates, self._gain_of)
+
+    def _named(self, error: EozipError, scale: int) -> EozipError:
+        """The fault of the first date, in the order of coding, that has one: all that it needs is sound.
+
+        Damaged bytes may be seen in another date first, so some dates are read again.
+        """
+        needed = self._order.needed(self.dates)
+        dates = [t for wave in self._order.waves for t in wave if t in needed]
+        sound, faulty = 0, len(dates)
+        while faulty - sound > 1:
+            middle = (sound + faulty) // 2
+            sound, faulty = (sound, middle) if self._fault(dates[:middle], scale) else (middle, faulty)
+        date = dates[faulty - 1]
+        found = self._fault([date], scale) or error
+        return (
+            found
+            if isinstance(found, DesyncError)
+            else FormatError(f"{self._codec.id}: date {date}: {found}")
+        )
+
+    def _fault(self, dates: list[int], scale: int) -> EozipError | None:
+        """What reading some dates anew runs into; None: nothing."""
+        again = type(self)(self._codec, self._coded, self._shape, dates)
+        try:
+            again._run(*again.opened(scale), scale)
+        except (FormatError, DesyncError) as error:
+            return error
+        return None
 
     def _section(self, number: int) -> list[ReadPort]:
         """The streams of all dates in a section."""

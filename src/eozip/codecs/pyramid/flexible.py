@@ -19,16 +19,13 @@ import numpy as np
 from eozip.codecs.base import Encoded
 from eozip.codecs.budgets import check_asked, check_stream
 from eozip.codecs.level_map import NOTHING, lowest
-from eozip.codecs.pyramid import layout, overviews
+from eozip.codecs.pyramid import overviews
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
 from eozip.codecs.pyramid.codec import (
     STEP_MAX,
     STEP_MIN,
     PyramidCodec,
     Reader,
-    compare,
-    levels_of,
-    skipped_of,
     step_of,
 )
 from eozip.codecs.pyramid.context import FEATURE
@@ -37,7 +34,6 @@ from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.narrowing import Narrower
-from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.references import Order
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.walk import (
@@ -48,11 +44,10 @@ from eozip.codecs.pyramid.walk import (
     Walk,
     levels_beyond,
     levels_kept,
-    pictures_of,
     positions_of,
 )
 from eozip.codecs.scales import SECTIONS, section_of
-from eozip.entropy.range_coder import Port
+from eozip.entropy.range_coder import Port, ReadPort
 from eozip.errors import FormatError
 from eozip.threads import one_blas_thread
 
@@ -305,8 +300,8 @@ class _FlexReader(Reader):
         """As `eozip.codecs.budgets.check_stream`."""
         check_stream(coded, dates, MOST, "sections")
 
-    def read(self, scale: int) -> list[tuple[Group, Picture]]:
-        """As `Reader.read`; a section that is missing is one that shows nothing."""
+    def opened(self, scale: int) -> tuple[Walk, list[list[ReadPort]]]:
+        """As `Reader.opened`; a section that is missing is one that shows nothing."""
         count, there = section_of(scale) + 1, len(self._coded.sections)
         ports = [
             self._coarsest if k == 0 else self._section(k) if (k - 1) % SECTIONS < count else []
@@ -319,20 +314,11 @@ class _FlexReader(Reader):
             raise FormatError("budgets: a date that others need has no sections; the bytes are damaged")
         whole = max(self._coded.budgets)
         plan = Plan(self._step, whole, tuple(min(there, budget) for budget in self._coded.budgets))
-        ladders = layout.ladders(self.groups, *self._size)
-        levels = levels_of(ladders, self._coded.levels, self._size)
-        skipped = skipped_of(ladders, self._coded.skip, self._size)
-        walk = self._codec.walk(
-            plan, self._order, ladders, self._brightness, ports, count, levels=levels, skipped=skipped
-        )
-        walk.run(self.dates)
-        for t in self._order.needed(self.dates):
-            for section in ports:
-                if section:
-                    section[t].finish()
-            if count == SECTIONS and there >= self._coded.budgets[t]:
-                compare(self._coded.checks[t], walk.check(t), t, self._codec.id)
-        return pictures_of(walk, self.dates, self._gain_of)
+        return self.walk(plan, ports, count), ports
+
+    def is_whole(self, date: int, scale: int) -> bool:
+        """As `Reader.is_whole`; of a date whose last sections are not there it is not."""
+        return super().is_whole(date, scale) and len(self._coded.sections) >= self._coded.budgets[date]
 
 
 def _hurried(ratio: float) -> float:
