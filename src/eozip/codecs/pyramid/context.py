@@ -40,7 +40,7 @@ WINDOW = 5
 BITS_PER_SQUARED_STEP = 9.2  # what an error is worth to an encoder: least bytes at equal PSNR, as tried
 PASSES = 2
 OUTPUTS = 12  # per detail orientation: gates of the reference, the picture below, the neighbours; a log scale
-LEVELS = 3  # stages: the finest level of a group, the next, all others
+LEVELS = 5  # stages: each of the finest levels of a group, and all others
 
 
 class Stage(Protocol):

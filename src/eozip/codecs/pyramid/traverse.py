@@ -22,7 +22,16 @@ import numpy as np
 from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
-from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
+from eozip.codecs.pyramid.context import (
+    FEATURE,
+    LEVELS,
+    PREDICTION_MAX,
+    VALUE,
+    Functions,
+    Stage,
+    packed,
+    unpacked,
+)
 from eozip.codecs.pyramid.holes import Hidden, counting
 from eozip.codecs.pyramid.narrowing import PlaneReader, View
 from eozip.codecs.pyramid.references import Decoded, Told, told
@@ -440,7 +449,7 @@ class Ladder:
         ports = [self.ports_at(plane.level)[t] for t in plane.dates]
         if plane.coarse is None and self.model.reader.takes(ports):
             return self._read_plane(plane, below, features, ports)
-        stage, coarse = self.model.stages[min(plane.level, 2)], plane.coarse
+        stage, coarse = self.model.stages[min(plane.level, LEVELS - 1)], plane.coarse
         octaves = None if coarse is None else coarse.octaves
         shared, predicted = stage.start(below, features, self._constant(plane), octaves)
         alive = self._alive(plane)
@@ -472,7 +481,7 @@ class Ladder:
         self, plane: Plane, below: np.ndarray, features: np.ndarray, ports: Sequence[Port]
     ) -> np.ndarray:
         """The same by the kernel, without a map."""
-        stage = self.model.stages[min(plane.level, 2)]
+        stage = self.model.stages[min(plane.level, LEVELS - 1)]
         shared, predicted = stage.start(below, features, self._constant(plane))
         alive, scale = self._alive(plane).astype(np.uint8), self._strengths_in(plane)
         may_be = self._may_be_sent(plane)
