@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,11 +189,12 @@ def coded_by_twin(
 def said_by_codec(level: int, given: dict) -> Reference:
     """What the codec's references tell of both dates, as the twin has it."""
     told = []
-    for parents, dates in zip(given["parents"], known_of(level, given), strict=True):
-        below, here = (np.concatenate([date.details[n] for date in dates]) for n in (level + 1, level))
-        told.append(references.told(parents, below, here))
-    predicted, missed = (np.stack([getattr(t, part) for t in told]) for part in ("predicted", "missed"))
-    return Reference(torch.from_numpy(predicted).float() / VALUE, torch.from_numpy(missed).float() / VALUE)
+    for picture, dates in zip(given["below"], known_of(level, given), strict=True):
+        below, here = (np.concatenate([date.remainders[n] for date in dates]) for n in (level + 1, level))
+        told.append(references.told(picture, below, here))
+    parts = (np.stack([getattr(t, part.name) for t in told]) for part in fields(references.Told))
+    predicted, remainders, missed, activity = (torch.from_numpy(v).float() / VALUE for v in parts)
+    return Reference(predicted, remainders, missed, activity[:, None])
 
 
 @pytest.mark.usefixtures("whole_steps")
@@ -224,15 +225,15 @@ def test_the_twins_fit_is_the_codecs_but_for_the_last_bits(seed: int) -> None:
     below = rng.integers(-20 * VALUE, 20 * VALUE, (2, 2, 4, 3, 12, 13)).astype(np.int32)
     here = rng.integers(-20 * VALUE, 20 * VALUE, (2, 2, 4, 3, 24, 26)).astype(np.int32)
     mixing = rng.uniform(-1, 1, (3, 8))
-    parents = np.stack([np.tensordot(mixing, v.reshape(8, 3, 12, 13), 1) for v in below])
-    parents = np.rint(parents + VALUE * rng.standard_normal(parents.shape)).astype(np.int32)
-    steps = [torch.from_numpy(v).float() / VALUE for v in (parents, below, here)]
-    twin = predicted(*steps)
+    own = np.stack([np.tensordot(mixing, v.reshape(8, 3, 12, 13), 1) for v in below])
+    own = np.rint(own + VALUE * rng.standard_normal(own.shape)).astype(np.int32)
+    pictures = haar.synthesise(np.zeros((2, 3, 12, 13), np.int32), own, (24, 26))  # whose remainders are own
+    twin = predicted(torch.from_numpy(pictures).float() / VALUE, *(torch.from_numpy(v) for v in (below, here)))
     for date in range(2):
         x, after = (v[date].reshape(8, 3, *v.shape[-2:]) for v in (below, here))
-        codec = references.told(parents[date], x, after)
-        for own, other in ((twin.predicted, codec.predicted), (twin.missed, codec.missed)):
-            off = np.abs(own[date].numpy() * VALUE - other)
+        codec = references.told(pictures[date], x, after)
+        for part in fields(codec):
+            off = np.abs(getattr(twin, part.name)[date].numpy() * VALUE - getattr(codec, part.name))
             assert off.max() <= 8 * 20 * VALUE / 256  # all eight weights, and the largest details
             assert np.median(off) < 1
 

@@ -74,10 +74,10 @@ def finer(v: np.ndarray) -> np.ndarray:
 
 def _finer_decoded(made: Decoded) -> Decoded:
     """The same values in units of half the size."""
-    details, pictures = (
-        {level: finer(values) for level, values in own.items()} for own in (made.details, made.pictures)
+    remainders, pictures = (
+        {level: finer(values) for level, values in own.items()} for own in (made.remainders, made.pictures)
     )
-    return Decoded(details, pictures=pictures)
+    return Decoded(remainders, pictures=pictures)
 
 
 @dataclass
@@ -320,9 +320,9 @@ def _finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
 def averaged_states(states: Sequence[State]) -> State:
     """What is expected of a date of which nothing is sent: what its references have between them."""
     first, last = states[0].made, states[-1].made
-    details = {level: averaged([own, last.details[level]]) for level, own in first.details.items()}
+    remainders = {level: averaged([own, last.remainders[level]]) for level, own in first.remainders.items()}
     pictures = {level: averaged([own, last.pictures[level]]) for level, own in first.pictures.items()}
-    return State(made=Decoded(details, pictures=pictures))
+    return State(made=Decoded(remainders, pictures=pictures))
 
 
 def averaged(parts: Sequence[np.ndarray]) -> np.ndarray:

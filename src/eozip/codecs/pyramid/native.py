@@ -31,7 +31,7 @@ _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
 _GROUP = 8
 _DETAILS = 3
-_FEATURES = (9, 18)  # channels, without and with references
+_FEATURES = (9, 19)  # channels, without and with references
 _BESIDE = ((0, 1), (1, 0), (1, 2), (2, 1))  # taps of a 3 x 3 kernel: above, left, right, below
 
 _Int, _Pointer = ctypes.c_int32, ctypes.c_void_p

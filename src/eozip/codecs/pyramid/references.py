@@ -2,8 +2,9 @@
 
     order       up to three dates that tell of all others (anchors.py finds them), or of many dates the first, the last,
                 then the middle of each gap: a date is read with few
-    fit         details of the references > details of the date, by least squares over the level below, which both know
-    prediction  the same map applied to the references' details of the level to code
+    fit         remainders of the references > those of the date, by least squares over the level below, which both know
+    prediction  the same map applied to the references' remainders of the level to code, beside what the picture below
+                lets expect
 
 Nothing is sent for it. All sums are of integers below 2**53, and the equations are solved by single additions, products and
 quotients of float64 in a given order, so every machine finds the same map.
@@ -65,14 +66,14 @@ class Decoded:
     """What a date tells of others.
 
     Attributes:
-        details: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has.
+        remainders: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has, see `haar.remainders`.
         bases: by level; that of all coarse levels under a number of its own.
         pictures: by level, int32 [C, H, W] of the same bands with the details of the level, where a fraction of a pixel
             matters.
         strengths: by level, int32 [K, 3].
     """
 
-    details: dict[int, np.ndarray] = field(default_factory=dict)
+    remainders: dict[int, np.ndarray] = field(default_factory=dict)
     bases: dict[int, Basis] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
     strengths: dict[int, np.ndarray] = field(default_factory=dict)
@@ -84,12 +85,12 @@ class Decoded:
             distance: from that date to this one, down and across, in 1 / UNITS pixels of the finest grid.
             factor: pixels of the finest grid in one of level 0.
         """
-        details = dict(self.details)
+        remainders = dict(self.remainders)
         for level, picture in self.pictures.items():
             down, across = (units_at(d, factor << level) for d in distance)
             if down or across:
-                details[level] = haar.details_of(moved(picture, down, across))
-        return replace(self, details=details)
+                remainders[level] = haar.remainders(moved(picture, down, across))
+        return replace(self, remainders=remainders)
 
 
 def alone(dates: int) -> Order:
@@ -157,36 +158,48 @@ class Told:
 
     Attributes:
         predicted: details, int32 [K, 3, h, w] in 1/64 step.
-        missed: how far the map was off one level below, int32 [K, 3, h / 2, w / 2] in 1/64 step, held within what
-            features tell apart.
+        remainders: what of it references tell beyond what the picture below does, alike.
+        missed: how far the map was off one level below, int32 [K, 3, h / 2, w / 2] in 1/64 step.
+        activity: how much there is in the references, int32 [1, h, w] in 1/64 step: of remainders' magnitudes, all
+            orientations, four times the mean over bands.
+
+    All of them are held within what features tell apart.
     """
 
     predicted: np.ndarray
+    remainders: np.ndarray
     missed: np.ndarray
+    activity: np.ndarray
 
 
-def told(parents: np.ndarray, below: np.ndarray, here: np.ndarray) -> Told:
+def told(picture: np.ndarray, below: np.ndarray, here: np.ndarray) -> Told:
     """Fit the level below, predict this one.
 
     Args:
-        parents: decoded details of the level below, int32 [K, 3, h, w], along the planes to code.
-        below: those of the references, int32 [M, 3, h, w], of all their bands.
-        here: the references' at this level, int32 [M, 3, H, W].
+        picture: decoded picture below, int32 [K, h, w], along the planes to code.
+        below: remainders of the references' pictures of the same size, int32 [M, 3, h / 2, w / 2], of all their bands.
+        here: those of the references' pictures at this level, int32 [M, 3, h, w].
     """
+    own = haar.remainders(picture)
     x = below.reshape(len(below), -1).astype(np.float64)
-    y = parents.reshape(len(parents), -1).astype(np.float64)
-    weights = _fitted(x, y)
+    weights = _fitted(x, own.reshape(len(own), -1).astype(np.float64))
     flat = here.reshape(len(here), -1).astype(np.float64)
-    seen = _mapped(weights, x).reshape(parents.shape)
-    share = _share(parents, seen)
-    found = _mapped(weights, flat).reshape(len(parents), *here.shape[1:])
-    above = share.repeat(2, 1).repeat(2, 2)[:, None, : here.shape[2], : here.shape[3]]
-    return Told(_held(_shared(found, above)), _held(parents - _shared(seen, share[:, None])))
+    seen = _mapped(weights, x).reshape(own.shape)
+    share = _share(own, seen)
+    found = _mapped(weights, flat).reshape(len(own), *here.shape[1:])
+    found = _shared(found, share.repeat(2, 1).repeat(2, 2)[:, None, : here.shape[2], : here.shape[3]])
+    activity = 4 * np.abs(here.clip(-LARGEST_SAMPLE, LARGEST_SAMPLE)).sum((0, 1))[None] // len(here)
+    return Told(
+        _held(haar.interpolated(picture) + found),
+        _held(found),
+        _held(own - _shared(seen, share[:, None])),
+        _held(activity),
+    )
 
 
-def _share(parents: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _share(own: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """How much of what is told holds around each cell of the level below: float64 [K, h, w], whole units of 1/256."""
-    y, s = (v.clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.float64) for v in (parents, seen))
+    y, s = (v.clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.float64) for v in (own, seen))
     both, own = _around((y * s).sum(1)), _around((s * s).sum(1))
     return np.rint((both + _DOUBT) / (own + _DOUBT) * 256).clip(0, _MOST_SHARE)
 

@@ -12,7 +12,7 @@ without those that it does not need; dates that are walked together share every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -147,7 +147,8 @@ class Ladder:
         stop: finest levels to leave out; then no port is asked for them.
         levels: uint8 [T, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
         skipped: cells of which no detail is sent; None: there are none.
-        keeps: finest levels whose pictures other dates may want, moved.
+        tells: whether other dates need what these tell.
+        keeps: finest levels whose pictures they may want, moved.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
         made: once run, what each date tells of those that follow.
         reached: once run, the level of the pictures of all groups whose own level is not above it: `stop`, or less where
@@ -165,6 +166,7 @@ class Ladder:
     stop: int = 0
     levels: np.ndarray | None = None
     skipped: Hidden | None = None
+    tells: bool = False
     keeps: int = 0
     lends_at: int | None = None
     lent: np.ndarray | None = None
@@ -235,24 +237,21 @@ class Ladder:
             reached -= 1
             j = reached - depth
             parents = self._details(reached, picture, parents, details[j], bases, sizes[j])
-            self._keep(reached, _each(bases, parents, Basis.bands))
             picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
-            if reached < self.keeps:
-                self._keep_pictures(reached, _each(bases, picture, Basis.bands))
+            if self.tells:
+                self._keep(reached, _each(bases, picture, Basis.bands))
             if reached == self.lends_at:
                 self.lent = picture
         whole = means[:, :, None, None].astype(np.int64) << (reached - depth)
         bands = _clipped(_each(bases, picture, Basis.bands) + whole).astype(np.int32)
         return bands, None if parents is None else _each(bases, parents, Basis.bands), reached
 
-    def _keep(self, level: int, details: np.ndarray) -> None:
-        """Details [T, C, 3, h, w] of a level, for dates that follow."""
-        for own, made in zip(details, self.made, strict=True):
-            made.details[level] = own
-
-    def _keep_pictures(self, level: int, bands: np.ndarray) -> None:
+    def _keep(self, level: int, bands: np.ndarray) -> None:
+        """What a picture [T, C, H, W] of a level tells dates that follow."""
         for own, made in zip(bands, self.made, strict=True):
-            made.pictures[level] = own
+            made.remainders[level] = haar.remainders(own)
+            if level < self.keeps:
+                made.pictures[level] = own
 
     def _code_means(self, sides: Sequence[Side], below: np.ndarray | None, count: int) -> np.ndarray:
         """Rounded means in 1/64 step, int64 [T, C]; each band's is sent as the difference from the band before."""
@@ -310,10 +309,9 @@ class Ladder:
         above = None if parents is None else _each(bases, parents, Basis.seen)
         planes = None if details is None else _each(bases, details, Basis.planes) / self._step_dn
         found = _each(bases, self._details(level, below, above, planes, bases, (height, width)), Basis.bands)
-        self._keep(level, found)
         out = _clipped(haar.synthesise(bands, found, (height, width)))
-        if level < self.keeps:
-            self._keep_pictures(level, out)
+        if self.tells:
+            self._keep(level, out)
         return out, found
 
     def _details(
@@ -334,10 +332,10 @@ class Ladder:
         lifted = None if parents is None else self._features(parents, above)
         says = None
         if parents is not None and self.known:
-            says = self._told(level, parents, np.flatnonzero((strengths > DEAD).any((1, 2))).tolist())
+            says = self._told(level, below, np.flatnonzero((strengths > DEAD).any((1, 2))).tolist())
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
         # features of the parents, of the strongest and of the last plane so far, and of what references tell
-        features = np.zeros((self.dates, 9 if says is None else 18, *coded.shape[1:]), np.float32)
+        features = np.zeros((self.dates, 9 if says is None else 19, *coded.shape[1:]), np.float32)
         for k in range(present.shape[1]):
             some = np.flatnonzero((strengths[:, k] > DEAD).any(1))
             now = np.zeros_like(features[:, 6:9])
@@ -352,7 +350,7 @@ class Ladder:
                     some,
                     coded,
                     strengths[some, k],
-                    None if says is None else says.predicted[some, k],
+                    None if says is None else np.stack([says[t].predicted[k] for t in some.tolist()]),
                     None if hidden is None else hidden[some],
                     None if skipped is None else skipped[some],
                     None if coarse is None else coarse.of(some),
@@ -377,31 +375,31 @@ class Ladder:
         """Squashed values, each in the octave of its cell."""
         return self.model.functions.features(values if coarse is None else coarse.seen(values))
 
-    def _told(self, level: int, parents: np.ndarray, alive: list[int]) -> Told:
-        """What the references of dates that have details tell: arrays of `Told` with the dates before them."""
-        shape = self.known[0][0].details[level].shape[2:]
-        found = Told(np.zeros((*parents.shape[:3], *shape), np.int32), np.zeros_like(parents))
+    def _told(self, level: int, pictures: np.ndarray, alive: list[int]) -> dict[int, Told]:
+        """What the references of dates that have details tell beside the pictures below, [T, K, h, w]."""
+        found = {}
         for t in alive:
-            here = [date.details[level] for date in self.known[t]]
-            below = [date.details[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)]
-            own = told(parents[t], np.concatenate(below), np.concatenate(here))
-            found.predicted[t], found.missed[t] = own.predicted, own.missed
+            here = [date.remainders[level] for date in self.known[t]]
+            below = [date.remainders[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)]
+            found[t] = told(pictures[t], np.concatenate(below), np.concatenate(here))
         return found
 
     def _describe(
         self,
-        says: Told,
+        says: Mapping[int, Told],
         k: int,
         features: np.ndarray,
         some: np.ndarray,
         coarse: Coarse | None,
         above: Coarse | None,
     ) -> None:
-        """Predicted details, their magnitudes, and how far the prediction was off below, as features."""
-        own = self._features(says.predicted[some, k], None if coarse is None else coarse.of(some))
-        features[some, :3], features[some, 3:6] = own, np.abs(own)
-        missed = self._features(says.missed[some, k], None if above is None else above.of(some))
-        _lift(np.abs(missed), features[:, 6:], some)
+        """Predicted details, how much of them references tell, how far that was off below, and what else they have."""
+        here, below = (None if c is None else c.of(some) for c in (coarse, above))
+        own = [says[t] for t in some.tolist()]
+        features[some, :3] = self._features(np.stack([one.predicted[k] for one in own]), here)
+        features[some, 3:6] = np.abs(self._features(np.stack([one.remainders[k] for one in own]), here))
+        _lift(np.abs(self._features(np.stack([one.missed[k] for one in own]), below)), features[:, 6:], some)
+        features[some, 9:] = self._features(np.stack([one.activity for one in own]), here)
 
     def _code_strengths(
         self,

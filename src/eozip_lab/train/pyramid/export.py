@@ -22,7 +22,7 @@ from eozip.entropy.tables import pack_tables
 from eozip.entropy.trellis import turns_under
 from eozip_lab.train.calibrate import NEAR, fitted
 from eozip_lab.train.pyramid.data import Pool, cropped
-from eozip_lab.train.pyramid.planes import BIAS, INPUTS, WEIGHT, shapes
+from eozip_lab.train.pyramid.planes import BIAS, WEIGHT, shapes
 from eozip_lab.train.pyramid.quantisers import logistic_trellis, scales_of_rows
 from eozip_lab.train.pyramid.recipe import Recipe
 
@@ -54,8 +54,6 @@ def trained(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         width = len(stored[f"{level}.trunk_bias"])
         for name in shapes(width):
             value = stored[f"{level}.{name}"].astype(np.float32)
-            if name == "trunk" and value.shape[1] < INPUTS:  # older layouts have no, or fewer, references
-                value = np.pad(value[:, :21], [(0, 0), (0, INPUTS - 21), (0, 0), (0, 0)])
             units = BIAS if name.endswith("_bias") else WEIGHT
             out[f"stages.{level}.w.{name}"] = torch.from_numpy(value / np.float32(units))
     return out

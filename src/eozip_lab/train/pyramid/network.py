@@ -37,6 +37,7 @@ from eozip_lab.train.pyramid.quantisers import Quantise, in_dead_zone, in_steps
 from eozip_lab.train.pyramid.transforms import along, analyse, analysed, back, principal, synthesise
 
 RIDGE, RIDGE_FIXED = 0.1, 60.0  # squared steps, a sample and in all, of the fit to references
+_LARGEST = float(1 << 27)
 DOUBT = 6.0  # squared steps around a cell that speak for what they predict as it is
 
 
@@ -70,18 +71,28 @@ class References:
     groups: Sequence[Tensor]
     steps: Tensor
 
-    def details(self, count: int) -> list[Tensor]:
-        """Decoded details, about, of all levels [B, R, C, 3, h, w] in DN, finest first; of `count` coarse levels more."""
+    def remainders(self, count: int, step: Tensor) -> list[Tensor]:
+        """Remainders of decoded pictures, about, of all levels: int32 [B, R, C, 3, h, w] in 1/64 step, finest first.
+
+        Args:
+            count: of coarse levels beyond the groups'.
+            step: of the pictures to code, [B].
+        """
         b, r = self.steps.shape
-        below, found, _ = analysed([g.flatten(0, 1) for g in self.groups])
+        picture, found, sizes = analysed([g.flatten(0, 1) for g in self.groups])
         for _ in range(count):
-            below, own = analyse(below)
+            sizes.append((picture.shape[-2], picture.shape[-1]))
+            picture, own = analyse(picture)
             found.append(own)
-        unit = self.steps.flatten()[:, None, None, None, None]
-        bases = [principal(d) for d in found]  # each level is quantised under a basis of its own
-        planes = [along(basis, d) / unit for basis, d in zip(bases, found, strict=True)]
-        made = [back(basis, in_dead_zone(p) * unit) for basis, p in zip(bases, planes, strict=True)]
-        return [d.unflatten(0, (b, r)) for d in made]
+        own_unit = self.steps.flatten()[:, None, None, None, None]
+        unit = step.repeat_interleave(r)[:, None, None, None] / VALUE
+        made = []
+        for details, size in zip(found[::-1], sizes[::-1], strict=True):
+            basis = principal(details)  # each level is quantised under a basis of its own
+            decoded = back(basis, in_dead_zone(along(basis, details) / own_unit) * own_unit)
+            picture = synthesise(picture[:, : details.shape[1]], decoded, size)
+            made.append(torch.round(picture / unit).clamp(-_LARGEST, _LARGEST).int())
+        return [torch.from_numpy(haar.remainders(p.numpy())).unflatten(0, (b, r)) for p in made[::-1]]
 
 
 @dataclass(frozen=True)
@@ -90,30 +101,40 @@ class Reference:
 
     Attributes:
         predicted: details in steps [B, K, 3, h, w].
+        remainders: what of it references tell beyond what the picture below does, alike.
         missed: how far the same prediction was off one level below, in steps, [B, K, 3, h / 2, w / 2].
+        activity: how much there is in the references, in steps, [B, 1, 1, h, w].
     """
 
     predicted: Tensor
+    remainders: Tensor
     missed: Tensor
+    activity: Tensor
 
 
-def predicted(parents: Tensor, below: Tensor, here: Tensor) -> Reference:
+def predicted(picture: Tensor, below: Tensor, here: Tensor) -> Reference:
     """The details that references predict: the linear map that fits one level below, applied here.
 
     Args:
-        parents: decoded details one level below [B, K, 3, h, w], in steps.
-        below: those of the references [B, R, C, 3, h, w].
-        here: the references' at this level [B, R, C, 3, H, W].
+        picture: decoded picture below [B, K, h, w], multiples of 1/64 step.
+        below: remainders of the references' pictures of its size, int32 [B, R, C, 3, h / 2, w / 2] in 1/64 step.
+        here: those of the references' pictures at this level, [B, R, C, 3, h, w].
     """
-    x, y = below.flatten(1, 2).flatten(2).double(), parents.flatten(2).double()
+    units = (picture * VALUE).int().numpy()
+    expected = torch.from_numpy(haar.interpolated(units)).float() / VALUE
+    own = torch.from_numpy(haar.remainders(units)).float() / VALUE
+    below, here = (v.flatten(1, 2).float() / VALUE for v in (below, here))
+    x, y = below.flatten(2).double(), own.flatten(2).double()
     ridge = RIDGE * x.shape[2] + RIDGE_FIXED
     gram = x @ x.transpose(1, 2) + ridge * torch.eye(x.shape[1], dtype=x.dtype)
     fit = torch.linalg.solve(gram, x @ y.transpose(1, 2)).transpose(1, 2)
     fit = torch.round(fit * 256).clamp(-2048, 2048) / 256
-    seen = (fit @ x).float().view_as(parents)
-    there = (fit.float() @ here.flatten(1, 2).flatten(2)).view(*parents.shape[:3], *here.shape[-2:])
-    share = _share(parents, seen)
-    return Reference(value(there * _above(share, there.shape[-2:])), parents - seen * share)
+    seen = (fit @ x).float().view_as(own)
+    there = (fit.float() @ here.flatten(2)).view_as(expected)
+    share = _share(own, seen)
+    told = value(there * _above(share, there.shape[-2:]))
+    activity = torch.floor(here.abs().sum((1, 2)) * (4 * VALUE / here.shape[1])) / VALUE
+    return Reference(expected + told, told, own - seen * share, activity[:, None, None])
 
 
 def _above(cells: Tensor, shape: Sequence[int]) -> Tensor:
@@ -121,9 +142,9 @@ def _above(cells: Tensor, shape: Sequence[int]) -> Tensor:
     return cells.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., : shape[0], : shape[1]]
 
 
-def _share(parents: Tensor, seen: Tensor) -> Tensor:
+def _share(own: Tensor, seen: Tensor) -> Tensor:
     """How much of what references tell holds around each cell of the level below: [B, K, 1, h, w]."""
-    y, s = parents.clamp(-PREDICTION, PREDICTION), seen.clamp(-PREDICTION, PREDICTION)
+    y, s = own.clamp(-PREDICTION, PREDICTION), seen.clamp(-PREDICTION, PREDICTION)
     both, own = (9 * F.avg_pool2d((v * s).sum(2), 3, 1, 1) for v in (y, s))
     return (torch.round((both + DOUBT) / (own + DOUBT) * 256) / 256).clamp(0, 1.5)[:, :, None]
 
@@ -175,11 +196,10 @@ class Traversal:
 
     @torch.no_grad()
     def _of_references(self, depth: int, below: torch.Size) -> list[Tensor]:
-        """Details of references in steps, finest level first; none without references."""
+        """Remainders of references, finest level first; none without references."""
         if self.references is None:
             return []
-        unit = self.step[:, None, None, None, None, None]
-        return [d / unit for d in self.references.details(len(haar.sizes((below[-2], below[-1]))))]
+        return self.references.remainders(len(haar.sizes((below[-2], below[-1]))), self.step)
 
     def _count(self, bits: Tensor) -> None:
         self.bits = self.bits + bits
@@ -249,7 +269,7 @@ class Traversal:
         counts = None if coarse is None else coarse.inverse
         strengths = torch.from_numpy(strengths_of(wanted.numpy(), coded, exists, counts))
         alive = (strengths > DEAD)[..., None, None] & torch.from_numpy(coded)
-        reference = self._reference(level, parents)
+        reference = None if parents is None else self._reference(level, below)
         constant = self._constant(strengths, level, reference is not None, coarse is not None)
         return _Level(
             self.net.stages[min(level, LEVELS - 1)],
@@ -273,11 +293,11 @@ class Traversal:
         return None if self.levels is None else Coarse(lowest(self.levels, 2 << level))
 
     @torch.no_grad()
-    def _reference(self, level: int, parents: Tensor | None) -> Reference | None:
-        if self.references is None or parents is None:
+    def _reference(self, level: int, picture: Tensor) -> Reference | None:
+        if self.references is None:
             return None
         here, below = self._known[level : level + 2]
-        return predicted(parents, below[:, :, : here.shape[2]], here)
+        return predicted(picture, below[:, :, : here.shape[2]], here)
 
     def _given(
         self,
@@ -287,18 +307,19 @@ class Traversal:
         octaves: Octaves | None,
         shape: Sequence[int],
     ) -> Tensor:
-        """Features [B, K, 9 or 18, h, w] of parents, with room for siblings, and of references."""
+        """Features [B, K, 9 or 19, h, w] of parents, with room for siblings, and of references."""
         functions, size = self.net.functions, shape[-2:]
         above = None if octaves is None else Octaves.of(Coarse(lowest(self.levels, 4 << level)))
-        out = torch.zeros(*shape[:2], 9 if reference is None else 18, *size, dtype=functions.squash.dtype)
+        out = torch.zeros(*shape[:2], 9 if reference is None else 19, *size, dtype=functions.squash.dtype)
         if parents is not None:
             out[:, :, :DETAILS] = _above(functions.features(_seen(parents, above)), size)
         if reference is not None:
             told = out[:, :, DETAILS + SIBLINGS :]
             told[:, :, :DETAILS] = functions.features(_seen(reference.predicted, octaves))
-            torch.abs(told[:, :, :DETAILS], out=told[:, :, DETAILS : 2 * DETAILS])
+            told[:, :, DETAILS : 2 * DETAILS] = functions.features(_seen(reference.remainders, octaves)).abs_()
             missed = functions.features(_seen(reference.missed, above)).abs_()
-            told[:, :, 2 * DETAILS :] = _above(missed, size)
+            told[:, :, 2 * DETAILS : 3 * DETAILS] = _above(missed, size)
+            told[:, :, 3 * DETAILS :] = functions.features(_seen(reference.activity, octaves))
         return out
 
     def _planes(self, one: _Level) -> Tensor:

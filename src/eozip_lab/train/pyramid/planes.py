@@ -33,7 +33,7 @@ from eozip_lab.train.pyramid.quantisers import Quantise
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
 SIBLINGS = 2 * DETAILS
-REFERENCES = 3 * DETAILS  # predicted details, magnitudes, how far the prediction was off below
+REFERENCES = 3 * DETAILS + 1  # predicted details, how much of them references tell, how far off below; their activity
 INPUTS = BANK + DETAILS + SIBLINGS + REFERENCES
 CONSTANTS = 8
 DIFFERENCE = 63.0  # steps, at most
@@ -135,7 +135,7 @@ class Planes:
 
     Attributes:
         below: decoded picture, [N, h, w] in steps.
-        features: of parents and siblings, with references also theirs: [N, 9 or 18, h, w] in 1/16.
+        features: of parents and siblings, with references also theirs: [N, 9 or 19, h, w] in 1/16.
         constant: what is the same for all cells, [N, 8], with a map by octave [N, 8, 8]; the first three are the log
             scales that the side information says.
         wanted: details, [N, 3, h, w] in steps.
