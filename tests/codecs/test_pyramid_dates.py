@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from contextlib import nullcontext
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from eozip import bitstream
 from eozip.codecs import registry
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import codec as codecs
-from eozip.codecs.pyramid import references
+from eozip.codecs.pyramid import haar, references
 from eozip.codecs.pyramid.anchors import anchors_of
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.references import MOST, Order, anchored, both_sides, code_order
@@ -157,9 +158,16 @@ def test_any_bytes_are_parted_into_what_is_there_or_refused_by_both(section, dat
 # --- the fit ---
 
 
-def page_told(parents: np.ndarray, below: np.ndarray, here: np.ndarray) -> pyramid.Told:
+def page_told(picture: np.ndarray, below: np.ndarray, here: np.ndarray) -> pyramid.Told:
     date = pyramid.Date({0: here.astype(np.int64), 1: below.astype(np.int64)})
-    return pyramid.told(0, parents.astype(np.int64), [date])
+    return pyramid.told(0, picture.astype(np.int64), [date])
+
+
+def shown(details: np.ndarray) -> np.ndarray:
+    """A picture that has these details, and no more."""
+    size = (2 * details.shape[-2], 2 * details.shape[-1])
+    whole = haar.synthesise(np.zeros((len(details), *details.shape[2:]), np.int32), details, size)
+    return whole.clip(-(1 << 28), 1 << 28)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +179,27 @@ def test_the_fit_is_that_of_the_page_to_the_bit(bands, planes, side, reach):
     below = rng.integers(-reach, reach + 1, (bands, 3, side, side)).astype(np.int32)
     here = rng.integers(-reach, reach + 1, (bands, 3, 2 * side, 2 * side)).astype(np.int32)
     mixing = rng.uniform(-2, 2, (planes, bands)) / bands
-    parents = np.tensordot(mixing, below, 1).astype(np.int32)
-    told, page = references.told(parents, below, here), page_told(parents, below, here)
-    np.testing.assert_array_equal(told.predicted, page.predicted)
-    np.testing.assert_array_equal(told.missed, page.missed.clip(-(1 << 14), 1 << 14))
+    picture = shown(np.tensordot(mixing, below, 1).astype(np.int32))
+    told, page = references.told(picture, below, here), page_told(picture, below, here)
+    for own, other in zip(astuple(told), astuple(page), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 4), (9, 12)])
+@pytest.mark.parametrize("reach", [3, 1 << 12, 1 << 28])
+def test_remainders_are_those_of_the_page(shape, reach):
+    picture = np.random.default_rng(reach).integers(-reach, reach + 1, (3, *shape)).astype(np.int32)
+    np.testing.assert_array_equal(haar.remainders(picture), pyramid.remainders(picture.astype(np.int64)))
+
+
+def test_a_slope_has_no_remainder():
+    """Inside: what it rises by is what the halved picture lets expect, but for the rounding of both."""
+    rows, columns = np.mgrid[:32, :40]
+    picture = (640 * rows - 320 * columns).astype(np.int32)[None]
+    inside = np.abs(haar.remainders(picture))[:, :, 2:-2, 2:-2]
+    details = np.abs(haar.remainders(picture) + haar.interpolated(haar.analyse(picture)[0].astype(np.int32)))
+    assert details[:, :2].min() >= 320
+    assert inside.max() <= 0.13 * 640
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -188,21 +213,27 @@ def test_sums_of_the_fit_are_exact_for_the_largest_pictures(monkeypatch, sign):
     x = np.full((8, 3, 80, 80), 1 << 28, np.int32)
     x[1::2] *= sign
     x[2, :, ::2] *= -1
-    references.told(x[:3], x, x)
-    own = x.reshape(8, -1)
-    own = own[:, :: -(-own.shape[1] // (1 << 14))].clip(-(1 << 15), 1 << 15)
-    whole = [[sum(p * q for p, q in zip(a, b, strict=True)) for b in own.tolist()] for a in own.tolist()]
+    picture = np.full((3, 160, 160), 1 << 28, np.int32)
+    picture[:, ::2] *= -1
+    references.told(picture, x, x.repeat(2, -1).repeat(2, -2))
+    own, wanted = (seen_by_the_fit(v) for v in (x, haar.remainders(picture)))
+    whole = products(own, own)
     for i in range(8):
-        whole[i][i] += 410 * own.shape[1] + 245760
+        whole[i][i] += 410 * len(own[0]) + 245760
     (square, right), *_ = seen
     assert square.tolist() == whole
-    assert max(abs(v) for row in whole for v in row) < 2**53
-    assert right.tolist() == [row[:3] if i > 2 else [*own_products(own, i)] for i, row in enumerate(whole)]
+    assert right.tolist() == products(own, wanted)
+    assert max(abs(v) for row in [*whole, *right.tolist()] for v in row) < 2**53
+    assert abs(right).max() > 2**41
 
 
-def own_products(own: np.ndarray, i: int) -> list[int]:
-    """Of band i with the first three, without what keeps the fit small."""
-    return [sum(p * q for p, q in zip(own[i].tolist(), own[k].tolist(), strict=True)) for k in range(3)]
+def seen_by_the_fit(v: np.ndarray) -> list[list[int]]:
+    flat = v.reshape(len(v), -1)
+    return flat[:, :: -(-flat.shape[1] // (1 << 14))].clip(-(1 << 15), 1 << 15).tolist()
+
+
+def products(a: list[list[int]], b: list[list[int]]) -> list[list[int]]:
+    return [[sum(p * q for p, q in zip(one, other, strict=True)) for other in b] for one in a]
 
 
 @pytest.mark.filterwarnings("error")
@@ -210,11 +241,11 @@ def test_a_fit_that_is_far_off_somewhere_is_held():
     """Beyond int32, which each machine would take for another number."""
     rng = np.random.default_rng(1)
     below = rng.integers(-9000, 9000, (16, 3, 8, 8)).astype(np.int32)
-    parents = below.sum(0, keepdims=True).astype(np.int32)
+    picture = shown(below.sum(0, keepdims=True).astype(np.int32))
     below[:, 0, 0, 0] = 1 << 28
-    told = references.told(parents, below, below.repeat(2, -1).repeat(2, -2))
+    told = references.told(picture, below, below.repeat(2, -1).repeat(2, -2))
     assert told.missed[0, 0, 0, 0] == -(1 << 14)
-    assert told.predicted[0, 0, 0, 0] == 1 << 14
+    assert told.predicted[0, 0, 0, 0] == told.remainders[0, 0, 0, 0] == told.activity[0, 0, 0] == 1 << 14
 
 
 # --- pixels ---

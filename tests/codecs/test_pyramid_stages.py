@@ -32,7 +32,7 @@ SIZES = [(1, 1, 1), (3, 5, 7), (2, 6, 4), (1, 2, 9), (2, 50, 67), (1, 90, 64)]
 def _weights(rng: np.random.Generator, *, extreme: bool, width: int = 32) -> dict[str, np.ndarray]:
     shapes = {
         "window": (15, 24),
-        "trunk": (width, 30, 3, 3),
+        "trunk": (width, 31, 3, 3),
         "constant": (width, 8),
         "known": (width, 6, 3, 3),
         "neighbours": (3, 3, 3, 3),
@@ -145,7 +145,7 @@ def stage_of(request):
     return lambda stored, f: NativeStage(stored, f, kernel, _NumpyStage(stored, f), request.param)
 
 
-@pytest.mark.parametrize("channels", [9, 18], ids=["alone", "with references"])
+@pytest.mark.parametrize("channels", [9, 19], ids=["alone", "with references"])
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize(
     "reach", [1900, 3000, 1 << 23]
@@ -228,7 +228,7 @@ def test_a_kernel_of_other_sources_is_left_alone(tmp_path, kernel, monkeypatch):
 def test_the_number_of_threads_changes_nothing(threads):
     rng = np.random.default_rng(8)
     stage = _NumpyStage(_weights(rng, extreme=True), context.functions(context.staircases()))
-    planes = _planes(rng, 2, 96, 101, reach=1 << 23, channels=18)
+    planes = _planes(rng, 2, 96, 101, reach=1 << 23, channels=19)
     with threadpool_limits(limits=1):
         expected = _run(stage, planes)
     with threadpool_limits(limits=threads):

@@ -120,10 +120,10 @@ class Kept:
         self.scales = {i: np.where(s > DEAD, np.minimum(s + 2, 14), DEAD) for i, s in self.scales.items()}
         for cells in self.cells.values():
             cells |= {name: finer(cells[name]) for name in ("low", "high", "value")}
-        details, pictures = (
-            {i: finer(d) for i, d in own.items()} for own in (self.date.details, self.date.pictures)
+        found, pictures = (
+            {i: finer(d) for i, d in own.items()} for own in (self.date.remainders, self.date.pictures)
         )
-        self.date = Date(details, pictures=pictures)
+        self.date = Date(found, pictures=pictures)
         self.prediction = None if self.prediction is None else finer(self.prediction)
         self.pictures = [finer(picture) for picture in self.pictures]
 
@@ -427,6 +427,6 @@ def foretell(own: list[Kept], others: list[list[Kept]]) -> None:
     for k, state in enumerate(own):
         first, last = others[0][k], others[-1][k]
         state.pictures = [(a + b + 1) >> 1 for a, b in zip(first.pictures, last.pictures, strict=True)]
-        details = {i: (d + last.date.details[i] + 1) >> 1 for i, d in first.date.details.items()}
+        found = {i: (d + last.date.remainders[i] + 1) >> 1 for i, d in first.date.remainders.items()}
         shown = {i: (v + last.date.pictures[i] + 1) >> 1 for i, v in first.date.pictures.items()}
-        state.date = Date(details, pictures=shown)
+        state.date = Date(found, pictures=shown)

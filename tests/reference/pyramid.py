@@ -291,11 +291,30 @@ def synthesis(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> np
     return clip(out[:, : shape[0], : shape[1]], L)
 
 
-def analysis(picture: np.ndarray) -> np.ndarray:
-    """3: details [C, 3, h, w]."""
+def remainders(picture: np.ndarray) -> np.ndarray:
+    """7: [C, H, W] -> [C, 3, h, w]."""
     even = np.pad(picture, [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2)], "edge")
     a, b, c, d = (even[:, i::2, j::2] for i, j in itertools.product(range(2), repeat=2))
-    return np.stack([a + b - c - d, a - b + c - d, a - b - c + d], 1) >> 1
+    details = np.stack([a + b - c - d, a - b + c - d, a - b - c + d], 1) >> 1
+    return details - interpolated((a + b + c + d) >> 1)
+
+
+def interpolated(picture: np.ndarray) -> np.ndarray:
+    """7: [C, h, w] -> [C, 3, h, w]."""
+    v = clip(picture, L)
+    rows, columns = np.arange(v.shape[1]), np.arange(v.shape[2])
+
+    def at(down: int, across: int) -> np.ndarray:
+        own = v[:, np.clip(rows + down, 0, len(rows) - 1)]
+        return own[:, :, np.clip(columns + across, 0, len(columns) - 1)]
+
+    def along(down: int, across: int) -> np.ndarray:
+        near = clip(at(-down, -across) - at(down, across), 1 << 20)
+        far = clip(at(-2 * down, -2 * across) - at(2 * down, 2 * across), 1 << 20)
+        return (11 * near - 2 * far + 32) >> 6
+
+    twist = clip(at(-1, -1) - at(-1, 1) - at(1, -1) + at(1, 1), 1 << 20)
+    return np.stack([along(1, 0), along(0, 1), (2 * twist + 32) >> 6], 1)
 
 
 def moved(picture: np.ndarray, way: int, axis: int) -> np.ndarray:
@@ -349,20 +368,20 @@ class Basis:
 class Date:
     """What a decoded date tells of others in one ladder, by level: of bands, and bases ("coarse": of d and on)."""
 
-    details: dict[int, np.ndarray] = field(default_factory=dict)
+    remainders: dict[int, np.ndarray] = field(default_factory=dict)
     bases: dict[int | str, Basis] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
     scales: dict[int, np.ndarray] = field(default_factory=dict)
 
     def moved(self, way: tuple[int, int], factor: int) -> Date:
-        """3: with the details of its pictures where another date lies."""
-        details = dict(self.details)
+        """3: with the remainders of its pictures where another date lies."""
+        found = dict(self.remainders)
         for level, picture in self.pictures.items():
             size = factor << level
             ways = [(2 * part + size) // (2 * size) for part in way]
             if size < 8 and any(ways):
-                details[level] = analysis(moved(moved(picture, ways[0], 1), ways[1], 2))
-        return Date(details, self.bases, scales=self.scales)
+                found[level] = remainders(moved(moved(picture, ways[0], 1), ways[1], 2))
+        return Date(found, self.bases, scales=self.scales)
 
 
 @dataclass
@@ -433,14 +452,16 @@ class Ladder:
         while level > d and self.is_there(level - 1):
             level -= 1
             parents = self.details(level, picture, parents, basis.present, sizes[level - d])
-            self.own.details[level] = mixed(basis.matrix, parents)
             picture = synthesis(picture, parents, sizes[level - d])
-            self.own.pictures[level] = mixed(basis.matrix, picture)
+            self.keep(level, mixed(basis.matrix, picture))
             if level == 3:
                 self.lent = picture
         self.reached = level
         bands = clip(mixed(basis.matrix, picture) + (means[:, None, None] << (level - d)), L)
-        return bands, None if parents is None else self.own.details[level]
+        return bands, None if parents is None else mixed(basis.matrix, parents)
+
+    def keep(self, level: int, picture: np.ndarray) -> None:
+        self.own.pictures[level], self.own.remainders[level] = picture, remainders(picture)
 
     def means(self, reader: Reader, count: int) -> np.ndarray:
         return 4 * clip(np.cumsum(np.concatenate([reader.ints(1, 90), reader.ints(count - 1, 74)])), L // 64)
@@ -458,8 +479,8 @@ class Ladder:
         basis = self.basis(self.reader(i), i, len(bands))
         above = None if parents is None else mixed(basis.matrix.T, parents)
         planes = self.details(i, mixed(basis.matrix.T, bands), above, basis.present, shape)
-        found = self.own.details[i] = mixed(basis.matrix, planes)
-        self.own.pictures[i] = synthesis(bands, found, shape)
+        found = mixed(basis.matrix, planes)
+        self.keep(i, synthesis(bands, found, shape))
         return self.own.pictures[i], found
 
     # --- 5. A basis ---
@@ -515,7 +536,7 @@ class Ladder:
         if shape[1] % 2:
             coded[[1, 2], :, -1] = False
         scales = self.read_scales(level, present, coded.any((1, 2)))
-        says = told(level, parents, self.references) if parents is not None and self.references else None
+        says = told(level, below, self.references) if parents is not None and self.references else None
         out = np.zeros((planes, 3, h, w), np.int64)
         octaves, octaves_above = self.levels_at(level) // 2, self.levels_at(level + 1) // 2
         strongest = last = above = np.zeros((3, h, w), np.int64)
@@ -525,10 +546,13 @@ class Ladder:
                     above = doubled(self.weights.f(rounded(parents[plane], 1 << octaves_above)), (h, w))
                 features = [above, strongest, last]
                 if says is not None:
-                    own = self.weights.f(rounded(says.predicted[plane], 1 << octaves))
+                    own, beyond, activity = (
+                        self.weights.f(rounded(v, 1 << octaves))
+                        for v in (says.predicted[plane], says.beyond[plane], says.activity)
+                    )
                     missed = self.weights.f(rounded(says.missed[plane], 1 << octaves_above))
                     missed = doubled(np.abs(missed), (h, w))
-                    features += [own, np.abs(own), missed]
+                    features += [own, np.abs(beyond), missed, activity]
                 out[plane] = self.plane(
                     level,
                     plane,
@@ -595,7 +619,7 @@ class Ladder:
         coded: np.ndarray,
     ) -> np.ndarray:
         """[3, h, w]."""
-        net = Network(self.weights, min(level, 2))
+        net = Network(self.weights, min(level, 4))
         h, w = coded.shape[1:]
         levels = np.broadcast_to(self.levels_at(level), (h, w))
         octaves = levels // 2
@@ -724,28 +748,34 @@ class Network:
 
 @dataclass(frozen=True)
 class Told:
-    """Details of planes [K, 3, h, w] that references predict, and how far off they were one level below."""
+    """Details of planes [K, 3, h, w] that references predict, what of it they tell themselves, and how far off they were one
+    level below; and [1, h, w] how much there is in them.
+    """
 
     predicted: np.ndarray
+    beyond: np.ndarray
     missed: np.ndarray
+    activity: np.ndarray
 
 
-def told(level: int, parents: np.ndarray, references: Sequence[Date]) -> Told:
-    here = np.concatenate([r.details[level] for r in references])
-    below = np.concatenate([r.details[level + 1][: len(r.details[level])] for r in references])
-    x, y = below.reshape(len(below), -1), parents.reshape(len(parents), -1)
-    weights = fitted(x, y)
-    made = rounded(weights @ here.reshape(len(here), -1), 256).reshape(len(parents), *here.shape[1:])
-    seen = rounded(weights @ x, 256).reshape(parents.shape)
-    held = shares(parents, seen)
+def told(level: int, picture: np.ndarray, references: Sequence[Date]) -> Told:
+    here = np.concatenate([r.remainders[level] for r in references])
+    below = np.concatenate([r.remainders[level + 1][: len(r.remainders[level])] for r in references])
+    y = remainders(picture)
+    x = below.reshape(len(below), -1)
+    weights = fitted(x, y.reshape(len(y), -1))
+    made = rounded(weights @ here.reshape(len(here), -1), 256).reshape(len(y), *here.shape[1:])
+    seen = rounded(weights @ x, 256).reshape(y.shape)
+    held = shares(y, seen)
     made = np.stack([rounded(made[:, k] * doubled(held, here.shape[2:]), 256) for k in range(3)], 1)
-    missed = clip(parents - rounded(seen * held[:, None], 256), 1 << 14)
-    return Told(clip(made, 1 << 14), missed)
+    activity = 4 * np.abs(clip(here, 1 << 15)).sum((0, 1))[None] // len(here)
+    parts = (interpolated(picture) + made, made, y - rounded(seen * held[:, None], 256), activity)
+    return Told(*(clip(v, 1 << 14) for v in parts))
 
 
-def shares(parents: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def shares(y: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """7: in 1/256, [K, h, w]."""
-    y, s = clip(parents, 1 << 14), clip(seen, 1 << 14)
+    y, s = clip(y, 1 << 14), clip(seen, 1 << 14)
     both, own = (around(v.sum(1)) + 24576 for v in (y * s, s * s))
     return np.clip(np.rint(both.astype(float) / own.astype(float) * 256).astype(np.int64), 0, 384)
 

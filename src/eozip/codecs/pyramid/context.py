@@ -62,7 +62,7 @@ class Stage(Protocol):
 
         Args:
             below: the decoded picture, int32 [N, h, w].
-            features: [N, channels, h, w], parents, siblings and (with a reference) its details and their magnitudes.
+            features: [N, channels, h, w], parents, siblings and (with references) what they tell.
             constant: [N, 8], side information and flags, the same for all cells; with octaves [N, 8, 8], by octave.
             octaves: uint8 [N, h, w], by how many doublings a cell's own unit is coarser: its window and its predictions
                 count in it. None: nowhere.

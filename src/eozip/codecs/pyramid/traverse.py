@@ -66,7 +66,7 @@ class Model:
     """What a traversal needs of the weights.
 
     Attributes:
-        stages: networks of the finest level, the next, all others.
+        stages: networks of the finest levels, each its own, and of all others.
         functions: staircases.
         tables: of the coder, `ROWS` rows.
         trellis: of details, `ROWS` rows of either quantiser.
