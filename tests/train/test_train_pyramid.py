@@ -228,7 +228,9 @@ def test_the_twins_fit_is_the_codecs_but_for_the_last_bits(seed: int) -> None:
     own = np.stack([np.tensordot(mixing, v.reshape(8, 3, 12, 13), 1) for v in below])
     own = np.rint(own + VALUE * rng.standard_normal(own.shape)).astype(np.int32)
     pictures = haar.synthesise(np.zeros((2, 3, 12, 13), np.int32), own, (24, 26))  # whose remainders are own
-    twin = predicted(torch.from_numpy(pictures).float() / VALUE, *(torch.from_numpy(v) for v in (below, here)))
+    twin = predicted(
+        torch.from_numpy(pictures).float() / VALUE, *(torch.from_numpy(v) for v in (below, here))
+    )
     for date in range(2):
         x, after = (v[date].reshape(8, 3, *v.shape[-2:]) for v in (below, here))
         codec = references.told(pictures[date], x, after)

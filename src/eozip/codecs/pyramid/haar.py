@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-_NEAR, _FAR, _CORNERS, _BITS = 11, 2, 2, 6  # weights of `interpolated`, in 2**-_BITS: the best ones of 4 series, about
+_NEAR, _FAR, _CORNERS, _BITS = (
+    11,
+    2,
+    2,
+    6,
+)  # weights of `interpolated`, in 2**-_BITS: the best ones of 4 series, about
 _STEEPEST = 1 << 20  # difference that counts
 _FARTHEST = 1 << 28
 LEAST_SIDE = 4  # a picture is halved until one side is at most this long
@@ -69,7 +74,11 @@ def interpolated(ll: np.ndarray) -> np.ndarray:
     out = np.empty((*ll.shape[:-2], 3, h, w), np.int32)
     for k, (y, x) in enumerate(((1, 0), (0, 1))):
         near, far = at(-y, -x) - at(y, x), at(-2 * y, -2 * x) - at(2 * y, 2 * x)
-        np.subtract(_NEAR * near.clip(-_STEEPEST, _STEEPEST), _FAR * far.clip(-_STEEPEST, _STEEPEST), out=out[..., k, :, :])
+        np.subtract(
+            _NEAR * near.clip(-_STEEPEST, _STEEPEST),
+            _FAR * far.clip(-_STEEPEST, _STEEPEST),
+            out=out[..., k, :, :],
+        )
     twist = at(-1, -1) - at(-1, 1) - at(1, -1) + at(1, 1)
     np.multiply(twist.clip(-_STEEPEST, _STEEPEST), _CORNERS, out=out[..., 2, :, :])
     out += 1 << _BITS - 1

@@ -12,7 +12,7 @@ without those that it does not need; dates that are walked together share every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,16 +22,7 @@ import numpy as np
 from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
-from eozip.codecs.pyramid.context import (
-    FEATURE,
-    LEVELS,
-    PREDICTION_MAX,
-    VALUE,
-    Functions,
-    Stage,
-    packed,
-    unpacked,
-)
+from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.holes import Hidden, counting
 from eozip.codecs.pyramid.narrowing import PlaneReader, View
 from eozip.codecs.pyramid.references import Decoded, Told, told
@@ -82,6 +73,10 @@ class Model:
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
         """Networks and readers of the kernel point to memory of this process: they are made anew."""
         return self.source, ()
+
+    def stage_at(self, level: int) -> Stage:
+        """The network of a level, 0 for the finest grid."""
+        return self.stages[min(level, len(self.stages) - 1)]
 
     @cached_property
     def reader(self) -> PlaneReader:
@@ -342,15 +337,16 @@ class Ladder:
             if len(some):
                 if lifted is not None:
                     _lift(lifted[some, k], features[:, :3], some)
-                if says is not None:
-                    self._describe(says, k, features[:, 9:], some, coarse, above)
+                own = None if says is None else [says[t] for t in some.tolist()]
+                if own is not None:
+                    self._describe(k, own, features[:, 9:], some, (coarse, above))
                 plane = Plane(
                     level,
                     k,
                     some,
                     coded,
                     strengths[some, k],
-                    None if says is None else np.stack([says[t].predicted[k] for t in some.tolist()]),
+                    None if own is None else np.stack([one.predicted[k] for one in own]),
                     None if hidden is None else hidden[some],
                     None if skipped is None else skipped[some],
                     None if coarse is None else coarse.of(some),
@@ -380,26 +376,21 @@ class Ladder:
         found = {}
         for t in alive:
             here = [date.remainders[level] for date in self.known[t]]
-            below = [date.remainders[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)]
+            below = [
+                date.remainders[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)
+            ]
             found[t] = told(pictures[t], np.concatenate(below), np.concatenate(here))
         return found
 
     def _describe(
-        self,
-        says: Mapping[int, Told],
-        k: int,
-        features: np.ndarray,
-        some: np.ndarray,
-        coarse: Coarse | None,
-        above: Coarse | None,
+        self, k: int, own: Sequence[Told], out: np.ndarray, some: np.ndarray, octaves: Sequence[Coarse | None]
     ) -> None:
         """Predicted details, how much of them references tell, how far that was off below, and what else they have."""
-        here, below = (None if c is None else c.of(some) for c in (coarse, above))
-        own = [says[t] for t in some.tolist()]
-        features[some, :3] = self._features(np.stack([one.predicted[k] for one in own]), here)
-        features[some, 3:6] = np.abs(self._features(np.stack([one.remainders[k] for one in own]), here))
-        _lift(np.abs(self._features(np.stack([one.missed[k] for one in own]), below)), features[:, 6:], some)
-        features[some, 9:] = self._features(np.stack([one.activity for one in own]), here)
+        here, below = (None if c is None else c.of(some) for c in octaves)
+        out[some, :3] = self._features(np.stack([one.predicted[k] for one in own]), here)
+        out[some, 3:6] = np.abs(self._features(np.stack([one.remainders[k] for one in own]), here))
+        _lift(np.abs(self._features(np.stack([one.missed[k] for one in own]), below)), out[:, 6:], some)
+        out[some, 9:] = self._features(np.stack([one.activity for one in own]), here)
 
     def _code_strengths(
         self,
@@ -447,7 +438,7 @@ class Ladder:
         ports = [self.ports_at(plane.level)[t] for t in plane.dates]
         if plane.coarse is None and self.model.reader.takes(ports):
             return self._read_plane(plane, below, features, ports)
-        stage, coarse = self.model.stages[min(plane.level, LEVELS - 1)], plane.coarse
+        stage, coarse = self.model.stage_at(plane.level), plane.coarse
         octaves = None if coarse is None else coarse.octaves
         shared, predicted = stage.start(below, features, self._constant(plane), octaves)
         alive = self._alive(plane)
@@ -479,7 +470,7 @@ class Ladder:
         self, plane: Plane, below: np.ndarray, features: np.ndarray, ports: Sequence[Port]
     ) -> np.ndarray:
         """The same by the kernel, without a map."""
-        stage = self.model.stages[min(plane.level, LEVELS - 1)]
+        stage = self.model.stage_at(plane.level)
         shared, predicted = stage.start(below, features, self._constant(plane))
         alive, scale = self._alive(plane).astype(np.uint8), self._strengths_in(plane)
         may_be = self._may_be_sent(plane)

@@ -316,7 +316,9 @@ class Traversal:
         if reference is not None:
             told = out[:, :, DETAILS + SIBLINGS :]
             told[:, :, :DETAILS] = functions.features(_seen(reference.predicted, octaves))
-            told[:, :, DETAILS : 2 * DETAILS] = functions.features(_seen(reference.remainders, octaves)).abs_()
+            told[:, :, DETAILS : 2 * DETAILS] = functions.features(
+                _seen(reference.remainders, octaves)
+            ).abs_()
             missed = functions.features(_seen(reference.missed, above)).abs_()
             told[:, :, 2 * DETAILS : 3 * DETAILS] = _above(missed, size)
             told[:, :, 3 * DETAILS :] = functions.features(_seen(reference.activity, octaves))

@@ -33,7 +33,9 @@ from eozip_lab.train.pyramid.quantisers import Quantise
 BIAS = WEIGHT * FEATURE  # units of biases
 DETAILS = 3  # orientations
 SIBLINGS = 2 * DETAILS
-REFERENCES = 3 * DETAILS + 1  # predicted details, how much of them references tell, how far off below; their activity
+REFERENCES = (
+    3 * DETAILS + 1
+)  # predicted details, how much of them references tell, how far off below; their activity
 INPUTS = BANK + DETAILS + SIBLINGS + REFERENCES
 CONSTANTS = 8
 DIFFERENCE = 63.0  # steps, at most
