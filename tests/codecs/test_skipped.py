@@ -87,7 +87,7 @@ def test_the_more_is_left_out_the_fewer_bytes(name: str) -> None:
         cells[1, :, :size] = True
         drop = skip_mask.pixels_of(cells, shape[2:])
         sizes.append(len(eozip.encode(x, name, 70, drop=drop)))
-    assert (np.diff(sizes) < 0.03 * sizes[0]).all()  # which date tells of the other may change
+    assert (np.diff(sizes) < 0.08 * sizes[0]).all()  # which date tells of the other may change
     assert sizes[-1] < 0.85 * sizes[0]
 
 
