@@ -54,6 +54,18 @@ def test_a_date_that_shows_nothing_is_none(pictures, first) -> None:
     assert anchors_of(pictures, STEP, coarser_of(None, [all_of_it], DATES)) != ()
 
 
+@pytest.mark.parametrize("dates", [16, 17, 32])
+def test_of_many_dates_none_that_shows_something_else_is_chosen(dates) -> None:
+    """All pairs are looked at, or one date after the other; the place of a date makes no difference."""
+    x = season((dates, 3, 32, 32), {}, 4).astype(np.float32)
+    strangers = [0, dates // 2, dates - 1]
+    x[strangers] = np.random.default_rng(1).uniform(0, 6000, (3, 3, 32, 32))
+    found = anchors_of(x, STEP)
+    assert 0 < len(found) <= 3
+    assert len({*found}) == len(found)
+    assert not {*found} & {*strangers}
+
+
 def test_dropped_dates_before_others_cost_hardly_a_byte(pictures) -> None:
     codec, cells = registry.get(SERIES), np.zeros((DATES, SIDE // 8, SIDE // 8), bool)
     cells[:2] = True

@@ -106,7 +106,7 @@ def test_a_clear_date_tells_of_others_and_a_cloud_does_not():
     assert 0 < len(found) <= 3
     assert 0 not in found
     assert anchors_of(x[:1], 300.0) == ()
-    assert anchors_of(np.repeat(x, 4, 0), 300.0) == ()  # too many to look at
+    assert anchors_of(np.repeat(x, 8, 0), 300.0) == ()  # too many to look at
     assert anchors_of(np.zeros_like(x), 300.0) != ()
     assert anchors_of(x[..., :5, :5], 300.0) == ()
 

@@ -16,7 +16,10 @@ import numpy as np
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.references import MOST_ANCHORS
 
-_MOST_DATES = 16  # more are in the order of time: their pairs are too many to look at
+_MOST_DATES = 32  # more are in the order of time
+_PAIRS = (
+    16  # dates, at most, of which all pairs are looked at; of more the best one is joined by the next best
+)
 _LEVEL = 1  # details of 2 x 2 pixels: places of dates, half a pixel apart, hardly matter yet
 _PLANES = 4
 _SIDE = 512  # pixels that are looked at, at most
@@ -57,7 +60,7 @@ def anchors_of(pictures: np.ndarray, step: float, coarser: np.ndarray | None = N
     best = np.inf
     for count in range(1, min(MOST_ANCHORS, dates - 1, len(telling)) + 1):
         tried: Iterable[tuple[int, ...]] = itertools.permutations(telling, count)
-        if count == MOST_ANCHORS and dates > 4:  # the best ones so far, and one more
+        if dates > (4 if count == MOST_ANCHORS else _PAIRS):  # the best ones so far, and one more
             tried = ((*found, t) for t in telling if t not in found)
         own = min(tried, key=left.total)
         price = left.total(own) * (1 + _PRICE * count)
