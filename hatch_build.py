@@ -20,7 +20,9 @@ from zlib import crc32
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent / "src" / "eozip" / "codecs" / "pyramid"
-SOURCES = tuple(FOLDER / name for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc"))
+SOURCES = tuple(
+    FOLDER / name for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc", "series.inc")
+)
 LIBRARY = FOLDER / "kernel.so"
 _OPTIONS = (
     "-O3",

@@ -65,7 +65,7 @@ def whole_steps(shipped: dict, monkeypatch: pytest.MonkeyPatch) -> None:
         (coarseness, "SPACING", coarseness.VALUE),
         (coarseness, "_WIDER", coarseness._HALF_OCTAVE),
         (walk, "quantised", quantised),
-        (narrowing.PlaneReader, "takes", lambda *_: False),
+        (narrowing.LevelReader, "takes", lambda *_: False),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -134,7 +134,7 @@ def level_inputs(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
 def known_of(level: int, given: dict) -> list[list[Decoded]]:
     """What the codec is given of references."""
     pairs = [zip(*own, strict=True) for own in zip(given["here"], given["before"], strict=True)]
-    return [[Decoded({level: here, level + 1: before}) for here, before in own] for own in pairs]
+    return [[Decoded(remainders={level: here, level + 1: before}) for here, before in own] for own in pairs]
 
 
 def coded_by_codec(
@@ -190,7 +190,7 @@ def said_by_codec(level: int, given: dict) -> Reference:
     """What the codec's references tell of both dates, as the twin has it."""
     told = []
     for picture, dates in zip(given["below"], known_of(level, given), strict=True):
-        below, here = (np.concatenate([date.remainders[n] for date in dates]) for n in (level + 1, level))
+        below, here = ([date.remainders_at(n) for date in dates] for n in (level + 1, level))
         told.append(references.told(picture, below, here))
     parts = (np.stack([getattr(t, part.name) for t in told]) for part in fields(references.Told))
     predicted, remainders, missed, activity = (torch.from_numpy(v).float() / VALUE for v in parts)
@@ -233,7 +233,7 @@ def test_the_twins_fit_is_the_codecs_but_for_the_last_bits(seed: int) -> None:
     )
     for date in range(2):
         x, after = (v[date].reshape(8, 3, *v.shape[-2:]) for v in (below, here))
-        codec = references.told(pictures[date], x, after)
+        codec = references.told(pictures[date], [x], [after])
         for part in fields(codec):
             off = np.abs(getattr(twin, part.name)[date].numpy() * VALUE - getattr(codec, part.name))
             assert off.max() <= 8 * 20 * VALUE / 256  # all eight weights, and the largest details

@@ -31,10 +31,10 @@ from eozip.codecs.pyramid.codec import (
 from eozip.codecs.pyramid.context import FEATURE
 from eozip.codecs.pyramid.holes import Hidden
 from eozip.codecs.pyramid.intervals import Laws, laws
-from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states, finer
+from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.narrowing import Narrower
-from eozip.codecs.pyramid.references import Order
+from eozip.codecs.pyramid.references import Order, finer
 from eozip.codecs.pyramid.side import Side
 from eozip.codecs.pyramid.walk import (
     LENT_LEVEL,
@@ -233,6 +233,8 @@ class _FlexWalk(Walk):
                 made = [pictures[r] for r in others]
                 pictures[t] = [averaged(parts) for parts in zip(*made, strict=True)]
                 self.states[k][t] = averaged_states([self.states[k][r] for r in others])
+        for state in (one for states in self.states for one in states.values()):
+            state.made.forget()
 
     def _open(self, number: int, k: int, dates: list[int], level: int) -> np.ndarray | None:
         """Details of a level of a ladder that may be sent in a pass: neither skipped nor wanted coarser by a map."""

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-_NEAR, _FAR, _CORNERS, _BITS = (
-    11,
-    2,
-    2,
-    6,
-)  # weights of `interpolated`, in 2**-_BITS: the best ones of 4 series, about
+from eozip.codecs.pyramid.native import call, library
+
+# weights of `interpolated`, in 2**-_BITS: the best ones of 4 series, about
+_NEAR, _FAR, _CORNERS, _BITS = 11, 2, 2, 6
 _STEEPEST = 1 << 20  # difference that counts
 _FARTHEST = 1 << 28
 LEAST_SIDE = 4  # a picture is halved until one side is at most this long
@@ -65,6 +63,11 @@ def interpolated(ll: np.ndarray) -> np.ndarray:
     Five taps along an axis, and the four corners of a cell for the diagonal; the border is repeated.
     """
     h, w = ll.shape[-2:]
+    kernel = library()
+    if kernel is not None and ll.dtype == np.int32:
+        out = np.empty((*ll.shape[:-2], 3, h, w), np.int32)
+        call(kernel, "eozip_interpolated", np.ascontiguousarray(ll), ll[..., 0, 0].size, h, w, out)
+        return out
     around = [(0, 0)] * (ll.ndim - 2) + [(2, 2), (2, 2)]
     padded = np.pad(ll.clip(-_FARTHEST, _FARTHEST), around, mode="edge")
 
@@ -90,6 +93,12 @@ def remainders(x: np.ndarray) -> np.ndarray:
 
     int32 [..., H, W] -> int32 [..., 3, h, w].
     """
+    kernel = library()
+    if kernel is not None and x.dtype == np.int32:
+        height, width = x.shape[-2:]
+        out = np.empty((*x.shape[:-2], 3, half(height), half(width)), np.int32)
+        call(kernel, "eozip_remainders", np.ascontiguousarray(x), x[..., 0, 0].size, height, width, out)
+        return out
     a, b, c, d = _cells(x)
     vertical, total = a - c, a + c
     lower, upper = b - d, b + d

@@ -6,6 +6,7 @@
    A line is a row of columns of one pair of channels, 16 bits each in 32. Even and odd columns ("halves") are lines of
    their own, as the checkerboard has them. Products go from lines to [unit][column].                                  */
 
+#include <float.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,3 +117,4 @@ int eozip_stamp(void) { return STAMP; }
 
 #include "coder.inc"
 #include "intervals.inc"
+#include "series.inc"

@@ -16,8 +16,8 @@ import numpy as np
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import VALUE, half, packed, unpacked
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
-from eozip.codecs.pyramid.narrowing import Narrower, View
-from eozip.codecs.pyramid.references import Decoded
+from eozip.codecs.pyramid.narrowing import Level, Narrower
+from eozip.codecs.pyramid.references import Decoded, finer
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
     AFTER_DEAD,
@@ -64,20 +64,7 @@ class State:
             self.strengths[level] = np.where(strength > DEAD, np.minimum(strength + 2, SIDE_MAX), DEAD)
         for known in (one for both in self.cells.values() for one in both):
             known.low, known.high, known.value = finer(known.low), finer(known.high), finer(known.value)
-        self.made = _finer_decoded(self.made)
-
-
-def finer(v: np.ndarray) -> np.ndarray:
-    """The same values in units of half the size."""
-    return np.clip(v, -LARGEST // 2, LARGEST // 2) * 2
-
-
-def _finer_decoded(made: Decoded) -> Decoded:
-    """The same values in units of half the size."""
-    remainders, pictures = (
-        {level: finer(values) for level, values in own.items()} for own in (made.remainders, made.pictures)
-    )
-    return Decoded(remainders, pictures=pictures)
+        self.made = self.made.finer()
 
 
 @dataclass
@@ -218,14 +205,11 @@ class LayerLadder(Ladder):
             return hidden
         return ~may_be if hidden is None else hidden | ~may_be
 
-    def _may_be_sent(self, plane: Plane) -> np.ndarray | None:
-        may_be = self.is_open(plane.level)
-        return None if may_be is None else may_be[plane.dates]
+    def _may_be_sent(self, level: int, skipped: np.ndarray | None) -> np.ndarray | None:
+        return self.is_open(level)
 
-    def _read_color(self, plane: Plane, view: View, ports: Sequence[Port]) -> np.ndarray:
-        known = [self.states[t].cells[plane.level][view.color] for t in plane.dates]
-        self.narrower.narrow(view, known, plane.number, ports)
-        return np.stack([own.value[plane.number] for own in known])
+    def _read_level(self, number: int, date: int, level: Level) -> np.ndarray:
+        return self.narrower.read(level, self.ports_at(number)[date], self.states[date].cells[number])
 
     def _symbols(
         self,
@@ -241,8 +225,8 @@ class LayerLadder(Ladder):
         own = Known(*(np.stack([getattr(one, name)[plane.number] for one in known]) for name in FIELDS))
         goal = None if wanted is None else wanted * VALUE
         ports = [self.ports_at(plane.level)[t] for t in plane.dates]
-        may_be = self._may_be_sent(plane)
-        sent = here if may_be is None else here & packed(may_be, color)
+        may_be = self.is_open(plane.level)
+        sent = here if may_be is None else here & packed(may_be[plane.dates], color)
         self._narrow(ports, own, mean.astype(np.int32), rows, here, sent, goal)
         for n, one in enumerate(known):
             for name in FIELDS:
@@ -319,10 +303,12 @@ def _finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
 
 def averaged_states(states: Sequence[State]) -> State:
     """What is expected of a date of which nothing is sent: what its references have between them."""
-    first, last = states[0].made, states[-1].made
-    remainders = {level: averaged([own, last.remainders[level]]) for level, own in first.remainders.items()}
-    pictures = {level: averaged([own, last.pictures[level]]) for level, own in first.pictures.items()}
-    return State(made=Decoded(remainders, pictures=pictures))
+    known = states[0].made, states[-1].made
+    parts: list[dict[int, np.ndarray]] = [{}, {}]
+    for level in known[0].pictures:
+        parts[0][level] = averaged([one.picture_at(level) for one in known])
+        parts[1][level] = averaged([one.remainders_at(level) for one in known])
+    return State(made=Decoded(parts[0], keeps=known[0].keeps, remainders=parts[1]))
 
 
 def averaged(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Planes of details read by `intervals.inc`, where the kernel was compiled, a plane of all dates at once.
+"""Levels read by the kernel, where it was compiled for this machine: all planes of one date by `series.inc`.
 
 The same numbers as `traverse.Ladder` has, and, of planes that passes narrow, `intervals.Narrowing`.
 """
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eozip.codecs.pyramid.context import GATE, half
+from eozip.codecs.pyramid.context import GATE, PASSES, Stage
 from eozip.codecs.pyramid.intervals import Known, Laws
-from eozip.codecs.pyramid.native import library
+from eozip.codecs.pyramid.native import NativeStage, library
 from eozip.codecs.pyramid.ports import Coding, Held, NativePort, check, coding
+from eozip.codecs.pyramid.references import Told
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import InputError
 
@@ -29,41 +30,85 @@ class _Laws(ctypes.Structure):
     )
 
 
-class _Flake(ctypes.Structure):
-    _fields_ = tuple(
-        (name, _Pointer)
-        for name in (
-            *("outputs", "predicted", "near", "expected", "alive", "scale"),
-            *("low", "high", "value", "is_near", "is_seen", "stream"),
-        )
+class _Bounds(ctypes.Structure):
+    _fields_ = tuple((name, _Pointer) for name in ("low", "high", "value", "is_near", "is_seen"))
+
+
+class _Level(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("planes", "h", "w", "features")),
+        *((name, _Pointer) for name in ("below", "parents", "predicted", "remainders", "missed", "activity")),
+        *((name, _Pointer) for name in ("alive", "there", "scales", "biases", "known", "out", "stream")),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What the network says of one plane of N dates in one colour; integers in units of `context`.
+class Level:
+    """What is known of one level of one date with K planes before its details are read, without a map.
 
     Attributes:
-        color: of the checkerboard.
-        outputs: [N, 12, h, half].
-        predicted: [N, 3, h, w], from the picture below.
-        near: [N, 3, h, half], from neighbours, or None.
-        reference: [N, 3, h, w], or None.
-        alive: uint8 [N, 3, h, w]: 1 if there is a detail, 3 if it may be sent.
-        scale: [N, 3], log scales that side information tells, in 1/16.
+        stage: its network.
+        below: picture, int32 [K, h, w].
+        parents: details below, int32 [K, 3, h / 2, w / 2], or None.
+        told: by references, or None.
+        alive: orientations that have details, bool [K, 3].
+        there: uint8 [3, h, w]: 1 if there is a detail, 3 if it may be sent.
+        scales: [K, 3], log scales that side information tells, in 1/16.
+        constants: [K, 8], what the network is told.
     """
 
-    color: int
-    outputs: np.ndarray
-    predicted: np.ndarray
-    near: np.ndarray | None
-    reference: np.ndarray | None
+    stage: Stage
+    below: np.ndarray
+    parents: np.ndarray | None
+    told: Told | None
     alive: np.ndarray
-    scale: np.ndarray
+    there: np.ndarray
+    scales: np.ndarray
+    constants: np.ndarray
+
+    def read(
+        self,
+        laws: Held,
+        port: Port,
+        known: Sequence[Known],
+        trellis: Held | None = None,
+        spacing: int = 0,
+    ) -> np.ndarray:
+        """See `LevelReader.read` and `Narrower.read`."""
+        kernel, told = library(), self.told
+        if kernel is None or not isinstance(self.stage, NativeStage) or not isinstance(port, NativePort):
+            raise InputError("read: no kernel; see `LevelReader.takes`")
+        variant, stage, features = self.stage.made(told is not None)
+        parts = () if told is None else (told.predicted, told.remainders, told.missed, told.activity)
+        out = np.zeros((len(self.below), 3, *self.below.shape[1:]), np.int32)
+        own = [[_whole(one) for one in some] for some in ((self.below, self.parents), parts)]
+        marks = [np.ascontiguousarray(one, np.uint8) for one in (self.alive, self.there)]
+        given = (
+            *own[0],
+            *(own[1] or [None] * 4),
+            *marks,
+            _whole(self.scales),
+            self.stage.biases(self.constants),
+        )
+        bounds = (_Bounds * PASSES)(
+            *(_Bounds(*map(_address, (c.low, c.high, c.value, c.near, c.seen))) for c in known)
+        )
+        what = _Level(
+            *self.below.shape,
+            features,
+            *map(_address, given),
+            ctypes.addressof(bounds) if known else None,
+            _address(out),
+            ctypes.addressof(port.stream),
+        )
+        rows = None if trellis is None else ctypes.byref(trellis.made)
+        made = (ctypes.byref(one) for one in (stage, laws.made))
+        check(kernel.eozip_level(variant, *made, rows, spacing, ctypes.byref(what)))
+        return out
 
 
-class PlaneReader:
-    """Reads planes of trellis-coded details.
+class LevelReader:
+    """Reads levels of trellis-coded details.
 
     Args:
         symbols: tables whose rows are meant.
@@ -73,40 +118,32 @@ class PlaneReader:
 
     def __init__(self, symbols: Tables, trellis: Tables, tanh: np.ndarray) -> None:
         gates, coded = _gates(tanh), coding(symbols)
-        self._kernel, self._trellis = library(), coding(trellis, 2)
+        self._trellis = coding(trellis, 2)
         self._held = Held(_Laws(gates=_address(gates), symbols=coded.made), (gates, coded))
 
-    def takes(self, ports: Sequence[Port]) -> bool:
-        """Whether there is a kernel, and these ports are its own."""
-        return self._kernel is not None and all(isinstance(port, NativePort) for port in ports)
+    def takes(self, stage: Stage, ports: Sequence[Port]) -> bool:
+        """Whether there is a kernel, and these are its own."""
+        return isinstance(stage, NativeStage) and all(isinstance(port, NativePort) for port in ports)
 
-    def read(self, view: View, ports: Sequence[Port], spacing: int) -> np.ndarray:
-        """Read one plane of some dates in one colour.
+    def read(self, level: Level, port: Port, spacing: int) -> np.ndarray:
+        """Read one level of one date.
 
         Args:
-            view: what the network says of it.
-            ports: of the dates, which it takes.
+            level: what is known of it.
+            port: of the date, which it takes.
             spacing: between values, in 1/64 step.
 
         Returns:
-            int32 [N, 3, h, half] in 1/64 step, 0 where there are no details.
+            int32 [K, 3, h, w] in 1/64 step.
 
         Raises:
             FormatError: damaged bytes.
         """
-        _, _, h, w = view.predicted.shape
-        values = np.zeros((len(ports), 3, h, half(w)), np.int32)
-        flakes, kept = _flakes(view, ports, [(None, None, own, None, None) for own in values])
-        if self._kernel is None:
-            raise InputError("read: no kernel; see `takes`")
-        made = ctypes.byref(self._held.made), ctypes.byref(self._trellis.made)
-        check(self._kernel.eozip_detail(*made, flakes, len(ports), view.color, h, w, spacing))
-        del kept  # the arrays that flakes point to
-        return values
+        return level.read(self._held, port, (), self._trellis, spacing)
 
 
 class Narrower:
-    """Reads planes of details as `intervals.Narrowing` narrows them.
+    """Reads levels of details as `intervals.Narrowing` narrows them.
 
     Args:
         laws: tables of intervals.
@@ -126,57 +163,32 @@ class Narrower:
                 (_gates(tanh), np.int32),
             )
         )
-        self._kernel = library()
         self._held = Held(_Laws(*map(_address, arrays), coded.made, bits.made), (*arrays, coded, bits))
 
-    def narrow(self, view: View, known: Sequence[Known], number: int, ports: Sequence[Port]) -> None:
-        """Read one plane of some dates in one colour into what is known of it.
+    def read(self, level: Level, port: Port, known: Sequence[Known]) -> np.ndarray:
+        """Read one level of one date into what is known of it.
 
         Args:
-            view: what the network says of it.
-            known: of each date, arrays [K, 3, h, half], changed.
-            number: of the plane.
-            ports: of the dates, which `PlaneReader` takes.
+            level: what is known of it beside that.
+            port: of the date, which `LevelReader` takes.
+            known: of both colours, arrays [K, 3, h, half], changed.
+
+        Returns:
+            int32 [K, 3, h, w] in 1/64 step, 0 where there are no details.
 
         Raises:
             FormatError: damaged bytes.
         """
-        if self._kernel is None:
-            raise InputError("narrow: no kernel; see `PlaneReader.takes`")
-        fields = [
-            tuple(values[number] for values in (own.low, own.high, own.value, own.near, own.seen))
-            for own in known
-        ]
-        flakes, kept = _flakes(view, ports, fields)
-        _, _, h, w = view.predicted.shape
-        check(self._kernel.eozip_narrow(ctypes.byref(self._held.made), flakes, len(ports), view.color, h, w))
-        del kept  # the arrays that flakes point to
+        return level.read(self._held, port, known)
 
 
 def _gates(tanh: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.rint(tanh * GATE), np.int32)
 
 
-def _flakes(
-    view: View, ports: Sequence[Port], fields: Sequence[tuple[np.ndarray | None, ...]]
-) -> tuple[ctypes.Array[_Flake], tuple[np.ndarray | None, ...]]:
-    """What the kernel is told of each date, and the arrays that it points to."""
-    outputs, near = (
-        None if values is None else np.ascontiguousarray(values.swapaxes(1, 2), np.float32)
-        for values in (view.outputs, view.near)
-    )
-    predicted = np.ascontiguousarray(view.predicted, np.float32)
-    reference = None if view.reference is None else np.ascontiguousarray(view.reference, np.int32)
-    alive, scale = np.ascontiguousarray(view.alive, np.uint8), np.ascontiguousarray(view.scale, np.int32)
-    shared = (outputs, predicted, near, reference, alive, scale)
-    streams = [port.stream for port in ports if isinstance(port, NativePort)]
-    found = (_Flake * len(ports))()
-    for n, (own, stream) in enumerate(zip(fields, streams, strict=True)):
-        given = [None if values is None else _address(values[n]) for values in shared]
-        given += [None if values is None else _address(values) for values in own]
-        found[n] = _Flake(*given, ctypes.addressof(stream))
-    return found, shared
+def _whole(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else np.ascontiguousarray(values, np.int32)
 
 
-def _address(array: np.ndarray) -> int:
-    return array.ctypes.data
+def _address(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data

@@ -25,7 +25,8 @@ from eozip.codecs.pyramid.context import (
 from eozip.errors import WeightsError
 
 _SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc")
+    Path(__file__).with_name(name)
+    for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc", "series.inc")
 )
 _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
@@ -83,6 +84,17 @@ def library(path: Path = _LIBRARY) -> ctypes.CDLL | None:
         return None
 
 
+def call(kernel: ctypes.CDLL, name: str, *given: np.ndarray | int) -> None:
+    """Run a function of the kernel on contiguous arrays and whole numbers.
+
+    Raises:
+        MemoryError: it found no room.
+    """
+    pointers = (_Pointer(_address(one)) if isinstance(one, np.ndarray) else one for one in given)
+    if getattr(kernel, name)(*pointers):
+        raise MemoryError(f"{name}: no memory for a picture")
+
+
 @dataclass(frozen=True, eq=False)
 class _Shared:
     """What `start` makes for both passes.
@@ -116,7 +128,7 @@ class NativeStage:
         variant: str | None = None,
     ) -> None:
         self._kernel, self._others = kernel, others
-        self._variant = kernel.eozip_best() if variant is None else _VARIANTS.index(variant)
+        self.variant = kernel.eozip_best() if variant is None else _VARIANTS.index(variant)
         self._held: list[np.ndarray] = []  # what pointers point to
         _check(stored, functions)
         w = {name: value.astype(np.int32) for name, value in stored.items()}
@@ -136,10 +148,7 @@ class NativeStage:
         if octaves is not None:
             return self._others.start(below, features, constant, octaves)
         n, h, w = below.shape
-        sums = constant.astype(np.int32) @ self._constant
-        biases = np.zeros((PASSES, n, self._units), np.int32)
-        for color in range(PASSES):
-            biases[color, :, : sums.shape[1]] = sums + self._biases[color]
+        biases = np.ascontiguousarray(self.biases(constant).swapaxes(0, 1))
         outputs = np.empty((n, h, OUTPUTS, half(w)), np.float32)
         predicted = np.empty((n, _DETAILS, h, w), np.float32)
         later = np.empty((n, h, self._units, self._kernel.eozip_padded(half(w))), np.int32)
@@ -163,9 +172,22 @@ class NativeStage:
         self._run("eozip_step", _FEATURES[0], _Second(n, h, w, self._units, *map(_address, given)))
         return outputs.swapaxes(1, 2), near.swapaxes(1, 2)
 
+    def biases(self, constant: np.ndarray) -> np.ndarray:
+        """Those of the trunk in both passes, with constants [N, 8]: int32 [N, 2, units]."""
+        sums = constant.astype(np.int32) @ self._constant
+        out = np.zeros((len(constant), PASSES, self._units), np.int32)
+        for color in range(PASSES):
+            out[:, color, : sums.shape[1]] = sums + self._biases[color]
+        return out
+
+    def made(self, has_references: bool) -> tuple[int, ctypes.Structure, int]:
+        """Which instructions, the network as the kernel takes it, and how many features it is given."""
+        count = _FEATURES[has_references]
+        return self.variant, self._stages[count], count
+
     def _run(self, name: str, count: int, what: ctypes.Structure) -> None:
         stage = self._stages[count]
-        if getattr(self._kernel, name)(self._variant, ctypes.byref(stage), ctypes.byref(what)):
+        if getattr(self._kernel, name)(self.variant, ctypes.byref(stage), ctypes.byref(what)):
             raise MemoryError("context network: no memory for a few rows of a picture")
 
     def _stage(self, w: Mapping[str, np.ndarray], count: int, squash: np.ndarray) -> _Stage:

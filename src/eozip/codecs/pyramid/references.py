@@ -15,6 +15,7 @@ spectra, as seasons change colours and not places.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,9 +23,10 @@ import numpy as np
 
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.context import PREDICTION_MAX, VALUE
+from eozip.codecs.pyramid.native import library
 from eozip.codecs.pyramid.registration import moved, units_at
 from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.spectral import Basis
+from eozip.codecs.pyramid.spectral import LARGEST, Basis
 from eozip.errors import FormatError
 
 MOST = 4  # references of a date
@@ -66,31 +68,66 @@ class Decoded:
     """What a date tells of others.
 
     Attributes:
-        remainders: by level, int32 [C, 3, h, w] in 1/64 step, of all bands that the level has, see `haar.remainders`.
+        pictures: by level, int32 [C, H, W] in 1/64 step, of all bands that the level has, with the details of the level.
         bases: by level; that of all coarse levels under a number of its own.
-        pictures: by level, int32 [C, H, W] of the same bands with the details of the level, where a fraction of a pixel
-            matters.
         strengths: by level, int32 [K, 3].
+        keeps: finest levels in which a fraction of a pixel matters.
+        remainders: by level, int32 [C, 3, h, w], see `haar.remainders`: those that are known already, where this date lies.
+        doubled: how often units have been halved since.
+        away: from the date that asks to this one, down and across, in 1 / UNITS pixels of the finest grid.
+        factor: pixels of the finest grid in one of level 0.
     """
 
-    remainders: dict[int, np.ndarray] = field(default_factory=dict)
-    bases: dict[int, Basis] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    bases: dict[int, Basis] = field(default_factory=dict)
     strengths: dict[int, np.ndarray] = field(default_factory=dict)
+    keeps: int = 0
+    remainders: dict[int, np.ndarray] = field(default_factory=dict)
+    doubled: int = 0
+    away: tuple[int, int] = (0, 0)
+    factor: int = 1
+    _found: dict[tuple[int, int, int], np.ndarray] = field(default_factory=dict)
 
-    def moved(self, distance: tuple[int, int], factor: int) -> Decoded:
-        """What it tells of a date that lies elsewhere.
+    def moved(self, away: tuple[int, int], factor: int) -> Decoded:
+        """What it tells of a date that lies elsewhere."""
+        return replace(self, away=away, factor=factor)
 
-        Args:
-            distance: from that date to this one, down and across, in 1 / UNITS pixels of the finest grid.
-            factor: pixels of the finest grid in one of level 0.
-        """
-        remainders = dict(self.remainders)
-        for level, picture in self.pictures.items():
-            down, across = (units_at(d, factor << level) for d in distance)
-            if down or across:
-                remainders[level] = haar.remainders(moved(picture, down, across))
-        return replace(self, remainders=remainders)
+    def finer(self) -> Decoded:
+        """The same in units of half the size; bases and strengths are left out."""
+        return Decoded(self.pictures, keeps=self.keeps, remainders=self.remainders, doubled=self.doubled + 1)
+
+    def picture_at(self, level: int) -> np.ndarray:
+        """int32 [C, H, W], where this date lies."""
+        return self._in_units(self.pictures[level])
+
+    def remainders_at(self, level: int) -> np.ndarray:
+        """int32 [C, 3, h, w], where the date lies that asks; found when they are asked for the first time."""
+        down, across = (units_at(d, self.factor << level) if level < self.keeps else 0 for d in self.away)
+        place = level, down, across
+        if place not in self._found:
+            self._found[place] = self._remainders(*place)
+        return self._found[place]
+
+    def _remainders(self, level: int, down: int, across: int) -> np.ndarray:
+        if down or across:
+            return haar.remainders(moved(self.picture_at(level), down, across))
+        if level not in self.remainders:
+            self.remainders[level] = haar.remainders(self.pictures[level])
+        return self._in_units(self.remainders[level])
+
+    def _in_units(self, values: np.ndarray) -> np.ndarray:
+        for _ in range(self.doubled):
+            values = finer(values)
+        return values
+
+    def forget(self) -> None:
+        """Drop what can be found again."""
+        self._found.clear()
+
+
+def finer(v: np.ndarray) -> np.ndarray:
+    """The same values in units of half the size."""
+    return np.clip(v, -LARGEST // 2, LARGEST // 2) * 2
 
 
 def alone(dates: int) -> Order:
@@ -154,7 +191,7 @@ def both_sides(dates: int) -> Order:
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What references tell of one level of one date.
+    """What references tell of one level of one date; planes that were not asked for hold anything.
 
     Attributes:
         predicted: details, int32 [K, 3, h, w] in 1/64 step.
@@ -172,29 +209,87 @@ class Told:
     activity: np.ndarray
 
 
-def told(picture: np.ndarray, below: np.ndarray, here: np.ndarray) -> Told:
+def told(
+    picture: np.ndarray,
+    below: Sequence[np.ndarray],
+    here: Sequence[np.ndarray],
+    numbers: np.ndarray | None = None,
+) -> Told:
     """Fit the level below, predict this one.
 
     Args:
-        picture: decoded picture below, int32 [K, h, w], along the planes to code.
-        below: remainders of the references' pictures of the same size, int32 [M, 3, h / 2, w / 2], of all their bands.
-        here: those of the references' pictures at this level, int32 [M, 3, h, w].
+        picture: decoded picture below, int32 [K, h, w], along all planes.
+        below: remainders of each reference's picture of the same size, int32 [M, 3, h / 2, w / 2], of its first bands.
+        here: those of its picture at this level, int32 [M, 3, h, w].
+        numbers: planes to tell of; None: all.
     """
-    own = haar.remainders(picture)
-    x = below.reshape(len(below), -1).astype(np.float64)
-    weights = _fitted(x, own.reshape(len(own), -1).astype(np.float64))
-    flat = here.reshape(len(here), -1).astype(np.float64)
+    numbers = np.arange(len(picture)) if numbers is None else numbers
+    below = [one[: len(own)] for one, own in zip(below, here, strict=True)]
+    kernel = library()
+    if kernel is not None:
+        return _told_by(kernel, picture, below, here, numbers)
+    details, x, flat = haar.remainders(picture), _flat(np.concatenate(below)), _flat(np.concatenate(here))
+    weights, own = _fitted(x, _flat(details))[numbers], details[numbers]
     seen = _mapped(weights, x).reshape(own.shape)
     share = _share(own, seen)
-    found = _mapped(weights, flat).reshape(len(own), *here.shape[1:])
-    found = _shared(found, share.repeat(2, 1).repeat(2, 2)[:, None, : here.shape[2], : here.shape[3]])
-    activity = 4 * np.abs(here.clip(-LARGEST_SAMPLE, LARGEST_SAMPLE)).sum((0, 1))[None] // len(here)
-    return Told(
-        _held(haar.interpolated(picture) + found),
-        _held(found),
-        _held(own - _shared(seen, share[:, None])),
-        _held(activity),
+    height, width = picture.shape[1:]
+    found = _mapped(weights, flat).reshape(len(own), 3, height, width)
+    found = _shared(found, share.repeat(2, 1).repeat(2, 2)[:, None, :height, :width])
+    activity = 4 * np.abs(flat.clip(-LARGEST_SAMPLE, LARGEST_SAMPLE)).sum(0).reshape(3, height, width).sum(0)
+    out = _room(picture)
+    out.predicted[numbers] = _held(haar.interpolated(picture[numbers]) + found)
+    out.remainders[numbers] = _held(found)
+    out.missed[numbers] = _held(own - _shared(seen, share[:, None]))
+    out.activity[0] = _held(activity // len(flat))
+    return out
+
+
+def _room(picture: np.ndarray) -> Told:
+    planes, height, width = picture.shape
+    here, below = (planes, 3, height, width), (planes, 3, haar.half(height), haar.half(width))
+    return Told(*(np.empty(shape, np.int32) for shape in (here, here, below, (1, height, width))))
+
+
+def _told_by(
+    kernel: ctypes.CDLL,
+    picture: np.ndarray,
+    below: Sequence[np.ndarray],
+    here: Sequence[np.ndarray],
+    numbers: np.ndarray,
+) -> Told:
+    """The same by `series.inc`."""
+    below, here = ([np.ascontiguousarray(one) for one in own] for own in (below, here))
+    bands = [
+        np.concatenate([one.ctypes.data + one.strides[0] * np.arange(len(one)) for one in own])
+        for own in (below, here)
+    ]
+    out, numbers = _room(picture), np.ascontiguousarray(numbers, np.int32)
+    given = np.ascontiguousarray(picture), *bands
+    found = out.predicted, out.remainders, out.missed, out.activity
+    what = _Telling(
+        len(picture),
+        len(bands[0]),
+        *picture.shape[1:],
+        *(one.ctypes.data for one in given),
+        len(numbers),
+        *(one.ctypes.data for one in (numbers, *found)),
     )
+    if kernel.eozip_told(ctypes.byref(what)):
+        raise MemoryError("told: no memory for a picture")
+    return out
+
+
+class _Telling(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("planes", "bands", "height", "width")),
+        *((name, ctypes.c_void_p) for name in ("picture", "below", "here")),
+        ("count", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("numbers", "predicted", "remainders", "missed", "activity")),
+    )
+
+
+def _flat(details: np.ndarray) -> np.ndarray:
+    return details.reshape(len(details), -1).astype(np.float64)
 
 
 def _share(own: np.ndarray, seen: np.ndarray) -> np.ndarray:

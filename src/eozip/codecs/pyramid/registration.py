@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from eozip.codecs.pyramid.native import call, library
 from eozip.codecs.pyramid.spectral import LARGEST
 
 UNITS = 8  # of a pixel of the finest grid
@@ -39,6 +40,12 @@ def moved(picture: np.ndarray, down: int, across: int) -> np.ndarray:
     Returns:
         int32 [C, H, W], within LARGEST.
     """
+    kernel = library()
+    if kernel is not None:
+        picture = np.ascontiguousarray(picture, np.int32)
+        out = np.empty_like(picture)
+        call(kernel, "eozip_moved", picture, *picture.shape, down, across, out)
+        return out
     tall = _along(picture, down, 1)
     return np.clip(_along(tall, across, 2), -LARGEST, LARGEST).astype(np.int32)
 

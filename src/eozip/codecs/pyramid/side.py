@@ -61,6 +61,7 @@ class Side:
 
 
 SIDE_MIN, SIDE_MAX, DEAD = -4, 14, -5  # of 2 log2 rms; DEAD: every detail is 0
+_LN2_HALF = math.log(2) / 2
 _WEAKEST = 0.3  # steps: a plane without symbols still gains by what is expected of it
 AFTER_DEAD, AFTER_ALIVE = row_of(0.4), (row_of(1.6), row_of(0.9), row_of(0.9))
 
@@ -92,6 +93,25 @@ def strengths_of(
     found = np.clip(np.rint(2 * np.log2(np.maximum(rms, 0.2))), SIDE_MIN, SIDE_MAX).astype(np.int32)
     found[~exists | (np.maximum(wanted.max((3, 4)), -wanted.min((3, 4))) < _WEAKEST)] = DEAD
     return found
+
+
+def log_scales(strengths: np.ndarray) -> np.ndarray:
+    """What strengths tell of log scales, in 1/16: float32."""
+    return np.rint(np.maximum(strengths, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
+
+
+def constants(
+    scales: np.ndarray, number: np.ndarray, level: int, has_references: bool, brightness: float
+) -> np.ndarray:
+    """From log scales [..., 3] of planes of these numbers [..., 1] what the network is told of them: float32 [..., 8]."""
+    out = np.empty((*scales.shape[:-1], 8), np.float32)
+    out[..., :3] = scales
+    out[..., 3] = FEATURE * has_references
+    out[..., 4:5] = FEATURE * number / 4
+    out[..., 5] = FEATURE * brightness
+    out[..., 6] = FEATURE
+    out[..., 7] = FEATURE * min(level, 6) / 2
+    return out
 
 
 def between(last: np.ndarray, other: np.ndarray | None) -> np.ndarray:

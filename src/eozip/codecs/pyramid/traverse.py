@@ -24,7 +24,7 @@ from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
 from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
 from eozip.codecs.pyramid.holes import Hidden, counting
-from eozip.codecs.pyramid.narrowing import PlaneReader, View
+from eozip.codecs.pyramid.narrowing import Level, LevelReader
 from eozip.codecs.pyramid.references import Decoded, Told, told
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
@@ -34,10 +34,11 @@ from eozip.codecs.pyramid.side import (
     ROWS_PER_NAT,
     SCALE_MIN,
     SIDE_MAX,
-    SIDE_MIN,
     Side,
     between,
+    constants,
     guess,
+    log_scales,
     strengths_of,
 )
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
@@ -79,9 +80,9 @@ class Model:
         return self.stages[min(level, len(self.stages) - 1)]
 
     @cached_property
-    def reader(self) -> PlaneReader:
-        """Reads planes by the kernel, where there is one."""
-        return PlaneReader(self.tables, self.trellis, self.functions.tanh)
+    def reader(self) -> LevelReader:
+        """Reads levels by the kernel, where there is one."""
+        return LevelReader(self.tables, self.trellis, self.functions.tanh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ class Ladder:
         levels: uint8 [T, h, w] of the finest group's cells, how much more coarsely they are coded; None: nowhere.
         skipped: cells of which no detail is sent; None: there are none.
         tells: whether other dates need what these tell.
-        keeps: finest levels whose pictures they may want, moved.
+        keeps: finest levels whose pictures they may want moved.
         lends_at: the level whose details complete the picture that `lent` keeps, where all bands share a basis.
         made: once run, what each date tells of those that follow.
         reached: once run, the level of the pictures of all groups whose own level is not above it: `stop`, or less where
@@ -174,7 +175,7 @@ class Ladder:
         """Pictures of all groups, int32 [T, C, h, w] in 1/64 step, finest first; see `reached` for their sizes."""
         levels = self._levels_wanted()
         depth = len(self.shapes)
-        self.made = [Decoded() for _ in range(self.dates)]
+        self.made = [Decoded(keeps=self.keeps) for _ in range(self.dates)]
         bands, parents, self.reached = self._top(None if levels is None else levels[-1], depth)
         done: list[np.ndarray] = []
         level = depth
@@ -244,9 +245,7 @@ class Ladder:
     def _keep(self, level: int, bands: np.ndarray) -> None:
         """What a picture [T, C, H, W] of a level tells dates that follow."""
         for own, made in zip(bands, self.made, strict=True):
-            made.remainders[level] = haar.remainders(own)
-            if level < self.keeps:
-                made.pictures[level] = own
+            made.pictures[level] = own
 
     def _code_means(self, sides: Sequence[Side], below: np.ndarray | None, count: int) -> np.ndarray:
         """Rounded means in 1/64 step, int64 [T, C]; each band's is sent as the difference from the band before."""
@@ -327,7 +326,9 @@ class Ladder:
         lifted = None if parents is None else self._features(parents, above)
         says = None
         if parents is not None and self.known:
-            says = self._told(level, below, np.flatnonzero((strengths > DEAD).any((1, 2))).tolist())
+            says = self._told(level, below, np.any(strengths > DEAD, 2))
+        if wanted is None and coarse is None and self._reads(level):
+            return self._read(level, below, parents, says, strengths, coded, skipped)
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
         # features of the parents, of the strongest and of the last plane so far, and of what references tell
         features = np.zeros((self.dates, 9 if says is None else 19, *coded.shape[1:]), np.float32)
@@ -360,6 +361,37 @@ class Ladder:
             features[:, 6:9] = now
         return out
 
+    def _reads(self, level: int) -> bool:
+        """Whether the kernel can."""
+        return self.model.reader.takes(self.model.stage_at(level), self.ports_at(level))
+
+    def _read(
+        self,
+        level: int,
+        below: np.ndarray,
+        parents: np.ndarray | None,
+        says: dict[int, Told] | None,
+        strengths: np.ndarray,
+        coded: np.ndarray,
+        skipped: np.ndarray | None,
+    ) -> np.ndarray:
+        """Details of one level by the kernel, without a map: int32 [T, K, 3, h, w]."""
+        alive, units = strengths > DEAD, log_scales(strengths)
+        numbers = np.arange(strengths.shape[1])[:, None]
+        told = constants(units, numbers, level, says is not None, self.brightness)
+        out = np.zeros((*strengths.shape, *coded.shape[1:]), np.int32)
+        may_be, stage = self._may_be_sent(level, skipped), self.model.stage_at(level)
+        for t in np.flatnonzero(alive.any((1, 2))).tolist():
+            marks = np.uint8(3) if may_be is None else np.where(may_be[t], np.uint8(3), np.uint8(1))
+            own = (None if parents is None else parents[t]), (None if says is None else says[t])
+            there = coded * marks
+            given = Level(stage, below[t], *own, alive[t], there, units[t], told[t])
+            out[t] = self._read_level(level, t, given)
+        return out
+
+    def _read_level(self, number: int, date: int, level: Level) -> np.ndarray:
+        return self.model.reader.read(level, self.ports_at(number)[date], SPACING)
+
     def _hidden(self, level: int) -> np.ndarray | None:
         """Details of a level all of whose cells are hidden, bool [T, 1, h, w]."""
         return None if self.wanted is None or self.wanted.hidden is None else self.wanted.hidden.at(level)
@@ -371,15 +403,12 @@ class Ladder:
         """Squashed values, each in the octave of its cell."""
         return self.model.functions.features(values if coarse is None else coarse.seen(values))
 
-    def _told(self, level: int, pictures: np.ndarray, alive: list[int]) -> dict[int, Told]:
-        """What the references of dates that have details tell beside the pictures below, [T, K, h, w]."""
+    def _told(self, level: int, pictures: np.ndarray, is_alive: np.ndarray) -> dict[int, Told]:
+        """What the references of dates tell of the planes that have details, bool [T, K]."""
         found = {}
-        for t in alive:
-            here = [date.remainders[level] for date in self.known[t]]
-            below = [
-                date.remainders[level + 1][: len(h)] for date, h in zip(self.known[t], here, strict=True)
-            ]
-            found[t] = told(pictures[t], np.concatenate(below), np.concatenate(here))
+        for t in np.flatnonzero(is_alive.any(1)).tolist():
+            here, below = ([date.remainders_at(n) for date in self.known[t]] for n in (level, level + 1))
+            found[t] = told(pictures[t], below, here, np.flatnonzero(is_alive[t]))
         return found
 
     def _describe(
@@ -435,9 +464,6 @@ class Ladder:
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
         """One plane of some dates, int32 [N, 3, h, w], in two passes."""
-        ports = [self.ports_at(plane.level)[t] for t in plane.dates]
-        if plane.coarse is None and self.model.reader.takes(ports):
-            return self._read_plane(plane, below, features, ports)
         stage, coarse = self.model.stage_at(plane.level), plane.coarse
         octaves = None if coarse is None else coarse.octaves
         shared, predicted = stage.start(below, features, self._constant(plane), octaves)
@@ -466,29 +492,9 @@ class Ladder:
         found = unpacked(done[0], done[1], plane.coded.shape[2])
         return found if coarse is None else coarse.in_steps(found)
 
-    def _read_plane(
-        self, plane: Plane, below: np.ndarray, features: np.ndarray, ports: Sequence[Port]
-    ) -> np.ndarray:
-        """The same by the kernel, without a map."""
-        stage = self.model.stage_at(plane.level)
-        shared, predicted = stage.start(below, features, self._constant(plane))
-        alive, scale = self._alive(plane).astype(np.uint8), self._strengths_in(plane)
-        may_be = self._may_be_sent(plane)
-        alive += 2 * (alive if may_be is None else alive * may_be)
-        done: list[np.ndarray] = []
-        for color in range(_COLORS):
-            outputs, near = stage.step(shared, done[0] if done else None)
-            view = View(color, outputs, predicted, near, plane.reference, alive, scale)
-            done.append(self._read_color(plane, view, ports))
-        return unpacked(done[0], done[1], plane.coded.shape[2])
-
-    def _may_be_sent(self, plane: Plane) -> np.ndarray | None:
-        """Which details may be sent, bool [N, 1, h, w]; None: all."""
-        return None if plane.skipped is None else ~plane.skipped
-
-    def _read_color(self, plane: Plane, view: View, ports: Sequence[Port]) -> np.ndarray:
-        """Details of one colour by the kernel: int32 [N, 3, h, half]."""
-        return self.model.reader.read(view, ports, SPACING)
+    def _may_be_sent(self, level: int, skipped: np.ndarray | None) -> np.ndarray | None:
+        """Which details of all dates may be sent, bool [T, 1, h, w]; None: all."""
+        return None if skipped is None else ~skipped
 
     def _alive(self, plane: Plane) -> np.ndarray:
         """Details that there are: bool [N, 3, h, w]."""
@@ -509,7 +515,7 @@ class Ladder:
         known = plane.strengths
         if plane.coarse is not None:
             known = known[:, None] - 2 * OCTAVES[:, None]
-        return np.rint(np.maximum(known, SIDE_MIN) * (_LN2_HALF * FEATURE)).astype(np.float32)
+        return log_scales(known)
 
     def _scale(self, plane: Plane, cells: Coarse | None) -> np.ndarray:
         """The same for each cell: [N, 3, h, half], or [N, 3, 1, 1] where all are alike."""
@@ -518,16 +524,11 @@ class Ladder:
 
     def _constant(self, plane: Plane) -> np.ndarray:
         """What the network is told of a plane: float32 [N, 8], with a map by octave [N, 8, 8]."""
-        units = self._strengths_in(plane)
-        flags = np.empty((*units.shape[:-1], 5), np.float32)
-        flags[..., 0] = FEATURE * (plane.reference is not None)
-        flags[..., 1] = FEATURE * plane.number / 4
-        flags[..., 2] = FEATURE * self.brightness
+        units, number = self._strengths_in(plane), np.array([plane.number])
+        found = constants(units, number, plane.level, plane.reference is not None, self.brightness)
         if plane.coarse is not None:
-            flags[..., 2] = np.minimum(64, flags[..., 2] + np.rint(OCTAVES * (_LN2_HALF * FEATURE)))
-        flags[..., 3] = FEATURE
-        flags[..., 4] = FEATURE * min(plane.level, 6) / 2
-        return np.concatenate([units, flags], -1)
+            found[..., 5] = np.minimum(64, found[..., 5] + np.rint(OCTAVES * (_LN2_HALF * FEATURE)))
+        return found
 
     def _placed(
         self,

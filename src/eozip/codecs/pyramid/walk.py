@@ -114,6 +114,8 @@ class Walk:
                     for t in own
                 ]
                 ladder, lent = self._ladder(k, own, references if references[0] else [], lent)
+                for reference in known[k].values():
+                    reference.forget()
                 known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}
 
     def _code_positions(self, dates: Sequence[int]) -> None:
