@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eozip.codecs.pyramid import walk
+from eozip.store import open_source, windows
 from eozip.store.description import describe
 from eozip.store.pixels import read_pixels
 from storefiles import make_store, write_dates
@@ -45,3 +46,29 @@ def test_one_date_is_what_the_whole_has_and_needs_few(
         assert date in needed
         assert len(needed) <= 2 + 3 < len(DATES)  # the order of time in chunks of few pixels; else fewer
     assert np.array_equal(one[0], whole[date])
+
+
+def test_a_window_of_one_date_decodes_few_and_of_others_all_of_them_once(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = describe(store)
+    size = [slice(0, side) for side in found.grid.shape[2:]]
+    whole = read_pixels(found, slice(0, len(DATES)), *size)
+    asked: list[object] = []
+    decode = windows.api.decode
+    monkeypatch.setattr(
+        windows.api, "decode", lambda *a, dates=None, **k: asked.append(dates) or decode(*a, dates=dates, **k)
+    )
+    bands = range(found.grid.shape[1])
+    with open_source(store) as source:
+        for date in (5, 5, 2, 7, 5):
+            assert np.array_equal(source.pixels([date], bands, *size)[0], whole[date])
+    chunks = len(asked) // 2
+    assert asked == [[5]] * chunks + [None] * chunks
+    asked.clear()
+    with open_source(store) as source:
+        several = source.pixels([6, 1, 6], bands, *size)
+        most = source.pixels([7, 0, 1, 2, 3], bands, *size)
+    assert np.array_equal(several, whole[[6, 1, 6]])
+    assert np.array_equal(most, whole[[7, 0, 1, 2, 3]])
+    assert asked == [[1, 6]] * chunks + [None] * chunks

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,6 +60,9 @@ class _Task:
     times: tuple[int, ...]
 
 
+_Part = tuple[dict[int, int], np.ndarray]  # which date of the scene is where in cells [t, c, h, w]
+
+
 @dataclass
 class Source:
     """An open store; `open_source` makes and closes it. Threads may share it.
@@ -74,6 +77,9 @@ class Source:
     _kept: OrderedDict[tuple[Any, ...], np.ndarray] = field(default_factory=OrderedDict)
     _heads: dict[tuple[Any, ...], tuple[Shard | None, list[Stream]]] = field(default_factory=dict)
     _shards: dict[Shape, Shard | None] = field(default_factory=dict)
+    _begun: set[tuple[Any, ...]] = field(
+        default_factory=set
+    )  # streams of which some dates alone were decoded
     _bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -202,30 +208,32 @@ class Source:
             if _meets(one, times, window, scale)
         ]
         for task, parts in zip(tasks, self._all(tasks), strict=True):
-            for first, dn in parts:
-                _paste(out, dn, first, task, window, scale)
+            for places, dn in parts:
+                _paste(out, dn, places, task, window, scale)
         return out
 
-    def _all(self, tasks: Sequence[_Task]) -> Iterator[list[tuple[int, np.ndarray]]]:
+    def _all(self, tasks: Sequence[_Task]) -> Iterator[list[_Part]]:
         network = needs_torch(self.description.codec.codec)
         if threading.current_thread() is threading.main_thread():
             return each(self._chunk, tasks, len(tasks), network=network)
         return map(self._chunk_in_turn, tasks)  # dask has threads of its own
 
-    def _chunk_in_turn(self, task: _Task) -> list[tuple[int, np.ndarray]]:
+    def _chunk_in_turn(self, task: _Task) -> list[_Part]:
         with DESK.turn(needs_torch(self.description.codec.codec)):
             return self._chunk(task)
 
-    def _chunk(self, task: _Task) -> list[tuple[int, np.ndarray]]:
-        """Streams of a chunk with any of the dates wanted: first date, and cells [t, c, h, w] of one grid."""
+    def _chunk(self, task: _Task) -> list[_Part]:
+        """Of streams of a chunk with any of the dates wanted, cells of one grid."""
         pixels = StorePixels(self.description, self.files)
         found = []
         with pixels.naming(task.shard, task.window):
             opened, streams = self._streams(pixels, task)
             for stream in streams:
                 first = task.window.times[0] + stream.first
-                if opened is not None and any(first <= t < first + len(stream.dates) for t in task.times):
-                    found.append((first, self._cells(opened, stream, task)))
+                wanted = sorted({t - first for t in task.times if first <= t < first + len(stream.dates)})
+                if opened is not None and wanted:
+                    dates, cells = self._cells(opened, stream, task, wanted)
+                    found.append(({first + t: k for k, t in enumerate(dates)}, cells))
         return found
 
     def _streams(self, pixels: StorePixels, task: _Task) -> tuple[Shard | None, list[Stream]]:
@@ -247,18 +255,34 @@ class Source:
             self._shards[task.shard], self._heads[place] = opened, found
         return found
 
-    def _cells(self, shard: Shard, stream: Stream, task: _Task) -> np.ndarray:
-        key = task.shard, task.window.position, stream.first, task.index, task.reduction
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                return found
-        made = self._decode(shard, stream, task.index, task.reduction)
-        self._keep(key, made)
-        return made
+    def _cells(
+        self, shard: Shard, stream: Stream, task: _Task, wanted: list[int]
+    ) -> tuple[Sequence[int], np.ndarray]:
+        """Cells of some dates of a stream, counted from its first: those wanted if few are, and for the first time.
 
-    def _decode(self, shard: Shard, stream: Stream, index: int, reduction: int) -> np.ndarray:
+        Else all of them: one date is read without others, and all of them one by one decode a stream hardly more than once.
+        """
+        key = task.shard, task.window.position, stream.first, task.index, task.reduction
+        every = range(len(stream.dates))
+        with self._lock:
+            for dates in (every, wanted):
+                found = self._kept.get((*key, tuple(dates)))
+                if found is not None:
+                    self._kept.move_to_end((*key, tuple(dates)))
+                    return dates, found
+            is_first = stream.header.scales and key not in self._begun  # other codecs decode all dates
+            if len(self._begun) > _MOST_HEADS:
+                self._begun.clear()
+            self._begun.add(key)
+        dates = wanted if is_first and 2 * len(wanted) <= len(every) else every
+        some = None if dates is every else wanted
+        made = self._decode(shard, stream, task.index, task.reduction, some)
+        self._keep((*key, tuple(dates)), made)
+        return dates, made
+
+    def _decode(
+        self, shard: Shard, stream: Stream, index: int, reduction: int, dates: Sequence[int] | None
+    ) -> np.ndarray:
         description = self.description
         grid = description.grids[index]
         times = _stream_reduction(grid.factor, reduction)
@@ -269,7 +293,7 @@ class Source:
         needed = bytes_for(selected(stream.header, reduce=times, groups=groups), layout)
         have = len(stream.head)
         more = shard.read(stream.start + have, stream.start + needed) if needed > have else b""
-        made = api.decode(stream.head[:needed] + more, reduce=times, groups=groups)
+        made = api.decode(stream.head[:needed] + more, reduce=times, groups=groups, dates=dates)
         dn = made[grid.resolution] if isinstance(made, dict) else made
         if not stream.header.groups and description.codec.grids:
             dn = cells_of(dn, description.codec.grids)[grid.resolution]
@@ -352,7 +376,12 @@ def _meets(one: Window, times: Sequence[int], window: Sequence[slice], scale: in
 
 
 def _paste(
-    out: np.ndarray, dn: np.ndarray, first: int, task: _Task, window: Sequence[slice], scale: int
+    out: np.ndarray,
+    dn: np.ndarray,
+    dates: Mapping[int, int],
+    task: _Task,
+    window: Sequence[slice],
+    scale: int,
 ) -> None:
     """Puts cells of one stream where they belong; cells behind the end of its chunk are none of the scene's."""
     one = task.window
@@ -364,7 +393,6 @@ def _paste(
             return
         places.append((slice(low - part.start, high - part.start), slice(low - begin, high - begin)))
     (rows, own_rows), (columns, own_columns) = places
-    last = min(first + len(dn), one.times[1])
     for i, t in enumerate(task.times):
-        if first <= t < last:
-            out[i, :, rows, columns] = dn[t - first, :, own_rows, own_columns]
+        if t in dates and t < one.times[1]:
+            out[i, :, rows, columns] = dn[dates[t], :, own_rows, own_columns]
