@@ -58,8 +58,8 @@ import json, sys
 from dataclasses import asdict
 import numpy as np
 sys.path.insert(0, {here!r})
-from eozip.codecs.pyramid import haar, narrowing, ports, references, registration, stages
-for module in (haar, narrowing, ports, references, registration, stages):
+from eozip.codecs.pyramid import haar, narrowing, ports, references, registration, spectral, stages
+for module in (haar, narrowing, ports, references, registration, spectral, stages):
     module.library = lambda: None
 import speed
 one, dn = speed.Learned({codec!r}), np.load({stack!r})

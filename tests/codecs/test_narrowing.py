@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eozip.codecs import registry
-from eozip.codecs.pyramid import haar, narrowing, ports, references, registration
+from eozip.codecs.pyramid import haar, narrowing, ports, references, registration, spectral
 from eozip.codecs.pyramid.ports import NativePort, NativeWriter, reading_port
 from eozip.entropy.range_coder import DecodePort, EncodePort, Tables
 from eozip.errors import FormatError, InputError
@@ -92,7 +92,7 @@ def test_without_a_kernel_numpy_reads_the_same_pixels(seed, monkeypatch):
         cut = replace(coded, sections=coded.sections[:there])
         by_kernel = codec.decode(cut, shape, 0)
         with monkeypatch.context() as patch:
-            for module in (haar, narrowing, ports, references, registration):
+            for module in (haar, narrowing, ports, references, registration, spectral):
                 patch.setattr(module, "library", lambda: None)
             assert isinstance(reading_port(b""), DecodePort)
             assert np.array_equal(codec.decode(cut, shape, 0), by_kernel)

@@ -8,7 +8,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from eozip.codecs.pyramid import haar, native, references, registration
+from eozip.codecs.pyramid import haar, native, references, registration, spectral
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no compiled kernel on this machine")
 
@@ -23,7 +23,7 @@ def pictures(rng: np.random.Generator, reach: int, *shape: int) -> np.ndarray:
 
 def by_numpy(call: Callable[..., object], *given: object) -> object:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (haar, references, registration):
+        for module in (haar, references, registration, spectral):
             patch.setattr(module, "library", lambda: None)
         return call(*given)
 
@@ -63,3 +63,25 @@ def test_what_references_tell(seed):
     np.testing.assert_array_equal(own.activity, other.activity)
     for one, expected in zip(astuple(own)[:3], astuple(other)[:3], strict=True):
         np.testing.assert_array_equal(one[numbers], expected[numbers])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pictures_one_level_up(seed):
+    rng = np.random.default_rng(seed)
+    reach, (count, height, width) = int(rng.choice(REACHES)), rng.integers(1, [4, 24, 24]).tolist()
+    size = haar.half(height), haar.half(width)
+    given = pictures(rng, reach, count, *size), pictures(rng, reach, count, 3, *size), (height, width)
+    for more in ((), (1 << 28,)):
+        expected = by_numpy(haar.synthesise, *given, *more)
+        np.testing.assert_array_equal(haar.synthesise(*given, *more), expected)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_planes_to_bands_and_back(seed):
+    rng = np.random.default_rng(seed)
+    count, height, width = rng.integers(1, [13, 40, 40]).tolist()
+    vectors = pictures(rng, 2048, count, count) * rng.integers(0, 2, count).astype(np.int32)
+    basis = spectral.Basis(vectors, np.ones(count, np.int32))
+    values = pictures(rng, int(rng.choice(REACHES)), count, 3, height, width)
+    for call in (basis.bands, basis.seen):
+        np.testing.assert_array_equal(call(values), by_numpy(call, values))

@@ -18,6 +18,7 @@ from eozip.codecs.pyramid.native import call, library
 _NEAR, _FAR, _CORNERS, _BITS = 11, 2, 2, 6
 _STEEPEST = 1 << 20  # difference that counts
 _FARTHEST = 1 << 28
+_BEYOND = (1 << 31) - 1  # of no pixel
 LEAST_SIDE = 4  # a picture is halved until one side is at most this long
 
 
@@ -112,17 +113,26 @@ def _cells(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     return x[..., 0::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2], x[..., 1::2, 1::2]
 
 
-def synthesise(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def synthesise(
+    ll: np.ndarray, details: np.ndarray, shape: tuple[int, int], most: int = _BEYOND
+) -> np.ndarray:
     """One step up on integers: the inverse of `analyse` to within half a unit.
 
     Args:
         ll: int32 [..., h, w].
         details: int32 [..., 3, h, w].
         shape: H, W of the picture.
+        most: magnitude that pixels are held within.
 
     Returns:
         int32 [..., H, W]; halves are rounded up.
     """
+    kernel = library()
+    if kernel is not None and ll.dtype == details.dtype == np.int32:
+        out = np.empty((*ll.shape[:-2], *shape), np.int32)
+        given = (np.ascontiguousarray(ll), np.ascontiguousarray(details))
+        call(kernel, "eozip_synthesised", *given, ll[..., 0, 0].size, *shape, most, out)
+        return out
     lh, hl, hh = (details[..., k, :, :] for k in range(3))
     out = np.empty((*ll.shape[:-2], 2 * ll.shape[-2], 2 * ll.shape[-1]), np.int32)
     upper, lower = ll + lh + 1, ll - lh + 1  # the 1 rounds: (v + 1) >> 1
@@ -131,7 +141,7 @@ def synthesise(ll: np.ndarray, details: np.ndarray, shape: tuple[int, int]) -> n
     np.right_shift(upper - across, 1, out=out[..., 0::2, 1::2])
     np.right_shift(lower + down, 1, out=out[..., 1::2, 0::2])
     np.right_shift(lower - down, 1, out=out[..., 1::2, 1::2])
-    return out[..., : shape[0], : shape[1]]
+    return out[..., : shape[0], : shape[1]].clip(-most, most)
 
 
 def coded(shape: tuple[int, int]) -> np.ndarray:

@@ -208,8 +208,8 @@ class LayerLadder(Ladder):
     def _may_be_sent(self, level: int, skipped: np.ndarray | None) -> np.ndarray | None:
         return self.is_open(level)
 
-    def _read_level(self, number: int, date: int, level: Level) -> np.ndarray:
-        return self.narrower.read(level, self.ports_at(number)[date], self.states[date].cells[number])
+    def _read_level(self, number: int, date: int, level: Level) -> None:
+        self.narrower.read(level, self.ports_at(number)[date], self.states[date].cells[number])
 
     def _symbols(
         self,

@@ -55,6 +55,7 @@ class Level:
         there: uint8 [3, h, w]: 1 if there is a detail, 3 if it may be sent.
         scales: [K, 3], log scales that side information tells, in 1/16.
         constants: [K, 8], what the network is told.
+        out: details, int32 [K, 3, h, w] in 1/64 step, all 0 before.
     """
 
     stage: Stage
@@ -65,6 +66,7 @@ class Level:
     there: np.ndarray
     scales: np.ndarray
     constants: np.ndarray
+    out: np.ndarray
 
     def read(
         self,
@@ -73,14 +75,13 @@ class Level:
         known: Sequence[Known],
         trellis: Held | None = None,
         spacing: int = 0,
-    ) -> np.ndarray:
+    ) -> None:
         """See `LevelReader.read` and `Narrower.read`."""
         kernel, told = library(), self.told
         if kernel is None or not isinstance(self.stage, NativeStage) or not isinstance(port, NativePort):
             raise InputError("read: no kernel; see `LevelReader.takes`")
         variant, stage, features = self.stage.made(told is not None)
         parts = () if told is None else (told.predicted, told.remainders, told.missed, told.activity)
-        out = np.zeros((len(self.below), 3, *self.below.shape[1:]), np.int32)
         own = [[_whole(one) for one in some] for some in ((self.below, self.parents), parts)]
         marks = [np.ascontiguousarray(one, np.uint8) for one in (self.alive, self.there)]
         given = (
@@ -98,13 +99,12 @@ class Level:
             features,
             *map(_address, given),
             ctypes.addressof(bounds) if known else None,
-            _address(out),
+            _address(self.out),
             ctypes.addressof(port.stream),
         )
         rows = None if trellis is None else ctypes.byref(trellis.made)
         made = (ctypes.byref(one) for one in (stage, laws.made))
         check(kernel.eozip_level(variant, *made, rows, spacing, ctypes.byref(what)))
-        return out
 
 
 class LevelReader:
@@ -125,7 +125,7 @@ class LevelReader:
         """Whether there is a kernel, and these are its own."""
         return isinstance(stage, NativeStage) and all(isinstance(port, NativePort) for port in ports)
 
-    def read(self, level: Level, port: Port, spacing: int) -> np.ndarray:
+    def read(self, level: Level, port: Port, spacing: int) -> None:
         """Read one level of one date.
 
         Args:
@@ -133,13 +133,10 @@ class LevelReader:
             port: of the date, which it takes.
             spacing: between values, in 1/64 step.
 
-        Returns:
-            int32 [K, 3, h, w] in 1/64 step.
-
         Raises:
             FormatError: damaged bytes.
         """
-        return level.read(self._held, port, (), self._trellis, spacing)
+        level.read(self._held, port, (), self._trellis, spacing)
 
 
 class Narrower:
@@ -165,7 +162,7 @@ class Narrower:
         )
         self._held = Held(_Laws(*map(_address, arrays), coded.made, bits.made), (*arrays, coded, bits))
 
-    def read(self, level: Level, port: Port, known: Sequence[Known]) -> np.ndarray:
+    def read(self, level: Level, port: Port, known: Sequence[Known]) -> None:
         """Read one level of one date into what is known of it.
 
         Args:
@@ -173,13 +170,10 @@ class Narrower:
             port: of the date, which `LevelReader` takes.
             known: of both colours, arrays [K, 3, h, half], changed.
 
-        Returns:
-            int32 [K, 3, h, w] in 1/64 step, 0 where there are no details.
-
         Raises:
             FormatError: damaged bytes.
         """
-        return level.read(self._held, port, known)
+        level.read(self._held, port, known)
 
 
 def _gates(tanh: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP
+from eozip.codecs.pyramid.native import call, library
 from eozip.codecs.pyramid.side import Side, row_of
 from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.errors import FormatError
@@ -57,15 +58,11 @@ class Basis:
 
     def bands(self, planes: np.ndarray) -> np.ndarray:
         """Bands from planes: int32 [C, ...] -> int32 [C, ...], in the same units, halves to even, within +-LARGEST."""
-        return _rounded(self.vectors @ planes.reshape(len(planes), -1).astype(np.float64)).reshape(
-            planes.shape
-        )
+        return _mixed(self.vectors, planes)
 
     def seen(self, bands: np.ndarray) -> np.ndarray:
         """Bands along the columns, as context for details: int32 [C, ...] -> int32 [C, ...]."""
-        return _rounded(self.vectors.T @ bands.reshape(len(bands), -1).astype(np.float64)).reshape(
-            bands.shape
-        )
+        return _mixed(self.vectors.T, bands)
 
     def planes(self, bands: np.ndarray) -> np.ndarray:
         """What an encoder codes: float [C, ...] bands -> float64 [C, ...] planes, 0 where a column is absent."""
@@ -75,8 +72,17 @@ class Basis:
         return out.reshape(bands.shape)
 
 
-def _rounded(sums: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(sums / _FINEST), -LARGEST, LARGEST).astype(np.int32)
+def _mixed(vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """int32 [C, C] and [C, ...] -> [C, ...]."""
+    kernel = library()
+    if kernel is not None and values.dtype == np.int32:
+        out, is_back = np.empty(values.shape, np.int32), not vectors.flags.c_contiguous
+        basis = np.ascontiguousarray(vectors.T if is_back else vectors, np.int32)
+        size = values[0].size
+        call(kernel, "eozip_mixed", basis, len(values), is_back, np.ascontiguousarray(values), size, out)
+        return out
+    sums = vectors @ values.reshape(len(values), -1).astype(np.float64)
+    return np.clip(np.rint(sums / _FINEST), -LARGEST, LARGEST).astype(np.int32).reshape(values.shape)
 
 
 def fitted(samples: np.ndarray, step: float) -> Basis:

@@ -233,7 +233,7 @@ class Ladder:
             reached -= 1
             j = reached - depth
             parents = self._details(reached, picture, parents, details[j], bases, sizes[j])
-            picture = _clipped(haar.synthesise(picture, parents, sizes[j]))
+            picture = haar.synthesise(picture, parents, sizes[j], LARGEST)
             if self.tells:
                 self._keep(reached, _each(bases, picture, Basis.bands))
             if reached == self.lends_at:
@@ -303,7 +303,7 @@ class Ladder:
         above = None if parents is None else _each(bases, parents, Basis.seen)
         planes = None if details is None else _each(bases, details, Basis.planes) / self._step_dn
         found = _each(bases, self._details(level, below, above, planes, bases, (height, width)), Basis.bands)
-        out = _clipped(haar.synthesise(bands, found, (height, width)))
+        out = haar.synthesise(bands, found, (height, width), LARGEST)
         if self.tells:
             self._keep(level, out)
         return out, found
@@ -385,12 +385,13 @@ class Ladder:
             marks = np.uint8(3) if may_be is None else np.where(may_be[t], np.uint8(3), np.uint8(1))
             own = (None if parents is None else parents[t]), (None if says is None else says[t])
             there = coded * marks
-            given = Level(stage, below[t], *own, alive[t], there, units[t], told[t])
-            out[t] = self._read_level(level, t, given)
+            self._read_level(
+                level, t, Level(stage, below[t], *own, alive[t], there, units[t], told[t], out[t])
+            )
         return out
 
-    def _read_level(self, number: int, date: int, level: Level) -> np.ndarray:
-        return self.model.reader.read(level, self.ports_at(number)[date], SPACING)
+    def _read_level(self, number: int, date: int, level: Level) -> None:
+        self.model.reader.read(level, self.ports_at(number)[date], SPACING)
 
     def _hidden(self, level: int) -> np.ndarray | None:
         """Details of a level all of whose cells are hidden, bool [T, 1, h, w]."""
