@@ -35,7 +35,7 @@ typedef struct {
 typedef struct {
     int32_t n, h, w, features; /* dates, rows, columns, channels of features */
     const int32_t *below;      /* [n][h][w] */
-    const float *given;        /* [n][features][h][w] */
+    const int8_t *given;       /* [n][features][h][w] */
     const int32_t *biases;     /* [2][n][units] of the trunk, of either colour */
     float *outputs;            /* [n][h][OUTPUTS][half], of the first colour */
     float *predicted;          /* [n][DETAILS][h][w] */

@@ -63,7 +63,9 @@ class State:
         for level, strength in self.strengths.items():
             self.strengths[level] = np.where(strength > DEAD, np.minimum(strength + 2, SIDE_MAX), DEAD)
         for known in (one for both in self.cells.values() for one in both):
-            known.low, known.high, known.value = finer(known.low), finer(known.high), finer(known.value)
+            for values in (known.low, known.high, known.value):
+                np.clip(values, -LARGEST // 2, LARGEST // 2, out=values)
+                values *= 2
         self.made = self.made.finer()
 
 

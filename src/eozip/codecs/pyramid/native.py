@@ -152,7 +152,7 @@ class NativeStage:
         outputs = np.empty((n, h, OUTPUTS, half(w)), np.float32)
         predicted = np.empty((n, _DETAILS, h, w), np.float32)
         later = np.empty((n, h, self._units, self._kernel.eozip_padded(half(w))), np.int32)
-        below, features = np.ascontiguousarray(below, np.int32), np.ascontiguousarray(features, np.float32)
+        below, features = np.ascontiguousarray(below, np.int32), features.astype(np.int8)
         count = features.shape[1]
         given = (below, features, biases, outputs, predicted, later)
         self._run("eozip_start", count, _Beginning(n, h, w, count, *map(_address, given)))
