@@ -69,7 +69,7 @@ def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.nda
     rng = np.random.default_rng(5)
     out = dict(tensors)
     for name, value in tensors.items():
-        if name[0].isdigit():
+        if name.removeprefix(files.LATER)[0].isdigit():
             reach = most if value.dtype == np.int8 else 64 * most
             out[name] = rng.integers(-reach, reach + 1, value.shape).astype(value.dtype)
     return out
@@ -77,8 +77,10 @@ def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.nda
 
 def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:
     """One of the codecs with any weights."""
-    kind = FlexCodec if name == FLEXIBLE else PyramidCodec
-    return kind(name, bytes(8), files.model_of(dict(tensors)), name not in (CODEC, FAST))
+    model = files.model_of(dict(tensors))
+    if name == FLEXIBLE:
+        return FlexCodec(name, bytes(8), model, True, later=files.later_of(dict(tensors), model))
+    return PyramidCodec(name, bytes(8), model, name not in (CODEC, FAST))
 
 
 def with_holes(dn: np.ndarray, nodata: int) -> np.ndarray:

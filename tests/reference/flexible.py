@@ -25,6 +25,7 @@ from reference.pyramid import (
     Reader,
     Weights,
     clip,
+    correlated,
     half,
     ladders_of,
     layout,
@@ -35,6 +36,7 @@ from reference.pyramid import (
     on_canvas,
     ratio,
     references_of,
+    rounded,
     section_of,
     skip_of,
     streams_of,
@@ -119,7 +121,7 @@ class Kept:
         self.means, self.picture = finer(self.means), finer(self.picture)
         self.scales = {i: np.where(s > DEAD, np.minimum(s + 2, 14), DEAD) for i, s in self.scales.items()}
         for cells in self.cells.values():
-            cells |= {name: finer(cells[name]) for name in ("low", "high", "value")}
+            cells |= {name: finer(cells[name]) for name in ("low", "high", "value", "off")}
         found, pictures = (
             {i: finer(d) for i, d in own.items()} for own in (self.date.remainders, self.date.pictures)
         )
@@ -139,6 +141,26 @@ class FlexLadder(Ladder):
     wanted: int = 3
     coarser: np.ndarray | None = None
     passes: int = 1
+    before: tuple[np.ndarray, np.ndarray] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
+
+    def stage(self, level: int) -> str:
+        return f"later.{super().stage(level)}" if self.number else super().stage(level)
+
+    def earlier(self, plane: int) -> list[np.ndarray]:
+        if not self.number:
+            return []
+        values, off = (self.weights.f(v) for v in self.before)
+        ahead = np.zeros_like(values[0])
+        for k in range(len(values) - 1, plane, -1):
+            ahead = np.maximum(rounded(3 * ahead, 4), np.abs(values[k]))
+        return [values[plane], np.abs(values[plane]), np.abs(off[plane]), ahead]
+
+    def nearby(self, level: int, plane: int) -> np.ndarray | int:
+        if not self.number:
+            return 0
+        kernel = self.weights.tensors[f"{self.stage(level)}.around"].copy()
+        kernel[:, :, 1, 1] = 0
+        return clip(rounded(correlated(kernel, clip(self.before[0][plane], 63 * 64)), 64), 1 << 14)
 
     def is_there(self, level: int) -> bool:
         return section_of(self.groups[0].factor << level) < self.wanted
@@ -213,12 +235,12 @@ class FlexLadder(Ladder):
     ) -> np.ndarray:
         if not self.number:
             size = (len(present), 3, half(shape[0]), half(shape[1]))
-            names = ("low", "high", "value", "near", "seen")
+            names = ("low", "high", "value", "off", "near", "seen")
             self.kept.cells[level] = {name: np.zeros(size, np.int64) for name in names}
-        if self.is_sent(level):
+        if self.number or self.is_sent(level):
+            cells = self.kept.cells[level]
+            self.before = cells["value"].copy(), cells["off"].copy()
             super().details(level, below, parents, present, shape)
-        elif self.number:
-            self.scales[len(present)] = self.kept.scales[level]
         return self.kept.cells[level]["value"].copy()
 
     def read_scales(self, level: int, present: np.ndarray, any_coded: np.ndarray) -> np.ndarray:
@@ -226,6 +248,9 @@ class FlexLadder(Ladder):
             self.kept.scales[level] = super().read_scales(level, present, any_coded)
             return self.kept.scales[level]
         known, planes = self.kept.scales[level], len(present)
+        if not self.is_sent(level):
+            self.scales[planes] = known
+            return known
         before = self.scales.get(planes, np.full((planes, 3), 2))
         exists, was = present[:, None] & any_coded, known > DEAD
         rows = np.where(was, np.where(known == -2, 34, 26), np.where(before == DEAD, 28, [39, 34, 34]))
@@ -256,12 +281,15 @@ class FlexLadder(Ladder):
         was = here & (cells["seen"] == 1)
         cells["value"][here & ~was] = mean[here & ~was]
         sent = here & self.may_be_sent(level)
+        again = was & ~sent
+        low, high = cells["low"][again] - mean[again], cells["high"][again] - mean[again]
+        cells["value"][again] = clip(mean[again] + self.laws.middle(row[again], low, high), L)
         self.begin(level, mean, row, sent & ~was & (row >= 16), cells)
         self.narrow(level, mean, row, sent & was, cells)
         out[here] = cells["value"][here]
 
     def may_be_sent(self, level: int) -> np.ndarray:
-        wanted = ~self.is_skipped(level)
+        wanted = ~self.is_skipped(level) & self.is_sent(level)
         if self.coarser is None:
             return wanted
         size = 2 << level
@@ -284,7 +312,7 @@ class FlexLadder(Ladder):
         cells["low"][here] = clip(m + np.where(n > 0, close, -far), L)
         cells["high"][here] = clip(m + np.where(n < 0, -close, far), L)
         cells["value"][here] = clip(m + 64 * n, L)
-        cells["near"][here], cells["seen"][here] = n == 0, 1
+        cells["near"][here], cells["seen"][here], cells["off"][here] = n == 0, 1, clip(64 * n, L)
 
     def bit(self, level: int, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         rows = np.searchsorted(self.laws.shares, (part << 20) // np.maximum(whole, 1), side="right")
@@ -319,7 +347,8 @@ class FlexLadder(Ladder):
             upper[wide] = self.bit(level, c, b + c)
             low, high = np.where(upper, middle, low), np.where(wide & ~upper, middle, high)
         cells["low"][here], cells["high"][here] = clip(m + low, L), clip(m + high, L)
-        cells["value"][here] = clip(m + self.laws.middle(r, low, high), L)
+        off = self.laws.middle(r, low, high)
+        cells["value"][here], cells["off"][here] = clip(m + off, L), np.where(near, 0, clip(off, L))
         cells["near"][here] = near
 
 
@@ -412,7 +441,7 @@ def decoded_groups(
         for k, section in enumerate(readers):
             if k == 0 or (k - 1) % 3 < wanted:
                 section[t].port.finish()
-        whole = wanted == 3 and len(streams) >= chunk.header.budgets[t]
+        whole = wanted == 3 and len(streams) >= max(chunk.header.budgets[r] for r in needed_by([t], known))
         if whole and checks.get(t, 0) != chunk.header.checks[t]:
             raise FormatError("another picture")
     out = []

@@ -544,7 +544,7 @@ class Ladder:
             if (scales[plane] > DEAD).any():
                 if parents is not None:
                     above = doubled(self.weights.f(rounded(parents[plane], 1 << octaves_above)), (h, w))
-                features = [above, strongest, last]
+                features = [above, strongest, last, *self.earlier(plane)]
                 if says is not None:
                     own, beyond, activity = (
                         self.weights.f(rounded(v, 1 << octaves))
@@ -565,6 +565,17 @@ class Ladder:
             last = self.weights.f(rounded(out[plane], 1 << octaves))
             strongest = np.maximum(rounded(3 * strongest, 4), np.abs(last))
         return out
+
+    def stage(self, level: int) -> str:
+        return str(min(level, 4))
+
+    def earlier(self, plane: int) -> list[np.ndarray]:
+        """14: features of the pass before."""
+        return []
+
+    def nearby(self, level: int, plane: int) -> np.ndarray | int:
+        """14: what details of the pass before let expect."""
+        return 0
 
     def levels_at(self, level: int) -> np.ndarray:
         """13: of details of a level."""
@@ -619,7 +630,7 @@ class Ladder:
         coded: np.ndarray,
     ) -> np.ndarray:
         """[3, h, w]."""
-        net = Network(self.weights, min(level, 4))
+        net = Network(self.weights, self.stage(level))
         h, w = coded.shape[1:]
         levels = np.broadcast_to(self.levels_at(level), (h, w))
         octaves = levels // 2
@@ -636,7 +647,8 @@ class Ladder:
         for number in (0, 1):
             o, n = net.step(sums, known, octaves)
             gates = self.weights.tensors["tanh"][127 + o[:9]]
-            near = 0 if n is None else gates[6:] * rounded(n, 1 << octaves)
+            n = 0 if n is None else rounded(n, 1 << octaves)
+            near = gates[6:] * (n + self.nearby(level, k))
             mean = clip(rounded(gates[:3] * r + gates[3:6] * p + near, 128), 1 << 14)
             row = np.clip((o[9:] + logs - 6 * (levels % 2) + 80) >> 1, 0, 103)
             self.color(level, k, mean, row, exists & (color == number), levels, out)
@@ -704,7 +716,7 @@ class Network:
     """8: the network of a stage."""
 
     weights: Weights
-    stage: int
+    stage: str
 
     def w(self, name: str) -> np.ndarray:
         return self.weights.tensors[f"{self.stage}.{name}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from eozip.codecs.pyramid import context, stages
 from eozip.codecs.pyramid.codec import PyramidCodec
+from eozip.codecs.pyramid.earlier import Later
 from eozip.codecs.pyramid.flexible import FlexCodec
 from eozip.codecs.pyramid.side import ROWS
 from eozip.codecs.pyramid.traverse import Model
@@ -20,6 +22,7 @@ from eozip.entropy.range_coder import Tables
 from eozip.errors import WeightsError
 
 KIND = "pyramid"
+LATER = "later."
 _COMES_AND_GOES = 31 << 20  # bytes; just below the largest that glibc learns from
 
 
@@ -34,13 +37,11 @@ def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
     name = full_id or str(config["id"])
     _keep_memory()
     flexible = config.get("flexible")
-    kind = FlexCodec if isinstance(flexible, list) and name in flexible else PyramidCodec
-    return kind(
-        id=name,
-        weights_hash=bytes.fromhex(str(config["sha256"])),
-        model=model_of(tensors),
-        temporal=isinstance(temporal, list) and name in temporal,
-    )
+    digest, model = bytes.fromhex(str(config["sha256"])), model_of(tensors)
+    is_temporal = isinstance(temporal, list) and name in temporal
+    if isinstance(flexible, list) and name in flexible:
+        return FlexCodec(name, digest, model, is_temporal, later=later_of(tensors, model))
+    return PyramidCodec(name, digest, model, is_temporal)
 
 
 def _keep_memory() -> None:
@@ -64,6 +65,21 @@ def model_of(tensors: dict[str, np.ndarray]) -> Model:
         _check_alike(trellis)
         source = partial(model_of, tensors)
         return Model(stages.stages(tensors), context.functions(tensors), tables, trellis, source)
+    except (KeyError, ValueError) as fault:
+        raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
+
+
+def later_of(tensors: dict[str, np.ndarray], model: Model | None = None) -> Later:
+    """Networks of passes after the first, from tensors whose names begin with `LATER`; `model`: that of the others.
+
+    Raises:
+        WeightsError: tensors that are missing or do not fit each other.
+    """
+    model = model or model_of(tensors)
+    try:
+        around = [tensors[f"{LATER}{level}.around"].astype(np.float32) for level in range(context.LEVELS)]
+        source = partial(later_of, tensors)
+        return Later(replace(model, stages=stages.stages(tensors, LATER)), around, source)
     except (KeyError, ValueError) as fault:
         raise WeightsError(f"pyramid weights: tensors that do not fit: {fault}") from fault
 
@@ -119,9 +135,18 @@ def _check_alike(trellis: Tables) -> None:
 
 
 def write_folder(folder: Path, tensors: dict[str, np.ndarray], codec_id: str, card: str) -> None:
-    """Write weights that `load_codec` reads: of a codec; if it is a tec-elic, of the tec-tt and flextec that share them."""
+    """Write weights that `load_codec` reads: of a codec; if it is a tec-elic, of the tec-tt and flextec that share them.
+
+    Raises:
+        WeightsError: a tec-elic without networks of later passes, which flextec needs.
+    """
     flexible = [codec_id.replace("tec-elic", "flextec", 1)] if "tec-elic" in codec_id else []
     temporal = [codec_id.replace("tec-elic", "tec-tt", 1), *flexible] if flexible else []
+    if flexible and not any(name.startswith(LATER) for name in tensors):
+        raise WeightsError(
+            f"{codec_id}: expected tensors {LATER}0.trunk, ... of later passes too, got none; "
+            "see eozip_lab.train.pyramid.export.later_tensors"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors"

@@ -29,6 +29,7 @@ from eozip.codecs.pyramid.codec import (
     step_of,
 )
 from eozip.codecs.pyramid.context import FEATURE
+from eozip.codecs.pyramid.earlier import Later
 from eozip.codecs.pyramid.holes import Hidden
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State, averaged, averaged_states
@@ -65,10 +66,12 @@ class FlexCodec(PyramidCodec):
 
     Attributes:
         asked: sections of each date, in place of a quality; see `encode_budgets`.
+        later: networks of passes after the first.
     """
 
     has_budgets: bool = True
     asked: tuple[int, ...] = ()
+    later: Later = field(kw_only=True)
 
     def __getstate__(self) -> dict[str, object]:
         """Without what points to memory of this process; see `traverse.Model`."""
@@ -141,6 +144,7 @@ class FlexCodec(PyramidCodec):
             budgets=plan.budgets,
             passes=_passes_of(plan.sections),
             narrower=self.narrower,
+            later=self.later,
         )
 
     def anchors(self, finest: np.ndarray, step: float, coarser: np.ndarray | None) -> tuple[int, ...]:
@@ -161,6 +165,7 @@ class _FlexWalk(Walk):
         budgets: sections of each date that are there.
         passes: how many there are where nothing is cut.
         narrower: reads by the kernel.
+        later: networks of passes after the first.
         states: [ladder][date] what is known of it.
         predictions: [ladder][date] what another ladder predicts.
         checks: [date] of its pictures after its last pass.
@@ -170,6 +175,7 @@ class _FlexWalk(Walk):
     budgets: Sequence[int] = field(kw_only=True)
     passes: int = field(kw_only=True)
     narrower: Narrower = field(kw_only=True)
+    later: Later = field(kw_only=True)
     states: list[dict[int, State]] = field(default_factory=list)
     predictions: list[dict[int, np.ndarray]] = field(default_factory=list)
     checks: dict[int, int] = field(default_factory=dict)
@@ -246,6 +252,11 @@ class _FlexWalk(Walk):
         may_be = (found < NOTHING) & ((found >> 1 <= least) | (number == 0))
         return may_be if wanted is None else may_be & wanted
 
+    def _ports_at(self, number: int, scale: int, dates: list[int], count: int) -> list[Port]:
+        """Of the section of a pass that has pictures so many times coarser; where it is missing, of the pass's first."""
+        place = _place(number, scale)
+        return [self.ports[place if place < count else 1 + SECTIONS * number][t] for t in dates]
+
     def _ladder_in(self, number: int, k: int, dates: list[int], count: int, lent: Lent | None) -> Lent | None:
         """One ladder of some dates in one pass; what it lends to those that follow, or what was lent before."""
         ladder, states = self.ladders[k], self.states[k]
@@ -266,11 +277,11 @@ class _FlexWalk(Walk):
             for t in dates
         ]
         walk = LayerLadder(
-            self.model,
+            self.later.model if number else self.model,
             [(len(g.bands), *p.shape) for g, p in ladder],
             len(dates),
             self.step,
-            lambda level: [self.ports[_place(number, group.factor << level)][t] for t in dates],
+            lambda level: self._ports_at(number, group.factor << level, dates, count),
             self.brightness,
             wanted,
             references if references[0] else [],
@@ -283,6 +294,7 @@ class _FlexWalk(Walk):
             is_there=lambda level: _place(number, group.factor << level) < count,
             narrower=self.narrower,
             is_open=partial(self._open, number, k, dates),
+            around=self.later.around,
         )
         pictures = walk.run()
         self.reached[k] = walk.reached
@@ -320,8 +332,9 @@ class _FlexReader(Reader):
         return self.walk(plan, ports, count), ports
 
     def is_whole(self, date: int, scale: int) -> bool:
-        """As `Reader.is_whole`; of a date whose last sections are not there it is not."""
-        return super().is_whole(date, scale) and len(self._coded.sections) >= self._coded.budgets[date]
+        """As `Reader.is_whole`; of a date whose last sections, or those of its references, are not there it is not."""
+        most = max(self._coded.budgets[t] for t in self._order.needed([date]))
+        return super().is_whole(date, scale) and len(self._coded.sections) >= most
 
 
 def _hurried(ratio: float) -> float:

@@ -36,7 +36,7 @@ _LARGEST_ODDS = 10
 _SHARE_BITS = 20
 _WIDE = VALUE * 3 // 2  # an interval no wider than this is fine enough for its pass
 _LEAST_MASS = 64  # of an interval whose conditional mean is worth asking for
-FIELDS = ("low", "high", "near", "seen", "value")
+FIELDS = ("low", "high", "near", "seen", "value", "off")
 _POWER_BITS = 62
 _THRIFT = 12  # nats times ln 2 that a squared step is worth, twice: an encoder's zones
 _WIDEST_ZONE = Decimal("1.4")  # steps
@@ -100,6 +100,7 @@ class Known:
         near: bool, within the zone of the mean ever since.
         seen: bool, whether anything was sent of them.
         value: int32, what is shown.
+        off: int32, by how far that lies off the mean of the last pass, where it is not near; else 0.
     """
 
     low: np.ndarray
@@ -107,6 +108,7 @@ class Known:
     near: np.ndarray
     seen: np.ndarray
     value: np.ndarray
+    off: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,12 @@ class Narrowing:
             low[wide], high[wide] = np.where(up, middle, low[wide]), np.where(up, high[wide], middle)
         return _known(place.mean, low, high, near, self.laws.middle(place.rows, low, high))
 
+    def show(self, place: Place, known: Known) -> None:
+        """Details of which nothing is sent, within what is known of them: values of `known` are changed."""
+        low, high = (v.ravel()[place.at] - place.mean for v in (known.low, known.high))
+        shown = place.mean + self.laws.middle(place.rows, low, high)
+        known.value.ravel()[place.at] = np.clip(shown, -LARGEST, LARGEST)
+
     def _about_mean(
         self, place: Place, low: np.ndarray, high: np.ndarray, near: np.ndarray, rest: np.ndarray | None
     ) -> None:
@@ -224,8 +232,9 @@ class Narrowing:
 
 
 def _known(mean: np.ndarray, low: np.ndarray, high: np.ndarray, near: np.ndarray, value: np.ndarray) -> Known:
+    off = np.where(near, 0, np.clip(value, -LARGEST, LARGEST)).astype(np.int32)
     low, high, value = (np.clip(mean + v, -LARGEST, LARGEST).astype(np.int32) for v in (low, high, value))
-    return Known(low, high, near, np.ones(len(near), bool), value)
+    return Known(low, high, near, np.ones(len(near), bool), value, off)
 
 
 @lru_cache(4)

@@ -3,18 +3,21 @@
     pass 0     as a codec of one quality codes it, only that a symbol says in which interval a detail lies
     pass p     the step is half; bases, top cells and intervals are narrowed, planes that were too weak come to life
 
-Levels whose section a date does not have in a pass stay as they were.
+Levels whose section a date does not have in a pass are known as before, and shown as what became finer lets expect of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.context import VALUE, half, packed, unpacked
+from eozip.codecs.pyramid.coarseness import Coarse
+from eozip.codecs.pyramid.context import VALUE, Stage, half, packed, unpacked
+from eozip.codecs.pyramid.earlier import Earlier, earlier
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
 from eozip.codecs.pyramid.narrowing import Level, Narrower
 from eozip.codecs.pyramid.references import Decoded, finer
@@ -33,6 +36,7 @@ from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis,
 from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Ladder, Plane
 from eozip.entropy.range_coder import Port
 
+SIBLINGS_END = 9  # features of parents and siblings, which come first
 AFTER_KNOWN, AFTER_LEAST = row_of(0.3), row_of(0.9)  # strengths that were known, at least or barely
 _TOP_SPREAD = 0.8  # of what a pass adds to a top cell, in steps
 
@@ -63,7 +67,7 @@ class State:
         for level, strength in self.strengths.items():
             self.strengths[level] = np.where(strength > DEAD, np.minimum(strength + 2, SIDE_MAX), DEAD)
         for known in (one for both in self.cells.values() for one in both):
-            for values in (known.low, known.high, known.value):
+            for values in (known.low, known.high, known.value, known.off):
                 np.clip(values, -LARGEST // 2, LARGEST // 2, out=values)
                 values *= 2
         self.made = self.made.finer()
@@ -79,6 +83,7 @@ class LayerLadder(Ladder):
         is_there: from a level, whether its details are sent in this pass.
         narrower: reads by the kernel.
         is_open: from a level, details that may be sent in this pass, bool [T, 1, h, w]; None: all.
+        around: in later passes, see `earlier.Later`.
     """
 
     laws: Laws = field(kw_only=True)
@@ -86,7 +91,10 @@ class LayerLadder(Ladder):
     states: list[State] = field(default_factory=list)
     is_there: Callable[[int], bool] = lambda level: True
     is_open: Callable[[int], np.ndarray | None] = lambda level: None
+    around: Sequence[np.ndarray] = ()
     is_first: bool = field(default=False, init=False)
+    _earlier: Earlier | None = field(default=None, init=False)
+    _around: np.ndarray | None = field(default=None, init=False)
 
     def run(self) -> list[np.ndarray]:
         """As `Ladder.run`."""
@@ -154,13 +162,21 @@ class LayerLadder(Ladder):
         if self.is_first:
             for state in self.states:
                 state.cells[level] = _nothing(count, shape)
-        if self.is_there(level):
-            return super()._details(level, below, parents, wanted, bases, shape)
-        if not self.is_first:
-            self._sides[count] = np.stack([state.strengths[level] for state in self.states])
         width = haar.half(shape[1])
-        known = [[cells.value for cells in state.cells[level]] for state in self.states]
-        return np.stack([unpacked(first, second, width) for first, second in known])
+        if self.is_first and not self.is_there(level):
+            return self._cells(level, "value", width)
+        self._earlier = None if self.is_first else self._told_before(level, width)
+        return super()._details(level, below, parents, wanted, bases, shape)
+
+    def _cells(self, level: int, name: str, width: int) -> np.ndarray:
+        """What is known of all details of a level, [T, K, 3, h, w]."""
+        both = [[getattr(cells, name) for cells in state.cells[level]] for state in self.states]
+        return np.stack([unpacked(first, second, width) for first, second in both])
+
+    def _told_before(self, level: int, width: int) -> Earlier:
+        around = self.around[min(level, len(self.around) - 1)]
+        values, off = (self._cells(level, name, width) for name in ("value", "off"))
+        return earlier(self.model.functions, around, values, off)
 
     def _code_strengths(
         self,
@@ -177,6 +193,9 @@ class LayerLadder(Ladder):
             return out
         exists = present[:, :, None] & coded.any((1, 2))
         known = np.stack([state.strengths[level] for state in self.states])
+        if not self.is_there(level):
+            self._sides[present.shape[1]] = known
+            return known
         was = known > DEAD
         before = self._sides.get(present.shape[1])
         before = np.full(exists.shape, 2, np.int32) if before is None else before
@@ -200,6 +219,26 @@ class LayerLadder(Ladder):
             state.strengths[level] = own
         return out
 
+    def _plane(
+        self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
+    ) -> np.ndarray:
+        """As `Ladder._plane`; networks of later passes have features of the pass before, behind those of siblings."""
+        if self._earlier is not None:
+            own = self._earlier.features(plane.dates, plane.number)
+            features = np.concatenate([features[:, :SIBLINGS_END], *own, features[:, SIBLINGS_END:]], 1)
+            self._around = self._earlier.predicted(plane.dates, plane.number)
+        return super()._plane(plane, below, wanted, features)
+
+    def _stepped(
+        self, stage: Stage, shared: Any, done: Sequence[np.ndarray], coarse: Coarse | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `Ladder._stepped`; to what neighbours of this pass let expect, those of the pass before add."""
+        outputs, near = super()._stepped(stage, shared, done, coarse)
+        if self._around is not None:
+            told = packed(self._around, len(done))
+            near = told if near is None else near + told
+        return outputs, near
+
     def _hidden(self, level: int) -> np.ndarray | None:
         """As `Ladder._hidden`; what may not be sent is not worth it either."""
         hidden, may_be = super()._hidden(level), self.is_open(level)
@@ -208,9 +247,12 @@ class LayerLadder(Ladder):
         return ~may_be if hidden is None else hidden | ~may_be
 
     def _may_be_sent(self, level: int, skipped: np.ndarray | None) -> np.ndarray | None:
-        return self.is_open(level)
+        """As `is_open`; of a level whose section is missing nothing may be."""
+        return self.is_open(level) if self.is_there(level) else np.zeros((self.dates, 1, 1, 1), bool)
 
     def _read_level(self, number: int, date: int, level: Level) -> None:
+        if self._earlier is not None:
+            level = replace(level, earlier=self._earlier.of(date))
         self.narrower.read(level, self.ports_at(number)[date], self.states[date].cells[number])
 
     def _symbols(
@@ -227,8 +269,11 @@ class LayerLadder(Ladder):
         own = Known(*(np.stack([getattr(one, name)[plane.number] for one in known]) for name in FIELDS))
         goal = None if wanted is None else wanted * VALUE
         ports = [self.ports_at(plane.level)[t] for t in plane.dates]
-        may_be = self.is_open(plane.level)
-        sent = here if may_be is None else here & packed(may_be[plane.dates], color)
+        may_be = self._may_be_sent(plane.level, plane.skipped)
+        sent = here
+        if may_be is not None:
+            size = (len(plane.dates), 1, *plane.coded.shape[1:])
+            sent = here & packed(np.broadcast_to(may_be[plane.dates], size), color)
         self._narrow(ports, own, mean.astype(np.int32), rows, here, sent, goal)
         for n, one in enumerate(known):
             for name in FIELDS:
@@ -252,19 +297,24 @@ class LayerLadder(Ladder):
         work = Narrowing(self.laws, self.model.tables, ports, mean[0].size)
         fresh = here & ~known.seen
         known.value[fresh] = mean[fresh]
+        work.show(_place(here & known.seen & ~sent, mean, rows), known)
         masks = fresh & sent & (rows >= CERTAIN), known.seen & sent
         for is_seen, mask in enumerate(masks):
-            at = np.flatnonzero(mask)
-            place = Place(at, mean.ravel()[at].astype(np.int64), rows.ravel()[at])
-            goal = None if wanted is None else wanted.ravel()[at]
+            place = _place(mask, mean, rows)
+            goal = None if wanted is None else wanted.ravel()[place.at]
             found = work.narrowed(place, known, goal) if is_seen else work.begun(place, goal)
             for name in FIELDS:
                 getattr(known, name)[mask] = getattr(found, name)
 
 
+def _place(mask: np.ndarray, mean: np.ndarray, rows: np.ndarray) -> Place:
+    at = np.flatnonzero(mask)
+    return Place(at, mean.ravel()[at].astype(np.int64), rows.ravel()[at])
+
+
 def _nothing(planes: int, shape: tuple[int, int]) -> tuple[Known, Known]:
     size = (planes, 3, haar.half(shape[0]), half(haar.half(shape[1])))
-    kinds = (np.int32, np.int32, bool, bool, np.int32)
+    kinds = (np.int32, np.int32, bool, bool, np.int32, np.int32)
     first, second = (Known(*(np.zeros(size, kind) for kind in kinds)) for _ in range(2))
     return first, second
 

@@ -31,7 +31,7 @@ class _Laws(ctypes.Structure):
 
 
 class _Bounds(ctypes.Structure):
-    _fields_ = tuple((name, _Pointer) for name in ("low", "high", "value", "is_near", "is_seen"))
+    _fields_ = tuple((name, _Pointer) for name in ("low", "high", "value", "off", "is_near", "is_seen"))
 
 
 class _Level(ctypes.Structure):
@@ -39,6 +39,7 @@ class _Level(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("planes", "h", "w", "features")),
         *((name, _Pointer) for name in ("below", "parents", "predicted", "remainders", "missed", "activity")),
         *((name, _Pointer) for name in ("alive", "there", "scales", "biases", "known", "out", "stream")),
+        *((name, _Pointer) for name in ("earlier", "around")),
     )
 
 
@@ -56,6 +57,7 @@ class Level:
         scales: [K, 3], log scales that side information tells, in 1/16.
         constants: [K, 8], what the network is told.
         out: details, int32 [K, 3, h, w] in 1/64 step, all 0 before.
+        earlier: what the pass before tells, see `earlier.Earlier.of`, or None.
     """
 
     stage: Stage
@@ -67,6 +69,7 @@ class Level:
     scales: np.ndarray
     constants: np.ndarray
     out: np.ndarray
+    earlier: tuple[np.ndarray, np.ndarray] | None = None
 
     def read(
         self,
@@ -92,7 +95,7 @@ class Level:
             self.stage.biases(self.constants),
         )
         bounds = (_Bounds * PASSES)(
-            *(_Bounds(*map(_address, (c.low, c.high, c.value, c.near, c.seen))) for c in known)
+            *(_Bounds(*map(_address, (c.low, c.high, c.value, c.off, c.near, c.seen))) for c in known)
         )
         what = _Level(
             *self.below.shape,
@@ -101,6 +104,7 @@ class Level:
             ctypes.addressof(bounds) if known else None,
             _address(self.out),
             ctypes.addressof(port.stream),
+            *map(_address, self.earlier or (None, None)),
         )
         rows = None if trellis is None else ctypes.byref(trellis.made)
         made = (ctypes.byref(one) for one in (stage, laws.made))

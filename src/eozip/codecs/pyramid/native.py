@@ -32,7 +32,8 @@ _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
 _GROUP = 8
 _DETAILS = 3
-_FEATURES = (9, 19)  # channels, without and with references
+_REFERENCES = 10  # channels of references, the last ones
+_FEWEST = BANK + 9 + _REFERENCES  # channels of a trunk; networks of later passes have more
 _BESIDE = ((0, 1), (1, 0), (1, 2), (2, 1))  # taps of a 3 x 3 kernel: above, left, right, below
 
 _Int, _Pointer = ctypes.c_int32, ctypes.c_void_p
@@ -136,7 +137,8 @@ class NativeStage:
         self._biases = [w["trunk_bias"], w["trunk_bias"] + w["known_bias"]]
         self._units = -(-len(w["trunk"]) // _GROUP) * _GROUP
         squash = functions.squash.astype(np.int8)
-        self._stages = {count: self._stage(w, count, squash) for count in _FEATURES}
+        most = stored["trunk"].shape[1] - BANK
+        self._stages = {count: self._stage(w, count, squash) for count in (most - _REFERENCES, most)}
 
     def start(
         self,
@@ -169,7 +171,7 @@ class NativeStage:
         known = np.ascontiguousarray(known, np.int32)
         outputs, near = (np.empty((n, h, count, w), np.float32) for count in (OUTPUTS, _DETAILS))
         given = (known, shared.sums, outputs, near)
-        self._run("eozip_step", _FEATURES[0], _Second(n, h, w, self._units, *map(_address, given)))
+        self._run("eozip_step", max(self._stages), _Second(n, h, w, self._units, *map(_address, given)))
         return outputs.swapaxes(1, 2), near.swapaxes(1, 2)
 
     def biases(self, constant: np.ndarray) -> np.ndarray:
@@ -182,7 +184,7 @@ class NativeStage:
 
     def made(self, has_references: bool) -> tuple[int, ctypes.Structure, int]:
         """Which instructions, the network as the kernel takes it, and how many features it is given."""
-        count = _FEATURES[has_references]
+        count = (min if not has_references else max)(self._stages)
         return self.variant, self._stages[count], count
 
     def _run(self, name: str, count: int, what: ctypes.Structure) -> None:
@@ -229,7 +231,7 @@ def _check(stored: Mapping[str, np.ndarray], functions: Functions) -> None:
     width = len(stored["trunk"])
     expected: dict[str, tuple[int, ...]] = {
         "window": (BANK + _DETAILS, WINDOW**2 - 1),
-        "trunk": (width, BANK + _FEATURES[-1], 3, 3),
+        "trunk": (width, max(stored["trunk"].shape[1], _FEWEST), 3, 3),
         "known": (width, 2 * _DETAILS, 3, 3),
         "neighbours": (_DETAILS, _DETAILS, 3, 3),
     }

@@ -181,10 +181,10 @@ class _NumpyStage:
         return out
 
 
-def stages(stored: Mapping[str, np.ndarray]) -> list[Stage]:
+def stages(stored: Mapping[str, np.ndarray], prefix: str = "") -> list[Stage]:
     """The networks of all levels from their stored integers: tensors named "0.trunk", ..., as `eozip_lab` exports them."""
     f, kernel = functions(stored), library()
-    parts = [_part(stored, f"{level}.") for level in range(LEVELS)]
+    parts = [_part(stored, f"{prefix}{level}.") for level in range(LEVELS)]
     by_numpy = [_NumpyStage(part, f) for part in parts]
     if kernel is None or not kernel.eozip_best():
         return [*by_numpy]

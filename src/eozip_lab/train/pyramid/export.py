@@ -21,12 +21,15 @@ from eozip.entropy.range_coder import EstimatePort, Tables
 from eozip.entropy.tables import pack_tables
 from eozip.entropy.trellis import turns_under
 from eozip_lab.train.calibrate import NEAR, fitted
+from eozip_lab.train.pyramid import passes
 from eozip_lab.train.pyramid.data import Pool, cropped
 from eozip_lab.train.pyramid.planes import BIAS, WEIGHT, shapes
 from eozip_lab.train.pyramid.quantisers import logistic_trellis, scales_of_rows
 from eozip_lab.train.pyramid.recipe import Recipe
+from eozip_lab.train.recipe import located
 
 _BIAS_MAX = 8 * BIAS
+_LATER_CARD = "\n---\n\nNetworks of flextec-small's later passes:\n\n"
 _FIT_SIDE = 192  # pixels of a crop that tables are fitted to, at most
 
 
@@ -39,6 +42,15 @@ def integers(average: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
             value = average[f"stages.{level}.w.{name}"].double().numpy()
             out[f"{level}.{name}"] = _stored(name, value)
     return out | staircases()
+
+
+def later_integers(average: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Stored tensors of trained networks of later passes."""
+    out = {}
+    for name, value in average.items():
+        _, level, _, own = name.split(".", 3)
+        out[f"{files.LATER}{level}.{own}"] = _stored(own, value.double().numpy())
+    return out
 
 
 def _stored(name: str, value: np.ndarray) -> np.ndarray:
@@ -56,6 +68,16 @@ def trained(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
             value = stored[f"{level}.{name}"].astype(np.float32)
             units = BIAS if name.endswith("_bias") else WEIGHT
             out[f"stages.{level}.w.{name}"] = torch.from_numpy(value / np.float32(units))
+    return out
+
+
+def trained_later(stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The inverse of `later_integers`."""
+    out = {}
+    for name in (name for name in stored if name.startswith(files.LATER)):
+        level, own = name.removeprefix(files.LATER).split(".", 1)
+        units = BIAS if own.endswith("_bias") else WEIGHT
+        out[f"stages.{level}.w.{own}"] = torch.from_numpy(stored[name].astype(np.float32) / np.float32(units))
     return out
 
 
@@ -136,8 +158,25 @@ def _step(quality: float) -> int:
 
 def write(folder: Path, average: Mapping[str, Tensor], found: Pool, recipe: Recipe, card: str) -> None:
     """Weights, tables and a card, as `eozip.load` takes them."""
-    tensors = integers(average)
-    files.write_folder(folder, with_tables(tensors, found, recipe), folder.name, card)
+    tensors = with_tables(integers(average), found, recipe)
+    files.write_folder(folder, tensors | later_tensors(average, recipe), folder.name, card)
+
+
+def later_tensors(average: Mapping[str, Tensor], recipe: Recipe) -> dict[str, np.ndarray]:
+    """Networks of later passes for new ones of the first: those of the folder that training began with, or the same."""
+    if recipe.init and located(recipe.init).is_dir():
+        stored = files.read_folder(located(recipe.init))[1]
+        kept = {name: value for name, value in stored.items() if name.startswith(files.LATER)}
+        if kept:
+            return kept
+    return later_integers(passes.later_of(average))
+
+
+def write_later(folder: Path, average: Mapping[str, Tensor], others: Path, card: str) -> None:
+    """Weights of a folder with other networks of later passes; its card goes on with theirs."""
+    tensors = files.read_folder(others)[1] | later_integers(average)
+    before = (others / "card.md").read_text(encoding="utf-8").split(_LATER_CARD)[0]
+    files.write_folder(folder, tensors, folder.name, before + _LATER_CARD + card)
 
 
 def with_tables(tensors: Mapping[str, np.ndarray], found: Pool, recipe: Recipe) -> dict[str, np.ndarray]:

@@ -262,16 +262,14 @@ class Traversal:
 
     def _level(
         self, level: int, below: Tensor, parents: Tensor | None, wanted: Tensor, coded: np.ndarray
-    ) -> _Level:
+    ) -> Level:
         coarse = self._coarse(level)
         octaves = None if coarse is None else Octaves.of(coarse)
-        exists = np.broadcast_to(coded.any((1, 2)), wanted.shape[:3])
-        counts = None if coarse is None else coarse.inverse
-        strengths = torch.from_numpy(strengths_of(wanted.numpy(), coded, exists, counts))
+        strengths = self._strengths(level, wanted, coded, coarse)
         alive = (strengths > DEAD)[..., None, None] & torch.from_numpy(coded)
         reference = None if parents is None else self._reference(level, below)
         constant = self._constant(strengths, level, reference is not None, coarse is not None)
-        return _Level(
+        return Level(
             self.net.stages[min(level, LEVELS - 1)],
             self._weights_at(min(level, LEVELS - 1)),
             below,
@@ -282,6 +280,12 @@ class Traversal:
             None if reference is None else reference.predicted,
             octaves,
         )
+
+    def _strengths(self, level: int, wanted: Tensor, coded: np.ndarray, coarse: Coarse | None) -> Tensor:
+        """What side information says of a level's planes, int32 [B, K, 3]."""
+        exists = np.broadcast_to(coded.any((1, 2)), wanted.shape[:3])
+        counts = None if coarse is None else coarse.inverse
+        return torch.from_numpy(strengths_of(wanted.numpy(), coded, exists, counts))
 
     def _weights_at(self, stage: int) -> Weights:
         """Rounded once a step, whatever number of levels shares them."""
@@ -324,28 +328,31 @@ class Traversal:
             told[:, :, 3 * DETAILS :] = functions.features(_seen(reference.activity, octaves))
         return out
 
-    def _planes(self, one: _Level) -> Tensor:
+    def _planes(self, one: Level) -> Tensor:
         """All planes at once; siblings are known by what they would be rounded to by themselves."""
         now = self.net.functions.features(one.alone()).float()
         strongest = last = torch.zeros_like(now[:, 0])
         for k in range(now.shape[1]):
             one.tell(k, strongest, last)
             strongest, last = _strongest(strongest, now[:, k]), now[:, k]
-        return self._coded(one, one.all_planes()).view_as(one.wanted)
+        return self._coded(one, one.all_planes(), None).view_as(one.wanted)
 
-    def _planes_in_turn(self, one: _Level) -> Tensor:
+    def _planes_in_turn(self, one: Level) -> Tensor:
         """Plane after plane, as the codec goes."""
         strongest = last = torch.zeros_like(one.wanted[:, 0])
         found = []
         for k in range(one.wanted.shape[1]):
             one.tell(k, strongest, last)
-            found.append(self._coded(one, one.plane(k)))
+            found.append(self._coded(one, one.plane(k), k))
             last = self.net.functions.features(_seen(found[-1], one.octaves)).float()
             strongest = _strongest(strongest, last)
         return torch.stack(found, 1)
 
-    def _coded(self, one: _Level, planes: Planes) -> Tensor:
-        """Decoded details of planes, [N, 3, h, w]; those that are not coded cost nothing, and their squares count."""
+    def _coded(self, one: Level, planes: Planes, number: int | None) -> Tensor:
+        """Decoded details of planes, [N, 3, h, w]; those that are not coded cost nothing, and their squares count.
+
+        `number`: of the plane, if it is one.
+        """
         is_alive = planes.alive.flatten(1).any(1)
         kept = torch.nonzero(is_alive)[:, 0]
         kept = kept if len(kept) else torch.zeros(1, dtype=torch.int64)
@@ -375,7 +382,7 @@ class Traversal:
 
 
 @dataclass(frozen=True, eq=False)
-class _Level:
+class Level:
     """What is given of all planes of a level, [B, K, ...]; see `Planes`. `octaves`: of the pictures, [B, h, w]."""
 
     stage: Stage

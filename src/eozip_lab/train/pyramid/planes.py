@@ -258,14 +258,14 @@ class Stage(nn.Module):
             quantise: see there.
         """
         board = planes.board
-        sums, below = self._start(w, planes)
+        sums, below = self.start(w, planes)
         bits, squares, decoded = 0.0, 0.0, []
         for color, told in enumerate(planes.told()):
             known, near = None, None
             if color:
-                known, near = self._known(w, planes, decoded[0])
-            fixed = self._fixed(w, planes, color)
-            out = self._settled(w, color, operations.begun(sums[color], fixed, known))
+                known, near = self.known(w, planes, decoded[0])
+            fixed = self.fixed(w, planes, color)
+            out = self.settled(w, color, operations.begun(sums[color], fixed, known))
             tables = (self.functions.gates, self.functions.gate_slopes)
             own, b, s = operations.coded(out, below[color], near, told, tables, quantise)
             bits, squares = bits + b, squares + s
@@ -277,7 +277,7 @@ class Stage(nn.Module):
             found = found / planes.octaves.factor[:, None]
         return found, bits, squares
 
-    def _start(self, w: Weights, planes: Planes) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def start(self, w: Weights, planes: Planes) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Sums that features give, rows [N, P, width], and predictions from the picture below [3, N, P]: of each colour."""
         n, h, width = planes.below.shape
         factor = None if planes.octaves is None else planes.octaves.factor
@@ -289,7 +289,7 @@ class Stage(nn.Module):
         board = planes.board
         return operations.apart(sums, 1, board), operations.apart(predicted, 2, board)
 
-    def _fixed(self, w: Weights, planes: Planes, color: int) -> Tensor:
+    def fixed(self, w: Weights, planes: Planes, color: int) -> Tensor:
         """What is the same for all cells of a plane, in 1/16: [N, 1, width]; with a map of each cell of the colour."""
         bias = w["trunk_bias"] + w["known_bias"] if color else w["trunk_bias"]
         fixed = FEATURE * F.linear(planes.constant, w["constant"], bias)
@@ -300,7 +300,7 @@ class Stage(nn.Module):
         at = own + count * torch.arange(n)[:, None]
         return F.embedding(at, fixed.reshape(n * count, width))
 
-    def _known(self, w: Weights, planes: Planes, first: Tensor) -> tuple[Tensor, Tensor]:
+    def known(self, w: Weights, planes: Planes, first: Tensor) -> tuple[Tensor, Tensor]:
         """What details of the first colour [3, N, P0] give to the second: rows [N, P1, width] and predictions [3, N, P1]."""
         board, o = planes.board, planes.octaves
         f = self.functions.features(first)
@@ -316,7 +316,7 @@ class Stage(nn.Module):
             near = rounded(near * factor, VALUE, -math.inf, math.inf)
         return rows, near
 
-    def _settled(self, w: Weights, color: int, v: Tensor) -> Tensor:
+    def settled(self, w: Weights, color: int, v: Tensor) -> Tensor:
         """Outputs [12, N * P] of the first activations."""
         v = v.flatten(0, 1)
         for name in ("first", "second"):

@@ -77,6 +77,9 @@ class Recipe(Settings):
         dates_known: at most.
         coarser: share of the batches in which the images themselves are known at a coarser quality.
         maps: share of the batches that are coded under random level maps.
+        passes: whether networks of flextec-small's later passes are trained; `init` is the folder of the others.
+        missing: share of the batches, with passes, in which the last pass lacks the finest levels.
+        rougher: share of the references, with passes, that are an octave coarser.
         fit_crops: crops that the exported probability tables are fitted to; 0: the logistic law stays.
     """
 
@@ -101,6 +104,9 @@ class Recipe(Settings):
     dates_known: int = 4
     coarser: float = 0.0
     maps: float = 0.0
+    passes: bool = False
+    missing: float = 0.25
+    rougher: float = 0.1
     fit_crops: int = 150
 
     def anchored(self, folder: Path) -> Self:
@@ -138,7 +144,17 @@ def _numbers(r: Recipe) -> list[str]:
 
 def _shares(r: Recipe) -> list[str]:
     faults = []
-    for key in ("brightness", "finest_only", "coarsest_only", "few", "dated", "coarser", "maps"):
+    for key in (
+        "brightness",
+        "finest_only",
+        "coarsest_only",
+        "few",
+        "dated",
+        "coarser",
+        "maps",
+        "missing",
+        "rougher",
+    ):
         if not 0 <= getattr(r, key) <= 1:
             faults.append(f"{key}: expected 0 to 1, got {getattr(r, key)}")
     if r.finest_only + r.coarsest_only + r.few > 1:
@@ -152,6 +168,8 @@ def _shares(r: Recipe) -> list[str]:
         for k, s in enumerate(r.series)
         if s.dates < 0 or s.dates == 1
     ]
+    if r.passes and (r.maps or r.coarser or not r.init):
+        faults.append("passes: expected init, and neither maps nor coarser")
     if r.dated and not r.series:
         faults.append("dated: expected at least one [[series]] table, got none")
     return faults

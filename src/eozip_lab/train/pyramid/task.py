@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from eozip_lab.train.export import checked_name, command_line, commit, hardware
 from eozip_lab.train.pyramid import export
 from eozip_lab.train.pyramid.data import Batch, Pool, batch, pool
 from eozip_lab.train.pyramid.network import Net, Traversal
+from eozip_lab.train.pyramid.passes import First, LaterNet, later_of, passes_of, zones_of
 from eozip_lab.train.pyramid.quantisers import by_trellis, logistic_trellis
 from eozip_lab.train.pyramid.recipe import Recipe, load
 from eozip_lab.train.recipe import located, with_budget
@@ -34,6 +36,12 @@ from eozip_lab.train.state import BETAS, State
 
 _PEAK = 10_000.0  # DN, of PSNR
 _LEAST_ERROR = 1 / 12  # DN squared, what rounding to whole DN leaves: no example counts as better than that
+_PASSES = 1  # stream of random numbers, beside the crops'
+_TWO_PASSES = 0.65  # chance of two passes after the first, of which the first then stands for all before
+_FINEST, _FINER = (
+    frozenset({0}),
+    frozenset({0, 1, 2}),
+)  # levels behind the second and the first section of a pass
 _LEAST_BITS, _EXPONENT = 0.03, -0.6
 """An example weighs (its bits + the least)**exponent: a per cent counts about the same."""
 
@@ -56,17 +64,19 @@ class PyramidTask:
     Attributes:
         recipe: what was asked for.
         found: all examples.
+        first: what the first pass is coded with, where networks of later ones are trained.
     """
 
     recipe: Recipe
     found: Pool
+    first: First | None = None
     device = torch.device("cpu")
     validation_minutes = math.inf
 
     @classmethod
     def opened(cls, recipe: Recipe, display: Display) -> Self:
         """The task with its data looked at."""
-        return cls(recipe, pool(recipe, display.say))
+        return cls(recipe, pool(recipe, display.say), _first(recipe) if recipe.passes else None)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -83,7 +93,9 @@ class PyramidTask:
         for step in count(first):
             yield batch(self.found, self.recipe, Draw(self.recipe.seed, step).rng())
 
-    def loss(self, model: Net, batch: Batch, draw: Draw) -> tuple[Tensor, float, float]:
+    def loss(self, model: Net | LaterNet, batch: Batch, draw: Draw) -> tuple[Tensor, float, float]:
+        if self.first is not None:
+            return _loss_of_passes(self.first, model, batch, self.recipe, draw.rng(_PASSES))
         return _loss_of(model, batch)
 
     def validate(self, r: Run) -> None:
@@ -91,9 +103,12 @@ class PyramidTask:
 
     def export(self, r: Run) -> tuple[Path, tuple[()]]:
         """Weights of the averaged network, with tables fitted to training crops, and a card."""
-        r.display.say("fitting probability tables")
         weights = r.out / self.recipe.name
         card = _card(r, self.recipe, self.facts)
+        if self.recipe.passes:
+            export.write_later(weights, r.state.average, located(self.recipe.init), card)
+            return weights, ()
+        r.display.say("fitting probability tables")
         export.write(weights, r.state.average, self.found, self.recipe, card)
         return weights, ()
 
@@ -101,8 +116,11 @@ class PyramidTask:
 def _fresh(recipe: Recipe) -> State:
     """State of step 0."""
     torch.manual_seed(recipe.seed)
-    net = Net(recipe.width, recipe.bfloat16)
-    if recipe.init:
+    net: Net | LaterNet = (LaterNet if recipe.passes else Net)(recipe.width, recipe.bfloat16)
+    if recipe.passes:
+        stored = files.read_folder(located(recipe.init))[1]
+        net.load_state_dict(export.trained_later(stored) or later_of(export.trained(stored)))
+    elif recipe.init:
         _take(net, located(recipe.init))
     group = {"params": list(net.parameters()), "lr": recipe.lr, "peak": recipe.lr}
     optimiser = torch.optim.AdamW([group], betas=BETAS, weight_decay=recipe.weight_decay)
@@ -118,15 +136,44 @@ def _take(net: Net, path: Path) -> None:
         raise WeightsError(f"init: {path} belongs to another network: {error}") from error
 
 
+def _first(recipe: Recipe) -> First:
+    """The first pass, of exported weights."""
+    stored = files.read_folder(located(recipe.init))[1]
+    net = Net(len(stored["0.trunk"]), recipe.bfloat16)
+    net.load_state_dict(export.trained(stored))
+    return First(net, zones_of(files.model_of(stored).tables))
+
+
+def _loss_of_passes(
+    first: First, net: LaterNet, drawn: Batch, recipe: Recipe, rng: np.random.Generator
+) -> tuple[Tensor, float, float]:
+    """As `_loss_of`, of one or two passes after the first; bits and PSNR are those of the last."""
+    depth = 2 if rng.random() < _TWO_PASSES else 1
+    missing: frozenset[int] = frozenset()
+    if rng.random() < recipe.missing:
+        missing = _FINEST if rng.random() < 0.5 else _FINER
+    rougher = None
+    if drawn.references is not None:
+        size = tuple(drawn.references.steps.shape)
+        rougher = torch.from_numpy(np.where(rng.random(size) < recipe.rougher, 2.0, 1.0)).float()
+    found = [_loss_after(one, drawn) for one in passes_of(first, net, drawn, depth, missing, rougher)]
+    return torch.stack([loss for loss, _, _ in found]).mean(), *found[-1][1:]
+
+
 def _loss_of(net: Net, drawn: Batch) -> tuple[Tensor, float, float]:
     """Loss, bits per sample and PSNR (peak 10,000 DN) of a batch."""
     quantise = by_trellis(logistic_trellis())
     one = Traversal(net, drawn.step, quantise, references=drawn.references, levels=drawn.levels)
     one.run(drawn.groups)
+    return _loss_after(one, drawn)
+
+
+def _loss_after(one: Traversal, drawn: Batch) -> tuple[Tensor, float, float]:
+    """The same of a batch that went through a traversal."""
     count = sum(group[0].numel() for group in drawn.groups)
     rate, mse = one.bits / count, one.squares / count
     weight = (rate.detach() + _LEAST_BITS) ** _EXPONENT
-    error = (mse.detach() * drawn.step**2).clamp(min=_LEAST_ERROR)
+    error = (mse.detach() * one.step**2).clamp(min=_LEAST_ERROR)
     decibels = 10 * torch.log10(_PEAK**2 / error)
     return ((rate + BITS_PER_SQUARED_STEP * mse) * weight).mean(), rate.mean().item(), decibels.mean().item()
 
