@@ -204,7 +204,14 @@ def test_threads_change_no_byte(codec, monkeypatch):
 def test_the_sums_of_shipped_weights_stay_exact():
     """Below 2**24 units whatever comes in, so that float32 holds every partial sum."""
     _, w = files.read_folder(hub.shipped_path(CODEC))
-    largest = {"window": 63 * 64, "neighbours": 63 * 64, "around": 63 * 64, "trunk": 127, "known": 127, "constant": 127}
+    largest = {
+        "window": 63 * 64,
+        "neighbours": 63 * 64,
+        "around": 63 * 64,
+        "trunk": 127,
+        "known": 127,
+        "constant": 127,
+    }
     sums = {}
     for name, value in w.items():
         stage, _, part = name.rpartition(".")

@@ -65,7 +65,7 @@ class Earlier:
         return own, np.abs(own), self.off[dates, plane], self.ahead[dates, plane]
 
     def of(self, date: int) -> tuple[np.ndarray, np.ndarray]:
-        """All planes of one date: features [K, CHANNELS, h, w] int8, and what details around let expect [K, 3, h, w] float32."""
+        """All planes of one date: features int8 [K, CHANNELS, h, w], and what details around let expect, float32."""
         count = self.values.shape[1]
         dates, planes = np.full(count, date), np.arange(count)
         features = np.concatenate(self.features(dates, planes), 1, dtype=np.int8, casting="unsafe")
