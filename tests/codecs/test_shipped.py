@@ -20,7 +20,7 @@ LEARNED = [name for name in registry.names() if name != registry.LOSSLESS]
 def test_there_is_one_version_of_every_codec_and_all_are_small():
     assert LEARNED
     assert all(name.endswith("-any-v1") for name in LEARNED)
-    assert sum(f.stat().st_size for f in registry.WEIGHTS.rglob("*") if f.is_file()) < 1e6
+    assert sum(f.stat().st_size for f in registry.WEIGHTS.rglob("*") if f.is_file()) < 1.1e6
 
 
 @pytest.mark.parametrize("name", hub.shipped())
