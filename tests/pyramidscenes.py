@@ -10,6 +10,7 @@ import numpy as np
 
 from eozip import hub
 from eozip.codecs.pyramid import files
+from eozip.codecs.pyramid.appending import SeriesCodec
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.flexible import FlexCodec
 from eozip.codecs.pyramid.grids import Grid
@@ -80,7 +81,8 @@ def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:
     model = files.model_of(dict(tensors))
     if name == FLEXIBLE:
         return FlexCodec(name, bytes(8), model, True, later=files.later_of(dict(tensors), model))
-    return PyramidCodec(name, bytes(8), model, name not in (CODEC, FAST))
+    kind = SeriesCodec if name == SERIES else PyramidCodec
+    return kind(name, bytes(8), model, name not in (CODEC, FAST))
 
 
 def with_holes(dn: np.ndarray, nodata: int) -> np.ndarray:

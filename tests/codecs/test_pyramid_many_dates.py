@@ -28,12 +28,12 @@ def test_so_many_dates_come_back_together_and_one_by_one(count):
 
 def with_stream(coded: Encoded, section: int, date: int, stream: bytes) -> Encoded | None:
     """A date's stream of a section in another's place; None if that changes nothing."""
-    streams = codecs._parted(coded.sections[section], len(coded.checks), "x")
+    streams = codecs.parted(coded.sections[section], len(coded.checks), "x")
     if streams[date] == stream:
         return None
     streams[date] = stream
     sections = list(coded.sections)
-    sections[section] = codecs._joined(streams)
+    sections[section] = codecs.joined(streams)
     return replace(coded, sections=tuple(sections))
 
 

@@ -150,13 +150,40 @@ def references_of(reader: Reader, dates: int, *, temporal: bool) -> dict[int, li
     """3: of each date, the nearest first, in an order in which dates can be decoded."""
     if not temporal or dates == 1:
         return {date: [] for date in range(dates)}
-    anchors = reader.within(reader.one(37, 0, min(3, dates - 1)), 46, 0, dates - 1).tolist()
-    if len({*anchors}) < len(anchors):
-        raise FormatError("an anchor twice")
-    if anchors:
-        others = [date for date in range(dates) if date not in anchors]
-        before = {date: anchors[:k] for k, date in enumerate(anchors)} | dict.fromkeys(others, anchors)
-        return {date: sorted(own, key=lambda r: (abs(r - date), r)) for date, own in before.items()}
+    count = reader.one(37, 0, 4)
+    if count < 4:
+        return known_by(reader.within(count, 46, 0, dates - 1), range(dates))
+    known: dict[int, list[int]] = {}
+    while len(known) < dates:
+        first = len(known)
+        own = range(first, first + counted(reader, 1, dates - first))
+        count = counted(reader, min(first, 1), min(3, own.stop - 1))
+        anchors = reader.within(count, 41 if first else 46, 0, own.stop - 1, first)
+        if first and anchors[0] >= first:
+            raise FormatError("dates behind others that know none of them")
+        known |= known_by(anchors, own)
+    return known
+
+
+def counted(reader: Reader, first: int, last: int) -> int:
+    return first if first == last else reader.one(37, first, last, first)
+
+
+def known_by(anchors: np.ndarray, dates: range) -> dict[int, list[int]]:
+    """Of the dates of a group, in an order in which they can be decoded."""
+    listed = anchors.tolist()
+    if len({*listed}) < len(listed) or len(listed) >= dates.stop:
+        raise FormatError("an anchor twice, or too many")
+    if listed:
+        others = [date for date in dates if date not in listed]
+        before = {date: listed[:k] for k, date in enumerate(listed)} | dict.fromkeys(others, listed)
+        new = {date: own for date, own in before.items() if date in dates}
+        return {date: sorted(own, key=lambda r: (abs(r - date), r)) for date, own in new.items()}
+    return in_time(dates.stop)
+
+
+def in_time(dates: int) -> dict[int, list[int]]:
+    """The first, the last, then the middle of each gap."""
     known: dict[int, list[int]] = {0: []}
     if dates > 1:
         known[dates - 1] = [0]

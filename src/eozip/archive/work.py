@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from eozip.archive.asked import Asked, region_print
@@ -25,6 +26,7 @@ from eozip.store.documents import ARRAY
 from eozip.store.files import Plain
 from eozip.store.holding import held_by
 from eozip.store.joined import dates_of, scene_dates
+from eozip.store.old_streams import OldStreams
 from eozip.store.pixels import open_pixels
 from eozip.store.priorities import PlaceReader, open_places
 from eozip.store.shards import pack_shard
@@ -89,19 +91,28 @@ def _coded(job: Job, codec: EozipChunkCodec) -> tuple[Run, dict[str, bytes], int
         hold = held_by(describe(place("out", job.out) / job.store))
     else:
         hold = holding_of(job.purposes, job.joined, job.order, codec)
-    with _opened_mask(job) as mask, _opened_places(job, codec, mask) as places:
+    with _opened_mask(job) as mask, _opened_places(job, codec, mask) as places, _opened_old(job) as old:
         drop = mask if job.places.masked_quality is None else None
         run, streams = coded_shard(
-            job.joined, job.order, codec, job.grid, shard, job.first, hold, drop, job.levels, places
+            job.joined, job.order, codec, job.grid, shard, job.first, hold, drop, job.levels, places, old
         )
-    kept = _Kept()
+        kept = _Kept()
+        if old is not None:
+            more = put_shard(run, old, kept, shard, streams)
+            return run, kept.made, more, len(streams)
+    if streams:
+        kept.put(_shard_key(job), pack_shard(streams, job.grid.per_shard))
+    return run, kept.made | run.level_chunks(shard), len(streams), len(streams)
+
+
+@contextmanager
+def _opened_old(job: Job) -> Iterator[OldStreams | None]:
+    """Streams that the shard has, if it has dates already."""
     if not job.joins:
-        if streams:
-            kept.put(_shard_key(job), pack_shard(streams, job.grid.per_shard))
-        return run, kept.made | run.level_chunks(shard), len(streams), len(streams)
+        yield None
+        return
     with open_pixels(describe(place("out", job.out) / job.store)) as pixels:
-        more = put_shard(run, pixels, kept, shard, streams)
-    return run, kept.made, more, len(streams)
+        yield OldStreams(pixels, job.grid, job.first)
 
 
 def _shard_key(job: Job) -> str:

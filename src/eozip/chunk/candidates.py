@@ -158,7 +158,7 @@ class EncodeJob:
         levels = b"" if self.levels is None else level_map.encode_levels(self.levels)
         chunk = Chunk(header, mask, exceptions, coded.sections, skip=skip, levels=levels)
         dropped = 0.0 if self.cells is None else float(self.cells.mean())
-        bits = _shared_out(bitstream.packed_size(chunk), coded)
+        bits = shared_out(bitstream.packed_size(chunk), coded)
         report = Report(
             self.model.id, quality, date_bits=bits, dropped=dropped, levels=self.levels is not None
         )
@@ -187,7 +187,7 @@ def job_for(
     return EncodeJob(model, source.without(dropped), cells, levels=levels)
 
 
-def _shared_out(size: int, coded: Encoded) -> tuple[float, ...] | None:
+def shared_out(size: int, coded: Encoded) -> tuple[float, ...] | None:
     """All bits of a chunk of `size` bytes, shared out among its dates as its encoder counted them."""
     counted = sum(coded.bits)
     return tuple(8 * size * bits / counted for bits in coded.bits) if counted > 0 else None

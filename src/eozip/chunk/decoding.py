@@ -396,13 +396,20 @@ def _decode_learned(chunk: Chunk, selection: _Selection) -> list[np.ndarray]:
         )
     if header.levels and not header.scales:
         raise FormatError(f"chunk: a level map, which {model.id} does not write; the data are damaged")
+    with alone():
+        return _from_model(model, encoded_of(chunk, selection.budget), header, selection)
+
+
+def encoded_of(chunk: Chunk, budget: int | None) -> Encoded:
+    """What a codec decodes of a chunk: its first sections, or all of them.
+
+    Raises:
+        FormatError: a damaged skip mask or level map.
+    """
+    header = chunk.header
     skip = decode_cells(chunk.skip, header.shape) if header.skip else None
     levels = decode_levels(chunk.levels, header.shape) if header.levels else None
-    coded = Encoded(
-        chunk.sections[: selection.budget], header.checks, header.budgets, skip=skip, levels=levels
-    )
-    with alone():
-        return _from_model(model, coded, header, selection)
+    return Encoded(chunk.sections[:budget], header.checks, header.budgets, skip=skip, levels=levels)
 
 
 def _from_model(model: Codec, coded: Encoded, header: Header, selection: _Selection) -> list[np.ndarray]:

@@ -25,6 +25,7 @@ from eozip.chunk.candidates import (
     without_network,
 )
 from eozip.chunk.decoding import named_bands, named_groups
+from eozip.chunk.growing import Before, grown
 from eozip.chunk.options import (
     DEFAULT_QUALITY,
     DEFAULT_SENSOR,
@@ -56,12 +57,14 @@ class EncodedChunk:
         report: what it is.
         pixels: DN [T, C, H, W] as `eozip.decode` gives them back; None where the encoder did not need to decode.
         dropped: bool [T, H, W], pixels that are forecast; None: there are none.
+        joins: whether the bytes hold those of a chunk before, too; all else is of the new dates.
     """
 
     blob: bytes
     report: Report
     pixels: np.ndarray | None = None
     dropped: np.ndarray | None = None
+    joins: bool = False
 
 
 def default_codec(dates: int, sensor: str = DEFAULT_SENSOR, bands: int | None = None) -> str:
@@ -86,6 +89,7 @@ def encode_chunk(
     drop: np.ndarray | None = None,
     bands: Sequence[str] | None = None,
     level_map: np.ndarray | None = None,
+    before: Before | None = None,
 ) -> EncodedChunk:
     """Code one chunk, and say what the encoder knows of it besides.
 
@@ -95,9 +99,11 @@ def encode_chunk(
         drop: bool [T, H, W] or [H, W], pixels that nothing is spent on; see `eozip.encode`.
         bands: names of the bands; see `eozip.encode`.
         level_map: quality by cell; see `eozip.encode`.
+        before: a chunk that these dates join if they can, see `eozip.chunk.growing`; None: there is none.
 
     Raises:
         InputError: as for `eozip.encode`.
+        FormatError: the chunk before is damaged.
     """
     sensor = options.sensor or DEFAULT_SENSOR
     source = checked_source(dn, options.nodata, _offset(options), sensor)
@@ -113,7 +119,7 @@ def encode_chunk(
             raise InputError("give budgets or drop, not both")
         check_droppable(name)
         drop = skip_mask.checked_drop(drop, source.shape, source.squeezed)
-    return _coded(source, name, options.sensor, drop, _with_levels(goal, level_map, name, source))
+    return _coded(source, name, options.sensor, drop, _with_levels(goal, level_map, name, source), before)
 
 
 def encode_group_chunk(
@@ -122,6 +128,7 @@ def encode_group_chunk(
     *,
     bands: Mapping[int, Sequence[str]] | Sequence[str] | None = None,
     level_map: np.ndarray | None = None,
+    before: Before | None = None,
 ) -> EncodedChunk:
     """Code one chunk of groups of bands; pixels are flat (`eozip.bitstream.arrays`).
 
@@ -130,9 +137,11 @@ def encode_group_chunk(
         options: what is asked for; budgets are for one grid.
         bands: names of the bands; see `eozip.encode_groups`.
         level_map: quality by cell of the finest grid; see `eozip.encode`.
+        before: as for `encode_chunk`.
 
     Raises:
         InputError: as for `eozip.encode_groups`.
+        FormatError: the chunk before is damaged.
     """
     sensor = options.sensor or DEFAULT_SENSOR
     source = checked_groups(groups, options.nodata, _offset(options), sensor)
@@ -146,7 +155,9 @@ def encode_group_chunk(
         raise InputError(
             f"groups: codec {name} takes all bands on one grid; choose {DEFAULT_CODEC}, or bring the bands onto one grid"
         )
-    return _coded(source, name, options.sensor, None, _with_levels(options.goal, level_map, name, source))
+    return _coded(
+        source, name, options.sensor, None, _with_levels(options.goal, level_map, name, source), before
+    )
 
 
 def _with_levels(goal: Goal, given: np.ndarray | None, name: str, source: Source) -> Goal:
@@ -162,7 +173,12 @@ def _with_levels(goal: Goal, given: np.ndarray | None, name: str, source: Source
 
 
 def _coded(
-    source: Source, name: str, sensor: str | None, drop: np.ndarray | None, goal: Goal
+    source: Source,
+    name: str,
+    sensor: str | None,
+    drop: np.ndarray | None,
+    goal: Goal,
+    before: Before | None,
 ) -> EncodedChunk:
     if name == LOSSLESS and goal.target_size is not None:
         raise InputError(f"target_size: codec {LOSSLESS} has the size that it needs; choose another codec")
@@ -174,7 +190,13 @@ def _coded(
     said = sensor or (source.sensor if source.names else None)
     source = replace(source, sensor=said or model.sensor)
     check_bands(model, source)
-    return _packed(_smallest(model, source, drop, goal), source)
+    cells = None if drop is None else skip_mask.droppable(drop, source.masked)
+    made = None if before is None else grown(before, model, source, cells, goal)
+    if before is not None and made is not None:
+        growth = made.size - len(before.data)
+        if not _is_lossless_worth_trying(source, growth):
+            return _packed(made, source, before.dates)
+    return _packed(_smallest(model, source, cells, goal), source)
 
 
 def _offset(options: EncodeOptions) -> int:
@@ -207,23 +229,17 @@ def _check_samples(source: Source) -> None:
         raise InputError(f"dn: {problem}; use smaller chunks")
 
 
-def _smallest(model: Codec, source: Source, drop: np.ndarray | None, goal: Goal) -> Candidate:
+def _smallest(model: Codec, source: Source, cells: np.ndarray | None, goal: Goal) -> Candidate:
     if source.masked.all():
         return empty(source, model, goal)
     if goal.constraint.max_error == 0:  # which no network's pixels keep
         return without_network(source, goal.constraint, goal)
-    job = job_for(
-        model,
-        source,
-        None if drop is None else skip_mask.droppable(drop, source.masked),
-        goal.budgets,
-        goal.levels,
-    )
+    job = job_for(model, source, cells, goal.budgets, goal.levels)
     made = _by_network(job, goal)
     if goal.constraint:
         made = _keeping(job, source, goal, made)
     best = min(made, key=lambda one: one.size)
-    if _is_lossless_worth_trying(source, best):
+    if _is_lossless_worth_trying(source, best.size):
         whole = exact(source, goal)
         best = whole if whole.size <= best.size else best
     return best
@@ -259,12 +275,13 @@ def _keeping(job: EncodeJob, source: Source, goal: Goal, made: list[Candidate]) 
     return [*kept, without_network(source, goal.constraint, goal)]
 
 
-def _packed(made: Candidate, source: Source) -> EncodedChunk:
-    dropped = None
-    if made.chunk.header.skip:
-        cells = skip_mask.decode_cells(made.chunk.skip, source.shape)
+def _packed(made: Candidate, source: Source, first: int = 0) -> EncodedChunk:
+    """A candidate whose dates from the first on are those of a source."""
+    dropped, header = None, made.chunk.header
+    if header.skip:
+        cells = skip_mask.decode_cells(made.chunk.skip, header.shape)[first:]
         dropped = skip_mask.pixels_of(cells, source.shape[2:]) & ~source.masked.all(axis=1)
-    return EncodedChunk(bitstream.pack(made.chunk), made.report, made.pixels, dropped)
+    return EncodedChunk(bitstream.pack(made.chunk), made.report, made.pixels, dropped, first > 0)
 
 
 def check_droppable(name: str) -> None:
@@ -328,6 +345,6 @@ def check_bands(model: Codec, source: Source) -> None:
         )
 
 
-def _is_lossless_worth_trying(source: Source, best: Candidate) -> bool:
+def _is_lossless_worth_trying(source: Source, size: int) -> bool:
     small = source.shape[2] * source.shape[3] <= _TRY_LOSSLESS_PIXELS
-    return small or 8 * best.size > _TRY_LOSSLESS_BITS * source.dn.size
+    return small or 8 * size > _TRY_LOSSLESS_BITS * source.dn.size

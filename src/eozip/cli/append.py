@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def append(
     store: Place, inputs: tuple[str, ...], bands: list[str | int] | None, as_json: bool, **options: Any
 ) -> None:
-    """Add new dates to a store, in groups of their own; what is there stays as it is.
+    """Add new dates to a store, behind those it has, whose pixels stay as they are.
 
     IN is a GeoTIFF, several (dates), or a folder of them, on the grid of the store and with its bands, later than
     its last date. Codec, quality and the rest are the store's.

@@ -12,6 +12,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from eozip.errors import InputError
+
+
+class UnsuitableError(InputError):
+    """Dates that cannot join a chunk, as they would be coded otherwise; they can still have one of their own."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -244,5 +250,34 @@ class ScaledCodec(Protocol):
 
         Raises:
             FormatError: as `decode_scaled`; or the sections tell of other groups.
+        """
+        ...
+
+
+@runtime_checkable
+class GrowingCodec(Protocol):
+    """A `ScaledCodec` whose chunks may get more dates, with those that are there known to them and left as they are."""
+
+    def behind(self, coded: Encoded, shape: tuple[int, int, int, int], dates: int) -> Codec:
+        """A codec for dates that join a chunk.
+
+        What it encodes holds the old dates and then the new ones; `Encoded.decoded` gives the new ones alone.
+
+        Args:
+            coded: the chunk.
+            shape: its T, C, H, W.
+            dates: how many of its dates stay, the first ones.
+
+        Raises:
+            UnsuitableError: by its methods; the new dates would be coded otherwise than the chunk is.
+            FormatError: by its methods; the chunk is damaged.
+        """
+        ...
+
+    def shortened(self, coded: Encoded, shape: tuple[int, int, int, int], dates: int) -> Encoded:
+        """The chunk of the first dates of one, which know no others.
+
+        Raises:
+            FormatError: they do, or the chunk is damaged.
         """
         ...

@@ -1,9 +1,10 @@
-"""New dates for a store that is there: more groups, and not a byte of the old streams changed.
+"""New dates for a store that is there: more groups, and not a pixel of the old ones changed.
 
 Dates are cut into groups where Zarr's chunks begin; what does not fill a group forms a shorter one. Where the store's
-last group is such a short one, the next dates take the rest of its chunk as a stream of their own behind the old one,
-which is copied byte for byte. All else of the store is not even read. Every key but the metadata suits the old dates
-too, and the group's document is replaced last: a killed append leaves the store as it was."""
+last group is such a short one, the next dates take the rest of its chunk: they join the old dates' stream, where the codec
+can code them knowing these (`eozip.chunk.growing`), or have a stream of their own behind it, which is copied byte for byte.
+All else of the store is not even read. Every key but the metadata suits the old dates too, and the group's document is
+replaced last: a killed append leaves the store as it was."""
 
 from __future__ import annotations
 
@@ -16,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from eozip.arguments import PlaceLike, place
-from eozip.chunk import api
 from eozip.chunk.encoding import check_levelled
 from eozip.chunk.pixels import unit_of
 from eozip.codecs import registry
 from eozip.codecs.registry import LOSSLESS
-from eozip.errors import FormatError, InputError, WeightsError
+from eozip.errors import InputError, WeightsError
 from eozip.raster import Scene
 from eozip.raster.masks import MaskReader
 from eozip.raster.product import Product
@@ -41,24 +41,25 @@ from eozip.store.grid import Shape, Window, alignment, regular_groups, samples
 from eozip.store.holding import held_by
 from eozip.store.joined import Joined, Placed, as_product, joined, open_joined, placed, put_values
 from eozip.store.metadata import layer_keys
+from eozip.store.old_streams import OldStreams
 from eozip.store.options import Places, Progress
 from eozip.store.overviews import Overviews, level_paths, levels_of
 from eozip.store.pixels import StorePixels, open_pixels
 from eozip.store.priorities import open_places
 from eozip.store.records import grown, lattice_record
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
-from eozip.store.shards import Shard, pack_shard
+from eozip.store.shards import pack_shard, split
 from eozip.store.writer import check_drop, quality_range
 
 
 def put_shard(
-    run: Run, pixels: StorePixels, container: Container, shard: Shape, new: Mapping[Shape, bytes]
+    run: Run, old: OldStreams, container: Container, shard: Shape, new: Mapping[Shape, bytes]
 ) -> int:
-    """Write one shard: the streams it has, byte for byte, and the new ones behind them.
+    """Write one shard: the streams it has, and the new ones behind them or in place of those that they joined.
 
     Args:
         run: the append.
-        pixels: the store before.
+        old: streams of the store before.
         container: takes the shard.
         shard: its index.
         new: streams of the new dates by position; none for chunks where these hold nothing.
@@ -67,64 +68,29 @@ def put_shard(
         how many of its chunks had nothing stored before.
 
     Raises:
-        FormatError: the shard is damaged, or holds a stream that reaches beyond the store's last date.
+        FormatError: the shard is damaged, has fewer dates than the store shows, or more which those need.
     """
-    old = _old_streams(run, pixels, shard)
-    streams = {**old, **new}
-    for window in (window for windows in run.windows(shard) for window in windows):
-        if window.position in streams:
-            streams[window.position] = _joined(run, pixels, shard, window, old, new)
-    if streams:
-        container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(streams, run.grid.per_shard))
-    for key, data in run.level_chunks(shard, pixels.files.get).items():
+    windows = {window.position: window for strip in run.windows(shard) for window in strip}
+    held = [position for position, window in windows.items() if old.holds(shard, window)]
+    fresh = [position for position in new if position not in held]
+    chunks = {p: _chunk(old, shard, windows[p], new.get(p)) for p in (*held, *fresh)}
+    if chunks:
+        container.put(f"{ARRAY}/{run.grid.key(shard)}", pack_shard(chunks, run.grid.per_shard))
+    for key, data in run.level_chunks(shard, old.pixels.files.get).items():
         container.put(key, data)
-    return len(streams.keys() - old.keys())
+    return len(fresh)
 
 
-def _joined(
-    run: Run,
-    pixels: StorePixels,
-    shard: Shape,
-    window: Window,
-    old: Mapping[Shape, bytes],
-    new: Mapping[Shape, bytes],
-) -> bytes:
+def _chunk(old: OldStreams, shard: Shape, window: Window, new: bytes | None) -> bytes:
     """Bytes of one chunk; streams of a chunk lie date behind date, so a gap takes a stream of nothing."""
-    dates_before = run.first - _first_date(run, shard, window.position) if window.times[0] == run.first else 0
-    before, after = old.get(window.position), new.get(window.position)
-    if before is None and dates_before > 0:
-        before = _nothing(pixels, window, dates_before)
-    if after is None:
-        after = _nothing(pixels, window, window.times[1] - window.times[0])
-    return (before or b"") + after
-
-
-def _first_date(run: Run, shard: Shape, position: Shape) -> int:
-    return (shard[0] * run.grid.per_shard[0] + position[0]) * run.grid.chunk[0]
-
-
-def _old_streams(run: Run, pixels: StorePixels, shard: Shape) -> dict[Shape, bytes]:
-    """Bytes of the chunks that hold dates of the store already."""
-    if shard[0] * run.grid.shard[0] >= run.first:
-        return {}  # a shard behind the last date is of an append that never finished
-    opened = pixels.at_hand(shard)
-    found = {} if opened is None else {p: _old(run, pixels, opened, shard, p) for p in opened.positions()}
-    return {position: data for position, data in found.items() if data}
-
-
-def _old(run: Run, pixels: StorePixels, opened: Shard, shard: Shape, position: Shape) -> bytes:
-    """The streams of a chunk up to the store's last date."""
-    dates = min(run.first - _first_date(run, shard, position), run.grid.chunk[0])
-    streams = [stream for stream in opened.streams(position) if stream.first < dates]
-    if streams and streams[-1].dates.stop != dates:
-        raise FormatError(
-            f"shard {run.grid.key(shard)}, chunk {position}: expected streams of {dates} dates, got one up to "
-            f"{streams[-1].dates.stop}: it was written by zarr alone, and dates cannot be appended to it; encode the "
-            "scene into a new store"
-        )
-    data = opened.read(streams[0].start, streams[-1].start + streams[-1].total) if streams else b""
-    # an append that never finished may have left a stream of nothing before streams of its own
-    return b"" if len(streams) == 1 and _holds_nothing(pixels, data) else data
+    if new is None:
+        new = _nothing(old.pixels, window, window.times[1] - window.times[0])
+    stop = old.dates_in(shard, window.position) + window.times[1] - window.times[0]
+    first = stop - sum(len(piece.dates) for piece in split(new))
+    before = old.until(shard, window, first)
+    if first and not before:
+        before = _nothing(old.pixels, window, first)
+    return before + new
 
 
 def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
@@ -133,12 +99,6 @@ def _nothing(pixels: StorePixels, window: Window, dates: int) -> bytes:
     empty = np.full((dates, found.grid.shape[1], y1 - y0, x1 - x0), found.fill_value, found.dtype)
     asked = {"quality": None, "target_psnr": None, "max_error": None, "budgets": None}
     return replace(found.codec, codec=LOSSLESS, **asked).encoded(empty).blob  # type: ignore[arg-type]
-
-
-def _holds_nothing(pixels: StorePixels, data: bytes) -> bool:
-    if api.inspect(data).header.codec != LOSSLESS:
-        return False
-    return bool(np.all(pixels.description.codec.decoded(data) == pixels.description.fill_value))
 
 
 @dataclass(frozen=True)
@@ -251,9 +211,10 @@ def _append(
         open_joined(new.joined, order) as reader,
     ):
         check_layers(pixels.files, layers)
+        old = OldStreams(pixels, run.grid, run.first)
         more = sum(
-            put_shard(run, pixels, container, shard, streams)
-            for shard, streams in encoded_shards(run, reader)
+            put_shard(run, old, container, shard, streams)
+            for shard, streams in encoded_shards(run, reader, old)
         )
         run.beside_bytes = put_values(container, layers, run.first)
         product = grown(found, new.joined, new.positions, new.offsets, layers)

@@ -43,6 +43,7 @@ from zarr.core.buffer.cpu import NDBuffer as CpuNDBuffer
 
 from eozip.bitstream import Group, arrays, shapes_of
 from eozip.chunk.encoding import EncodedChunk, encode_chunk, encode_group_chunk
+from eozip.chunk.growing import Before
 from eozip.chunk.options import EncodeOptions
 from eozip.codecs.registry import needs_torch
 from eozip.errors import FormatError, InputError
@@ -407,6 +408,7 @@ class EozipChunkCodec(ArrayBytesCodec):
         drop: np.ndarray | None = None,
         offset: int | None = None,
         level_map: np.ndarray | None = None,
+        before: Before | None = None,
     ) -> EncodedChunk:
         """Code one chunk of an array as this configuration asks for.
 
@@ -415,15 +417,16 @@ class EozipChunkCodec(ArrayBytesCodec):
             drop: see `eozip.encode`.
             offset: radiometric offset of these dates; None: the configuration's.
             level_map: see `eozip.encode`; of bands on several grids it is of the finest.
+            before: a stream that these dates join if they can.
         """
         options = self.encode_options(len(dn), offset)
         if not self.grids:
-            return encode_chunk(dn, options, drop=drop, level_map=level_map)
+            return encode_chunk(dn, options, drop=drop, level_map=level_map, before=before)
         if options.budgets is not None or drop is not None:
             raise InputError(
                 "expected bands on one grid where budgets are given or pixels are dropped, got several grids"
             )
-        made = encode_group_chunk(cells_of(dn, self.grids), options, level_map=level_map)
+        made = encode_group_chunk(cells_of(dn, self.grids), options, level_map=level_map, before=before)
         return replace(made, pixels=None if made.pixels is None else self._joint(made.pixels, dn.shape))
 
     def decoded(self, data: bytes) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -18,6 +19,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from eozip.chunk.encoding import EncodedChunk, takes_levels
+from eozip.chunk.growing import Before
 from eozip.chunk.pixels import PEAK, unit_of
 from eozip.codecs.registry import LOSSLESS, WITHOUT_NETWORK, needs_torch
 from eozip.raster import Scene
@@ -25,6 +27,7 @@ from eozip.raster.masks import MaskReader
 from eozip.store.codec import EozipChunkCodec
 from eozip.store.grid import Grid, Shape, Window, band_factors
 from eozip.store.holding import Holding
+from eozip.store.old_streams import OldStreams
 from eozip.store.options import Progress
 from eozip.store.overviews import Overviews
 from eozip.store.priorities import Levels, PlaceReader
@@ -253,6 +256,7 @@ class _Chunk:
         drop: bool [t, h, w], pixels to leave out; None: none.
         offsets: [t] radiometric offsets; dates of one offset are coded together.
         levels: how much more coarsely places are coded; None: all alike.
+        before: the stream of old dates that the new ones may join; None: there is none.
     """
 
     shard: Shape
@@ -261,6 +265,7 @@ class _Chunk:
     drop: np.ndarray | None
     offsets: tuple[int, ...]
     levels: Levels | None = None
+    before: Before | None = None
 
     def runs(self) -> Iterator[tuple[slice, int]]:
         """Dates that follow each other and have one offset, and that offset."""
@@ -271,14 +276,24 @@ class _Chunk:
             first += count
 
 
-def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[Shape, bytes]]]:
+def encoded_shards(
+    run: Run, reader: PixelReader, old: OldStreams | None = None
+) -> Iterator[tuple[Shape, dict[Shape, bytes]]]:
     """Every shard that gets new dates, with their streams by position; none for chunks that hold nothing.
 
-    Chunks are coded beside each other (`eozip.threads`).
+    Chunks are coded beside each other (`eozip.threads`). Streams hold old dates, too, where new ones joined them.
+
+    Args:
+        run: what is to be written.
+        reader: the pixels.
+        old: streams that the store has; None: it is new.
+
+    Raises:
+        FormatError: an old stream is damaged.
     """
     total = run.total
-    encode = partial(_encode_chunk, run.codec, run.hold)
-    coded = each(encode, _chunks(run, reader), total, network=needs_torch(run.codec.codec))
+    encode = partial(_encode_chunk, run.codec, run.hold, old)
+    coded = each(encode, _chunks(run, reader, old), total, network=needs_torch(run.codec.codec))
     for shard, chunks in groupby(coded, key=lambda pair: pair[0].shard):
         streams: dict[Shape, bytes] = {}
         for chunk, one in chunks:
@@ -287,7 +302,7 @@ def encoded_shards(run: Run, reader: PixelReader) -> Iterator[tuple[Shape, dict[
         yield shard, streams
 
 
-def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
+def _chunks(run: Run, reader: PixelReader, old: OldStreams | None) -> Iterator[_Chunk]:
     """Pixels are read a row of chunks at a time: striped files hold whole rows."""
     for shard in run.grid.shards():
         for windows in run.windows(shard):
@@ -305,16 +320,21 @@ def _chunks(run: Run, reader: PixelReader) -> Iterator[_Chunk]:
                 if run.places is not None:
                     own = np.array(offsets, np.float32)[:, None, None, None]
                     levels = run.places.read(times, slice(*window.rows), slice(*window.columns), dn, own)
-                yield _Chunk(shard, window, dn, drop, offsets, levels)
+                before = None if old is None else old.last(shard, window)
+                yield _Chunk(shard, window, dn, drop, offsets, levels, before)
 
 
 def _encode_chunk(
-    codec: EozipChunkCodec, hold: Holding | None, chunk: _Chunk
+    codec: EozipChunkCodec, hold: Holding | None, old: OldStreams | None, chunk: _Chunk
 ) -> tuple[_Chunk, list[EncodedChunk]]:
     """A chunk and its streams, their pixels known; none where zarr's fill value says it all."""
-    if np.all(chunk.dn == (codec.nodata or 0)):
+    is_empty = bool(np.all(chunk.dn == (codec.nodata or 0)))
+    if is_empty and (chunk.before is None or codec.nodata is None):
         return chunk, []
-    return chunk, [_encode_run(codec, hold, chunk, dates, offset) for dates, offset in chunk.runs()]
+    with nullcontext() if old is None or chunk.before is None else old.naming(chunk.shard, chunk.window):
+        made = [_encode_run(codec, hold, chunk, dates, offset) for dates, offset in chunk.runs()]
+    # dates of nothing that join others spare those after them a stream of their own
+    return chunk, [] if is_empty and not made[0].joins else made
 
 
 def _encode_run(
@@ -324,6 +344,8 @@ def _encode_run(
     levels = None if chunk.levels is None else chunk.levels.of(dates)
     if levels is not None and codec.quality is not None:
         codec = replace(codec, quality=levels.quality(codec.quality))
+    is_held = hold is not None and hold.by_chunk
+    before = None if dates.start or is_held else chunk.before
 
     def encode(settings: Mapping[str, Any]) -> EncodedChunk:
         given = dict(settings)
@@ -332,7 +354,13 @@ def _encode_run(
         hidden, level_map = (
             (None, None) if asked.codec == LOSSLESS else (drop, level_map)
         )  # it codes every pixel
-        coded = asked.encoded(chunk.dn[dates], drop=hidden, offset=offset, level_map=level_map)
+        coded = asked.encoded(
+            chunk.dn[dates],
+            drop=hidden,
+            offset=offset,
+            level_map=level_map,
+            before=before,
+        )
         return coded if coded.pixels is not None else replace(coded, pixels=asked.decoded(coded.blob))
 
     if hold is None or not hold.by_chunk:
@@ -346,9 +374,9 @@ def _keep_streams(
 ) -> None:
     first = chunk.window.times[0] - run.first
     run.done += 1
+    run.empty += bool(np.all(chunk.dn == (run.codec.nodata or 0)))
     if not coded:
         run.tally.add(chunk.dn, chunk.dn, first)
-        run.empty += 1
         return
     streams[chunk.window.position] = b"".join(one.blob for one in coded)
     for (dates, _), one in zip(chunk.runs(), coded, strict=True):
@@ -357,7 +385,7 @@ def _keep_streams(
         if run.levels is not None:
             run.levels.add(chunk.shard, chunk.window, run.first + first + dates.start, decoded)
         of_run = slice(first + dates.start, first + dates.stop)
-        run.date_bits[of_run] += _shares(len(one.blob), one.report.date_bits, len(dn))
+        run.date_bits[of_run] += _shares(one, len(dn))
     reports = [one.report for one in coded]
     run.missed += any(report.reached is False for report in reports)
     run.layered += any(report.residual > 0 for report in reports)
@@ -366,8 +394,9 @@ def _keep_streams(
     run.qualities += [report.quality for report in reports]
 
 
-def _shares(size: int, counted: Sequence[float] | None, dates: int) -> np.ndarray:
-    """[t] bits of a stream's dates; NaN where nobody counted."""
+def _shares(coded: EncodedChunk, dates: int) -> np.ndarray:
+    """[t] bits of a stream's new dates; NaN where nobody counted."""
+    counted, size = coded.report.date_bits, len(coded.blob)
     if counted is None:
-        return np.full(dates, 8.0 * size if dates == 1 else math.nan)
-    return np.array(counted) * (8.0 * size / sum(counted))
+        return np.full(dates, 8.0 * size if dates == 1 and not coded.joins else math.nan)
+    return np.array(counted) * (1 if coded.joins else 8.0 * size / sum(counted))

@@ -98,7 +98,7 @@ class Description:
         files: [T] names of the source files.
         dates: [T] ISO dates, None where unknown.
         masks: [T] whether the source file has a mask, which decoding writes again from the nodata pixels.
-        groups: dates in each group that was encoded together, in order; an append adds groups.
+        groups: dates in each group that came together, in order; an append adds groups.
         shown: dates that readers of plain Zarr see; more than there are here where another program added some, or began to.
         state: `StoreFiles.state` when it was read.
         product: what is recorded of a product beside its pixels; None: it was no more than a scene.

@@ -25,6 +25,7 @@ from eozip.store.files import Container
 from eozip.store.grid import Grid, Shape
 from eozip.store.holding import Holding
 from eozip.store.joined import Joined, dates_of, open_joined
+from eozip.store.old_streams import OldStreams
 from eozip.store.overviews import Level, Overviews
 from eozip.store.priorities import PlaceReader
 from eozip.store.shards import pack_shard
@@ -58,6 +59,7 @@ def coded_shard(
     drop: MaskReader | None = None,
     levels: Sequence[Level] = (),
     places: PlaceReader | None = None,
+    old: OldStreams | None = None,
 ) -> tuple[Run, dict[Shape, bytes]]:
     """Code the new dates of one shard.
 
@@ -72,6 +74,7 @@ def coded_shard(
         drop: mask of these dates, of which hidden cells are not coded; None: none.
         levels: that are stored.
         places: quality by place of these dates; None: all alike.
+        old: streams that the shard has; None: there are none.
 
     Returns:
         what the writer knows of them, and streams by position.
@@ -82,7 +85,7 @@ def coded_shard(
     run.offsets, run.hold, run.places = stream_offsets(found.scene), hold, places
     run.levels = Overviews(tuple(levels), codec, found.scene.dtype) if levels else None
     with open_joined(found, order) as reader:
-        coded = dict(encoded_shards(run, reader))
+        coded = dict(encoded_shards(run, reader, old))
     return run, coded.get(shard, {})
 
 

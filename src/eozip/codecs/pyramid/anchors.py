@@ -8,15 +8,16 @@ one, whichever comes first.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
 from eozip.codecs.pyramid import haar
-from eozip.codecs.pyramid.references import MOST_ANCHORS
+from eozip.codecs.pyramid.references import MOST_ANCHORS, Order
 
-_MOST_DATES = 32  # more are in the order of time
+MOST_DATES = 32  # more are in the order of time
 _PAIRS = (
     16  # dates, at most, of which all pairs are looked at; of more the best one is joined by the next best
 )
@@ -25,6 +26,7 @@ _PLANES = 4
 _SIDE = 512  # pixels that are looked at, at most
 _STEPS = (150.0, 600.0)  # DN: finer and coarser ones are taken for these
 _USELESS = 10  # half octaves: a date coded that much more coarsely tells of no other
+_READ = 4  # and log2 of all dates: as many are read for a date that came later, at most
 _PRICE = 0.001  # of the bits, of an anchor more, which has to be read for every other date
 
 
@@ -42,17 +44,20 @@ def coarser_of(levels: np.ndarray | None, hidden: Sequence[np.ndarray] | None, d
     return np.asarray(2 ** (found / 2))
 
 
-def anchors_of(pictures: np.ndarray, step: float, coarser: np.ndarray | None = None) -> tuple[int, ...]:
+def anchors_of(
+    pictures: np.ndarray, step: float, coarser: np.ndarray | None = None, before: Order | None = None
+) -> tuple[int, ...]:
     """Dates that tell of all others, in the order in which they are coded; none where time should say.
 
     Args:
         pictures: float32 [T, C, H, W], the bands of the finest grid, DN.
         step: quantisation step in DN.
         coarser: see `coarser_of`; None: all dates are coded alike.
+        before: that of the first dates, which are settled: they may tell of the others, and the first anchor is one of them.
     """
-    dates = len(pictures)
-    if not 1 < dates <= _MOST_DATES or min(pictures.shape[2:]) < 4 << _LEVEL:
-        return ()
+    dates, first = len(pictures), 0 if before is None else len(before.known)
+    if not 1 < dates <= MOST_DATES or min(pictures.shape[2:]) < 4 << _LEVEL:
+        return () if before is None else before.waves[0]
     coarser = np.ones(dates) if coarser is None else coarser
     left = _Left(pictures, np.clip(step, *_STEPS) * coarser)
     telling = np.flatnonzero(coarser < 2 ** (_USELESS / 2)).tolist() or range(dates)
@@ -62,11 +67,21 @@ def anchors_of(pictures: np.ndarray, step: float, coarser: np.ndarray | None = N
         tried: Iterable[tuple[int, ...]] = itertools.permutations(telling, count)
         if dates > (4 if count == MOST_ANCHORS else _PAIRS):  # the best ones so far, and one more
             tried = ((*found, t) for t in telling if t not in found)
-        own = min(tried, key=left.total)
-        price = left.total(own) * (1 + _PRICE * count)
+        if before is not None:
+            tried = [own for own in tried if _may_follow(own, before, dates)] or [found]
+        own = min(tried, key=partial(left.total, first=first))
+        price = left.total(own, first) * (1 + _PRICE * count)
         if price < best:
             found, best = own, price
     return found
+
+
+def _may_follow(anchors: Sequence[int], before: Order, dates: int) -> bool:
+    """Whether dates that know anchors are read with few others, of so many dates in all."""
+    first = len(before.known)
+    needed = before.needed([t for t in anchors if t < first])
+    read = 1 + len(needed) + sum(t >= first for t in anchors)
+    return anchors[0] < first and read <= _READ + math.ceil(math.log2(dates))
 
 
 class _Left:
@@ -80,10 +95,10 @@ class _Left:
         self._sums = [_sums(details[:, :, o], around) for o in range(3)]
         self.bits = cache(self._bits)
 
-    def total(self, anchors: Sequence[int]) -> float:
-        """Of all dates, the anchors in turn, each known to those after it."""
-        others = [t for t in range(self._dates) if t not in anchors]
-        own = [self.bits(t, frozenset(anchors[:k])) for k, t in enumerate(anchors)]
+    def total(self, anchors: Sequence[int], first: int = 0) -> float:
+        """Of all dates from the first on, the anchors in turn, each known to those after it."""
+        others = [t for t in range(first, self._dates) if t not in anchors]
+        own = [self.bits(t, frozenset(anchors[:k])) for k, t in enumerate(anchors) if t >= first]
         return sum(own) + sum(self.bits(t, frozenset(anchors)) for t in others)
 
     def _bits(self, date: int, known: frozenset[int]) -> float:

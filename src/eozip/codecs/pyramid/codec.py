@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from eozip.codecs.pyramid.holes import Hidden, filled, hidden_of
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import reading_port, writing_port
-from eozip.codecs.pyramid.references import Order, alone, code_order
+from eozip.codecs.pyramid.references import Order, alone, both_sides, code_order
 from eozip.codecs.pyramid.side import Side, brightness_of
 from eozip.codecs.pyramid.traverse import Model
 from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of, positions_of
@@ -99,6 +100,13 @@ class PyramidCodec:
         skip: np.ndarray | None = None,
     ) -> Encoded:
         c, h, w = x.shape[1:]
+        groups, cells = self.grouped(x, holes)
+        needless = None if holes is None else [np.all(holes[:, list(g.bands)], 1) for g in groups]
+        return self._encoded(groups, cells, (h, w), c, quality, needless, levels, skip)
+
+    def grouped(self, x: np.ndarray, holes: np.ndarray | None) -> tuple[list[Group], list[np.ndarray]]:
+        """Bands by the grid on which they are coded, and their cells there."""
+        c = x.shape[1]
         coarse = grids.solved(x, holes) if c <= 64 else [None] * c
         groups = layout.grouped([None if one is None else one[0] for one in coarse])
         if len(groups) > layout.GROUPS:
@@ -107,8 +115,7 @@ class PyramidCodec:
             x[:, list(g.bands)] if g.grid is None else np.stack([coarse[b][1] for b in g.bands], 1)  # type: ignore[index]
             for g in groups
         ]
-        needless = None if holes is None else [np.all(holes[:, list(g.bands)], 1) for g in groups]
-        return self._encoded(groups, cells, (h, w), c, quality, needless, levels, skip)
+        return groups, cells
 
     def decode(self, coded: Encoded, shape: tuple[int, int, int, int], quality: float) -> np.ndarray:
         """As `eozip.codecs.base.Codec.decode`."""
@@ -215,40 +222,18 @@ class PyramidCodec:
         plan = self.plan(quality, dates)
         ports = [[writing_port() for _ in range(dates)] for _ in range(plan.sections)]
         side = Side(ports[0][0], self.model.tables)
-        layout.code_groups(side, groups, bands)
-        gains = np.array([_gain(g) for g in groups])
-        _code_steps(side, np.array([plan.step]), gains, groups)
-        brightness = brightness_of(side, plan.step)
-        pixels = dict(zip((g.bands for g in groups), cells, strict=True))
-        finest = pixels[min(groups, key=lambda g: g.factor).bands]
-        order = self.order_of(side, dates, finest, plan.step, coarser_of(levels, holes, dates))
-        gain_of = dict(zip((g.bands for g in groups), gains / GAIN_UNITS, strict=True))
+        brightness = write_layout(side, groups, bands, plan.step)
         ladders = layout.ladders(groups, *size)
-        wanted = [
-            [_on_canvas(pixels[g.bands], place) * np.float32(gain_of[g.bands]) for g, place in one]
-            for one in ladders
-        ]
-        hidden: list[Hidden] | None = None
-        if holes is not None:
-            of_group = dict(zip((g.bands for g in groups), holes, strict=True))
-            hidden = [hidden_of(one, [of_group[g.bands] for g, _ in one]) for one in ladders]
-        given = Given(finest, wanted, hidden)
+        given = given_of(groups, cells, ladders, holes)
+        order = self.order_of(side, dates, given.finest, plan.step, coarser_of(levels, holes, dates))
         coarser, skipped = levels_of(ladders, levels, size), skipped_of(ladders, skip, size)
         walk = self.walk(plan, order, ladders, brightness, ports, SECTIONS, given, coarser, skipped)
         walk.run(range(dates))
         streams = [[port.finish() for port in section] for section in ports]
         bits = tuple(8.0 * sum(map(len, of_date)) for of_date in zip(*streams, strict=True))
         checks = tuple(walk.check(t) for t in range(dates))
-        units = dict(zip((g.bands for g in groups), gains.tolist(), strict=True))
-
-        def decoded() -> list[np.ndarray]:
-            made = pictures_of(walk, range(dates), units)
-            if all(g.is_native for g in groups) and len(groups) > 1:
-                by_bands = {g.bands: overviews.of_cells(g, picture, size, 1) for g, picture in made}
-                return [by_bands[g.bands] for g in groups]
-            return [_on_one_grid(made, (dates, bands, *size), 1)]
-
-        sections = tuple(map(_joined, streams))
+        decoded = partial(pixels_of_walk, walk, range(dates), groups, size)
+        sections = tuple(map(joined, streams))
         return Encoded(sections, checks, plan.budgets, bits, skip=skip, levels=levels, decoded=decoded)
 
     def plan(self, quality: float, dates: int) -> Plan:
@@ -300,10 +285,12 @@ class PyramidCodec:
             step: in 1/16 DN.
             coarser: of an encoder, see `coarser_of`.
         """
-        if not self.temporal or dates == 1:
+        if not self.temporal:
             return alone(dates)
+        if dates == 1:
+            return both_sides(1)
         wanted = None if finest is None else self.anchors(finest, step / STEP_UNITS, coarser)
-        return code_order(side, dates, wanted)
+        return code_order(side, dates, None if wanted is None else [(dates, wanted)])
 
     def anchors(self, finest: np.ndarray, step: float, coarser: np.ndarray | None) -> tuple[int, ...]:
         """Dates that tell of all others; none: the order of time. See `anchors_of`."""
@@ -342,13 +329,50 @@ def skipped_of(
     return [hidden_of(ladder, [pixels] * len(ladder)) for ladder in ladders]
 
 
-def _joined(streams: Sequence[bytes]) -> bytes:
+def write_layout(side: Side, groups: Sequence[Group], bands: int, step: int) -> float:
+    """Send all that holds for every date but their order; what the networks are told of the step."""
+    layout.code_groups(side, groups, bands)
+    _code_steps(side, np.array([step]), np.array([gain_of(g) for g in groups]), groups)
+    return brightness_of(side, step)
+
+
+def given_of(
+    groups: Sequence[Group],
+    cells: Sequence[np.ndarray],
+    ladders: Sequence[Sequence[tuple[Group, Canvas]]],
+    holes: Sequence[np.ndarray] | None,
+) -> Given:
+    """What an encoder brings: cells [T, C, h, w] of groups, and where nobody needs them."""
+    pixels = dict(zip((g.bands for g in groups), cells, strict=True))
+    gains = {g.bands: np.float32(gain_of(g) / GAIN_UNITS) for g in groups}
+    wanted = [
+        [_on_canvas(pixels[g.bands], place) * gains[g.bands] for g, place in ladder] for ladder in ladders
+    ]
+    hidden: list[Hidden] | None = None
+    if holes is not None:
+        of_group = dict(zip((g.bands for g in groups), holes, strict=True))
+        hidden = [hidden_of(ladder, [of_group[g.bands] for g, _ in ladder]) for ladder in ladders]
+    return Given(pixels[min(groups, key=lambda g: g.factor).bands], wanted, hidden)
+
+
+def pixels_of_walk(
+    walk: Walk, dates: Sequence[int], groups: Sequence[Group], size: tuple[int, int]
+) -> list[np.ndarray]:
+    """Pixels of some dates as `decode` gives them, of several native groups as `decode_groups` does."""
+    made = pictures_of(walk, dates, {g.bands: gain_of(g) for g in groups})
+    if all(g.is_native for g in groups) and len(groups) > 1:
+        by_bands = {g.bands: overviews.of_cells(g, picture, size, 1) for g, picture in made}
+        return [by_bands[g.bands] for g in groups]
+    return [_on_one_grid(made, (len(dates), sum(len(g.bands) for g in groups), *size), 1)]
+
+
+def joined(streams: Sequence[bytes]) -> bytes:
     """Streams of all dates in turn, the lengths of all but the last before them."""
     return b"".join([*(packed_length(len(stream)) for stream in streams[:-1]), *streams])
 
 
-def _parted(section: bytes, dates: int, name: str) -> list[bytes]:
-    """The inverse of `_joined`.
+def parted(section: bytes, dates: int, name: str) -> list[bytes]:
+    """The inverse of `joined`.
 
     Raises:
         FormatError: lengths that do not end, or reach beyond the section.
@@ -416,12 +440,16 @@ class Reader:
             DesyncError: pixels that differ from the encoded ones; only where nothing was left out. Both name the date
                 whose bytes they are, which may be one that tells of those wanted.
         """
+        return pictures_of(self.walked(scale), self.dates, self._gain_of)
+
+    def walked(self, scale: int, *, more: bool = False) -> Walk:
+        """What `read` has the pictures of; `more` as of `Walk.run`."""
         walk, ports = self.opened(scale)
         try:
-            self._run(walk, ports, scale)
+            self._run(walk, ports, scale, more=more)
         except (FormatError, DesyncError) as error:
             raise self._named(error, scale) from error
-        return pictures_of(walk, self.dates, self._gain_of)
+        return walk
 
     def opened(self, scale: int) -> tuple[Walk, list[list[ReadPort]]]:
         """What reads as far as that, and from which streams, [section][date].
@@ -450,8 +478,8 @@ class Reader:
         """Whether all that was coded of a date is read."""
         return section_of(scale) + 1 == SECTIONS
 
-    def _run(self, walk: Walk, ports: list[list[ReadPort]], scale: int) -> None:
-        walk.run(self.dates)
+    def _run(self, walk: Walk, ports: list[list[ReadPort]], scale: int, *, more: bool = False) -> None:
+        walk.run(self.dates, more=more)
         for t in self._order.needed(self.dates):
             for section in filter(None, ports):
                 section[t].finish()
@@ -479,7 +507,7 @@ class Reader:
 
     def _fault(self, dates: list[int], scale: int) -> EozipError | None:
         """What reading some dates anew runs into; None: nothing."""
-        again = type(self)(self._codec, self._coded, self._shape, dates)
+        again = self._codec.reader(self._coded, self._shape, dates)
         try:
             again._run(*again.opened(scale), scale)
         except (FormatError, DesyncError) as error:
@@ -488,7 +516,7 @@ class Reader:
 
     def _section(self, number: int) -> list[ReadPort]:
         """The streams of all dates in a section."""
-        streams = _parted(self._coded.sections[number], self._count, self._codec.id)
+        streams = parted(self._coded.sections[number], self._count, self._codec.id)
         return [reading_port(stream) for stream in streams]
 
 
@@ -529,7 +557,7 @@ def check_groups(groups: Sequence[tuple[int, np.ndarray]]) -> None:
             raise InputError(f"groups: expected dates and cells {expected} at factor {factor}, got {got}")
 
 
-def _gain(group: Group) -> int:
+def gain_of(group: Group) -> int:
     """Cells of interpolated bands are coded more finely, as each shows in many pixels."""
     return GAIN_UNITS if group.is_native else (group.factor * _CELL_GAIN + 512) >> 10
 
@@ -538,7 +566,7 @@ def _code_steps(
     side: Side, step: np.ndarray | None, gains: np.ndarray | None, groups: Sequence[Group]
 ) -> tuple[int, np.ndarray]:
     read = side.bounded(step, 1, spread=8000, first=1, last=LARGEST_STEP)
-    usual = np.array([_gain(g) for g in groups])
+    usual = np.array([gain_of(g) for g in groups])
     found = side.integers(None if gains is None else gains - usual, len(usual), 0.4).astype(np.int64) + usual
     if found.min() < 1 or found.max() > 1 << 12:
         raise FormatError(f"gains: expected 1..4096, got {found.min()}..{found.max()}; the bytes are damaged")

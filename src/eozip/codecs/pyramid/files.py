@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from eozip.codecs.pyramid import context, stages
+from eozip.codecs.pyramid.appending import SeriesCodec
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.earlier import Later
 from eozip.codecs.pyramid.flexible import FlexCodec
@@ -41,7 +42,7 @@ def load_codec(folder: Path, full_id: str | None = None) -> PyramidCodec:
     is_temporal = isinstance(temporal, list) and name in temporal
     if isinstance(flexible, list) and name in flexible:
         return FlexCodec(name, digest, model, is_temporal, later=later_of(tensors, model))
-    return PyramidCodec(name, digest, model, is_temporal)
+    return (SeriesCodec if is_temporal else PyramidCodec)(name, digest, model, is_temporal)
 
 
 def _keep_memory() -> None:

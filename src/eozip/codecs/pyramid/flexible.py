@@ -180,7 +180,7 @@ class _FlexWalk(Walk):
     predictions: list[dict[int, np.ndarray]] = field(default_factory=list)
     checks: dict[int, int] = field(default_factory=dict)
 
-    def run(self, dates: Sequence[int]) -> None:
+    def run(self, dates: Sequence[int], *, more: bool = False) -> None:
         """Code or read some dates, and those that they need."""
         self.pictures = [{} for _ in self.ladders]
         self.states = [{} for _ in self.ladders]

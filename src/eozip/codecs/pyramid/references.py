@@ -31,6 +31,7 @@ from eozip.errors import FormatError
 
 MOST = 4  # references of a date
 MOST_ANCHORS = 3
+_SEVERAL = MOST_ANCHORS + 1  # in place of a number of anchors: there are several groups of dates
 LARGEST_SAMPLE = 1 << 15  # units of a sample in the fit, at most
 SAMPLES = 1 << 14  # of a fit, about, at most
 PRECISION = 8  # bits of a weight
@@ -38,6 +39,9 @@ LARGEST_WEIGHT = 1 << 11  # units
 _DOUBT = 6 * VALUE**2  # squared units that speak for the map as it is
 _MOST_SHARE = 384
 _RIDGE, _RIDGE_FIXED = 410, 60 * VALUE**2  # squared units, a sample (a tenth of a squared step) and in all
+
+Group = tuple[int, tuple[int, ...]]
+"""How many dates came together, and their anchors."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class Order:
     Attributes:
         waves: dates that are coded together, as none of them needs another.
         known: for each date those that predict it, all of which are needed to read it anyway.
+        groups: what `arrived` made it of; empty where no date tells of others.
     """
 
     waves: tuple[tuple[int, ...], ...]
     known: tuple[tuple[int, ...], ...]
+    groups: tuple[Group, ...] = ()
 
     def needed(self, dates: Sequence[int]) -> list[int]:
         """Dates that have to be decoded for some to be read, rising: at most 2 + log2 of all for each."""
@@ -137,37 +143,82 @@ def alone(dates: int) -> Order:
 
 def anchored(dates: int, anchors: Sequence[int]) -> Order:
     """Some dates in turn, each known to those after it; then all others, which know these alone."""
-    others = tuple(t for t in range(dates) if t not in anchors)
-    known = {t: _nearest(t, anchors[:k]) for k, t in enumerate(anchors)}
-    known |= {t: _nearest(t, anchors) for t in others}
-    waves = [(t,) for t in anchors] + ([others] if others else [])
-    return Order(tuple(waves), tuple(known[t] for t in range(dates)))
+    return arrived([(dates, tuple(anchors))])
+
+
+def arrived(groups: Sequence[Group]) -> Order:
+    """Dates that came in groups, one behind the other.
+
+    Args:
+        groups: dates and anchors of each. Anchors of the first are some of its own, or none for the order of time; of
+            a later one some of all dates so far, the first of them from a group before.
+    """
+    waves: list[tuple[int, ...]] = []
+    known: list[tuple[int, ...]] = []
+    for count, anchors in groups:
+        if not anchors:
+            order = both_sides(count)
+            waves, known = list(order.waves), list(order.known)
+            continue
+        own = range(len(known), len(known) + count)
+        others = tuple(t for t in own if t not in anchors)
+        waves += [*((t,) for t in anchors if t in own), *([others] if others else [])]
+        known += [_nearest(t, anchors[: anchors.index(t)] if t in anchors else anchors) for t in own]
+    return Order(tuple(waves), tuple(known), tuple(groups))
 
 
 def _nearest(date: int, others: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(others, key=lambda t: (abs(t - date), t)))
 
 
-def code_order(side: Side, dates: int, anchors: Sequence[int] | None) -> Order:
+def code_order(side: Side, dates: int, groups: Sequence[Group] | None) -> Order:
     """Send or read which dates tell of others.
 
     Args:
         side: where to.
         dates: 2 or more.
-        anchors: at most `MOST_ANCHORS`, none for the order of time; None: read them.
+        groups: in which they came, see `arrived`; None: read them.
 
     Raises:
-        FormatError: anchors that no encoder writes.
+        FormatError: groups that no encoder writes.
     """
-    most = min(MOST_ANCHORS, dates - 1)
-    count = side.bounded(
-        None if anchors is None else np.array([len(anchors)]), 1, spread=1.2, first=0, last=most
-    )
-    wanted = None if anchors is None else np.array(anchors, np.int64)
-    read = side.bounded(wanted, int(count[0]), spread=4, first=0, last=dates - 1).tolist()
-    if len(set(read)) < len(read):
-        raise FormatError(f"order of dates: expected each once, got {read}; the bytes are damaged")
-    return anchored(dates, read) if read else both_sides(dates)
+    sent = None if groups is None else _SEVERAL if len(groups) > 1 else len(groups[0][1])
+    count = _code_count(side, sent, 0, _SEVERAL)
+    if count != _SEVERAL:
+        only = None if groups is None else groups[0][1]
+        return arrived([(dates, _code_anchors(side, only, count, range(dates)))])
+    found: list[Group] = []
+    first = 0
+    while first < dates:
+        size, anchors = (None, None) if groups is None else groups[len(found)]
+        own = range(first, first + _code_count(side, size, 1, dates - first))
+        most = min(MOST_ANCHORS, own.stop - 1)
+        count = _code_count(side, None if anchors is None else len(anchors), min(first, 1), most)
+        found.append((len(own), _code_anchors(side, anchors, count, own)))
+        first = own.stop
+    return arrived(found)
+
+
+def _code_count(side: Side, count: int | None, first: int, last: int) -> int:
+    """A number in a range; nothing is sent if it can be no other."""
+    if first == last:
+        return first
+    sent = None if count is None else np.array([count])
+    return int(side.bounded(sent, 1, spread=1.2, first=first, last=last, middle=first)[0])
+
+
+def _code_anchors(side: Side, anchors: Sequence[int] | None, count: int, own: range) -> tuple[int, ...]:
+    """Anchors of a group of these dates."""
+    spread = 2 if own.start else 4
+    sent = None if anchors is None else np.array(anchors, np.int64)
+    read = side.bounded(sent, count, spread=spread, first=0, last=own.stop - 1, middle=own.start).tolist()
+    wrong = len(set(read)) < len(read) or len(read) >= own.stop or (own.start > 0 and read[0] >= own.start)
+    if wrong:
+        raise FormatError(
+            f"order of dates: expected some of {own.stop} dates once, of later groups an earlier one first, got {read}; "
+            "the bytes are damaged"
+        )
+    return tuple(read)
 
 
 def both_sides(dates: int) -> Order:
@@ -186,7 +237,7 @@ def both_sides(dates: int) -> Order:
         waves.append(tuple(middles))
         halves = [gap for m, (a, b) in zip(middles, gaps, strict=True) for gap in ((a, m), (m, b))]
         gaps = [(a, b) for a, b in halves if b - a > 1]
-    return Order(tuple(waves), tuple(known[t] for t in range(dates)))
+    return Order(tuple(waves), tuple(known[t] for t in range(dates)), ((dates, ()),))
 
 
 @dataclass(frozen=True, eq=False)

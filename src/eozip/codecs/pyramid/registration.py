@@ -73,7 +73,10 @@ def _taps(part: int) -> list[float]:
 
 
 def positions(
-    pictures: np.ndarray, known: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]
+    pictures: np.ndarray,
+    known: Sequence[Sequence[int]],
+    waves: Sequence[Sequence[int]],
+    settled: np.ndarray | None = None,
 ) -> np.ndarray:
     """Where dates lie beside the one that has no references, int64 [T, 2] in 1 / UNITS of a pixel; an encoder's guess.
 
@@ -81,10 +84,13 @@ def positions(
         pictures: float32 [T, C, H, W], the bands of the finest grid.
         known: for each date those that predict it.
         waves: the order of dates.
+        settled: those of the first dates, which were sent; None: of none.
     """
-    shown = _middle(pictures)
+    shown, before = _middle(pictures), 0 if settled is None else len(settled)
     out = np.zeros((len(shown), 2))
-    for t in (t for wave in waves for t in wave if known[t]):
+    if settled is not None:
+        out[:before] = settled / UNITS
+    for t in (t for wave in waves for t in wave if known[t] and t >= before):
         weights, sums = np.full((2, 2), 1e-9) * np.eye(2), np.zeros(2)
         for r in known[t][:2]:
             distance, sure = _distance(shown[t], shown[r])

@@ -73,12 +73,14 @@ class Walk:
         ports: [section][date].
         sections: how many are there; levels whose details lie beyond are left out.
         positions: int64 [T, 2] of dates beside the one that has no references, as `registration` has them; read on the way.
-        wanted: [ladder][group] pixels of all dates in gained DN, or None to decode.
-        hidden: [ladder] where nobody needs them, of all dates; None: nowhere.
+        wanted: [ladder][group] pixels of all dates from `first` on in gained DN, or None to decode.
+        hidden: [ladder] where nobody needs them, of the same dates; None: nowhere.
         levels: [ladder] uint8 of all dates on the finest canvas, how much more coarsely it is coded; None: nowhere.
         skipped: [ladder] cells of all dates of which no detail is sent; None: there are none.
+        first: the first date that `wanted` and `hidden` have; those before it are read.
         pictures: [ladder][date] its groups' pictures, once run.
         reached: [ladder] the level that the finest picture reached.
+        known: [ladder][date] what those tell that others need, while more dates are to come.
     """
 
     model: Model
@@ -93,16 +95,24 @@ class Walk:
     hidden: list[Hidden] | None = None
     levels: list[np.ndarray] | None = None
     skipped: list[Hidden] | None = None
+    first: int = 0
     pictures: list[dict[int, list[np.ndarray]]] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
+    known: list[dict[int, Decoded]] = field(default_factory=list)
 
-    def run(self, dates: Sequence[int]) -> None:
-        """Code or read some dates, and those that they need."""
-        self.pictures = [{} for _ in self.ladders]
-        self.reached = [0 for _ in self.ladders]
-        kept = {t for others in self.order.known for t in others}
-        known: list[dict[int, Decoded]] = [{} for _ in self.ladders]
-        needed = self.order.needed(dates)
+    def run(self, dates: Sequence[int], *, more: bool = False) -> None:
+        """Code or read some dates, and those that they need, but for those of an earlier run.
+
+        Args:
+            dates: positions.
+            more: whether another run is to follow.
+        """
+        if not self.pictures:
+            self.pictures = [{} for _ in self.ladders]
+            self.known = [{} for _ in self.ladders]
+            self.reached = [0 for _ in self.ladders]
+        kept, known = {t for others in self.order.known for t in others}, self.known
+        needed = [t for t in self.order.needed(dates) if t not in self.pictures[0]]
         for wave in self.order.waves:
             own = [t for t in wave if t in needed]
             lent: Lent | None = None
@@ -117,6 +127,7 @@ class Walk:
                 for reference in known[k].values():
                     reference.forget()
                 known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}
+        self.known = known if more else []
 
     def _code_positions(self, dates: Sequence[int]) -> None:
         for t in dates:
@@ -175,10 +186,11 @@ class Walk:
         """What an encoder brings of a ladder of some dates."""
         if self.wanted is None:
             return None
+        own = [t - self.first for t in dates]
         return Wanted(
-            [one[dates] for one in self.wanted[k]],
+            [one[own] for one in self.wanted[k]],
             partial(quantised, tables=self.model.trellis),
-            None if self.hidden is None else self.hidden[k].of(dates),
+            None if self.hidden is None else self.hidden[k].of(own),
         )
 
     def without(self, wanted: Wanted | None, prediction: np.ndarray) -> Wanted | None:
