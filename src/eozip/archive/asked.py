@@ -50,7 +50,7 @@ class Asked:
     offset: int | None = None
     nodata: int | None = None
     chunk: int | None = None
-    gop: int = 4
+    gop: int = 6
     budgets: tuple[int, ...] | None = None
     assets: tuple[str, ...] | None = None
     mosaic: str | None = None

@@ -98,7 +98,7 @@ def archive(
     offset: int | None = None,
     nodata: int | None = None,
     chunk: int | None = None,
-    gop: int = 4,
+    gop: int = 6,
     budgets: int | Sequence[int] | None = None,
     assets: Sequence[str] | None = None,
     mosaic: str | None = None,

@@ -66,7 +66,7 @@ SET_ASIDE = 4
 @click.option("--offset", type=int)
 @click.option("--nodata", type=int)
 @click.option("--chunk", type=click.IntRange(min=8, max=4096))
-@click.option("--gop", type=click.IntRange(min=1, max=64), default=4, show_default=True)
+@click.option("--gop", type=click.IntRange(min=1, max=64), default=6, show_default=True)
 @click.option("--budgets", type=CommaList())
 @click.option("--asset", "assets", type=CommaList(), metavar="KEY,...")
 @click.option("--mosaic", type=click.Choice(["solar-day"]))

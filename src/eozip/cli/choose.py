@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _BAR = 24  # characters
 _MOST_INPUTS = 4  # that are named in the command to go on with
-_GOP = 4
+_GOP = 6
 _REPEATED = ("classes", "bands", "sensor", "offset", "nodata", "chunk", "gop")
 
 

@@ -94,7 +94,7 @@ _BEST, _NEAR = 100, 0.99  # quality; share of the bytes asked for that is as nea
 @click.option(
     "--gop",
     type=click.IntRange(min=1, max=64),
-    default=4,
+    default=6,
     show_default=True,
     help="Group of pictures: most dates coded together, and so read together.",
 )

@@ -200,7 +200,7 @@ def block_means(dn: np.ndarray, times: int, nodata: int | None) -> np.ndarray:
 
 
 _CHUNK = 256
-GOP = 4
+GOP = 6
 _CHUNKS_PER_SHARD = 8
 _LARGEST_UNIT = 64  # pixels: of sides that must suit coarser grids
 _MULTIPLE = 16  # of pixels: fitted chunk sides stay multiples of the networks' stride
