@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eozip.codecs.pyramid.context import FEATURE, OUTPUT_MAX, VALUE
+from eozip.codecs.pyramid.context import FEATURE, VALUE
 from eozip.codecs.pyramid.side import ROWS_PER_NAT, SCALE_MIN
 from eozip.codecs.pyramid.traverse import CERTAIN
-from eozip_lab.train.pyramid.operations import PREDICTION, Told
+from eozip_lab.train.pyramid.operations import PREDICTION, Gated, Told, back
 from eozip_lab.train.pyramid.quantisers import rows_of
 
 _SCALE_MAX = 7.9
@@ -151,17 +151,9 @@ class _Narrowed(torch.autograd.Function):
         tables: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
         gates, slopes, zones = tables
-        own = torch.round(out.float())
-        inside = own.abs() <= OUTPUT_MAX
-        own.clamp_(-OUTPUT_MAX, OUTPUT_MAX)
-        at = (own[:9] + OUTPUT_MAX).int().flatten()
-        gate = gates.index_select(0, at).view(3, 3, *below.shape[1:])
-        says = (told.reference, below, near)
-        parts = [g * v for g, v in zip(gate, says, strict=True) if v is not None]
-        whole = sum(parts[1:], parts[0])
-        mean = torch.round(whole * VALUE).div_(VALUE).clamp_(-PREDICTION, PREDICTION)
-        log_scale = own[9:].view(below.shape).div(FEATURE).add_(told.scale)
-        held = log_scale.clamp(SCALE_MIN, _SCALE_MAX)
+        own = Gated.of(out, below, near, told, gates, slopes)
+        mean = torch.round(own.mean * VALUE).div_(VALUE).clamp_(-PREDICTION, PREDICTION)
+        held = own.scale.clamp(SCALE_MIN, _SCALE_MAX)
         rows = rows_of(held)
         scale = torch.exp(SCALE_MIN + rows / ROWS_PER_NAT)
         here = told.here > 0
@@ -184,18 +176,15 @@ class _Narrowed(torch.autograd.Function):
         error = 2 * (shown - told.wanted) * told.here
         is_free = torch.where(seen | again, now.middle_by_mean, one)
         by_scale = torch.where(seen | again, now.middle_by_scale, 0.0)
-        within, is_held = whole.abs() <= PREDICTION, (log_scale == held) / FEATURE
-        ctx.save_for_backward(
+        within, is_held = own.mean.abs() <= PREDICTION, (own.scale == held) / FEATURE
+        own.save(
+            ctx,
             (now.by_mean - was.by_mean * seen) * counts * within,
             (now.by_scale - was.by_scale * seen) * counts * is_held,
             error * is_free * within,
             error * by_scale * is_held,
-            inside,
-            gate,
-            slopes.index_select(0, at).view_as(gate),
-            *(v for v in says if v is not None),
+            dtype=out.dtype,
         )
-        ctx.has, ctx.dtype = tuple(v is not None for v in says), out.dtype
         is_seen = begun | known.seen
         off = torch.where(is_seen & ~found.is_near, shown - mean, 0.0)
         return (
@@ -211,17 +200,10 @@ class _Narrowed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        bits_mean, bits_scale, error_mean, error_scale, inside, gate, slope, *given = ctx.saved_tensors
+        bits_mean, bits_scale, error_mean, error_scale, *saved = ctx.saved_tensors
         bits, squares = gradients[0][:, None], gradients[1][:, None]
-        by_mean = bits_mean * bits + error_mean * squares
-        out = torch.zeros(12, *by_mean.shape[1:], dtype=by_mean.dtype)
-        values, back = iter(given), []
-        for k, is_there in enumerate(ctx.has):
-            if is_there:
-                torch.mul(by_mean, next(values), out=out[3 * k : 3 * k + 3]).mul_(slope[k])
-            back.append(by_mean * gate[k] if is_there and k else None)
-        out[9:] = bits_scale * bits + error_scale * squares
-        return out.view(12, -1).mul_(inside).to(ctx.dtype), back[1], back[2], None, None, None, None
+        by_mean, by_scale = bits_mean * bits + error_mean * squares, bits_scale * bits + error_scale * squares
+        return *back(ctx, by_mean, by_scale, saved), None, None, None, None
 
 
 def narrowed(

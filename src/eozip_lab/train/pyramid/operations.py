@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -269,6 +269,63 @@ class Told:
     unit: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """What outputs of the network make of the predictions that they weigh.
+
+    Attributes:
+        mean: of details, [3, N, P], not rounded yet.
+        scale: log scales, not held yet.
+        inside: where outputs were within their bounds, [12, N * P].
+        gate, slope: of the reference, the picture below and the neighbours, [3, 3, N, P].
+        says: these predictions.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    inside: Tensor
+    gate: Tensor
+    slope: Tensor
+    says: tuple[Tensor | None, Tensor, Tensor | None]
+
+    @classmethod
+    def of(
+        cls, out: Tensor, below: Tensor, near: Tensor | None, told: Told, gates: Tensor, slopes: Tensor
+    ) -> Self:
+        """See `coded` for arguments."""
+        own = torch.round(out.float())
+        inside = own.abs() <= OUTPUT_MAX
+        own.clamp_(-OUTPUT_MAX, OUTPUT_MAX)
+        at = (own[:9] + OUTPUT_MAX).int().flatten()
+        gate = gates.index_select(0, at).view(3, 3, *below.shape[1:])
+        slope = slopes.index_select(0, at).view_as(gate)
+        says = (told.reference, below, near)
+        parts = [g * v for g, v in zip(gate, says, strict=True) if v is not None]
+        scale = own[9:].view(below.shape).div(FEATURE).add_(told.scale)
+        return cls(sum(parts[1:], parts[0]), scale, inside, gate, slope, says)
+
+    def save(self, ctx: Any, *others: Tensor, dtype: torch.dtype) -> None:
+        """For `back`, behind others."""
+        there = (v for v in self.says if v is not None)
+        ctx.save_for_backward(*others, self.inside, self.gate, self.slope, *there)
+        ctx.has, ctx.dtype = tuple(v is not None for v in self.says), dtype
+
+
+def back(
+    ctx: Any, by_mean: Tensor, by_scale: Tensor, saved: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of outputs, of predictions from below and from neighbours, by those of means and log scales in 1/16."""
+    inside, gate, slope, *given = saved
+    out = torch.zeros(12, *by_mean.shape[1:], dtype=by_mean.dtype)
+    values, found = iter(given), []
+    for k, is_there in enumerate(ctx.has):
+        if is_there:
+            torch.mul(by_mean, next(values), out=out[3 * k : 3 * k + 3]).mul_(slope[k])
+        found.append(by_mean * gate[k] if is_there and k else None)
+    out[9:] = by_scale
+    return out.view(12, -1).mul_(inside).to(ctx.dtype), found[1], found[2]
+
+
 class _Coded(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -281,17 +338,9 @@ class _Coded(torch.autograd.Function):
         slopes: Tensor,
         quantise: Quantise,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        own = torch.round(out.float())
-        inside = own.abs() <= OUTPUT_MAX
-        own.clamp_(-OUTPUT_MAX, OUTPUT_MAX)
-        at = (own[:9] + OUTPUT_MAX).int().flatten()
-        gate = gates.index_select(0, at).view(3, 3, *below.shape[1:])
-        says = (told.reference, below, near)
-        parts = [g * v for g, v in zip(gate, says, strict=True) if v is not None]
-        mean = sum(parts[1:], parts[0])
-        settled = torch.round(mean * VALUE).div_(VALUE).clamp_(-PREDICTION, PREDICTION)
-        scale = own[9:].view(below.shape).div(FEATURE).add_(told.scale)
-        log_scale = scale.clamp(SCALE_MIN, _SCALE_MAX)
+        own = Gated.of(out, below, near, told, gates, slopes)
+        settled = torch.round(own.mean * VALUE).div_(VALUE).clamp_(-PREDICTION, PREDICTION)
+        log_scale = own.scale.clamp(SCALE_MIN, _SCALE_MAX)
         residual = told.wanted - settled
         found = quantise(residual if told.unit is None else residual / told.unit, log_scale, told.sent)
         bits, by_scale = bits_and_slopes(found, log_scale)
@@ -301,30 +350,18 @@ class _Coded(torch.autograd.Function):
         if told.unit is not None:
             error /= told.unit
         squares = error.square().sum((0, 2))
-        by_mean = 2 * error * told.here * (mean.abs() <= PREDICTION)
+        by_mean = 2 * error * told.here * (own.mean.abs() <= PREDICTION)
         if told.unit is not None:
             by_mean /= told.unit
-        by_scale.mul_(told.sent).mul_(scale == log_scale).div_(FEATURE)
-        slope = slopes.index_select(0, at).view_as(gate)
-        ctx.save_for_backward(by_mean, by_scale, inside, gate, slope, *(v for v in says if v is not None))
-        ctx.has = tuple(v is not None for v in says)
-        ctx.dtype = out.dtype
+        by_scale.mul_(told.sent).mul_(own.scale == log_scale).div_(FEATURE)
+        own.save(ctx, by_mean, by_scale, dtype=out.dtype)
         return decoded, (bits * told.sent).sum((0, 2)), squares
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        by_mean, by_scale, inside, gate, slope, *given = ctx.saved_tensors
+        by_mean, by_scale, *saved = ctx.saved_tensors
         bits, squares = gradients[1][:, None], gradients[2][:, None]
-        by_mean = by_mean * squares
-        out = torch.zeros(12, *by_mean.shape[1:], dtype=by_mean.dtype)
-        values, back = iter(given), []
-        for k, is_there in enumerate(ctx.has):
-            if is_there:
-                torch.mul(by_mean, next(values), out=out[3 * k : 3 * k + 3]).mul_(slope[k])
-            back.append(by_mean * gate[k] if is_there and k else None)
-        torch.mul(by_scale, bits, out=out[9:])
-        flat = out.view(12, -1).mul_(inside).to(ctx.dtype)
-        return flat, back[1], back[2], None, None, None, None
+        return *back(ctx, by_mean * squares, by_scale * bits, saved), None, None, None, None
 
 
 def coded(
