@@ -208,6 +208,22 @@ def test_reflectance_with_nan_becomes_a_store_and_comes_back(tmp_path: Path, dty
     np.testing.assert_allclose(back, values, rtol=0, atol=1e-6)
 
 
+def test_dates_without_data_alike_where_that_is_nan_make_one_store(tmp_path: Path) -> None:
+    values = np.full((3, 40, 40), 0.1234, np.float32)
+    values[:, 3:6, 4:9] = np.nan
+    for day in ("20210715", "20210716"):
+        write_tif(tmp_path / f"{day}.tif", values, nodata=np.nan)
+    run(
+        "encode",
+        tmp_path / "20210715.tif",
+        tmp_path / "20210716.tif",
+        tmp_path / "s.zarr",
+        "--codec",
+        "lossless",
+    )
+    assert describe(tmp_path / "s.zarr").grid.shape == (2, 3, 40, 40)
+
+
 def test_values_that_were_rounded_are_told(tmp_path: Path) -> None:
     write_tif(tmp_path / "20210715.tif", np.full((3, 40, 40), 0.12344), nodata=np.nan)
     said = run("encode", tmp_path / "20210715.tif", tmp_path / "s.zarr", "--codec", "lossless").stdout

@@ -271,6 +271,31 @@ def test_archives_let_dates_join(tmp_path):
     assert verify_store(store, against=open_scene(paths)).failures == []
 
 
+@pytest.mark.parametrize("ending", [".zarr", ".zarr.zip"])
+def test_what_is_open_reads_on_after_an_append(tmp_path, ending):
+    store, paths = tmp_path / f"s{ending}", dates(tmp_path / "in", 5)
+    made(paths[:2], store, chunk=16)
+    before = pixels_of(store)
+    with xr.open_dataset(store, engine="eozip", cache=False) as opened_before:
+        np.testing.assert_array_equal(opened_before.reflectance[0, :, :10, :10], before[0, :, :10, :10])
+        append_store(store, open_scene(paths[2:]))
+        np.testing.assert_array_equal(opened_before.reflectance[1], before[1])
+        np.testing.assert_array_equal(opened_before.reflectance, before)
+
+
+def test_dates_of_many_bits_join_where_that_is_smaller(tmp_path):
+    rng, store = np.random.default_rng(0), tmp_path / "s.zarr"
+    place = rng.normal(9000, 2500, (12, 16, 40))
+    paths = [tmp_path / f"tile_{day}.tif" for day in DAYS[:3]]
+    for path in paths:
+        write_tif(path, (place + rng.normal(0, 700, place.shape)).clip(1, 19_000).astype(np.uint16), NAMES)
+    made(paths[:1], store, quality=99)
+    append_store(store, open_scene(paths[1:]))
+    assert sum(describe(store).facts["date_bits"][1:]) > 4 * 2 * place.size
+    assert streams_in(store) == [[3]]
+    assert verify_store(store, against=open_scene(paths)).failures == []
+
+
 def test_a_target_leaves_dates_apart(tmp_path):
     store, paths = tmp_path / "s.zarr", dates(tmp_path / "in", 2)
     made(paths[:1], store, quality=None, target_psnr=40)

@@ -192,11 +192,14 @@ def _coded(
     check_bands(model, source)
     cells = None if drop is None else skip_mask.droppable(drop, source.masked)
     made = None if before is None else grown(before, model, source, cells, goal)
-    if before is not None and made is not None:
-        growth = made.size - len(before.data)
-        if not _is_lossless_worth_trying(source, growth):
-            return _packed(made, source, before.dates)
-    return _packed(_smallest(model, source, cells, goal), source)
+    if before is None or made is None:
+        return _packed(_smallest(model, source, cells, goal), source)
+    growth = made.size - len(before.data)
+    if _is_lossless_worth_trying(source, growth):
+        alone = _smallest(model, source, cells, goal)
+        if alone.size < growth:
+            return _packed(alone, source)
+    return _packed(made, source, before.dates)
 
 
 def _offset(options: EncodeOptions) -> int:

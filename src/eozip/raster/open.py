@@ -229,7 +229,7 @@ def _differs(first_path: str, first: Profile, other_path: str, other: Profile, n
 
 
 def same_field(name: str, expected: object, got: object) -> bool:
-    """Whether a field of two profiles means the same: CRS by meaning, transforms to a millionth of a pixel."""
+    """Whether a field of two profiles means the same: CRS by meaning, transforms to a millionth of a pixel, NaN as NaN."""
     if name in ("crs", "gcp_crs") and isinstance(expected, str) and isinstance(got, str):
         return bool(CRS.from_wkt(expected) == CRS.from_wkt(got))
     if name == "transform" and isinstance(expected, tuple) and isinstance(got, tuple):
@@ -237,7 +237,8 @@ def same_field(name: str, expected: object, got: object) -> bool:
         return bool(np.allclose(expected, got, rtol=0, atol=1e-6 * pixel))
     if name in ("scales", "offsets") and isinstance(expected, tuple) and isinstance(got, tuple):
         return len(expected) == len(got) and bool(np.allclose(expected, got, rtol=1e-6, atol=0))
-    return expected == got
+    both_nan = name == "nodata" and expected != expected and got != got
+    return both_nan or expected == got
 
 
 def _radiometric_offset(profile: Profile) -> float:

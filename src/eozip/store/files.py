@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
+import os
 import re
 import struct
 import threading
@@ -165,7 +166,14 @@ class StoreFiles:
             )
         # zipfile seeks by reading; and it holds the CRC of the whole entry, which a part cannot be held against
         base = entry.header_offset + self._local_header(entry)
-        return self._counted(_read_range(self._here, base + start, base + min(stop, entry.file_size)))
+        return self._counted(self._range(base + start, base + min(stop, entry.file_size)))
+
+    def _range(self, start: int, stop: int) -> bytes:
+        """Bytes of the zip file that was opened; an append puts another one in its place, where keys lie elsewhere."""
+        opened = None if self._zip is None else self._zip.fp
+        if opened is None:
+            return _read_range(self._here, start, stop)
+        return os.pread(opened.fileno(), max(0, stop - start), start)
 
     def tail(self, key: str, count: int) -> tuple[bytes, int | None] | None:
         """The last bytes of a key, and how many it has where that is known; None where the store has no such key."""
@@ -200,7 +208,7 @@ class StoreFiles:
             raise FormatError(
                 f"{self.path}, entry {entry.filename}: expected a zip entry, got none before the file"
             )
-        head = _read_range(self._here, entry.header_offset, entry.header_offset + LOCAL_HEADER)
+        head = self._range(entry.header_offset, entry.header_offset + LOCAL_HEADER)
         if head[:4] != b"PK\x03\x04" or len(head) < LOCAL_HEADER:
             raise FormatError(
                 f"{self.path}, entry {entry.filename}: expected a zip entry, got {head[:4]!r}; the file was "

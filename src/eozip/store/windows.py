@@ -224,6 +224,16 @@ class Source:
 
     def _chunk(self, task: _Task) -> list[_Part]:
         """Of streams of a chunk with any of the dates wanted, cells of one grid."""
+        is_known = task.shard in self._shards
+        try:
+            return self._parts(task)
+        except FormatError:
+            if not is_known:
+                raise
+            self._forget(task.shard)  # an append may have written it anew
+            return self._parts(task)
+
+    def _parts(self, task: _Task) -> list[_Part]:
         pixels = StorePixels(self.description, self.files)
         found = []
         with pixels.naming(task.shard, task.window):
@@ -236,6 +246,13 @@ class Source:
                     found.append(({first + t: k for k, t in enumerate(dates)}, cells))
         return found
 
+    def _forget(self, shard: Shape) -> None:
+        """Drop what is known of where streams of a shard lie."""
+        with self._lock:
+            for place in [place for place in self._heads if place[0] == shard]:
+                del self._heads[place]
+            self._shards.pop(shard, None)
+
     def _streams(self, pixels: StorePixels, task: _Task) -> tuple[Shard | None, list[Stream]]:
         """The shard and the streams of a chunk, of which only headers are read, and these once."""
         place = task.shard, task.window.position
@@ -244,7 +261,7 @@ class Source:
             opened = self._shards.get(task.shard)
         if known is not None:
             return known
-        if task.shard not in self._shards:
+        if opened is None:
             opened = pixels.shard(task.shard)
         is_there = opened is not None and opened.holds(task.window.position)
         found = opened, opened.streams(task.window.position) if opened is not None and is_there else []
