@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from eozip.raster.read import CACHE_BYTES
+from eozip.store.grid import GOP
 from eozip_lab.evaluate.provenance import as_json, provenance, write_bytes, write_text
 
 SIZES, DATES = (512, 1024, 2048, 4096), (1, 2, 4, 8, 16)
-GOP = 4  # dates of one chunk, `eozip encode`'s default: fewer dates need less memory, more must not need more
 BUSY_ABOVE = 0.5  # load average of one minute before the first measurement
 COSTS = {
     "encode, s": lambda case: case.encode.seconds,
@@ -125,6 +125,7 @@ def found_in(by_size: Sequence[Case], by_dates: Sequence[Case]) -> dict[str, Any
         },
         "memory_growth": {
             "size": memory_growth(beyond_cache(by_size)),
+            # fewer dates than a chunk has need less memory, more must not need more
             "dates": memory_growth([c for c in by_dates if c.dates >= GOP]),
         },
     }

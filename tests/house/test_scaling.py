@@ -49,11 +49,11 @@ def test_scenes_below_the_cache_are_not_judged(scaling: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_it_measures(scaling: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["--sizes", "64", "--dates", "4", "5", "--date-size", "64", "--flat", "0.1"]
+    arguments = ["--sizes", "64", "--dates", "6", "7", "--date-size", "64", "--flat", "0.1"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, "--out", str(tmp_path)])
     assert scaling["main"]() == 1, "no memory is below a tenth of itself"
     found = json.loads((tmp_path / "scaling.json").read_text())
     assert [c["size"] for c in found["by_size"]] == [64]
-    assert [c["dates"] for c in found["by_dates"]] == [4, 5]
+    assert [c["dates"] for c in found["by_dates"]] == [6, 7]
     assert all(c["encode"]["peak_gib"] > 0.05 and c["bytes"] > 100 for c in found["by_size"])
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
