@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ INDICES: Mapping[str, str] = {
     "savi": "1.5 * (nir - red) / (nir + red + 0.5)",  # Huete 1988
 }
 
+# CPython 3.11 counts how deep a parser is in a place that threads share, and raises SystemError where two of them meet
+_ONE_AT_A_TIME = threading.Lock()
 _MAX_TEXT = 400
 _MAX_NODES = 100
 _MAX_NUMBER = 1e12
@@ -123,6 +126,11 @@ def check_syntax(text: str) -> None:
         raise InputError(f"formula {text!r:.80}: expected at least one band, got none")
 
 
+def _tree(text: str) -> ast.expr:
+    with _ONE_AT_A_TIME:
+        return ast.parse(text, mode="eval").body
+
+
 def _parsed(text: str) -> ast.expr:
     """The tree of a formula, of nodes that are allowed alone."""
     if not isinstance(text, str) or not text.strip():
@@ -130,7 +138,7 @@ def _parsed(text: str) -> ast.expr:
     if len(text) > _MAX_TEXT:
         raise InputError(f"formula: expected at most {_MAX_TEXT} characters, got {len(text)}")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = _tree(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply"
         raise InputError(
@@ -182,7 +190,7 @@ def _is_small(node: ast.expr) -> bool:
 
 
 def _parsed_indices() -> dict[str, ast.expr]:
-    return {name: ast.parse(text, mode="eval").body for name, text in INDICES.items()}
+    return {name: _tree(text) for name, text in INDICES.items()}
 
 
 def _known_names(bands: Sequence[str]) -> dict[str, str]:
@@ -217,7 +225,7 @@ def _expanded(
 
 
 def _copy(node: ast.expr) -> ast.expr:
-    return ast.parse(ast.unparse(node), mode="eval").body
+    return _tree(ast.unparse(node))
 
 
 def _help(bands: Sequence[str]) -> str:
