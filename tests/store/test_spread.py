@@ -91,13 +91,13 @@ def test_blocks_across_shards_are_refused_with_the_call_to_make(client, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_on_a_worker_leaves_nothing(client, tmp_path):
-    with pytest.raises(InputError):
-        eozip.to_zarr(
-            lazy(2, 48, 40).astype("float64") * np.nan,
-            tmp_path / "a.zarr",
-            codec="none-such",
-            chunk=16,
-            gop=2,
-        )
+def test_an_error_on_a_worker_leaves_nothing(client, tmp_path, monkeypatch):
+    def refused(*args):
+        raise AssertionError("coded in the client")
+
+    monkeypatch.setattr("eozip.store.writer._write_shards", refused)
+    reflectance = lazy(2, 48, 40).astype("float64") / 1e4
+    late = reflectance.where(reflectance.time < reflectance.time[-1], 1e30)
+    with pytest.raises(InputError, match=r"1e\+30 do not fit a lattice"):
+        eozip.to_zarr(late, tmp_path / "a.zarr", **SETTINGS)
     assert not list(tmp_path.iterdir())
