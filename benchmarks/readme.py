@@ -154,8 +154,8 @@ def _told(turn: Mapping[str, Any], speed: Mapping[str, Any], path: Mapping[str, 
     return (
         f"A chunk is {GROUP} dates of 12 bands of {turn['size']} x {turn['size']} pixels, on one thread. "
         "Without the kernel in C, which an installation from source builds where it finds a compiler, numpy gives "
-        f"the same pixels in {plain:.1f} times the time; on other machines than x86-64 the part of it that codes symbols "
-        "alone is built. A fresh process has decoded a first chunk of one date after "
+        f"the same pixels in {plain:.1f} times the time; on other machines than x86-64 the networks, and the "
+        "reading of details by them, are numpy's in any case. A fresh process has decoded a first chunk of one date after "
         f"{fresh:.1f} CPU seconds, imports and all, and has a first window of a store after {_first_window(path):.1f}. A "
         f"picture at 1/8 takes {shares['reduce=8']:.2f} of a chunk's decoding, its bands of 20 m "
         f"{shares['bands of 20 m']:.2f}. A GeoTIFF of {size} x {size} pixels is encoded in {encode:.1f} and decoded in "

@@ -106,7 +106,7 @@ int eozip_step(int variant, const stage *s, const second *b) {
     return variant == 2 ? step_vnni(s, b) : step_avx2(s, b);
 }
 
-#else /* the coder below is for any machine */
+#else /* what is included below is for any machine */
 
 int eozip_best(void) { return 0; }
 
