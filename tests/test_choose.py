@@ -152,6 +152,12 @@ def test_a_product_of_several_dates_is_offered_what_encode_takes(tmp_path: Path)
     assert offers[made.codec].bytes.value == pytest.approx(made.bytes, rel=0.05)
 
 
+def test_one_date_is_tried_once(inputs: list[str]) -> None:
+    """Codecs that differ in what other dates tell make the same bytes of one."""
+    found = choose(inputs[:1], "psnr>=40", count=1, chunk=32)
+    assert [offer.codec for offer in found.offers] == ["tec-tt-small-any-v1"]
+
+
 def test_a_purpose_is_needed(inputs: list[str]) -> None:
     done = CliRunner().invoke(cli, ["choose", *inputs])
     assert done.exit_code == 1

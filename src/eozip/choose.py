@@ -32,7 +32,7 @@ from eozip.store.writer import bytes_beside, pixels_of
 
 _QUALITIES = (5, 20, 35, 50, 65, 80, 95)
 """At which every sampled chunk is coded for the curve."""
-_DEFAULT_CODECS = (None, "tec-elic-small")  # that of `eozip encode`, and the one that takes any bands
+_ALONE = "tec-elic-small"  # codes each date alone; of one date the default makes the same bytes
 
 _Progress = Callable[[int, int], None]
 
@@ -123,7 +123,7 @@ def choose(
     Args:
         inputs: as for `eozip.encode_store`, and so are `bands`, `sensor`, `offset`, `nodata`, `chunk`, `gop`, `classes`.
         purposes: such as "ndvi<0.02"; see docs/purposes.md.
-        codecs: to compare; none: the one that `eozip encode` takes, and `tec-elic-small`.
+        codecs: to compare; none: the one that `eozip encode` takes, and of several dates `tec-elic-small`.
         count: chunks that are coded at most.
         classes: see `inputs`.
         bands: see `inputs`.
@@ -143,7 +143,7 @@ def choose(
     found = joined(open_product(inputs, bands, offset), nodata)
     options = EncodeOptions(sensor=sensor, nodata=nodata, offset=offset)
     requests = {}
-    for name in codecs or _DEFAULT_CODECS:
+    for name in codecs or ((None, _ALONE) if found.scene.shape[0] > 1 else (None,)):
         request = request_for(found.scene, replace(options, codec=name), gop=gop, likely=found.product.sensor)
         requests[request.codec.codec] = request
     offers = []

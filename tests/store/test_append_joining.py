@@ -302,3 +302,16 @@ def test_a_target_leaves_dates_apart(tmp_path):
     append_store(store, open_scene(paths[1:]))
     assert streams_in(store) == [[1, 1]]
     assert min(describe(store).facts["date_psnr"]) >= 40
+
+
+def test_a_store_that_begins_with_one_date_lets_others_join_it(tmp_path):
+    paths, shards = dates(tmp_path / "in", 3), []
+    for codec, streams in ((None, [[3]]), ("tec-elic-small", [[1, 1, 1]])):
+        store = tmp_path / f"{codec}.zarr"
+        eozip.encode_store(paths[0], store, codec, quality=50)
+        shards.append((store / SHARD).stat().st_size)
+        for path in paths[1:]:
+            eozip.append_store(store, path)
+        assert streams_in(store) == streams
+        assert verify_store(store, against=open_scene(paths)).failures == []
+    assert shards[0] == shards[1]

@@ -322,7 +322,7 @@ def test_the_default_reaches_api_store_and_command_line(tmp_path):
         assert eozip.inspect(eozip.encode(dn[0])).header.codec == image
         assert make_request(open_scene(paths)).codec.codec == series
         assert make_request(open_scene(paths), gop=1).codec.codec == image
-        assert make_request(open_scene(paths[0])).codec.codec == image
+        assert make_request(open_scene(paths[0])).codec.codec == series  # dates may be appended
         for gop, expected in ((3, series), (1, image)):
             run("encode", *paths, tmp_path / f"{gop}.zarr", "--gop", gop)
             info = json.loads(run("info", tmp_path / f"{gop}.zarr", "--json").stdout)

@@ -43,7 +43,7 @@ _REPEATED = ("classes", "bands", "sensor", "offset", "nodata", "chunk", "gop")
     "codecs",
     multiple=True,
     metavar="ID",
-    help="Codec to compare; may be repeated. Default: the one that encode takes, and tec-elic-small.",
+    help="Codec to compare; may be repeated. Default: the one that encode takes, and of several dates tec-elic-small.",
 )
 @click.option(
     "--samples",

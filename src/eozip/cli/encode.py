@@ -52,8 +52,7 @@ _BEST, _NEAR = 100, 0.99  # quality; share of the bytes asked for that is as nea
     "--codec",
     metavar="ID|PATH",
     help="Full id or short name (`eozip models` lists them), a weights folder or checkpoint, or a published name such as "
-    "embed2scale/TerraCodec-1.0-ELIC-S2L2A@lambda-10. Default: tec-tt-small for several dates in a group, if there is one "
-    "for the sensor, else tec-elic-small.",
+    "embed2scale/TerraCodec-1.0-ELIC-S2L2A@lambda-10. Default: tec-tt-small, or tec-elic-small for --gop 1.",
 )
 @click.option(
     "--quality", type=click.FloatRange(0, 100), help="One scale for every codec; 60 if nothing is asked for."

@@ -79,7 +79,7 @@ def make_request(
     Args:
         scene: the source.
         codec: full id or short name, a path of weights, a published name, or a codec; None:
-            `eozip.chunk.encoding.default_codec` of the dates in a group.
+            `eozip.chunk.encoding.default_codec` of the dates that a group has room for, as more may be appended.
         quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN for each chunk.
         max_error: largest absolute error of any pixel, DN.
@@ -123,11 +123,7 @@ def request_for(
     known, order = _matched(scene, sensor, codec, likely)
     nodata, offset = _whole("nodata", options.nodata), _whole("offset", options.offset)
     scene = with_fill(scene, nodata)
-    full_id = (
-        registry.resolve(codec, known)
-        if codec
-        else default_codec(min(scene.shape[0], gop), known, scene.shape[1])
-    )
+    full_id = registry.resolve(codec, known) if codec else default_codec(gop, known, scene.shape[1])
     configured = EozipChunkCodec(
         codec=full_id,
         quality=options.quality if options.said or full_id == LOSSLESS else DEFAULT_QUALITY,
@@ -287,8 +283,8 @@ def encode_files(
         inputs: GeoTIFFs (dates), files of one band each, folders of them, .SAFE products, STAC items; see
             `eozip.raster.open_product`.
         out: a `.zarr` directory or `.zarr.zip` file to be made.
-        codec: full id or short name, the path of own or published weights, or a loaded codec; None: tec-tt-small for
-            two dates in a group or more, else tec-elic-small.
+        codec: full id or short name, the path of own or published weights, or a loaded codec; None: tec-tt-small,
+            or tec-elic-small where `gop` is 1.
         quality: 0 to 100; 60 where neither this nor `target_psnr` nor `max_error` is given.
         target_psnr: dB at peak 10,000 DN that each chunk reaches.
         max_error: largest absolute error of any pixel, DN.
