@@ -81,6 +81,18 @@ def test_undated_originals_of_a_part_of_a_dated_store_are_refused(tmp_path: Path
     assert layers.originals[0].pairs(layers.stores[0].facts.dates) == {2: 0}
 
 
+def test_originals_of_other_dates_are_refused(tmp_path: Path) -> None:
+    for t in range(4):
+        write_tif(tmp_path / f"t_2021070{t + 1}.tif", scene_pixels(t), NAMES)
+    paths = [str(path) for path in sorted(tmp_path.glob("t_*.tif"))]
+    for name, own in (("s", paths[:2]), ("z", paths[2:])):
+        make_store(own, tmp_path / f"{name}.zarr", chunk=64)
+    asked = r"dates that s has, 2 from 2021-07-01\S* to 2021-07-02\S*, got none of them, 2 from 2021-07-03"
+    with pytest.raises(InputError, match=asked):
+        open_layers([tmp_path / "s.zarr"], paths[2:])
+    assert list(open_layers([tmp_path / "s.zarr", tmp_path / "z.zarr"], paths[2:]).originals) == [1]
+
+
 def test_appended_undated_dates_have_no_original(tmp_path: Path) -> None:
     make_store(undated(tmp_path), tmp_path / "s.zarr", chunk=64)
     layers = open_layers([tmp_path / "s.zarr"], undated(tmp_path))

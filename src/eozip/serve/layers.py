@@ -264,6 +264,17 @@ def _check_count(paths: Sequence[str], own: Sequence[str | None], kept: Facts) -
     )
 
 
+def _no_pair(path: str, own: Sequence[str | None], kept: Facts) -> str:
+    def span(dates: Sequence[str | None]) -> str:
+        known = sorted(date for date in dates if date is not None)
+        return f"{len(dates)}" + (f" from {known[0]} to {known[-1]}" if known else "")
+
+    return (
+        f"{path}: expected dates that {kept.name} has, {span(kept.dates)}, got none of them, {span(own)}; give the files "
+        "that were encoded, or leave --original out"
+    )
+
+
 def _by_place(description: Description) -> dict[tuple[int, int, int], tuple[Shape, Window]]:
     """Every chunk by its place among all chunks: (group of dates, row, column)."""
     grid = description.grid
@@ -338,6 +349,8 @@ class OriginalLayer:
         _check_count(scene.paths, self._own, kept)
         self._is_whole = len(self._own) == kept.shape[0]
         places = {at: t for t, at in self.pairs(kept.dates).items()}
+        if not places:
+            raise InputError(_no_pair(scene.paths[0], self._own, kept))
         last = kept.shape[0] - 1
         self._facts = Facts(
             name=f"{kept.name}, original",
