@@ -33,6 +33,7 @@ _MOVED, _AROUND = (
 _RADII = (1, 2)  # pixels, of what is seen around
 _SCALES = (1, 2, 4)  # radii between which details are told apart
 _LARGEST_SHARE = 1.3  # of details
+_STEPS = 3  # of the search for how far it is moved; codecs take fewer, as they have many pairs
 _FINER = 16  # parts of a DN in which a date is moved
 
 
@@ -171,7 +172,7 @@ def _moved(pictures: np.ndarray, own: np.ndarray, clear: np.ndarray) -> np.ndarr
     out = pictures.copy()
     for picture, moved in zip(pictures[:_MOVED], out, strict=False):
         pair = np.stack([np.where(clear, own, picture), picture])  # where it is hidden, nothing is told
-        at = registration.positions(pair, ((1,), ()), ((1,), (0,)))[0]
+        at = registration.positions(pair, ((1,), ()), ((1,), (0,)), steps=_STEPS)[0]
         if at.any():
             fine = np.rint(np.clip(picture, -1e6, 1e6) * _FINER).astype(np.int32)
             moved[:] = registration.moved(fine, int(-at[0]), int(-at[1])) / np.float32(_FINER)

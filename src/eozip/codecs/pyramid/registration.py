@@ -77,6 +77,7 @@ def positions(
     known: Sequence[Sequence[int]],
     waves: Sequence[Sequence[int]],
     settled: np.ndarray | None = None,
+    steps: int = _STEPS,
 ) -> np.ndarray:
     """Where dates lie beside the one that has no references, int64 [T, 2] in 1 / UNITS of a pixel; an encoder's guess.
 
@@ -85,6 +86,7 @@ def positions(
         known: for each date those that predict it.
         waves: the order of dates.
         settled: those of the first dates, which were sent; None: of none.
+        steps: of the search, at half resolution and in full.
     """
     shown, before = _middle(pictures), 0 if settled is None else len(settled)
     out = np.zeros((len(shown), 2))
@@ -93,7 +95,7 @@ def positions(
     for t in (t for wave in waves for t in wave if known[t] and t >= before):
         weights, sums = np.full((2, 2), 1e-9) * np.eye(2), np.zeros(2)
         for r in known[t][:2]:
-            distance, sure = _distance(shown[t], shown[r])
+            distance, sure = _distance(shown[t], shown[r], steps)
             weights, sums = weights + sure, sums + sure @ (out[r] - distance)
         out[t] = np.linalg.solve(weights, sums)
     return np.rint(out * UNITS).clip(-FARTHEST, FARTHEST).astype(np.int64)
@@ -104,13 +106,13 @@ def _middle(x: np.ndarray) -> np.ndarray:
     return x[:, :, rows, columns].astype(np.float32)
 
 
-def _distance(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _distance(own: np.ndarray, other: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Where one picture [C, h, w] shows what another does, in pixels down and across, and how sure that is [2, 2]."""
     if min(own.shape[1:]) < 16:
         return np.zeros(2), np.zeros((2, 2))
-    start = 2 * _refined(_goal(_halved(own)), _halved(other), np.zeros(2))[0]
+    start = 2 * _refined(_goal(_halved(own)), _halved(other), np.zeros(2), steps)[0]
     goal = _goal(own)
-    distance, sure, error = _refined(goal, other, start)
+    distance, sure, error = _refined(goal, other, start, steps)
     _, still, unmoved = _refined(goal, other, np.zeros(2), steps=0)
     least = _LEAST_GAIN * (1 + 4 * float(distance @ distance))
     return (distance, sure) if error < (1 - least) * unmoved else (np.zeros(2), still)
@@ -128,7 +130,7 @@ def _goal(picture: np.ndarray) -> np.ndarray:
 
 
 def _refined(
-    goal: np.ndarray, other: np.ndarray, distance: np.ndarray, steps: int = _STEPS
+    goal: np.ndarray, other: np.ndarray, distance: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """A better distance, how sure it is, and the squared error of a goal there as the other picture tells it."""
     for step in range(steps + 1):
