@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from itertools import accumulate, pairwise
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 import eozip
 from archivefiles import one_cluster, write_items
+from eozip.cli import cli
 from eozip.errors import EozipError
 from eozip.raster import open_scene
 from eozip.raster.masks import open_mask, parse_mask
@@ -59,6 +62,13 @@ def streams_in(store: Path | str) -> list[list[int]]:
             if (shard := found.shard(index)) is not None
             for position in shard.positions()
         ]
+
+
+def run(*arguments) -> str:
+    """What a command says on stdout."""
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
 
 
 def snapshot(store: Path) -> dict[str, bytes]:
@@ -302,6 +312,35 @@ def test_a_target_leaves_dates_apart(tmp_path):
     append_store(store, open_scene(paths[1:]))
     assert streams_in(store) == [[1, 1]]
     assert min(describe(store).facts["date_psnr"]) >= 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"target_psnr": 40}, "a target PSNR gives each group a quality of its own"),
+        ({"max_error": 60}, "a largest error corrects each group by itself"),
+        ({"quality": 100}, "quality 100 promises a PSNR of each group"),
+        ({"purposes": "psnr>=40"}, "purposes give each group a quality of its own"),
+        ({"codec": "tec-elic-small"}, "dates cannot join those of tec-elic-small-any-v1"),
+        ({"codec": "lossless"}, "dates cannot join those of lossless"),
+    ],
+)
+def test_an_append_says_why_dates_stay_apart(tmp_path, asked, why):
+    store, paths = tmp_path / "s.zarr", dates(tmp_path / "in", 2)
+    eozip.encode_store(paths[0], store, **asked)
+    said = run("append", store, paths[1])
+    assert f"  coded without knowledge of the dates before them: {why}" in said.splitlines()
+
+
+def test_an_append_says_how_many_chunks_were_joined(tmp_path):
+    store, paths = tmp_path / "s.zarr", dates(tmp_path / "in", 7, (24, 48))
+    made(paths[:1], store, chunk=16)
+    told = [json.loads(run("append", store, path, "--json")) for path in paths[1:6]]
+    counts = [(one["joined"], one["apart"], one["why_apart"]) for one in told]
+    joined = (counts[0][0], 0, None)
+    assert counts == [joined] * 3 + [(0, 0, None), joined]
+    assert joined[0] >= 3
+    assert "knowledge" not in run("append", store, paths[6])
 
 
 def test_a_store_that_begins_with_one_date_lets_others_join_it(tmp_path):

@@ -113,4 +113,17 @@ def _report(summary: Appended) -> str:
         f"  {summary.seconds:.1f} s; nothing that was there was encoded again",
     ]
     missed = [f"  the store's target was not reached in {summary.missed} chunks"] if summary.missed else []
-    return "\n".join([*lines, *missed])
+    return "\n".join([*lines, *_joining(summary), *missed])
+
+
+def _joining(summary: Appended) -> list[str]:
+    """Whether new dates know those of the group that was not full."""
+    if not summary.apart:
+        return []
+    where = (
+        ""
+        if not summary.joined
+        else f" in {summary.apart} of {many(summary.apart + summary.joined, 'chunk')}"
+    )
+    why = summary.why_apart or "they differ in quality by place, offset or grids, or are smaller alone"
+    return [f"  coded without knowledge of the dates before them{where}: {why}"]

@@ -20,6 +20,7 @@ from eozip.arguments import PlaceLike, place
 from eozip.chunk.encoding import check_levelled
 from eozip.chunk.pixels import unit_of
 from eozip.codecs import registry
+from eozip.codecs.base import GrowingCodec
 from eozip.codecs.registry import LOSSLESS
 from eozip.errors import InputError, WeightsError
 from eozip.raster import Scene
@@ -50,6 +51,8 @@ from eozip.store.records import grown, lattice_record
 from eozip.store.repair import check_arrays, check_foreign, grown_record, rewritten_keys
 from eozip.store.shards import pack_shard, split
 from eozip.store.writer import check_drop, quality_range
+
+_BEST = 100  # quality
 
 
 def put_shard(
@@ -121,6 +124,9 @@ class Appended:
         dropped: as in `Summary`, of the new dates.
         date_dropped: [t] likewise.
         missed: chunks that did not reach the store's target PSNR.
+        joined: chunks whose new dates know those that were there, of the group that was not full.
+        apart: chunks whose new dates do not, although there is room for them in one stream.
+        why_apart: what keeps dates of this store apart; None: nothing does, or other chunks and dates would join.
         seconds: wall time.
     """
 
@@ -141,6 +147,9 @@ class Appended:
     dropped: float | None
     date_dropped: list[int] | None
     missed: int
+    joined: int
+    apart: int
+    why_apart: str | None
     seconds: float
 
 
@@ -454,5 +463,23 @@ def _summary(found: Description, before: int, run: Run, output: str, seconds: fl
         dropped=run.dropped_share(),
         date_dropped=run.date_dropped(),
         missed=run.missed,
+        joined=run.joined,
+        apart=run.apart,
+        why_apart=_why_apart(found) if run.apart else None,
         seconds=seconds,
     )
+
+
+def _why_apart(found: Description) -> str | None:
+    """What keeps new dates of a store from joining old ones, whatever they are."""
+    codec, hold = found.codec, held_by(found)
+    if codec.codec == LOSSLESS or not isinstance(registry.get(codec.codec), GrowingCodec):
+        return f"dates cannot join those of {codec.codec}"
+    if hold is not None and hold.by_chunk:
+        return "purposes give each group a quality of its own"
+    kept = {
+        "a target PSNR gives each group a quality of its own": codec.target_psnr is not None,
+        "a largest error corrects each group by itself": codec.max_error is not None,
+        "quality 100 promises a PSNR of each group": codec.quality == _BEST,
+    }
+    return next((why for why, is_so in kept.items() if is_so), None)

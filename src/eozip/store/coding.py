@@ -164,6 +164,8 @@ class Run:
         places: quality by place of the dates written; None: all alike.
         levels: gathers the stored levels of the dates written; None: the store has none.
         is_masked: whether `drop`, or that of others whose sums gather here, hides pixels.
+        joined: chunks whose new dates joined the stream of those that were there; `apart` those that have one of their own
+            behind it.
         date_bits: [T written] bits of streams; NaN where the codec cannot tell.
     """
 
@@ -184,6 +186,8 @@ class Run:
     layered: int = 0
     without_network: int = 0
     levelled: int = 0
+    joined: int = 0
+    apart: int = 0
     beside_bytes: int = 0
     qualities: list[float] = field(default_factory=list)
     date_bits: np.ndarray = field(init=False)
@@ -386,6 +390,9 @@ def _keep_streams(
             run.levels.add(chunk.shard, chunk.window, run.first + first + dates.start, decoded)
         of_run = slice(first + dates.start, first + dates.stop)
         run.date_bits[of_run] += _shares(one, len(dn))
+    if chunk.before is not None:
+        run.joined += coded[0].joins
+        run.apart += not coded[0].joins
     reports = [one.report for one in coded]
     run.missed += any(report.reached is False for report in reports)
     run.layered += any(report.residual > 0 for report in reports)
