@@ -267,7 +267,7 @@ OTHERS = {
     "quality": {"quality": 51.0},
     "offset": {"offset": 1000},
     "nodata": {"nodata": 7},
-    "target": {"quality": None, "target_psnr": 40.0},
+    "target": {"quality": None, "target_psnr": 60.0},
     "bound": {"max_error": 90},
     "codec": {"codec": "tec-elic-small"},
     "exact": {"codec": "lossless", "quality": None},

@@ -195,7 +195,7 @@ def _coded(
     if before is None or made is None:
         return _packed(_smallest(model, source, cells, goal), source)
     growth = made.size - len(before.data)
-    if _is_lossless_worth_trying(source, growth):
+    if goal.target_psnr is not None or _is_lossless_worth_trying(source, growth):
         alone = _smallest(model, source, cells, goal)
         if alone.size < growth:
             return _packed(alone, source)

@@ -12,7 +12,7 @@ from eozip import bitstream
 from eozip.bitstream import Chunk, arrays, nodata_mask
 from eozip.chunk.candidates import Candidate, Report, job_for, plain_header, shared_out
 from eozip.chunk.decoding import check_samples, encoded_of
-from eozip.chunk.options import Goal
+from eozip.chunk.options import Goal, psnr_of
 from eozip.chunk.pixels import Source, finished, to_dn
 from eozip.codecs import level_map, registry, skip_mask
 from eozip.codecs.base import Codec, Encoded, GrowingCodec, UnsuitableError
@@ -39,6 +39,8 @@ def grown(
 ) -> Candidate | None:
     """A chunk of old and new dates; its report and pixels are of the new ones. None where they need one of their own.
 
+    Under a target PSNR new dates have the quality of the old ones, if that reaches it: a chunk has one quality.
+
     Args:
         before: the old dates.
         model: the codec of the new ones.
@@ -49,31 +51,38 @@ def grown(
     Raises:
         FormatError: the old chunk is damaged.
     """
-    if goal.is_promised or goal.target_size or goal.budgets or not isinstance(model, GrowingCodec):
+    is_corrected = goal.constraint.max_error is not None
+    if is_corrected or goal.target_size or goal.budgets or not isinstance(model, GrowingCodec):
         return None
     old = bitstream.unpack(before.data)
     check_samples(old.header)
-    if not _fits(old, before.dates, model, source, goal):
+    quality = goal.quality if goal.target_psnr is None else old.header.quality
+    if not _fits(old, before.dates, model, source, quality):
         return None
     behind = model.behind(encoded_of(old, None), old.header.shape, before.dates)
     job = job_for(behind, source, cells, (), goal.levels)
     try:
-        coded = job.encode(goal.quality)
+        coded = job.encode(quality)
     except UnsuitableError:
         return None
     source = job.source
+    decoded = arrays.flat(coded.decoded()) if coded.decoded else None
+    pixels = finished(to_dn(cast(np.ndarray, decoded), old.header), source)
+    reached = psnr_of(source, pixels) if goal.is_promised else None
+    if reached is not None and reached < (goal.constraint.min_psnr or 0):
+        return None
     new = [source.parts(one) for one in (source.dn, source.masked, source.beyond)]
     chunk = _joined(old, before.dates, coded, *new)
     bits = shared_out(bitstream.packed_size(chunk), coded)
     report = Report(
         model.id,
-        goal.quality,
+        quality,
+        psnr=reached,
+        reached=None if reached is None else goal.is_reached(reached),
         date_bits=None if bits is None else bits[before.dates :],
         dropped=0.0 if job.cells is None else float(job.cells.mean()),
         levels=job.levels is not None,
     )
-    decoded = arrays.flat(coded.decoded()) if coded.decoded else None
-    pixels = finished(to_dn(cast(np.ndarray, decoded), chunk.header), source)
     return Candidate(chunk, report, decoded, pixels)
 
 
@@ -98,14 +107,14 @@ def shortened(before: Before) -> bytes:
     return bitstream.pack(_joined(old, before.dates, coded, none, nowhere, nowhere))
 
 
-def _fits(old: Chunk, dates: int, model: Codec, source: Source, goal: Goal) -> bool:
+def _fits(old: Chunk, dates: int, model: Codec, source: Source, quality: float) -> bool:
     """Whether a chunk is what a codec makes of such pixels at this quality, and of no others than its shape may be."""
     header = old.header
     expected = replace(
         plain_header(source, model.id),
         shape=(header.shape[0], *source.shape[1:]),
         squeezed=False,
-        quality=goal.quality,
+        quality=quality,
         weights_hash=model.weights_hash,
         checks=header.checks,
         skip=header.skip,

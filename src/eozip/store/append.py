@@ -52,8 +52,6 @@ from eozip.store.repair import check_arrays, check_foreign, grown_record, rewrit
 from eozip.store.shards import pack_shard, split
 from eozip.store.writer import check_drop, quality_range
 
-_BEST = 100  # quality
-
 
 def put_shard(
     run: Run, old: OldStreams, container: Container, shard: Shape, new: Mapping[Shape, bytes]
@@ -478,8 +476,7 @@ def _why_apart(found: Description) -> str | None:
     if hold is not None and hold.by_chunk:
         return "purposes give each group a quality of its own"
     kept = {
-        "a target PSNR gives each group a quality of its own": codec.target_psnr is not None,
         "a largest error corrects each group by itself": codec.max_error is not None,
-        "quality 100 promises a PSNR of each group": codec.quality == _BEST,
+        "the quality of those misses the target PSNR, or takes more bytes": codec.target_psnr is not None,
     }
     return next((why for why, is_so in kept.items() if is_so), None)
