@@ -4,7 +4,8 @@
                  the planes that are still to come
     prediction   of a cell from the details around it, but for its own, whose interval says all that they tell of it
 
-The networks were trained to say what is likely *within* an interval, so it is not counted twice.
+The networks were trained to say what is likely *within* an interval, so it is not counted twice. `earlier.inc` makes the
+same numbers where levels are read by the kernel.
 """
 
 from __future__ import annotations
@@ -63,13 +64,6 @@ class Earlier:
         """Those of a plane, float32 [N, CHANNELS, h, w] in parts."""
         own = self.own[dates, plane]
         return own, np.abs(own), self.off[dates, plane], self.ahead[dates, plane]
-
-    def of(self, date: int) -> tuple[np.ndarray, np.ndarray]:
-        """All planes of one date: features int8 [K, CHANNELS, h, w], and what details around let expect, float32."""
-        count = self.values.shape[1]
-        dates, planes = np.full(count, date), np.arange(count)
-        features = np.concatenate(self.features(dates, planes), 1, dtype=np.int8, casting="unsafe")
-        return features, self.predicted(dates, planes)
 
     def predicted(self, dates: np.ndarray, plane: int | np.ndarray) -> np.ndarray:
         """What details around let expect, float32 [N, 3, h, w] in 1/64 step."""

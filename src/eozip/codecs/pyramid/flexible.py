@@ -190,7 +190,7 @@ class _FlexWalk(Walk):
         first = self.brightness
         for number in range(_passes_of(max(self.budgets[t] for t in needed))):
             if number:
-                self._refine()
+                self._refine(number)
             fall = (number * _BRIGHTNESS + 500) // 1000 / FEATURE
             self.brightness = max(-64 / FEATURE, first - fall)
             for wave in self.order.waves:
@@ -200,8 +200,8 @@ class _FlexWalk(Walk):
         """Checksum of the pictures after a date's last pass; 0 of a date without sections."""
         return self.checks.get(date, 0)
 
-    def _refine(self) -> None:
-        """Go over to the units of the next pass.
+    def _refine(self, number: int) -> None:
+        """Go over to the units of a pass; pictures that it makes anew are left as they are.
 
         Raises:
             FormatError: a step that no encoder writes.
@@ -216,7 +216,8 @@ class _FlexWalk(Walk):
         for own in self.predictions:
             own |= {t: finer(prediction) for t, prediction in own.items()}
         for pictures in self.pictures:
-            pictures |= {t: [finer(one) for one in made] for t, made in pictures.items()}
+            kept = {t: made for t, made in pictures.items() if not _reach(self.budgets[t], number)}
+            pictures |= {t: [finer(one) for one in made] for t, made in kept.items()}
 
     def _wave(self, number: int, wave: list[int]) -> None:
         """Dates that do not need each other; those with as many sections in this pass are walked together."""

@@ -33,7 +33,7 @@ _REACH = 16 * UNITS  # beyond it there is no mass
 _ONE_BITS = 30  # mass of everything, as a power of two
 _BINARY_ROWS = 65  # probabilities that a bit is coded with, evenly spaced in log odds
 _LARGEST_ODDS = 10
-_SHARE_BITS = 20
+SHARE_BITS = 20
 _WIDE = VALUE * 3 // 2  # an interval no wider than this is fine enough for its pass
 _LEAST_MASS = 64  # of an interval whose conditional mean is worth asking for
 FIELDS = ("low", "high", "near", "seen", "value", "off")
@@ -68,7 +68,7 @@ class Laws:
 
     def row_of(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         """The row of a bit that is 1 with mass part of whole."""
-        return np.searchsorted(self.shares, (part << _SHARE_BITS) // whole, side="right").astype(np.uint8)
+        return np.searchsorted(self.shares, (part << SHARE_BITS) // whole, side="right").astype(np.uint8)
 
     def middle(self, rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The conditional mean between two positions from the mean; halfway where there is next to no mass."""
@@ -246,7 +246,7 @@ def laws(tables: Tables) -> Laws:
     odds = [Decimal(k - count) * _LARGEST_ODDS / count for k in range(_BINARY_ROWS)]
     ones = np.array([_share(one, TOTAL) for one in odds])
     freqs = np.stack([TOTAL - 1 - ones, ones, np.ones_like(ones)], 1)
-    shares = [_share((a + b) / 2, 1 << _SHARE_BITS) for a, b in pairwise(odds)]
+    shares = [_share((a + b) / 2, 1 << SHARE_BITS) for a, b in pairwise(odds)]
     binary = Tables(freqs, np.zeros(_BINARY_ROWS, np.int32), np.full(_BINARY_ROWS, 3, np.int32))
     return Laws(tails, areas, np.array([_zone(tables, row) for row in range(ROWS)]), np.array(shares), binary)
 

@@ -9,7 +9,7 @@ Levels whose section a date does not have in a pass are known as before, and sho
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from eozip.codecs.pyramid.coarseness import Coarse
 from eozip.codecs.pyramid.context import VALUE, Stage, half, packed, unpacked
 from eozip.codecs.pyramid.earlier import Earlier, earlier
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
-from eozip.codecs.pyramid.narrowing import Level, Narrower
+from eozip.codecs.pyramid.narrowing import Level, Narrower, bounds_of
+from eozip.codecs.pyramid.native import call, library
 from eozip.codecs.pyramid.references import Decoded, finer
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
@@ -51,6 +52,8 @@ class State:
         bases: by level.
         strengths: by level, int32 [K, 3].
         cells: by level, of both colours, [K, 3, h, half].
+        stored: by level, what their bounds, values and offsets are views of.
+        found: by level, where the kernel finds them.
         made: what it tells of other dates.
     """
 
@@ -59,6 +62,8 @@ class State:
     bases: dict[int, Basis] = field(default_factory=dict)
     strengths: dict[int, np.ndarray] = field(default_factory=dict)
     cells: dict[int, tuple[Known, Known]] = field(default_factory=dict)
+    stored: dict[int, np.ndarray] = field(default_factory=dict)
+    found: dict[int, Any] = field(default_factory=dict)
     made: Decoded = field(default_factory=Decoded)
 
     def refine(self) -> None:
@@ -66,11 +71,20 @@ class State:
         self.means, self.top = finer(self.means), finer(self.top)
         for level, strength in self.strengths.items():
             self.strengths[level] = np.where(strength > DEAD, np.minimum(strength + 2, SIDE_MAX), DEAD)
-        for known in (one for both in self.cells.values() for one in both):
-            for values in (known.low, known.high, known.value, known.off):
-                np.clip(values, -LARGEST // 2, LARGEST // 2, out=values)
-                values *= 2
+        for values in self.stored.values():
+            refine(values)
         self.made = self.made.finer()
+
+    def begin(self, level: int, planes: int, shape: tuple[int, int]) -> None:
+        """Nothing is known of the details of a level."""
+        size = (planes, 3, haar.half(shape[0]), half(haar.half(shape[1])))
+        self.stored[level] = np.zeros((2, 4, *size), np.int32)
+        first, second = (
+            Known(low, high, np.zeros(size, bool), np.zeros(size, bool), value, off)
+            for low, high, value, off in self.stored[level]
+        )
+        self.cells[level] = first, second
+        self.found[level] = bounds_of(self.cells[level])
 
 
 @dataclass
@@ -161,11 +175,11 @@ class LayerLadder(Ladder):
         count = len(bases[0].bits)
         if self.is_first:
             for state in self.states:
-                state.cells[level] = _nothing(count, shape)
+                state.begin(level, count, shape)
         width = haar.half(shape[1])
         if self.is_first and not self.is_there(level):
             return self._cells(level, "value", width)
-        self._earlier = None if self.is_first else self._told_before(level, width)
+        self._earlier = None
         return super()._details(level, below, parents, wanted, bases, shape)
 
     def _cells(self, level: int, name: str, width: int) -> np.ndarray:
@@ -173,8 +187,14 @@ class LayerLadder(Ladder):
         both = [[getattr(cells, name) for cells in state.cells[level]] for state in self.states]
         return np.stack([unpacked(first, second, width) for first, second in both])
 
-    def _told_before(self, level: int, width: int) -> Earlier:
-        around = self.around[min(level, len(self.around) - 1)]
+    def _around_at(self, level: int) -> np.ndarray | None:
+        return None if self.is_first else self.around[min(level, len(self.around) - 1)]
+
+    def _told_before(self, level: int, width: int) -> Earlier | None:
+        """What the pass before tells of a level, none of whose details has been sent in this one."""
+        around = self._around_at(level)
+        if around is None:
+            return None
         values, off = (self._cells(level, name, width) for name in ("value", "off"))
         return earlier(self.model.functions, around, values, off)
 
@@ -206,13 +226,13 @@ class LayerLadder(Ladder):
             found = strengths_of(wanted, coded, exists, counts)
             found[was] = np.maximum(found, SIDE_MIN)[was]
             sent = found - np.stack([_expected(known, found, before, k) for k in range(3)], 2)
-        out = np.full(exists.shape, DEAD, np.int32)
+        out, least = np.full(exists.shape, DEAD, np.int32), np.where(was, SIDE_MIN, DEAD)
         for t, side in enumerate(self._at(level)):
             symbols = None if sent is None else sent[t][exists[t]]
             out[t][exists[t]] = side.rows(symbols, rows[t][exists[t]].astype(np.uint8))
         for k in range(3):
             whole = _expected(known, out, before, k) + out[:, :, k]
-            held = np.clip(whole, np.where(was[:, :, k], SIDE_MIN, DEAD), SIDE_MAX)
+            held = np.minimum(np.maximum(whole, least[:, :, k]), SIDE_MAX)
             out[:, :, k] = np.where(exists[:, :, k], held, DEAD)
         self._sides[present.shape[1]] = out
         for state, own in zip(self.states, out, strict=True):
@@ -223,6 +243,8 @@ class LayerLadder(Ladder):
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
     ) -> np.ndarray:
         """As `Ladder._plane`; networks of later passes have features of the pass before, behind those of siblings."""
+        if self._earlier is None:
+            self._earlier = self._told_before(plane.level, plane.coded.shape[2])
         if self._earlier is not None:
             own = self._earlier.features(plane.dates, plane.number)
             features = np.concatenate([features[:, :SIBLINGS_END], *own, features[:, SIBLINGS_END:]], 1)
@@ -251,9 +273,8 @@ class LayerLadder(Ladder):
         return self.is_open(level) if self.is_there(level) else np.zeros((self.dates, 1, 1, 1), bool)
 
     def _read_level(self, number: int, date: int, level: Level) -> None:
-        if self._earlier is not None:
-            level = replace(level, earlier=self._earlier.of(date))
-        self.narrower.read(level, self.ports_at(number)[date], self.states[date].cells[number])
+        found = self.states[date].found[number]
+        self.narrower.read(level, self.ports_at(number)[date], found, self._around_at(number))
 
     def _symbols(
         self,
@@ -312,11 +333,14 @@ def _place(mask: np.ndarray, mean: np.ndarray, rows: np.ndarray) -> Place:
     return Place(at, mean.ravel()[at].astype(np.int64), rows.ravel()[at])
 
 
-def _nothing(planes: int, shape: tuple[int, int]) -> tuple[Known, Known]:
-    size = (planes, 3, haar.half(shape[0]), half(haar.half(shape[1])))
-    kinds = (np.int32, np.int32, bool, bool, np.int32, np.int32)
-    first, second = (Known(*(np.zeros(size, kind) for kind in kinds)) for _ in range(2))
-    return first, second
+def refine(values: np.ndarray) -> None:
+    """Go over to units of half the size: int32, changed."""
+    kernel = library()
+    if kernel is not None:
+        call(kernel, "eozip_refined", values, values.size)
+        return
+    np.clip(values, -LARGEST // 2, LARGEST // 2, out=values)
+    values *= 2
 
 
 def _expected(known: np.ndarray, found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
@@ -337,7 +361,7 @@ def _finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
     for mask, spread in ((there, 0.4), (~there, 1.2)):
         sent = None if own is None else (np.maximum(own.bits, before.bits) - bits)[mask]
         bits[mask] += side.integers(sent, int(mask.sum()), spread)
-    bits = np.clip(bits, before.bits, PRECISION)
+    bits = np.minimum(np.maximum(bits, before.bits), PRECISION)
     columns = np.flatnonzero(bits)
     unit, shift = 1 << bits[columns], PRECISION - bits[columns]
     more = 1 << (bits - before.bits)[columns]
@@ -349,7 +373,7 @@ def _finer_basis(side: Side, before: Basis, own: Basis | None) -> Basis:
         sent = (np.rint(own.exact[:, columns] * unit).astype(np.int64) - old).T
     read = side.rows(sent, rows).reshape(-1, count).T
     vectors = np.zeros((count, count), np.int32)
-    vectors[:, columns] = np.clip(old + read, -unit, unit) << shift
+    vectors[:, columns] = np.minimum(np.maximum(old + read, -unit), unit) << shift
     return Basis(vectors, bits.astype(np.int32))
 
 

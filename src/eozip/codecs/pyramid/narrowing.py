@@ -12,19 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.codecs.pyramid.context import GATE, PASSES, Stage
-from eozip.codecs.pyramid.intervals import Known, Laws
-from eozip.codecs.pyramid.native import NativeStage, library
+from eozip.codecs.pyramid.intervals import SHARE_BITS, Known, Laws
+from eozip.codecs.pyramid.native import NativeStage, address, library
 from eozip.codecs.pyramid.ports import Coding, Held, NativePort, check, coding
 from eozip.codecs.pyramid.references import Told
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import InputError
 
 _Pointer = ctypes.c_void_p
+_HINT_BITS = 8  # of shares whose rows the kernel looks up
 
 
 class _Laws(ctypes.Structure):
     _fields_ = (
-        *((name, _Pointer) for name in ("tails", "areas", "zones", "shares", "gates")),
+        *((name, _Pointer) for name in ("tails", "areas", "zones", "shares", "rows", "gates")),
         ("symbols", Coding),
         ("bits", Coding),
     )
@@ -39,7 +40,14 @@ class _Level(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("planes", "h", "w", "features")),
         *((name, _Pointer) for name in ("below", "parents", "predicted", "remainders", "missed", "activity")),
         *((name, _Pointer) for name in ("alive", "there", "scales", "biases", "known", "out", "stream")),
-        *((name, _Pointer) for name in ("earlier", "around")),
+        ("around", _Pointer),
+    )
+
+
+def bounds_of(known: Sequence[Known]) -> ctypes.Array[_Bounds]:
+    """Where the kernel finds what is known of both colours; the arrays have to be kept."""
+    return (_Bounds * PASSES)(
+        *(_Bounds(*map(_address, (c.low, c.high, c.value, c.off, c.near, c.seen))) for c in known)
     )
 
 
@@ -57,7 +65,6 @@ class Level:
         scales: [K, 3], log scales that side information tells, in 1/16.
         constants: [K, 8], what the network is told.
         out: details, int32 [K, 3, h, w] in 1/64 step, all 0 before.
-        earlier: what the pass before tells, see `earlier.Earlier.of`, or None.
     """
 
     stage: Stage
@@ -69,18 +76,18 @@ class Level:
     scales: np.ndarray
     constants: np.ndarray
     out: np.ndarray
-    earlier: tuple[np.ndarray, np.ndarray] | None = None
 
     def read(
         self,
         laws: Held,
         port: Port,
-        known: Sequence[Known],
+        known: ctypes.Array[_Bounds] | None,
         trellis: Held | None = None,
         spacing: int = 0,
+        around: np.ndarray | None = None,
     ) -> None:
         """See `LevelReader.read` and `Narrower.read`."""
-        kernel, told = library(), self.told
+        kernel, told, around = library(), self.told, _whole(around)
         if kernel is None or not isinstance(self.stage, NativeStage) or not isinstance(port, NativePort):
             raise InputError("read: no kernel; see `LevelReader.takes`")
         variant, stage, features = self.stage.made(told is not None)
@@ -94,17 +101,14 @@ class Level:
             _whole(self.scales),
             self.stage.biases(self.constants),
         )
-        bounds = (_Bounds * PASSES)(
-            *(_Bounds(*map(_address, (c.low, c.high, c.value, c.off, c.near, c.seen))) for c in known)
-        )
         what = _Level(
             *self.below.shape,
             features,
             *map(_address, given),
-            ctypes.addressof(bounds) if known else None,
+            None if known is None else ctypes.addressof(known),
             _address(self.out),
             ctypes.addressof(port.stream),
-            *map(_address, self.earlier or (None, None)),
+            _address(around),
         )
         rows = None if trellis is None else ctypes.byref(trellis.made)
         made = (ctypes.byref(one) for one in (stage, laws.made))
@@ -140,7 +144,7 @@ class LevelReader:
         Raises:
             FormatError: damaged bytes.
         """
-        level.read(self._held, port, (), self._trellis, spacing)
+        level.read(self._held, port, None, self._trellis, spacing)
 
 
 class Narrower:
@@ -154,30 +158,33 @@ class Narrower:
 
     def __init__(self, laws: Laws, symbols: Tables, tanh: np.ndarray) -> None:
         coded, bits = coding(symbols), coding(laws.binary)
+        hints = np.searchsorted(laws.shares, np.arange(0, (1 << SHARE_BITS) + 1, 1 << _HINT_BITS), "right")
         arrays = tuple(
             np.ascontiguousarray(values, kind)
             for values, kind in (
                 (laws.tails, np.int32),
                 (laws.areas, np.int64),
                 (laws.zones, np.int32),
-                (laws.shares, np.int32),
+                (np.append(laws.shares, 2 << SHARE_BITS), np.int32),
+                (hints, np.uint8),
                 (_gates(tanh), np.int32),
             )
         )
         self._held = Held(_Laws(*map(_address, arrays), coded.made, bits.made), (*arrays, coded, bits))
 
-    def read(self, level: Level, port: Port, known: Sequence[Known]) -> None:
+    def read(self, level: Level, port: Port, known: ctypes.Array[_Bounds], around: np.ndarray | None) -> None:
         """Read one level of one date into what is known of it.
 
         Args:
             level: what is known of it beside that.
             port: of the date, which `LevelReader` takes.
-            known: of both colours, arrays [K, 3, h, half], changed.
+            known: `bounds_of` both colours, whose arrays [K, 3, h, half] are changed.
+            around: where there is a pass before, weights [3, 3, 3, 3] of `earlier.Later`; else None.
 
         Raises:
             FormatError: damaged bytes.
         """
-        level.read(self._held, port, known)
+        level.read(self._held, port, known, around=around)
 
 
 def _gates(tanh: np.ndarray) -> np.ndarray:
@@ -189,4 +196,4 @@ def _whole(values: np.ndarray | None) -> np.ndarray | None:
 
 
 def _address(array: np.ndarray | None) -> int | None:
-    return None if array is None else array.ctypes.data
+    return None if array is None else address(array)

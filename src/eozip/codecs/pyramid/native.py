@@ -26,7 +26,7 @@ from eozip.errors import WeightsError
 
 _SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc", "series.inc")
+    for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc", "series.inc", "earlier.inc")
 )
 _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
@@ -91,7 +91,7 @@ def call(kernel: ctypes.CDLL, name: str, *given: np.ndarray | int) -> None:
     Raises:
         MemoryError: it found no room.
     """
-    pointers = (_Pointer(_address(one)) if isinstance(one, np.ndarray) else one for one in given)
+    pointers = (_Pointer(address(one)) if isinstance(one, np.ndarray) else one for one in given)
     if getattr(kernel, name)(*pointers):
         raise MemoryError(f"{name}: no memory for a picture")
 
@@ -157,7 +157,7 @@ class NativeStage:
         below, features = np.ascontiguousarray(below, np.int32), features.astype(np.int8)
         count = features.shape[1]
         given = (below, features, biases, outputs, predicted, later)
-        self._run("eozip_start", count, _Beginning(n, h, w, count, *map(_address, given)))
+        self._run("eozip_start", count, _Beginning(n, h, w, count, *map(address, given)))
         return _Shared(outputs, later), predicted
 
     def step(
@@ -171,7 +171,7 @@ class NativeStage:
         known = np.ascontiguousarray(known, np.int32)
         outputs, near = (np.empty((n, h, count, w), np.float32) for count in (OUTPUTS, _DETAILS))
         given = (known, shared.sums, outputs, near)
-        self._run("eozip_step", max(self._stages), _Second(n, h, w, self._units, *map(_address, given)))
+        self._run("eozip_step", max(self._stages), _Second(n, h, w, self._units, *map(address, given)))
         return outputs.swapaxes(1, 2), near.swapaxes(1, 2)
 
     def biases(self, constant: np.ndarray) -> np.ndarray:
@@ -206,7 +206,7 @@ class NativeStage:
             self._layer(neighbours),
             *((_Layer * PASSES)(*dense[name]) for name in ("first", "second", "out")),
             self._layer(trunk),
-            _address(squash),
+            address(squash),
         )
 
     def _layer(self, weights: np.ndarray, bias: np.ndarray | None = None) -> _Layer:
@@ -219,7 +219,7 @@ class NativeStage:
         if bias is not None:
             start[:out] = bias
         self._held += [packed, start]
-        return _Layer(len(start), pairs.shape[2], _address(packed), _address(start))
+        return _Layer(len(start), pairs.shape[2], address(packed), address(start))
 
 
 def _check(stored: Mapping[str, np.ndarray], functions: Functions) -> None:
@@ -253,5 +253,9 @@ def _beside(kernels: np.ndarray) -> np.ndarray:
     return np.stack([kernels[:, :, y, x] for y, x in _BESIDE], 1)
 
 
-def _address(array: np.ndarray) -> int:
-    return array.ctypes.data
+def address(array: np.ndarray) -> int:
+    """Where the first number of an array lies; what its own attribute says takes four times as long."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]  # it is a buffer
+    except (TypeError, ValueError):  # not to be written, not in one piece, or empty
+        return array.ctypes.data

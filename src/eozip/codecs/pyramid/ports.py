@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from eozip.codecs.pyramid.native import library
+from eozip.codecs.pyramid.native import address, library
 from eozip.entropy import trellis
 from eozip.entropy.range_coder import (
     MOST_BITS,
@@ -237,4 +237,4 @@ def _rows(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:
-    return _Pointer(array.ctypes.data)
+    return _Pointer(address(array))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from eozip.errors import FormatError
 SCALE_MIN, ROWS_PER_NAT, ROWS = -5.0, 8, 104  # log scales of the rows of the tables: -5, -4.875, ... 7.875
 
 
+@lru_cache(1 << 12)
 def row_of(spread: float) -> int:
     """The table row for integers of about this standard deviation."""
     scale = math.log(max(spread, 0.1) * math.sqrt(3) / math.pi)  # of a logistic
@@ -128,4 +130,4 @@ def guess(found: np.ndarray, before: np.ndarray, k: int) -> np.ndarray:
         return before[:, :, 0]
     alive = (found[:, :, k - 1] > DEAD) & (before[:, :, k - 1] > DEAD) & (before[:, :, k] > DEAD)
     steps = found[:, :, k - 1] + np.where(alive, before[:, :, k] - before[:, :, k - 1], 0)
-    return np.clip(steps, DEAD, SIDE_MAX)
+    return np.minimum(np.maximum(steps, DEAD), SIDE_MAX)

@@ -11,7 +11,7 @@ Where a decoder knows a basis already, of a date before or of the level below, i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,6 +83,11 @@ def _mixed(vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         return out
     sums = vectors @ values.reshape(len(values), -1).astype(np.float64)
     return np.clip(np.rint(sums / _FINEST), -LARGEST, LARGEST).astype(np.int32).reshape(values.shape)
+
+
+def stacked(found: Sequence[np.ndarray]) -> np.ndarray:
+    """As `np.stack`, which copies even one array alone."""
+    return found[0][None] if len(found) == 1 else np.stack(found)
 
 
 def fitted(samples: np.ndarray, step: float) -> Basis:

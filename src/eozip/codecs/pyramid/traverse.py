@@ -41,7 +41,7 @@ from eozip.codecs.pyramid.side import (
     log_scales,
     strengths_of,
 )
-from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted
+from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted, stacked
 from eozip.entropy.range_coder import Port, Tables, code_each, trellis_each
 
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
@@ -443,7 +443,7 @@ class Ladder:
         ports, numbers = [side.port for side in self._at(level)], exists.sum((1, 2)).tolist()
         out[exists] = code_each(ports, numbers, symbols, rows[exists], self.model.tables)
         for k in range(3):
-            own = np.clip(guess(out, before, k) + out[:, :, k], DEAD, SIDE_MAX)
+            own = np.minimum(np.maximum(guess(out, before, k) + out[:, :, k], DEAD), SIDE_MAX)
             out[:, :, k] = np.where(exists[:, :, k], own, DEAD)
         self._sides[present.shape[1]] = out
         for own, made in zip(out, self.made, strict=True):
@@ -592,7 +592,7 @@ def _lift(parents: np.ndarray, features: np.ndarray, some: np.ndarray) -> None:
 def _each(
     bases: list[Basis], values: np.ndarray, apply: Callable[[Basis, np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    return np.stack([apply(basis, one) for basis, one in zip(bases, values, strict=True)])
+    return stacked([apply(basis, one) for basis, one in zip(bases, values, strict=True)])
 
 
 def _clipped(values: np.ndarray) -> np.ndarray:
