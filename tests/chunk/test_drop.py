@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from rasterio.transform import Affine
 
 import eozip
 from eozip import bitstream
@@ -22,7 +23,7 @@ from eozip.raster.masks import open_mask, parse_mask
 from eozip.sensors import get
 from eozip.store import append_store, describe, encode_store, make_request, read_dropped, verify_store
 from fields import series_scene
-from rasterfiles import write_tif
+from rasterfiles import UTM, write_tif
 from storefiles import change_record, opened
 from toy_codec import registered
 
@@ -338,3 +339,42 @@ def test_the_mask_may_be_a_band_of_the_input(codec, dn, clouds, tmp_path):
     found = xr.open_zarr(tmp_path / "s.zarr")
     assert found.dropped.values.tolist() == by_hand(clouds).sum((1, 2)).tolist()
     assert found.sizes["band"] == 12
+
+
+ELSEWHERE = {
+    "moved": ({"transform": Affine(10, 0, UTM.c + 10, 0, -10, UTM.f)}, "the grid of the scene"),
+    "turned": ({"transform": Affine(10, 0, UTM.c, 0, 10, UTM.f)}, "the grid of the scene"),
+    "coarser": ({"transform": Affine(20, 0, UTM.c, 0, -20, UTM.f)}, "the grid of the scene"),
+    "another zone": ({"crs": "EPSG:32631"}, "the coordinate system of the scene"),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_mask_of_another_place_is_refused(files, clouds, tmp_path, name):
+    place, expected = ELSEWHERE[name]
+    planes = clouds.astype(np.uint8)
+    write_tif(tmp_path / "mask.tif", planes, (None,) * 3, nodata=None, **place)
+    write_tif(tmp_path / "last.tif", planes[2:], (None,), nodata=None, **place)
+    run("encode", *files[:2], tmp_path / "s.zarr")
+    with_mask = {
+        ("encode", *files, tmp_path / "t.zarr"): (("--drop", "masked"), ("--masked-quality", "20")),
+        ("append", tmp_path / "s.zarr", files[2]): (("--drop", "masked"), ("--masked-quality", "20")),
+        ("inpaint", *files, tmp_path / "out"): ((),),
+    }
+    for words, ways in with_mask.items():
+        mask = tmp_path / ("last.tif" if words[0] == "append" else "mask.tif")
+        for way in ways:
+            said = run(*words, "--mask", mask, *way, code=1)
+            assert f"mask: {mask}: expected {expected}" in said
+    assert describe(tmp_path / "s.zarr").grid.shape[0] == 2
+    assert not (tmp_path / "t.zarr").exists()
+
+
+def test_masks_without_a_place_and_coarser_ones_of_this_place_are_taken(files, clouds, tmp_path):
+    coarse = clouds[:, ::3, ::3].astype(np.uint8)
+    options = {"nodata": None, "crs": None, "transform": None}
+    write_tif(tmp_path / "nowhere.tif", clouds.astype(np.uint8), (None,) * 3, **options)
+    run("encode", *files, tmp_path / "a.zarr", "--drop", "masked", "--mask", tmp_path / "nowhere.tif")
+    place = {"nodata": None, "transform": Affine(30, 0, UTM.c, 0, -30, UTM.f)}
+    write_tif(tmp_path / "coarse.tif", coarse, (None,) * 3, **place)
+    run("encode", *files, tmp_path / "b.zarr", "--drop", "masked", "--mask", tmp_path / "coarse.tif")

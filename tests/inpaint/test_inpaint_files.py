@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from rasterio.transform import Affine
 
 from eozip.cli import cli
 from eozip.errors import InputError
@@ -16,7 +17,7 @@ from eozip.inpaint.fill import inpaint
 from eozip.raster.masks import enlarged, parse_mask, read_mask
 from eozip.store.coding import Tally
 from inpaintfiles import L2A, masks, season, write_allclear
-from rasterfiles import write_tif
+from rasterfiles import UTM, write_tif
 from storefiles import ENDINGS, coarse_codec, listed, make_store, opened
 
 DATES = ("20220101", "20220111", "20220131")
@@ -40,9 +41,12 @@ def write_season(folder, extra=None, names=L2A):
 
 
 def write_masks(folder, planes):
+    """On the season's grid, or of whole multiples of its pixels."""
     folder.mkdir()
+    pixel = 10 * SIZE[0] / planes.shape[1]
+    place = Affine(pixel, 0, UTM.c, 0, -pixel, UTM.f)
     for date, plane in zip(DATES, planes):
-        write_tif(folder / f"mask_{date}.tif", plane[None], ("mask",), nodata=None)
+        write_tif(folder / f"mask_{date}.tif", plane[None], ("mask",), nodata=None, transform=place)
     return folder
 
 

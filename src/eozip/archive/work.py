@@ -122,8 +122,9 @@ def _shard_key(job: Job) -> str:
 def _opened_mask(job: Job) -> AbstractContextManager[MaskReader | None]:
     if job.mask is None:
         return nullcontext()
-    times, _, height, width = job.joined.scene.shape
-    return open_mask(parse_mask(job.mask_text), (times, height, width), job.mask)
+    scene = job.joined.scene
+    times, _, height, width = scene.shape
+    return open_mask(parse_mask(job.mask_text), (times, height, width), job.mask, scene.profile)
 
 
 def _opened_places(

@@ -158,7 +158,7 @@ def _read(
             f"mask: a store holds no band {spec.band}; name a raster: --mask {spec.kind}:...@PATH"
         )
     times, _, height, width = stack.dn.shape
-    return stack, read_mask(spec, (times, height, width))
+    return stack, read_mask(spec, (times, height, width), stack.profile)
 
 
 def _is_store(path: Path) -> bool:

@@ -18,9 +18,9 @@ import numpy as np
 
 from eozip.arguments import counted
 from eozip.errors import InputError
-from eozip.raster.open import open_scene
+from eozip.raster.open import check_place, open_scene
 from eozip.raster.read import SceneReader, open_reader
-from eozip.raster.scene import Scene
+from eozip.raster.scene import Profile, Scene
 
 _SCL_CLASSES = {
     0: "no data", 1: "saturated", 2: "dark", 3: "cloud shadow", 4: "vegetation", 5: "bare", 6: "water",
@@ -76,21 +76,22 @@ def parse_mask(text: str) -> MaskSpec:
     return MaskSpec("any", path=text)
 
 
-def read_mask(spec: MaskSpec, shape: tuple[int, int, int]) -> np.ndarray:
+def read_mask(spec: MaskSpec, shape: tuple[int, int, int], profile: Profile | None = None) -> np.ndarray:
     """The mask of a spec with a path.
 
     Args:
         spec: with a path.
         shape: T, H, W of the series.
+        profile: says where the series lies, so that a mask of another place is refused; None: nobody knows.
 
     Returns:
         bool [T, H, W].
 
     Raises:
-        InputError: unreadable, another number of dates, or a size that is neither that of the series nor a whole
-            fraction of it (a 20 m classification of 10 m pixels is one).
+        InputError: unreadable, another number of dates, another place, or a size that is neither that of the series nor a
+            whole fraction of it (a 20 m classification of 10 m pixels is one).
     """
-    with open_mask(spec, shape) as reader:
+    with open_mask(spec, shape, profile=profile) as reader:
         return reader.read(*(slice(0, length) for length in shape))
 
 
@@ -120,13 +121,16 @@ class MaskReader:
 
 
 @contextmanager
-def open_mask(spec: MaskSpec, shape: tuple[int, int, int], band: Scene | None = None) -> Iterator[MaskReader]:
+def open_mask(
+    spec: MaskSpec, shape: tuple[int, int, int], band: Scene | None = None, profile: Profile | None = None
+) -> Iterator[MaskReader]:
     """A mask for reading by windows.
 
     Args:
         spec: with a path, unless `band` is given.
         shape: T, H, W of the series.
         band: the band of the input that holds the mask, alone.
+        profile: as for `read_mask`.
 
     Raises:
         InputError: as `read_mask`.
@@ -143,6 +147,8 @@ def open_mask(spec: MaskSpec, shape: tuple[int, int, int], band: Scene | None = 
             "band, per date, in time order"
         )
     factor = _factor((height, width), shape[1:], str(spec.path))
+    if profile is not None:
+        check_place(f"mask: {scene.paths[0]}", scene.profile, profile, factor)
     with open_reader(scene) as reader:
         yield MaskReader(spec, reader, factor)
 

@@ -17,6 +17,7 @@ from eozip.raster.header import Header, band_file, chosen, header_of, profile_of
 from eozip.raster.scene import Profile, Scene
 
 _MAY_DIFFER = ("colorinterp", "units", "band_names")
+_NEAR = 1e-3  # of a pixel, by which two grids may be apart
 _OFFSET_NOISE = 0.01  # DN: tags of 32 bits say 1000.00004 for 1000
 _WARP = "warp it onto the others' grid (gdalwarp), or leave it out"
 _REMEDIES = {
@@ -239,6 +240,32 @@ def same_field(name: str, expected: object, got: object) -> bool:
         return len(expected) == len(got) and bool(np.allclose(expected, got, rtol=1e-6, atol=0))
     both_nan = name == "nodata" and expected != expected and got != got
     return both_nan or expected == got
+
+
+def check_place(what: str, own: Profile, profile: Profile, factor: int) -> None:
+    """Refuse a raster that lies elsewhere than a scene, as far as both say where.
+
+    Args:
+        what: names the raster in messages.
+        own: of the raster.
+        profile: of the scene.
+        factor: pixels of the scene in one of the raster, each way.
+
+    Raises:
+        InputError: another coordinate system, or another grid than pixels so much larger make.
+    """
+    if own.crs and profile.crs and not same_field("crs", profile.crs, own.crs):
+        raise InputError(f"{what}: expected the coordinate system of the scene, got another; reproject it")
+    if own.transform and profile.transform:
+        a, b, x, d, e, y = profile.transform[:6]
+        coarse = (a * factor, b * factor, x, d * factor, e * factor, y)
+        pixel = abs(coarse[0]) + abs(coarse[1])
+        apart = max(abs(one - other) for one, other in zip(own.transform[:6], coarse, strict=True))
+        if apart > _NEAR * pixel:
+            raise InputError(
+                f"{what}: expected the grid of the scene, {coarse}, got {tuple(own.transform[:6])}; cut or "
+                "resample it"
+            )
 
 
 def _radiometric_offset(profile: Profile) -> float:

@@ -19,7 +19,7 @@ from rasterio.warp import transform_geom
 
 from eozip.errors import InputError
 from eozip.lazy import optional
-from eozip.raster.open import open_scene
+from eozip.raster.open import check_place, open_scene
 from eozip.raster.read import SceneReader, open_reader
 from eozip.raster.scene import Profile
 
@@ -27,7 +27,6 @@ _GEOJSON = (".geojson", ".json")
 _VECTORS = (*_GEOJSON, ".gpkg", ".shp", ".fgb", ".kml", ".gml")
 _LON_LAT = "OGC:CRS84"
 _ROWS = 1024  # that are looked at together when a region is checked
-_NEAR = 1e-3  # of a pixel, by which two grids may be apart
 
 
 class Region(Protocol):
@@ -146,19 +145,7 @@ def _factor(path: str, shape: Sequence[int], own: Profile, profile: Profile) -> 
             f"roi: {path}: wrong size: expected {profile.height} x {profile.width} pixels, or whole multiples of such, got "
             f"{own.height} x {own.width}; resample it to the grid of the scene (nearest neighbour), or give a vector"
         )
-    if own.crs and profile.crs and CRS.from_user_input(own.crs) != CRS.from_user_input(profile.crs):
-        raise InputError(
-            f"roi: {path}: expected the coordinate system of the scene, got another; reproject it"
-        )
-    if own.transform and profile.transform:
-        coarse = _affine(profile) * Affine.scale(factor)
-        pixel = abs(coarse.a) + abs(coarse.b)
-        apart = max(abs(a - b) for a, b in zip(Affine(*own.transform[:6])[:6], coarse[:6], strict=True))
-        if apart > _NEAR * pixel:
-            raise InputError(
-                f"roi: {path}: expected the grid of the scene, {tuple(coarse[:6])}, got {tuple(own.transform[:6])}; cut or "
-                "resample it"
-            )
+    check_place(f"roi: {path}", own, profile, factor)
     return factor
 
 

@@ -589,4 +589,4 @@ def opened_mask(
     if mask is None:
         return nullcontext()
     times, _, height, width = scene.shape
-    return open_mask(parse_mask(mask), (times, height, width), band)
+    return open_mask(parse_mask(mask), (times, height, width), band, scene.profile)
