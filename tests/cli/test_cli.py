@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from eozip.cli import COMMANDS, cli
+from eozip.cli import COMMANDS, cli, common
 from eozip.codecs import registry
 from rasterfiles import everything, write_tif
 from storefiles import DATES, NAMES, Coarse, coarse_codec, make_store, scene_pixels, write_dates
@@ -494,3 +494,22 @@ def test_digits_that_count_nothing_are_named(tmp_path, number):
     make_store(write_dates(tmp_path, dates=DATES[:1]), store)
     for option in ("--dates", "--bands"):
         assert "expected a" in run("decode", store, tmp_path / "b.tif", option, number, code=1).stderr
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, monkeypatch):
+    paths = write_dates(tmp_path)
+    monkeypatch.setattr(common, "_SHOW_AFTER", 0)
+    said = run("encode", *paths, tmp_path / "a.zarr", "--codec", "coarse", "--chunk", 16).stderr.splitlines()
+    assert said == ["Encoding: 1 of 12 chunks"]
+    monkeypatch.setattr(common, "_SAY_AGAIN", 0)
+    said = run("encode", *paths, tmp_path / "b.zarr", "--codec", "coarse", "--chunk", 16).stderr.splitlines()
+    assert said == [f"Encoding: {n} of 12 chunks" for n in range(1, 13)]
+    assert run("encode", *paths, tmp_path / "d.zarr", "--codec", "coarse", "--json").stderr == ""
+
+
+def test_choose_says_at_once_what_it_does(tmp_path):
+    paths = write_dates(tmp_path)[:1]
+    asked = ("choose", *paths, "--for", "psnr>=40", "--codec", "coarse", "--chunk", 32, "--samples", 1)
+    said = run(*asked).stderr
+    assert "Coding up to 1 chunk of the scene at several qualities with each codec" in said.splitlines()
+    assert run(*asked, "--json").stderr == ""

@@ -75,6 +75,7 @@ def choose(
     overwrite: bool,
     as_json: bool,
     threads: int | None,
+    count: int,
     **options: Any,
 ) -> None:
     """Say which codec and quality serve a purpose, and what that costs, from a sample of chunks.
@@ -87,8 +88,12 @@ def choose(
     use_threads(threads)
     if plot is not None:
         choices.check_plot(plot, parse_purposes(purposes), overwrite=overwrite)
+    if not as_json:
+        tell(
+            f"Coding up to {many(count, 'chunk')} of the scene at several qualities with each codec", err=True
+        )
     with progress_bar("Trying", "chunks", quiet=as_json) as progress:
-        found = choices.choose(list(inputs), purposes, codecs, **options, progress=progress)
+        found = choices.choose(list(inputs), purposes, codecs, count=count, **options, progress=progress)
     if plot is not None:
         choices.draw(found, plot, overwrite=overwrite)
     if as_json:

@@ -16,6 +16,8 @@ from eozip.errors import InputError
 
 _SHOW_AFTER = 2.0
 """Seconds before a progress bar appears: short runs stay quiet."""
+_SAY_AGAIN = 60.0
+"""Seconds between lines of progress where there is no terminal."""
 
 RASTER = click.Path(path_type=str)
 """A file, a folder, or a name that GDAL resolves (/vsizip//..., https://...): a pathlib path would lose a slash."""
@@ -207,7 +209,7 @@ def _cost(bits: float | None, pixels: int) -> str:
 
 @contextmanager
 def progress_bar(title: str, unit: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that appears after two seconds, on terminals only.
+    """A bar on stderr that appears after two seconds; where that is no terminal, a line then and each minute.
 
     Args:
         title: what is going on.
@@ -228,19 +230,24 @@ class _Bar:
     def __init__(self, title: str, unit: str, quiet: bool) -> None:
         self._title, self._unit, self._quiet = title, unit, quiet
         self._started = time.monotonic()
+        self._due = self._started + _SHOW_AFTER
         self._progress: Any = None
         self._task: Any = None
 
     def update(self, done: int, total: int) -> None:
-        if self._progress is None and not self._quiet and time.monotonic() - self._started > _SHOW_AFTER:
-            self._start(total)
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total)
+        elif not self._quiet and time.monotonic() > self._due:
+            self._start(done, total)
 
-    def _start(self, total: int) -> None:
+    def _start(self, done: int, total: int) -> None:
         from rich import console, progress  # slow to import
 
         screen = console.Console(stderr=True)
+        if not screen.is_terminal:
+            self._due = time.monotonic() + _SAY_AGAIN
+            tell(f"{self._title}: {done:,} of {total:,} {self._unit}", err=True)
+            return
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -248,8 +255,8 @@ class _Bar:
             progress.TextColumn(self._unit),
             progress.TimeRemainingColumn(),
         )
-        self._progress = progress.Progress(*columns, console=screen, disable=not screen.is_terminal)
-        self._task = self._progress.add_task(self._title, total=total)
+        self._progress = progress.Progress(*columns, console=screen)
+        self._task = self._progress.add_task(self._title, total=total, completed=done)
         self._progress.start()
 
     def stop(self) -> None:
