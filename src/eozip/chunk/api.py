@@ -252,7 +252,7 @@ def decode(
     Args:
         blob: the bytes of `encode`. For less than the whole picture its first bytes are enough; `inspect` says how many.
         budget: use only the first so many of the codec's sections (progressive codecs; the blob may then be
-            cut behind them). None: all of them.
+            cut behind them), at most as many as it has; streams of one section are not changed. None: all of them.
         reduce: 2, 4, 8, 16 or 32: averages of blocks of so many pixels each way, H and W rounded up. From codecs whose
             sections are scales (`inspect(blob).header.scales`) in a fraction of the time, and then as the codec has them: a
             residual layer and values out of range do not show. From others by decoding all of it. With groups, in pixels

@@ -265,8 +265,20 @@ def check_samples(header: Header) -> None:
         raise LimitError(f"chunk: declares {problem}")
 
 
+def too_many(budget: int, most: int) -> InputError:
+    """The error of who asks for more sections than there are."""
+    return InputError(
+        f"budget: expected 1 to {most} sections, as many as there are, got {budget}; leave it out to decode all of them"
+    )
+
+
 def check_budget(chunk: Chunk, budget: int | None) -> None:
-    """What was asked for must be there: fewer sections would be a worse picture without a word."""
+    """What was asked for must be there: fewer sections would be a worse picture without a word.
+
+    A stream of one section, or of none, has no other picture than the whole one, whatever the budget is.
+    """
+    if budget is not None and 1 < chunk.declared < budget:
+        raise too_many(budget, chunk.declared)
     needed = chunk.declared if budget is None else min(budget, chunk.declared)
     if 0 < len(chunk.sections) < needed:  # codecs refuse 0 by themselves
         raise FormatError(

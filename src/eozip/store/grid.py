@@ -155,9 +155,12 @@ def decode_joint(
     Raises:
         FormatError: damaged bytes, or groups that are not these grids.
     """
-    header = bitstream.read_layout(checked_blob(data)).header
+    layout = bitstream.read_layout(checked_blob(data))
+    header = layout.header
     check_grids(header, grids)
-    found = decode_chunk(data, budget=None if grids else budget, dates=dates)[1]
+    if budget is not None:  # other streams of an array may have more
+        budget = min(budget, max(1, layout.declared))
+    found = decode_chunk(data, budget=budget, dates=dates)[1]
     return joint(found, grids, header.shape[2:]) if grids else found[0]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from eozip.arguments import whole
 from eozip.chunk import api
+from eozip.chunk.decoding import too_many
 from eozip.codecs.registry import needs_torch
 from eozip.errors import EozipError, FormatError, InputError
 from eozip.store.description import Description
@@ -327,6 +328,26 @@ def check_budget(budget: int | None) -> None:
         raise InputError(f"budget: expected at least 1 section, got {budget}")
 
 
+def check_sections(description: Description, budget: int | None) -> None:
+    """Refuse a budget that no stream of a store has, if any has more than one section; headers are read as far as needed.
+
+    Raises:
+        InputError: see above.
+        FormatError: a header is damaged.
+    """
+    check_budget(budget)
+    if budget is None or budget == 1:
+        return
+    most = 0
+    with open_pixels(description) as pixels:
+        for stream in _streams(pixels):
+            most = max(most, len(stream.ends))
+            if most >= budget:
+                return
+    if most > 1:
+        raise too_many(budget, most)
+
+
 def read_pixels(
     description: Description, times: slice, rows: slice, columns: slice, budget: int | None = None
 ) -> np.ndarray:
@@ -405,7 +426,7 @@ def section_sizes(description: Description) -> SectionSizes:
         FormatError: a header is damaged.
     """
     with open_pixels(description) as pixels:
-        streams = _streams(pixels)
+        streams = list(_streams(pixels))
     lengths = [[b - a for a, b in zip((s.exact, *s.ends), s.ends)] for s in streams]
     count = max(map(len, lengths), default=0)
     sections = [sum(each[k] for each in lengths if k < len(each)) for k in range(count)]
@@ -415,13 +436,12 @@ def section_sizes(description: Description) -> SectionSizes:
     return SectionSizes(len(streams), exact, sections, behind, budgets)
 
 
-def _streams(pixels: StorePixels) -> list[Stream]:
-    found: list[Stream] = []
-    grid, names = pixels.description.grid, set(pixels.files.names())
-    for index in (index for index in grid.shards() if f"{ARRAY}/{grid.key(index)}" in names):
+def _streams(pixels: StorePixels) -> Iterator[Stream]:
+    grid = pixels.description.grid
+    for index in grid.shards():
         shard = pixels.shard(index)
         for window in (w for strip in grid.strips(index) for w in strip):
             if shard is not None and shard.holds(window.position):
                 with pixels.naming(index, window):
-                    found += shard.streams(window.position)
-    return found
+                    found = shard.streams(window.position)
+                yield from found

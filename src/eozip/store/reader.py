@@ -18,7 +18,7 @@ from eozip.raster import GeoTiffWriter, create_geotiff, create_geotiffs
 from eozip.store.description import Description, choose_bands, choose_dates, describe, select_bands
 from eozip.store.exports import export_store
 from eozip.store.options import Progress
-from eozip.store.pixels import Strip, check_budget, open_pixels
+from eozip.store.pixels import Strip, check_sections, open_pixels
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,19 @@ def decode_store(
 
     Raises:
         FormatError: the store is damaged; the message names the chunk.
-        InputError: bands or dates that the store has not, several dates for one file, or a budget below 1.
+        InputError: bands or dates that the store has not, several dates for one file, or a budget below 1 or of more
+            sections than any of its streams has.
         OutputError: the output exists or cannot be written.
     """
     started = time.perf_counter()
-    check_budget(budget)
     target = arguments.store_path("out", out)
     description = describe(store)
+    check_sections(description, budget)
     if description.product is not None and description.product.lattice is not None:
+        if budget is not None:
+            raise InputError(
+                f"{store}: budget: expected none for a store of values that were floats, got {budget}; leave it out"
+            )
         return _decode_floats(store, out, bands, dates, overwrite, progress)
     times = choose_dates(description, arguments.choice("dates", dates))
     picks = choose_bands(description, arguments.choice("bands", bands))
