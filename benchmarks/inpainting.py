@@ -1,11 +1,12 @@
 """Inpainting: calibration on training series, figures on validation series, speed.
 
-    python benchmarks/inpainting.py calibrate PACK          # unpacked training arrays > src/eozip/inpaint/calibration.json
+    python benchmarks/inpainting.py calibrate PACK INDEX    # unpacked training arrays > src/eozip/inpaint/calibration.json
     python benchmarks/inpainting.py measure DATA            # validation folder > results/inpainting.json and .md
     python benchmarks/inpainting.py pictures DATA           # > results/inpainting/*.png
     python benchmarks/inpainting.py speed                   # 4 x 12 x 256 x 256, every date cloudy
 
-PACK holds eotdl.npz (boadella, jaca), worldcereal.npz and eolearn.npz; DATA holds series12.npz and places as GeoTIFFs.
+PACK holds eotdl.npz (boadella, jaca), worldcereal.npz and eolearn.npz, INDEX (index.json) says when they were taken;
+DATA holds series12.npz and places as GeoTIFFs.
 Let nothing else use the cores when speed counts.
 """
 
@@ -43,7 +44,7 @@ HOME = Path(__file__).parents[1]
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 TEN = tuple(name for name in L2A if name not in ("B01", "B09"))
 MEASURED = (0.3, 0.1, 0.5, 1.0)  # what is interrupted has the middle first
-_SHARE = 0.02  # of the errors of a case are enough
+_SHARE, _OF_A_DATE = 0.02, 2000  # of the errors of a case are enough
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def calibrate(options: argparse.Namespace) -> None:
     """Factors so that 90 % of true values lie within 1.645 sigma, per predictor and class of cover."""
     ratios: dict[str, list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in CLASSES])
     predictors = [get_predictor(name) for name in options.predictors.split(",")]
-    for truth in training(options.data[0]):
+    for truth in training(*options.data):
         for case in cases(truth, options.covers, options.repeats, seed=1):
             for predictor in predictors:
                 found = _ratios(case, predictor)
@@ -100,8 +101,10 @@ def _ratios(case: Case, predictor: Predictor) -> np.ndarray | None:
     ):  # its fallback, or one whose sigma was learnt from the date itself
         return None
     values = (np.abs(case.truth - found.x_hat) / found.sigma)[:, case.scored].ravel()
-    # every pixel counts alike: a small image has few clear ones to say how far off a prediction is
-    return np.random.default_rng(0).choice(values, round(_SHARE * values.size) + 1)
+    # every pixel counts alike: a small image has few clear ones to say how far off a prediction is; of a date that shows
+    # none every case does
+    some = _OF_A_DATE if case.series.hidden[case.date].all() else round(_SHARE * values.size) + 1
+    return np.random.default_rng(0).choice(values, some)
 
 
 def takes(predictor: Predictor, bands: int) -> bool:
@@ -139,18 +142,41 @@ def _factor(values: np.ndarray) -> float:
     return float(np.quantile(values, LEVEL) / NORMAL)
 
 
-def training(pack: Path) -> list[Truth]:
+def training(pack: Path, index: Path) -> list[Truth]:
     """Series that never serve as validation."""
     with np.load(pack / "eotdl.npz") as arrays:
         boadella, jaca = arrays["boadella"].astype(np.float32), arrays["jaca"].astype(np.float32)
     with np.load(pack / "eolearn.npz") as arrays:
         eolearn = arrays["reference_scenes"].astype(np.float32)
-    found = [Truth("boadella", boadella, L2A), Truth("jaca", jaca, L2A), Truth("eolearn", eolearn, L2A)]
-    found += [Truth(f"boadella4 {d}", boadella[d], L2A) for d in ([4, 6, 8, 10], [3, 5, 7, 11], [0, 4, 5, 9])]
+    days = dates_of(index)
+    long = Truth("boadella", boadella, L2A, days["boadella"])
+    found = [long, Truth("jaca", jaca, L2A), Truth("eolearn", eolearn, L2A)]
+    found += [_some(long, f"4 {d}", d) for d in ([4, 6, 8, 10], [3, 5, 7, 11], [0, 4, 5, 9])]
     with np.load(pack / "worldcereal.npz") as arrays:
         for site in ("00002806639B424A", "0000280849BAC91C"):
-            found += _thinned(Truth(f"worldcereal {site}", arrays[site].astype(np.float32), TEN))
+            x = arrays[site].astype(np.float32)
+            found += _thinned(Truth(f"worldcereal {site}", x, TEN, days[site]))
     return found
+
+
+def dates_of(index: Path) -> dict[str, tuple[float, ...]]:
+    """Site > days, of the series whose dates are known."""
+    listed = [one for one in json.loads(index.read_text()) if one["dates"] and None not in one["dates"]]
+    return {
+        one["site"]: tuple(np.array([_iso(d) for d in one["dates"]], "datetime64[D]").astype(float).tolist())
+        for one in listed
+        if all(len(d.replace("-", "")) == 8 for d in one["dates"])
+    }
+
+
+def _iso(date: str) -> str:
+    plain = date.replace("-", "")
+    return f"{plain[:4]}-{plain[4:6]}-{plain[6:]}"
+
+
+def _some(truth: Truth, name: str, dates: Sequence[int]) -> Truth:
+    days = None if truth.days is None else tuple(truth.days[t] for t in dates)
+    return Truth(f"{truth.name} {name}", truth.x[list(dates)], truth.bands, days)
 
 
 def _thinned(truth: Truth) -> list[Truth]:
@@ -158,7 +184,7 @@ def _thinned(truth: Truth) -> list[Truth]:
     clear = np.array(clear_dates(truth))
     picks = [clear[np.linspace(0, len(clear) - 1, count).astype(int)] for count in (4, 12)]
     picks.append(clear[len(clear) // 3 :][:4])
-    return [Truth(f"{truth.name} {len(p)} {p[0]}", truth.x[p], truth.bands) for p in picks]
+    return [_some(truth, f"{len(p)} {p[0]}", p) for p in picks]
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -198,6 +198,50 @@ def test_harmonic_finds_a_season():
     assert np.abs(found.x_hat - curve[9]).max() < 25
 
 
+def whole_date(x, date, days):
+    """A series with one date hidden altogether."""
+    hidden = np.zeros((len(x), *x.shape[2:]), bool)
+    hidden[date] = True
+    return make_series(x.astype(np.float32), hidden, days)
+
+
+def test_a_date_of_which_nothing_is_seen_is_kriged_where_days_are_known():
+    x = season()
+    dated, undated = (whole_date(x, 1, days) for days in ([0, 5, 10, 90], None))
+    assert get_predictor(DEFAULT).predict(dated, 1).method == "kriging"
+    for name in (DEFAULT, "kriging"):
+        assert get_predictor(name).predict(undated, 1).method == "weighted-filled"
+
+
+def test_kriging_counts_near_dates_most_and_the_same_season_too():
+    x = np.array([100, 0, 130, 500, 140], np.float32)[:, None, None, None] * np.ones(
+        (1, 2, 12, 12), np.float32
+    )
+    days = [0, 5, 10, 190, 370]
+    assert np.abs(get_predictor("kriging").predict(whole_date(x, 1, days), 1).x_hat - 115).max() < 25
+    assert np.abs(get_predictor("kriging").predict(whole_date(x, 4, days), 4).x_hat - 110).max() < 80
+
+
+def test_kriging_believes_a_strange_date_less():
+    random = np.random.default_rng(0)
+    land = random.uniform(300, 900, (1, 3, 24, 24))
+    x = (land + random.normal(0, 10, (8, 3, 24, 24))).astype(np.float32)
+    flooded = x.copy()
+    flooded[3, :, :12] = 3000  # the date before the hidden one
+    days = np.arange(8) * 10.0
+    plain, wet = (get_predictor("kriging").predict(whole_date(a, 4, days), 4) for a in (x, flooded))
+    assert np.abs(wet.x_hat - x[4])[:, :12].mean() < 120  # of 2400; half of that between two neighbours
+    assert wet.sigma[:, 4].mean() > 5 * plain.sigma[:, 4].mean()  # that it came once, it may again
+
+
+@pytest.mark.parametrize("days", [[0, 0, 0, 0], [0, 1e6, 2e6, 3e6], [0, 0.01, 0.02, 0.03]])
+def test_kriging_bears_any_days(days):
+    found = get_predictor("kriging").predict(whole_date(season(), 2, days), 2)
+    assert np.isfinite(found.x_hat).all()
+    assert (found.sigma > 0).all()
+    assert np.isfinite(found.sigma).all()
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("cover", [0.05, 0.3, 0.9])
 def test_made_clouds_have_the_cover_asked_for(kind, cover):

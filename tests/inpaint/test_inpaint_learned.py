@@ -11,9 +11,10 @@ from eozip import hub
 from eozip.codecs.terracodec import tec_tt
 from eozip.errors import InputError
 from eozip.inpaint import get_predictor, inpaint, learned
+from eozip.inpaint.filled import mapped_references
 from eozip.inpaint.learned import TokenPredictor, cells
 from eozip.inpaint.predict import make_series
-from eozip.inpaint.regression import Regression, mapped_references
+from eozip.inpaint.regression import Regression
 from inpaintfiles import masks, season
 
 SIDE = 64

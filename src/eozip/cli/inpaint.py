@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--predictor",
     help="regression (default), least-cloudy-filled, nearest-clear, mean-clear, weighted-filled, linear-in-time, "
-    "harmonic, or a published TEC-TT.",
+    "harmonic, kriging, or a published TEC-TT.",
 )
 @click.option(
     "--dilate", type=click.IntRange(0, 100), default=0, show_default=True, help="Grow the mask, pixels."

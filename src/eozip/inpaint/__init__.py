@@ -2,7 +2,7 @@
 
     dn, mask > Series > a Predictor per date > seam > Filled (pixels, provenance, uncertainty)
 
-`predict.py` has the contract, `baselines.py`, `regression.py` and `learned.py` fulfil it, `fill.py` is the tool,
+`predict.py` has the contract, `baselines.py`, `filled.py`, `kriging.py`, `regression.py` and `learned.py` fulfil it, `fill.py` is the tool,
 `files.py` the same on GeoTIFFs and stores, `eozip_lab.inpainting` measures. Importing this imports no torch.
 """
 

@@ -187,7 +187,7 @@ def _seamless(series: Series, date: int, found: Prediction) -> Prediction:
 
 
 def _window(series: Series, rows: slice, columns: slice) -> Series:
-    return Series(series.x[:, :, rows, columns], series.hidden[:, rows, columns], series.days)
+    return replace(series, x=series.x[:, :, rows, columns], hidden=series.hidden[:, rows, columns])
 
 
 def _windows(height: int, width: int, window: int) -> Iterator[tuple[slice, slice]]:

@@ -19,8 +19,9 @@ from eozip.codecs.terracodec.tec_tt import TemporalCodec, grid_of, latents
 from eozip.codecs.terracodec.temporal import TemporalModel
 from eozip.codecs.terracodec.transformer import Prediction as Said
 from eozip.errors import InputError
+from eozip.inpaint.filled import WeightedFilled, mapped_references
 from eozip.inpaint.predict import Prediction, Predictor, Series
-from eozip.inpaint.regression import Regression, WeightedFilled, mapped_references
+from eozip.inpaint.regression import Regression
 from eozip.inpaint.uncertainty import LEAST
 
 

@@ -19,11 +19,13 @@ class Series:
         x: float32 [T, C, H, W], DN without offset, finite.
         hidden: bool [T, H, W]: what may not be used.
         days: float64 [T], rising; days since any day.
+        dated: the days are known; else they are steps.
     """
 
     x: np.ndarray
     hidden: np.ndarray
     days: np.ndarray
+    dated: bool = True
 
     def cover(self, date: int) -> float:
         """Share of hidden pixels of a date, 0..1."""
@@ -105,7 +107,7 @@ def make_series(x: np.ndarray, hidden: np.ndarray, days: Sequence[float] | None 
             "dates or mask less"
         )
     shown = np.where(hidden[:, None], np.float32(0), x).astype(np.float32, copy=False)
-    return Series(shown, hidden.copy(), _checked_days(days, len(x)))
+    return Series(shown, hidden.copy(), _checked_days(days, len(x)), days is not None)
 
 
 def _checked_days(days: Sequence[float] | None, count: int) -> np.ndarray:

@@ -8,8 +8,10 @@ from eozip.codecs import registry
 from eozip.codecs.base import Codec
 from eozip.errors import InputError, UnknownCodecError
 from eozip.inpaint.baselines import Harmonic, LeastCloudyFilled, LinearInTime, MeanClear, NearestClear
+from eozip.inpaint.filled import WeightedFilled
+from eozip.inpaint.kriging import Kriging
 from eozip.inpaint.predict import Predictor
-from eozip.inpaint.regression import Regression, WeightedFilled
+from eozip.inpaint.regression import Regression
 
 DEFAULT = "regression"
 WHY = "the lowest error of all predictors here, see results/inpainting.json"
@@ -20,6 +22,7 @@ _CLOSED: dict[str, Callable[[], Predictor]] = {
     "nearest-clear": NearestClear,
     "mean-clear": MeanClear,
     "weighted-filled": WeightedFilled,
+    "kriging": Kriging,
     "linear-in-time": LinearInTime,
     "harmonic": Harmonic,
 }

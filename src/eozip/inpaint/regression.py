@@ -17,7 +17,8 @@ from itertools import pairwise
 import numpy as np
 
 from eozip.codecs.pyramid import registration
-from eozip.inpaint.baselines import calibrated
+from eozip.inpaint.filled import filled_references, sampled, within
+from eozip.inpaint.kriging import Kriging
 from eozip.inpaint.normalized_convolution import blurred, spread
 from eozip.inpaint.predict import Prediction, Predictor, Series, others
 from eozip.inpaint.uncertainty import enough, sigma_of_errors
@@ -25,7 +26,6 @@ from eozip.inpaint.uncertainty import enough, sigma_of_errors
 _NEAR = 16  # pixels: clear pixels this close to hidden ones count most
 _FAR = 0.1  # weight of those far away
 _OUTLIER = 8.0  # standard deviations at which a feature is cut: an unseen cloud must not be extrapolated
-_PILOT_PIXELS = 4000
 _MOVED, _AROUND = (
     8,
     4,
@@ -35,35 +35,6 @@ _SCALES = (1, 2, 4)  # radii between which details are told apart
 _LARGEST_SHARE = 1.3  # of details
 _STEPS = 3  # of the search for how far it is moved; codecs take fewer, as they have many pairs
 _FINER = 16  # parts of a DN in which a date is moved
-
-
-@dataclass(frozen=True)
-class WeightedFilled:
-    """Between the dates before and after, their own holes filled, the nearer one counting more.
-
-    Attributes:
-        least_clear: share of clear pixels that a date needs; none being clear enough, all serve.
-    """
-
-    least_clear: float = 0.1
-    name: str = "weighted-filled"
-
-    def predict(self, series: Series, date: int) -> Prediction:
-        near = others(series, date)
-        shown = [t for t in near if not series.hidden[t].all()] or near
-        usable = [t for t in shown if 1 - series.cover(t) >= self.least_clear] or shown
-        order = _beside(usable, date)
-        weights = np.maximum(np.abs(series.days[order] - series.days[date]), 1e-3) ** -2.0
-        filled = _filled_references(series, date, order)
-        x_hat = np.tensordot((weights / weights.sum()).astype(np.float32), filled, 1)
-        count = np.minimum((~series.hidden[order]).sum(axis=0), 250).astype(np.uint8)
-        return calibrated(series, date, x_hat, count, self.name)
-
-
-def _beside(dates: list[int], date: int) -> list[int]:
-    """Of dates, the nearest first, the first before and the first after."""
-    sides = ([t for t in dates if t < date], [t for t in dates if t > date])
-    return [side[0] for side in sides if side]
 
 
 @dataclass(frozen=True)
@@ -102,7 +73,7 @@ class Regression:
     samples: int = 24_000
     least_clear: float = 0.1
     least_pixels: int = 100
-    fallback: Predictor = field(default_factory=WeightedFilled)
+    fallback: Predictor = field(default_factory=Kriging)
     name: str = "regression"
 
     def predict(self, series: Series, date: int) -> Prediction:
@@ -120,7 +91,7 @@ class Regression:
         references = self.references(series, date)
         if not references or clear.sum() < self.least_pixels:
             return None
-        found = _moved(_filled_references(series, date, references), series.x[date], clear)
+        found = _moved(filled_references(series, date, references), series.x[date], clear)
         basis = self._with_hinges(_standardised(np.concatenate([found, *_seen_around(found)]), clear))
         held = held_out(series.hidden[date])
         judged = held if enough(held) else clear
@@ -132,7 +103,7 @@ class Regression:
         shares = _shares(tried, x, judged)
         x_hat, tried = (_with_shares(v, shares) for v in (x_hat, tried))
         count = (~series.hidden[references]).sum(axis=0).astype(np.uint8)
-        return Draft(_within(x_hat, series), tried, judged, held, count)
+        return Draft(within(x_hat, series), tried, judged, held, count)
 
     def references(self, series: Series, date: int) -> list[int]:
         """Dates that are clear enough, the nearest first; at most 250."""
@@ -143,7 +114,7 @@ class Regression:
         return [x_hat + spread(target - x_hat, known) for x_hat in self._fitted(basis, target, known)]
 
     def _fitted(self, basis: np.ndarray, target: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
-        at = _sample(known, self.samples)
+        at = sampled(known, self.samples)
         goal = target.reshape(len(target), -1)[:, at]
         centre, scale = goal.mean(axis=1, keepdims=True), goal.std(axis=1, keepdims=True) + 1
         weights = np.sqrt(_nearness(known).ravel()[at])
@@ -209,61 +180,6 @@ def _with_shares(x: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return out
 
 
-def _filled_references(series: Series, date: int, references: list[int]) -> np.ndarray:
-    """The reference dates, their own hidden pixels predicted by an affine map from the next dates that show them.
-
-    Pixels of `date` are not used: they are what is to be predicted.
-
-    Returns:
-        float32 [K, C, H, W].
-    """
-    return np.stack([_filled(series, t, [s for s in others(series, t) if s != date]) for t in references])
-
-
-def _filled(series: Series, t: int, sources: list[int]) -> np.ndarray:
-    out, open_ = series.x[t].copy(), series.hidden[t].copy()
-    for s in sources:
-        here = open_ & ~series.hidden[s]
-        if here.any():
-            out[:, here] = _mapped(series, s, t, here)
-            open_ &= ~here
-    if open_.any():
-        shown = ~series.hidden[t]
-        out[:, open_] = series.x[t][:, shown].mean(axis=1, keepdims=True)
-    return out
-
-
-def mapped_references(series: Series, date: int, references: list[int]) -> np.ndarray:
-    """As `_filled_references`, and then as `date` would show them: an affine map fitted to its clear pixels.
-
-    Returns:
-        float32 [K, C, H, W].
-    """
-    clear = ~series.hidden[date]
-    found = _filled_references(series, date, references)
-    flat = [_affine(x, series.x[date], clear, x.reshape(len(x), -1)) for x in found]
-    return np.stack(flat).reshape(found.shape)
-
-
-def _mapped(series: Series, s: int, t: int, here: np.ndarray) -> np.ndarray:
-    """Pixels `here` of date s as date t would show them, [C, n]."""
-    both = ~series.hidden[s] & ~series.hidden[t]
-    return _affine(series.x[s], series.x[t], both, series.x[s][:, here])
-
-
-def _affine(source: np.ndarray, goal: np.ndarray, both: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """x [C, n] by the affine map from source to goal [C, H, W] that fits pixels `both`; as it is where they are too few."""
-    if not enough(both):
-        return x
-    at = _sample(both, _PILOT_PIXELS)
-    a, b = (v.reshape(len(v), -1)[:, at].astype(np.float64) for v in (source, goal))
-    mean_a, mean_b = a.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True)
-    gram = (a - mean_a) @ (a - mean_a).T
-    gram[np.diag_indices(len(gram))] += 1e-3 * np.trace(gram) / len(gram) + at.size
-    slope = np.linalg.solve(gram, (a - mean_a) @ (b - mean_b).T)
-    return (slope.T @ (x - mean_a) + mean_b).astype(np.float32)
-
-
 def held_out(hidden: np.ndarray) -> np.ndarray:
     """Clear pixels to try the prediction on: those under the mirrored mask, which is as large and as ragged.
 
@@ -292,19 +208,3 @@ def _nearness(known: np.ndarray) -> np.ndarray:
     """Weights in (0, 1.1]: high beside unknown pixels."""
     near = blurred((~known).astype(np.float32), _NEAR)
     return _FAR + near / max(float(near.max()), 1e-6)
-
-
-def _sample(known: np.ndarray, most: int) -> np.ndarray:
-    """Flat positions of at most so many known pixels, the same every time."""
-    at = np.flatnonzero(known)
-    return at if at.size <= most else np.sort(np.random.default_rng(0).choice(at, most, replace=False))
-
-
-def _within(x_hat: np.ndarray, series: Series) -> np.ndarray:
-    """Cut to what the series shows, with a quarter of its range to spare."""
-    seen = ~series.hidden
-    low, high = (
-        np.array([f(series.x[:, c][seen]) for c in range(len(x_hat))], np.float32) for f in (np.min, np.max)
-    )
-    spare = 0.25 * (high - low)
-    return np.clip(x_hat, (low - spare)[:, None, None], (high + spare)[:, None, None])
