@@ -2,8 +2,9 @@
 
     dn, mask > Series > a Predictor per date > seam > Filled (pixels, provenance, uncertainty)
 
-`predict.py` has the contract, `baselines.py`, `filled.py`, `kriging.py`, `regression.py` and `learned.py` fulfil it, `fill.py` is the tool,
-`files.py` the same on GeoTIFFs and stores, `eozip_lab.inpainting` measures. Importing this imports no torch.
+`predict.py` has the contract, `baselines.py`, `filled.py`, `kriging.py`, `regression.py` and `learned.py` fulfil it,
+`fill.py` is the tool, `files.py` the same on GeoTIFFs and stores, `eozip_lab.inpainting` measures. Importing this imports
+no torch.
 """
 
 from __future__ import annotations
