@@ -95,6 +95,27 @@ def test_what_was_joined_comes_apart_again(codec, steps):
         coded, count = grown, count + more
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=5), st.integers(0, 9), st.data())
+def test_any_sizes_of_groups(steps, seed, data):
+    """Each comes back with all before as they were; any dates are read alone, and any groups are taken off again."""
+    count, asked = 0, EncodeOptions(codec=SERIES, quality=float(data.draw(st.integers(0, 99))))
+    dn, blob, shown = season((sum(steps), 2, 17, 10), {}, seed), b"", np.zeros((0, 2, 17, 10), np.uint16)
+    for more in steps:
+        before = Before(blob, count) if blob else None
+        made = encode_chunk(dn[count : count + more], asked, before=before)
+        assert made.joins == (count > 0)
+        blob, count = made.blob, count + more
+        whole = eozip.decode(blob)
+        np.testing.assert_array_equal(whole[: len(shown)], shown)
+        shown = whole
+    some = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=4, unique=True))
+    np.testing.assert_array_equal(eozip.decode(blob, dates=some), shown[some])
+    kept = data.draw(st.sampled_from([*accumulate(steps)]))
+    if kept < count:
+        np.testing.assert_array_equal(eozip.decode(shortened(Before(blob, kept))), shown[:kept])
+
+
 def test_appended_dates_cost_about_what_they_do_in_one_chunk():
     dn = season((5, 4, 64, 64), {}, 5)[1:]  # a clear date first
     one = len(grow(dn, [4])[-1])

@@ -15,15 +15,25 @@ from eozip.codecs.pyramid import codec as codecs
 from eozip.errors import DesyncError, FormatError
 from pyramidscenes import FLEXIBLE, SERIES, season
 
+TOGETHER, APART = (SERIES, FLEXIBLE), ("tec-elic-small", "tec-fp-small", "lossless")
+MANY = [(count, name) for count in (1, 2, 3, 5, 16, 17, 32, 33, 100) for name in TOGETHER]
+MANY += [(count, name) for count in (1, 5, 33) for name in APART]
+MANY += [(400, SERIES), (400, "lossless")]
+SLOW = [(400, FLEXIBLE), (400, "tec-elic-small"), (400, "tec-fp-small")]
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 33, 400])
-def test_so_many_dates_come_back_together_and_one_by_one(count):
+
+@pytest.mark.parametrize(
+    ("count", "name"), [*MANY, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)]
+)
+def test_so_many_dates_come_back_together_and_one_by_one(count, name):
     dn = season((count, 2, 9, 12), {}, count)
-    blob = eozip.encode(dn, SERIES, quality=70)
+    blob = eozip.encode(dn, name, quality=None if name == "lossless" else 70)
     decoded = eozip.decode(blob)
-    assert eozip.psnr(dn, decoded) > 30
+    assert np.array_equal(dn, decoded) if name == "lossless" else eozip.psnr(dn, decoded) > 40
     for date in {0, count // 3, count // 2, count - 1}:
         assert np.array_equal(eozip.decode(blob, dates=[date])[0], decoded[date])
+    some = [count - 1, *range(0, count - 1, max(1, count // 3))]
+    assert np.array_equal(eozip.decode(blob, dates=some), decoded[some])
 
 
 def with_stream(coded: Encoded, section: int, date: int, stream: bytes) -> Encoded | None:
