@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from functools import lru_cache
 
 import numpy as np
 
@@ -104,6 +105,28 @@ def laws_of(weights: Weights) -> Laws:
     return Laws(np.array(tails), np.array(areas), np.array(zones), np.array(shares), binary)
 
 
+@lru_cache(4)
+def within_of(trellis: Tables) -> Tables:
+    """Rows of either quantiser where only so many spacings are left below and above the mean."""
+    found = []
+    for q, r, a, b in itertools.product(range(2), range(104), range(9), range(9)):
+        row = r + 104 * q
+        first, size = int(trellis.first[row]), int(trellis.size[row])
+        symbols = range(-((a + 1) // 2), (b + 1) // 2 + 1)
+        f = {
+            n: int(trellis.freqs[row, n - first])
+            for n in symbols
+            if -((a + q) // 2) <= n <= (b + q) // 2 and 0 <= n - first < size - 1
+        }
+        all_of_them, count = sum(f.values()), len(symbols) + 1
+        g = {n: 1 + f.get(n, 0) * (65536 - count) // all_of_them for n in symbols}
+        g[0] += 65535 - sum(g.values())
+        found.append((symbols[0], [*g.values(), 1]))
+    size = np.array([len(row) for _, row in found], np.int32)
+    freqs = np.array([row + [0] * (10 - len(row)) for _, row in found], np.uint32)
+    return Tables(freqs, np.array([first for first, _ in found], np.int32), size)
+
+
 @dataclass
 class Kept:
     """What is known of one ladder of a date after a pass."""
@@ -135,6 +158,7 @@ class FlexLadder(Ladder):
     """One pass of a ladder of a date; `sections` are readers of all three scales, `there` how many count."""
 
     laws: Laws | None = None
+    within: Tables | None = None
     kept: Kept = field(default_factory=Kept)
     number: int = 0
     there: int = 4
@@ -284,8 +308,18 @@ class FlexLadder(Ladder):
         again = was & ~sent
         low, high = cells["low"][again] - mean[again], cells["high"][again] - mean[again]
         cells["value"][again] = clip(mean[again] + self.laws.middle(row[again], low, high), L)
-        self.begin(level, mean, row, sent & ~was & (row >= 16), cells)
-        self.narrow(level, mean, row, sent & was, cells)
+        new, old = sent & ~was & (row >= 16), sent & was
+        if self.number == self.passes - 1:
+            about = old & (cells["near"] == 1) & (cells["low"] <= mean) & (mean <= cells["high"])
+            cells["value"][about] = mean[about]
+            ends = (np.minimum((abs(cells[n] - mean) + 5) // 41, 8) for n in ("low", "high"))
+            within = np.ravel_multi_index((row, *(np.where(about, v, 0) for v in ends)), (104, 9, 9))
+            for mask, rows, tables in ((new, row, self.weights.trellis), (about, within, self.within)):
+                read = self.reader(level).details(rows[mask].tolist(), tables)
+                cells["value"][mask] = clip(cells["value"][mask] + 41 * read, L)
+            new, old = new & False, old & ~about
+        self.begin(level, mean, row, new, cells)
+        self.narrow(level, mean, row, old, cells)
         out[here] = cells["value"][here]
 
     def may_be_sent(self, level: int) -> np.ndarray:
@@ -384,7 +418,7 @@ def decoded_groups(
     budgets = [min(len(streams), budget) for budget in chunk.header.budgets]
     cells, skip, passes = map_of(chunk), skip_of(chunk), max(1, -(-(max(chunk.header.budgets) - 1) // 3))
     kept = {t: [Kept() for _ in ladders] for t in order}
-    laws, checks = laws_of(weights), {}
+    laws, within, checks = laws_of(weights), within_of(weights.trellis), {}
     levels: list[int] = [0] * len(ladders)
     at = {t: np.zeros(2, np.int64) for t in known}
     for p in range(max(1, -(-(max(budgets[t] for t in order) - 1) // 3))):
@@ -421,6 +455,7 @@ def decoded_groups(
                     b,
                     others,
                     laws=laws,
+                    within=within,
                     kept=state,
                     number=p,
                     there=there,

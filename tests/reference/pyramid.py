@@ -88,17 +88,17 @@ class Reader:
 
     def details(self, rows: np.ndarray, tables: Tables) -> np.ndarray:
         """9: values of one call in spacings, symbol by symbol."""
-        order = sorted(range(len(rows)), key=lambda k: rows[k])
+        order, half = sorted(range(len(rows)), key=lambda k: rows[k]), len(tables.size) // 2
         if order:
             least = tables.least_bits
-            self.port.begin(sum(min(least[row], least[row + 104]) for row in rows))
+            self.port.begin(sum(min(least[row], least[row + half]) for row in rows))
         states, symbols, turns = [0] * max(1, -(-len(rows) // 256)), [0] * len(rows), [0] * len(rows)
         escapes = []
         for k, at in enumerate(order):
             lane = k % len(states)
             state, last = states[lane], int(tables.size[rows[at]]) - 1
             turns[at] = state & 1
-            entry = int(self.port.read(tables.model(rows[at] + 104 * turns[at]), 1)[0])
+            entry = int(self.port.read(tables.model(rows[at] + half * turns[at]), 1)[0])
             symbols[at] = int(tables.first[rows[at]]) + entry
             if entry == last:
                 escapes.append(at)

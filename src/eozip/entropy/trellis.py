@@ -78,12 +78,15 @@ def costs_of(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     """What symbols cost, for `chosen`.
 
     Returns:
-        float32 [R, 1 + largest reach + 1] bits of 0, 1, .. reach and then of the escape, and int32 [R], the reaches.
+        float32 [2, R, 1 + largest reach + 1] bits of 0, 1, .. reach and then of the escape, and of 0, -1, ..; and the
+        reaches, int32 [2, R].
     """
-    reach = -tables.first
+    reach = np.stack([tables.first + tables.size - 2, -tables.first])
     far = np.arange(int(reach.max()) + 2)
-    entries = np.where(far <= reach[:, None], far + reach[:, None], tables.size[:, None] - 1)
-    return np.take_along_axis(tables.bits, entries, 1).astype(np.float32), reach.astype(np.int32)
+    signed = np.stack([far, -far])[:, None] - tables.first[:, None]
+    entries = np.where(far <= reach[:, :, None], signed, tables.size[:, None] - 1)
+    bits = np.take_along_axis(np.broadcast_to(tables.bits, (2, *tables.bits.shape)), entries, 2)
+    return bits.astype(np.float32), reach.astype(np.int32)
 
 
 def chosen(residual: np.ndarray, rows: np.ndarray, tables: Tables, thrift: float) -> np.ndarray:
@@ -94,7 +97,7 @@ def chosen(residual: np.ndarray, rows: np.ndarray, tables: Tables, thrift: float
     Args:
         residual: float32 [n], values in spacings.
         rows: [n] below R.
-        tables: 2 R rows, those of quantiser 0 first; symmetric.
+        tables: 2 R rows, those of quantiser 0 first.
         thrift: bits that a squared spacing of error is worth.
 
     Returns:
@@ -132,13 +135,14 @@ def _candidates(
     best = np.full((len(rows), 4), np.inf, np.float32)
     symbols = np.zeros((len(rows), 4), np.int32)
     far = np.fmin(np.abs(residual), np.float32(2 * FARTHEST))  # what is farther, or no number, would overflow
+    side = (residual < 0).astype(np.int64)
     for turn in range(2):
-        row = rows + turn * (len(reach) // 2)
+        row = side, rows + turn * (reach.shape[1] // 2)
         base = np.floor((far + np.float32(turn)) * np.float32(0.5)).astype(np.int64)
         for size in (base - 1, base, base + 1, np.zeros_like(base)):
             beyond = size - reach[row]
             escapes = beyond > 0
-            price = bits[row, np.clip(size, 0, reach[row] + 1)]
+            price = bits[*row, np.clip(size, 0, reach[row] + 1)]
             price = price + np.where(escapes, 2 * np.frexp(np.maximum(beyond, 1))[1] - 1, 0).astype(
                 np.float32
             )

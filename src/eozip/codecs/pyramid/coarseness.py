@@ -15,13 +15,14 @@ from functools import cached_property
 import numpy as np
 
 from eozip.codecs.level_map import CELL, NOTHING
-from eozip.codecs.pyramid.context import VALUE, packed
+from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, VALUE, packed
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.spectral import LARGEST
 
 OCTAVES = np.arange(NOTHING // 2 + 1)
 _HALF_OCTAVE = 91  # in 1 / VALUE
 SPACING = 41  # of the two quantisers (eozip.entropy.trellis) together, in 1 / VALUE
+THRIFT = BITS_PER_SQUARED_STEP * (SPACING / VALUE) ** 2  # bits that a squared spacing of error is worth
 _WIDER = 58  # the same, half an octave more
 _HALF_ROWS = 6  # a half octave in the units of log scales
 

@@ -85,7 +85,7 @@ class FlexCodec(PyramidCodec):
     @cached_property
     def narrower(self) -> Narrower:
         """Reads planes by the kernel."""
-        return Narrower(self.laws, self.model.tables, self.model.functions.tanh)
+        return Narrower(self.laws, self.model.tables, self.model.trellis, self.model.functions.tanh)
 
     @one_blas_thread()
     def encode_budgets(
@@ -296,6 +296,7 @@ class _FlexWalk(Walk):
             narrower=self.narrower,
             is_open=partial(self._open, number, k, dates),
             around=self.later.around,
+            is_last=number == self.passes - 1,
         )
         pictures = walk.run()
         self.reached[k] = walk.reached

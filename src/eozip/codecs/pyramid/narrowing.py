@@ -16,6 +16,7 @@ from eozip.codecs.pyramid.intervals import SHARE_BITS, Known, Laws
 from eozip.codecs.pyramid.native import NativeStage, address, library
 from eozip.codecs.pyramid.ports import Coding, Held, NativePort, check, coding
 from eozip.codecs.pyramid.references import Told
+from eozip.codecs.pyramid.within import tables_within
 from eozip.entropy.range_coder import Port, Tables
 from eozip.errors import InputError
 
@@ -26,8 +27,7 @@ _HINT_BITS = 8  # of shares whose rows the kernel looks up
 class _Laws(ctypes.Structure):
     _fields_ = (
         *((name, _Pointer) for name in ("tails", "areas", "zones", "shares", "rows", "gates")),
-        ("symbols", Coding),
-        ("bits", Coding),
+        *((name, Coding) for name in ("symbols", "bits", "trellis", "within")),
     )
 
 
@@ -153,11 +153,12 @@ class Narrower:
     Args:
         laws: tables of intervals.
         symbols: tables of details that are not seen yet.
+        trellis: of those in the last pass.
         tanh: gates, as `context.Functions` has them.
     """
 
-    def __init__(self, laws: Laws, symbols: Tables, tanh: np.ndarray) -> None:
-        coded, bits = coding(symbols), coding(laws.binary)
+    def __init__(self, laws: Laws, symbols: Tables, trellis: Tables, tanh: np.ndarray) -> None:
+        coded = coding(symbols), coding(laws.binary), coding(trellis, 2), coding(tables_within(trellis), 2)
         hints = np.searchsorted(laws.shares, np.arange(0, (1 << SHARE_BITS) + 1, 1 << _HINT_BITS), "right")
         arrays = tuple(
             np.ascontiguousarray(values, kind)
@@ -170,9 +171,16 @@ class Narrower:
                 (_gates(tanh), np.int32),
             )
         )
-        self._held = Held(_Laws(*map(_address, arrays), coded.made, bits.made), (*arrays, coded, bits))
+        self._held = Held(_Laws(*map(_address, arrays), *(one.made for one in coded)), (*arrays, *coded))
 
-    def read(self, level: Level, port: Port, known: ctypes.Array[_Bounds], around: np.ndarray | None) -> None:
+    def read(
+        self,
+        level: Level,
+        port: Port,
+        known: ctypes.Array[_Bounds],
+        around: np.ndarray | None,
+        spacing: int,
+    ) -> None:
         """Read one level of one date into what is known of it.
 
         Args:
@@ -180,11 +188,12 @@ class Narrower:
             port: of the date, which `LevelReader` takes.
             known: `bounds_of` both colours, whose arrays [K, 3, h, half] are changed.
             around: where there is a pass before, weights [3, 3, 3, 3] of `earlier.Later`; else None.
+            spacing: of trellis-coded values in the last pass; 0 in others.
 
         Raises:
             FormatError: damaged bytes.
         """
-        level.read(self._held, port, known, around=around)
+        level.read(self._held, port, known, spacing=spacing, around=around)
 
 
 def _gates(tanh: np.ndarray) -> np.ndarray:

@@ -102,7 +102,7 @@ def coding(tables: Tables, turns: int = 1) -> Held:
 @lru_cache(4)
 def _prices(tables: Tables, thrift: float) -> Held:
     arrays = trellis.costs_of(tables)
-    return Held(_Prices(*arrays[0].shape, *(a.ctypes.data for a in arrays), thrift), arrays)
+    return Held(_Prices(*arrays[0].shape[1:], *(a.ctypes.data for a in arrays), thrift), arrays)
 
 
 def reading_port(data: bytes) -> ReadPort:
@@ -120,7 +120,7 @@ def chosen(residual: np.ndarray, rows: np.ndarray, tables: Tables, thrift: float
     kernel, residual = library(), np.ascontiguousarray(residual, np.float32)
     if kernel is None:
         return trellis.chosen(residual, rows, tables, thrift)
-    rows, out = _rows(rows, len(tables.size) // 2), np.empty(len(rows), np.int32)
+    rows, out = _wide(rows, len(tables.size) // 2), np.empty(len(rows), np.int32)
     held = _prices(tables, thrift)
     check(kernel.eozip_choose(ctypes.byref(held.made), len(rows), *map(_address, (residual, rows, out))))
     return out
@@ -147,7 +147,7 @@ class NativePort:
 
     def code_trellis(self, symbols: np.ndarray | None, rows: np.ndarray, tables: Tables) -> np.ndarray:
         """As `DecodePort.code_trellis`."""
-        rows, held = _rows(rows, len(tables.size) // 2), coding(tables, 2)
+        rows, held = _wide(rows, len(tables.size) // 2), coding(tables, 2)
         out, turns = np.empty(len(rows), np.int32), np.empty(len(rows), np.uint8)
         arrays = map(_address, (rows, out, turns))
         check(self._kernel.eozip_read_trellis(*self._call(held, len(rows)), *arrays))
@@ -190,7 +190,7 @@ class NativeWriter:
         """The symbols, and which quantiser each has."""
         if symbols is None or len(symbols) != len(rows):
             raise InputError(f"coder: expected a symbol for each of {len(rows)} rows, got {symbols!r:.80}")
-        rows, held = _rows(rows, len(tables.size) // turns), coding(tables, turns)
+        rows, held = _wide(rows, len(tables.size) // turns), coding(tables, turns)
         symbols = np.ascontiguousarray(symbols, np.int32)
         beyond = symbols.astype(np.int64) - tables.first[rows]
         escapes = np.count_nonzero((beyond < 0) | (beyond >= tables.size[rows] - 1))
@@ -231,9 +231,17 @@ def _values(symbols: np.ndarray, turns: np.ndarray) -> np.ndarray:
 
 
 def _rows(rows: np.ndarray, count: int) -> np.ndarray:
-    if count > 256 or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count):
-        raise InputError(f"coder: expected rows in 0..{count - 1} of at most 256, got {rows!r:.80}")
-    return np.ascontiguousarray(rows, np.uint8)
+    return np.ascontiguousarray(_checked(rows, count, 1 << 8), np.uint8)
+
+
+def _wide(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.ascontiguousarray(_checked(rows, count, 1 << 16), np.uint16)
+
+
+def _checked(rows: np.ndarray, count: int, most: int) -> np.ndarray:
+    if count > most or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count):
+        raise InputError(f"coder: expected rows in 0..{count - 1} of at most {most}, got {rows!r:.80}")
+    return rows
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:

@@ -50,7 +50,7 @@ _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 APEX = 30  # a level above all others, whose port takes what every level needs
 
-Quantise = Callable[[np.ndarray, np.ndarray, list[int]], np.ndarray]
+Quantise = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)

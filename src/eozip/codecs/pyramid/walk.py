@@ -11,8 +11,8 @@ import numpy as np
 from eozip.bitstream import frame_check
 from eozip.codecs.pyramid import overviews, registration
 from eozip.codecs.pyramid.borrowed import Lent, code_prediction
-from eozip.codecs.pyramid.coarseness import SPACING
-from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, VALUE
+from eozip.codecs.pyramid.coarseness import THRIFT
+from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.holes import Hidden
 from eozip.codecs.pyramid.layout import Canvas, Group
 from eozip.codecs.pyramid.overviews import Picture
@@ -26,7 +26,6 @@ from eozip.entropy.range_coder import Port, Tables
 STEP_UNITS = 16  # of a step, per DN
 GAIN_UNITS = 8
 _LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
-THRIFT = BITS_PER_SQUARED_STEP * (SPACING / VALUE) ** 2  # bits that a squared spacing of error is worth
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -237,11 +236,13 @@ def levels_kept(factor: int) -> int:
     return level
 
 
-def quantised(residual: np.ndarray, rows: np.ndarray, counts: list[int], tables: Tables) -> np.ndarray:
+def quantised(
+    residual: np.ndarray, rows: np.ndarray, counts: list[int], tables: Tables, thrift: float = THRIFT
+) -> np.ndarray:
     """The symbols that cost least in error and bits, each date's by themselves."""
     ends = np.cumsum(counts)[:-1]
     parts = zip(np.split(residual, ends), np.split(rows, ends), strict=True)
-    return np.concatenate([chosen(some, own, tables, THRIFT) for some, own in parts])
+    return np.concatenate([chosen(some, own, tables, thrift) for some, own in parts])
 
 
 def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:

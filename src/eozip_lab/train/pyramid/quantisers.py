@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eozip.codecs.pyramid.coarseness import SPACING
+from eozip.codecs.pyramid.coarseness import SPACING, THRIFT
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.ports import chosen
 from eozip.codecs.pyramid.side import ROWS, ROWS_PER_NAT, SCALE_MIN
 from eozip.codecs.pyramid.traverse import CERTAIN
-from eozip.codecs.pyramid.walk import THRIFT
 from eozip.entropy.logistic_tables import trellis_masses
 from eozip.entropy.range_coder import Tables
 from eozip.entropy.tables import pack_tables
