@@ -1,9 +1,11 @@
 /* The context network of pyramid codecs (docs/pyramid.md, section 9) in 16-bit integers, a few times as fast as numpy.
 
    Every sum is below 2^31 and every step an integer's, so the numbers are those of stages.py. Products of two 16-bit
-   numbers are added to 32 bits in pairs, by instructions of AVX-512 VNNI or AVX2 that do not saturate.
+   numbers are added to 32 bits in pairs, by instructions of AVX-512 VNNI or AVX2 that do not saturate; with VNNI features and
+   activations are bytes, whose products are added four at a time. It takes one factor without sign: features count from -128,
+   and what that adds is taken from the biases.
 
-   A line is a row of columns of one pair of channels, 16 bits each in 32. Even and odd columns ("halves") are lines of
+   A line is a row of columns of one pair of channels, 16 bits each in 32 (with VNNI of four where they are bytes). Even and odd columns ("halves") are lines of
    their own, as the checkerboard has them. Products go from lines to [unit][column].                                  */
 
 #include <float.h>
@@ -20,7 +22,7 @@
 #define MARGIN 16
 #define GROUP 8 /* units whose sums are made together */
 
-/* Weights: [units / 8][lines][8] pairs of 16 bits, biases int32 [units]; units are padded to a multiple of 8. */
+/* Weights: [units / 8][lines][8] pairs of 16 bits, or four bytes; biases int32 [units]; units are padded to a multiple of 8. */
 typedef struct {
     int32_t units, lines;
     const int32_t *weights, *bias;
@@ -28,7 +30,7 @@ typedef struct {
 
 typedef struct {
     layer window, known, neighbours, first[2], second[2], out[2];
-    layer trunk; /* of as many features as are given; its bias is that of each date */
+    layer trunk; /* of as many features as are given; its bias is beside that of each date */
     const int8_t *squash; /* [2 * PREDICTION_MAX + 1] */
 } stage;
 
@@ -69,6 +71,9 @@ static int stride_of(int half) { return padded(half) + 2 * MARGIN; } /* columns 
 #define STORED(p, v) _mm512_storeu_si512(p, v)
 #define SPREAD(x) _mm512_set1_epi32(x)
 #define ADDED(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
+#define ADDED_BYTES(sum, a, b) _mm512_dpbusd_epi32(sum, a, b)
+#define LANES 4
+#define NO_FEATURE 128
 #include "kernel.inc"
 #pragma GCC pop_options
 
@@ -82,6 +87,9 @@ static int stride_of(int half) { return padded(half) + 2 * MARGIN; } /* columns 
 #define STORED(p, v) _mm256_storeu_si256((__m256i *)(p), v)
 #define SPREAD(x) _mm256_set1_epi32(x)
 #define ADDED(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+#define ADDED_BYTES ADDED
+#define LANES 2
+#define NO_FEATURE 0
 #include "kernel.inc"
 #pragma GCC pop_options
 

@@ -193,10 +193,12 @@ class NativeStage:
             raise MemoryError("context network: no memory for a few rows of a picture")
 
     def _stage(self, w: Mapping[str, np.ndarray], count: int, squash: np.ndarray) -> _Stage:
+        lanes = 4 if _VARIANTS[self.variant] == "vnni" else 2
         trunk = w["trunk"][:, : BANK + count].transpose(0, 2, 3, 1)
+        lifted = -128 * trunk.sum((1, 2, 3)) if lanes == 4 else None  # what bytes that count from -128 add
         known, neighbours = (_beside(w[name]) for name in ("known", "neighbours"))
         dense = {
-            name: [self._layer(w[f"{name}{k}"], w[f"{name}{k}_bias"]) for k in range(PASSES)]
+            name: [self._layer(w[f"{name}{k}"], w[f"{name}{k}_bias"], lanes) for k in range(PASSES)]
             for name in ("first", "second", "out")
         }
         self._held.append(squash)
@@ -205,15 +207,16 @@ class NativeStage:
             self._layer(known),
             self._layer(neighbours),
             *((_Layer * PASSES)(*dense[name]) for name in ("first", "second", "out")),
-            self._layer(trunk),
+            self._layer(trunk, lifted, lanes),
             address(squash),
         )
 
-    def _layer(self, weights: np.ndarray, bias: np.ndarray | None = None) -> _Layer:
-        """Of weights [out, ..., in], the last axis in pairs."""
+    def _layer(self, weights: np.ndarray, bias: np.ndarray | None = None, lanes: int = 2) -> _Layer:
+        """Of weights [out, ..., in], the last axis in pairs or fours."""
         out, channels = len(weights), weights.shape[-1]
-        pad = [(0, -out % _GROUP), *[(0, 0)] * (weights.ndim - 2), (0, channels % 2)]
-        pairs = np.pad(weights, pad).astype(np.int16).reshape(-(-out // _GROUP), _GROUP, -1, 2)
+        pad = [(0, -out % _GROUP), *[(0, 0)] * (weights.ndim - 2), (0, -channels % lanes)]
+        kind = np.int16 if lanes == 2 else np.int8
+        pairs = np.pad(weights, pad).astype(kind).reshape(-(-out // _GROUP), _GROUP, -1, lanes)
         packed = np.ascontiguousarray(pairs.swapaxes(1, 2)).view(np.int32)
         start = np.zeros(pairs.shape[0] * _GROUP, np.int32)
         if bias is not None:
