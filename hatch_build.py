@@ -22,7 +22,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FOLDER = Path(__file__).parent / "src" / "eozip" / "codecs" / "pyramid"
 SOURCES = tuple(
     FOLDER / name
-    for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc", "series.inc", "earlier.inc")
+    for name in (
+        "kernel.c",
+        "kernel.inc",
+        "coder.inc",
+        "intervals.inc",
+        "series.inc",
+        "earlier.inc",
+        "levels.inc",
+    )
 )
 LIBRARY = FOLDER / "kernel.so"
 _OPTIONS = (

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from eozip import hub
-from eozip.codecs.pyramid import files
+from eozip.codecs.pyramid import corrections, files
 from eozip.codecs.pyramid.appending import SeriesCodec
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.flexible import FlexCodec
@@ -74,6 +75,21 @@ def wild(tensors: Mapping[str, np.ndarray], most: int = 127) -> dict[str, np.nda
             reach = most if value.dtype == np.int8 else 64 * most
             out[name] = rng.integers(-reach, reach + 1, value.shape).astype(value.dtype)
     return out
+
+
+def wild_corrections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that sends any numbers, kinds and finenesses, also such as decoders hold within bounds."""
+    rng = np.random.default_rng(6)
+
+    def numbers(count: int) -> np.ndarray:
+        return (rng.choice([-1, 0, 1], count) * np.exp2(rng.uniform(0, 12, count))).astype(np.int64)
+
+    def best(ground: corrections.Ground, _: corrections.First) -> corrections.Correction:
+        bands = 0 if ground.told is None else len(ground.told.here)
+        return corrections.Correction(numbers(len(ground.left)), numbers(bands), int(rng.integers(-20, 12)))
+
+    monkeypatch.setattr(corrections.Ground, "_best", best)
+    monkeypatch.setattr(corrections, "_kind", lambda _: int(rng.integers(-1, 6)))
 
 
 def codec_of(tensors: Mapping[str, np.ndarray], name: str) -> PyramidCodec:

@@ -31,6 +31,7 @@ from pyramidscenes import (
     shipped_tensors,
     texture,
     wild,
+    wild_corrections,
 )
 from reference import flexible, pyramid
 from test_pyramid import damaged, drawn
@@ -108,6 +109,16 @@ def test_any_dates_budgets_cuts_and_scales_under_any_weights(wild_pair, seed):
         there = int(rng.integers(1, max(budgets) + 1))
         wild_pair.agree(chunk, reduce, wanted)
         wild_pair.agree(replace(chunk, sections=chunk.sections[:there]), reduce, wanted)
+
+
+def test_any_corrections_in_any_pass(wild_pair, monkeypatch):
+    wild_corrections(monkeypatch)
+    shape, budgets = (4, 3, 58, 63), [14, 9, 0, 13]
+    noise = np.random.default_rng(6).integers(0, 900, shape)
+    coded = wild_pair.codec.encode_budgets(np.float32(season(shape, {}, 6) + noise), budgets)
+    chunk = wild_pair.chunk_of(coded, shape)
+    wild_pair.agree(chunk)
+    wild_pair.agree(replace(chunk, sections=chunk.sections[:6]))
 
 
 def test_bands_of_60_m_are_predicted_from_the_section_that_lends(pair):

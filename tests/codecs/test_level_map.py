@@ -32,6 +32,7 @@ from pyramidscenes import (
     shipped_tensors,
     texture,
     wild,
+    wild_corrections,
 )
 from reference import pyramid
 from toy_codec import TOY, registered
@@ -80,6 +81,15 @@ def test_the_page_decodes_the_same_pixels(name, weights, found):
     for reduce, dates in ((1, None), (4, [2, 1])):
         expected = pair.codec.decode_scaled(coded, x.shape, reduce, dates=dates)
         assert np.array_equal(pyramid.decode(pair.weights, chunk, reduce, dates), expected), (reduce, dates)
+
+
+def test_any_corrections_count_in_octaves(monkeypatch):
+    wild_corrections(monkeypatch)
+    pair, shape = Pair(wild(shipped_tensors(), 20), SERIES), (3, 6, 50, 61)
+    noise = np.random.default_rng(4).integers(0, 900, shape)
+    coded = pair.codec.encode(np.float32(season(shape, {}, 4) + noise), 85, levels=levels_for(shape, 4))
+    expected = pair.codec.decode_scaled(coded, shape)
+    assert np.array_equal(pyramid.decode(pair.weights, pair.chunk_of(coded, shape)), expected)
 
 
 def test_the_page_decodes_the_same_groups():

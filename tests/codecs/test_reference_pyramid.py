@@ -26,6 +26,7 @@ from pyramidscenes import (
     shipped_tensors,
     texture,
     wild,
+    wild_corrections,
 )
 from reference import pyramid
 from test_pyramid import damaged, drawn
@@ -183,3 +184,30 @@ def test_symbols_beyond_all_that_pictures_hold(wild_pair, monkeypatch):
     monkeypatch.setattr("eozip.codecs.pyramid.walk.quantised", wild_symbols)
     chunk = wild_pair.chunk_of(drawn("noise", (5, 3, 18, 23), 1), 60)
     assert np.array_equal(wild_pair.page(chunk), wild_pair.package(chunk))
+
+
+@pytest.mark.parametrize("symbols", ["usual symbols", "wild symbols"])
+def test_any_corrections(wild_pair, monkeypatch, symbols):
+    """More than encoders find worth their bits, and beyond what decoders hold them to."""
+    wild_corrections(monkeypatch)
+    if symbols == "wild symbols":
+        monkeypatch.setattr("eozip.codecs.pyramid.walk.quantised", wild_symbols)
+    x, noise = (
+        season((4, 5, 58, 63), {4: TWENTY}, 2),
+        np.random.default_rng(2).integers(0, 900, (4, 4, 58, 63)),
+    )
+    x[:, :4] += noise.astype(x.dtype)
+    chunk = wild_pair.chunk_of(x, 80)
+    assert np.array_equal(wild_pair.page(chunk), wild_pair.package(chunk))
+
+
+@pytest.mark.parametrize("reduce", [1, 4])
+@pytest.mark.parametrize("quality", [60, 200])
+def test_anchors_of_any_steps(shipped, monkeypatch, quality, reduce):
+    """Bands of 60 m are predicted in the step of their date."""
+    monkeypatch.setattr("eozip.codecs.pyramid.codec.anchors_of", lambda *_: (2, 4, 0))
+    monkeypatch.setattr("eozip.codecs.pyramid.codec.finer_of", lambda _: np.array([3, 0, 8, 0, 5]))
+    both = Pair(shipped, SERIES)
+    chunk = both.chunk_of(season((5, 4, 70, 75), LAYOUTS["predicted"][0], 6), quality)
+    for dates in (None, [3, 4]):
+        assert np.array_equal(both.page(chunk, reduce, dates), both.package(chunk, reduce, dates))

@@ -186,6 +186,9 @@ class FlexLadder(Ladder):
         kernel[:, :, 1, 1] = 0
         return clip(rounded(correlated(kernel, clip(self.before[0][plane], 63 * 64)), 64), 1 << 14)
 
+    def has_corrections(self, level: int) -> bool:
+        return self.is_sent(level)
+
     def is_there(self, level: int) -> bool:
         return section_of(self.groups[0].factor << level) < self.wanted
 
@@ -316,11 +319,13 @@ class FlexLadder(Ladder):
             within = np.ravel_multi_index((row, *(np.where(about, v, 0) for v in ends)), (104, 9, 9))
             for mask, rows, tables in ((new, row, self.weights.trellis), (about, within, self.within)):
                 read = self.reader(level).details(rows[mask].tolist(), tables)
+                cells["off"][mask] = 41 * read
                 cells["value"][mask] = clip(cells["value"][mask] + 41 * read, L)
             new, old = new & False, old & ~about
         self.begin(level, mean, row, new, cells)
         self.narrow(level, mean, row, old, cells)
         out[here] = cells["value"][here]
+        self.offsets[k] = cells["off"]
 
     def may_be_sent(self, level: int) -> np.ndarray:
         wanted = ~self.is_skipped(level) & self.is_sent(level)
@@ -482,7 +487,12 @@ def decoded_groups(
     out = []
     for k, ladder in enumerate(ladders):
         for number, group in enumerate(ladder):
-            made = Made(group, [kept[t][k].pictures[number] for t in dates], max(0, levels[k] - number), step)
+            made = Made(
+                group,
+                [kept[t][k].pictures[number] for t in dates],
+                max(0, levels[k] - number),
+                [step] * len(dates),
+            )
             out.append(made)
     return out
 

@@ -1,8 +1,8 @@
 """Pixels of chunks of the pyramid codecs after docs/pyramid.md, section by section, in int64, date by date, without torch.
 
-Floats occur in the fit of section 7 and the roots of section 6 alone, where the page demands them: Python's, one operation
-at a time. Numbers in comments are those of the page's sections. Arrays are [band or plane, row, column]; details have
-orientation before the row.
+Floats occur in the fit and turns of section 7, in what a correction turns (9) and in the roots of section 6 alone, where
+the page demands them: Python's, one operation at a time. Numbers in comments are those of the page's sections. Arrays are
+[band or plane, row, column]; details have orientation before the row.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ L, V = 1 << 28, 1 << 11
 WEIGHT_ROWS = (17, 18, 24, 29, 35, 40, 46, 52, 57, 63, 68, 74, 79)
 BASIS_ROWS = (0, 32, 38, 43, 49, 55, 60, 66, 71, 77, 82, 88)
 SCALES = (-22, -17, -11, -6, 0, 6, 11, 17, 22, 28, 33, 39, 44, 50, 55, 61, 67, 72, 78)
+CORRECTION_ROWS = (0, 24, 31, 38)
 NATIVE, DEAD = 3, -5
 
 
@@ -146,13 +147,21 @@ def streams_of(section: bytes, dates: int) -> list[bytes]:
     return [section[a:b] for a, b in itertools.pairwise([*ends, len(section)])]
 
 
-def references_of(reader: Reader, dates: int, *, temporal: bool) -> dict[int, list[int]]:
-    """3: of each date, the nearest first, in an order in which dates can be decoded."""
+FINER = (65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734, 32768)
+
+
+def references_of(
+    reader: Reader, dates: int, *, temporal: bool, own_anchors: set[int] | None = None
+) -> dict[int, list[int]]:
+    """3: of each date, the nearest first, in an order in which dates can be decoded; and anchors of their own groups."""
+    own_anchors = set() if own_anchors is None else own_anchors
     if not temporal or dates == 1:
         return {date: [] for date in range(dates)}
     count = reader.one(37, 0, 4)
     if count < 4:
-        return known_by(reader.within(count, 46, 0, dates - 1), range(dates))
+        anchors = reader.within(count, 46, 0, dates - 1)
+        own_anchors |= {*anchors.tolist()}
+        return known_by(anchors, range(dates))
     known: dict[int, list[int]] = {}
     while len(known) < dates:
         first = len(known)
@@ -161,6 +170,7 @@ def references_of(reader: Reader, dates: int, *, temporal: bool) -> dict[int, li
         anchors = reader.within(count, 41 if first else 46, 0, own.stop - 1, first)
         if first and anchors[0] >= first:
             raise FormatError("dates behind others that know none of them")
+        own_anchors |= {*anchors.tolist()} & {*own}
         known |= known_by(anchors, own)
     return known
 
@@ -428,6 +438,7 @@ class Ladder:
         last: the basis read before.
         map: 13: levels of the cells of group 0's canvas; None: no map.
         skipped: 13: cells of each group's canvas; none: no skip mask.
+        offsets: 9: of planes of this level that have symbols, how far their details lie off their means.
     """
 
     sections: Sequence[Reader]
@@ -442,6 +453,7 @@ class Ladder:
     last: Basis | None = None
     map: np.ndarray | None = None
     skipped: Sequence[np.ndarray] = ()
+    offsets: dict[int, np.ndarray] = field(default_factory=dict)
 
     def reader(self, level: int) -> Reader:
         return self.sections[section_of(self.groups[0].factor << level)]
@@ -567,8 +579,10 @@ class Ladder:
         out = np.zeros((planes, 3, h, w), np.int64)
         octaves, octaves_above = self.levels_at(level) // 2, self.levels_at(level + 1) // 2
         strongest = last = above = np.zeros((3, h, w), np.int64)
+        self.offsets = {}
         for plane in range(planes):
             if (scales[plane] > DEAD).any():
+                turned, beside = self.corrections(level, plane, (h, w), int(scales[plane].max()), says)
                 if parents is not None:
                     above = doubled(self.weights.f(rounded(parents[plane], 1 << octaves_above)), (h, w))
                 features = [above, strongest, last, *self.earlier(plane)]
@@ -585,13 +599,44 @@ class Ladder:
                     plane,
                     below[plane],
                     np.concatenate(features),
-                    None if says is None else says.predicted[plane],
+                    None if says is None else says.predicted[plane] + turned,
+                    beside,
                     scales[plane],
                     coded,
                 )
             last = self.weights.f(rounded(out[plane], 1 << octaves))
             strongest = np.maximum(rounded(3 * strongest, 4), np.abs(last))
         return out
+
+    def corrections(
+        self, level: int, plane: int, shape: tuple[int, int], scale: int, says: Told | None
+    ) -> tuple[np.ndarray | int, np.ndarray | int]:
+        """9: *moved* and *beside* of a plane."""
+        before, told_by = list(self.offsets.values()), 0 if says is None else len(says.here)
+        n = 3 * shape[0] * shape[1]
+        if n < 512 or not (before or told_by) or not self.has_corrections(level):
+            return 0, 0
+        reader, digits = self.reader(level), n.bit_length()
+        counts = [count for count in (len(before), told_by) if count]
+        kinds = np.clip(reader.ints(len(counts), 32 if n >= 2048 and scale >= 0 else 27), 0, 3).tolist()
+        turned = beside = 0
+        kind = kinds.pop(0) if before else 0
+        if kind:
+            down = digits // 2 - 2
+            numbers = clip(reader.ints(len(before), CORRECTION_ROWS[kind]), 512)
+            total = sum(u * clip(off, 1 << 13) for u, off in zip(numbers, before, strict=True))
+            beside = (total + ((1 << down) >> 1)) >> down
+        kind = kinds.pop(0) if told_by else 0
+        if kind and says is not None:
+            fineness = int(np.clip(reader.ints(1, 34), -8, 8)[0])
+            numbers = clip(reader.ints(told_by, CORRECTION_ROWS[kind]), 512)
+            unit = 2.0 ** (fineness + 6 + max(0, scale) // 2 - digits // 2)
+            turned = says.moved(plane, [v * unit for v in numbers.tolist()])
+        return turned, beside
+
+    def has_corrections(self, level: int) -> bool:
+        """14: not everywhere in later passes."""
+        return True
 
     def stage(self, level: int) -> str:
         return str(min(level, 4))
@@ -653,6 +698,7 @@ class Ladder:
         below: np.ndarray,
         features: np.ndarray,
         reference: np.ndarray | None,
+        beside: np.ndarray | int,
         scales: np.ndarray,
         coded: np.ndarray,
     ) -> np.ndarray:
@@ -671,12 +717,14 @@ class Ladder:
         exists = coded & (scales > DEAD)[:, None, None]
         color = np.add.outer(np.arange(h), np.arange(w)) % 2
         out, known = np.zeros(exists.shape, np.int64), None
+        self.offsets[k] = np.zeros(exists.shape, np.int64)
         for number in (0, 1):
             o, n = net.step(sums, known, octaves)
             gates = self.weights.tensors["tanh"][127 + o[:9]]
             n = 0 if n is None else rounded(n, 1 << octaves)
             near = gates[6:] * (n + self.nearby(level, k))
-            mean = clip(rounded(gates[:3] * r + gates[3:6] * p + near, 128), 1 << 14)
+            mean = rounded(gates[:3] * r + gates[3:6] * p + near, 128) + rounded(beside, 1 << octaves)
+            mean = clip(mean, 1 << 14)
             row = np.clip((o[9:] + logs - 6 * (levels % 2) + 80) >> 1, 0, 103)
             self.color(level, k, mean, row, exists & (color == number), levels, out)
             known = out.copy()
@@ -697,7 +745,9 @@ class Ladder:
         out[here] = (mean << octaves)[here]
         sent = here & (row >= 16) & (levels < 15) & ~self.is_skipped(level)
         unit = np.broadcast_to(np.where(levels % 2, 58, 41) << octaves, sent.shape)
-        out[sent] += unit[sent] * self.reader(level).details(row[sent].tolist(), self.weights.trellis)
+        off = unit[sent] * self.reader(level).details(row[sent].tolist(), self.weights.trellis)
+        self.offsets[k][sent] = clip(off, L)
+        out[sent] += off
         out[:] = clip(out, L)
 
 
@@ -788,13 +838,27 @@ class Network:
 @dataclass(frozen=True)
 class Told:
     """Details of planes [K, 3, h, w] that references predict, what of it they tell themselves, and how far off they were one
-    level below; and [1, h, w] how much there is in them.
+    level below; [1, h, w] how much there is in them; and of what corrections are made: remainders of the references
+    [M, 3, h, w], turns [M][M], shares [K, h, w] of the cells one level below.
     """
 
     predicted: np.ndarray
     beyond: np.ndarray
     missed: np.ndarray
     activity: np.ndarray
+    here: np.ndarray
+    turns: list[list[float]]
+    shares: np.ndarray
+
+    def moved(self, plane: int, numbers: Sequence[float]) -> np.ndarray:
+        """9: [3, h, w]."""
+        x = [0.0] * len(self.turns)
+        for k, number in enumerate(numbers):
+            if number:
+                x = [v + row[k] * number for v, row in zip(x, self.turns, strict=True)]
+        weights = clip(np.array([round(256 * v) for v in x], np.int64), 1 << 11)
+        made = rounded(np.tensordot(weights, self.here, 1), 256)
+        return clip(rounded(made * doubled(self.shares[[plane]], made.shape[1:]), 256), 1 << 14)
 
 
 def told(level: int, picture: np.ndarray, references: Sequence[Date]) -> Told:
@@ -802,14 +866,14 @@ def told(level: int, picture: np.ndarray, references: Sequence[Date]) -> Told:
     below = np.concatenate([r.remainders[level + 1][: len(r.remainders[level])] for r in references])
     y = remainders(picture)
     x = below.reshape(len(below), -1)
-    weights = fitted(x, y.reshape(len(y), -1))
+    weights, turns = fitted(x, y.reshape(len(y), -1))
     made = rounded(weights @ here.reshape(len(here), -1), 256).reshape(len(y), *here.shape[1:])
     seen = rounded(weights @ x, 256).reshape(y.shape)
     held = shares(y, seen)
-    made = np.stack([rounded(made[:, k] * doubled(held, here.shape[2:]), 256) for k in range(3)], 1)
+    made = rounded(made * doubled(held, here.shape[2:])[:, None], 256)
     activity = 4 * np.abs(clip(here, 1 << 15)).sum((0, 1))[None] // len(here)
     parts = (interpolated(picture) + made, made, y - rounded(seen * held[:, None], 256), activity)
-    return Told(*(clip(v, 1 << 14) for v in parts))
+    return Told(*(clip(v, 1 << 14) for v in parts), here, turns, held)
 
 
 def shares(y: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -826,32 +890,43 @@ def around(v: np.ndarray) -> np.ndarray:
     return sum(padded[:, i : i + h, j : j + w] for i, j in itertools.product(range(3), repeat=2))
 
 
-def fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights in 1/256: int64 [M, n], [K, n] -> [K, M]."""
+def fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, list[list[float]]]:
+    """Weights in 1/256: int64 [M, n], [K, n] -> [K, M]; and turns [M][M]."""
     apart = -(-x.shape[1] // 16384)
     x, y = clip(x[:, ::apart], 1 << 15), clip(y[:, ::apart], 1 << 15)
-    left = x @ x.T + np.diag(np.full(len(x), 410 * x.shape[1] + 245760))
+    m, samples = x.shape
+    left = x @ x.T + np.diag(np.full(m, 410 * samples + 245760))
     rows = [[float(v) for v in row] for row in np.hstack([left, x @ y.T]).tolist()]
-    solution = solved(rows)
-    return np.array([[max(-2048, min(2048, round(v * 256))) for v in column] for column in zip(*solution)])
+    pivots = eliminated(rows)
+    turns = [[math.sqrt(samples / p) if i == k else 0.0 for k, p in enumerate(pivots)] for i in range(m)]
+    turns = substituted(rows, turns)
+    solution = substituted(rows, [row[m:] for row in rows])
+    weights = [[max(-2048, min(2048, round(v * 256))) for v in column] for column in zip(*solution)]
+    return np.array(weights), turns
 
 
-def solved(rows: list[list[float]]) -> list[list[float]]:
-    """Right sides of M equations, [M][M + K], turned into their solution [M][K]."""
-    m = len(rows)
-    for k in range(m):
-        pivot = rows[k][k]
+def eliminated(rows: list[list[float]]) -> list[float]:
+    """M equations with their right sides, [M][M + K], made triangular in place; what each was divided by."""
+    pivots = []
+    for k in range(len(rows)):
+        pivots.append(rows[k][k])
         for j in range(k, len(rows[k])):
-            rows[k][j] = rows[k][j] / pivot
-        for i in range(k + 1, m):
+            rows[k][j] = rows[k][j] / pivots[k]
+        for i in range(k + 1, len(rows)):
             times = rows[i][k]
             for j in range(k, len(rows[k])):
                 rows[i][j] = rows[i][j] - times * rows[k][j]
-    for k in range(m - 1, 0, -1):
+    return pivots
+
+
+def substituted(rows: list[list[float]], right: list[list[float]]) -> list[list[float]]:
+    """Right sides [M][K] of triangular equations turned into their solution."""
+    right = [list(row) for row in right]
+    for k in range(len(right) - 1, 0, -1):
         for i in range(k):
-            for j in range(m, len(rows[k])):
-                rows[i][j] = rows[i][j] - rows[i][k] * rows[k][j]
-    return [row[m:] for row in rows]
+            for j in range(len(right[k])):
+                right[i][j] = right[i][j] - rows[i][k] * right[k][j]
+    return right
 
 
 # --- 7. Prediction from another ladder ---
@@ -902,12 +977,13 @@ class Made:
     group: Group
     pictures: list[np.ndarray]
     level: int
-    step: int
+    steps: list[int]
 
     def cells(self) -> np.ndarray:
         """In 1/64 DN."""
         u = 16 * self.group.gain << self.level
-        return clip((8 * self.step * np.stack(self.pictures) + u // 2) // u, 1 << 26)
+        pairs = zip(self.steps, self.pictures, strict=True)
+        return np.stack([clip((8 * step * picture + u // 2) // u, 1 << 26) for step, picture in pairs])
 
     def own_cells(self, reduce: int) -> np.ndarray:
         """Samples of the group's own grid."""
@@ -997,7 +1073,10 @@ def decoded_groups(
     dates = range(count) if dates is None else dates
     first = Reader(DecodePort(streams_of(chunk.sections[0], count)[0]), weights.tables)
     groups, step, brightness = layout(first, bands, (size[0], size[1]))
-    known = references_of(first, count, temporal=chunk.header.codec.startswith("tec-tt"))
+    anchors: set[int] = set()
+    is_series = chunk.header.codec.startswith("tec-tt")
+    known = references_of(first, count, temporal=is_series, own_anchors=anchors)
+    steps = dict.fromkeys(known, step)
     finest = (
         1
         if reduce == 1 and not any(g.kernel == NATIVE for g in groups)
@@ -1008,13 +1087,15 @@ def decoded_groups(
     cells, skip = map_of(chunk), skip_of(chunk)
     told_by: dict[int, list[Date]] = {}
     at = {date: np.zeros(2, np.int64) for date in known}
-    out = [Made(group, [], 0, step) for ladder in ladders for group in ladder]
+    out = [Made(group, [], 0, []) for ladder in ladders for group in ladder]
     wanted: dict[int, list[np.ndarray]] = {}
     for date in (t for t in known if t in needed_by(dates, known)):
         readers = [Reader(DecodePort(section[date]), weights.tables) for section in sections]
         if date == 0:
             layout(readers[0], bands, (size[0], size[1]))
-            references_of(readers[0], count, temporal=chunk.header.codec.startswith("tec-tt"))
+            references_of(readers[0], count, temporal=is_series)
+        if date in anchors:
+            steps[date] = max(1, (step * FINER[readers[0].one(41, 0, 8)] + (1 << 15)) >> 16)
         if known[date]:
             at[date] = readers[0].within(2, 41, -32, 32)
         references = [
@@ -1035,6 +1116,7 @@ def decoded_groups(
         wanted[date] = pictures
     for k, made in enumerate(out):
         made.pictures, made.level = [wanted[date][k] for date in dates], levels[k]
+        made.steps = [steps[date] for date in dates]
     return out
 
 

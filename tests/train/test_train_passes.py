@@ -16,9 +16,9 @@ from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.intervals import Laws, laws
 from eozip.codecs.pyramid.layers import LayerLadder, State
+from eozip.codecs.pyramid.model import Wanted
 from eozip.codecs.pyramid.references import Decoded
 from eozip.codecs.pyramid.side import Side, brightness_of
-from eozip.codecs.pyramid.traverse import Wanted
 from eozip.entropy.range_coder import EstimatePort
 from eozip_lab.train import run
 from eozip_lab.train.pyramid import export, narrowing, passes

@@ -27,7 +27,23 @@ _SIDE = 512  # pixels that are looked at, at most
 _STEPS = (150.0, 600.0)  # DN: finer and coarser ones are taken for these
 _USELESS = 10  # half octaves: a date coded that much more coarsely tells of no other
 _READ = 4  # and log2 of all dates: as many are read for a date that came later, at most
+_FINER = (
+    (24, (5, 4, 2)),
+    (12, (4, 3, 1)),
+    (8, (3, 2, 1)),
+    (6, (2, 2, 1)),
+    (5, (1, 1, 1)),
+)  # by dates; as tried
 _PRICE = 0.001  # of the bits, of an anchor more, which has to be read for every other date
+
+
+def finer_of(order: Order) -> np.ndarray:
+    """By how many eighths of an octave each date's step is finer than the chunk's, int64 [T], as its errors are those of
+    other dates, too."""
+    out = np.zeros(len(order.known), np.int64)
+    for date, rank, count in order.anchors:
+        out[date] = next((finer for least, finer in _FINER if count >= least), (0, 0, 0))[rank]
+    return out
 
 
 def coarser_of(levels: np.ndarray | None, hidden: Sequence[np.ndarray] | None, dates: int) -> np.ndarray:

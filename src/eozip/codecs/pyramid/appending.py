@@ -15,7 +15,7 @@ import numpy as np
 
 from eozip.codecs.base import Encoded, UnsuitableError
 from eozip.codecs.pyramid import overviews, registration
-from eozip.codecs.pyramid.anchors import MOST_DATES, anchors_of, coarser_of
+from eozip.codecs.pyramid.anchors import MOST_DATES, anchors_of, coarser_of, finer_of
 from eozip.codecs.pyramid.codec import (
     PyramidCodec,
     Reader,
@@ -131,6 +131,9 @@ def _directed(walk: Walk, old: _Old, given: Given, coarser: np.ndarray) -> None:
     coarser = np.concatenate([np.ones(first), coarser])
     anchors = anchors_of(finest, walk.step / STEP_UNITS, coarser, old.order)
     walk.order, walk.first = arrived([*old.order.groups, (len(coarser) - first, anchors)]), first
+    walk.finer = (
+        np.concatenate([walk.finer[:first], finer_of(walk.order)[first:]]) if walk.finer is not None else None
+    )
     settled = walk.positions[:first]
     walk.positions = registration.positions(finest, walk.order.known, walk.order.waves, settled)
     walk.wanted, walk.hidden = given.wanted, given.hidden
@@ -153,7 +156,8 @@ class _Old(Reader):
                 f"{self._order.known[:dates]}"
             )
         # a date more, which is never read: for it all others are kept
-        self._order = Order(self.order.waves, (*self.order.known, tuple(range(dates))))
+        known = (*self.order.known, tuple(range(dates)))
+        self._order = Order(self.order.waves, known, self.order.groups)
 
     def _section(self, number: int) -> list[ReadPort]:
         ports = super()._section(number)

@@ -66,6 +66,12 @@ class Coarse:
         own = np.ldexp(VALUE / self.units[:, 0], -self.octaves.astype(np.int32))
         return np.where(self.levels == NOTHING, 0, own).astype(np.float32)
 
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """A step in cells' octaves: float32 [N, 1, h, w]; 0 where nothing is sent."""
+        own = np.ldexp(np.float32(1), -self.octaves.astype(np.int32))
+        return np.where(self.levels == NOTHING, np.float32(0), own)[:, None]
+
     def seen(self, values: np.ndarray) -> np.ndarray:
         """Integers in 1 / VALUE step [N, ..., h, w], each in its cell's octave and rounded."""
         shape = (len(values), *[1] * (values.ndim - 3), *values.shape[-2:])

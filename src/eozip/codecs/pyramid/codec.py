@@ -23,14 +23,14 @@ import numpy as np
 from eozip.bitstream.integers import packed_length, read_length
 from eozip.codecs.base import Encoded
 from eozip.codecs.pyramid import coarseness, grids, layout, overviews
-from eozip.codecs.pyramid.anchors import anchors_of, coarser_of
+from eozip.codecs.pyramid.anchors import anchors_of, coarser_of, finer_of
 from eozip.codecs.pyramid.holes import Hidden, filled, hidden_of
 from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.model import Model
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import reading_port, writing_port
 from eozip.codecs.pyramid.references import Order, alone, both_sides, code_order
 from eozip.codecs.pyramid.side import Side, brightness_of
-from eozip.codecs.pyramid.traverse import Model
 from eozip.codecs.pyramid.walk import GAIN_UNITS, STEP_UNITS, Given, Plan, Walk, pictures_of, positions_of
 from eozip.codecs.scales import SECTIONS, ratio, section_of, size_at
 from eozip.codecs.skip_mask import pixels_of
@@ -261,6 +261,7 @@ class PyramidCodec:
             brightness,
             ports,
             sections,
+            np.zeros(len(order.known), np.int64) if given is None else finer_of(order),
             positions_of(order, given),
             None if given is None else given.wanted,
             None if given is None else given.hidden,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eozip.codecs.pyramid.context import DIFFERENCE_MAX, PREDICTION_MAX, WEIGHT, Functions
-from eozip.codecs.pyramid.traverse import Model
+from eozip.codecs.pyramid.model import Model
 
 _DETAILS = 3
 CHANNELS = 4 * _DETAILS  # of features

@@ -17,8 +17,8 @@ from eozip.codecs.pyramid.appending import SeriesCodec
 from eozip.codecs.pyramid.codec import PyramidCodec
 from eozip.codecs.pyramid.earlier import Later
 from eozip.codecs.pyramid.flexible import FlexCodec
+from eozip.codecs.pyramid.model import Model
 from eozip.codecs.pyramid.side import ROWS
-from eozip.codecs.pyramid.traverse import Model
 from eozip.entropy.range_coder import Tables
 from eozip.errors import WeightsError
 

@@ -46,6 +46,7 @@ from eozip.codecs.pyramid.walk import (
     levels_beyond,
     levels_kept,
     positions_of,
+    without,
 )
 from eozip.codecs.scales import SECTIONS, section_of
 from eozip.entropy.range_coder import Port, ReadPort
@@ -135,6 +136,7 @@ class FlexCodec(PyramidCodec):
             brightness,
             ports,
             sections,
+            None,
             positions_of(order, given),
             None if given is None else given.wanted,
             None if given is None else given.hidden,
@@ -272,7 +274,7 @@ class _FlexWalk(Walk):
         prediction = None
         if dates[0] in self.predictions[k]:
             prediction = np.stack([self.predictions[k][t] for t in dates])
-            wanted = self.without(wanted, prediction)
+            wanted = without(wanted, prediction, self.step)
         references = [
             [states[r].made.moved(self._distance(t, r), group.factor) for r in self.order.known[t]]
             for t in dates

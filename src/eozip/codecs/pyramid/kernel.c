@@ -126,3 +126,4 @@ int eozip_stamp(void) { return STAMP; }
 #include "coder.inc"
 #include "intervals.inc"
 #include "series.inc"
+#include "levels.inc"

@@ -19,6 +19,7 @@ from eozip.codecs.pyramid.coarseness import SPACING, THRIFT, Coarse
 from eozip.codecs.pyramid.context import VALUE, Stage, half, packed, unpacked
 from eozip.codecs.pyramid.earlier import Earlier, earlier
 from eozip.codecs.pyramid.intervals import FIELDS, Known, Laws, Narrowing, Place
+from eozip.codecs.pyramid.model import Plane
 from eozip.codecs.pyramid.narrowing import Level, Narrower, bounds_of
 from eozip.codecs.pyramid.native import call, library
 from eozip.codecs.pyramid.references import Decoded, finer
@@ -34,7 +35,7 @@ from eozip.codecs.pyramid.side import (
     strengths_of,
 )
 from eozip.codecs.pyramid.spectral import LARGEST, PRECISION, Basis, code_basis, fitted
-from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Ladder, Plane
+from eozip.codecs.pyramid.traverse import APEX, CERTAIN, Ladder
 from eozip.codecs.pyramid.within import rows_within, tables_within
 from eozip.entropy.range_coder import Port, Tables, trellis_each
 
@@ -245,7 +246,7 @@ class LayerLadder(Ladder):
 
     def _plane(
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `Ladder._plane`; networks of later passes have features of the pass before, behind those of siblings."""
         if self._earlier is None:
             self._earlier = self._told_before(plane.level, plane.coded.shape[2])
@@ -264,6 +265,10 @@ class LayerLadder(Ladder):
             told = packed(self._around, len(done))
             near = told if near is None else near + told
         return outputs, near
+
+    def _corrects(self, level: int) -> bool:
+        """As `Ladder._corrects`."""
+        return self.is_there(level)
 
     def _hidden(self, level: int) -> np.ndarray | None:
         """As `Ladder._hidden`; what may not be sent is not worth it either."""
@@ -289,7 +294,7 @@ class LayerLadder(Ladder):
         here: np.ndarray,
         wanted: np.ndarray | None,
         units: np.ndarray | None,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         known = [self.states[t].cells[plane.level][color] for t in plane.dates]
         own = Known(*(np.stack([getattr(one, name)[plane.number] for one in known]) for name in FIELDS))
         goal = None if wanted is None else wanted * VALUE
@@ -303,7 +308,7 @@ class LayerLadder(Ladder):
         for n, one in enumerate(known):
             for name in FIELDS:
                 getattr(one, name)[plane.number] = getattr(own, name)[n]
-        return own.value
+        return own.value, own.off
 
     def _narrow(
         self,
@@ -328,8 +333,8 @@ class LayerLadder(Ladder):
             about = masks[1] & known.near & (known.low <= mean) & (mean <= known.high)
             within = rows_within(rows, mean - known.low, known.high - mean)
             known.value[about] = mean[about]
-            self._settle(ports, known.value, masks[0], rows, self.model.trellis, wanted)
-            self._settle(ports, known.value, about, within, tables_within(self.model.trellis), wanted)
+            self._settle(ports, known, masks[0], rows, self.model.trellis, wanted)
+            self._settle(ports, known, about, within, tables_within(self.model.trellis), wanted)
             masks = np.zeros_like(about), masks[1] & ~about
         for is_seen, mask in enumerate(masks):
             place = _place(mask, mean, rows)
@@ -341,20 +346,20 @@ class LayerLadder(Ladder):
     def _settle(
         self,
         ports: Sequence[Port],
-        values: np.ndarray,
+        known: Known,
         mask: np.ndarray,
         rows: np.ndarray,
         tables: Tables,
         wanted: np.ndarray | None,
     ) -> None:
         """Trellis-coded values of some details [N, 3, h, half] in place of their means, those of each date in one call."""
-        own, before = rows[mask], values[mask]
+        own, before = rows[mask], known.value[mask]
         counts, symbols = mask.sum((1, 2, 3)).tolist(), None
         if wanted is not None and self.wanted is not None:
             residual = (wanted[mask] - before) / SPACING
             symbols = self.wanted.quantise(residual, own, counts, tables=tables, thrift=_LAST_THRIFT)
-        found = before + np.int64(SPACING) * trellis_each(ports, counts, symbols, own, tables)
-        values[mask] = np.clip(found, -LARGEST, LARGEST)
+        known.off[mask] = np.int32(SPACING) * trellis_each(ports, counts, symbols, own, tables)
+        known.value[mask] = np.clip(before + known.off[mask].astype(np.int64), -LARGEST, LARGEST)
 
 
 def _place(mask: np.ndarray, mean: np.ndarray, rows: np.ndarray) -> Place:

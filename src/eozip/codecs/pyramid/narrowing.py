@@ -1,4 +1,4 @@
-"""Levels read by the kernel, where it was compiled for this machine: all planes of one date by `series.inc`.
+"""Levels read by the kernel, where it was compiled for this machine: all planes of one date by `levels.inc`.
 
 The same numbers as `traverse.Ladder` has, and, of planes that passes narrow, `intervals.Narrowing`.
 """
@@ -41,6 +41,8 @@ class _Level(ctypes.Structure):
         *((name, _Pointer) for name in ("below", "parents", "predicted", "remainders", "missed", "activity")),
         *((name, _Pointer) for name in ("alive", "there", "scales", "biases", "known", "out", "stream")),
         ("around", _Pointer),
+        *((name, ctypes.c_int32) for name in ("is_corrected", "bands")),
+        *((name, _Pointer) for name in ("strengths", "here", "turns", "share")),
     )
 
 
@@ -60,6 +62,8 @@ class Level:
         below: picture, int32 [K, h, w].
         parents: details below, int32 [K, 3, h / 2, w / 2], or None.
         told: by references, or None.
+        is_corrected: whether corrections are sent.
+        strengths: the greatest of each plane, int32 [K].
         alive: orientations that have details, bool [K, 3].
         there: uint8 [3, h, w]: 1 if there is a detail, 3 if it may be sent.
         scales: [K, 3], log scales that side information tells, in 1/16.
@@ -71,6 +75,8 @@ class Level:
     below: np.ndarray
     parents: np.ndarray | None
     told: Told | None
+    is_corrected: bool
+    strengths: np.ndarray
     alive: np.ndarray
     there: np.ndarray
     scales: np.ndarray
@@ -94,6 +100,11 @@ class Level:
         parts = () if told is None else (told.predicted, told.remainders, told.missed, told.activity)
         own = [[_whole(one) for one in some] for some in ((self.below, self.parents), parts)]
         marks = [np.ascontiguousarray(one, np.uint8) for one in (self.alive, self.there)]
+        strengths = _whole(self.strengths)
+        map_: tuple[np.ndarray | None, ...] = (None, None, None)
+        if told is not None:
+            bands = [np.ascontiguousarray(one, np.int32) for one in told.here]
+            map_ = np.array([one.ctypes.data for one in bands], np.uintp), told.turns, told.share
         given = (
             *own[0],
             *(own[1] or [None] * 4),
@@ -109,6 +120,9 @@ class Level:
             _address(self.out),
             ctypes.addressof(port.stream),
             _address(around),
+            self.is_corrected,
+            0 if told is None else len(told.here),
+            *map(_address, (strengths, *map_)),
         )
         rows = None if trellis is None else ctypes.byref(trellis.made)
         made = (ctypes.byref(one) for one in (stage, laws.made))

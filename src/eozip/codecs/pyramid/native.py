@@ -26,7 +26,15 @@ from eozip.errors import WeightsError
 
 _SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("kernel.c", "kernel.inc", "coder.inc", "intervals.inc", "series.inc", "earlier.inc")
+    for name in (
+        "kernel.c",
+        "kernel.inc",
+        "coder.inc",
+        "intervals.inc",
+        "series.inc",
+        "earlier.inc",
+        "levels.inc",
+    )
 )
 _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them

@@ -58,6 +58,16 @@ class Order:
     known: tuple[tuple[int, ...], ...]
     groups: tuple[Group, ...] = ()
 
+    @property
+    def anchors(self) -> list[tuple[int, int, int]]:
+        """Those of their own group: date, which one of the group's anchors it is, and how many dates the group has."""
+        found, first = [], 0
+        for count, anchors in self.groups:
+            own = [(t, rank, count) for rank, t in enumerate(anchors) if first <= t < first + count]
+            found += own
+            first += count
+        return found
+
     def needed(self, dates: Sequence[int]) -> list[int]:
         """Dates that have to be decoded for some to be read, rising: at most 2 + log2 of all for each."""
         found = set(dates)
@@ -250,14 +260,34 @@ class Told:
         missed: how far the map was off one level below, int32 [K, 3, h / 2, w / 2] in 1/64 step.
         activity: how much there is in the references, int32 [1, h, w] in 1/64 step: of remainders' magnitudes, all
             orientations, four times the mean over bands.
+        here: remainders of the references' bands at this level, [M] of int32 [3, h, w].
+        turns: what one unit of each number of a correction adds to the map, float64 [M, M], a column each.
+        share: how much of the map counts, float64 [K, h / 2, w / 2], whole units of 1/256.
 
-    All of them are held within what features tell apart.
+    The first four are held within what features tell apart.
     """
 
     predicted: np.ndarray
     remainders: np.ndarray
     missed: np.ndarray
     activity: np.ndarray
+    here: Sequence[np.ndarray]
+    turns: np.ndarray
+    share: np.ndarray
+
+    def shares(self, plane: int) -> np.ndarray:
+        """Of all details of a plane how much of the map counts, float64 [h, w]."""
+        height, width = self.here[0].shape[1:]
+        return self.share[plane].repeat(2, 0).repeat(2, 1)[:height, :width]
+
+    def by_map(self, plane: int, weights: np.ndarray) -> np.ndarray:
+        """What another map, float64 [M], tells of a plane: int32 [3, h, w] in 1/64 step."""
+        whole = np.rint(weights * (1 << PRECISION)).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+        found = np.zeros(self.here[0].shape)
+        for weight, one in zip(whole.tolist(), self.here, strict=True):
+            if weight:
+                found += weight * one
+        return _held(_shared(np.rint(found / (1 << PRECISION)), self.shares(plane)))
 
 
 def told(
@@ -280,14 +310,16 @@ def told(
     if kernel is not None:
         return _told_by(kernel, picture, below, here, numbers)
     details, x, flat = haar.remainders(picture), _flat(np.concatenate(below)), _flat(np.concatenate(here))
-    weights, own = _fitted(x, _flat(details))[numbers], details[numbers]
+    weights, turns = _fitted(x, _flat(details))
+    weights, own = weights[numbers], details[numbers]
     seen = _mapped(weights, x).reshape(own.shape)
     share = _share(own, seen)
     height, width = picture.shape[1:]
     found = _mapped(weights, flat).reshape(len(own), 3, height, width)
     found = _shared(found, share.repeat(2, 1).repeat(2, 2)[:, None, :height, :width])
     activity = 4 * np.abs(flat.clip(-LARGEST_SAMPLE, LARGEST_SAMPLE)).sum(0).reshape(3, height, width).sum(0)
-    out = _room(picture)
+    out = _room(picture, here)
+    out.turns[:], out.share[numbers] = turns, share
     out.predicted[numbers] = _held(haar.interpolated(picture[numbers]) + found)
     out.remainders[numbers] = _held(found)
     out.missed[numbers] = _held(own - _shared(seen, share[:, None]))
@@ -295,10 +327,20 @@ def told(
     return out
 
 
-def _room(picture: np.ndarray) -> Told:
+def _room(picture: np.ndarray, here: Sequence[np.ndarray]) -> Told:
     planes, height, width = picture.shape
-    here, below = (planes, 3, height, width), (planes, 3, haar.half(height), haar.half(width))
-    return Told(*(np.empty(shape, np.int32) for shape in (here, here, below, (1, height, width))))
+    own, below = (planes, 3, height, width), (planes, 3, haar.half(height), haar.half(width))
+    bands = [band for one in here for band in one]
+    predicted, remainders = np.empty(own, np.int32), np.empty(own, np.int32)
+    return Told(
+        predicted,
+        remainders,
+        np.empty(below, np.int32),
+        np.empty((1, height, width), np.int32),
+        bands,
+        np.empty((len(bands), len(bands))),
+        np.empty((planes, *below[2:])),
+    )
 
 
 def _told_by(
@@ -314,9 +356,9 @@ def _told_by(
         np.concatenate([one.ctypes.data + one.strides[0] * np.arange(len(one)) for one in own])
         for own in (below, here)
     ]
-    out, numbers = _room(picture), np.ascontiguousarray(numbers, np.int32)
+    out, numbers = _room(picture, here), np.ascontiguousarray(numbers, np.int32)
     given = np.ascontiguousarray(picture), *bands
-    found = out.predicted, out.remainders, out.missed, out.activity
+    found = out.predicted, out.remainders, out.missed, out.activity, out.turns, out.share
     what = _Telling(
         len(picture),
         len(bands[0]),
@@ -336,6 +378,7 @@ class _Telling(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("picture", "below", "here")),
         ("count", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("numbers", "predicted", "remainders", "missed", "activity")),
+        *((name, ctypes.c_void_p) for name in ("turns", "share")),
     )
 
 
@@ -365,30 +408,42 @@ def _held(values: np.ndarray) -> np.ndarray:
     return values.clip(-PREDICTION_MAX, PREDICTION_MAX).astype(np.int32)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights of a linear map, whole units of 2**-PRECISION as float64: [M, n], [K, n] -> [K, M]."""
+def _fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A linear map of [M, n] to [K, n] and how it may be corrected: weights [K, M], whole units of 2**-PRECISION as float64.
+
+    The latter is a matrix [M, M]: its columns move what is told by vectors of which none has anything of another, each of a
+    mean square of one over the samples of the fit.
+    """
     thin = -(-x.shape[1] // SAMPLES)
     x, y = (v[:, ::thin].clip(-LARGEST_SAMPLE, LARGEST_SAMPLE) for v in (x, y))
     square = x @ x.T
     square[np.diag_indices_from(square)] += _RIDGE * x.shape[1] + _RIDGE_FIXED
-    found = _solved(square, x @ y.T).T
-    return np.rint(found * (1 << PRECISION)).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+    rows, pivots = _eliminated(np.concatenate([square, x @ y.T], 1))
+    count = len(square)
+    units = np.diag(np.sqrt(x.shape[1] / pivots))
+    found = _substituted(rows[:, :count], np.concatenate([rows[:, count:], units], 1))
+    weights = np.rint(found[:, : len(y)].T * (1 << PRECISION)).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+    return weights, found[:, len(y) :]
 
 
-def _solved(square: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solution of positive definite equations [M, M], [M, K] -> [M, K], by elimination in the order of the rows.
+def _eliminated(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positive definite equations and their right sides, [M, M + K], made triangular in the order of the rows; and pivots.
 
     Each product is rounded before it is added, on any machine: numpy's operations are one at a time.
     """
-    rows = np.concatenate([square, right], 1)
-    count = len(square)
-    for k in range(count):
-        rows[k, k:] /= rows[k, k]
+    pivots = np.empty(len(rows))
+    for k in range(len(rows)):
+        pivots[k] = rows[k, k]
+        rows[k, k:] /= pivots[k]
         rows[k + 1 :, k:] -= np.multiply.outer(rows[k + 1 :, k].copy(), rows[k, k:])
-    out = rows[:, count:]
-    for k in range(count - 1, 0, -1):
-        out[:k] -= np.multiply.outer(rows[:k, k], out[k])
-    return out
+    return rows, pivots
+
+
+def _substituted(square: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solution of triangular equations [M, M], [M, K] -> [M, K], alike."""
+    for k in range(len(square) - 1, 0, -1):
+        right[:k] -= np.multiply.outer(square[:k, k], right[k])
+    return right
 
 
 def _mapped(weights: np.ndarray, x: np.ndarray) -> np.ndarray:

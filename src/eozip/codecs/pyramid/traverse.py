@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,11 @@ import numpy as np
 from eozip.codecs.level_map import NOTHING, lowest
 from eozip.codecs.pyramid import haar
 from eozip.codecs.pyramid.coarseness import OCTAVES, SPACING, Coarse
-from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Functions, Stage, packed, unpacked
+from eozip.codecs.pyramid.context import FEATURE, PREDICTION_MAX, VALUE, Stage, packed, unpacked
+from eozip.codecs.pyramid.corrections import First, Ground, corrected
 from eozip.codecs.pyramid.holes import Hidden, counting
-from eozip.codecs.pyramid.narrowing import Level, LevelReader
+from eozip.codecs.pyramid.model import Model, Plane, Wanted
+from eozip.codecs.pyramid.narrowing import Level
 from eozip.codecs.pyramid.references import Decoded, Told, told
 from eozip.codecs.pyramid.side import (
     AFTER_ALIVE,
@@ -42,89 +43,13 @@ from eozip.codecs.pyramid.side import (
     strengths_of,
 )
 from eozip.codecs.pyramid.spectral import LARGEST, Basis, code_related, fitted, stacked
-from eozip.entropy.range_coder import Port, Tables, code_each, trellis_each
+from eozip.entropy.range_coder import Port, code_each, trellis_each
 
 CERTAIN = 16  # rows below are so narrow that their symbol can only be 0
 MEAN_UNITS = 16  # of a band's mean, a step: its errors are those of all pixels
 _LN2_HALF = math.log(2) / 2
 _COLORS = 2
 APEX = 30  # a level above all others, whose port takes what every level needs
-
-Quantise = Callable[..., np.ndarray]
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a traversal needs of the weights.
-
-    Attributes:
-        stages: networks of the finest levels, each its own, and of all others.
-        functions: staircases.
-        tables: of the coder, `ROWS` rows.
-        trellis: of details, `ROWS` rows of either quantiser.
-        source: makes the model again, as another process does that gets it pickled.
-    """
-
-    stages: Sequence[Stage]
-    functions: Functions
-    tables: Tables
-    trellis: Tables
-    source: Callable[[], Model]
-
-    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
-        """Networks and readers of the kernel point to memory of this process: they are made anew."""
-        return self.source, ()
-
-    def stage_at(self, level: int) -> Stage:
-        """The network of a level, 0 for the finest grid."""
-        return self.stages[min(level, len(self.stages) - 1)]
-
-    @cached_property
-    def reader(self) -> LevelReader:
-        """Reads levels by the kernel, where there is one."""
-        return LevelReader(self.tables, self.trellis, self.functions.tanh)
-
-
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """What an encoder brings.
-
-    Attributes:
-        groups: float [T, C, h, w] each, DN, finest first.
-        quantise: residual in spacings float [n], rows [n] and how many are of each date -> int32 [n] symbols.
-        hidden: where what the decoder expects is good enough; None: nowhere.
-    """
-
-    groups: Sequence[np.ndarray]
-    quantise: Quantise
-    hidden: Hidden | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """One plane at one level of some dates.
-
-    Attributes:
-        level: 0 for the finest grid.
-        number: of the plane, the strongest is 0.
-        dates: [N] which.
-        coded: bool [3, h, w].
-        strengths: int32 [N, 3], see `Ladder._code_strengths`.
-        reference: what references predict, int32 [N, 3, h, w], or None.
-        hidden: bool [N, 1, h, w], details that are not worth a symbol, or None.
-        skipped: alike, details that have none, as the decoder knows too, or None.
-        coarse: of the dates, or None.
-    """
-
-    level: int
-    number: int
-    dates: np.ndarray
-    coded: np.ndarray
-    strengths: np.ndarray
-    reference: np.ndarray | None
-    hidden: np.ndarray | None
-    skipped: np.ndarray | None
-    coarse: Coarse | None
 
 
 @dataclass
@@ -332,6 +257,7 @@ class Ladder:
         out = np.zeros((self.dates, present.shape[1], 3, *coded.shape[1:]), np.int32)
         # features of the parents, of the strongest and of the last plane so far, and of what references tell
         features = np.zeros((self.dates, 9 if says is None else 19, *coded.shape[1:]), np.float32)
+        left: list[list[np.ndarray]] = [[] for _ in range(self.dates)]
         for k in range(present.shape[1]):
             some = np.flatnonzero((strengths[:, k] > DEAD).any(1))
             now = np.zeros_like(features[:, 6:9])
@@ -351,10 +277,14 @@ class Ladder:
                     None if hidden is None else hidden[some],
                     None if skipped is None else skipped[some],
                     None if coarse is None else coarse.of(some),
+                    own,
+                    [left[t] for t in some.tolist()],
                 )
-                out[some, k] = self._plane(
+                out[some, k], off = self._plane(
                     plane, below[some, k], None if wanted is None else wanted[some, k], features[some]
                 )
+                for t, one in zip(some.tolist(), off, strict=True):
+                    left[t].append(one)
                 now[some] = self._features(out[some, k], plane.coarse)
             strongest = features[:, 3:6]
             np.maximum(np.rint(strongest * np.float32(0.75)), np.abs(now), out=strongest)
@@ -376,7 +306,7 @@ class Ladder:
         skipped: np.ndarray | None,
     ) -> np.ndarray:
         """Details of one level by the kernel, without a map: int32 [T, K, 3, h, w]."""
-        alive, units = strengths > DEAD, log_scales(strengths)
+        alive, units, strongest = strengths > DEAD, log_scales(strengths), strengths.max(2)
         numbers = np.arange(strengths.shape[1])[:, None]
         told = constants(units, numbers, level, says is not None, self.brightness)
         out = np.zeros((*strengths.shape, *coded.shape[1:]), np.int32)
@@ -386,7 +316,20 @@ class Ladder:
             own = (None if parents is None else parents[t]), (None if says is None else says[t])
             there = coded * marks
             self._read_level(
-                level, t, Level(stage, below[t], *own, alive[t], there, units[t], told[t], out[t])
+                level,
+                t,
+                Level(
+                    stage,
+                    below[t],
+                    *own,
+                    self._corrects(level),
+                    strongest[t],
+                    alive[t],
+                    there,
+                    units[t],
+                    told[t],
+                    out[t],
+                ),
             )
         return out
 
@@ -463,24 +406,30 @@ class Ladder:
 
     def _plane(
         self, plane: Plane, below: np.ndarray, wanted: np.ndarray | None, features: np.ndarray
-    ) -> np.ndarray:
-        """One plane of some dates, int32 [N, 3, h, w], in two passes."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One plane of some dates in two passes: details, and how far they lie off their means, int32 [N, 3, h, w]."""
         stage, coarse = self.model.stage_at(plane.level), plane.coarse
         octaves = None if coarse is None else coarse.octaves
         shared, predicted = stage.start(below, features, self._constant(plane), octaves)
         alive = self._alive(plane)
+        reference, more = plane.reference, None
         done: list[np.ndarray] = []  # details in the octaves of their cells
+        left: list[np.ndarray] = []  # how far they lie off their means, in steps
         for color in range(_COLORS):
             cells = None if coarse is None else coarse.packed(color)
             outputs, near = self._stepped(stage, shared, done, coarse)
-            reference = None if plane.reference is None else packed(plane.reference, color)
             own = None if wanted is None else packed(wanted, color)
             if cells is not None:
                 near = None if near is None else cells.seen(near)
-                reference = None if reference is None else cells.seen(reference)
                 own = None if own is None else np.ldexp(own, -cells.octaves[:, None].astype(np.int32))
+            place = packed(predicted, color), near, self._scale(plane, cells)
+            if not color and self._corrects(plane.level):
+                known = None
+                if own is not None:
+                    known = outputs, *self._placed(outputs, *place, _seen(reference, color, cells)), own
+                reference, more = self._corrected(plane, alive, cells, known)
             mean, rows = self._placed(
-                outputs, packed(predicted, color), near, reference, self._scale(plane, cells)
+                outputs, *place, *(_seen(one, color, cells) for one in (reference, more))
             )
             if cells is not None:
                 rows[np.broadcast_to(cells.levels[:, None] == NOTHING, rows.shape)] = 0
@@ -489,9 +438,44 @@ class Ladder:
             if own is not None and plane.hidden is not None:  # what the decoder expects
                 own = np.where(packed(plane.hidden, color), mean / VALUE, own)
             units = None if cells is None else cells.spacings
-            done.append(self._symbols(plane, color, mean, rows, packed(alive, color), own, units))
-        found = unpacked(done[0], done[1], plane.coded.shape[2])
-        return found if coarse is None else coarse.in_steps(found)
+            found, off = self._symbols(plane, color, mean, rows, packed(alive, color), own, units)
+            done.append(found)
+            left.append(off if cells is None else cells.in_steps(off))
+        width = plane.coded.shape[2]
+        found = unpacked(done[0], done[1], width)
+        return found if coarse is None else coarse.in_steps(found), unpacked(left[0], left[1], width)
+
+    def _corrects(self, level: int) -> bool:
+        """Whether corrections of means are sent of a level."""
+        return True
+
+    def _corrected(
+        self, plane: Plane, alive: np.ndarray, cells: Coarse | None, known: Sequence[np.ndarray] | None
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Send or read corrections: what references predict with them, and what is added to means, int32 [N, 3, h, w].
+
+        Args:
+            plane: which, of some dates.
+            alive: details that there are, bool [N, 3, h, w].
+            cells: of the first colour, or None.
+            known: of these outputs of the network, means, rows and details; None: read.
+        """
+        counts = alive
+        for away in (plane.hidden, plane.skipped):
+            counts = counts if away is None else counts & ~away
+        sides, counts = self._at(plane.level), packed(counts, 0)
+        tellers: Sequence[Told | None] = plane.told or [None] * len(alive)
+        grounds = [
+            Ground(plane.number, *one, alive.shape[2:])
+            for one in zip(plane.left, tellers, plane.strengths, strict=True)
+        ]
+        firsts: list[First | None] = [None] * len(alive)
+        if known is not None:
+            outputs, mean, rows, own = known
+            gates = self.model.functions.gates(outputs[:, :3])
+            scale = [None] * len(alive) if cells is None else np.broadcast_to(cells.scale, rows.shape)
+            firsts = [First(*one) for one in zip(own - mean / VALUE, rows, gates, counts, scale, strict=True)]
+        return corrected([sides[t] for t in plane.dates.tolist()], grounds, firsts, plane.reference)
 
     def _may_be_sent(self, level: int, skipped: np.ndarray | None) -> np.ndarray | None:
         """Which details of all dates may be sent, bool [T, 1, h, w]; None: all."""
@@ -536,10 +520,11 @@ class Ladder:
         outputs: np.ndarray,
         predicted: np.ndarray,
         near: np.ndarray | None,
-        reference: np.ndarray | None,
         scale: np.ndarray,
+        reference: np.ndarray | None,
+        more: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Means float32 in 1/64 step (or octave) and table rows uint8, [N, 3, h, half] each."""
+        """Means float32 in 1/64 step (or octave) and table rows uint8, [N, 3, h, half] each; `more` is added to means."""
         gates = self.model.functions.gates
         mean = gates(outputs[:, 3:6])
         mean *= predicted
@@ -547,10 +532,12 @@ class Ladder:
             mean += gates(outputs[:, 6:9]) * near
         if reference is not None:
             mean += gates(outputs[:, :3]) * reference
-        np.clip(np.rint(mean, out=mean), -PREDICTION_MAX, PREDICTION_MAX, out=mean)
+        np.rint(mean, out=mean)
+        if more is not None:
+            mean += more
+        np.clip(mean, -PREDICTION_MAX, PREDICTION_MAX, out=mean)
         offset = np.float32(-SCALE_MIN * FEATURE)
-        rows = outputs[:, 9:]
-        rows += scale + offset
+        rows = outputs[:, 9:] + (scale + offset)
         rows *= np.float32(FEATURE / ROWS_PER_NAT / 4)
         np.clip(np.floor(rows, out=rows), 0, ROWS - 1, out=rows)
         return mean, rows.astype(np.uint8)
@@ -564,8 +551,11 @@ class Ladder:
         here: np.ndarray,
         wanted: np.ndarray | None,
         units: np.ndarray | None,
-    ) -> np.ndarray:
-        """Details of one colour: int32 [N, 3, h, half], 0 where there are none; a spacing is `units`, or `SPACING`."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Details of one colour, 0 where there are none, and how far they lie off their means: int32 [N, 3, h, half].
+
+        A spacing is `units`, or `SPACING`.
+        """
         is_sent = here & (rows >= CERTAIN)
         sent = np.flatnonzero(is_sent)
         own = rows.ravel()[sent]
@@ -577,10 +567,20 @@ class Ladder:
             symbols = self.wanted.quantise(residual, own, counts)
         ports = self.ports_at(plane.level)
         out = (mean * here).astype(np.int32)
-        out.ravel()[sent] += unit * trellis_each(
+        left = np.zeros_like(out)
+        left.ravel()[sent] = unit * trellis_each(
             [ports[t] for t in plane.dates], counts, symbols, own, self.model.trellis
         )
-        return np.clip(out, -LARGEST, LARGEST, out=out)
+        out += left
+        return np.clip(out, -LARGEST, LARGEST, out=out), left
+
+
+def _seen(values: np.ndarray | None, color: int, cells: Coarse | None) -> np.ndarray | None:
+    """Values [N, 3, h, w] of the cells of one colour, in their octaves."""
+    if values is None:
+        return None
+    values = packed(values, color)
+    return values if cells is None else cells.seen(values)
 
 
 def _lift(parents: np.ndarray, features: np.ndarray, some: np.ndarray) -> None:

@@ -15,17 +15,20 @@ from eozip.codecs.pyramid.coarseness import THRIFT
 from eozip.codecs.pyramid.context import VALUE
 from eozip.codecs.pyramid.holes import Hidden
 from eozip.codecs.pyramid.layout import Canvas, Group
+from eozip.codecs.pyramid.model import Model, Wanted
 from eozip.codecs.pyramid.overviews import Picture
 from eozip.codecs.pyramid.ports import chosen
 from eozip.codecs.pyramid.references import Decoded, Order
 from eozip.codecs.pyramid.side import Side
-from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
+from eozip.codecs.pyramid.traverse import Ladder
 from eozip.codecs.scales import SECTIONS, section_of
 from eozip.entropy.range_coder import Port, Tables
 
 STEP_UNITS = 16  # of a step, per DN
 GAIN_UNITS = 8
 _LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
+MOST_FINER = 8  # eighths of an octave
+_FINER = tuple(round(2 ** (16 - eighths / 8)) for eighths in range(MOST_FINER + 1))
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -71,6 +74,8 @@ class Walk:
         brightness: what the networks are told of it.
         ports: [section][date].
         sections: how many are there; levels whose details lie beyond are left out.
+        finer: int64 [T], by how many eighths of an octave a date's step is finer, where the order lets it; read on the way.
+            None: all dates have the same step.
         positions: int64 [T, 2] of dates beside the one that has no references, as `registration` has them; read on the way.
         wanted: [ladder][group] pixels of all dates from `first` on in gained DN, or None to decode.
         hidden: [ladder] where nobody needs them, of the same dates; None: nowhere.
@@ -89,6 +94,7 @@ class Walk:
     brightness: float
     ports: Sequence[Sequence[Port]]
     sections: int
+    finer: np.ndarray | None
     positions: np.ndarray
     wanted: list[list[np.ndarray]] | None = None
     hidden: list[Hidden] | None = None
@@ -115,6 +121,7 @@ class Walk:
         for wave in self.order.waves:
             own = [t for t in wave if t in needed]
             lent: Lent | None = None
+            self._code_finer(own)
             self._code_positions([t for t in own if self.order.known[t]])
             for k in range(len(self.ladders) if own else 0):
                 factor = self.ladders[k][0][0].factor
@@ -127,6 +134,20 @@ class Walk:
                     reference.forget()
                 known[k] |= {t: d for t, d in zip(own, ladder.made, strict=True) if t in kept}
         self.known = known if more else []
+
+    def _code_finer(self, dates: Sequence[int]) -> None:
+        if self.finer is None:
+            return
+        anchors = {date for date, _, _ in self.order.anchors}
+        for t in (t for t in dates if t in anchors):
+            side = Side(self.ports[0][t], self.model.tables)
+            sent = None if self.wanted is None else self.finer[t : t + 1]
+            self.finer[t] = side.bounded(sent, 1, spread=2, first=0, last=MOST_FINER)[0]
+
+    def step_at(self, date: int) -> int:
+        """Quantisation step of a date in 1/16 DN."""
+        finer = 0 if self.finer is None else int(self.finer[date])
+        return max(1, (self.step * _FINER[finer] + (1 << 15)) >> 16)
 
     def _code_positions(self, dates: Sequence[int]) -> None:
         for t in dates:
@@ -149,17 +170,18 @@ class Walk:
         """One ladder of some dates, predicted from what an earlier one lends; the first that can lends to the others."""
         ladder = self.ladders[k]
         group, place = ladder[0]
+        step = self.step_at(dates[0])  # anchors, which alone have one of their own, come one by one
         wanted, prediction = self.wanted_of(k, dates), None
         if lent is not None and len(ladder) == 1:
-            goal = None if wanted is None else wanted.groups[0] / (self.step / STEP_UNITS)
+            goal = None if wanted is None else wanted.groups[0] / (step / STEP_UNITS)
             sides = [Side(self.ports[0][t], self.model.tables) for t in dates]
             prediction = code_prediction(sides, lent.at(group, place), goal, len(group.bands))
-            wanted = self.without(wanted, prediction)
+            wanted = without(wanted, prediction, step)
         walk = Ladder(
             self.model,
             [(len(g.bands), *p.shape) for g, p in ladder],
             len(dates),
-            self.step,
+            step,
             lambda level: [self.ports[section_of(group.factor << level)][t] for t in dates],
             self.brightness,
             wanted,
@@ -192,12 +214,13 @@ class Walk:
             None if self.hidden is None else self.hidden[k].of(own),
         )
 
-    def without(self, wanted: Wanted | None, prediction: np.ndarray) -> Wanted | None:
-        """What a prediction, in 1/64 step, leaves of the one group."""
-        if wanted is None:
-            return None
-        left = wanted.groups[0] - prediction * (self.step / (STEP_UNITS * VALUE))
-        return replace(wanted, groups=[left])
+
+def without(wanted: Wanted | None, prediction: np.ndarray, step: int) -> Wanted | None:
+    """What a prediction, in 1/64 step, leaves of the one group."""
+    if wanted is None:
+        return None
+    left = wanted.groups[0] - prediction * (step / (STEP_UNITS * VALUE))
+    return replace(wanted, groups=[left])
 
 
 def positions_of(order: Order, given: Given | None) -> np.ndarray:
@@ -215,8 +238,9 @@ def pictures_of(
     for k, ladder in enumerate(walk.ladders):
         for number, (group, place) in enumerate(ladder):
             level = max(0, walk.reached[k] - number)
-            made = np.stack([walk.pictures[k][t][number] for t in dates])
-            found.append((group, Picture(_in_dn(made, walk.step, gain_of[group.bands], level), place, level)))
+            gain = gain_of[group.bands]
+            made = [_in_dn(walk.pictures[k][t][number], walk.step_at(t), gain, level) for t in dates]
+            found.append((group, Picture(np.stack(made), place, level)))
     return found
 
 
@@ -248,8 +272,8 @@ def quantised(
 def _in_dn(picture: np.ndarray, step: int, gain: int, level: int) -> np.ndarray:
     """int32 in 1/64 step, 2**level times block averages -> averages, int32 in 1/64 DN, halves up, within LARGEST_CELL."""
     out = np.empty(picture.shape, np.int32)
-    for where in np.ndindex(*picture.shape[:2]):  # a picture at a time, which fits the cache
-        exact = np.multiply(picture[where], float(step * GAIN_UNITS), dtype=np.float64)
+    for band, one in enumerate(picture):  # a picture at a time, which fits the cache
+        exact = np.multiply(one, float(step * GAIN_UNITS), dtype=np.float64)
         cells = overviews.quotient(exact, (STEP_UNITS * gain) << level)
-        out[where] = cells.clip(-_LARGEST_CELL, _LARGEST_CELL, out=cells)
+        out[band] = cells.clip(-_LARGEST_CELL, _LARGEST_CELL, out=cells)
     return out

@@ -13,8 +13,9 @@ from eozip.codecs.pyramid import codec as codecs
 from eozip.codecs.pyramid import files
 from eozip.codecs.pyramid.coarseness import SPACING
 from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, LEVELS, VALUE, staircases
+from eozip.codecs.pyramid.model import Model, Wanted
 from eozip.codecs.pyramid.side import ROWS, Side, brightness_of
-from eozip.codecs.pyramid.traverse import Ladder, Model, Wanted
+from eozip.codecs.pyramid.traverse import Ladder
 from eozip.codecs.pyramid.walk import quantised
 from eozip.entropy.logistic_tables import REACH, logistic_masses
 from eozip.entropy.range_coder import EstimatePort, Tables
