@@ -41,7 +41,7 @@ from eozip.entropy.range_coder import Port, Tables, trellis_each
 
 SIBLINGS_END = 9  # features of parents and siblings, which come first
 AFTER_KNOWN, AFTER_LEAST = row_of(0.3), row_of(0.9)  # strengths that were known, at least or barely
-_LAST_THRIFT = 1.1 * THRIFT  # a last pass has fewer bytes at equal PSNR
+_LAST_THRIFT = 1.1 * THRIFT  # a last pass that is not the only one has fewer bytes at equal PSNR
 _TOP_SPREAD = 0.8  # of what a pass adds to a top cell, in steps
 
 
@@ -356,8 +356,8 @@ class LayerLadder(Ladder):
         own, before = rows[mask], known.value[mask]
         counts, symbols = mask.sum((1, 2, 3)).tolist(), None
         if wanted is not None and self.wanted is not None:
-            residual = (wanted[mask] - before) / SPACING
-            symbols = self.wanted.quantise(residual, own, counts, tables=tables, thrift=_LAST_THRIFT)
+            residual, thrift = (wanted[mask] - before) / SPACING, THRIFT if self.is_first else _LAST_THRIFT
+            symbols = self.wanted.quantise(residual, own, counts, tables=tables, thrift=thrift)
         known.off[mask] = np.int32(SPACING) * trellis_each(ports, counts, symbols, own, tables)
         known.value[mask] = np.clip(before + known.off[mask].astype(np.int64), -LARGEST, LARGEST)
 
