@@ -118,8 +118,11 @@ def _weights(codec: str, sensor: str) -> str:
 
 @cache
 def probe(codec: str) -> str:
-    """Hex digits of what a codec makes of a small made-up series: other code that makes other bytes is another contender."""
-    return hashlib.sha256(api.encode(_waves(), codec=codec, quality=60)).hexdigest()[:12]
+    """Hex digits of what a codec makes of a made-up series: other code that makes other bytes is another contender.
+
+    It has as many dates and pixels as all that codecs send takes (steps of dates, corrections).
+    """
+    return hashlib.sha256(api.encode(_waves(6, 72), codec=codec, quality=60)).hexdigest()[:12]
 
 
 @cache
@@ -129,9 +132,9 @@ def _exact_probe() -> str:
     return hashlib.sha256(b"".join(blobs)).hexdigest()[:12]
 
 
-def _waves() -> np.ndarray:
-    """uint16 [2, 3, 40, 40], the same everywhere."""
-    t, c, y, x = np.ogrid[:2, :3, :40, :40]
+def _waves(dates: int = 2, side: int = 40) -> np.ndarray:
+    """uint16 [T, 3, H, W], the same everywhere."""
+    t, c, y, x = np.ogrid[:dates, :3, :side, :side]
     waves = 2000 + (300 + 40 * c) * np.sin(y / 5 + t) * np.cos(x / (4 + c)) + (y * x * 7919 + t * 31 + c) % 97
     return waves.astype(np.uint16)
 
