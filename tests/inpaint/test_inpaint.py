@@ -160,6 +160,49 @@ def test_wrong_input_is_named(dn, mask, message):
         inpaint(dn, mask)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": masks().tolist()}, "mask: expected an array"),
+        ({"dn": season().tolist()}, "dn: expected an array"),
+        ({"days": ["2020-01-01"] * 4}, "days: expected 4 finite numbers"),
+        ({"days": [0, 1j, 2, 3]}, "days: expected 4 finite numbers"),
+        ({"nodata": 70000}, "nodata: expected 0 to 65535"),
+        ({"nodata": float("nan")}, "nodata: expected a whole number"),
+        ({"offset": float("nan")}, "offset: expected"),
+        ({"offset": 10**9}, "offset: expected"),
+        ({"min_clear": float("nan")}, "min_clear: expected a share"),
+        ({"window": "wide"}, "window: expected a number"),
+        ({"predictor": 3}, "predictor: expected a name"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        inpaint(**{"dn": season(), "mask": masks(), **options})
+
+
+@pytest.mark.parametrize("days", [None, [0, 0, 5, 5], [0, 1, 2, 1e9]])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 7), (17, 18)])
+def test_pictures_of_any_size_and_days(size, days):
+    height, width = size
+    dn, mask = season(4, 1, *size), np.random.default_rng(0).random((4, height, width)) < 0.4
+    mask[0], mask[1] = True, False
+    filled = inpaint(dn.astype(np.int16) - 700, mask, days=days)
+    assert (filled.provenance[mask] > 0).all()
+    assert np.isfinite(filled.sigma).all()
+
+
+def test_one_of_four_hundred_dates():
+    dn = np.concatenate([season(4, 2, 12, 12, seed=seed) for seed in range(100)])
+    mask = np.zeros((400, 12, 12), bool)
+    mask[200], mask[300, 4:6] = True, True
+    filled = inpaint(dn, mask, days=np.arange(400.0))
+    assert filled.methods[200] == "kriging"
+    assert filled.methods[300] == "regression"
+    assert (filled.provenance[200] == 41).all()  # the nearest forty
+    assert (filled.provenance[300][mask[300]] == 251).all()
+
+
 def test_no_reference_clear_enough_is_named():
     mask = np.ones((4, 48, 40), bool)
     mask[:, :3] = False

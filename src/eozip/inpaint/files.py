@@ -27,7 +27,7 @@ from eozip.inpaint.stores import plan_store, write_store
 from eozip.raster import Profile, Scene, create_geotiffs, open_scene, read_window, with_fill
 from eozip.raster.masks import MaskSpec, of_band, parse_mask, read_mask, split_mask
 from eozip.store import describe
-from eozip.store.pixels import read_pixels
+from eozip.store.pixels import read_dropped, read_pixels
 
 PROVENANCE, SIGMA = "PROVENANCE", "SIGMA"
 
@@ -98,8 +98,8 @@ def inpaint_files(
     target = Path(out)
     _check_target(target, [Path(p) for p in inputs], overwrite)
     spec = parse_mask(mask) if isinstance(mask, str) else mask
-    stack, hidden = _read(inputs, spec, offset, nodata)
-    hidden = grown(hidden, dilate)
+    stack, hidden, forecast = _read(inputs, spec, offset, nodata)
+    hidden = grown(hidden, dilate) | forecast
     missing = _missing(stack.profile, nodata)
     output = _output(stack, target, spec, missing, overwrite)  # refuses before anything is predicted
     stages = _Stages(progress, output.chunks)
@@ -146,19 +146,22 @@ def _check_target(target: Path, inputs: list[Path], overwrite: bool) -> None:
 
 def _read(
     inputs: Sequence[str | Path], spec: MaskSpec, offset: int | None, nodata: int | None
-) -> tuple[Stack, np.ndarray]:
+) -> tuple[Stack, np.ndarray, np.ndarray]:
+    """The series, what the mask hides, and what a store shows without having been sent it (`--drop masked`)."""
     if len(inputs) == 1 and _is_store(Path(inputs[0])):
-        stack, plane = _from_store(Path(inputs[0]), offset), None
+        stack, forecast = _from_store(Path(inputs[0]), offset)
+        plane = None
     else:
         stack, plane = _from_files(inputs, spec, offset, nodata)
+        forecast = np.zeros((len(stack.dn), *stack.dn.shape[2:]), bool)
     if plane is not None:
-        return stack, of_band(spec, plane)
+        return stack, of_band(spec, plane), forecast
     if spec.path is None:
         raise InputError(
             f"mask: a store holds no band {spec.band}; name a raster: --mask {spec.kind}:...@PATH"
         )
     times, _, height, width = stack.dn.shape
-    return stack, read_mask(spec, (times, height, width), stack.profile)
+    return stack, read_mask(spec, (times, height, width), stack.profile), forecast
 
 
 def _is_store(path: Path) -> bool:
@@ -192,7 +195,7 @@ def _with_nodata(scene: Scene) -> Scene:
     return scene if scene.fill is None else replace(scene, profile=replace(scene.profile, nodata=scene.fill))
 
 
-def _from_store(path: Path, offset: int | None) -> Stack:
+def _from_store(path: Path, offset: int | None) -> tuple[Stack, np.ndarray]:
     found = describe(path)
     if np.prod(found.grid.shape) > LARGEST:
         raise InputError(
@@ -202,7 +205,8 @@ def _from_store(path: Path, offset: int | None) -> Stack:
     dn = read_pixels(found, slice(0, times), slice(0, height), slice(0, width))[:, list(found.band_order)]
     names = _names([Path(name).stem for name in found.files])
     own = found.codec.offset if offset is None else offset
-    return Stack(dn, found.profile, found.dates, names, found.tags, found.band_tags, own, found.codec.sensor)
+    stack = Stack(dn, found.profile, found.dates, names, found.tags, found.band_tags, own, found.codec.sensor)
+    return stack, read_dropped(found)
 
 
 def _names(stems: list[str]) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from eozip.arguments import real, whole
 from eozip.codecs.base import Codec
 from eozip.errors import InputError
 from eozip.inpaint.normalized_convolution import spread
@@ -19,6 +21,7 @@ MEASURED, UNFILLED, MISSING = 0, 254, 255
 """Provenance: 0 measured; 1 + n predicted with n dates that show this pixel; 254 hidden and left as it came (no
 other date shows anything nearby); 255 no data."""
 _WINDOW, OVERLAP = 512, 64  # pixels; larger images are predicted in overlapping windows, cross-faded
+_LARGEST_OFFSET = 65535  # DN
 LARGEST = 1 << 31  # samples in one call: 8 GiB as float32
 _SEAM = (1, 2, 4)
 
@@ -78,9 +81,10 @@ def inpaint(
 
     Raises:
         InputError: a single date, a mask of another size, all dates hidden, no reference clear enough, another
-            dtype, too many pixels, or an unknown predictor.
+            dtype, too many pixels, numbers that cannot be, or an unknown predictor.
     """
-    _check(dn, mask, window)
+    _check(dn, mask)
+    _check_numbers(dn.dtype, nodata, offset, min_clear, window)
     chosen = resolve_predictor(predictor)
     missing = np.zeros_like(mask) if nodata is None else (dn == nodata).any(axis=1) & ~mask
     series = make_series(dn.astype(np.float32) - np.float32(offset), mask | missing, days)
@@ -106,7 +110,10 @@ def inpaint(
     return Filled(out, provenance, sigma, tuple(methods), cover, known)
 
 
-def _check(dn: np.ndarray, mask: np.ndarray, window: int) -> None:
+def _check(dn: np.ndarray, mask: np.ndarray) -> None:
+    for name, value in (("dn", dn), ("mask", mask)):
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{name}: expected an array of numpy, got {type(value).__name__}")
     if dn.dtype not in (np.uint16, np.int16):
         raise InputError(
             f"dn: expected uint16 or int16 digital numbers, got {dn.dtype}; scale and round them"
@@ -124,7 +131,19 @@ def _check(dn: np.ndarray, mask: np.ndarray, window: int) -> None:
         raise InputError(
             f"mask: expected bool [T, H, W], got {mask.dtype}; compare it with its classes first"
         )
-    if window < 128:
+
+
+def _check_numbers(
+    dtype: np.dtype, nodata: object, offset: object, min_clear: object, window: object
+) -> None:
+    limits = np.iinfo(dtype)
+    if nodata is not None and not limits.min <= whole("nodata", nodata) <= limits.max:
+        raise InputError(f"nodata: expected {limits.min} to {limits.max}, as {dtype} has it, got {nodata}")
+    if abs(real("offset", offset)) > _LARGEST_OFFSET or math.isnan(real("offset", offset)):
+        raise InputError(f"offset: expected at most {_LARGEST_OFFSET} DN, got {offset}")
+    if not 0 <= real("min_clear", min_clear) <= 1:
+        raise InputError(f"min_clear: expected a share, 0 to 1, got {min_clear}")
+    if whole("window", window) < 128:
         raise InputError(f"window: expected at least 128 pixels, got {window}")
 
 

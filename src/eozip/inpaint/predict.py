@@ -111,7 +111,12 @@ def make_series(x: np.ndarray, hidden: np.ndarray, days: Sequence[float] | None 
 
 
 def _checked_days(days: Sequence[float] | None, count: int) -> np.ndarray:
-    found = np.arange(count, dtype=np.float64) if days is None else np.asarray(days, np.float64)
+    if days is None:
+        return np.arange(count, dtype=np.float64)
+    try:
+        found = np.asarray(days, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
     if found.shape != (count,) or not np.isfinite(found).all() or (np.diff(found) < 0).any():
         raise InputError(f"days: expected {count} finite numbers in rising order, got {days}")
     return found

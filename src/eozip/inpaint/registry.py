@@ -39,6 +39,11 @@ def resolve_predictor(asked: str | Predictor | Codec | None) -> Predictor:
         return get_predictor(DEFAULT if asked is None else asked)
     if isinstance(asked, Predictor):
         return asked
+    if not hasattr(asked, "id"):
+        raise InputError(
+            f"predictor: expected a name, a predictor, or a codec that forecasts, got {asked!r:.80}; names are "
+            f"{', '.join(NAMES)}"
+        )
     return _learned(asked)
 
 
