@@ -57,8 +57,8 @@ _WIDE = (DEFAULT, "kriging", "linear-in-time", "nearest-clear", "harmonic")
 _LONG = """All dates with the clouds that they have (B02 above 2,000 DN is hidden), made clouds on top: 118 dates of a field
 (worldcereal 00002806639B424A, 64 x 64 pixels, 10 bands) and 97 of a forest (fordead, 80 x 80, 6 bands). Kriging's numbers
 were chosen on these series among others, and the field is one of those that sigma was calibrated with: no validation."""
-_EVENTFUL = """Over a third of one date, on the validation series; clouds hide half of the date. What was measured of an event comes
-out to the bit (tests); here is what was hidden: of the event, and beside it."""
+_EVENTFUL = """Over a third of one date, on the validation series; clouds hide half of the date. What was measured of an
+event comes out to the bit (tests); here is what was hidden: of the event, and beside it."""
 _SHARE, _OF_A_DATE = 0.02, 2000  # of the errors of a case are enough
 
 
@@ -143,10 +143,10 @@ def weights_of(predictors: Sequence[Predictor]) -> dict[str, str]:
 def _factors(classes: list[list[np.ndarray]]) -> list[float]:
     """One factor per class of cover, never falling: with more hidden, less is known.
 
-    Where a sample says otherwise, neighbouring classes are taken together (pool adjacent violators). A class without cases
-    takes its neighbour's factor.
+    Where a sample says otherwise, neighbouring classes are taken together (pool adjacent violators); not the last, dates of
+    which nothing is seen: their sigma comes from other dates. A class without cases takes its neighbour's factor.
     """
-    pools = [([i], np.concatenate(values)) for i, values in enumerate(classes) if values]
+    pools = [([i], np.concatenate(values)) for i, values in enumerate(classes[:-1]) if values]
     k = 0
     while k < len(pools) - 1:
         if _factor(pools[k][1]) > _factor(pools[k + 1][1]):
@@ -155,6 +155,7 @@ def _factors(classes: list[list[np.ndarray]]) -> list[float]:
             k = max(k - 1, 0)
         else:
             k += 1
+    pools += [([len(classes) - 1], np.concatenate(classes[-1]))] if classes[-1] else []
     found = {i: _factor(values) for members, values in pools for i in members}
     return [found[min(found, key=lambda known, i=i: abs(known - i))] for i in range(len(classes))]
 

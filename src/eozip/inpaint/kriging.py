@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from eozip.inpaint.baselines import calibrated
 from eozip.inpaint.filled import WeightedFilled, filled_references, usable, within
 from eozip.inpaint.normalized_convolution import local_mean
 from eozip.inpaint.predict import Prediction, Predictor, Series
-from eozip.inpaint.uncertainty import LEAST, LEVEL, NORMAL, enough, sigma_of_dates
+from eozip.inpaint.uncertainty import LEAST, LEVEL, NORMAL, enough
 
 _YEAR = 365.25  # days
 _STRANGE = (0.3, 20.0)  # how much surer or less sure a date may be than most are
@@ -53,8 +54,8 @@ class Kriging:
         weights, told, variances = self._weighed(gaps, filled)
         x_hat = within(np.tensordot(weights, filled, 1), series)
         count = np.minimum((~series.hidden[order]).sum(axis=0), 250).astype(np.uint8)
-        if len(order) < 2:
-            return Prediction(x_hat, sigma_of_dates(series, date), count, self.name)
+        if enough(~series.hidden[date]) or len(order) < 2:
+            return calibrated(series, date, x_hat, count, self.name)
         errors = np.tensordot(told, filled, 1) / np.sqrt(variances)[:, None, None, None]
         return Prediction(x_hat, _sigma(errors, ~series.hidden[order]), count, self.name)
 
