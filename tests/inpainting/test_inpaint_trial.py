@@ -340,3 +340,18 @@ def test_results_hold_what_the_tool_says_about_its_default():
         best = group["predictors"][group["best_baseline"]]
         assert group["predictors"][document["default"]]["mae"] < best["mae"]
     assert document["default"] == get_predictor(DEFAULT).name
+
+
+def test_results_hold_what_the_page_says_of_long_series_and_events():
+    wide = json.loads((Path(__file__).parents[2] / "results" / "inpainting.json").read_text())["wide"]
+    assert {group["dates"] for group in wide["summary"]} == {97, 118}
+    for group in wide["summary"]:
+        default = group["predictors"][DEFAULT]
+        assert default["mae"] <= min(means["mae"] for means in group["predictors"].values())
+        assert 0.85 <= round(default["inside"], 2) <= 0.96
+    for kind in ("flood", "snow", "fire"):
+        mine = [
+            r for r in wide["events"] if (r["event"], r["predictor"], r["part"]) == (kind, DEFAULT, "event")
+        ]
+        assert len(mine) == 12
+        assert 0.85 <= np.mean([row["inside"] for row in mine]) <= 0.95
