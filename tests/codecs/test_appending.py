@@ -116,6 +116,17 @@ def test_any_sizes_of_groups(steps, seed, data):
         np.testing.assert_array_equal(eozip.decode(shortened(Before(blob, kept))), shown[:kept])
 
 
+@pytest.mark.parametrize("anchors", [(0,), (1, 0), (0, 2, 1)])
+def test_anchors_do_not_stay_alone(monkeypatch, anchors):
+    """Their streams begin with steps, which dates that are all of a chunk have not: nothing is damaged."""
+    monkeypatch.setattr("eozip.codecs.pyramid.codec.anchors_of", lambda *_: anchors)
+    blob = encode_chunk(season((6, 2, 24, 20), {}, 3), EncodeOptions(codec=SERIES, quality=60.0)).blob
+    with pytest.raises(FormatError, match="no anchor of theirs"):
+        shortened(Before(blob, len(anchors)))
+    kept = len(anchors) + 1
+    np.testing.assert_array_equal(eozip.decode(shortened(Before(blob, kept))), eozip.decode(blob)[:kept])
+
+
 def test_appended_dates_cost_about_what_they_do_in_one_chunk():
     dn = season((5, 4, 64, 64), {}, 5)[1:]  # a clear date first
     one = len(grow(dn, [4])[-1])

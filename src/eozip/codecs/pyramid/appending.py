@@ -155,6 +155,12 @@ class _Old(Reader):
                 f"{codec.id}: expected the first {dates} of {shape[0]} dates to need no others, got references "
                 f"{self._order.known[:dates]}"
             )
+        anchors, left = ({t for t, _, _ in order.anchors} for order in (self._order, self.order))
+        if left != {t for t in anchors if t < dates}:  # whose streams begin with their steps
+            raise FormatError(
+                f"{codec.id}: expected one of the first {dates} of {shape[0]} dates that is no anchor of theirs, got "
+                f"anchors {sorted(anchors)}; keep more dates, or encode the scene into a new store"
+            )
         # a date more, which is never read: for it all others are kept
         known = (*self.order.known, tuple(range(dates)))
         self._order = Order(self.order.waves, known, self.order.groups)
