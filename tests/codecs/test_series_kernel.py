@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -61,8 +60,25 @@ def test_what_references_tell(seed):
     given = picture, below, here, numbers
     own, other = references.told(*given), by_numpy(references.told, *given)
     np.testing.assert_array_equal(own.activity, other.activity)
-    for one, expected in zip(astuple(own)[:3], astuple(other)[:3], strict=True):
-        np.testing.assert_array_equal(one[numbers], expected[numbers])
+    np.testing.assert_array_equal(own.turns, other.turns)
+    assert np.isfinite(own.turns).all()
+    for name in ("predicted", "remainders", "missed", "share"):
+        np.testing.assert_array_equal(getattr(own, name)[numbers], getattr(other, name)[numbers])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_references_tell_that_are_all_alike(seed):
+    """Pivots of the fit are then what the ridge leaves."""
+    rng = np.random.default_rng(seed)
+    reach, size = int(rng.choice([1, *REACHES])), rng.integers(1, 40, 2)
+    bands, half = int(rng.integers(2, 40)), [haar.half(int(n)) for n in size]
+    one, other = pictures(rng, reach, 1, 3, *half), pictures(rng, reach, 1, 3, *size)
+    below, here = ([np.repeat(v * (seed % 4 > 0), bands, 0)] * 2 for v in (one, other))
+    given = pictures(rng, reach, 2, *size), below, here
+    own, expected = references.told(*given), by_numpy(references.told, *given)
+    assert np.isfinite(own.turns).all()
+    for name in ("predicted", "remainders", "missed", "activity", "turns", "share"):
+        np.testing.assert_array_equal(getattr(own, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("seed", range(60))
