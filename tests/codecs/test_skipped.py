@@ -72,6 +72,22 @@ def test_the_page_decodes_the_same_pixels(name: str, has_map: bool, layout: str,
 
 
 @pytest.mark.parametrize("name", IDS)
+def test_pixels_of_a_canvas_that_begins_before_them(name: str) -> None:
+    """In a ladder whose coarser grid begins before the finest one: which of its cells are left out."""
+    codec, theirs = codec_of(shipped_tensors(name), name), pyramid.weights_of(shipped_tensors(name))
+    shape, found = (1, 3, 86, 93), {0: Grid(BILINEAR, 2, 1, 0)}
+    cells = np.random.default_rng(0).random(skip_mask.cells_of(shape)) < 0.02
+    coded = codec.encode_without(season(shape, found, 1).astype(np.float32), 85, cells)
+    told = {"checks": coded.checks, "budgets": coded.budgets, "skip": True}
+    header = Header(name, "uint16", shape, 50.0, bytes(8), **told)
+    chunk = Chunk(header, b"", b"", coded.sections, skip=skip_mask.encode_cells(cells))
+    (ladder,) = ladders(codec.reader(coded, shape, None).groups, *shape[2:])
+    assert [place.before for _, place in ladder] == [(1, 2), (1, 1)]
+    page = flexible if name == FLEXIBLE else pyramid
+    assert np.array_equal(page.decode(theirs, chunk), codec.decode_scaled(coded, shape))
+
+
+@pytest.mark.parametrize("name", IDS)
 def test_encoders_know_what_decoders_make(name: str) -> None:
     codec, x = codec_of(shipped_tensors(name), name), texture(SHAPE, 5).astype(np.float32)
     coded = codec.encode_without(x, 70.0, cells_of(SHAPE))

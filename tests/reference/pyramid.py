@@ -1152,7 +1152,8 @@ def left_out(skip: np.ndarray, group: Group, size: Sequence[int]) -> np.ndarray:
     shown = []
     for axis in (0, 1):
         if group.is_aligned:
-            shown.append(np.eye(size[axis], group.canvas[1][axis], dtype=int))
+            before, cells = (part[axis] for part in group.canvas)
+            shown.append(np.eye(size[axis], cells, before, dtype=int))
             continue
         first, weights, _ = interpolation(group.kernel, group.factor, group.phases[axis], size[axis])
         begin = first + group.canvas[0][axis]
