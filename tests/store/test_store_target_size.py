@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from eozip.chunk.sizes import SLACK
 from eozip.cli import cli
 from eozip.errors import InputError, OutputError
 from eozip.purpose import parse_size
-from eozip.store import describe, verify_store
+from eozip.store import convert, describe, verify_store
 from pyramidscenes import season
 from rasterfiles import write_tif
 from storefiles import NAMES, Coarse, coarse_codec, listed, opened, write_dates
@@ -63,6 +64,22 @@ def test_a_store_of_so_many_bytes_is_a_store_of_one_quality(inputs, tmp_path):
     low, high = summary.quality
     assert low == high == describe(tmp_path / "a.zarr").codec.quality
     assert not verify_store(tmp_path / "a.zarr").failures
+
+
+def test_its_seconds_are_those_of_all_tries(inputs, tmp_path, monkeypatch):
+    wait, encode, tries = 0.05, convert.encode_store, []
+
+    def slow(*args, **kwargs):
+        tries.append(args)
+        time.sleep(wait)
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(convert, "encode_store", slow)
+    summary = eozip.encode_store(inputs, tmp_path / "a.zarr", target_size=25_000, **SETTINGS)
+    assert len(tries) > 1
+    assert summary.seconds > wait * len(tries)
+    shape = opened(tmp_path / "a.zarr").reflectance.shape
+    assert summary.mpx_per_s * summary.seconds == pytest.approx(shape[0] * shape[2] * shape[3] / 1e6)
 
 
 @pytest.mark.parametrize("codec", ["tec-tt-small", "flextec-small"])

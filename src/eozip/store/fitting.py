@@ -5,6 +5,7 @@ Found on a sample, then held on the whole store."""
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,9 +108,13 @@ def encode_fitting(
         sizes: of a sample; None where purposes of each chunk settle the quality.
         overwrite: whether a store there may be replaced.
 
+    Returns:
+        the summary, its seconds those of all tries.
+
     Raises:
         InputError: no quality makes it so small; the message says how small it gets, and at which price.
     """
+    started = time.perf_counter()
     target = resolved(out)
     check_target(target, overwrite)
     most = room(purposes, raw)
@@ -120,11 +125,17 @@ def encode_fitting(
             made = encode(inside, quality)
             if made.bytes <= most:
                 publish(inside, target, overwrite=target.exists())
-                return replace(made, output=str(out))
+                return _told_as(made, out, started)
         if not quality or sizes is None:
             break
         quality = _lower(sizes, quality, made.bytes, most)
     raise InputError(_too_large(purposes, made, most, quality))
+
+
+def _told_as(made: Summary, out: Path, started: float) -> Summary:
+    """The summary of the store that was kept, under its name; its seconds are those of all tries."""
+    seconds = time.perf_counter() - started
+    return replace(made, output=str(out), seconds=seconds, mpx_per_s=made.mpx_per_s * made.seconds / seconds)
 
 
 def largest_fitting(sizes: SampleSizes, most: int) -> int:
@@ -257,9 +268,13 @@ def encode_sized(
         start: the quality tried first.
         overwrite: whether a store there may be replaced.
 
+    Returns:
+        the summary, its seconds those of all tries.
+
     Raises:
         InputError: no quality makes it so small; the message says how small it gets, and at which price.
     """
+    started = time.perf_counter()
     target = resolved(out)
     check_target(target, overwrite)
     with temporary(target, folder=True) as part:
@@ -281,7 +296,7 @@ def encode_sized(
         if best.size > target_size:
             raise InputError(_not_so_small(target_size, best.summary))
         publish(best.path, target, overwrite=target.exists())
-        return replace(best.summary, output=str(out))
+        return _told_as(best.summary, out, started)
 
 
 def _not_so_small(target_size: int, made: Summary) -> str:
