@@ -38,6 +38,7 @@ from eozip.store import (
 from eozip.store.pixels import open_pixels, read_pixels
 from eozip.store.shards import HEAD, pack_shard, split
 from productstores import a_product, store_product
+from pyramidscenes import season
 from rasterfiles import everything, write_tif
 from storefiles import DATES, ENDINGS, NAMES, make_store, opened, write_dates
 from test_tec_tt import HEADS, fitting_weights, scene
@@ -253,6 +254,12 @@ def test_fewer_sections_than_asked_for_are_an_error(stores):
     assert eozip.decode(prefix, budget=1).shape[0] == 2
     with pytest.raises(FormatError, match="expected the first 2 of 2 sections, got 1"):
         eozip.decode(prefix, budget=2)
+
+
+def test_fewer_sections_than_a_picture_needs_are_refused_with_what_to_do():
+    blob = eozip.encode(season((2, 4, 64, 64), {}, 1), quality=40)
+    with pytest.raises(FormatError, match="only flextec codecs have budgets"):
+        eozip.decode(blob, budget=2)
 
 
 def test_more_sections_than_there_are_cannot_be_asked_for(stores, tmp_path):

@@ -461,7 +461,8 @@ class Reader:
         count, there = section_of(scale) + 1, len(self._coded.sections)
         if count > there:
             raise FormatError(
-                f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {there}"
+                f"{self._codec.id}: expected the first {count} of {SECTIONS} sections, got {there}; fetch more, "
+                "or decode a smaller picture (reduce=); only flextec codecs have budgets"
             )
         ports = [self._coarsest, *map(self._section, range(1, count))]
         return self.walk(Plan(self._step), ports, count), ports
