@@ -267,8 +267,8 @@ def _unreached(choice: Choice) -> str:
     asked = " and ".join(purpose.text for purpose in choice.purposes)
     return (
         f"{asked}: nothing reaches all of it; the smallest that serves the rest is {best.codec} with about "
-        f"{best.bytes.value:,.0f} bytes ({best.bytes.low:,.0f} to {best.bytes.high:,.0f}), ratio {best.ratio:.1f}; ask for "
-        "less, or for more room"
+        f"{best.bytes.value:,.0f} bytes ({best.bytes.low:,.0f} to {best.bytes.high:,.0f}), ratio {best.ratio:.1f}, as a "
+        "folder (.zarr; a .zarr.zip takes less: try `eozip encode --for`); ask for less, or for more room"
     )
 
 

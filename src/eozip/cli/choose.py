@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import statistics
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,8 @@ def _text(found: Choice, command: str) -> str:
     times, bands, height, width = found.shape
     head = (
         f"{many(times, 'date')} x {bands} bands x {height} x {width} pixels, {bytes_text(found.raw_bytes)}; "
-        f"{found.sampled} of {many(found.chunks, 'chunk')} tried"
+        f"{found.sampled} of {many(found.chunks, 'chunk')} tried\n"
+        "  bytes are those of a folder (.zarr), with what it says of itself; a .zarr.zip takes some kB less"
     )
     meanings = [f"  {purpose.text}: {purpose.meaning}" for purpose in found.purposes]
     parts = [line for offer in found.offers for line in _offer_lines(offer, found)]
@@ -164,7 +166,7 @@ def _row(point: Point, texts: list[str], found: Choice, most: float) -> str:
     for text in texts:
         values = sorted(point.values[text])
         worst = values[0] if rising[text] else values[-1]
-        line += f"{values[len(values) // 2]:.4g}, {worst:.4g}".ljust(30)
+        line += f"{statistics.median(values):.4g}, {worst:.4g}".ljust(30)
     return line + (f"{point.served} of {found.sampled}" if texts else "")
 
 
