@@ -234,3 +234,19 @@ def test_file_names_that_clash_or_leave_the_folder_are_refused(
     profile = raster.open_scene(source(tmp_path)).profile
     with pytest.raises(InputError):
         write_dates(tmp_path / "out", profile, names)
+
+
+def test_tags_that_rasterio_cannot_write_are_left_out_and_named(tmp_path: Path) -> None:
+    """Their names are those of its own arguments; a file from elsewhere may have them."""
+    data = write_tif(tmp_path / "in.tif", pixels(1, "uint16", (2, 20, 20)), NAMES[:2])
+    profile = raster.open_scene(tmp_path / "in.tif").profile
+    tags = {"": {"ns": "1", "bidx": "2", "kept": "3"}}
+    with (
+        pytest.warns(UserWarning, match="bidx, ns"),
+        raster.create_geotiff(tmp_path / "out.tif", profile, tags) as writer,
+    ):
+        writer.write(data, 0, 0)
+    with rasterio.open(tmp_path / "out.tif") as made:
+        assert made.tags()["kept"] == "3"
+        assert not {"ns", "bidx"} & made.tags().keys()
+        assert np.array_equal(made.read(), data)

@@ -336,6 +336,8 @@ def test_under_a_target_dates_join_where_the_quality_of_those_before_reaches_it(
 )
 def test_an_append_says_why_dates_stay_apart(tmp_path, asked, why):
     store, paths = tmp_path / "s.zarr", dates(tmp_path / "in", 2)
+    noise = np.random.default_rng(0).integers(1, 9000, (12, 24, 40)).astype(np.uint16)  # as hard as can be
+    write_tif(paths[1], noise, NAMES)
     eozip.encode_store(paths[0], store, **asked)
     said = run("append", store, paths[1])
     assert f"  coded without knowledge of the dates before them: {why}" in said.splitlines()

@@ -281,7 +281,7 @@ def _opened(staged: Path, profile: Profile, block: int) -> Any:
 def _describe(dataset: Any, profile: Profile, tags: Tags, band_tags: Sequence[Mapping[str, str]]) -> None:
     # AREA_OR_POINT shifts what GDAL makes of the georeference, so tags come first.
     for namespace, entries in tags.items():
-        dataset.update_tags(**({"ns": namespace} if namespace else {}), **entries)
+        _tag(dataset, entries, **({"ns": namespace} if namespace else {}))
     if profile.gcps:
         points = [GroundControlPoint(*point) for point in profile.gcps]
         dataset.gcps = (points, CRS.from_wkt(profile.gcp_crs) if profile.gcp_crs else CRS())
@@ -293,7 +293,17 @@ def _describe(dataset: Any, profile: Profile, tags: Tags, band_tags: Sequence[Ma
         if name:
             dataset.set_band_description(index, name)
     for index, own in enumerate(band_tags, start=1):
-        dataset.update_tags(index, **own)
+        _tag(dataset, own, bidx=index)
+
+
+def _tag(dataset: Any, entries: Mapping[str, str], **where: Any) -> None:
+    """Write tags, but for those whose names rasterio takes for its own arguments."""
+    left = sorted({"bidx", "ns"} & entries.keys())
+    if left:
+        warnings.warn(
+            f"tags {', '.join(left)}: left out, as rasterio cannot write tags of these names", stacklevel=2
+        )
+    dataset.update_tags(**where, **{name: value for name, value in entries.items() if name not in left})
 
 
 def _check_complete(staged: Path, target: Path) -> None:
