@@ -143,7 +143,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if "product" in facts:
         tables += _product_lines(facts.pop("product"), facts["dates"])
     if isinstance(facts.get("sections"), dict):
-        tables += _sections(facts.pop("sections"))
+        tables += _sections(facts.pop("sections"), str(facts.get("codec", "")))
     return [*(_line(key, value) for key, value in facts.items()), *tables]
 
 
@@ -161,13 +161,15 @@ def _product_lines(product: dict[str, Any], dates: list[str | None]) -> list[str
     return [*lines, *([f"  beside the bands: {' '.join(beside)}"] if beside else [])]
 
 
-def _sections(sizes: dict[str, Any]) -> list[str]:
+def _sections(sizes: dict[str, Any], codec: str) -> list[str]:
+    """Table of sections; those of other codecs than flextec are for reduced pictures, and `--budget` refuses them."""
     rows = [
         f"  {k:7}  {bytes_text(size):>8}  {bytes_text(needed):>8}"
         for k, (size, needed) in enumerate(zip(sizes["sections"], sizes["budgets"]), start=1)
     ]
     behind = [f"  behind   {bytes_text(sizes['behind']):>8}"] if sizes["behind"] else []
-    title = f"  section      size  read by --budget ({many(sizes['streams'], 'stream')})"
+    until = "read by --budget" if codec.startswith("flextec") else "read up to its end"
+    title = f"  section      size  {until} ({many(sizes['streams'], 'stream')})"
     return [title, f"  headers  {bytes_text(sizes['exact']):>8}  (with masks and exceptions)", *rows, *behind]
 
 
