@@ -162,13 +162,13 @@ def _product_lines(product: dict[str, Any], dates: list[str | None]) -> list[str
 
 
 def _sections(sizes: dict[str, Any], codec: str) -> list[str]:
-    """Table of sections; those of other codecs than flextec are for reduced pictures, and `--budget` refuses them."""
+    """Table of sections; those of tec codecs are for reduced pictures, and `--budget` refuses them."""
     rows = [
         f"  {k:7}  {bytes_text(size):>8}  {bytes_text(needed):>8}"
         for k, (size, needed) in enumerate(zip(sizes["sections"], sizes["budgets"]), start=1)
     ]
     behind = [f"  behind   {bytes_text(sizes['behind']):>8}"] if sizes["behind"] else []
-    until = "read by --budget" if codec.startswith("flextec") else "read up to its end"
+    until = "read up to its end" if codec.startswith("tec-") else "read by --budget"
     title = f"  section      size  {until} ({many(sizes['streams'], 'stream')})"
     return [title, f"  headers  {bytes_text(sizes['exact']):>8}  (with masks and exceptions)", *rows, *behind]
 
