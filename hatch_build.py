@@ -20,18 +20,7 @@ from zlib import crc32
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent / "src" / "eozip" / "codecs" / "pyramid"
-SOURCES = tuple(
-    FOLDER / name
-    for name in (
-        "kernel.c",
-        "kernel.inc",
-        "coder.inc",
-        "intervals.inc",
-        "series.inc",
-        "earlier.inc",
-        "levels.inc",
-    )
-)
+SOURCES = (FOLDER / "kernel.c", *sorted(FOLDER.glob("*.inc")))  # as native.py has them
 LIBRARY = FOLDER / "kernel.so"
 _OPTIONS = (
     "-O3",

@@ -22,23 +22,21 @@ from eozip.codecs.pyramid.context import BITS_PER_SQUARED_STEP, VALUE, packed
 from eozip.codecs.pyramid.references import Told
 from eozip.codecs.pyramid.side import ROWS_PER_NAT, SCALE_MIN, Side
 
-LEAST_SAMPLES = 512  # details of a plane that are worth any
-LARGEST_NUMBER = 1 << 9
-LARGEST_LEFT = 1 << 13  # in 1/64 step; so that sums over all planes are below 2**28
-MANY = 2048  # details
-RARE, OFTEN = 27, 32  # rows of kinds
-ROWS = (0, 24, 31, 38)  # of numbers, by their kind: of none, and of spreads of 0.25, 0.6 and 1.5
-FINENESS, MOST_FINENESS = 34, 8
+_LEAST_SAMPLES = 512  # details of a plane that are worth any
+_LARGEST_NUMBER = 1 << 9
+_LARGEST_LEFT = 1 << 13  # in 1/64 step; so that sums over all planes are below 2**28
+_MANY = 2048  # details
+_RARE, _OFTEN = 27, 32  # rows of kinds
+_ROWS = (0, 24, 31, 38)  # of numbers, by their kind: of none, and of spreads of 0.25, 0.6 and 1.5
+_FINENESS, _MOST_FINENESS = 34, 8
 _SPREADS = np.array([0.25, 0.6, 1.5])[:, None] * (math.sqrt(3) / math.pi)  # scales of logistics
 _LOOKED_AT = 1 << 14  # details that an encoder looks at, about, at most
 _FEWEST = 32
 _ROUNDS = 3
-_WEAK = 1 / (
-    2 * math.log(2) * BITS_PER_SQUARED_STEP
-)  # squared steps: of details that have no symbol errors count
-_NUMBER_PRICE = 12 * math.log(
-    2
-)  # of a number that is not 0, in twice the saved squared error by its variance
+# squared steps: of details that have no symbol errors count
+_WEAK = 1 / (2 * math.log(2) * BITS_PER_SQUARED_STEP)
+# of a number that is not 0, in twice the saved squared error by its variance
+_NUMBER_PRICE = 12 * math.log(2)
 _PRICE = 3 * math.log(2)  # of a bit, for all numbers together
 
 
@@ -110,25 +108,26 @@ class Ground:
             side: where to.
             first: what an encoder knows; None: read.
         """
-        counts = len(self.left), 0 if self.told is None else len(self.told.here)
-        parts = [np.zeros(count, np.int64) for count in counts]
+        nothing = self._nothing()
+        parts = [nothing.planes, nothing.bands]
+        counts = [len(part) for part in parts]
         asked = [k for k in range(2) if counts[k]]
-        if not asked or self.samples < LEAST_SAMPLES:
-            return Correction(parts[0], parts[1])
+        if not asked or self.samples < _LEAST_SAMPLES:
+            return nothing
         found = None if first is None else self._best(first)
         own = None if found is None else (found.planes, found.bands)
-        row = OFTEN if self.samples >= MANY and self.strengths.max() >= 0 else RARE
+        row = _OFTEN if self.samples >= _MANY and self.strengths.max() >= 0 else _RARE
         sent = None if own is None else np.array([_kind(own[k]) for k in asked])
-        kinds = side.rows(sent, np.full(len(asked), row, np.uint8)).clip(0, len(ROWS) - 1)
+        kinds = side.rows(sent, np.full(len(asked), row, np.uint8)).clip(0, len(_ROWS) - 1)
         fineness = 0
         for k, kind in zip(asked, kinds.tolist(), strict=True):
             if kind and k:
                 sent = None if found is None else np.array([found.fineness])
-                fineness = int(side.rows(sent, np.full(1, FINENESS, np.uint8))[0])
-                fineness = min(max(fineness, -MOST_FINENESS), MOST_FINENESS)
+                fineness = int(side.rows(sent, np.full(1, _FINENESS, np.uint8))[0])
+                fineness = min(max(fineness, -_MOST_FINENESS), _MOST_FINENESS)
             if kind:
-                read = side.rows(None if own is None else own[k], np.full(counts[k], ROWS[kind], np.uint8))
-                parts[k] = read.clip(-LARGEST_NUMBER, LARGEST_NUMBER).astype(np.int64)
+                read = side.rows(None if own is None else own[k], np.full(counts[k], _ROWS[kind], np.uint8))
+                parts[k] = read.clip(-_LARGEST_NUMBER, _LARGEST_NUMBER).astype(np.int64)
         return Correction(parts[0], parts[1], fineness)
 
     def beside(self, correction: Correction) -> np.ndarray | None:
@@ -138,7 +137,7 @@ class Ground:
         sums = np.zeros((3, *self.shape), np.int32)
         for number, one in zip(correction.planes.tolist(), self.left, strict=True):
             if number:
-                sums += np.int32(number) * one.clip(-LARGEST_LEFT, LARGEST_LEFT)
+                sums += np.int32(number) * one.clip(-_LARGEST_LEFT, _LARGEST_LEFT)
         return (sums + (1 << self.shift >> 1)) >> self.shift
 
     def moved(self, correction: Correction) -> np.ndarray | None:
@@ -152,15 +151,18 @@ class Ground:
                 weights += turns[:, j] * (number * unit)
         return self.told.by_map(self.number, weights)
 
+    def _nothing(self) -> Correction:
+        bands = 0 if self.told is None else len(self.told.here)
+        return Correction(np.zeros(len(self.left), np.int64), np.zeros(bands, np.int64))
+
     def _best(self, first: First) -> Correction:
         """What is worth its bits, as far as the details of the first colour tell."""
         at = np.flatnonzero(first.counts)
         count = len(at)
         at = at[:: -(-max(1, count) // _LOOKED_AT)]
-        planes, bands = self._vectors(first, at)
-        nothing = Correction(np.zeros(len(planes), np.int64), np.zeros(len(bands), np.int64))
         if len(at) < _FEWEST:
-            return nothing
+            return self._nothing()
+        planes, bands = self._vectors(first, at)
         scale = np.exp(first.rows.ravel()[at] / np.float32(ROWS_PER_NAT) + np.float32(SCALE_MIN))
         weight = 1 / (np.pi**2 / 3 * scale * scale + _WEAK)
         x = np.concatenate([planes, bands]).astype(np.float32)
@@ -170,7 +172,7 @@ class Ground:
         units, fineness = np.full(len(x), math.ldexp(1, -self.shift)), 0
         if len(bands):
             power = max(float(np.diag(square)[len(planes) :].mean()), 1e-9)
-            fineness = min(max(round(1.5 - math.log2(power) / 2), -MOST_FINENESS), MOST_FINENESS)
+            fineness = min(max(round(1.5 - math.log2(power) / 2), -_MOST_FINENESS), _MOST_FINENESS)
             units[len(planes) :] = math.ldexp(1, fineness)
         numbers = _descended(square, right.copy(), units)
         for part in (slice(0, len(planes)), slice(len(planes), None)):
@@ -231,7 +233,7 @@ def _descended(square: np.ndarray, right: np.ndarray, units: np.ndarray) -> np.n
     for _ in range(_ROUNDS):
         for j, (unit, own) in enumerate(zip(steps, diagonal, strict=True)):
             exact = out[j] + float(right[j]) / own / unit
-            number = min(max(round(exact), -LARGEST_NUMBER), LARGEST_NUMBER)
+            number = min(max(round(exact), -_LARGEST_NUMBER), _LARGEST_NUMBER)
             if own * unit * unit * (exact * exact - (exact - number) ** 2) < _NUMBER_PRICE:
                 number = 0
             if number != out[j]:

@@ -24,18 +24,10 @@ from eozip.codecs.pyramid.context import (
 )
 from eozip.errors import WeightsError
 
-_SOURCES = tuple(
-    Path(__file__).with_name(name)
-    for name in (
-        "kernel.c",
-        "kernel.inc",
-        "coder.inc",
-        "intervals.inc",
-        "series.inc",
-        "earlier.inc",
-        "levels.inc",
-    )
-)
+_SOURCES = (
+    Path(__file__).with_name("kernel.c"),
+    *sorted(Path(__file__).parent.glob("*.inc")),
+)  # as hatch_build.py has them
 _LIBRARY = Path(__file__).with_name("kernel.so")
 _VARIANTS = ("", "avx2", "vnni")  # by the number that kernel.c gives them
 _GROUP = 8

@@ -27,8 +27,8 @@ from eozip.entropy.range_coder import Port, Tables
 STEP_UNITS = 16  # of a step, per DN
 GAIN_UNITS = 8
 _LARGEST_CELL = 1 << 26  # in 1/64 DN, a million DN: no picture goes as far, damaged bytes may
-MOST_FINER = 8  # eighths of an octave
-_FINER = tuple(round(2 ** (16 - eighths / 8)) for eighths in range(MOST_FINER + 1))
+_MOST_FINER = 8  # eighths of an octave
+_FINER = tuple(round(2 ** (16 - eighths / 8)) for eighths in range(_MOST_FINER + 1))
 LENT_LEVEL = 3  # its details complete the picture at 1/8
 
 
@@ -142,7 +142,7 @@ class Walk:
         for t in (t for t in dates if t in anchors):
             side = Side(self.ports[0][t], self.model.tables)
             sent = None if self.wanted is None else self.finer[t : t + 1]
-            self.finer[t] = side.bounded(sent, 1, spread=2, first=0, last=MOST_FINER)[0]
+            self.finer[t] = side.bounded(sent, 1, spread=2, first=0, last=_MOST_FINER)[0]
 
     def step_at(self, date: int) -> int:
         """Quantisation step of a date in 1/16 DN."""
